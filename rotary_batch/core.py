@@ -1,0 +1,256 @@
+"""The waist: the values that cross from one floor to another, and the protocol of an engine.
+
+Plain frozen data only, so that a process or network boundary can be drawn anywhere.  Knows nothing
+of git, SQLite, torch or Markdown.  Lines are 1-based and inclusive, bytes are half-open, paths are
+POSIX paths relative to the repository root (undecodable bytes as surrogate escapes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NamedTuple, Protocol
+
+
+class FileClass(StrEnum):
+    """What a file is to us; only SOURCE is parsed and documented, every other class has a reason."""
+
+    SOURCE = "source"
+    TEXT = "text"
+    GENERATED = "generated"
+    VENDORED = "vendored"
+    MINIFIED = "minified"
+    BINARY = "binary"
+    OVERSIZED = "oversized"
+    LFS_POINTER = "lfs-pointer"
+    SYMLINK = "symlink"
+    SUBMODULE = "submodule"
+    IGNORED = "ignored"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One entry of a repository, with the reason for its class."""
+
+    path: str
+    blob: str  # object id of the content; for a symlink, of its target text
+    nbytes: int
+    language: str | None
+    file_class: FileClass
+    reason: str
+
+
+class SymbolId(NamedTuple):
+    """Names one symbol of one snapshot of a repository."""
+
+    path: str
+    start_byte: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Symbol:
+    """A definition that tree-sitter found."""
+
+    path: str
+    kind: str  # function, method, class, interface, struct, enum, trait, type, module, macro, ...
+    name: str
+    qualified_name: str  # Outer.inner, without the path
+    start_line: int
+    end_line: int
+    start_byte: int
+    end_byte: int
+    signature: str  # one line, white space folded
+    docstring: str | None  # the docstring, or the comment that stands directly above
+
+    @property
+    def id(self) -> SymbolId:
+        """The key of this symbol within its snapshot."""
+        return SymbolId(self.path, self.start_byte)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A use of a name, as written; what it resolves to is the graph's business."""
+
+    path: str
+    name: str
+    line: int
+    start_byte: int
+    caller: SymbolId | None  # the innermost symbol around it; None = module level
+
+
+class Call(NamedTuple):
+    """A reference that resolved: one symbol uses another."""
+
+    caller: SymbolId
+    callee: SymbolId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A contiguous run of bytes of one blob; the chunks of a file concatenate to the file."""
+
+    path: str
+    blob: str
+    start_byte: int
+    end_byte: int
+    start_line: int
+    end_line: int
+    tokens: int
+    symbols: tuple[str, ...]  # qualified names of the symbols that start in it, in file order
+    breadcrumb: str  # enclosing class or signature, imports used; travels beside the bytes
+
+    @property
+    def subject(self) -> str:
+        """The name of this chunk as the subject of a work item."""
+        return f"{self.path}@{self.start_byte}-{self.end_byte}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedFile:
+    """All that one parse of one source file gave."""
+
+    file: SourceFile
+    docstring: str | None  # module docstring or leading comment
+    symbols: tuple[Symbol, ...]
+    references: tuple[Reference, ...]
+    chunks: tuple[Chunk, ...]
+    fallback: str | None  # why it was cut by lines instead of by syntax
+
+
+class ItemState(StrEnum):
+    """WAITING -> READY <-> LEASED -> DONE | PARKED; a changed input brings any state to WAITING."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    LEASED = "leased"
+    DONE = "done"
+    PARKED = "parked"
+
+
+class Verdict(StrEnum):
+    """Whether the prose of a result may stand on a page."""
+
+    SHOWN = "shown"
+    LOW_CONFIDENCE = "low-confidence"
+    UNFAITHFUL = "unfaithful"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkItem:
+    """One row of the queue."""
+
+    id: int
+    repository_id: int
+    job: str
+    unit: str
+    subject: str
+    key: str | None  # None until its inputs are complete
+    state: ItemState
+    attempts: int
+    prompt_tokens: int | None
+    output_tokens: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to work on an item until the run ends; `epoch` fences out older holders."""
+
+    item_id: int
+    run_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sequence for an engine.  `generated_ids` is what earlier runs already wrote."""
+
+    request_id: int
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+    generated_ids: tuple[int, ...] = ()
+    logprob_sum: float = 0.0  # over generated_ids, natural logarithm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTokens:
+    """What one step added to one sequence."""
+
+    request_id: int
+    token_ids: tuple[int, ...]
+    logprob_sum: float  # running sum over all generated tokens, these included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A finished sequence: all its generated tokens, resumed ones included, the stop token not."""
+
+    request_id: int
+    token_ids: tuple[int, ...]
+    logprob_sum: float  # includes the stop token when there was one
+    num_scored: int  # how many tokens logprob_sum covers
+    reason: Literal["stop", "length"]
+
+    @property
+    def mean_logprob(self) -> float:
+        """Confidence: mean natural log-probability of a generated token."""
+        return self.logprob_sum / max(1, self.num_scored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A sequence that the engine gave up; the others of the step are unharmed."""
+
+    request_id: int
+    error: str
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What one revolution did.  `new_tokens` covers sequences that completed in it too."""
+
+    new_tokens: tuple[NewTokens, ...] = ()
+    completions: tuple[Completion, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    prefill_tokens: int = 0
+    reprefill_tokens: int = 0  # the part of prefill_tokens that earlier runs had generated or read
+    decode_tokens: int = 0
+    step_s: float = 0.0
+    counters: Mapping[str, float] = field(default_factory=dict)  # running totals since open
+
+
+class ExpertKey(NamedTuple):
+    """Names the feed-forward network of one expert of one layer; sorts in ring order."""
+
+    layer: int
+    expert: int
+
+
+class Engine(Protocol):
+    """A model at work.  One thread uses it; `step` is one revolution for every live sequence."""
+
+    @property
+    def num_live(self) -> int:
+        """How many admitted sequences are unfinished."""
+        ...
+
+    def has_room(self, request: Request) -> bool:
+        """Answer whether `admit` would take the request now."""
+        ...
+
+    def admit(self, request: Request) -> None:
+        """Take a request; raises PromptError when it can never fit."""
+        ...
+
+    def step(self) -> StepReport:
+        """Run one revolution; with nothing live, do nothing."""
+        ...
+
+    def close(self) -> None:
+        """Stop the rotor, free the memory; idempotent."""
+        ...

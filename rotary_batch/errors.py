@@ -1,0 +1,68 @@
+"""Every error that this package raises on purpose, named for what the caller should do next.
+
+    RotaryError
+      UsageError            the command line is wrong                       exit 2
+      InputError            bad input: repository, model, prompt or config  exit 3
+        ConfigError         rotary.toml, a job or an environment variable
+        RepositoryError     not a directory, no commits, unsafe owner, ...
+        ModelError          missing shard, wrong shape, no tokenizer, ...
+        PromptError         a prompt that cannot fit the context
+      BusyError             another run holds the database or the device    exit 6
+      UnavailableError      the model or the device is not there            exit 69
+      StorageError          the disk refused                                exit 74
+
+Knows exit codes; knows nothing of how a message is printed.  A message names the file, the fact
+and what to do.
+"""
+
+
+class RotaryError(Exception):
+    """Anything that the program understands well enough to explain."""
+
+    exit_code = 70
+
+
+class UsageError(RotaryError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class InputError(RotaryError):
+    """Something that the user handed in is wrong: a repository, a model, a config."""
+
+    exit_code = 3
+
+
+class ConfigError(InputError):
+    """A settings file, a job file, a prompt file or an environment variable is wrong."""
+
+
+class RepositoryError(InputError):
+    """A repository cannot be read."""
+
+
+class ModelError(InputError):
+    """A checkpoint or a pack cannot be used."""
+
+
+class PromptError(InputError):
+    """A prompt cannot fit the context of the model."""
+
+
+class BusyError(RotaryError):
+    """Another run holds the database or the device."""
+
+    exit_code = 6
+
+
+class UnavailableError(RotaryError):
+    """The model or the device is not there."""
+
+    exit_code = 69
+
+
+class StorageError(RotaryError):
+    """The disk refused: full, read-only, failing."""
+
+    exit_code = 74

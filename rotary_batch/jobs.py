@@ -1,0 +1,116 @@
+"""Load and check `jobs/*.toml`: what is asked of the model, of which units, within which limits.
+
+Knows the shape of a job file; knows nothing of prompts' texts, of repositories or of the queue.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.config import refuse_unknown
+from rotary_batch.errors import ConfigError
+
+UNITS = ("chunk", "file", "directory", "repository")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSpec:
+    """How one unit of a job is asked."""
+
+    prompt: str  # stem of a file in prompts/
+    new_tokens: int
+    part: str | None = None  # the prompt that reduces notes too long for `prompt_tokens`
+    chunk_tokens: int | None = None  # only for chunks: source tokens in one
+    prompt_tokens: int | None = None  # only for roll-ups: tokens of one whole prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select:
+    """Which source files take part; empty = all."""
+
+    languages: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, path: str, language: str | None) -> bool:
+        """Answer whether a file takes part."""
+        if self.languages and language not in self.languages:
+            return False
+        if self.include and not any(fnmatch.fnmatchcase(path, pattern) for pattern in self.include):
+            return False
+        return not any(fnmatch.fnmatchcase(path, pattern) for pattern in self.exclude)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job file."""
+
+    name: str
+    title: str
+    units: Mapping[str, UnitSpec]
+    select: Select
+    attempts: int
+
+
+def load_jobs(folder: Path) -> dict[str, Job]:
+    """All `*.toml` of a folder by name.  Raises ConfigError naming the file and the key."""
+    jobs = {path.stem: load_job(path) for path in sorted(folder.glob("*.toml"))}
+    if not jobs:
+        raise ConfigError(
+            f"{folder}: no jobs (*.toml) in this folder; reinstall the package or name another folder"
+        )
+    return jobs
+
+
+def load_job(path: Path) -> Job:
+    """Read one job file.  Raises ConfigError."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    refuse_unknown(str(path), tables, {"job", "select", "limits", *UNITS})
+    head = _table(path, tables, "job", {"name": str, "title": str})
+    if head.get("name") != path.stem:
+        raise ConfigError(
+            f"{path}: [job] name is {head.get('name')!r}; it must be the file's stem {path.stem!r}"
+        )
+    limits = _table(path, tables, "limits", {"attempts": int})
+    return Job(
+        name=path.stem,
+        title=head.get("title", path.stem),
+        units={unit: _unit(path, tables, unit) for unit in UNITS if unit in tables},
+        select=_select(path, tables),
+        attempts=limits.get("attempts", 3),
+    )
+
+
+def _unit(path: Path, tables: Mapping[str, Any], unit: str) -> UnitSpec:
+    budget = "chunk_tokens" if unit == "chunk" else "prompt_tokens"
+    kinds: dict[str, type] = {"prompt": str, "new_tokens": int, budget: int}
+    if unit != "chunk":
+        kinds["part"] = str
+    values = _table(path, tables, unit, kinds)
+    if missing := kinds.keys() - values.keys():
+        raise ConfigError(f"{path}: [{unit}] lacks {min(missing)!r}")
+    return UnitSpec(**values)
+
+
+def _select(path: Path, tables: Mapping[str, Any]) -> Select:
+    kinds: dict[str, type] = {field.name: list for field in fields(Select)}
+    values = _table(path, tables, "select", kinds)
+    return Select(**{name: tuple(map(str, items)) for name, items in values.items()})
+
+
+def _table(path: Path, tables: Mapping[str, Any], name: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    table = tables.get(name, {})
+    refuse_unknown(f"{path}: [{name}]", table, kinds)
+    for key, value in table.items():
+        if not isinstance(value, kinds[key]) or (isinstance(value, int) and value <= 0):
+            wanted = {int: "a whole number above 0", str: "a text", list: "a list"}[kinds[key]]
+            raise ConfigError(f"{path}: [{name}] {key} = {value!r} is not {wanted}")
+    return dict(table)

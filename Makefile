@@ -1,0 +1,58 @@
+# Everything a contributor or a newcomer runs.  `make run REPO=path` and `make test` are the two that matter.
+PYTHON ?= python3
+# The CPU build; a machine with an NVIDIA card wants e.g. TORCH=torch (several GB of CUDA libraries).
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+REPO ?= .
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := check
+.PHONY: run setup setup-dev test faults check lint types layers format benchmarks embedded-model clean
+
+run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
+	$(BIN)/rotary-batch run $(REPO)
+
+test: $(VENV)/.installed-dev  ## the test suite, without the long kill test
+	$(BIN)/pytest -n 2 -m "not faults"
+
+faults: $(VENV)/.installed-dev  ## 200 aimed SIGKILLs of a drain (about 20 minutes)
+	$(BIN)/pytest -m faults --timeout 7200
+
+check: lint types layers test  ## what must be green before a commit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmarks: $(VENV)/.installed-dev  ## overlap, memory and one real-size layer; writes into benchmarks/
+	$(BIN)/python benchmarks/overlap.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/real_layer.py
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+# torch first and by itself: `pip install torch` as a dependency would fetch the newest CUDA build.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -145,7 +145,7 @@ def _read(source: str, name: str, text: str) -> object:
         raise ConfigError(f"{source}: {error}") from error
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

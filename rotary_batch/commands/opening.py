@@ -1,0 +1,101 @@
+"""Open what a command needs: the database, the repositories, the job, the model.
+
+Knows defaults and where things live; knows nothing of what is done with them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rotary_batch.config import Settings, bundled, cache_dir, state_dir
+from rotary_batch.errors import ConfigError, ModelError, RepositoryError
+from rotary_batch.jobs import Job, load_jobs
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
+from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.planner.asking import Asking
+from rotary_batch.prompts import load_prompts
+from rotary_batch.work.connection import open_database
+from rotary_batch.work.lock import driver_lock
+from rotary_batch.work.schema import migrate
+from rotary_batch.work.store import WorkStore
+
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+
+
+def database_path(settings: Settings) -> Path:
+    """The database that the settings name, or the default one."""
+    return settings.db or state_dir(os.environ) / "work.db"
+
+
+@contextmanager
+def writing(settings: Settings) -> Iterator[WorkStore]:
+    """The database as its one writer.  Raises BusyError when another run has it."""
+    path = database_path(settings)
+    with driver_lock(path):
+        db = open_database(path)
+        try:
+            migrate(db)
+            yield WorkStore(db)
+        finally:
+            db.close()
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[WorkStore]:
+    """The database for questions only.  Raises ConfigError when there is none yet."""
+    path = database_path(settings)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
+    db = open_database(path, read_only=True)
+    try:
+        yield WorkStore(db)
+    finally:
+        db.close()
+
+
+def load_job_named(settings: Settings) -> Job:
+    """The job that the settings name.  All jobs are loaded, so that a broken one is found now."""
+    jobs = load_jobs(settings.jobs or bundled("jobs"))
+    if settings.job not in jobs:
+        raise ConfigError(f"no job named {settings.job!r}; there are {', '.join(jobs)}")
+    return jobs[settings.job]
+
+
+def pack_dir(settings: Settings) -> Path:
+    """The pack to use: the embedded one, `--model PACK`, or `--model CHECKPOINT` packed into the cache."""
+    if settings.model is None:
+        return EMBEDDED
+    if not settings.model.is_dir():
+        raise ModelError(f"{settings.model}: not a directory; --model takes a checkpoint or a pack directory")
+    if (settings.model / MANIFEST_NAME).is_file():
+        return settings.model
+    from rotary_batch.engine.pack import pack_into_cache  # torch is needed only to pack
+
+    return pack_into_cache(settings.model, cache_dir(os.environ) / "packs")
+
+
+def asking(settings: Settings, pack: Path) -> Asking:
+    """The settings' job put to the model in `pack`."""
+    manifest = Manifest.load(pack)
+    return Asking(
+        job=load_job_named(settings),
+        prompts=load_prompts(settings.prompts or bundled("prompts")),
+        tokenizer=Tokenizer.load(pack),
+        manifest=manifest,
+        numerics=settings.numerics or manifest.default_numerics,
+    )
+
+
+def repository_roots(repos: Sequence[Path], settings: Settings) -> list[Path]:
+    """The folders that a command names; left out, the repository around the current folder."""
+    from rotary_batch.repo.git import enclosing_repository
+
+    if repos:
+        return [repo.resolve() for repo in repos]
+    around = enclosing_repository(Path.cwd())
+    if around is None:
+        raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
+    return [around]

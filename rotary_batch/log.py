@@ -1,0 +1,34 @@
+"""The JSON-lines log: one object a line, stable event names, never source text.
+
+Knows the format; every module logs through `event`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+_LOGGER = logging.getLogger("rotary_batch")
+_LOGGER.addHandler(logging.NullHandler())
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields = getattr(record, "fields", {})
+        return json.dumps({"at": at, "event": record.getMessage(), **fields}, ensure_ascii=True)
+
+
+def log_to(path: Path) -> None:
+    """Append every event of this process to a file.  Raises OSError when it cannot be opened."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_JsonLines())
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+
+
+def event(name: str, **fields: object) -> None:
+    """Record that something happened; without `--log` nobody listens."""
+    _LOGGER.info(name, extra={"fields": fields})

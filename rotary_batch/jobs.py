@@ -61,9 +61,7 @@ def load_jobs(folder: Path) -> dict[str, Job]:
     """All `*.toml` of a folder by name.  Raises ConfigError naming the file and the key."""
     jobs = {path.stem: load_job(path) for path in sorted(folder.glob("*.toml"))}
     if not jobs:
-        raise ConfigError(
-            f"{folder}: no jobs (*.toml) in this folder; reinstall the package or name another folder"
-        )
+        raise ConfigError(f"{folder}: no jobs (*.toml) in this folder; reinstall the package or name another folder")
     return jobs
 
 
@@ -76,9 +74,7 @@ def load_job(path: Path) -> Job:
     refuse_unknown(str(path), tables, {"job", "select", "limits", *UNITS})
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:
-        raise ConfigError(
-            f"{path}: [job] name is {head.get('name')!r}; it must be the file's stem {path.stem!r}"
-        )
+        raise ConfigError(f"{path}: [job] name is {head.get('name')!r}; it must be the file's stem {path.stem!r}")
     limits = _table(path, tables, "limits", {"attempts": int})
     return Job(
         name=path.stem,

@@ -45,18 +45,14 @@ class Prompt:
         broken = {name: break_markers(value) for name, value in values.items()}
         safe = {name: text for name, (text, _) in broken.items()} | {"fence": fence(values)}
         if missing := self.variables - safe.keys():
-            raise ConfigError(
-                f"prompts/{self.name}.md: no value for ${min(missing)}; use one of {sorted(safe)}"
-            )
+            raise ConfigError(f"prompts/{self.name}.md: no value for ${min(missing)}; use one of {sorted(safe)}")
         text = Template(self.text).substitute(safe).strip()
         return Filled(text=text, num_markers=sum(count for _, count in broken.values()))
 
 
 def fence(values: Mapping[str, str]) -> str:
     """A delimiter that the fenced text cannot foresee, and that is the same for the same text."""
-    digest = hashlib.sha256(
-        "\0".join(f"{k}={v}" for k, v in sorted(values.items())).encode("utf-8", "surrogateescape")
-    )
+    digest = hashlib.sha256("\0".join(f"{k}={v}" for k, v in sorted(values.items())).encode("utf-8", "surrogateescape"))
     return f"text-{digest.hexdigest()[:6]}"
 
 
@@ -69,9 +65,7 @@ def load_prompts(folder: Path) -> dict[str, Prompt]:
     """All `*.md` of a folder by their stem.  Raises ConfigError when there are none."""
     prompts = {path.stem: _load(path) for path in sorted(folder.glob("*.md"))}
     if not prompts:
-        raise ConfigError(
-            f"{folder}: no prompts (*.md) in this folder; reinstall the package or name another folder"
-        )
+        raise ConfigError(f"{folder}: no prompts (*.md) in this folder; reinstall the package or name another folder")
     return prompts
 
 

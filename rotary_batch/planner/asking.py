@@ -125,7 +125,9 @@ class Asking:
         room = self._notes_budget_tokens(spec) - frame
         runs = list(_runs([self.tokenizer.count(note_line(note) + "\n") + 1 for note in notes], room))
         if len(runs) >= len(notes):
-            raise PromptError(f"{name}: notes do not shrink within prompts of {room} tokens; raise [{unit}] prompt_tokens")
+            raise PromptError(
+                f"{name}: notes do not shrink within prompts of {room} tokens; raise [{unit}] prompt_tokens"
+            )
         return runs
 
     def _ask(self, spec: UnitSpec, text: tuple[str, int]) -> Asked:

@@ -1,0 +1,15 @@
+"""The model at work: everything that needs torch.  `open_engine` loads it on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rotary_batch.engine.engine import RotaryEngine
+
+
+def open_engine(model_dir: Any, device: str = "cpu", device_memory: int | None = None, **options: Any) -> RotaryEngine:  # noqa: ANN401
+    """Open a pack or a Hugging Face checkpoint; see `rotary_batch.engine.opening.open_engine`."""
+    from rotary_batch.engine.opening import open_engine as opened
+
+    return opened(model_dir, device=device, device_memory=device_memory, **options)

@@ -1,0 +1,142 @@
+"""The rotor: the background thread that fills slots ahead of the compute, and how bytes get into a slot.
+
+Knows threads, streams and events; knows nothing of what is in a slab or of which key comes next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine.ring import Ring
+from rotary_batch.engine.tiers import RamTier, Tier, page_buffer
+
+
+class Transfer(Protocol):
+    """Moves slabs into slots.  `fill` is called by one thread at a time, the others by the compute thread."""
+
+    @property
+    def slots(self) -> Sequence[torch.Tensor]:
+        """The memory of every slot, uint8."""
+        ...
+
+    def fill(self, key: ExpertKey, slot: int) -> None:
+        """Bring a slab into a slot, or set that in motion."""
+        ...
+
+    def wait_ready(self, slot: int) -> None:
+        """Order the compute after the arrival of the slot's bytes."""
+        ...
+
+    def note_free(self, slot: int) -> None:
+        """Order the next fill of the slot after the compute that was issued so far."""
+        ...
+
+
+class CpuTransfer:
+    """Reads straight into the slot."""
+
+    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int) -> None:
+        self._tier = tier
+        self.slots: Sequence[torch.Tensor] = [page_buffer(slab_nbytes) for _ in range(num_slots)]
+
+    def fill(self, key: ExpertKey, slot: int) -> None:
+        """Read; when this returns the bytes are there."""
+        self._tier.read_into(key, self.slots[slot])
+
+    def wait_ready(self, slot: int) -> None:
+        """Nothing to order: the ring only hands out slots whose read is done."""
+
+    def note_free(self, slot: int) -> None:
+        """Nothing to order: CPU compute is done when it returns."""
+
+
+class CudaTransfer:
+    """Copies on a stream of its own, from the pinned arena or through pinned staging buffers.
+
+    Per slot a `ready` and a `free` event; the host never waits for a stream, only, before it overwrites a
+    staging buffer, for the event of that buffer's last copy.
+    """
+
+    NUM_STAGING = 3
+
+    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device) -> None:
+        self._tier = tier
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.slots: Sequence[torch.Tensor] = [
+            torch.empty(slab_nbytes, dtype=torch.uint8, device=device) for _ in range(num_slots)
+        ]
+        self._ready: list[torch.cuda.Event | None] = [None] * num_slots
+        self._free: list[torch.cuda.Event | None] = [None] * num_slots
+        self._staging: list[torch.Tensor] = []
+        self._copied: list[torch.cuda.Event | None] = [None] * self.NUM_STAGING
+        self._turn = 0
+
+    def fill(self, key: ExpertKey, slot: int) -> None:
+        """Enqueue the copy behind the last compute that used the slot."""
+        source = self._tier.view(key) if isinstance(self._tier, RamTier) else None
+        staged = None if source is not None else self._stage(key)
+        with torch.cuda.stream(self._stream):
+            free = self._free[slot]
+            if free is not None:
+                self._stream.wait_event(free)
+            origin = source if source is not None else self._staging[staged or 0]
+            self.slots[slot].copy_(origin, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(self._stream)
+        self._ready[slot] = event
+        if staged is not None:
+            self._copied[staged] = event
+
+    def _stage(self, key: ExpertKey) -> int:
+        turn = self._turn
+        self._turn = (turn + 1) % self.NUM_STAGING
+        if len(self._staging) <= turn:
+            self._staging.append(torch.empty(self.slots[0].numel(), dtype=torch.uint8, pin_memory=True))
+        copied = self._copied[turn]
+        if copied is not None:
+            copied.synchronize()
+        self._tier.read_into(key, self._staging[turn])
+        return turn
+
+    def wait_ready(self, slot: int) -> None:
+        """The compute stream waits for the copy, the host does not."""
+        event = self._ready[slot]
+        if event is not None:
+            torch.cuda.current_stream(self._device).wait_event(event)
+
+    def note_free(self, slot: int) -> None:
+        """Mark this point of the compute stream."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        self._free[slot] = event
+
+
+def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device) -> Transfer:
+    """The way of moving that suits the device."""
+    if device.type == "cuda":
+        return CudaTransfer(tier, num_slots, slab_nbytes, device)
+    return CpuTransfer(tier, num_slots, slab_nbytes)
+
+
+class Rotor(threading.Thread):
+    """Fills slots as the ring asks, until the ring is closed or a read fails."""
+
+    def __init__(self, ring: Ring, transfer: Transfer) -> None:
+        super().__init__(name="rotor", daemon=True)
+        self._ring = ring
+        self._transfer = transfer
+
+    def run(self) -> None:
+        """The thread's whole life."""
+        try:
+            while (claim := self._ring.next_load(wait=True)) is not None:
+                self._transfer.fill(*claim)
+                self._ring.loaded(claim[1])
+        except BaseException as error:  # noqa: BLE001 - the compute thread raises it, whatever it is
+            self._ring.failed(error)

@@ -1,0 +1,25 @@
+"""Greedy choice of the next token and its log-probability; rows without finite logits are told apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Choice(NamedTuple):
+    """The next token of one row; None when its logits are not finite."""
+
+    token_id: int | None
+    logprob: float
+
+
+def choose(logits: torch.Tensor) -> list[Choice]:
+    """float32 logits [rows, vocabulary] -> one choice a row; the lowest id wins a tie."""
+    if not len(logits):
+        return []
+    finite = torch.isfinite(logits).all(-1)
+    best, token_ids = logits.nan_to_num(nan=-1e30).max(-1)
+    logprobs = best - logits.nan_to_num(nan=-1e30).logsumexp(-1)
+    rows = zip(token_ids.tolist(), logprobs.tolist(), finite.tolist(), strict=True)
+    return [Choice(token_id if good else None, logprob) for token_id, logprob, good in rows]

@@ -1,0 +1,153 @@
+"""Where slabs come from: the pack on disk, or an arena in host memory that was filled from it.
+
+Knows files, alignment and pinning; knows nothing of rings or of what is in a slab.  Never relies on the
+page cache: a map scanned cyclically with less memory than weights hits nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine.trace import Trace
+from rotary_batch.errors import ModelError, StorageError
+from rotary_batch.model.manifest import EXPERTS_NAME, PAGE_NBYTES, Manifest
+
+READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
+
+
+class Tier(Protocol):
+    """A place that has every slab."""
+
+    @property
+    def name(self) -> str:
+        """The way that the bytes come, for reports."""
+        ...
+
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+        """Copy a slab into a page-aligned uint8 tensor in host memory.  Raises StorageError, ModelError."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; idempotent."""
+        ...
+
+
+def page_buffer(nbytes: int) -> torch.Tensor:
+    """A page-aligned uint8 tensor of its own; the memory goes back to the system with it."""
+    memory = mmap.mmap(-1, max(nbytes, PAGE_NBYTES))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8, count=nbytes)
+
+
+class DiskTier:
+    """Reads slabs from the pack with O_DIRECT, or buffered where the file system refuses that."""
+
+    def __init__(self, manifest: Manifest, pack_dir: Path, trace: Trace) -> None:
+        self._places = manifest.slabs
+        self._path = pack_dir / EXPERTS_NAME
+        self._trace = trace
+        self._check_size()
+        self._direct = self._open(os.O_DIRECT)
+        self._buffered = self._open(0)
+        if self._buffered is None:
+            raise ModelError(f"{self._path}: cannot be opened; is the pack whole? see `model verify`")
+
+    def _check_size(self) -> None:
+        need = max(place.offset + place.nbytes for place in self._places.values())
+        have = self._path.stat().st_size if self._path.is_file() else 0
+        if have < need:
+            raise ModelError(f"{self._path}: {have:,} bytes, the manifest needs {need:,}; pack the model again")
+
+    def _open(self, flags: int) -> int | None:
+        try:
+            return os.open(self._path, os.O_RDONLY | flags)
+        except OSError:
+            return None
+
+    @property
+    def name(self) -> str:
+        """The way that the bytes come, for reports."""
+        return "disk (O_DIRECT)" if self._direct is not None else "disk (buffered)"
+
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+        """Read one slab; `preadv` releases the GIL, so a matmul goes on beside it."""
+        place = self._places[key]
+        view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
+        done = 0
+        with self._trace.span("read", f"{key.layer}.{key.expert}"):
+            while done < place.nbytes:
+                count = self._read(view[done : done + READ_NBYTES], place.offset + done)
+                if count == 0:
+                    raise StorageError(f"{self._path}: ends at byte {place.offset + done}; see `model verify`")
+                done += count
+        self._trace.add("bytes_read", done)
+
+    def _read(self, view: memoryview, offset: int) -> int:
+        try:
+            if self._direct is not None:
+                return os.preadv(self._direct, [view], offset)
+        except OSError:  # tmpfs and overlays take the flag at open and refuse the read
+            os.close(self._direct or 0)
+            self._direct = None
+        assert self._buffered is not None
+        try:
+            count = os.preadv(self._buffered, [view], offset)
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror} at byte {offset}") from error
+        os.posix_fadvise(self._buffered, offset, count, os.POSIX_FADV_DONTNEED)
+        return count
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in (self._direct, self._buffered):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._direct = self._buffered = None
+
+
+class RamTier:
+    """Every slab in host memory, page-locked when the slabs go on to a CUDA device and the system allows it."""
+
+    def __init__(self, manifest: Manifest, disk: DiskTier, *, pinned: bool) -> None:
+        places = manifest.slabs
+        self._arena = page_buffer(manifest.experts_nbytes)
+        self._views: dict[ExpertKey, torch.Tensor] = {}
+        offset = 0
+        for key, place in sorted(places.items()):
+            self._views[key] = self._arena[offset : offset + place.nbytes]
+            disk.read_into(key, self._views[key])
+            offset += place.nbytes
+        disk.close()
+        self._registered = pinned and _register(self._arena)
+
+    @property
+    def name(self) -> str:
+        """The way that the bytes come, for reports."""
+        return "host (pinned arena)" if self._registered else "host (pageable)"
+
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+        """Copy one slab; torch releases the GIL while it copies."""
+        target[: self._views[key].numel()].copy_(self._views[key])
+
+    def view(self, key: ExpertKey) -> torch.Tensor | None:
+        """The slab where it lies when a device may copy from there without staging."""
+        return self._views[key] if self._registered else None
+
+    def close(self) -> None:
+        """Unlock the arena."""
+        if self._registered:
+            torch.cuda.cudart().cudaHostUnregister(self._arena.data_ptr())  # type: ignore[no-untyped-call]
+            self._registered = False
+
+
+def _register(arena: torch.Tensor) -> bool:
+    """Page-lock memory of an exact size; torch's own pinned allocator rounds 170 MB up to 256."""
+    result = torch.cuda.cudart().cudaHostRegister(arena.data_ptr(), arena.numel(), 0)  # type: ignore[no-untyped-call]
+    return int(result) == 0

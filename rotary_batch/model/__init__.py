@@ -1,0 +1,1 @@
+"""What a checkpoint is, without torch: shapes, tokens, the manifest of a pack."""

@@ -1,0 +1,177 @@
+"""Public doubles for tests: a tiny real checkpoint on disk, an engine without a model, a clock that stands.
+
+Knows the public formats; torch is imported only by `write_tiny_checkpoint`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.core import Completion, NewTokens, Request, StepReport
+
+TINY_CONFIG: dict[str, Any] = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "vocab_size": 320,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 1024,
+    "sliding_window": None,
+    "hidden_act": "silu",
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+}
+_SPECIAL = ("<s>", "</s>", "<|user|>", "<|assistant|>")
+_CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}<|assistant|>{% endfor %}"
+
+
+class FrozenClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+class FakeEngine:
+    """Implements `core.Engine` without a model: each answer is a function of the prompt alone."""
+
+    def __init__(self, *, max_batch: int = 4, answer_tokens: int = 5, vocabulary: int = 250) -> None:
+        self._max_batch = max_batch
+        self._answer_tokens = answer_tokens
+        self._vocabulary = vocabulary
+        self._live: dict[int, tuple[Request, list[int]]] = {}
+
+    @property
+    def num_live(self) -> int:
+        """How many admitted sequences are unfinished."""
+        return len(self._live)
+
+    def has_room(self, request: Request) -> bool:
+        """Answer whether `admit` would take the request now."""
+        return len(self._live) < self._max_batch
+
+    def admit(self, request: Request) -> None:
+        """Take a request."""
+        self._live[request.request_id] = (request, list(request.generated_ids))
+
+    def step(self) -> StepReport:
+        """Add one token to every live sequence."""
+        new_tokens, completions = [], []
+        for request_id, (request, generated) in list(self._live.items()):
+            generated.append(self._token(request, len(generated)))
+            total = -0.25 * len(generated)
+            new_tokens.append(NewTokens(request_id=request_id, token_ids=(generated[-1],), logprob_sum=total))
+            if len(generated) >= min(self._answer_tokens, request.max_new_tokens):
+                del self._live[request_id]
+                completions.append(
+                    Completion(
+                        request_id=request_id,
+                        token_ids=tuple(generated),
+                        logprob_sum=total,
+                        num_scored=len(generated),
+                        reason="length",
+                    )
+                )
+        return StepReport(new_tokens=tuple(new_tokens), completions=tuple(completions), decode_tokens=len(new_tokens))
+
+    def _token(self, request: Request, place: int) -> int:
+        digest = hashlib.sha256(f"{request.prompt_ids} {place}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") % self._vocabulary
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._live.clear()
+
+
+def write_tiny_checkpoint(
+    folder: Path,
+    *,
+    seed: int = 0,
+    dtype: str = "bfloat16",
+    num_shards: int = 1,
+    new_spelling: bool = False,
+    **config: Any,  # noqa: ANN401 - values of config.json
+) -> Path:
+    """Write a Hugging Face Mixtral checkpoint of random weights with a byte-level tokenizer; answer its folder.
+
+    `config` overrides TINY_CONFIG; `new_spelling` writes `rope_parameters` and `dtype`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = TINY_CONFIG | config
+    spelt = {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}, "dtype": dtype}
+    table |= spelt if new_spelling else {"rope_theta": 1e6, "torch_dtype": dtype}
+    (folder / "config.json").write_text(json.dumps(table))
+    write_tiny_tokenizer(folder)
+    _write_weights(folder, table, seed, dtype, num_shards)
+    return folder
+
+
+def write_tiny_tokenizer(folder: Path) -> None:
+    """256 byte tokens, then the control tokens; a chat template."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in _SPECIAL])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": _CHAT_TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _write_weights(folder: Path, table: dict[str, Any], seed: int, dtype: str, num_shards: int) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name: (torch.randn(shape, generator=generator) * 0.1 + name.endswith("norm.weight")).to(getattr(torch, dtype))
+        for name, shape in tensor_shapes(table).items()
+    }
+    names = list(weights)
+    if num_shards == 1:
+        save_file(weights, str(folder / "model.safetensors"))
+        return
+    files = {
+        name: f"model-{place % num_shards + 1:05}-of-{num_shards:05}.safetensors" for place, name in enumerate(names)
+    }
+    for file in sorted(set(files.values())):
+        save_file({name: weights[name] for name in names if files[name] == file}, str(folder / file))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
+def tensor_shapes(table: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of a checkpoint with this config.json."""
+    hidden, middle = table["hidden_size"], table["intermediate_size"]
+    head_dim = table.get("head_dim") or hidden // table["num_attention_heads"]
+    q, kv = table["num_attention_heads"] * head_dim, table["num_key_value_heads"] * head_dim
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (table["vocab_size"], hidden)}
+    for layer in range(table["num_hidden_layers"]):
+        stem = f"model.layers.{layer}."
+        shapes |= {stem + "input_layernorm.weight": (hidden,), stem + "post_attention_layernorm.weight": (hidden,)}
+        shapes |= {stem + f"self_attn.{n}_proj.weight": (s, hidden) for n, s in (("q", q), ("k", kv), ("v", kv))}
+        shapes |= {stem + "self_attn.o_proj.weight": (hidden, q)}
+        shapes |= {stem + "block_sparse_moe.gate.weight": (table["num_local_experts"], hidden)}
+        for expert in range(table["num_local_experts"]):
+            stem_expert = f"{stem}block_sparse_moe.experts.{expert}."
+            shapes |= {stem_expert + f"{n}.weight": (middle, hidden) for n in ("w1", "w3")}
+            shapes |= {stem_expert + "w2.weight": (hidden, middle)}
+    shapes["model.norm.weight"] = (hidden,)
+    if not table["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (table["vocab_size"], hidden)
+    return shapes

@@ -1,0 +1,73 @@
+"""Fixtures that are real: a checkpoint on disk, a git repository, a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rotary_batch.testing import write_tiny_checkpoint
+
+GIT_ENVIRONMENT = {
+    "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "A",
+    "GIT_COMMITTER_EMAIL": "a@example.org", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory, monkeypatch):
+    """Nothing a test does reaches the user's state, cache or settings."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    for name, value in GIT_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(tiny_checkpoint, tmp_path_factory) -> Path:
+    from rotary_batch.engine.pack import pack
+
+    folder = tmp_path_factory.mktemp("pack")
+    pack(tiny_checkpoint, folder)
+    return folder
+
+
+@pytest.fixture
+def git():
+    """Run git in a folder: `git(folder, "add", ".")`."""
+
+    def run(folder: Path, *arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    return run
+
+
+@pytest.fixture
+def make_repository(tmp_path, git):
+    """A real git repository with the given files, committed."""
+
+    def make(files: dict[str, str | bytes], name: str = "project") -> Path:
+        root = tmp_path / name
+        for path, text in files.items():
+            target = root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text if isinstance(text, bytes) else text.encode())
+        root.mkdir(exist_ok=True)
+        git(root, "init", "-q", "-b", "main")
+        git(root, "add", "-A")
+        git(root, "commit", "-q", "-m", "first", "--allow-empty")
+        return root
+
+    return make

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from pathlib import Path
 
-import pytest
+# One thread each: two workers share the cores, and threads that wait for each other at every small matmul crawl.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from rotary_batch.testing import write_tiny_checkpoint
+import subprocess  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from rotary_batch.testing import write_tiny_checkpoint  # noqa: E402
 
 GIT_ENVIRONMENT = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "A",

@@ -1,0 +1,1 @@
+"""Reading code: files, symbols, references, chunks.  Nothing here trusts a repository."""

@@ -1,0 +1,145 @@
+"""Cut a file into chunks: contiguous, without overlap or loss, each within a budget of the model's own tokens.
+
+The way of cAST (arXiv 2506.15655): a node that fits stays whole, a larger one is cut at its children, small
+neighbours are merged.  What stands between nodes (comments, decorators, blank lines) goes with the node that
+follows.  Knows trees and budgets; counts with a function that it is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from tree_sitter import Node, Tree
+
+from rotary_batch.core import Chunk, SourceFile, Symbol
+
+CountTokens = Callable[[str], int]
+MAX_DEPTH = 200  # of nested nodes; deeper code is cut at lines
+MAX_IMPORTS = 8  # named in a breadcrumb
+_CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "module", "namespace"}
+
+
+class Piece(NamedTuple):
+    """A run of bytes and its size in tokens."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_tokens: CountTokens) -> list[Piece]:
+    """Pieces that concatenate to the source, each within the budget (a single character may exceed it)."""
+    cutter = _Cutter(source, budget_tokens, count_tokens)
+    if not source:
+        return []
+    whole = Piece(0, len(source), cutter.count(0, len(source)))
+    if whole.tokens <= budget_tokens:
+        return [whole]
+    pieces = cutter.lines(0, len(source)) if tree is None else cutter.nodes(tree.root_node, 0, len(source), 0)
+    return cutter.merge(pieces)
+
+
+class _Cutter:
+    def __init__(self, source: bytes, budget_tokens: int, count_tokens: CountTokens) -> None:
+        self._source = source
+        self._budget = budget_tokens
+        self._count = count_tokens
+
+    def count(self, start: int, end: int) -> int:
+        return self._count(self._source[start:end].decode("utf-8", "replace"))
+
+    def nodes(self, node: Node, start: int, end: int, depth: int) -> Iterator[Piece]:
+        """Cut [start, end), which is the node with what stands before and after it."""
+        children = [child for child in node.children if "comment" not in child.type and child.end_byte > start]
+        if not children or depth > MAX_DEPTH:
+            yield from self.lines(start, end)
+            return
+        for place, child in enumerate(children):
+            stop = end if place + 1 == len(children) else child.end_byte
+            if stop <= start:
+                continue
+            tokens = self.count(start, stop)
+            if tokens <= self._budget:
+                yield Piece(start, stop, tokens)
+            elif child.start_byte > start and self._is_long(start, child.start_byte):
+                yield from self.lines(start, child.start_byte)
+                yield from self.nodes(child, child.start_byte, stop, depth + 1)
+            else:
+                yield from self.nodes(child, start, stop, depth + 1)
+            start = stop
+
+    def _is_long(self, start: int, end: int) -> bool:
+        """Whether what stands before a node is worth pieces of its own."""
+        return self.count(start, end) > self._budget // 2
+
+    def lines(self, start: int, end: int) -> Iterator[Piece]:
+        """Cut at line ends; a line that is too long is halved at characters."""
+        while start < end:
+            stop = self._source.find(b"\n", start, end) + 1 or end
+            yield from self._halves(start, stop)
+            start = stop
+
+    def _halves(self, start: int, end: int) -> Iterator[Piece]:
+        tokens = self.count(start, end)
+        if tokens <= self._budget or end - start <= 1:
+            yield Piece(start, end, tokens)
+            return
+        middle = (start + end) // 2
+        while middle < end and self._source[middle] & 0xC0 == 0x80:  # inside a UTF-8 character
+            middle += 1
+        if middle >= end:
+            yield Piece(start, end, tokens)
+            return
+        yield from self._halves(start, middle)
+        yield from self._halves(middle, end)
+
+    def merge(self, pieces: Iterator[Piece]) -> list[Piece]:
+        """Join neighbours while they fit together.  A sum of counts may be off by a token a seam: count again."""
+        merged: list[Piece] = []
+        for piece in pieces:
+            if merged and merged[-1].tokens + piece.tokens <= self._budget:
+                tokens = self.count(merged[-1].start, piece.end)
+                if tokens <= self._budget:
+                    merged[-1] = Piece(merged[-1].start, piece.end, tokens)
+                    continue
+            merged.append(piece)
+        return merged
+
+
+def chunks(
+    file: SourceFile, source: bytes, pieces: Sequence[Piece], symbols: Sequence[Symbol], imports: Sequence[str]
+) -> tuple[Chunk, ...]:
+    """Pieces as chunks, each with the symbols that start in it and a breadcrumb."""
+    found = []
+    line = 1
+    for piece in pieces:
+        text = source[piece.start : piece.end]
+        newlines = text.count(b"\n")
+        inside = [s for s in symbols if piece.start <= s.start_byte < piece.end]
+        found.append(
+            Chunk(
+                path=file.path,
+                blob=file.blob,
+                start_byte=piece.start,
+                end_byte=piece.end,
+                start_line=line,
+                end_line=max(line, line + newlines - text.endswith(b"\n")),
+                tokens=piece.tokens,
+                symbols=tuple(dict.fromkeys(s.qualified_name for s in inside)),
+                breadcrumb=_breadcrumb(piece, text, symbols, imports),
+            )
+        )
+        line += newlines
+    return tuple(found)
+
+
+def _breadcrumb(piece: Piece, text: bytes, symbols: Sequence[Symbol], imports: Sequence[str]) -> str:
+    """The class or function that the chunk begins inside of, and the imported names that it uses."""
+    first = next((place for place in range(piece.start, piece.end) if text[place - piece.start] > 32), piece.start)
+    around = [s for s in symbols if s.start_byte < first < s.end_byte]
+    lines = [f"class {s.name}" if s.kind in _CLASS_KINDS else s.signature for s in around[-2:]]
+    words = set(re.findall(rb"\w+", text))
+    used = [name for name in imports if name.encode() in words][:MAX_IMPORTS]
+    return "\n".join([*lines, *(["imports: " + ", ".join(used)] if used else [])])

@@ -1,0 +1,121 @@
+"""What each file of a repository is, with the reason: source to document, or why not.
+
+Knows names, sizes, attributes and content markers; knows nothing of syntax.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import pathspec
+
+from rotary_batch.core import FileClass, SourceFile
+from rotary_batch.repo.git import SUBMODULE, SYMLINK, Entry, Repository
+from rotary_batch.repo.languages import language_of
+
+MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
+MAX_LINE_NBYTES = 20_000
+MAX_MEAN_LINE_NBYTES = 500
+IGNORE_FILE = ".rotaryignore"
+_VENDORED = re.compile(r"(^|/)(node_modules|vendor|third_party|third-party|external|bower_components|\.venv|venv)/")
+_GENERATED_NAME = re.compile(
+    r"(_pb2(_grpc)?\.pyi?|\.pb\.(go|cc|h)|\.g\.dart|_generated\.\w+|\.designer\.cs)$|(^|/)(dist|build)/.*\.min\."
+)
+_MINIFIED_NAME = re.compile(r"[.-]min\.(js|css|mjs)$")
+_GENERATED_MARK = re.compile(rb"@generated|Code generated .{0,80}DO NOT EDIT|^//# sourceMappingURL=", re.MULTILINE)
+_LFS_MARK = b"version https://git-lfs.github.com/spec/"
+_HEAD_NBYTES = 4000  # where a generator leaves its mark
+
+
+def classify(repository: Repository, *, docs_dir: str) -> list[SourceFile]:
+    """All entries of a repository in path order, each with its class and reason.  Reads candidates once."""
+    entries = repository.entries()
+    ignore = _own_ignore(repository, entries)
+    early = {entry.path: _by_name(entry, docs_dir, ignore) for entry in entries}
+    undecided = [entry for entry in entries if early[entry.path] is None]
+    attributes = repository.attributes([entry.raw_path for entry in undecided])
+    for entry in undecided:  # what the repository says of itself comes before our own guesses
+        own = _by_attributes(attributes.get(entry.raw_path, {}))
+        early[entry.path] = own or _by_place(entry.path, entry.nbytes)
+    candidates = [entry for entry in undecided if early[entry.path] is None]
+    found = {entry.path: _by_content(data) for entry, data in repository.read(candidates)}
+    return [_file(entry, early[entry.path] or found[entry.path]) for entry in entries]
+
+
+Decision = tuple[FileClass, str]
+
+
+def _file(entry: Entry, decision: Decision) -> SourceFile:
+    return SourceFile(
+        path=entry.path,
+        blob=entry.blob,
+        nbytes=entry.nbytes,
+        language=language_of(entry.path),
+        file_class=decision[0],
+        reason=decision[1],
+    )
+
+
+def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> pathspec.PathSpec:
+    mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
+    lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
+    return pathspec.PathSpec.from_lines("gitwildmatch", lines)
+
+
+def _by_name(entry: Entry, docs_dir: str, ignore: pathspec.PathSpec) -> Decision | None:
+    """What mode, name and size decide."""
+    if entry.mode == SYMLINK:
+        return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"
+    if entry.mode == SUBMODULE:
+        return FileClass.SUBMODULE, "a submodule; index it as a repository of its own"
+    if not entry.has_text_name:
+        return FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented"
+    if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
+        return FileClass.IGNORED, f"in {docs_dir}/, which holds the generated docs"
+    if ignore.match_file(entry.path):
+        return FileClass.IGNORED, f"matches a line of {IGNORE_FILE}"
+    if language_of(entry.path) is None:
+        ending = PurePosixPath(entry.path).suffix
+        return FileClass.TEXT, f"no grammar for {ending or 'files without an ending'}"
+    return None
+
+
+def _by_attributes(attributes: dict[str, str]) -> Decision | None:
+    """What the repository says itself."""
+    for name, file_class in (("generated", FileClass.GENERATED), ("vendored", FileClass.VENDORED)):
+        if attributes.get(f"linguist-{name}") in {"set", "true"}:
+            return file_class, f"marked linguist-{name} in .gitattributes"
+    if attributes.get("linguist-documentation") in {"set", "true"}:
+        return FileClass.TEXT, "marked linguist-documentation in .gitattributes"
+    return None
+
+
+def _by_place(path: str, nbytes: int) -> Decision | None:
+    """What the place and size of a source file decide."""
+    if _VENDORED.search(path):
+        return FileClass.VENDORED, "in a folder of other people's code"
+    if _GENERATED_NAME.search(path):
+        return FileClass.GENERATED, "its name is one that generators use"
+    if _MINIFIED_NAME.search(path):
+        return FileClass.MINIFIED, "its name says that it is minified"
+    if nbytes > MAX_SOURCE_NBYTES:
+        return FileClass.OVERSIZED, f"{nbytes:,} bytes; the limit is {MAX_SOURCE_NBYTES:,}"
+    return None
+
+
+def _by_content(data: bytes) -> Decision:
+    """What the bytes of a source file decide."""
+    if data.startswith(_LFS_MARK):
+        return FileClass.LFS_POINTER, "a Git LFS pointer; the content is not in the repository"
+    if b"\0" in data[:_HEAD_NBYTES]:
+        return FileClass.BINARY, "has zero bytes"
+    if found := _GENERATED_MARK.search(data[:_HEAD_NBYTES]):
+        mark = found.group().decode("utf-8", "replace")[:60]
+        return FileClass.GENERATED, f"says {mark!r}"
+    lines = data.count(b"\n") + 1
+    longest = max(map(len, data.split(b"\n")))
+    if longest > MAX_LINE_NBYTES or len(data) / lines > MAX_MEAN_LINE_NBYTES:
+        return FileClass.MINIFIED, f"a line of {longest:,} bytes; such files are generated or minified"
+    return FileClass.SOURCE, "source code"

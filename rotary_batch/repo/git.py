@@ -1,0 +1,355 @@
+"""Enumerate and read a folder: a git repository at HEAD, its working tree, or a folder without git.
+
+Knows hardened plumbing (`ls-tree`, `cat-file`, `ls-files`); none of it runs a repository's own config, as
+`git status` and friends do.  Knows nothing of what a file is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pathspec
+
+from rotary_batch.errors import RepositoryError, UnavailableError
+
+SYMLINK, SUBMODULE = "120000", "160000"
+_HARDENED = (
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
+    "-c", "protocol.allow=never",
+)  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """One tracked or found file."""
+
+    path: str  # as text; bytes that are no UTF-8 are spelt \\xNN
+    raw_path: bytes
+    mode: str  # git's: 100644, 100755, 120000 (symlink), 160000 (submodule)
+    blob: str  # object id of the content; empty for a submodule of a plain folder
+    nbytes: int
+
+    @property
+    def has_text_name(self) -> bool:
+        """Whether the name is UTF-8 without control characters, so that a page can carry it."""
+        return self.path.encode("utf-8", "replace") == self.raw_path and self.path.isprintable()
+
+
+class Repository(Protocol):
+    """A folder to document."""
+
+    root: Path
+    name: str
+    commit: str | None
+    notes: tuple[str, ...]  # what a user should know about how it was read
+
+    def entries(self) -> list[Entry]:
+        """Everything in it, in path order."""
+        ...
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """The content of regular files, in the order asked."""
+        ...
+
+    def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
+        """The `linguist-*` attributes that are set."""
+        ...
+
+
+def run_git(root: Path, *arguments: str, stdin: bytes | None = None, check: bool = True) -> bytes:
+    """Run one plumbing command.  Raises RepositoryError with git's own words."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        **{name: os.environ[name] for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM") if name in os.environ},
+        "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C",
+    }  # fmt: skip
+    command = ["git", *_HARDENED, "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, input=stdin or b"", capture_output=True, env=environment)
+    except FileNotFoundError as error:
+        raise UnavailableError("git is not installed; install it to read git repositories") from error
+    if check and done.returncode:
+        raise _explained(root, done.stderr.decode("utf-8", "replace"))
+    return done.stdout
+
+
+def _explained(root: Path, words: str) -> RepositoryError:
+    if "dubious ownership" in words:
+        return RepositoryError(
+            f"{root}: owned by another user, so git refuses to read it; if you trust it, run "
+            f"`git config --global --add safe.directory {root}`"
+        )
+    return RepositoryError(f"{root}: git: {words.strip().splitlines()[0] if words.strip() else 'failed'}")
+
+
+def enclosing_repository(folder: Path) -> Path | None:
+    """The top of the git repository around a folder, or None."""
+    found = run_git(folder, "rev-parse", "--show-toplevel", check=False).decode("utf-8", "surrogateescape").strip()
+    return Path(found) if found else None
+
+
+def open_repository(path: Path, *, worktree: bool = False) -> Repository:
+    """Open a folder; inside a git repository, but below its top, only that part is read.
+
+    Raises RepositoryError: not a directory, no commits, owned by another user.
+    """
+    if not path.is_dir():
+        raise RepositoryError(f"{path}: {'not a directory' if path.exists() else 'no such directory'}; name a folder")
+    root = path.resolve()
+    inside = run_git(root, "rev-parse", "--is-inside-work-tree", "--is-bare-repository", check=False).decode().split()
+    if not inside:
+        if (root / ".git").exists():
+            run_git(root, "rev-parse", "--git-dir")  # raises with the reason
+        return PlainFolder(root)
+    if inside[0] == "false" and inside[1] == "false":
+        raise RepositoryError(f"{root}: inside a .git folder; name the repository itself")
+    if inside[1] == "true" and worktree:
+        raise RepositoryError(f"{root}: a bare repository has no working tree; leave out --worktree")
+    return GitWorktree(root) if worktree else GitCommit(root, is_bare=inside[1] == "true")
+
+
+class _Git:
+    """What both ways of reading a git repository share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = root.name.removesuffix(".git") or "repository"
+
+    @cached_property
+    def commit(self) -> str | None:
+        """HEAD, or None before the first commit."""
+        return run_git(self.root, "rev-parse", "--verify", "--quiet", "HEAD", check=False).decode().strip() or None
+
+    @cached_property
+    def _prefix(self) -> str:
+        return run_git(self.root, "rev-parse", "--show-prefix").decode("utf-8", "surrogateescape").strip("\n")
+
+    def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
+        """The `linguist-*` attributes that are set."""
+        names = ("linguist-generated", "linguist-vendored", "linguist-documentation")
+        if not paths or not self._has_attributes():
+            return {}
+        output = run_git(self.root, "check-attr", "-z", "--stdin", *names, stdin=b"\0".join(paths) + b"\0")
+        fields = output.split(b"\0")
+        found: dict[bytes, dict[str, str]] = {}
+        for path, name, value in zip(fields[0::3], fields[1::3], fields[2::3], strict=False):
+            if value != b"unspecified":
+                found.setdefault(path, {})[name.decode()] = value.decode()
+        return found
+
+    def _has_attributes(self) -> bool:
+        return any(self.root.glob(".gitattributes")) or any(self.root.glob("*/.gitattributes"))
+
+
+class GitCommit(_Git):
+    """A repository as it was committed at HEAD."""
+
+    def __init__(self, root: Path, *, is_bare: bool) -> None:
+        super().__init__(root)
+        self.is_bare = is_bare
+        if self.commit is None:
+            raise RepositoryError(f"{root}: no commits yet; commit something, or read the files with --worktree")
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how it was read."""
+        changed = 0 if self.is_bare else self._num_uncommitted()
+        return (f"{changed} uncommitted changes are not read; --worktree reads them",) if changed else ()
+
+    def entries(self) -> list[Entry]:
+        """The tree of HEAD below the folder."""
+        prefix = "" if self.is_bare else self._prefix.rstrip("/")
+        output = run_git(self.root, "ls-tree", "-r", "-z", "-l", "--full-tree", f"{self.commit}:{prefix}")
+        return sorted(_tree_entry(line) for line in output.split(b"\0") if line)
+
+    def _num_uncommitted(self) -> int:
+        """Missing, changed and untracked files, by lstat alone: no filter and no hook of the repository runs."""
+        changed = 0
+        for entry in self.entries():
+            path = os.fsencode(self.root) + b"/" + entry.raw_path
+            try:
+                info = os.lstat(path)
+            except OSError:
+                changed += 1
+                continue
+            if stat.S_ISREG(info.st_mode) and entry.mode.startswith("100"):
+                changed += info.st_size != entry.nbytes or _changed_since(path, info, entry.blob)
+        untracked = run_git(self.root, "ls-files", "-z", "-o", "--exclude-standard", "--directory")
+        return changed + untracked.count(b"\0")
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """Blobs from one `cat-file --batch`."""
+        command = ["git", *_HARDENED, "-C", str(self.root), "cat-file", "--batch"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            for entry in entries:
+                process.stdin.write(entry.blob.encode() + b"\n")
+                process.stdin.flush()
+                header = process.stdout.readline().split()
+                if len(header) != 3:
+                    raise RepositoryError(
+                        f"{self.root}: object {entry.blob} of {entry.path} is missing; run `git fsck`"
+                    )
+                data = process.stdout.read(int(header[2]))
+                process.stdout.read(1)
+                yield entry, data
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+
+
+def _changed_since(path: bytes, info: os.stat_result, blob: str) -> bool:
+    """Hash small files only; a large one of the same size counts as unchanged."""
+    if info.st_size > 10**6:
+        return False
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a path of bytes
+            return object_id(file.read(), "sha256" if len(blob) == 64 else "sha1") != blob
+    except OSError:
+        return True
+
+
+def _tree_entry(line: bytes) -> Entry:
+    info, raw_path = line.split(b"\t", 1)
+    mode, _, blob, size = info.split()
+    nbytes = 0 if size == b"-" else int(size)
+    return Entry(_text(raw_path), raw_path, mode.decode(), blob.decode(), nbytes)
+
+
+class _Files:
+    """Reads regular files below a root and never follows a symlink on the way."""
+
+    def __init__(self, root: Path, algorithm: str) -> None:
+        self._root = root
+        self._algorithm = algorithm
+
+    def entry(self, raw_path: bytes) -> Entry | None:
+        """What lies there now; None when it is gone or neither file nor symlink."""
+        full = os.fsencode(self._root) + b"/" + raw_path
+        try:
+            info = os.lstat(full)
+            if stat.S_ISLNK(info.st_mode):
+                target = os.readlink(full)
+                return Entry(_text(raw_path), raw_path, SYMLINK, object_id(target, self._algorithm), len(target))
+            if not stat.S_ISREG(info.st_mode):
+                return None
+            # Files too large to document are not worth a hash of their own.
+            data = self.read(raw_path) if info.st_size <= 4 * 10**6 else str(info.st_size).encode()
+        except OSError:
+            return None
+        return Entry(_text(raw_path), raw_path, "100644", object_id(data, self._algorithm), info.st_size)
+
+    def read(self, raw_path: bytes) -> bytes:
+        """The bytes of one regular file; raises OSError when a symlink stands in the way."""
+        folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            *parents, name = raw_path.split(b"/")
+            for parent in parents:
+                below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+                return file.read()
+        finally:
+            os.close(folder)
+
+    def read_all(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """The content of regular files; one that went away meanwhile is empty."""
+        for entry in entries:
+            try:
+                yield entry, self.read(entry.raw_path)
+            except OSError:
+                yield entry, b""
+
+
+class GitWorktree(_Git):
+    """A repository as its files are now: tracked ones and untracked ones that are not ignored."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        algorithm = run_git(root, "rev-parse", "--show-object-format").decode().strip()
+        self._files = _Files(root, algorithm)
+        self.notes = ("files are read as they are, not as committed",)
+
+    def entries(self) -> list[Entry]:
+        """What is on disk."""
+        tracked = run_git(self.root, "ls-files", "-z", "-s").split(b"\0")
+        submodules = {line.split(b"\t", 1)[1]: line.split()[1] for line in tracked if line.startswith(b"160000")}
+        paths = {line.split(b"\t", 1)[1] for line in tracked if line}
+        paths |= set(filter(None, run_git(self.root, "ls-files", "-z", "-o", "--exclude-standard").split(b"\0")))
+        found = [self._files.entry(path) for path in paths - submodules.keys()]
+        linked = [Entry(_text(path), path, SUBMODULE, oid.decode(), 0) for path, oid in submodules.items()]
+        return sorted([*(entry for entry in found if entry is not None), *linked])
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """The content of regular files."""
+        return self._files.read_all(entries)
+
+
+@dataclass
+class PlainFolder:
+    """A folder without git; nested `.gitignore` files are honoured all the same."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.name = self.root.name or "repository"
+        self.commit: str | None = None
+        self.notes: tuple[str, ...] = ("not a git repository; every file that .gitignore allows is read",)
+        self._files = _Files(self.root, "sha1")
+
+    def entries(self) -> list[Entry]:
+        """What is on disk; ignored folders are pruned, as git does, whatever a pattern below them says."""
+        found = [self._files.entry(os.fsencode(path)) for path in self._walk("", [])]
+        return sorted(entry for entry in found if entry is not None)
+
+    def _walk(self, folder: str, specs: list[tuple[str, pathspec.PathSpec]]) -> Iterator[str]:
+        ignore = self.root / folder / ".gitignore"
+        if ignore.is_file() and not ignore.is_symlink():
+            lines = ignore.read_text("utf-8", "replace").splitlines()
+            specs = [*specs, (folder, pathspec.PathSpec.from_lines("gitwildmatch", lines))]
+        for item in sorted(os.scandir(self.root / folder), key=lambda item: item.name):
+            path = f"{folder}/{item.name}" if folder else item.name
+            is_folder = item.is_dir(follow_symlinks=False)
+            if item.name == ".git" or _is_ignored(path + "/" * is_folder, specs):
+                continue
+            if is_folder:
+                yield from self._walk(path, specs)
+            else:
+                yield path
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """The content of regular files."""
+        return self._files.read_all(entries)
+
+    def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
+        """None: attributes are git's."""
+        return {}
+
+
+def _is_ignored(path: str, specs: Sequence[tuple[str, pathspec.PathSpec]]) -> bool:
+    """The deepest .gitignore that has an opinion decides."""
+    for folder, spec in reversed(specs):
+        found = spec.check_file(path[len(folder) :].lstrip("/") if folder else path)
+        if found.include is not None:
+            return bool(found.include)
+    return False
+
+
+def object_id(data: bytes, algorithm: str = "sha1") -> str:
+    """The id that git gives a blob with this content."""
+    return hashlib.new(algorithm, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _text(raw_path: bytes) -> str:
+    return raw_path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,54 @@
+"""Which language a path is in, and the grammar and query of a language.
+
+Knows file endings and grammar wheels; knows nothing of symbols.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from importlib import resources
+from pathlib import PurePosixPath
+
+from tree_sitter import Language, Query
+
+# language -> (grammar module, function in it, queries to concatenate)
+_GRAMMARS = {
+    "python": ("tree_sitter_python", "language", ("python",)),
+    "javascript": ("tree_sitter_javascript", "language", ("javascript",)),
+    "typescript": ("tree_sitter_typescript", "language_typescript", ("javascript", "typescript")),
+    "tsx": ("tree_sitter_typescript", "language_tsx", ("javascript", "typescript")),
+    "go": ("tree_sitter_go", "language", ("go",)),
+    "rust": ("tree_sitter_rust", "language", ("rust",)),
+    "java": ("tree_sitter_java", "language", ("java",)),
+    "c": ("tree_sitter_c", "language", ("c",)),
+    "cpp": ("tree_sitter_cpp", "language", ("c", "cpp")),
+}
+_ENDINGS = {
+    ".py": "python", ".pyi": "python", ".pyw": "python",
+    ".js": "javascript", ".mjs": "javascript", ".cjs": "javascript", ".jsx": "javascript",
+    ".ts": "typescript", ".mts": "typescript", ".cts": "typescript", ".tsx": "tsx",
+    ".go": "go", ".rs": "rust", ".java": "java", ".c": "c", ".h": "c",
+    ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".hh": "cpp", ".hpp": "cpp", ".hxx": "cpp", ".c++": "cpp", ".ipp": "cpp",
+}  # fmt: skip
+LANGUAGES = tuple(_GRAMMARS)
+
+
+def language_of(path: str) -> str | None:
+    """The language of a file by its ending, or None."""
+    return _ENDINGS.get(PurePosixPath(path).suffix.lower())
+
+
+@cache
+def grammar(language: str) -> Language:
+    """The tree-sitter grammar; each comes in a wheel of its own."""
+    module, function, _ = _GRAMMARS[language]
+    return Language(getattr(importlib.import_module(module), function)())
+
+
+@cache
+def query(language: str) -> Query:
+    """Our own query: `definition.KIND` with `name`, `scope` with `name`, `reference`."""
+    files = resources.files("rotary_batch.repo") / "queries"
+    text = "\n".join((files / f"{name}.scm").read_text(encoding="utf-8") for name in _GRAMMARS[language][2])
+    return Query(grammar(language), text)

@@ -1,0 +1,215 @@
+"""Symbols and references of one source file, from a tree-sitter query.
+
+Knows syntax trees; knows nothing of files on disk or of what a reference resolves to.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tree_sitter import Node, Parser, QueryCursor, Tree
+
+from rotary_batch.core import Reference, Symbol
+from rotary_batch.repo.languages import grammar, query
+
+MAX_SIGNATURE_CHARACTERS = 300
+_CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
+_WRAPPERS = {
+    "decorated_definition",
+    "export_statement",
+    "template_declaration",
+    "lexical_declaration",
+    "type_declaration",
+}
+
+
+class Extract(NamedTuple):
+    """What one file holds."""
+
+    docstring: str | None
+    symbols: tuple[Symbol, ...]
+    references: tuple[Reference, ...]
+    imports: tuple[str, ...]  # names that import statements bind
+
+
+class _Found(NamedTuple):
+    """One match of a definition or a scope."""
+
+    outer: Node  # with decorators or `export`
+    node: Node
+    kind: str
+    name: str
+    receiver: str | None
+
+
+def parse(language: str, source: bytes) -> Tree:
+    """The syntax tree; always there, with error nodes where the code is broken."""
+    return Parser(grammar(language)).parse(source)
+
+
+def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
+    """Symbols in file order, references with the symbol around them."""
+    found, names, imports = _matches(language, tree)
+    symbols: list[Symbol] = []
+    scopes: list[tuple[int, str, str]] = []  # (end, qualified name, kind) of what is open
+    for item in found:
+        while scopes and scopes[-1][0] <= item.node.start_byte:
+            scopes.pop()
+        outer = item.receiver or (scopes[-1][1] if scopes else "")
+        qualified = f"{outer}.{item.name}" if outer else item.name
+        if item.kind != "scope":
+            inside = bool(item.receiver) or bool(scopes and scopes[-1][2] in _CLASS_KINDS)
+            symbols.append(_symbol(item, qualified, language, source, path, inside_class=inside))
+        scopes.append((item.node.end_byte, item.name if item.kind == "scope" else qualified, item.kind))
+    references = _references(names, symbols, path)
+    return Extract(_file_docstring(language, tree.root_node), tuple(symbols), references, imports)
+
+
+def _matches(language: str, tree: Tree) -> tuple[list[_Found], list[Node], tuple[str, ...]]:
+    found: dict[tuple[int, str], _Found] = {}
+    references: list[Node] = []
+    imports: list[str] = []
+    for _, captures in QueryCursor(query(language)).matches(tree.root_node):
+        if "reference" in captures:
+            references += captures["reference"]
+        elif "import" in captures:
+            imports += [_text(node) for node in captures["import"]]
+        else:
+            item = _found(captures)
+            key = (item.outer.start_byte, item.name)
+            # A typedef of a named struct is both; the struct says more.
+            if key not in found or found[key].kind in {"type", "declaration"}:
+                found[key] = item
+    order = sorted(found.values(), key=lambda item: (item.node.start_byte, -item.node.end_byte))
+    return order, references, tuple(dict.fromkeys(imports))
+
+
+def _found(captures: dict[str, list[Node]]) -> _Found:
+    label = next(name for name in captures if name.startswith(("definition.", "scope")))
+    node = outer = captures[label][0]
+    while outer.parent is not None and outer.parent.type in _WRAPPERS and outer.parent.named_child_count <= 2:
+        outer = outer.parent
+    receiver = _text(captures["receiver"][0]) if "receiver" in captures else None
+    name = re.sub(r"\s+", "", _text(captures["name"][0])).strip("'\"")
+    return _Found(outer, node, label.removeprefix("definition."), name.replace("::", "."), receiver)
+
+
+def _symbol(item: _Found, qualified: str, language: str, source: bytes, path: str, *, inside_class: bool) -> Symbol:
+    kind = "method" if item.kind == "function" and inside_class else item.kind
+    return Symbol(
+        path=path,
+        kind=kind,
+        name=item.name.rsplit(".", 1)[-1],
+        qualified_name=qualified,
+        start_line=item.outer.start_point.row + 1,
+        end_line=item.outer.end_point.row + 1,
+        start_byte=item.outer.start_byte,
+        end_byte=item.outer.end_byte,
+        signature=_signature(item.node, source),
+        docstring=_docstring(language, item),
+    )
+
+
+def _signature(node: Node, source: bytes) -> str:
+    """The definition up to its body, on one line."""
+    body = node.child_by_field_name("body") or node.child_by_field_name("value")
+    if body is not None and body.type in {"arrow_function", "function_expression"}:
+        body = body.child_by_field_name("body")
+    end = body.start_byte if body is not None else node.end_byte
+    text = source[node.start_byte : end].decode("utf-8", "replace")
+    text = text if body is not None else text.split("\n", 1)[0]
+    folded = " ".join(text.split()).rstrip("{=:> ").rstrip()
+    return folded if len(folded) <= MAX_SIGNATURE_CHARACTERS else folded[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+
+
+def _docstring(language: str, item: _Found) -> str | None:
+    if language == "python":
+        return _python_docstring(item.node.child_by_field_name("body"))
+    return _comment_above(item.outer)
+
+
+def _file_docstring(language: str, root: Node) -> str | None:
+    if language == "python" and (found := _python_docstring(root)):
+        return found
+    first = next((child for child in root.children if child.type not in {"hash_bang_line", "preproc_ifdef"}), None)
+    comments: list[Node] = []
+    while first is not None and "comment" in first.type:
+        if comments and first.start_point.row > comments[-1].end_point.row + 1:
+            break
+        comments.append(first)
+        first = first.next_sibling
+    # A comment that touches the first definition belongs to that.
+    if (
+        first is not None
+        and comments
+        and first.start_point.row <= comments[-1].end_point.row + 1
+        and language != "python"
+    ):
+        return None
+    return _clean_comments(comments)
+
+
+def _python_docstring(body: Node | None) -> str | None:
+    first = next((child for child in body.named_children if child.type != "comment"), None) if body else None
+    if first is None or first.type != "expression_statement" or first.named_child_count != 1:
+        return None
+    if first.named_children[0].type != "string":
+        return None
+    try:
+        value = ast.literal_eval(_text(first.named_children[0]))
+    except (ValueError, SyntaxError, MemoryError):
+        return None
+    return inspect.cleandoc(value).strip() or None if isinstance(value, str) else None
+
+
+def _comment_above(node: Node) -> str | None:
+    """The comment that ends on the line before, with those it touches; attributes and annotations may lie between."""
+    comments: list[Node] = []
+    line, above = node.start_point.row, node.prev_sibling
+    while above is not None and above.end_point.row >= line - 1:
+        if "comment" in above.type:
+            # A comment at the end of another statement's line is that statement's.
+            before = above.prev_sibling
+            if before is not None and before.end_point.row == above.start_point.row and "comment" not in before.type:
+                break
+            comments.insert(0, above)
+        elif above.type != "attribute_item":
+            break
+        line, above = above.start_point.row, above.prev_sibling
+    return _clean_comments(comments)
+
+
+def _clean_comments(comments: Sequence[Node]) -> str | None:
+    lines: list[str] = []
+    for comment in comments:
+        text = re.sub(r"^(/\*+!?|//+!?|#+!?)|\*+/$", "", _text(comment).strip())
+        lines += [re.sub(r"^\s*(\*|//+!?|#+)\s?", "", line).rstrip() for line in text.split("\n")]
+    return inspect.cleandoc("\n".join(lines)).strip() or None
+
+
+def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str) -> tuple[Reference, ...]:
+    starts = [symbol.start_byte for symbol in symbols]
+    found = []
+    for node in sorted(names, key=lambda node: node.start_byte):
+        place = bisect_right(starts, node.start_byte) - 1
+        while place >= 0 and symbols[place].end_byte <= node.start_byte:
+            place -= 1
+        found.append(
+            Reference(
+                path=path,
+                name=_text(node),
+                line=node.start_point.row + 1,
+                start_byte=node.start_byte,
+                caller=symbols[place].id if place >= 0 else None,
+            )
+        )
+    return tuple(found)
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode("utf-8", "replace")

@@ -1,0 +1,58 @@
+"""Open the database file, with a journal that is safe on the SQLite at hand.
+
+Knows pragmas and versions; knows nothing of tables.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from rotary_batch.errors import ConfigError, StorageError
+
+APPLICATION_ID = 0x726F7462  # "rotb"
+BUSY_TIMEOUT_MS = 30_000
+
+
+def journal_mode_for(version: tuple[int, ...]) -> str:
+    """WAL where the WAL-reset bug is fixed (3.51.3 and the 3.50.7, 3.44.6 backports), else the rollback journal.
+
+    The bug loses committed writes when two connections write and checkpoint at once.
+    """
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return "wal" if fixed else "delete"
+
+
+def open_database(path: Path, *, read_only: bool = False, journal_mode: str | None = None) -> Database:
+    """Open or create the file.  Raises StorageError when the disk refuses, ConfigError when it is no database of ours."""
+    try:
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StorageError(f"{path}: cannot be opened: {error}; name another file with --db") from error
+    try:
+        _set_up(connection, read_only=read_only, journal_mode=journal_mode)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise ConfigError(f"{path}: not a rotary-batch database: {error}; name another file with --db") from error
+    return Database(connection)
+
+
+def _set_up(connection: sqlite3.Connection, *, read_only: bool, journal_mode: str | None) -> None:
+    connection.row_factory = sqlite3.Row
+    connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("pragma foreign_keys = on")
+    owner = connection.execute("pragma application_id").fetchone()[0]
+    if owner not in (0, APPLICATION_ID):
+        raise sqlite3.DatabaseError(f"application id {owner:#x}")
+    if read_only:
+        return
+    connection.execute(f"pragma application_id = {APPLICATION_ID}")
+    connection.execute(f"pragma journal_mode = {journal_mode or journal_mode_for(sqlite3.sqlite_version_info)}")
+    connection.execute("pragma synchronous = full")

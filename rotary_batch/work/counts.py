@@ -1,0 +1,109 @@
+"""Read-only questions: what `status`, `plan`, `report`, pages and roll-ups want to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rotary_batch.core import Verdict
+from rotary_batch.work.rows import Answer, RunRow
+from rotary_batch.work.store import WorkStore
+
+
+def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
+    """unit -> state -> number of items."""
+    rows = store.db.execute(
+        "select unit, state, count(*) as n from item where repository_id = ? group by unit, state order by unit, state",
+        [repository_id],
+    )
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["unit"], {})[row["state"]] = row["n"]
+    return found
+
+
+def open_items(store: WorkStore, repository_ids: Sequence[int]) -> int:
+    """How many items are neither done nor parked."""
+    return _count(store, repository_ids, "state in ('waiting', 'ready', 'leased')")
+
+
+def parked_items(store: WorkStore, repository_ids: Sequence[int]) -> int:
+    """How many items are parked."""
+    return _count(store, repository_ids, "state = 'parked'")
+
+
+def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> int:
+    places = ",".join("?" * len(repository_ids))
+    query = f"select count(*) as n from item where {condition} and repository_id in ({places})"
+    return int(store.db.execute(query, list(repository_ids)).fetchone()["n"])
+
+
+def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
+    """unit -> items, prompt tokens known so far, most new tokens; of what is still to do."""
+    rows = store.db.execute(
+        """select unit, count(*) as items, sum(prompt_tokens is null) as unknown,
+                  coalesce(sum(prompt_tokens), 0) as prompt_tokens, sum(max_new_tokens) as new_tokens
+           from item where repository_id = ? and state in ('waiting', 'ready', 'leased') group by unit order by unit""",
+        [repository_id],
+    )
+    return {row["unit"]: {name: row[name] for name in row.keys() if name != "unit"} for row in rows}  # noqa: SIM118
+
+
+def verdicts(store: WorkStore, repository_id: int) -> dict[str, int]:
+    """verdict -> number of answered items."""
+    rows = store.db.execute(
+        "select verdict, count(*) as n from item where repository_id = ? and verdict is not null group by verdict",
+        [repository_id],
+    )
+    return {row["verdict"]: row["n"] for row in rows}
+
+
+def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
+    """Every item, as `inspect items` shows it."""
+    rows = store.db.execute(
+        """select id, key, job, unit, subject, state, attempts, prompt_tokens, output_tokens, error, verdict
+           from item where repository_id = ? order by id""",
+        [repository_id],
+    )
+    return [dict(row) for row in rows]
+
+
+def answers(store: WorkStore, repository_id: int) -> list[Answer]:
+    """What every item but the parts of roll-ups says."""
+    rows = store.db.execute(
+        "select unit, subject, state, verdict, shown_text from item where repository_id = ? and part_of is null",
+        [repository_id],
+    )
+    return [_answer(row) for row in rows]
+
+
+def children(store: WorkStore, item_id: int) -> list[tuple[int, bool, Answer]]:
+    """(id, whether it is a part, answer) of every item that an item reads, in order."""
+    rows = store.db.execute(
+        """select id, part_of, unit, subject, state, verdict, shown_text from item where parent_id = ?
+           order by position, subject""",
+        [item_id],
+    )
+    return [(row["id"], row["part_of"] is not None, _answer(row)) for row in rows]
+
+
+def answer_of(store: WorkStore, item_id: int) -> Answer:
+    """What one item says."""
+    query = "select unit, subject, state, verdict, shown_text from item where id = ?"
+    return _answer(store.db.execute(query, [item_id]).fetchone())
+
+
+def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
+    verdict = None if row["verdict"] is None else Verdict(row["verdict"])
+    return Answer(
+        unit=row["unit"], subject=row["subject"], state=row["state"], verdict=verdict, shown_text=row["shown_text"]
+    )
+
+
+def last_run(store: WorkStore) -> RunRow | None:
+    """The newest run."""
+    row = store.db.execute("select * from run order by id desc limit 1").fetchone()
+    if row is None:
+        return None
+    return RunRow(**dict(row) | {"tally": json.loads(row["tally"])})

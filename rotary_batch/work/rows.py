@@ -1,0 +1,123 @@
+"""What goes into the store and comes out of it, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rotary_batch.core import Completion, Lease, Request, Verdict, WorkItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryRow:
+    """One indexed repository, and under what it was indexed."""
+
+    id: int = 0
+    root: str
+    name: str
+    commit_id: str | None
+    worktree: bool
+    docs_dir: str
+    model_name: str
+    pack_dir: str
+    plan_key: str
+    link_template: str | None
+    job: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The text of an answer, and whether its prose may stand on a page."""
+
+    text: str
+    verdict: Verdict
+    shown_text: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedItem:
+    """One item as the planner wants it.  Chunks come with their prompt, roll-ups get it when it is their turn."""
+
+    unit: str
+    subject: str
+    path: str  # file of a chunk or file, folder of a directory
+    parent: tuple[str, str] | None  # (unit, subject) of the item that reads this one
+    position: int = 0  # among its siblings
+    priority: int = 0
+    max_new_tokens: int
+    key: str | None = None
+    prompt_ids: tuple[int, ...] = ()
+    num_markers: int = 0
+    error: str | None = None  # why it can never be asked; parks it
+    touched: bool = True  # roll-ups: whether anything that it reads may have changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCounts:
+    """What planning did to the queue."""
+
+    queued: int = 0
+    unchanged: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """An answer that some item had before."""
+
+    text: str
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An item that this run may work on, with all that an engine needs."""
+
+    lease: Lease
+    item: WorkItem
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An answered item."""
+
+    claim: Claim
+    completion: Completion
+    judged: Judged
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An item that an attempt could not answer; without `retry_at` it is parked."""
+
+    claim: Claim
+    error: str
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an item says, for pages and roll-ups."""
+
+    unit: str
+    subject: str
+    state: str
+    verdict: Verdict | None
+    shown_text: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run, as it was recorded."""
+
+    id: int
+    started_at: str
+    ended_at: str | None
+    pid: int
+    command: str
+    model_name: str | None
+    outcome: str | None
+    tally: dict[str, Any]

@@ -1,0 +1,379 @@
+"""Every change of the queue, each in one transaction.
+
+    waiting -> ready -> leased -> done
+                 ^         |-> ready (failed, retried; or the run that held it is dead)
+                 |         `-> parked
+                 `- retry  <- parked
+
+Knows items, leases and results; the index of repositories is in `index.py`, questions are in `counts.py`.
+One thread of one process uses a store.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlite_utils import Database
+
+from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, WorkItem
+from rotary_batch.errors import StorageError
+from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlanCounts, PlannedItem, StoredResult
+
+_ITEM = "id, repository_id, job, unit, subject, key, state, attempts, prompt_tokens, output_tokens, error"
+
+
+class WorkStore:
+    """The queue in one database."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything in the block happens or nothing does.  Raises StorageError when the disk refuses."""
+        try:
+            self.db.execute("begin immediate")
+            try:
+                yield
+                self.db.execute("commit")
+            except BaseException:
+                if self.db.conn.in_transaction:
+                    self.db.execute("rollback")
+                raise
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"the database: {error}; nothing of this change was kept, free the disk and go on"
+            ) from error
+
+    # Planning
+
+    def plan_items(
+        self, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
+    ) -> PlanCounts:
+        """Make the queue of one repository what is planned.
+
+        `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
+        """
+        with self.transaction():
+            removed = self._remove_unplanned(repository_id, job, planned, changed_paths)
+            queued = sum(self._plan_item(repository_id, job, item) for item in planned)
+            self._set_parents(repository_id, job, planned)
+        return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
+
+    def _remove_unplanned(
+        self, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
+    ) -> int:
+        wanted = {(item.unit, item.subject) for item in planned}
+        rows = self.db.execute(
+            "select id, unit, subject, path from item where repository_id = ? and job = ? and part_of is null",
+            [repository_id, job],
+        ).fetchall()
+        gone = [
+            row["id"]
+            for row in rows
+            if (row["unit"], row["subject"]) not in wanted and (row["unit"] != "chunk" or row["path"] in changed_paths)
+        ]
+        self.db.conn.executemany("delete from item where id = ?", [(item_id,) for item_id in gone])
+        return len(gone)
+
+    def _plan_item(self, repository_id: int, job: str, item: PlannedItem) -> bool:
+        """Insert or refresh one item; answer whether it has work to do now."""
+        row = self.db.execute(
+            "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
+            [repository_id, job, item.unit, item.subject],
+        ).fetchone()
+        if row is not None and item.error == row["error"] and not self._is_stale(row, item):
+            self.db.execute(
+                "update item set priority = ?, position = ? where id = ?", [item.priority, item.position, row["id"]]
+            )
+            return False
+        if row is not None:
+            self._drop_parts(row["id"])
+            self.db.execute("delete from partial where item_id = ?", [row["id"]])
+        state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
+        self.db.execute(
+            """insert into item (repository_id, job, unit, subject, path, position, state, key, priority,
+                                 max_new_tokens, prompt_tokens, num_markers, error)
+               values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority,
+                       :max_new_tokens, :prompt_tokens, :num_markers, :error)
+               on conflict (repository_id, job, unit, subject) do update set
+                 path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
+                 priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, attempts = 0,
+                 prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
+                 epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null, verdict = null,
+                 shown_text = null, reused = 0""",
+            {
+                "repository_id": repository_id, "job": job, "unit": item.unit, "subject": item.subject,
+                "path": item.path, "position": item.position, "state": state, "key": item.key,
+                "priority": item.priority, "max_new_tokens": item.max_new_tokens, "error": item.error,
+                "prompt_tokens": len(item.prompt_ids) or None, "num_markers": item.num_markers,
+            },
+        )  # fmt: skip
+        if item.key and not item.error:
+            self._save_prompt(self._id_of(repository_id, job, item.unit, item.subject), item.prompt_ids)
+        return not item.error
+
+    @staticmethod
+    def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
+        return item.touched if item.unit != "chunk" else item.key != row["key"]
+
+    def _id_of(self, repository_id: int, job: str, unit: str, subject: str) -> int:
+        found = self.db.execute(
+            "select id from item where repository_id = ? and job = ? and unit = ? and subject = ?",
+            [repository_id, job, unit, subject],
+        ).fetchone()
+        return int(found["id"])
+
+    def _drop_parts(self, item_id: int) -> None:
+        self.db.execute(
+            """update item set parent_id = :id
+               where part_of is null and parent_id in (select id from item where part_of = :id)""",
+            {"id": item_id},
+        )
+        self.db.execute("delete from item where part_of = ?", [item_id])
+
+    def _set_parents(self, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> None:
+        rows = self.db.execute(
+            "select id, unit, subject, parent_id from item where repository_id = ? and job = ?", [repository_id, job]
+        ).fetchall()
+        ids = {(row["unit"], row["subject"]): row["id"] for row in rows}
+        has_parent = {row["id"] for row in rows if row["parent_id"] is not None}
+        moves = [
+            (ids[item.parent], ids[item.unit, item.subject])
+            for item in planned
+            if item.parent is not None and ids[item.unit, item.subject] not in has_parent
+        ]
+        self.db.conn.executemany("update item set parent_id = ? where id = ?", moves)
+
+    def add_parts(self, item_id: int, parts: Sequence[tuple[str, Sequence[int]]]) -> None:
+        """Put part items, each (subject, ids of the children it takes over), between an item and its children."""
+        with self.transaction():
+            root = self.db.execute("select coalesce(part_of, id) as id from item where id = ?", [item_id]).fetchone()[
+                "id"
+            ]
+            for position, (subject, children) in enumerate(parts):
+                part_id = self.db.execute(
+                    """insert into item (repository_id, job, unit, subject, path, position, parent_id, part_of, state,
+                                         priority, max_new_tokens)
+                       select repository_id, job, unit, :subject, path, :position, id, :root, 'waiting', priority,
+                              max_new_tokens from item where id = :id returning id""",
+                    {"subject": subject, "position": position, "root": root, "id": item_id},
+                ).fetchone()["id"]
+                self.db.conn.executemany(
+                    "update item set parent_id = ? where id = ?", [(part_id, child) for child in children]
+                )
+
+    def unblocked(self) -> list[WorkItem]:
+        """WAITING items all of whose children are done or parked."""
+        rows = self.db.execute(
+            f"""select {_ITEM} from item where state = 'waiting' and not exists (
+                  select 1 from item as child where child.parent_id = item.id and child.state not in ('done', 'parked'))
+                order by id"""
+        ).fetchall()
+        return [_item(row) for row in rows]
+
+    def make_ready(self, item_id: int, *, key: str, prompt_ids: Sequence[int], num_markers: int) -> None:
+        """Give a WAITING item its prompt."""
+        with self.transaction():
+            self.db.execute(
+                """update item set state = 'ready', key = ?, prompt_tokens = ?, num_markers = ?, error = null
+                   where id = ? and state = 'waiting'""",
+                [key, len(prompt_ids), num_markers, item_id],
+            )
+            self._save_prompt(item_id, prompt_ids)
+
+    def _save_prompt(self, item_id: int, prompt_ids: Sequence[int]) -> None:
+        self.db.execute(
+            "insert or replace into prompt (item_id, token_ids) values (?, ?)", [item_id, _blob(prompt_ids)]
+        )
+
+    def complete_reused(self, item_id: int, key: str, result: StoredResult, judged: Judged) -> None:
+        """Answer an item with a result that is already there; no model is asked."""
+        with self.transaction():
+            self.db.execute("delete from prompt where item_id = ?", [item_id])
+            self.db.execute(
+                """update item set state = 'done', key = ?, output_tokens = ?, verdict = ?, shown_text = ?, error = null,
+                          reused = 1 where id = ? and state in ('waiting', 'ready')""",
+                [key, len(result.completion.token_ids), judged.verdict, judged.shown_text, item_id],
+            )
+
+    def result(self, key: str) -> StoredResult | None:
+        """The answer under a key."""
+        row = self.db.execute("select * from result where key = ?", [key]).fetchone()
+        if row is None:
+            return None
+        completion = Completion(
+            request_id=0,
+            token_ids=_ids(row["token_ids"]),
+            logprob_sum=row["logprob_sum"],
+            num_scored=row["num_scored"],
+            reason=row["reason"],
+        )
+        return StoredResult(text=row["text"], completion=completion)
+
+    def park(self, item_id: int, error: str) -> None:
+        """Set an item aside until a person looks at it."""
+        with self.transaction():
+            self.db.execute("update item set state = 'parked', error = ?, run_id = null where id = ?", [error, item_id])
+
+    # Working
+
+    def claim(self, run_id: int, *, limit: int, now: float, repository_ids: Sequence[int]) -> list[Claim]:
+        """Lease ready items, the most urgent first, in one statement; with what earlier runs wrote of them."""
+        places = ",".join("?" * len(repository_ids))
+        with self.transaction():
+            rows = self.db.execute(
+                f"""update item set state = 'leased', run_id = ?, epoch = epoch + 1 where id in (
+                      select id from item where state = 'ready' and (not_before is null or not_before <= ?)
+                      and repository_id in ({places}) order by priority desc, id limit ?) returning *""",
+                [run_id, now, *repository_ids, limit],
+            ).fetchall()
+            return [self._claimed(row) for row in sorted(rows, key=lambda row: (-row["priority"], row["id"]))]
+
+    def _claimed(self, row: sqlite3.Row) -> Claim:
+        prompt = self.db.execute("select token_ids from prompt where item_id = ?", [row["id"]]).fetchone()
+        partials = self.db.execute(
+            "select token_ids, logprob_sum from partial where item_id = ? order by position", [row["id"]]
+        ).fetchall()
+        request = Request(
+            request_id=row["id"],
+            prompt_ids=_ids(prompt["token_ids"]),
+            max_new_tokens=row["max_new_tokens"],
+            generated_ids=tuple(token for partial in partials for token in _ids(partial["token_ids"])),
+            logprob_sum=partials[-1]["logprob_sum"] if partials else 0.0,
+        )
+        lease = Lease(item_id=row["id"], run_id=row["run_id"], epoch=row["epoch"])
+        return Claim(lease=lease, item=_item(row), request=request)
+
+    def next_retry_at(self, repository_ids: Sequence[int]) -> float | None:
+        """When the first item that waits for another attempt may be claimed."""
+        places = ",".join("?" * len(repository_ids))
+        query = f"select min(not_before) as at from item where state = 'ready' and repository_id in ({places})"
+        return self.db.execute(query, list(repository_ids)).fetchone()["at"]  # type: ignore[no-any-return]
+
+    def commit_step(
+        self, progress: Sequence[tuple[Lease, NewTokens]], finished: Sequence[Finished], failed: Sequence[Failed]
+    ) -> None:
+        """Keep everything that one revolution gave, in one transaction.  Lost leases change nothing."""
+        with self.transaction():
+            for lease, new in progress:
+                self._append_partial(lease, new)
+            for done in finished:
+                self._finish(done)
+            for lost in failed:
+                self._fail(lost)
+
+    def _append_partial(self, lease: Lease, new: NewTokens) -> None:
+        self.db.execute(
+            """insert into partial (item_id, position, token_ids, logprob_sum)
+               select id, (select coalesce(max(position) + 1, 0) from partial where item_id = item.id), :ids, :sum
+               from item where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
+            {"ids": _blob(new.token_ids), "sum": new.logprob_sum, **_fence(lease)},
+        )
+
+    def _finish(self, done: Finished) -> None:
+        completion, key = done.completion, done.claim.item.key
+        changed = self.db.execute(
+            """update item set state = 'done', run_id = null, output_tokens = :tokens, verdict = :verdict,
+                      shown_text = :shown, error = null
+               where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
+            {
+                "tokens": len(completion.token_ids),
+                "verdict": done.judged.verdict,
+                "shown": done.judged.shown_text,
+                **_fence(done.claim.lease),
+            },
+        )
+        if not changed.rowcount:
+            return
+        self.db.execute(
+            """insert into result (key, token_ids, text, logprob_sum, num_scored, reason, provenance)
+               values (?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing""",
+            [
+                key, _blob(completion.token_ids), done.judged.text, completion.logprob_sum, completion.num_scored,
+                completion.reason, json.dumps(done.provenance),
+            ],
+        )  # fmt: skip
+        for table in ("partial", "prompt"):
+            self.db.execute(f"delete from {table} where item_id = ?", [done.claim.item.id])
+
+    def _fail(self, lost: Failed) -> None:
+        state = ItemState.PARKED if lost.retry_at is None else ItemState.READY
+        self.db.execute(
+            """update item set state = :state, run_id = null, attempts = attempts + 1, error = :error, not_before = :at
+               where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
+            {"state": state, "error": lost.error, "at": lost.retry_at, **_fence(lost.claim.lease)},
+        )
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Give items back unfinished; what was written of them is kept."""
+        with self.transaction():
+            for lease in leases:
+                self.db.execute(
+                    """update item set state = 'ready', run_id = null
+                       where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
+                    _fence(lease),
+                )
+
+    def reap(self, run_id: int) -> int:
+        """Give back what other runs held: under the driver's lock they are dead by construction."""
+        with self.transaction():
+            found = self.db.execute(
+                "update item set state = 'ready', run_id = null where state = 'leased' and run_id <> ?", [run_id]
+            )
+            self.db.execute(
+                "update run set ended_at = started_at, outcome = 'killed' where ended_at is null and id <> ?", [run_id]
+            )
+            return int(found.rowcount)
+
+    # Runs
+
+    def start_run(self, command: str, model_name: str | None, pid: int) -> int:
+        """Record the begin of a run; answer its id."""
+        with self.transaction():
+            row = self.db.execute(
+                "insert into run (started_at, pid, command, model_name) values (?, ?, ?, ?) returning id",
+                [_now(), pid, command, model_name],
+            ).fetchone()
+            return int(row["id"])
+
+    def save_tally(self, run_id: int, tally: dict[str, Any]) -> None:
+        """Keep what a run did so far."""
+        with self.transaction():
+            self.db.execute("update run set tally = ? where id = ?", [json.dumps(tally), run_id])
+
+    def end_run(self, run_id: int, outcome: str, tally: dict[str, Any]) -> None:
+        """Record how a run ended."""
+        with self.transaction():
+            self.db.execute(
+                "update run set ended_at = ?, outcome = ?, tally = ? where id = ?",
+                [_now(), outcome, json.dumps(tally), run_id],
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fence(lease: Lease) -> dict[str, int]:
+    return {"item_id": lease.item_id, "run_id": lease.run_id, "epoch": lease.epoch}
+
+
+def _item(row: sqlite3.Row) -> WorkItem:
+    names = [name.strip() for name in _ITEM.split(",")]
+    return WorkItem(**{name: row[name] for name in names} | {"state": ItemState(row["state"])})
+
+
+def _blob(token_ids: Sequence[int]) -> bytes:
+    """Token ids as little-endian uint32."""
+    return array.array("I", token_ids).tobytes()
+
+
+def _ids(blob: bytes) -> tuple[int, ...]:
+    return tuple(array.array("I", blob))

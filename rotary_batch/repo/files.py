@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import pathspec
 
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.repo.git import SUBMODULE, SYMLINK, Entry, Repository
+from rotary_batch.repo.git import SUBMODULE, SYMLINK, Entry, Ignore, Repository
 from rotary_batch.repo.languages import language_of
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
@@ -58,13 +58,13 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
     )
 
 
-def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> pathspec.PathSpec:
+def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> Ignore:
     mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
     lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
     return pathspec.PathSpec.from_lines("gitwildmatch", lines)
 
 
-def _by_name(entry: Entry, docs_dir: str, ignore: pathspec.PathSpec) -> Decision | None:
+def _by_name(entry: Entry, docs_dir: str, ignore: Ignore) -> Decision | None:
     """What mode, name and size decide."""
     if entry.mode == SYMLINK:
         return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"

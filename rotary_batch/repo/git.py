@@ -20,6 +20,7 @@ import pathspec
 
 from rotary_batch.errors import RepositoryError, UnavailableError
 
+Ignore = pathspec.PathSpec[pathspec.Pattern]
 SYMLINK, SUBMODULE = "120000", "160000"
 _HARDENED = (
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
@@ -47,8 +48,16 @@ class Repository(Protocol):
 
     root: Path
     name: str
-    commit: str | None
-    notes: tuple[str, ...]  # what a user should know about how it was read
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that was read, or None."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how it was read."""
+        ...
 
     def entries(self) -> list[Entry]:
         """Everything in it, in path order."""
@@ -239,7 +248,7 @@ class _Files:
         try:
             info = os.lstat(full)
             if stat.S_ISLNK(info.st_mode):
-                target = os.readlink(full)
+                target = os.readlink(full)  # noqa: PTH115 - a path of bytes
                 return Entry(_text(raw_path), raw_path, SYMLINK, object_id(target, self._algorithm), len(target))
             if not stat.S_ISREG(info.st_mode):
                 return None
@@ -313,7 +322,7 @@ class PlainFolder:
         found = [self._files.entry(os.fsencode(path)) for path in self._walk("", [])]
         return sorted(entry for entry in found if entry is not None)
 
-    def _walk(self, folder: str, specs: list[tuple[str, pathspec.PathSpec]]) -> Iterator[str]:
+    def _walk(self, folder: str, specs: list[tuple[str, Ignore]]) -> Iterator[str]:
         ignore = self.root / folder / ".gitignore"
         if ignore.is_file() and not ignore.is_symlink():
             lines = ignore.read_text("utf-8", "replace").splitlines()
@@ -337,7 +346,7 @@ class PlainFolder:
         return {}
 
 
-def _is_ignored(path: str, specs: Sequence[tuple[str, pathspec.PathSpec]]) -> bool:
+def _is_ignored(path: str, specs: Sequence[tuple[str, Ignore]]) -> bool:
     """The deepest .gitignore that has an opinion decides."""
     for folder, spec in reversed(specs):
         found = spec.check_file(path[len(folder) :].lstrip("/") if folder else path)

@@ -120,11 +120,19 @@ def _signature(node: Node, source: bytes) -> str:
     body = node.child_by_field_name("body") or node.child_by_field_name("value")
     if body is not None and body.type in {"arrow_function", "function_expression"}:
         body = body.child_by_field_name("body")
-    end = body.start_byte if body is not None else node.end_byte
+    end = _before(body).end_byte if body is not None else node.end_byte
     text = source[node.start_byte : end].decode("utf-8", "replace")
     text = text if body is not None else text.split("\n", 1)[0]
     folded = " ".join(text.split()).rstrip("{=:> ").rstrip()
     return folded if len(folded) <= MAX_SIGNATURE_CHARACTERS else folded[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+
+
+def _before(body: Node) -> Node:
+    """What stands before a body and is no comment."""
+    before = body.prev_sibling
+    while before is not None and "comment" in before.type:
+        before = before.prev_sibling
+    return before or body
 
 
 def _docstring(language: str, item: _Found) -> str | None:

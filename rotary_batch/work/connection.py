@@ -27,7 +27,7 @@ def journal_mode_for(version: tuple[int, ...]) -> str:
 
 
 def open_database(path: Path, *, read_only: bool = False, journal_mode: str | None = None) -> Database:
-    """Open or create the file.  Raises StorageError when the disk refuses, ConfigError when it is no database of ours."""
+    """Open or create the file.  Raises StorageError when the disk refuses, ConfigError for a foreign file."""
     try:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

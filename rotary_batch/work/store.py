@@ -198,8 +198,8 @@ class WorkStore:
         with self.transaction():
             self.db.execute("delete from prompt where item_id = ?", [item_id])
             self.db.execute(
-                """update item set state = 'done', key = ?, output_tokens = ?, verdict = ?, shown_text = ?, error = null,
-                          reused = 1 where id = ? and state in ('waiting', 'ready')""",
+                """update item set state = 'done', key = ?, output_tokens = ?, verdict = ?, shown_text = ?,
+                          error = null, reused = 1 where id = ? and state in ('waiting', 'ready')""",
                 [key, len(result.completion.token_ids), judged.verdict, judged.shown_text, item_id],
             )
 

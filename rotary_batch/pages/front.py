@@ -1,0 +1,73 @@
+"""The front matter of a page: provenance that both YAML readers and `check` understand, and a digest.
+
+Knows the few lines it writes itself; each value is JSON, which is YAML too.  A page whose digest does not
+match its bytes was edited by a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+GENERATOR = "rotary-batch"
+_BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_DIGEST = re.compile(r'^digest: "[0-9a-f]{64}"$', re.MULTILINE)
+
+
+class Front(NamedTuple):
+    """What a page says of itself."""
+
+    is_ours: bool
+    is_edited: bool
+    is_human: bool  # a person took it over: `owner: human`
+    sources: dict[str, str]  # path -> blob
+
+
+def seal(fields: Mapping[str, Any], sources: Sequence[Mapping[str, str]], body: str) -> bytes:
+    """A whole page with its digest."""
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+    lines += ["sources:", *(f"  - {json.dumps(source, ensure_ascii=False)}" for source in sources)] if sources else []
+    unsigned = "\n".join(["---", f'generated_by: "{GENERATOR}"', *lines, 'digest: ""', "---", "", body])
+    return unsigned.replace('digest: ""', f'digest: "{_digest(unsigned)}"', 1).encode()
+
+
+def read(page: bytes) -> Front:
+    """Look at a page on disk; anything unexpected makes it a person's."""
+    text = page.decode("utf-8", "replace")
+    block = _BLOCK.match(text)
+    head = block[1] if block else ""
+    is_ours = f'generated_by: "{GENERATOR}"' in head
+    digest = _DIGEST.search(head)
+    unsigned = text.replace(digest[0], 'digest: ""', 1) if digest else ""
+    is_edited = not digest or digest[0] != f'digest: "{_digest(unsigned)}"'
+    is_human = re.search(r"^owner: \"?human\"?\s*$", head, re.MULTILINE) is not None
+    return Front(is_ours, is_edited, is_human, _sources(head))
+
+
+def _sources(head: str) -> dict[str, str]:
+    found = {}
+    for line in re.findall(r"^  - (\{.*\})$", head, re.MULTILINE):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if "path" in row and "blob" in row:
+            found[row["path"]] = row["blob"]
+    return found
+
+
+def mark_human(page: bytes) -> bytes:
+    """The page as a person's: never overwritten, never complained about again."""
+    text = page.decode("utf-8", "replace")
+    if read(page).is_human:
+        return page
+    if _BLOCK.match(text):
+        return text.replace("---\n", "---\nowner: human\n", 1).encode()
+    return f"---\nowner: human\n---\n{text}".encode()
+
+
+def _digest(unsigned: str) -> str:
+    return hashlib.sha256(unsigned.encode()).hexdigest()

@@ -1,0 +1,237 @@
+"""Pages as Markdown: plain CommonMark that a code forge shows and MkDocs and Zensical build.
+
+Knows layout; what may stand in it is `sanitise.py`'s business, what it says `page.py`'s.  The same index and
+prose give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId
+from rotary_batch.pages.front import seal
+from rotary_batch.pages.page import (
+    IndexView,
+    Prose,
+    file_summary,
+    first_paragraph,
+    folder_summary,
+    page_paths,
+    parent_of,
+    symbol_summary,
+    visible,
+)
+from rotary_batch.pages.sanitise import code, fenced, inline
+
+ProseMap = Mapping[tuple[str, str], Prose]
+_FENCES = {"tsx": "tsx", "cpp": "cpp", "c": "c"}
+MAX_LINKS = 8  # callers or callees named at one symbol
+DEMONSTRATION = "Sentences in *italics* were written by the embedded **demonstration model**: do not rely on them."
+
+
+class Site:
+    """Renders the pages of one repository."""
+
+    def __init__(self, view: IndexView, prose: ProseMap) -> None:
+        self._view = view
+        self._prose = prose
+        self._files = {file.path: file for file in view.sources}
+        self.paths = page_paths(self._files)
+
+    def file_page(self, path: str) -> bytes:
+        """The page of one source file."""
+        view, file = self._view, self._files[path]
+        symbols = visible(view.symbols.get(path, ()))
+        notes = self._chunk_notes(path, symbols)
+        blocks = [
+            f"# {code(PurePosixPath(path).name)}",
+            self._crumbs(path),
+            self._lead(("file", path), file_summary(path, view)),
+        ]
+        document = view.docstrings.get(path, "")
+        if document.strip() != first_paragraph(document):
+            blocks.append(fenced(document))
+        if path in view.fallbacks:
+            blocks.append(f"This file was cut by lines: {inline(view.fallbacks[path])}.")
+        blocks += notes.pop(None, [])
+        if symbols:
+            blocks.append(self._symbol_table(symbols))
+        for symbol in symbols:
+            blocks += [*self._symbol_section(path, symbol, file), *notes.get(symbol.id, [])]
+        subjects = [("file", path), *(("chunk", chunk.subject) for chunk in view.chunks.get(path, ()))]
+        lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
+        source = {"path": path, "blob": file.blob, "lines": f"1-{lines}"}
+        return self._seal(blocks, subjects, [source])
+
+    def folder_page(self, folder: str) -> bytes:
+        """The page of a folder; "" is the repository."""
+        view = self._view
+        unit = ("directory", folder) if folder else ("repository", "")
+        title = code(folder) if folder else inline(view.name)
+        blocks = [f"# {title}", self._crumbs(folder) if folder else "", self._lead(unit, folder_summary(folder, view))]
+        folders = [inner for inner in view.folders if parent_of(inner) == folder]
+        files = [path for path in self._files if parent_of(path) == folder]
+        rows = [
+            (f"{PurePosixPath(inner).name}/", f"{inner}/", ("directory", inner), folder_summary(inner, view))
+            for inner in folders
+        ]
+        rows += [(PurePosixPath(path).name, path, ("file", path), file_summary(path, view)) for path in files]
+        here = f"{folder}/" if folder else "/"
+        if rows:
+            body = [
+                f"| [{code(name)}]({self._to(here, thing)}) | {self._brief(key, text)} |"
+                for name, thing, key, text in rows
+            ]
+            blocks.append("\n".join(["| Name | Summary |", "| --- | --- |", *body]))
+        if not folder:
+            blocks += [self._languages(), self._not_read()]
+        subjects = [unit, *(key for _, _, key, _ in rows)]
+        sources = [{"path": path, "blob": self._files[path].blob} for path in files]
+        return self._seal(blocks, subjects, sources)
+
+    def _seal(
+        self, blocks: Sequence[str], subjects: Sequence[tuple[str, str]], sources: Sequence[dict[str, str]]
+    ) -> bytes:
+        answered = [self._prose.get(key) for key in subjects]
+        shown = [prose for prose in answered if prose and prose.text]
+        done = sum(prose is not None and prose.verdict is not None for prose in answered)
+        fields: dict[str, object] = {"status": _status(len(shown), done, len(subjects))}
+        if shown:
+            fields |= {"model": self._view.model_name, "coverage": f"{len(shown)} of {len(subjects)} texts"}
+        banner = [f"> {DEMONSTRATION}"] if shown and self._view.demonstration else []
+        body = "\n\n".join(filter(None, [blocks[0], *banner, *blocks[1:]])) + "\n"
+        return seal(fields, sources, body)
+
+    def _lead(self, key: tuple[str, str], structural: str) -> str:
+        """The author's words or the structure's, then the model's."""
+        prose = self._prose.get(key)
+        told = self._said(prose.text) if prose and prose.text else ""
+        return "\n\n".join(filter(None, [inline(structural), told]))
+
+    def _said(self, text: str) -> str:
+        return f"*{inline(text)}*" if self._view.demonstration else inline(text)
+
+    def _brief(self, key: tuple[str, str], structural: str) -> str:
+        """One line for a table: structure names things, so prose goes first only where nobody documented."""
+        prose = self._prose.get(key)
+        if prose and prose.text and structural.startswith(("Defines ", "Holds ", "Code without")):
+            return self._said(_sentence(prose.text))
+        return inline(_sentence(structural))
+
+    def _crumbs(self, path: str) -> str:
+        """Links from the repository down to here."""
+        here = path if path in self._files else f"{path}/"
+        parts = [f"[{inline(self._view.name)}]({self._to(here, '/')})"]
+        above = [str(parent) for parent in reversed(PurePosixPath(path).parents) if str(parent) != "."]
+        parts += [f"[{code(PurePosixPath(folder).name)}]({self._to(here, f'{folder}/')})" for folder in above]
+        if path in self._files:
+            parts.append(f"[source]({self._source_link(path, None)})")
+        return " / ".join(parts)
+
+    def _symbol_table(self, symbols: Sequence[Symbol]) -> str:
+        rows = [
+            f"| [{code(s.qualified_name)}](#{anchor(s.qualified_name)}) | {s.kind} "
+            f"| {inline(_sentence(symbol_summary(s))) if s.docstring else ''} |"
+            for s in symbols
+        ]
+        return "\n".join(["| Symbol | Kind | Summary |", "| --- | --- | --- |", *rows])
+
+    def _symbol_section(self, path: str, symbol: Symbol, file: SourceFile) -> list[str]:
+        language = file.language or "text"
+        where = f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
+        blocks = [
+            f"## {code(symbol.qualified_name)}",
+            f"{symbol.kind.capitalize()}, {where}",
+            fenced(symbol.signature, _FENCES.get(language, language)),
+        ]
+        if symbol.docstring:
+            first = first_paragraph(symbol.docstring)
+            blocks.append(inline(first))
+            if first != symbol.docstring.strip():
+                blocks.append(fenced(symbol.docstring))
+        uses = [
+            ("Used by", self._view.callers.get(symbol.id, ())),
+            ("Uses", self._view.callees.get(symbol.id, ())),
+        ]
+        blocks += [f"{word} {self._links(path, ids)}." for word, ids in uses if ids]
+        return blocks
+
+    def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
+        found = dict.fromkeys(self._link(path, self._view.by_id[i]) for i in ids if i in self._view.by_id)
+        more = f" and {len(found) - MAX_LINKS} more" if len(found) > MAX_LINKS else ""
+        return ", ".join(list(found)[:MAX_LINKS]) + more
+
+    def _link(self, path: str, symbol: Symbol) -> str:
+        page = "" if symbol.path == path else self._to(path, symbol.path)
+        return f"[{code(symbol.qualified_name)}]({page}#{anchor(symbol.qualified_name)})"
+
+    def _chunk_notes(self, path: str, symbols: Sequence[Symbol]) -> dict[SymbolId | None, list[str]]:
+        """Prose of chunks, at the symbol that it describes; of several or none, at the first or the file."""
+        found: dict[SymbolId | None, list[str]] = {}
+        for chunk in self._view.chunks.get(path, ()):
+            prose = self._prose.get(("chunk", chunk.subject))
+            if prose is None or not prose.text:
+                continue
+            inside = [s for s in symbols if chunk.start_byte <= s.start_byte < chunk.end_byte]
+            around = [s for s in symbols if s.start_byte < chunk.start_byte < s.end_byte]
+            home = inside[0].id if inside else around[-1].id if around else None
+            lone = len(inside) == 1 and not around
+            label = "" if lone else f"{_lines(chunk.start_line, chunk.end_line).capitalize()}: "
+            found.setdefault(home, []).append(f"{label}{self._said(prose.text)}")
+        return found
+
+    def _languages(self) -> str:
+        counts = Counter(file.language for file in self._files.values())
+        rows = [
+            f"| {name} | {count} |" for name, count in sorted(counts.items(), key=lambda row: (-row[1], str(row[0])))
+        ]
+        return "\n".join(["## Languages", "", "| Language | Files |", "| --- | --- |", *rows]) if rows else ""
+
+    def _not_read(self) -> str:
+        counts = Counter(
+            (file.file_class.value, file.reason)
+            for file in self._view.files
+            if file.file_class not in {FileClass.SOURCE, FileClass.IGNORED}
+        )
+        rows = [f"| {kind} | {inline(reason)} | {count} |" for (kind, reason), count in sorted(counts.items())]
+        head = ["## Not documented", "", "| Class | Reason | Files |", "| --- | --- | --- |"]
+        return "\n".join([*head, *rows]) if rows else ""
+
+    def _to(self, here: str, there: str) -> str:
+        """A relative link from one page to another."""
+        start = str(PurePosixPath(self.paths[here]).parent)
+        return quote(os.path.relpath(self.paths[there], start), safe="/-_.~")
+
+    def _source_link(self, path: str, symbol: Symbol | None) -> str:
+        lines = (symbol.start_line, symbol.end_line) if symbol else (1, 1)
+        if self._view.link_template:
+            values = {"path": quote(path), "start": lines[0], "end": lines[1]}
+            return self._view.link_template.format_map(values)
+        page = PurePosixPath(self._view.docs_dir) / self.paths[path]
+        target = quote(os.path.relpath(path, str(page.parent)), safe="/-_.~")
+        return f"{target}#L{lines[0]}-L{lines[1]}" if symbol else target
+
+
+def anchor(name: str) -> str:
+    """The anchor that a heading gets from code forges and MkDocs alike."""
+    return re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-")
+
+
+def _status(shown: int, done: int, total: int) -> str:
+    if not shown:
+        return "structural"
+    return "complete" if done == total else "partial"
+
+
+def _lines(start: int, end: int) -> str:
+    return f"line {start}" if start == end else f"lines {start}-{end}"
+
+
+def _sentence(text: str) -> str:
+    found = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
+    return found if len(found) <= 200 else found[:199] + "…"

@@ -5,10 +5,25 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from rotary_batch import console
+from rotary_batch.commands import docs, draining, generating, indexing, looking, models
+from rotary_batch.commands.draining import DrainOutcome
+from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
+from rotary_batch.config import Settings, load_settings, parse_nbytes
+from rotary_batch.core import Engine
+from rotary_batch.errors import ModelError, RotaryError, StorageError, UsageError
+from rotary_batch.log import log_to
+from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.night import stop_on_signals
 
 app = typer.Typer(
     name="rotary-batch",
@@ -46,4 +61,274 @@ Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
 Kv = Annotated[str | None, typer.Option(help="Type of the KV cache: bf16.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
 For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
+PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take up at most so many items.")]
+
+
+def _settings(config: Path | None, folders: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
+    for name in ("device_memory", "host_memory"):
+        if flags.get(name) is not None:
+            flags[name] = parse_nbytes(flags[name])
+    return load_settings(flags=flags, environment=os.environ, folders=[Path.cwd(), *folders], config=config)
+
+
+def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
+    from rotary_batch.engine import open_engine
+
+    return open_engine(pack, **options)
+
+
+@app.command()
+def index(
+    repos: Repos = None, model: Model = None, worktree: Worktree = None, out: Out = None, job: JobName = None,
+    link_template: LinkTemplate = None, db: Db = None, config: Config = None, log: Log = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Walk, parse and chunk; write the structural pages; queue the work."""
+    settings = _settings(
+        config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template, db=db
+    )
+    _start(log, settings)
+    with writing(settings) as store, console.indexing() as progress:
+        outcomes = indexing.index(store, settings, repository_roots(repos or []), progress)
+    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(outcomes))
+
+
+@app.command()
+def drain(
+    repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, device: Device = None,
+    device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
+    kv: Kv = None, db: Db = None, config: Config = None, log: Log = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Work until the queue is empty, the window closes or a signal comes."""
+    settings = _settings(
+        config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
+        max_batch=max_batch, kv=kv, db=db,
+    )  # fmt: skip
+    _start(log, settings)
+    limits = draining.window(until=until, duration=for_, limit=limit)
+    with writing(settings) as store, stop_on_signals(limits), console.draining() as look:
+        rows = draining.chosen(store, repos or [])
+        outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
+    _finish(outcomes, settings, json)
+
+
+@app.command()
+def run(
+    repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, model: Model = None,
+    worktree: Worktree = None, out: Out = None, job: JobName = None, link_template: LinkTemplate = None,
+    device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
+    max_batch: MaxBatch = None, numerics: Numerics = None, kv: Kv = None, db: Db = None, config: Config = None,
+    log: Log = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Index, drain and render: the nightly command."""
+    settings = _settings(
+        config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
+        device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
+        numerics=numerics, kv=kv, db=db,
+    )  # fmt: skip
+    _start(log, settings)
+    limits = draining.window(until=until, duration=for_, limit=limit)
+    with writing(settings) as store, stop_on_signals(limits):
+        with console.indexing() as progress:
+            indexed = indexing.index(store, settings, repository_roots(repos or []), progress)
+        console.show_index(indexed)
+        rows = draining.chosen(store, [Path(one.indexed.repository.root) for one in indexed])
+        with console.draining() as look:
+            outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "run")
+    _finish(outcomes, settings, json)
+
+
+@app.command()
+def render(
+    repo: OneRepo = None,
+    accept: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="ours|theirs PAGE", help="Settle a page that a person edited."),
+    ] = None,
+    db: Db = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Write the pages that the database has; needs no model."""
+    settings = _settings(config, [], db=db)
+    (root,) = repository_roots([repo] if repo else [])
+    with writing(settings) as store:
+        if accept:
+            if accept[0] not in {"ours", "theirs"}:
+                raise UsageError(f"--accept {accept[0]!r}: write ours or theirs, then the page")
+            docs.accept_page(store, root, accept[1], accept[0])
+        done = docs.render(store, root)
+    _answer(asdict(done), json, lambda: console.show_projection(done))
+
+
+@app.command()
+def check(
+    repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
+) -> None:
+    """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
+    (root,) = repository_roots([repo] if repo else [])
+    drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
+    _answer(asdict(drift), json, lambda: console.show_drift(drift))
+    raise typer.Exit(4 if drift.num_found else 0)
+
+
+@app.command()
+def status(repos: Repos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+    """How far every repository is, and whether a driver runs now."""
+    settings = _settings(config, repos or [], db=db)
+    with reading(settings) as store:
+        found = looking.status(store, settings, repos or [])
+    _answer(found, json, lambda: console.show_status(found))
+
+
+@app.command()
+def plan(repos: Repos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+    """What is left to do, in items and tokens."""
+    with reading(_settings(config, repos or [], db=db)) as store:
+        found = looking.plan(store, repos or [])
+    _answer(found, json, lambda: console.show_plan(found))
+
+
+@app.command()
+def report(db: Db = None, config: Config = None, json: Json = False) -> None:
+    """What the last run did."""
+    with reading(_settings(config, [], db=db)) as store:
+        found = looking.report(store)
+    _answer(found, json, lambda: console.show_report(found))
+
+
+@app.command()
+def inspect(
+    kind: Annotated[str, typer.Argument(help="files, symbols, chunks or items")],
+    repo: OneRepo = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line (the only format).")] = True,
+    db: Db = None,
+    config: Config = None,
+) -> None:
+    """What the index holds, one JSON object a line."""
+    (root,) = repository_roots([repo] if repo else [])
+    with reading(_settings(config, [root], db=db)) as store:
+        for row in looking.inspect(store, kind, root):
+            typer.echo(looking.to_json(row))
+
+
+@app.command()
+def explain(
+    path: Annotated[str, typer.Argument(help="A file, relative to the repository.")],
+    repo: OneRepo = None,
+    worktree: Worktree = None,
+    out: Out = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Why a file is read or not."""
+    (root,) = repository_roots([repo] if repo else [])
+    found = looking.explain(_settings(config, [root], worktree=worktree, out=out), root, path)
+    _answer(found, json, lambda: console.show_facts(found))
+
+
+@app.command()
+def generate(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="OpenAI-batch requests.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Results are appended here.")],
+    model: Model = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    config: Config = None,
+) -> None:
+    """The engine alone: answer a file of requests; run it again to go on."""
+    settings = _settings(
+        config, [], model=model, device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics
+    )
+    pack = pack_dir(settings)
+    tokenizer = Tokenizer.load(pack)
+    with console.counting("answers") as progress:
+        written, failed = generating.generate(
+            source, output, tokenizer, lambda: draining.open_for(settings, pack, _open_engine), progress
+        )
+    console.say(f"{written} answers written to {output}, {failed} of them errors")
+    raise typer.Exit(5 if failed else 0)
+
+
+@model_app.command("pack")
+def model_pack(
+    src: Annotated[Path, typer.Argument(help="A Hugging Face Mixtral checkpoint.")],
+    dst: Annotated[Path, typer.Argument(help="The folder to make.")],
+    experts: Annotated[str, typer.Option(help="How experts are stored: bf16.")] = "bf16",
+) -> None:
+    """Turn a checkpoint into a pack; run it again after a kill to go on."""
+    from rotary_batch.engine.pack import pack
+
+    with console.counting("experts") as progress:
+        pack(src, dst, experts=experts, progress=progress)
+    console.show_facts(models.info(dst))
+
+
+@model_app.command("info")
+def model_info(path: PackPath = None, json: Json = False) -> None:
+    """What a pack holds."""
+    found = models.info(path or EMBEDDED)
+    _answer(found, json, lambda: console.show_facts(found))
+
+
+@model_app.command("verify")
+def model_verify(path: PackPath = None) -> None:
+    """Read every byte of a pack and compare digests."""
+    from rotary_batch.engine.pack import verify
+
+    with console.counting("experts") as progress:
+        wrong = verify(path or EMBEDDED, progress)
+    for name in wrong:
+        console.say(f"damaged: {name}")
+    if wrong:
+        raise ModelError(f"{path or EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
+    console.say("every byte is as it was packed")
+
+
+@app.command()
+def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
+    """What is installed and what is missing."""
+    found = models.doctor(_settings(config, [], db=db))
+    rows = [{"what": what, "ok": well, "fact": fact} for what, well, fact in found]
+    _answer(rows, json, lambda: console.show_doctor(found))
+    raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
+
+
+def _start(log: Path | None, settings: Settings) -> None:
+    if log is not None:
+        log_to(log)
+    if settings.kv is not None and settings.numerics == "exact":
+        raise UsageError("--kv goes with fast numerics; exact keeps keys and values in float32")
+
+
+def _finish(outcomes: list[DrainOutcome], settings: Settings, json: bool) -> None:
+    reports = [draining.save_report(outcome, database_path(settings)) for outcome in outcomes]
+    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_drain(outcomes, reports))
+    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0))
+
+
+def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
+    if json:
+        typer.echo(looking.to_json(data))
+    else:
+        show()
+
+
+def main() -> None:
+    """Run the command line; every error that we understand is one line and an exit code."""
+    try:
+        app()
+    except RotaryError as error:
+        console.say_error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        console.say_error(f"{error.filename or 'input or output'}: {error.strerror}")
+        sys.exit(StorageError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

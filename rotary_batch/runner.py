@@ -1,47 +1,61 @@
 """The night: admit ready items, step the engine, commit what it wrote, project finished pages.
 
-Knows the order of things and when to stop; knows only the protocol of the engine, and nothing of
-prompts, of SQL or of Markdown.
+Knows the order of things and when to stop; knows only the protocol of the engine, and nothing of prompts,
+of SQL or of Markdown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
-from rotary_batch.core import StepReport
-from rotary_batch.work.rows import Claim, Finished
+from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, StepReport, Verdict, WorkItem
+from rotary_batch.errors import PromptError
+from rotary_batch.log import event
+from rotary_batch.night import Window
+from rotary_batch.work.rows import Claim, Failed, Finished
+from rotary_batch.work.store import WorkStore
 
 CLAIM_BATCH = 16  # one transaction claims this many; what the engine has no room for yet waits here
 RETRY_AFTER_S = 2.0  # doubled at every further attempt
+PROJECT_EVERY_S = 5.0  # finished pages wait at most this long, so that their syncs do not slow the engine
 
 
 class Desk(Protocol):
-    """What the planner does for the runner: prepare the next items, turn answers into results."""
+    """What the planner does for the runner."""
 
-    def advance(self) -> int:
-        """Give every item whose inputs are complete its prompt; answer how many became ready."""
+    def reuse_answers(self) -> list[WorkItem]:
+        """Answer ready items whose results are already there."""
         ...
 
-    def finish(self, claim: Claim, completion_text_of: object) -> Finished:
+    def advance(self) -> list[WorkItem]:
+        """Give items whose inputs are complete their prompts; those that needed no model."""
+        ...
+
+    def finish(self, claim: Claim, completion: Completion) -> Finished:
         """Judge an answer."""
         ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Tally:
     """What a run did so far; stored with the run, shown while it goes on."""
 
     revolutions: int = 0
     done: int = 0
+    reused: int = 0
     parked: int = 0
     retried: int = 0
-    shown: int = 0
-    withheld: dict[str, int] = field(default_factory=dict)  # by verdict
+    verdicts: dict[str, int] = field(default_factory=dict)
     prefill_tokens: int = 0
     reprefill_tokens: int = 0
     decode_tokens: int = 0
     step_s: float = 0.0
+    pages_written: int = 0
+    conflicts: list[str] = field(default_factory=list)
     engine: dict[str, float] = field(default_factory=dict)
 
     def add_step(self, report: StepReport) -> None:
@@ -52,3 +66,155 @@ class Tally:
         self.decode_tokens += report.decode_tokens
         self.step_s += report.step_s
         self.engine = dict(report.counters)
+
+    def add_verdict(self, verdict: Verdict) -> None:
+        """Count one answer."""
+        self.verdicts[verdict.value] = self.verdicts.get(verdict.value, 0) + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What an onlooker may want to know after each revolution."""
+
+    tally: Tally
+    report: StepReport
+    num_live: int
+    num_open: int
+    elapsed_s: float
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """One run over some repositories.  `project` brings the pages of items up to date; `look` shows progress."""
+
+    store: WorkStore
+    engine: Engine
+    desk: Desk
+    window: Window
+    run_id: int
+    repository_ids: Sequence[int]
+    project: Callable[[Sequence[WorkItem]], tuple[int, list[str]]]
+    look: Callable[[Progress], None]
+    num_open: Callable[[], int]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self._claims: dict[int, Claim] = {}
+        self._waiting: deque[Claim] = deque()
+        self._unprojected: list[WorkItem] = []
+        self._projected_at = self._started_at = self.clock()
+        self._num_taken = 0
+
+    def drain(self) -> str:
+        """Work until the queue is empty or the window closes; answer `done` or the reason to stop."""
+        self.store.reap(self.run_id)
+        self._note_reused(self.desk.reuse_answers())
+        try:
+            while (why := self.window.why_closed()) is None:
+                self._note_reused(self.desk.advance())
+                self._admit()
+                if self.engine.num_live:
+                    self._revolve()
+                elif not self._wait_for_retry():
+                    break
+                self._project(at_once=False)
+        finally:
+            self._give_back()
+        self._project(at_once=True)
+        return why or ("done" if not self.num_open() else "limit")
+
+    def _revolve(self) -> None:
+        report = self.engine.step()
+        self.tally.add_step(report)
+        finished = [self.desk.finish(self._claims[done.request_id], done) for done in report.completions]
+        failed = [self._failed(lost) for lost in report.failures]
+        self.store.commit_step(self._progress(report), finished, failed)
+        for done in finished:
+            self._forget(done.claim)
+            self.tally.done += 1
+            self.tally.add_verdict(done.judged.verdict)
+            self._unprojected.append(done.claim.item)
+            event("item done", item=done.claim.item.id, verdict=done.judged.verdict.value)
+        for lost in failed:
+            self._forget(lost.claim)
+            self.tally.parked += lost.retry_at is None
+            self.tally.retried += lost.retry_at is not None
+            event("item failed", item=lost.claim.item.id, error=lost.error, parked=lost.retry_at is None)
+        self.look(
+            Progress(
+                tally=self.tally,
+                report=report,
+                num_live=self.engine.num_live,
+                num_open=self.num_open(),
+                elapsed_s=self.clock() - self._started_at,
+            )
+        )
+
+    def _progress(self, report: StepReport) -> list[tuple[Lease, NewTokens]]:
+        ended = {done.request_id for done in report.completions}
+        return [(self._claims[new.request_id].lease, new) for new in report.new_tokens if new.request_id not in ended]
+
+    def _failed(self, failure: Failure) -> Failed:
+        claim = self._claims[failure.request_id]
+        retry_at = self.clock() + RETRY_AFTER_S * 2**claim.item.attempts if failure.retry else None
+        return Failed(claim=claim, error=failure.error, retry_at=retry_at)
+
+    def _admit(self) -> None:
+        """Claim and admit while the engine has room."""
+        while True:
+            if not self._waiting:
+                self._claim()
+            if not self._waiting or not self.engine.has_room(self._waiting[0].request):
+                return
+            claim = self._waiting.popleft()
+            self._claims[claim.item.id] = claim
+            try:
+                self.engine.admit(claim.request)
+            except PromptError as error:
+                self.store.commit_step([], [], [Failed(claim=claim, error=str(error), retry_at=None)])
+                self._forget(claim)
+                self.tally.parked += 1
+
+    def _claim(self) -> None:
+        limit = CLAIM_BATCH
+        if self.window.max_items is not None:
+            limit = min(limit, self.window.max_items - self._num_taken)
+        if limit > 0:
+            found = self.store.claim(self.run_id, limit=limit, now=self.clock(), repository_ids=self.repository_ids)
+            self._waiting.extend(found)
+            self._num_taken += len(found)
+
+    def _forget(self, claim: Claim) -> None:
+        del self._claims[claim.item.id]
+
+    def _wait_for_retry(self) -> bool:
+        """With nothing else to do, wait for an item that failed; answer whether there is one."""
+        at = self.store.next_retry_at(self.repository_ids)
+        limit = self.window.max_items
+        if at is None or at <= self.clock() or (limit is not None and self._num_taken >= limit):
+            return False
+        self.sleep(min(1.0, at - self.clock()))
+        return True
+
+    def _note_reused(self, items: Sequence[WorkItem]) -> None:
+        self.tally.reused += len(items)
+        self._unprojected += items
+
+    def _give_back(self) -> None:
+        self.store.release([claim.lease for claim in (*self._claims.values(), *self._waiting)])
+
+    def _project(self, *, at_once: bool) -> None:
+        if not self._unprojected or (not at_once and self.clock() - self._projected_at < PROJECT_EVERY_S):
+            return
+        written, conflicts = self.project(self._unprojected)
+        self.tally.pages_written += written
+        self.tally.conflicts += [path for path in conflicts if path not in self.tally.conflicts]
+        self.store.save_tally(self.run_id, self.tally.as_dict())
+        self._unprojected = []
+        self._projected_at = self.clock()

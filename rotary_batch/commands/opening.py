@@ -17,6 +17,7 @@ from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.asking import Asking
 from rotary_batch.prompts import load_prompts
+from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.lock import driver_lock
 from rotary_batch.work.schema import migrate
@@ -89,10 +90,8 @@ def asking(settings: Settings, pack: Path) -> Asking:
     )
 
 
-def repository_roots(repos: Sequence[Path], settings: Settings) -> list[Path]:
+def repository_roots(repos: Sequence[Path]) -> list[Path]:
     """The folders that a command names; left out, the repository around the current folder."""
-    from rotary_batch.repo.git import enclosing_repository
-
     if repos:
         return [repo.resolve() for repo in repos]
     around = enclosing_repository(Path.cwd())

@@ -65,6 +65,10 @@ class Asking:
         if extra := self.prompts[name].variables - variables:
             raise ConfigError(f"prompts/{name}.md: ${min(extra)} is not among {', '.join(sorted(variables))}")
 
+    def check_budget(self) -> None:
+        """Raise PromptError now when no chunk could ever be asked."""
+        assert self.chunk_budget_tokens >= MIN_CHUNK_TOKENS
+
     @property
     def plan_key(self) -> str:
         """What the cut into chunks depends on; a repository indexed under another one is cut again."""

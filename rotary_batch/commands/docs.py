@@ -1,0 +1,35 @@
+"""`render`, `check` and settling conflicts: docs on disk against the database or the sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rotary_batch.commands.draining import chosen
+from rotary_batch.config import Settings
+from rotary_batch.core import FileClass
+from rotary_batch.pages.drift import Drift, check_docs
+from rotary_batch.pages.files import Projection, accept
+from rotary_batch.projection import docs_folder, load_view, project_all
+from rotary_batch.repo.files import classify
+from rotary_batch.repo.git import open_repository
+from rotary_batch.work.store import WorkStore
+
+
+def render(store: WorkStore, root: Path) -> Projection:
+    """Make the docs folder what the database says."""
+    (row,) = chosen(store, [root])
+    return project_all(store, row, load_view(store, row))
+
+
+def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
+    """Settle one page that a person edited."""
+    (row,) = chosen(store, [root])
+    accept(docs_folder(row), page, whose)
+
+
+def check(settings: Settings, root: Path) -> Drift:
+    """Compare docs and sources; needs neither database nor model, so it works in a fresh clone."""
+    repository = open_repository(root, worktree=settings.worktree)
+    files = classify(repository, docs_dir=settings.out)
+    blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
+    return check_docs(repository.root / settings.out, blobs)

@@ -1,0 +1,203 @@
+"""`drain` and `run`: open the engine, work through the queue, leave pages and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.opening import asking
+from rotary_batch.config import Settings
+from rotary_batch.core import Engine, WorkItem
+from rotary_batch.errors import RepositoryError
+from rotary_batch.log import event
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.pages.page import IndexView
+from rotary_batch.planner.desk import Desk
+from rotary_batch.projection import docs_folder, load_view, project_all, project_some
+from rotary_batch.runner import Progress, Runner, Tally
+from rotary_batch.work import counts
+from rotary_batch.work.index import repositories
+from rotary_batch.work.lock import device_lock
+from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.store import WorkStore
+
+OpenEngine = Callable[..., Engine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainOutcome:
+    """How a run ended."""
+
+    outcome: str  # done, deadline, limit, interrupted
+    tally: Tally
+    num_open: int
+    num_parked: int
+    seconds: float
+    model_name: str
+    docs: tuple[Path, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """75 while work remains, else 5 when items are parked, else 0."""
+        return 75 if self.num_open else 5 if self.num_parked else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for --json and the report."""
+        return {
+            "outcome": self.outcome, "exit_code": self.exit_code, "open": self.num_open, "parked": self.num_parked,
+            "seconds": round(self.seconds, 3), "model": self.model_name, "docs": [str(path) for path in self.docs],
+            **self.tally.as_dict(),
+        }  # fmt: skip
+
+
+def window(*, until: str | None, duration: str | None, limit: int | None) -> Window:
+    """The window that the flags ask for."""
+    spans = [seconds_for(duration)] if duration else []
+    spans += [seconds_until(until, datetime.now().astimezone())] if until else []
+    deadline = time.monotonic() + min(spans) if spans else None
+    return Window(deadline=deadline, max_items=limit)
+
+
+def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
+    """The indexed repositories that are named; none named = all.  Raises RepositoryError for one not indexed."""
+    rows = {row.root: row for row in repositories(store)}
+    wanted = [str(root.resolve()) for root in roots] or list(rows)
+    if missing := [root for root in wanted if root not in rows]:
+        raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
+    return [rows[root] for root in wanted]
+
+
+def drain(
+    store: WorkStore,
+    settings: Settings,
+    rows: Sequence[RepositoryRow],
+    limits: Window,
+    look: Callable[[Progress], None],
+    open_engine: OpenEngine,
+    command: str,
+) -> list[DrainOutcome]:
+    """Work through the queue of the repositories, one model after the other."""
+    outcomes = []
+    for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
+        with device_lock(settings.device):
+            outcomes.append(
+                _drain_one_model(store, settings, Path(pack), list(group), limits, look, open_engine, command)
+            )
+    return outcomes
+
+
+def _drain_one_model(  # noqa: PLR0913 - the parts of one run
+    store: WorkStore,
+    settings: Settings,
+    pack: Path,
+    rows: Sequence[RepositoryRow],
+    limits: Window,
+    look: Callable[[Progress], None],
+    open_engine: OpenEngine,
+    command: str,
+) -> DrainOutcome:
+    ids = [row.id for row in rows]
+    manifest = Manifest.load(pack)
+    views = {row.id: load_view(store, row) for row in rows}
+    desk = Desk(store, asking(settings, pack), views)
+    run_id = store.start_run(command, manifest.name, os.getpid())
+    event("run started", run=run_id, command=command, model=manifest.name)
+    started = time.monotonic()
+    engine = _LazyEngine(lambda: open_for(settings, pack, open_engine))
+    runner = Runner(
+        store=store,
+        engine=engine,
+        desk=desk,
+        window=limits,
+        run_id=run_id,
+        repository_ids=ids,
+        project=lambda items: _project(store, rows, views, items),
+        look=look,
+        num_open=lambda: counts.open_items(store, ids),
+    )
+    outcome = "failed"
+    try:
+        outcome = runner.drain()
+    finally:
+        engine.close()
+        for row in rows:  # pages of items that an earlier, killed run finished are among these
+            done = project_all(store, row, views[row.id])
+            runner.tally.pages_written += len(done.written)
+            runner.tally.conflicts = done.conflicts
+        store.end_run(run_id, outcome, runner.tally.as_dict())
+        event("run ended", run=run_id, outcome=outcome, **runner.tally.as_dict())
+    return DrainOutcome(
+        outcome=outcome,
+        tally=runner.tally,
+        num_open=counts.open_items(store, ids),
+        num_parked=counts.parked_items(store, ids),
+        seconds=time.monotonic() - started,
+        model_name=manifest.name,
+        docs=tuple(docs_folder(row) for row in rows),
+    )
+
+
+def open_for(settings: Settings, pack: Path, open_engine: OpenEngine) -> Engine:
+    """The engine that the settings ask for."""
+    return open_engine(
+        pack,
+        device=settings.device,
+        device_memory=settings.device_memory,
+        numerics=settings.numerics,
+        max_batch=settings.max_batch,
+    )
+
+
+class _LazyEngine:
+    """Opens the engine when the first item needs it: a night without work loads no model."""
+
+    def __init__(self, open_now: Callable[[], Engine]) -> None:
+        self._open_now = open_now
+        self._engine: Engine | None = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
+        if self._engine is None:
+            self._engine = self._open_now()
+        return getattr(self._engine, name)
+
+    @property
+    def num_live(self) -> int:
+        return self._engine.num_live if self._engine is not None else 0
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+
+def _project(
+    store: WorkStore, rows: Sequence[RepositoryRow], views: dict[int, IndexView], items: Sequence[WorkItem]
+) -> tuple[int, list[str]]:
+    written, conflicts = 0, []
+    for row in rows:
+        units = [(item.unit, item.subject) for item in items if item.repository_id == row.id]
+        done = project_some(store, row, views[row.id], units)
+        written += len(done.written)
+        conflicts += done.conflicts
+    return written, conflicts
+
+
+def save_report(outcome: DrainOutcome, database: Path) -> Path:
+    """Leave a run's figures as JSON and Markdown beside the database; answer the Markdown file."""
+    folder = database.parent / "reports"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict(), indent=1) + "\n")
+    rows = [f"| {key} | {value} |" for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)]
+    rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
+    text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"
+    (folder / f"{name}.md").write_text(text)
+    return folder / f"{name}.md"

@@ -1,0 +1,76 @@
+"""`index`: read repositories, queue their work, write the structural pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.opening import asking, pack_dir
+from rotary_batch.config import Settings
+from rotary_batch.errors import RepositoryError
+from rotary_batch.log import event
+from rotary_batch.pages.files import Projection
+from rotary_batch.planner.indexing import Indexed, index_repository
+from rotary_batch.projection import docs_folder, load_view, project_all
+from rotary_batch.repo.git import GitCommit, open_repository
+from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.store import WorkStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOutcome:
+    """One indexed repository and its docs folder."""
+
+    indexed: Indexed
+    projection: Projection
+    demonstration: bool
+
+    @property
+    def docs(self) -> Path:
+        """Where its pages lie."""
+        return docs_folder(self.indexed.repository)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for --json."""
+        indexed, counts = self.indexed, self.indexed.counts
+        return {
+            "repository": indexed.repository.root, "docs": str(self.docs), "files": indexed.files,
+            "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
+            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(indexed.notes),
+            "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
+            "conflicts": self.projection.conflicts, "model": indexed.repository.model_name,
+        }  # fmt: skip
+
+
+def index(
+    store: WorkStore, settings: Settings, roots: Sequence[Path], progress: Callable[[str, int, int], None]
+) -> list[IndexOutcome]:
+    """Index every root.  `progress` gets (root, files parsed, files to parse)."""
+    pack = pack_dir(settings)
+    ask = asking(settings, pack)
+    outcomes = []
+    for root in roots:
+        repository = open_repository(root, worktree=settings.worktree)
+        if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
+            raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
+        row = RepositoryRow(
+            root=str(repository.root),
+            name=repository.name,
+            commit_id=None,
+            worktree=settings.worktree,
+            docs_dir=settings.out,
+            model_name=ask.manifest.name,
+            pack_dir=str(pack.resolve()),
+            plan_key="",
+            link_template=settings.link_template,
+            job=settings.job,
+        )
+        indexed = index_repository(store, repository, ask, row, lambda n, of, r=str(root): progress(r, n, of))  # type: ignore[misc]
+        view = load_view(store, indexed.repository)
+        projection = project_all(store, indexed.repository, view)
+        outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
+        event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
+        outcomes.append(outcome)
+    return outcomes

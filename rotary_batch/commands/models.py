@@ -1,0 +1,74 @@
+"""`model pack|info|verify` and `doctor`: what is there and whether it is whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.opening import EMBEDDED, database_path
+from rotary_batch.config import Settings
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.repo.languages import LANGUAGES, grammar, query
+from rotary_batch.work.connection import journal_mode_for
+
+
+def info(pack_dir: Path) -> dict[str, Any]:
+    """What a pack holds.  Raises ModelError."""
+    manifest = Manifest.load(pack_dir)
+    geometry = manifest.geometry
+    return {
+        "name": manifest.name, "path": str(pack_dir), "experts": manifest.experts, "dtype": geometry.dtype,
+        "layers": geometry.num_layers, "experts_per_layer": geometry.num_experts, "top_k": geometry.top_k,
+        "hidden_size": geometry.hidden_size, "intermediate_size": geometry.intermediate_size,
+        "vocab_size": geometry.vocab_size, "context_tokens": manifest.context_tokens,
+        "slab_nbytes": manifest.slab_nbytes, "experts_nbytes": manifest.experts_nbytes,
+        "numerics": manifest.default_numerics, "demonstration": manifest.demonstration,
+        "min_mean_logprob": manifest.min_mean_logprob, "weights_digest": manifest.weights_digest,
+    }  # fmt: skip
+
+
+def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
+    """(what, whether it is well, the fact) of everything that the program needs."""
+    return [
+        ("python", True, f"{platform.python_version()} on {platform.machine()}"),
+        _git(),
+        _torch(),
+        ("sqlite", True, f"{sqlite3.sqlite_version}, journal {journal_mode_for(sqlite3.sqlite_version_info)}"),
+        ("database", *_database(database_path(settings))),
+        *(_language(name) for name in LANGUAGES),
+        ("embedded model", (EMBEDDED / "manifest.json").is_file(), str(EMBEDDED)),
+        ("memory", True, f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"),
+    ]
+
+
+def _git() -> tuple[str, bool, str]:
+    path = shutil.which("git")
+    if path is None:
+        return "git", False, "not installed; install it to read git repositories"
+    return "git", True, subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
+
+
+def _torch() -> tuple[str, bool, str]:
+    if importlib.util.find_spec("torch") is None:
+        return "torch", False, "not installed; `pip install torch` (index, plan and render work without it)"
+    return "torch", True, importlib.metadata.version("torch")
+
+
+def _database(path: Path) -> tuple[bool, str]:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    return os.access(folder, os.W_OK) and free > 10**9, f"{path}, {free / 1e9:.1f} GB free"
+
+
+def _language(name: str) -> tuple[str, bool, str]:
+    try:
+        return f"grammar {name}", query(name) is not None, f"ABI {grammar(name).abi_version}"
+    except (ImportError, ValueError, OSError) as error:
+        return f"grammar {name}", False, f"{error}; reinstall the package"

@@ -1,0 +1,231 @@
+"""Tables, progress and the live view; the only module that imports rich, and only when it prints.
+
+Knows how answers look on a terminal and in a mail from cron; everything goes to stderr, so stdout stays data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rotary_batch.commands.draining import DrainOutcome
+from rotary_batch.commands.indexing import IndexOutcome
+from rotary_batch.pages.drift import Drift
+from rotary_batch.pages.files import Projection
+from rotary_batch.runner import Progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEMONSTRATION = (
+    "Model: the embedded demonstration model. It shows the machinery at work; do not rely on its sentences. "
+    "Name a real one with --model."
+)
+
+
+def say(text: str) -> None:
+    """One plain line."""
+    print(text, file=sys.stderr)  # noqa: T201 - this is the printer
+
+
+def say_error(text: str) -> None:
+    """What went wrong, once; control characters of hostile names do not reach the terminal."""
+    say("rotary-batch: " + "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(table)
+
+
+def _row(table: Table, *cells: object) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in cells))
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a known number of things; nothing at all when nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(*Bar.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True),
+             transient=True) as bar:  # fmt: skip
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def indexing() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the files of a repository."""
+    with counting("files parsed") as progress:
+        yield lambda _root, done, total: progress(done, total)
+
+
+@contextmanager
+def draining() -> Iterator[Callable[[Progress], None]]:
+    """A live line after every revolution."""
+    if not sys.stderr.isatty():
+        yield lambda _progress: None
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    with Status("opening the model", console=Console(stderr=True)) as line:
+        yield lambda progress: line.update(live_line(progress))
+
+
+def live_line(progress: Progress) -> str:
+    """Items, tokens/s, the revolution and the time that is left."""
+    tally, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
+    finished = tally.done + tally.reused + tally.parked
+    left_s = progress.num_open * seconds / finished if finished else None
+    return (
+        f"revolution {tally.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
+        f"in {tally.prefill_tokens / seconds:,.0f} tok/s, out {tally.decode_tokens / seconds:,.0f} tok/s · "
+        f"ETA {'?' if left_s is None else _duration(left_s)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m{rest:02}s"
+
+
+def show_index(outcomes: Sequence[IndexOutcome]) -> None:
+    """What `index` did."""
+    for outcome in outcomes:
+        indexed, counts = outcome.indexed, outcome.indexed.counts
+        table = _table(f"Indexed {indexed.repository.root}", "", "")
+        _row(table, "source files", indexed.files.get("source", 0))
+        _row(table, "other files, not documented", sum(indexed.files.values()) - indexed.files.get("source", 0))
+        _row(table, "parsed anew", indexed.parsed)
+        _row(table, "symbols", indexed.symbols)
+        _row(table, "chunks", indexed.chunks)
+        _row(table, "items queued", counts.queued)
+        _row(table, "items removed", counts.removed)
+        _row(table, "pages written", len(outcome.projection.written))
+        _print(table)
+        for note in indexed.notes:
+            say(f"note: {note}")
+        _say_conflicts(outcome.projection.conflicts)
+        if outcome.demonstration:
+            say(DEMONSTRATION)
+        say(f"docs: {outcome.docs}")
+
+
+def _say_conflicts(conflicts: Sequence[str]) -> None:
+    for page in conflicts:
+        say(f"edited by a person, left alone: {page} (the new page is beside it; settle it with render --accept)")
+
+
+def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> None:
+    """What a run did."""
+    for outcome, report in zip(outcomes, reports, strict=True):
+        tally = outcome.tally
+        table = _table(f"Run ended: {outcome.outcome}", "", "")
+        _row(table, "items answered by the model", tally.done)
+        _row(table, "answered before, reused", tally.reused)
+        for verdict, count in sorted(tally.verdicts.items()):
+            _row(table, f"  {verdict}", count)
+        _row(table, "parked", outcome.num_parked)
+        _row(table, "still open", outcome.num_open)
+        _row(table, "revolutions", tally.revolutions)
+        _row(table, "prompt tokens read", tally.prefill_tokens)
+        _row(table, "  of these read again after an interruption", tally.reprefill_tokens)
+        _row(table, "tokens written", tally.decode_tokens)
+        _row(table, "seconds", f"{outcome.seconds:.1f}")
+        _row(table, "pages written", tally.pages_written)
+        _print(table)
+        _say_conflicts(tally.conflicts)
+        for folder in outcome.docs:
+            say(f"docs: {folder / 'index.md'}")
+        say(f"report: {report}")
+
+
+def show_projection(done: Projection) -> None:
+    """What `render` did."""
+    say(f"{len(done.written)} pages written, {done.unchanged} unchanged, {len(done.removed)} removed")
+    _say_conflicts(done.conflicts)
+
+
+def show_drift(drift: Drift) -> None:
+    """What `check` found."""
+    for kind in ("stale", "missing", "edited", "orphaned"):
+        for page in getattr(drift, kind):
+            say(f"{kind}: {page}")
+    say(
+        "docs are up to date"
+        if not drift.num_found
+        else f"{drift.num_found} pages drifted; `rotary-batch run` mends them"
+    )
+
+
+def show_status(found: Mapping[str, Any]) -> None:
+    """Where everything stands."""
+    for repository in found["repositories"]:
+        states = ("waiting", "ready", "leased", "done", "parked")
+        table = _table(f"{repository['root']} ({repository['model']})", "unit", *states)
+        for unit, by_state in repository["items"].items():
+            _row(table, unit, *(by_state.get(state, 0) for state in states))
+        _print(table)
+    if not found["repositories"]:
+        say("nothing is indexed yet; run `rotary-batch index REPO`")
+    driver = found["driver_pid"]
+    say(f"driver: process {driver} is at work" if driver else "driver: none is running")
+    if run := found["last_run"]:
+        say(f"last run: {run['started_at']}, {run['outcome'] or 'still running'}")
+
+
+def show_plan(found: Mapping[str, Any]) -> None:
+    """What is left to do."""
+    for repository in found["repositories"]:
+        title = f"{repository['root']} ({repository['model']})"
+        table = _table(title, "unit", "items", "prompt tokens", "prompts not known yet", "most new tokens")
+        names = ("items", "prompt_tokens", "unknown", "new_tokens")
+        for unit, row in repository["open"].items():
+            _row(table, unit, *(row[name] for name in names))
+        _row(table, "total", *(sum(row[name] for row in repository["open"].values()) for name in names))
+        _print(table)
+    say("hours and nights need measured rates of this machine, which a later version takes")
+
+
+def show_report(found: Mapping[str, Any]) -> None:
+    """The last run."""
+    show_facts({name: value for name, value in found.items() if not isinstance(value, dict | list)})
+    for name in ("verdicts", "engine"):
+        if found.get(name):
+            say(f"{name}:")
+            show_facts(found[name])
+
+
+def show_facts(found: Mapping[str, Any]) -> None:
+    """Names and values."""
+    table = _table("", "", "")
+    for name, value in found.items():
+        _row(table, name.replace("_", " "), "-" if value is None else value)
+    _print(table)
+
+
+def show_doctor(found: Sequence[tuple[str, bool, str]]) -> None:
+    """What is well and what is not."""
+    for what, well, fact in found:
+        say(f"{'ok     ' if well else 'MISSING'} {what}: {fact}")

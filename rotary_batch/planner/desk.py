@@ -1,0 +1,151 @@
+"""Between the queue and the engine: gives items their prompts when it is their turn, and judges answers.
+
+Knows roll-ups, reuse and verdicts; knows nothing of engines or of pages on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from rotary_batch.core import Completion, Symbol, WorkItem
+from rotary_batch.errors import PromptError
+from rotary_batch.pages.check import judge
+from rotary_batch.pages.page import (
+    IndexView,
+    chunk_summary,
+    file_summary,
+    folder_summary,
+)
+from rotary_batch.planner.asking import Asking, Note
+from rotary_batch.work.counts import children
+from rotary_batch.work.rows import Answer, Claim, Finished, Judged, StoredResult
+from rotary_batch.work.store import WorkStore
+
+
+class Desk:
+    """One job of one or more repositories, with one model."""
+
+    def __init__(self, store: WorkStore, asking: Asking, views: Mapping[int, IndexView]) -> None:
+        self._store = store
+        self._asking = asking
+        self._views = views
+        self._names = {number: _known_names(view) for number, view in views.items()}
+        self._chunks = {
+            number: {chunk.subject: chunk for chunks in view.chunks.values() for chunk in chunks}
+            for number, view in views.items()
+        }
+
+    def reuse_answers(self) -> list[WorkItem]:
+        """Answer READY chunks whose results are already there; no model is asked."""
+        return [item for item in self._store.ready_items() if item.repository_id in self._views and self._reuse(item)]
+
+    def advance(self) -> list[WorkItem]:
+        """Give every item whose inputs are complete its prompt; answers those that were answered at once."""
+        answered: list[WorkItem] = []
+        while items := [item for item in self._store.unblocked() if item.repository_id in self._views]:
+            for item in items:
+                answered += [item] if self._prepare(item) else []
+        return answered
+
+    def _prepare(self, item: WorkItem) -> bool:
+        """Make a WAITING item ready, done, parked, or the reader of parts; answer whether it is done."""
+        view = self._views[item.repository_id]
+        below = children(self._store, item.id)
+        notes = [self._note(item, answer, is_part=is_part) for _, is_part, answer in below]
+        part = "#" in item.subject.rsplit("/", 1)[-1] and self._store.is_part(item.id)
+        name = _title(item, view)
+        own = [] if part else self._own_note(item, view)
+        try:
+            asked = self._asking.ask_notes(item.unit, name, [*own, *notes], part=part)
+            if asked is None:
+                runs = self._asking.split_notes(item.unit, name, notes)
+                parts = [(f"{item.subject}#{n}", [below[i][0] for i in run]) for n, run in enumerate(runs, 1)]
+                self._store.add_parts(item.id, parts)
+                return False
+        except PromptError as error:
+            self._store.park(item.id, str(error))
+            return False
+        if result := self._store.result(asked.key):
+            self._finish_reused(item, asked.key, result, asked.prompt_ids)
+            return True
+        self._store.make_ready(item.id, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)
+        return False
+
+    def _reuse(self, item: WorkItem) -> bool:
+        result = self._store.result(item.key) if item.key else None
+        if result is None or item.key is None:
+            return False
+        self._finish_reused(item, item.key, result, self._store.prompt_ids(item.id))
+        return True
+
+    def _finish_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
+        judged = self._judge(item, result.text, result.completion.mean_logprob, prompt_ids)
+        self._store.complete_reused(item.id, key, result, judged)
+
+    def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
+        """What the author says of the thing itself."""
+        if item.unit == "file" and item.subject in view.docstrings:
+            return [Note(PurePosixPath(item.subject).name, file_summary(item.subject, view))]
+        summary = folder_summary(item.subject, view) if item.unit != "file" else ""
+        return [Note(_title(item, view), summary)] if summary and not summary.startswith("Holds ") else []
+
+    def _note(self, item: WorkItem, answer: Answer, *, is_part: bool) -> Note:
+        """What a roll-up reads of one thing below it: its prose when that may be shown, else its structure."""
+        view = self._views[item.repository_id]
+        path = answer.subject.rsplit("@", 1)[0] if answer.unit == "chunk" else answer.subject
+        if is_part:
+            return Note("part", answer.shown_text or "more of the same")
+        if answer.unit == "chunk":
+            chunk = self._chunks[item.repository_id][answer.subject]
+            symbols = view.symbols.get(path, ())
+            label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
+            return Note(label, answer.shown_text or chunk_summary(chunk, symbols))
+        structural = file_summary(path, view) if answer.unit == "file" else folder_summary(path, view)
+        return Note(PurePosixPath(path).name, answer.shown_text or structural)
+
+    def finish(self, claim: Claim, completion: Completion) -> Finished:
+        """Turn what the engine wrote into a result with a verdict."""
+        text = self._asking.tokenizer.decode(completion.token_ids).strip()
+        return Finished(
+            claim=claim,
+            completion=completion,
+            judged=self._judge(claim.item, text, completion.mean_logprob, claim.request.prompt_ids),
+            provenance={
+                "model": self._asking.manifest.name,
+                "weights": self._asking.manifest.weights_digest,
+                "experts": self._asking.manifest.experts,
+                "numerics": self._asking.numerics,
+                "job": claim.item.job,
+                "resumed_at": len(claim.request.generated_ids) or None,
+            },
+        )
+
+    def _judge(self, item: WorkItem, text: str, mean_logprob: float, prompt_ids: Sequence[int]) -> Judged:
+        names = self._names[item.repository_id]
+        found = judge(
+            text,
+            mean_logprob=mean_logprob,
+            min_mean_logprob=self._asking.manifest.min_mean_logprob,
+            is_known=names.__contains__,
+            source=self._asking.tokenizer.decode(prompt_ids),
+        )
+        return Judged(text=text, verdict=found.verdict, shown_text=found.text)
+
+
+def _title(item: WorkItem, view: IndexView) -> str:
+    subject = item.subject.split("#")[0]
+    return PurePosixPath(subject).name if subject else view.name
+
+
+def _known_names(view: IndexView) -> frozenset[str]:
+    """Every name that prose may mention: symbols, their parts and parameters, files and folders."""
+    symbols: list[Symbol] = [symbol for found in view.symbols.values() for symbol in found]
+    words = {word for symbol in symbols for word in _words(symbol.signature)}
+    names = {name for symbol in symbols for name in (symbol.name, symbol.qualified_name)}
+    paths = {part for file in view.files for part in (file.path, PurePosixPath(file.path).name)}
+    return frozenset(words | names | paths | set(view.folders) | {view.name})
+
+
+def _words(text: str) -> list[str]:
+    return "".join(letter if letter.isalnum() or letter == "_" else " " for letter in text).split()

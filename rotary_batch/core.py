@@ -148,6 +148,7 @@ class WorkItem:
     job: str
     unit: str
     subject: str
+    path: str  # of the file or folder that it is about
     key: str | None  # None until its inputs are complete
     state: ItemState
     attempts: int

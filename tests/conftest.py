@@ -7,12 +7,12 @@ import os
 # One thread each: two workers share the cores, and threads that wait for each other at every small matmul crawl.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import subprocess  # noqa: E402
-from pathlib import Path  # noqa: E402
+import subprocess
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
-from rotary_batch.testing import write_tiny_checkpoint  # noqa: E402
+from rotary_batch.testing import write_tiny_checkpoint
 
 GIT_ENVIRONMENT = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "A",

@@ -29,7 +29,7 @@ def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
 
 def check(settings: Settings, root: Path) -> Drift:
     """Compare docs and sources; needs neither database nor model, so it works in a fresh clone."""
-    repository = open_repository(root, worktree=settings.worktree)
+    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     files = classify(repository, docs_dir=settings.out)
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
     return check_docs(repository.root / settings.out, blobs)

@@ -52,7 +52,7 @@ def index(
     ask = asking(settings, pack)
     outcomes = []
     for root in roots:
-        repository = open_repository(root, worktree=settings.worktree)
+        repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
         if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
             raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
         row = RepositoryRow(

@@ -95,7 +95,7 @@ def _file(file: SourceFile) -> dict[str, Any]:
 
 def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
     """Why a file is or is not read.  Raises InputError when there is no such file."""
-    repository = open_repository(root, worktree=settings.worktree)
+    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     for file in classify(repository, docs_dir=settings.out):
         if file.path == path:
             return _file(file)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotary_batch.pages.front import read
-from rotary_batch.pages.page import page_paths
+from rotary_batch.pages.page import folder_blob, page_paths
 
 
 @dataclass(slots=True)
@@ -51,5 +51,4 @@ def check_docs(docs_dir: Path, blobs: Mapping[str, str]) -> Drift:
 def _expected(thing: str, blobs: Mapping[str, str]) -> dict[str, str]:
     if not thing.endswith("/"):
         return {thing: blobs[thing]}
-    prefix = "" if thing == "/" else thing
-    return {path: blob for path, blob in blobs.items() if path.startswith(prefix) and "/" not in path[len(prefix) :]}
+    return {thing: folder_blob(thing.rstrip("/"), blobs)}

@@ -18,8 +18,10 @@ from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
     Prose,
+    after_first_paragraph,
     file_summary,
     first_paragraph,
+    folder_blob,
     folder_summary,
     page_paths,
     parent_of,
@@ -53,9 +55,8 @@ class Site:
             self._crumbs(path),
             self._lead(("file", path), file_summary(path, view)),
         ]
-        document = view.docstrings.get(path, "")
-        if document.strip() != first_paragraph(document):
-            blocks.append(fenced(document))
+        if rest := after_first_paragraph(view.docstrings.get(path, "")):
+            blocks.append(fenced(rest))
         if path in view.fallbacks:
             blocks.append(f"This file was cut by lines: {inline(view.fallbacks[path])}.")
         blocks += notes.pop(None, [])
@@ -91,8 +92,8 @@ class Site:
         if not folder:
             blocks += [self._languages(), self._not_read()]
         subjects = [unit, *(key for _, _, key, _ in rows)]
-        sources = [{"path": path, "blob": self._files[path].blob} for path in files]
-        return self._seal(blocks, subjects, sources)
+        blob = folder_blob(folder, {path: file.blob for path, file in self._files.items()})
+        return self._seal(blocks, subjects, [{"path": here, "blob": blob}])
 
     def _seal(
         self, blocks: Sequence[str], subjects: Sequence[tuple[str, str]], sources: Sequence[dict[str, str]]
@@ -150,10 +151,8 @@ class Site:
             fenced(symbol.signature, _FENCES.get(language, language)),
         ]
         if symbol.docstring:
-            first = first_paragraph(symbol.docstring)
-            blocks.append(inline(first))
-            if first != symbol.docstring.strip():
-                blocks.append(fenced(symbol.docstring))
+            rest = after_first_paragraph(symbol.docstring)
+            blocks += [inline(first_paragraph(symbol.docstring)), *([fenced(rest)] if rest else [])]
         uses = [
             ("Used by", self._view.callers.get(symbol.id, ())),
             ("Uses", self._view.callees.get(symbol.id, ())),

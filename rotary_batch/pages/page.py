@@ -89,6 +89,14 @@ def page_paths(sources: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def folder_blob(folder: str, blobs: Mapping[str, str]) -> str:
+    """One id for the files that lie directly in a folder; "" is the root."""
+    prefix = f"{folder}/" if folder else ""
+    inside = [f"{path} {blobs[path]}" for path in sorted(blobs) if path.startswith(prefix)]
+    here = [line for line in inside if "/" not in line[len(prefix) :].split(" ")[0]]
+    return hashlib.sha256("\n".join(here).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def visible(symbols: Sequence[Symbol]) -> list[Symbol]:
     """The symbols that get a section, each qualified name at its first place only."""
     seen: dict[str, Symbol] = {}
@@ -101,6 +109,12 @@ def visible(symbols: Sequence[Symbol]) -> list[Symbol]:
 def first_paragraph(text: str) -> str:
     """The first paragraph of a docstring on one line."""
     return " ".join(re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0].split())
+
+
+def after_first_paragraph(text: str) -> str:
+    """What follows the first paragraph."""
+    parts = re.split(r"\n\s*\n", text.strip(), maxsplit=1)
+    return parts[1].strip("\n") if len(parts) > 1 else ""
 
 
 def symbol_summary(symbol: Symbol) -> str:

@@ -53,15 +53,14 @@ class Desk:
         view = self._views[item.repository_id]
         below = children(self._store, item.id)
         notes = [self._note(item, answer, is_part=is_part) for _, is_part, answer in below]
-        part = "#" in item.subject.rsplit("/", 1)[-1] and self._store.is_part(item.id)
+        part = self._store.is_part(item.id)
         name = _title(item, view)
         own = [] if part else self._own_note(item, view)
         try:
             asked = self._asking.ask_notes(item.unit, name, [*own, *notes], part=part)
             if asked is None:
                 runs = self._asking.split_notes(item.unit, name, notes)
-                parts = [(f"{item.subject}#{n}", [below[i][0] for i in run]) for n, run in enumerate(runs, 1)]
-                self._store.add_parts(item.id, parts)
+                self._store.add_parts(item.id, [[below[i][0] for i in run] for run in runs])
                 return False
         except PromptError as error:
             self._store.park(item.id, str(error))
@@ -134,7 +133,7 @@ class Desk:
 
 
 def _title(item: WorkItem, view: IndexView) -> str:
-    subject = item.subject.split("#")[0]
+    subject = item.path
     return PurePosixPath(subject).name if subject else view.name
 
 

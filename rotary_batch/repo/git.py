@@ -104,7 +104,7 @@ def enclosing_repository(folder: Path) -> Path | None:
     return Path(found) if found else None
 
 
-def open_repository(path: Path, *, worktree: bool = False) -> Repository:
+def open_repository(path: Path, *, worktree: bool = False, docs_dir: str = "rotary-docs") -> Repository:
     """Open a folder; inside a git repository, but below its top, only that part is read.
 
     Raises RepositoryError: not a directory, no commits, owned by another user.
@@ -121,7 +121,7 @@ def open_repository(path: Path, *, worktree: bool = False) -> Repository:
         raise RepositoryError(f"{root}: inside a .git folder; name the repository itself")
     if inside[1] == "true" and worktree:
         raise RepositoryError(f"{root}: a bare repository has no working tree; leave out --worktree")
-    return GitWorktree(root) if worktree else GitCommit(root, is_bare=inside[1] == "true")
+    return GitWorktree(root) if worktree else GitCommit(root, is_bare=inside[1] == "true", docs_dir=docs_dir)
 
 
 class _Git:
@@ -160,9 +160,10 @@ class _Git:
 class GitCommit(_Git):
     """A repository as it was committed at HEAD."""
 
-    def __init__(self, root: Path, *, is_bare: bool) -> None:
+    def __init__(self, root: Path, *, is_bare: bool, docs_dir: str) -> None:
         super().__init__(root)
         self.is_bare = is_bare
+        self._docs = os.fsencode(docs_dir.strip("/")) + b"/"  # what we write there is no change of the user's
         if self.commit is None:
             raise RepositoryError(f"{root}: no commits yet; commit something, or read the files with --worktree")
 
@@ -181,7 +182,7 @@ class GitCommit(_Git):
     def _num_uncommitted(self) -> int:
         """Missing, changed and untracked files, by lstat alone: no filter and no hook of the repository runs."""
         changed = 0
-        for entry in self.entries():
+        for entry in [entry for entry in self.entries() if not entry.raw_path.startswith(self._docs)]:
             path = os.fsencode(self.root) + b"/" + entry.raw_path
             try:
                 info = os.lstat(path)
@@ -191,7 +192,7 @@ class GitCommit(_Git):
             if stat.S_ISREG(info.st_mode) and entry.mode.startswith("100"):
                 changed += info.st_size != entry.nbytes or _changed_since(path, info, entry.blob)
         untracked = run_git(self.root, "ls-files", "-z", "-o", "--exclude-standard", "--directory")
-        return changed + untracked.count(b"\0")
+        return changed + sum(bool(path) and not path.startswith(self._docs) for path in untracked.split(b"\0"))
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """Blobs from one `cat-file --batch`."""

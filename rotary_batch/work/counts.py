@@ -88,12 +88,6 @@ def children(store: WorkStore, item_id: int) -> list[tuple[int, bool, Answer]]:
     return [(row["id"], row["part_of"] is not None, _answer(row)) for row in rows]
 
 
-def answer_of(store: WorkStore, item_id: int) -> Answer:
-    """What one item says."""
-    query = "select unit, subject, state, verdict, shown_text from item where id = ?"
-    return _answer(store.db.execute(query, [item_id]).fetchone())
-
-
 def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
     verdict = None if row["verdict"] is None else Verdict(row["verdict"])
     return Answer(

@@ -25,7 +25,7 @@ from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, 
 from rotary_batch.errors import StorageError
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlanCounts, PlannedItem, StoredResult
 
-_ITEM = "id, repository_id, job, unit, subject, key, state, attempts, prompt_tokens, output_tokens, error"
+_ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, error"
 
 
 class WorkStore:
@@ -151,19 +151,21 @@ class WorkStore:
         ]
         self.db.conn.executemany("update item set parent_id = ? where id = ?", moves)
 
-    def add_parts(self, item_id: int, parts: Sequence[tuple[str, Sequence[int]]]) -> None:
-        """Put part items, each (subject, ids of the children it takes over), between an item and its children."""
+    def add_parts(self, item_id: int, runs: Sequence[Sequence[int]]) -> None:
+        """Put a part item for every run of children between an item and these children."""
         with self.transaction():
             root = self.db.execute("select coalesce(part_of, id) as id from item where id = ?", [item_id]).fetchone()[
                 "id"
             ]
-            for position, (subject, children) in enumerate(parts):
+            base = self.db.execute("select subject from item where id = ?", [root]).fetchone()["subject"]
+            before = self.db.execute("select count(*) as n from item where part_of = ?", [root]).fetchone()["n"]
+            for position, children in enumerate(runs):
                 part_id = self.db.execute(
                     """insert into item (repository_id, job, unit, subject, path, position, parent_id, part_of, state,
                                          priority, max_new_tokens)
                        select repository_id, job, unit, :subject, path, :position, id, :root, 'waiting', priority,
                               max_new_tokens from item where id = :id returning id""",
-                    {"subject": subject, "position": position, "root": root, "id": item_id},
+                    {"subject": f"{base}#{before + position + 1}", "position": position, "root": root, "id": item_id},
                 ).fetchone()["id"]
                 self.db.conn.executemany(
                     "update item set parent_id = ? where id = ?", [(part_id, child) for child in children]
@@ -177,6 +179,19 @@ class WorkStore:
                 order by id"""
         ).fetchall()
         return [_item(row) for row in rows]
+
+    def ready_items(self) -> list[WorkItem]:
+        """Everything that could be claimed now or later."""
+        return [_item(row) for row in self.db.execute(f"select {_ITEM} from item where state = 'ready' order by id")]
+
+    def is_part(self, item_id: int) -> bool:
+        """Whether an item reduces notes for another."""
+        return self.db.execute("select part_of from item where id = ?", [item_id]).fetchone()["part_of"] is not None
+
+    def prompt_ids(self, item_id: int) -> tuple[int, ...]:
+        """The prompt of an unanswered item; empty when there is none."""
+        row = self.db.execute("select token_ids from prompt where item_id = ?", [item_id]).fetchone()
+        return _ids(row["token_ids"]) if row else ()
 
     def make_ready(self, item_id: int, *, key: str, prompt_ids: Sequence[int], num_markers: int) -> None:
         """Give a WAITING item its prompt."""

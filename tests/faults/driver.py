@@ -1,0 +1,100 @@
+"""Run the command line and send this process a real SIGKILL at an aimed place.
+
+    python driver.py LOG STAGE COUNT rotary-batch-arguments...
+
+STAGE is where: `prefill` and `decode` kill in the attention of a layer of such a revolution, `commit` between
+the statements of a step's transaction or right after it, `pages` between the syncs and renames of a projection.
+COUNT is which call.  Everything that the engine gave is logged before it is committed, with a sync.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import rotary_batch.engine.engine as engine_module
+import rotary_batch.engine.mixtral as mixtral_module
+import rotary_batch.pages.files as files_module
+import rotary_batch.runner as runner_module
+from rotary_batch import cli
+from rotary_batch.work.store import WorkStore
+
+LOG, STAGE, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3])
+state = {"left": COUNT, "now": ""}  # `now`: what the engine is doing
+sync = os.fsync  # the real one, for our own log
+
+
+def log(**fields) -> None:
+    with Path(LOG).open("a") as file:
+        file.write(json.dumps(fields) + "\n")
+        file.flush()
+        sync(file.fileno())
+
+
+def aim(stage: str) -> None:
+    """Count a place; kill at the last."""
+    if stage == STAGE:
+        state["left"] -= 1
+        if state["left"] <= 0:
+            log(killed=stage)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrap(owner, name, before="", after="") -> None:
+    inner = getattr(owner, name)
+
+    def wrapped(*arguments, **options):
+        if before:
+            aim(before)
+        result = inner(*arguments, **options)
+        if after:
+            aim(after)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+plan = engine_module.plan_revolution
+attend = mixtral_module.attend
+step = engine_module.RotaryEngine.step
+commit = WorkStore.commit_step
+
+
+def planned(*arguments):
+    spans = plan(*arguments)
+    state["now"] = "prefill" if any(not span.is_decode for span in spans) else "decode"
+    return spans
+
+
+def attended(*arguments):
+    aim(state["now"])
+    return attend(*arguments)
+
+
+def stepped(self):
+    report = step(self)
+    log(step=[[new.request_id, list(new.token_ids)] for new in report.new_tokens], reprefill=report.reprefill_tokens)
+    return report
+
+
+def committed(self, progress, finished, failed):
+    commit(self, progress, finished, failed)
+    log(committed=True, finished=[done.claim.item.id for done in finished])
+    aim("commit")
+
+
+engine_module.plan_revolution = planned
+mixtral_module.attend = attended
+engine_module.RotaryEngine.step = stepped
+WorkStore.commit_step = committed
+wrap(WorkStore, "_append_partial", before="commit")
+wrap(WorkStore, "_finish", before="commit", after="commit")
+wrap(files_module.os, "fsync", before="pages", after="pages")
+wrap(files_module.Path, "replace", before="pages", after="pages")
+runner_module.PROJECT_EVERY_S = 0.0
+
+sys.argv = ["rotary-batch", *sys.argv[4:]]
+cli.main()

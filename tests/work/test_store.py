@@ -1,0 +1,306 @@
+"""The queue: nothing is lost, nothing is done twice, an older holder changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rotary_batch.core import Completion, NewTokens, Verdict
+from rotary_batch.errors import BusyError, ConfigError
+from rotary_batch.work.connection import journal_mode_for, open_database
+from rotary_batch.work.counts import answers, last_run, states
+from rotary_batch.work.index import save_repository
+from rotary_batch.work.lock import driver_lock, holder
+from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
+from rotary_batch.work.schema import migrate
+from rotary_batch.work.store import WorkStore
+
+ROW = RepositoryRow(
+    root="/r", name="r", commit_id=None, worktree=False, docs_dir="rotary-docs", model_name="m", pack_dir="/p",
+    plan_key="k", link_template=None, job="summarize",
+)  # fmt: skip
+
+
+def open_store(path: Path, journal_mode: str = "delete") -> WorkStore:
+    db = open_database(path, journal_mode=journal_mode)
+    migrate(db)
+    return WorkStore(db)
+
+
+def chunk(number: int, key: str | None = None, *, parent=("file", "a.py")) -> PlannedItem:
+    return PlannedItem(
+        unit="chunk", subject=f"a.py@{number}", path="a.py", parent=parent, position=number,
+        max_new_tokens=8, key=key or f"key{number}", prompt_ids=(1, 2, number),
+    )  # fmt: skip
+
+
+def file_item(*, touched: bool = True) -> PlannedItem:
+    return PlannedItem(
+        unit="file", subject="a.py", path="a.py", parent=None, max_new_tokens=8, touched=touched, priority=9
+    )
+
+
+def finished(claim: Claim, text: str = "It works.") -> Finished:
+    completion = Completion(request_id=claim.item.id, token_ids=(7, 8), logprob_sum=-0.5, num_scored=2, reason="stop")
+    return Finished(
+        claim=claim, completion=completion, judged=Judged(text=text, verdict=Verdict.SHOWN, shown_text=text)
+    )
+
+
+@pytest.fixture(params=["delete", "wal"])
+def store(request, tmp_path):
+    store = open_store(tmp_path / "work.db", request.param)
+    save_repository(store, ROW)
+    yield store
+    store.db.close()
+
+
+def claim_all(store: WorkStore, run_id: int, limit: int = 100) -> list[Claim]:
+    return store.claim(run_id, limit=limit, now=0.0, repository_ids=[1])
+
+
+def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
+    store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
+    run = store.start_run("drain", "m", 1)
+    claims = claim_all(store, run)
+
+    assert [claim.request.prompt_ids for claim in claims] == [(1, 2, 1), (1, 2, 2)]
+    assert claim_all(store, run) == []
+    store.commit_step([], [finished(claims[0])], [])
+    store.commit_step([], [finished(claims[0], "Again.")], [])
+    assert {(a.subject, a.shown_text) for a in answers(store, 1)} == {
+        ("a.py", None), ("a.py@1", "It works."), ("a.py@2", None),
+    }  # fmt: skip
+
+
+def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
+    store.plan_items(1, "summarize", [chunk(1, parent=None)], {"a.py"})
+    first = store.start_run("drain", "m", 1)
+    (claim,) = claim_all(store, first)
+    total = 0.0
+    for token in range(5):
+        total += -0.1 / 3
+        new = NewTokens(request_id=claim.item.id, token_ids=(token,), logprob_sum=total)
+        store.commit_step([(claim.lease, new)], [], [])
+    second = store.start_run("drain", "m", 1)
+    assert store.reap(second) == 1
+    (again,) = claim_all(store, second)
+    assert (again.request.generated_ids, again.request.logprob_sum) == ((0, 1, 2, 3, 4), total)
+
+    # The dead run's lease is fenced out: it can neither add nor finish.
+    late = NewTokens(request_id=claim.item.id, token_ids=(9,), logprob_sum=-9.0)
+    store.commit_step([(claim.lease, late)], [finished(claim)], [])
+    store.release([again.lease])
+    (third,) = claim_all(store, second)
+    assert third.request.generated_ids == (0, 1, 2, 3, 4)
+
+
+def test_planning_the_same_again_queues_nothing_and_a_change_resets_only_what_reads_it(store):
+    store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
+    run = store.start_run("drain", "m", 1)
+    for claim in claim_all(store, run):
+        store.commit_step([], [finished(claim)], [])
+    same = store.plan_items(1, "summarize", [file_item(touched=False)], set())
+    assert (same.queued, same.removed) == (0, 0)
+    changed = store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2, "other")], {"a.py"})
+    assert (changed.queued, changed.unchanged, changed.removed) == (2, 1, 0)
+    assert states(store, 1) == {"chunk": {"done": 1, "ready": 1}, "file": {"waiting": 1}}
+    gone = store.plan_items(1, "summarize", [], {"a.py"})
+    assert (gone.removed, states(store, 1)) == (3, {})
+
+
+def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
+    store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
+    run = store.start_run("drain", "m", 1)
+    one, two = claim_all(store, run)
+    store.commit_step([], [finished(one)], [])
+    assert store.unblocked() == []
+    store.commit_step([], [], [Failed(claim=two, error="broken", retry_at=None)])
+    assert [item.subject for item in store.unblocked()] == ["a.py"]
+
+
+def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(store):
+    store.plan_items(1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
+    run = store.start_run("drain", "m", 1)
+    claims = claim_all(store, run)
+    for claim in claims:
+        store.commit_step([], [finished(claim)], [])
+    (item,) = store.unblocked()
+    ids = [claim.item.id for claim in claims]
+    store.add_parts(item.id, [ids[:2], ids[2:]])
+    assert [part.subject for part in store.unblocked()] == ["a.py#1", "a.py#2"]
+    store.plan_items(1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
+    assert [part.subject for part in store.unblocked()] == ["a.py"]
+
+
+def test_a_failed_item_waits_for_its_time(store):
+    store.plan_items(1, "summarize", [chunk(1, parent=None)], {"a.py"})
+    run = store.start_run("drain", "m", 1)
+    (claim,) = claim_all(store, run)
+    store.commit_step([], [], [Failed(claim=claim, error="busy", retry_at=50.0)])
+    assert claim_all(store, run) == []
+    assert store.next_retry_at([1]) == 50.0
+    assert [c.item.attempts for c in store.claim(run, limit=1, now=50.0, repository_ids=[1])] == [1]
+
+
+def test_a_run_that_was_killed_is_recorded_as_killed(store):
+    store.start_run("drain", "m", 1)
+    second = store.start_run("drain", "m", 1)
+    store.reap(second)
+    store.end_run(second, "done", {"done": 3})
+    assert (last_run(store).outcome, last_run(store).tally) == ("done", {"done": 3})
+    assert store.db.execute("select outcome from run where id = 1").fetchone()[0] == "killed"
+
+
+@pytest.mark.parametrize(
+    ("version", "mode"),
+    [
+        ((3, 40, 1), "delete"), ((3, 44, 5), "delete"), ((3, 44, 6), "wal"), ((3, 45, 0), "delete"),
+        ((3, 50, 6), "delete"), ((3, 50, 7), "wal"), ((3, 51, 2), "delete"), ((3, 51, 3), "wal"), ((3, 52, 0), "wal"),
+    ],
+)  # fmt: skip
+def test_wal_only_where_its_bug_is_fixed(version, mode):
+    assert journal_mode_for(version) == mode
+
+
+def test_a_database_of_a_newer_program_and_a_foreign_one_are_refused(tmp_path):
+    store = open_store(tmp_path / "work.db")
+    store.db.execute("pragma user_version = 99")
+    with pytest.raises(ConfigError, match="schema 99"):
+        migrate(store.db)
+    store.db.close()
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("pragma application_id = 7")
+    other.execute("create table t (x)")
+    other.close()
+    with pytest.raises(ConfigError, match="not a rotary-batch database"):
+        open_database(tmp_path / "other.db")
+    (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at " * 40)
+    with pytest.raises(ConfigError, match="not a rotary-batch database"):
+        open_database(tmp_path / "text.db")
+
+
+def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
+    database = tmp_path / "work.db"
+    script = (
+        "import sys, time; from pathlib import Path; from rotary_batch.work.lock import driver_lock\n"
+        "with driver_lock(Path(sys.argv[1])):\n  print('held', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(database)], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    with pytest.raises(BusyError, match=f"process {child.pid}"), driver_lock(database):
+        pass
+    assert holder(database) == child.pid
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert holder(database) is None
+    with driver_lock(database):
+        assert True
+
+
+def test_what_was_committed_survives_a_kill(tmp_path):
+    """A child commits one token after another and says so; whatever it said is there after SIGKILL."""
+    script = (
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[2])\nimport test_store as t\n"
+        "from rotary_batch.core import NewTokens\n"
+        "store = t.open_store(Path(sys.argv[1])); t.save_repository(store, t.ROW)\n"
+        "store.plan_items(1, 'summarize', [t.chunk(1, parent=None)], {'a.py'})\n"
+        "run = store.start_run('drain', 'm', 1); (claim,) = t.claim_all(store, run)\n"
+        "for n in range(100000):\n"
+        "  new = NewTokens(request_id=1, token_ids=(n,), logprob_sum=-float(n))\n"
+        "  store.commit_step([(claim.lease, new)], [], []); print(n, flush=True)\n"
+    )
+    path = tmp_path / "work.db"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(path), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
+    )
+    said = [child.stdout.readline() for _ in range(20)]
+    time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    said += child.stdout.readlines()
+    child.wait()
+    child.stdout.close()
+    last = int([line for line in said if line.endswith("\n")][-1])
+    store = open_store(path)
+    run = store.start_run("drain", "m", 1)
+    store.reap(run)
+    (claim,) = claim_all(store, run)
+    assert claim.request.generated_ids[: last + 1] == tuple(range(last + 1))
+    assert len(claim.request.generated_ids) <= last + 2
+    assert store.db.execute("pragma integrity_check").fetchone()[0] == "ok"
+
+
+class Queue(RuleBasedStateMachine):
+    """Claims, answers, failures, kills and re-plans in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        db = open_database(Path(os.devnull).parent / "shm" / f"rotary-{os.getpid()}-{id(self)}.db")
+        migrate(db)
+        self.store = WorkStore(db)
+        save_repository(self.store, ROW)
+        self.keys = dict.fromkeys(range(6), 0)
+        self.run = self.store.start_run("drain", "m", 1)
+        self.held: list[Claim] = []
+        self.answers: dict[tuple[int, int], int] = {}
+        self.plan()
+
+    def plan(self) -> None:
+        planned = [chunk(n, f"key{n}.{version}", parent=None) for n, version in self.keys.items()]
+        self.store.plan_items(1, "summarize", planned, {"a.py"})
+
+    @rule(limit=st.integers(1, 4))
+    def claim(self, limit):
+        self.held += claim_all(self.store, self.run, limit)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), fail=st.booleans())
+    def answer(self, data, fail):
+        claim = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        before = states(self.store, 1)["chunk"].get("done", 0)
+        if fail:
+            self.store.commit_step([], [], [Failed(claim=claim, error="x", retry_at=0.0)])
+        else:
+            self.store.commit_step([], [finished(claim)], [])
+        if states(self.store, 1)["chunk"].get("done", 0) > before:
+            key = (claim.item.id, claim.lease.epoch)
+            self.answers[key] = self.answers.get(key, 0) + 1
+
+    @rule(number=st.integers(0, 5))
+    def change(self, number):
+        self.keys[number] += 1
+        self.plan()
+
+    @rule()
+    def kill(self):
+        self.run = self.store.start_run("drain", "m", 1)
+        self.store.reap(self.run)
+
+    @invariant()
+    def nothing_is_lost_or_done_twice(self):
+        assert sum(states(self.store, 1)["chunk"].values()) == 6
+        assert all(count == 1 for count in self.answers.values())
+        leased = self.store.db.execute(
+            "select count(*) from item where state = 'leased' and run_id is null"
+        ).fetchone()[0]
+        assert leased == 0
+
+    def teardown(self):
+        path = self.store.db.execute("pragma database_list").fetchone()[2]
+        self.store.db.close()
+        Path(path).unlink()
+
+
+Queue.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestQueue = Queue.TestCase

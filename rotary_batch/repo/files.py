@@ -61,7 +61,7 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
 def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> Ignore:
     mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
     lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
-    return pathspec.PathSpec.from_lines("gitwildmatch", lines)
+    return pathspec.PathSpec.from_lines("gitignore", lines)
 
 
 def _by_name(entry: Entry, docs_dir: str, ignore: Ignore) -> Decision | None:

@@ -327,7 +327,7 @@ class PlainFolder:
         ignore = self.root / folder / ".gitignore"
         if ignore.is_file() and not ignore.is_symlink():
             lines = ignore.read_text("utf-8", "replace").splitlines()
-            specs = [*specs, (folder, pathspec.PathSpec.from_lines("gitwildmatch", lines))]
+            specs = [*specs, (folder, pathspec.PathSpec.from_lines("gitignore", lines))]
         for item in sorted(os.scandir(self.root / folder), key=lambda item: item.name):
             path = f"{folder}/{item.name}" if folder else item.name
             is_folder = item.is_dir(follow_symlinks=False)

@@ -134,15 +134,14 @@ class _Worker:
 
     def start(self, number: int, job: Job, timeout_s: float) -> _Task:
         """Give it a file."""
-        grace_s = 0.0
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self.connection, theirs = context.Pipe()
             self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
             self._process.start()
             theirs.close()
-            grace_s = 30.0  # a loaded machine may take long to start a Python
-        self.task = _Task(number, job, time.monotonic() + timeout_s + grace_s)
+            self.connection.recv()  # the clock of a file starts when its worker does
+        self.task = _Task(number, job, time.monotonic() + timeout_s)
         self.connection.send(job)
         return self.task
 
@@ -174,6 +173,7 @@ def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse
     """A worker's whole life: files in, parsed files or the reason of a failure out."""
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_NBYTES, WORKER_MEMORY_NBYTES))
     count_tokens = Tokenizer.load(tokenizer_dir).count
+    connection.send("started")
     while True:
         try:
             file, source = connection.recv()

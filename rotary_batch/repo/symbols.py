@@ -147,17 +147,12 @@ def _file_docstring(language: str, root: Node) -> str | None:
     first = next((child for child in root.children if child.type not in {"hash_bang_line", "preproc_ifdef"}), None)
     comments: list[Node] = []
     while first is not None and "comment" in first.type:
-        if comments and first.start_point.row > comments[-1].end_point.row + 1:
+        if comments and first.start_point.row > _last_row(comments[-1]) + 1:
             break
         comments.append(first)
         first = first.next_sibling
     # A comment that touches the first definition belongs to that.
-    if (
-        first is not None
-        and comments
-        and first.start_point.row <= comments[-1].end_point.row + 1
-        and language != "python"
-    ):
+    if first is not None and comments and first.start_point.row <= _last_row(comments[-1]) + 1 and language != "python":
         return None
     return _clean_comments(comments)
 
@@ -179,17 +174,22 @@ def _comment_above(node: Node) -> str | None:
     """The comment that ends on the line before, with those it touches; attributes and annotations may lie between."""
     comments: list[Node] = []
     line, above = node.start_point.row, node.prev_sibling
-    while above is not None and above.end_point.row >= line - 1:
+    while above is not None and _last_row(above) >= line - 1:
         if "comment" in above.type:
             # A comment at the end of another statement's line is that statement's.
             before = above.prev_sibling
-            if before is not None and before.end_point.row == above.start_point.row and "comment" not in before.type:
+            if before is not None and _last_row(before) == above.start_point.row and "comment" not in before.type:
                 break
             comments.insert(0, above)
         elif above.type != "attribute_item":
             break
         line, above = above.start_point.row, above.prev_sibling
     return _clean_comments(comments)
+
+
+def _last_row(node: Node) -> int:
+    """The last row that a node has text on; directives and doc comments end at the start of the row after."""
+    return node.end_point.row - (node.end_point.column == 0)
 
 
 def _clean_comments(comments: Sequence[Node]) -> str | None:

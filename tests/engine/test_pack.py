@@ -1,0 +1,142 @@
+"""Packing: the same bytes after any kill, and bad checkpoints explained before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from rotary_batch.engine.pack import pack, verify
+from rotary_batch.errors import ModelError, StorageError
+from rotary_batch.model.manifest import EXPERTS_NAME, MANIFEST_NAME, Manifest
+from rotary_batch.testing import write_tiny_checkpoint
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import rotary_batch.engine.pack as p
+left = [int(sys.argv[3])]
+def wrap(owner, name):
+    inner = getattr(owner, name)
+    def wrapped(*a, **k):
+        left[0] -= 1
+        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*a, **k)
+    setattr(owner, name, wrapped)
+for name in ("_write_all", "_commit", "_write_dense", "_manifest"): wrap(p, name)
+wrap(p.os, "fdatasync"); wrap(p.Path, "replace"); wrap(p.shutil, "copyfile")
+p.SYNC_NBYTES = 1
+p.pack(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_slabs_are_page_aligned_and_any_safetensors_reader_opens_them(tiny_pack):
+    manifest = Manifest.load(tiny_pack)
+    assert all(offset % 4096 == 0 and nbytes % 4096 == 0 for offset, nbytes, _ in manifest.slabs.values())
+    with safe_open(str(tiny_pack / EXPERTS_NAME), framework="pt") as file:
+        assert len(file.keys()) == len(manifest.slabs)
+    assert verify(tiny_pack) == []
+
+
+def test_packing_killed_at_any_point_goes_on_and_gives_the_same_bytes(tiny_checkpoint, tiny_pack, tmp_path):
+    expected = tree(tiny_pack)
+    for count in range(1, 60, 6):
+        dst = tmp_path / str(count)
+        for again in (count, count + 1, count + 2):
+            command = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(dst), str(again)]
+            if subprocess.run(command, capture_output=True).returncode != -signal.SIGKILL:
+                break
+            assert not (dst / MANIFEST_NAME).exists() or tree(dst) == expected
+        pack(tiny_checkpoint, dst)
+        assert tree(dst) == expected
+
+
+def test_packing_again_does_nothing_and_another_checkpoint_is_refused(tiny_checkpoint, tiny_pack, tmp_path):
+    before = (tiny_pack / EXPERTS_NAME).stat().st_mtime_ns
+    pack(tiny_checkpoint, tiny_pack)
+    assert (tiny_pack / EXPERTS_NAME).stat().st_mtime_ns == before
+    other = write_tiny_checkpoint(tmp_path / "other", seed=9)
+    with pytest.raises(ModelError, match="another checkpoint"):
+        pack(other, tiny_pack)
+    with pytest.raises(ModelError, match="the same folder"):
+        pack(other, other)
+
+
+def test_a_flipped_byte_is_found(tiny_pack, tmp_path):
+    folder = tmp_path / "pack"
+    shutil.copytree(tiny_pack, folder)
+    with (folder / EXPERTS_NAME).open("r+b") as file:
+        file.seek(Manifest.load(folder).slabs[1, 2].offset + 5)
+        file.write(b"\x00\xff")
+    assert verify(folder) == [f"{EXPERTS_NAME}: layer 1 expert 2"]
+
+
+def damage(folder: Path, kind: str) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif kind == "no header":
+        weights.write_bytes(b"\xff" * 200)
+    elif kind == "missing shard":
+        next(folder.glob("model-00002*")).unlink()
+    elif kind == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif kind == "no config":
+        config.unlink()
+    else:
+        table = json.loads(config.read_text())
+        changes = {
+            "shape": {"hidden_size": 64}, "architecture": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
+            "layers": {"num_hidden_layers": 3}, "number": {"num_local_experts": "many"}, "heads": {"num_key_value_heads": 3},
+        }  # fmt: skip
+        config.write_text(json.dumps(table | changes[kind]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("truncated", r"model\.safetensors: truncated"), ("no header", "truncated or not safetensors"),
+        ("missing shard", "is a shard missing"), ("no tokenizer", r"tokenizer\.json: no such file"),
+        ("no config", r"config\.json"), ("shape", "has shape"), ("architecture", "unknown architecture 'LlamaForCausalLM'"),
+        ("layers", "is in none of its files"), ("number", r"config\.json"), ("heads", "not a multiple"),
+    ],
+)  # fmt: skip
+def test_a_bad_checkpoint_is_explained_and_nothing_is_written(tmp_path, kind, words):
+    source = write_tiny_checkpoint(tmp_path / "hf", num_shards=3 if kind == "missing shard" else 1)
+    damage(source, kind)
+    with pytest.raises(ModelError, match=words):
+        pack(source, tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
+def test_a_disk_that_fills_up_keeps_what_was_written_and_goes_on_later(
+    tiny_checkpoint, tiny_pack, tmp_path, monkeypatch
+):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(StorageError, match="packing needs"):
+            pack(tiny_checkpoint, small / "pack")
+        monkeypatch.setattr("rotary_batch.engine.pack._require_space", lambda *_: None)
+        with pytest.raises(StorageError, match="No space left"):
+            pack(tiny_checkpoint, small / "pack")
+        assert not (small / "pack" / MANIFEST_NAME).exists()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        pack(tiny_checkpoint, small / "pack")
+        assert tree(small / "pack") == tree(tiny_pack)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

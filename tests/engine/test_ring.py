@@ -1,0 +1,164 @@
+"""The ring: a held slot is never reused, no key sits in two slots, counters add up, errors surface."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine.experts import Placement, open_experts, open_tier, place, views
+from rotary_batch.engine.policy import choose_residents, sweep_window
+from rotary_batch.engine.ring import Ring, SlotState
+from rotary_batch.engine.tiers import DiskTier, page_buffer
+from rotary_batch.engine.trace import Trace
+from rotary_batch.errors import ModelError, StorageError, UnavailableError
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+
+CPU = torch.device("cpu")
+
+
+class RingMachine(RuleBasedStateMachine):
+    """Loads that start and end at any time, beside holds at any key."""
+
+    @initialize(layers=st.integers(1, 3), experts=st.integers(2, 5), slots=st.integers(2, 8))
+    def start(self, layers, experts, slots):
+        self.order = [ExpertKey(layer, expert) for layer in range(layers) for expert in range(experts)]
+        self.trace = Trace()
+        self.ring = Ring(self.order, slots, self.trace)
+        self.loading: dict[int, ExpertKey] = {}
+        self.content: dict[int, ExpertKey] = {}  # what the bytes of a slot are
+        self.held: tuple[ExpertKey, int] | None = None
+        self.num_holds = 0
+
+    @rule()
+    def begin_load(self):
+        claim = self.ring.next_load(wait=False)
+        if claim is not None:
+            key, slot = claim
+            assert self.held is None or slot != self.held[1], "a held slot was given to another key"
+            assert slot not in self.loading
+            self.loading[slot] = key
+            self.content.pop(slot, None)
+
+    @precondition(lambda self: self.loading)
+    @rule(data=st.data())
+    def end_load(self, data):
+        slot = data.draw(st.sampled_from(sorted(self.loading)))
+        self.content[slot] = self.loading.pop(slot)
+        self.ring.loaded(slot)
+
+    @precondition(lambda self: self.held is None)
+    @rule(data=st.data())
+    def hold(self, data):
+        key = data.draw(st.sampled_from(self.order))
+        for slot in sorted(self.loading):
+            self.content[slot] = self.loading.pop(slot)
+            self.ring.loaded(slot)
+        slot = self.ring.hold(key, self.load_one)
+        self.num_holds += 1
+        assert self.content[slot] == key, "the slot has the bytes of another key"
+        self.held = (key, slot)
+
+    def load_one(self):
+        key, slot = self.ring.next_load(wait=False)
+        self.content[slot] = key
+        self.ring.loaded(slot)
+
+    @precondition(lambda self: self.held is not None)
+    @rule()
+    def release(self):
+        self.ring.release(self.held[0])
+        self.held = None
+
+    @invariant()
+    def laws(self):
+        if not hasattr(self, "ring"):
+            return
+        self.ring.check_integrity()
+        totals = self.trace.totals()
+        assert totals["ring_hits"] + totals["fetches"] == self.num_holds
+        assert totals["bytes_to_host"] == 0
+        if self.held is not None:
+            assert self.ring._states[self.held[1]] is SlotState.HELD
+            assert self.content[self.held[1]] == self.held[0]
+
+
+RingMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRing = RingMachine.TestCase
+
+
+def test_the_window_turns_over_the_end():
+    order = [ExpertKey(0, 0), ExpertKey(0, 1), ExpertKey(1, 0)]
+    assert sweep_window(order, 2, 2) == [order[2], order[0]]
+    assert sweep_window(order, 1, 9) == [order[1], order[2], order[0]]
+
+
+def test_residents_are_spread_over_the_layers():
+    order = [ExpertKey(layer, expert) for layer in range(4) for expert in range(8)]
+    for count in range(33):
+        kept = choose_residents(order, count)
+        by_layer = [sum(key.layer == layer for key in kept) for layer in range(4)]
+        assert sum(by_layer) == count
+        assert max(by_layer) - min(by_layer) <= 1
+
+
+def test_placement_refuses_less_than_two_slots():
+    assert place(8, 100, None) == place(8, 100, 800) == Placement(8, 0)
+    assert place(8, 100, 799) == Placement(3, 4)
+    assert place(8, 100, 200) == Placement(0, 2)
+    with pytest.raises(UnavailableError, match="200 bytes for 2 slots"):
+        place(8, 100, 199)
+
+
+@pytest.mark.parametrize("rotor", [True, False])
+@pytest.mark.parametrize("tier", ["disk", "ram"])
+@pytest.mark.parametrize(
+    "placement", [Placement(8, 0), Placement(0, 2), Placement(0, 8), Placement(3, 2), Placement(7, 2)]
+)
+def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pack, placement, tier, rotor):
+    """The contract of an ExpertSource, over all three of them."""
+    manifest, trace = Manifest.load(tiny_pack), Trace()
+    raw = (tiny_pack / EXPERTS_NAME).read_bytes()
+    source = open_experts(
+        manifest, open_tier(manifest, tiny_pack, CPU, tier, trace), placement, CPU, trace, rotor=rotor
+    )
+    keys = sorted(manifest.slabs)
+    for key in [*keys, *keys, *keys[::3], *reversed(keys)]:
+        offset, nbytes, _ = manifest.slabs[key]
+        expected = views(
+            torch.frombuffer(bytearray(raw[offset : offset + nbytes]), dtype=torch.uint8), manifest.geometry
+        )
+        with source.hold(key) as slab:
+            assert all(torch.equal(mine, wanted) for mine, wanted in zip(slab, expected, strict=True))
+    assert trace.totals()["bytes_to_host"] == 0
+    source.close()
+    source.close()
+
+
+@pytest.mark.parametrize("rotor", [True, False])
+def test_a_read_that_fails_surfaces_in_hold_and_names_the_file(tiny_pack, tmp_path, rotor):
+    manifest, trace = Manifest.load(tiny_pack), Trace()
+    tier = DiskTier(manifest, tiny_pack, trace)
+    source = open_experts(manifest, tier, Placement(0, 2), CPU, trace, rotor=rotor)
+    first, second, *_, last = sorted(manifest.slabs)
+    with source.hold(first):
+        pass
+    tier._path = tmp_path / "gone"
+    broken = lambda view, offset: 0  # noqa: E731 - a file that ends
+    tier._read = broken
+    with pytest.raises(StorageError, match="gone: ends at byte"), source.hold(last):
+        pass
+    source.close()
+
+
+def test_a_pack_shorter_than_its_manifest_is_refused(tiny_pack, tmp_path):
+    (tmp_path / EXPERTS_NAME).write_bytes((tiny_pack / EXPERTS_NAME).read_bytes()[:-4096])
+    with pytest.raises(ModelError, match="the manifest needs"):
+        DiskTier(Manifest.load(tiny_pack), tmp_path, Trace())
+
+
+def test_page_buffers_are_page_aligned():
+    assert all(page_buffer(size).data_ptr() % 4096 == 0 for size in (1, 4096, 100_000))

@@ -1,0 +1,269 @@
+"""Pages: golden bytes, nothing hostile passes, a person's edit is never overwritten."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rotary_batch.core import FileClass, SourceFile, Verdict
+from rotary_batch.errors import InputError
+from rotary_batch.pages.check import judge
+from rotary_batch.pages.drift import check_docs
+from rotary_batch.pages.files import accept, project
+from rotary_batch.pages.front import mark_human, read
+from rotary_batch.pages.page import IndexView, Prose, page_paths
+from rotary_batch.pages.sanitise import code, fenced, inline, plain
+from rotary_batch.pages.site import render_pages, render_site
+from rotary_batch.repo.chunks import chunks, cut
+from rotary_batch.repo.graph import callers_and_callees, resolve
+from rotary_batch.repo.symbols import extract, parse
+
+SOURCES = {
+    "src/box.py": '"""Boxes."""\n\n\ndef put(thing):\n    """Put it in.\n\n    More.\n    """\n    return wrap(thing)\n',
+    "src/wrap.py": "def wrap(thing):\n    return thing\n",
+    "README.md": "# Hi\n",
+}
+
+
+def make_view(sources=SOURCES, **options) -> IndexView:
+    files, docstrings, symbols, found_chunks, references = [], {}, {}, {}, []
+    for path, text in sorted(sources.items()):
+        language = "python" if path.endswith(".py") else None
+        file_class = FileClass.SOURCE if language else FileClass.TEXT
+        file = SourceFile(
+            path=path,
+            blob=f"blob-{path}",
+            nbytes=len(text),
+            language=language,
+            file_class=file_class,
+            reason="no grammar",
+        )
+        files.append(file)
+        if language:
+            source = text.encode()
+            tree = parse(language, source)
+            found = extract(language, source, path, tree)
+            docstrings |= {path: found.docstring} if found.docstring else {}
+            symbols[path] = found.symbols
+            references += found.references
+            found_chunks[path] = chunks(file, source, cut(source, tree, 10_000, len), found.symbols, found.imports)
+    every = [symbol for some in symbols.values() for symbol in some]
+    callers, callees = callers_and_callees(resolve(every, references))
+    base = {
+        "name": "shop", "files": tuple(files), "docstrings": docstrings, "fallbacks": {}, "symbols": symbols,
+        "chunks": found_chunks, "callers": callers, "callees": callees, "model_name": "demo", "demonstration": True,
+        "docs_dir": "rotary-docs", "by_id": {symbol.id: symbol for symbol in every},
+    }  # fmt: skip
+    return IndexView(**base | options)
+
+
+def body(page: bytes) -> str:
+    return page.decode().split("\n---\n\n", 1)[1]
+
+
+def test_a_file_page_is_complete_without_a_model():
+    pages = render_site(make_view(), {})
+    assert set(pages) == {"index.md", "src/index.md", "src/box.py.md", "src/wrap.py.md", "mkdocs.yml", "llms.txt"}
+    assert body(pages["src/box.py.md"]) == (
+        "# `box.py`\n\n"
+        "[shop](../index.md) / [`src`](index.md) / [source](../../src/box.py)\n\n"
+        "Boxes.\n\n"
+        "| Symbol | Kind | Summary |\n| --- | --- | --- |\n| [`put`](#put) | function | Put it in. |\n\n"
+        "## `put`\n\n"
+        "Function, [lines 4-9](../../src/box.py#L4-L9)\n\n"
+        "```python\ndef put(thing)\n```\n\n"
+        "Put it in.\n\n"
+        "```text\nMore.\n```\n\n"
+        "Uses [`wrap`](wrap.py.md#wrap).\n"
+    )
+    assert body(pages["index.md"]) == (
+        "# shop\n\nHolds `src`.\n\n"
+        "| Name | Summary |\n| --- | --- |\n| [`src/`](src/index.md) | Holds `box.py` and `wrap.py`. |\n\n"
+        "## Languages\n\n| Language | Files |\n| --- | --- |\n| python | 2 |\n\n"
+        "## Not documented\n\n| Class | Reason | Files |\n| --- | --- | --- |\n| text | no grammar | 1 |\n"
+    )
+
+
+def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
+    view = make_view()
+    prose = {
+        ("file", "src/box.py"): Prose(text="Puts things.", verdict=Verdict.SHOWN),
+        ("chunk", view.chunks["src/box.py"][0].subject): Prose(text="Wraps it.", verdict=Verdict.SHOWN),
+        ("file", "src/wrap.py"): Prose(text=None, verdict=Verdict.UNFAITHFUL),
+    }
+    pages = render_site(view, prose)
+    page = pages["src/box.py.md"].decode()
+    assert "\n> Sentences in *italics* were written by the embedded **demonstration model**" in page
+    assert "Boxes.\n\n*Puts things.*\n" in page
+    assert "\n*Wraps it.*\n" in page
+    assert 'status: "complete"\nmodel: "demo"\ncoverage: "2 of 2 texts"' in page
+    assert b"demonstration" not in pages["src/wrap.py.md"]
+    assert render_site(view, prose) == pages
+    some = render_pages(view, prose, [("file", "src/box.py")])
+    assert some == {path: pages[path] for path in ("src/box.py.md", "src/index.md")}
+
+
+def test_a_link_template_makes_permalinks():
+    view = make_view(link_template="https://forge.example/{path}#L{start}-{end}")
+    assert "[lines 4-9](https://forge.example/src/box.py#L4-9)" in render_site(view, {})["src/box.py.md"].decode()
+
+
+def test_page_paths_never_collide():
+    paths = page_paths(["a/Index", "a/index", "A/x.py", "a/x.py", "é.py", "e\u0301.py", "index"])
+    folded = [page.casefold() for page in paths.values()]
+    assert len(set(folded)) == len(folded) == 10
+    assert paths["/"] == "index.md"
+
+
+PAYLOADS = [
+    "<script>alert(1)</script>", "![x](https://evil.example/p.png)", "[x](javascript:alert(1))", "\x1b]52;c;aGk=\x07 hi",
+    "\x1b[31mred", "abc\u202edcba", "zero\u200bwidth", "<img src=x onerror=y>", "# heading", "```\nfence", "a|b",
+    "https://evil.example", "<!-- x -->", "[ref]: http://evil.example", "&lt;b&gt;", "$$x$$", "- item", "1. item",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_text_never_acts_on_a_page(payload):
+    shown = inline(payload)
+    assert "<" not in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "\u200b" not in shown
+    assert not re.search(r"(?<!\\)[\[\]!`|]", shown)
+    assert "://" not in shown
+    assert not shown.startswith(("#", "- ", "1. ", "```"))
+
+
+@given(st.text(max_size=200))
+def test_no_text_ends_its_fence_or_its_span(text):
+    lines = fenced(text).split("\n")
+    marks = lines[0].removesuffix("text")
+    assert lines[-1] == marks
+    assert all(set(line.strip()) != {"`"} or len(line.strip()) < len(marks) for line in lines[1:-1])
+    assert "\n" not in code(text)
+    assert plain(plain(text)) == plain(text)
+
+
+def test_hostile_sources_make_harmless_pages():
+    evil = 'def f():\n    """<script>x</script> ![a](http://b) ```\n\n    ```\n    <b>\n    """\n'
+    page = render_site(make_view({"e.py": evil}), {})["e.py.md"].decode()
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert "````text\n" in page
+
+
+KNOWN = {"put", "wrap", "Box", "box.py", "src/box.py"}.__contains__
+
+
+@pytest.mark.parametrize(
+    ("text", "logprob", "verdict", "kept"),
+    [
+        ("Puts a thing into `Box`.", -0.5, Verdict.SHOWN, "Puts a thing into `Box`."),
+        ("Puts it. Calls `missing_name` too.", -0.5, Verdict.SHOWN, "Puts it."),
+        ("Calls missing_name.", -0.5, Verdict.UNFAITHFUL, None),
+        ("Uses TorchThing here.", -0.5, Verdict.UNFAITHFUL, None),
+        ("Calls wrap() and `box.py`.", -0.5, Verdict.SHOWN, "Calls wrap() and `box.py`."),
+        ("Reads the local thing `local_thing`.", -0.5, Verdict.SHOWN, "Reads the local thing `local_thing`."),
+        ("See https://evil.example now.", -0.5, Verdict.UNFAITHFUL, None),
+        ("Puts a thing.", -3.0, Verdict.LOW_CONFIDENCE, None),
+        ("the box of the box of the box of the box of the box of", -0.1, Verdict.LOW_CONFIDENCE, None),
+        ("   ", -0.1, Verdict.EMPTY, None),
+        ("?! 12", -0.1, Verdict.EMPTY, None),
+    ],
+)
+def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
+    found = judge(text, mean_logprob=logprob, min_mean_logprob=-1.0, is_known=KNOWN, source="x = local_thing")
+    assert (found.verdict, found.text) == (verdict, kept)
+
+
+def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
+    pages = render_site(make_view(), {})
+    assert len(project(tmp_path / "d", pages, remove_others=True).written) == 6
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}
+    again = project(tmp_path / "d", pages, remove_others=True)
+    assert (again.written, again.unchanged, again.removed) == ([], 6, [])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")} == times
+    fewer = render_site(make_view({"src/wrap.py": SOURCES["src/wrap.py"]}), {})
+    (tmp_path / "d" / "src" / "left.rotary-tmp").write_text("a killed run's")
+    assert project(tmp_path / "d", fewer, remove_others=True).removed == ["src/box.py.md"]
+    assert not (tmp_path / "d" / "src" / "left.rotary-tmp").exists()
+
+
+def test_an_edited_page_is_kept_until_a_person_settles_it(tmp_path):
+    docs, pages = tmp_path / "d", render_site(make_view(), {})
+    project(docs, pages, remove_others=True)
+    page = docs / "src" / "box.py.md"
+    page.write_text(page.read_text() + "\nMy own words.\n")
+    edited = page.read_bytes()
+    done = project(docs, pages, remove_others=True)
+    assert (done.conflicts, page.read_bytes()) == (["src/box.py.md"], edited)
+    assert (docs / "src" / "box.py.md.rotary-new").read_bytes() == pages["src/box.py.md"]
+    accept(docs, "src/box.py.md", "theirs")
+    done = project(docs, pages, remove_others=True)
+    assert (done.conflicts, done.written) == ([], [])
+    assert "My own words." in page.read_text()
+    assert read(page.read_bytes()).is_human
+    other = docs / "src" / "wrap.py.md"
+    other.write_text("all mine")
+    assert project(docs, pages, remove_others=True).conflicts == ["src/wrap.py.md"]
+    accept(docs, "src/wrap.py.md", "ours")
+    assert other.read_bytes() == pages["src/wrap.py.md"]
+    assert project(docs, pages, remove_others=True).conflicts == []
+    assert mark_human(mark_human(b"text")) == mark_human(b"text")
+    with pytest.raises(InputError, match="no such page"):
+        accept(docs, "none.md", "ours")
+
+
+def test_a_docs_folder_that_leads_elsewhere_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "d").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="symbolic link"):
+        project(tmp_path / "d", {"index.md": b"x"}, remove_others=True)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "src").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="symbolic link"):
+        project(tmp_path / "e", {"src/index.md": b"x"}, remove_others=True)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_killed_projection_leaves_whole_pages(tmp_path):
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\nimport rotary_batch.pages.files as f\n"
+        "n, sync = [int(sys.argv[2])], os.fsync\n"
+        "def fsync(d):\n  n[0] -= 1\n  if n[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n  sync(d)\n"
+        "os.fsync = fsync\n"
+        "f.project(Path(sys.argv[1]), {f'{i}.md': b'new' * 5000 for i in range(5)}, remove_others=False)"
+    )
+    for count in range(1, 7):
+        docs = tmp_path / str(count)
+        docs.mkdir()
+        done = subprocess.run([sys.executable, "-c", script, str(docs), str(count)], env=os.environ)
+        assert done.returncode == -signal.SIGKILL
+        assert all(path.read_bytes() == b"new" * 5000 for path in docs.glob("*.md"))
+
+
+def test_drift_is_found_without_a_database(tmp_path):
+    view = make_view()
+    blobs = {file.path: file.blob for file in view.sources}
+    project(tmp_path, render_site(view, {}), remove_others=True)
+    assert check_docs(tmp_path, blobs).num_found == 0
+    changed = check_docs(tmp_path, blobs | {"src/box.py": "other"})
+    assert (changed.stale, changed.missing, changed.edited, changed.orphaned) == (
+        ["src/box.py.md", "src/index.md"],
+        [],
+        [],
+        [],
+    )
+    more = check_docs(tmp_path, blobs | {"new.py": "n"})
+    assert (more.stale, more.missing) == (["index.md"], ["new.py.md"])
+    fewer = check_docs(tmp_path, {"src/wrap.py": blobs["src/wrap.py"]})
+    assert (fewer.orphaned, fewer.stale) == (["src/box.py.md"], ["src/index.md"])
+    (tmp_path / "index.md").write_text("mine")
+    assert check_docs(tmp_path, blobs).edited == ["index.md"]

@@ -1,0 +1,301 @@
+"""The commands as a user meets them: answers, exit codes, clear errors, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rotary_batch.testing import write_tiny_checkpoint
+
+CODE = {
+    "pkg/__init__.py": '"""A small package."""\n',
+    "pkg/box.py": "def put(thing):\n    '''Put it in.'''\n    return wrap(thing)\n\n\ndef take(box):\n    return box.pop()\n",
+    "pkg/wrap.py": "def wrap(thing):\n    return [thing]\n",
+    "README.md": "# Hi\n",
+}
+
+
+def rotary(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=200)
+
+
+def answer(*arguments: object, code: int = 0, **options) -> object:
+    done = rotary(*arguments, "--json", **options)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def docs_of(root: Path) -> dict[str, tuple[bytes, int]]:
+    docs = root / "rotary-docs"
+    return {str(p.relative_to(docs)): (p.read_bytes(), p.stat().st_mtime_ns) for p in docs.rglob("*") if p.is_file()}
+
+
+def test_the_night_and_the_day_after(make_repository, git, tmp_path):
+    """Run, look, run again for nothing, commit the docs, check in a fresh clone, change one file."""
+    root = make_repository(CODE)
+    (first,) = answer("run", root, "--log", tmp_path / "log.jsonl")
+    assert (first["outcome"], first["open"], first["parked"]) == ("done", 0, 0)
+    assert first["done"] == sum(first["verdicts"].values()) == 8
+    before = docs_of(root)
+    assert {"index.md", "pkg/index.md", "pkg/box.py.md", "mkdocs.yml", "llms.txt"} <= set(before)
+    assert "Put it in." in before["pkg/box.py.md"][0].decode()
+
+    (second,) = answer("run", root)
+    assert (second["revolutions"], second["done"], second["pages_written"]) == (0, 0, 0)
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "docs")
+    (third,) = answer("run", root)
+    assert (third["revolutions"], third["pages_written"], docs_of(root)) == (0, 0, before)
+
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(root), str(clone)], check=True)
+    assert rotary("check", clone, XDG_STATE_HOME=str(tmp_path / "other")).returncode == 0
+
+    (root / "pkg" / "wrap.py").write_text("def wrap(thing):\n    return (thing,)\n")
+    git(root, "commit", "-qam", "change")
+    assert answer("check", root, code=4)["stale"] == ["pkg/index.md", "pkg/wrap.py.md"]
+    (index,) = answer("index", root)
+    assert (index["parsed"], index["queued"]) == (1, 4)  # its chunk, the file, the folder, the repository
+    (fourth,) = answer("drain", root)
+    assert fourth["done"] + fourth["reused"] == 4
+    assert answer("check", root)["stale"] == []
+    events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert events[0] == "indexed"
+    assert events[-1] == "run ended"
+
+
+def test_questions_answer_without_torch_and_in_the_documented_fields(make_repository):
+    root = make_repository(CODE)
+    answer("index", root)
+    lines = {
+        kind: rotary("inspect", kind, root, "--jsonl").stdout.splitlines()
+        for kind in ("files", "symbols", "chunks", "items")
+    }
+    assert {kind: list(json.loads(found[0])) for kind, found in lines.items()} == {
+        "files": ["path", "blob", "bytes", "language", "class", "reason"],
+        "symbols": [
+            "path",
+            "kind",
+            "name",
+            "qualified_name",
+            "start_line",
+            "end_line",
+            "start_byte",
+            "end_byte",
+            "signature",
+            "docstring",
+        ],
+        "chunks": ["path", "blob", "start_byte", "end_byte", "start_line", "end_line", "tokens", "symbols"],
+        "items": [
+            "id",
+            "key",
+            "job",
+            "unit",
+            "subject",
+            "state",
+            "attempts",
+            "prompt_tokens",
+            "output_tokens",
+            "error",
+            "verdict",
+        ],
+    }
+    (repository,) = answer("plan", root)["repositories"]
+    assert {unit: row["items"] for unit, row in repository["open"].items()} == {
+        "chunk": 3, "directory": 1, "file": 3, "repository": 1,
+    }  # fmt: skip
+    assert answer("explain", "README.md", root)["reason"] == "no grammar for .md"
+    (one,) = answer("status")["repositories"]
+    assert one["items"]["chunk"] == {"ready": 3}
+    script = (
+        "import sys\nfrom rotary_batch import cli\nsys.argv = ['rotary-batch', *sys.argv[1:]]\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'rich') if name in sys.modules])"
+    )
+    for arguments in (["status", "--json"], ["plan", "--json"], ["index", "--help"], ["check", str(root), "--json"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=root)
+        assert done.stdout.splitlines()[-1] == "[]", (arguments, done.stdout, done.stderr)
+
+
+def test_a_limit_leaves_work_and_the_next_run_finishes_it(make_repository):
+    root = make_repository(CODE)
+    answer("index", root)
+    (part,) = answer("drain", root, "--limit", 2, code=75)
+    assert (part["done"], part["open"]) == (2, 6)
+    (rest,) = answer("drain")
+    assert (rest["done"], rest["open"]) == (6, 0)
+    assert answer("report")["outcome"] == "done"
+    (passed,) = answer("drain", "--for", "1s")
+    assert passed["outcome"] == "done"
+
+
+def start_drain(root: Path, db_folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "rotary_batch.cli", "drain", str(root), "--max-batch", "1"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "leased" not in json.dumps(answer("status")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return child
+
+
+def test_a_second_driver_is_refused_and_an_interrupt_commits(make_repository, tmp_path):
+    root = make_repository(CODE | {f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(60)})
+    answer("index", root)
+    child = start_drain(root, tmp_path)
+    second = rotary("drain", root)
+    assert (second.returncode, f"process {child.pid}" in second.stderr) == (6, True)
+    assert answer("status")["driver_pid"] == child.pid
+    os.kill(child.pid, signal.SIGINT)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 75, stderr
+    (repository,) = answer("status")["repositories"]
+    assert all("leased" not in states for states in repository["items"].values())
+    (rest,) = answer("drain", root)
+    assert rest["open"] == 0
+
+
+def test_an_edited_page_is_reported_and_kept(make_repository):
+    root = make_repository(CODE)
+    answer("index", root)
+    page = root / "rotary-docs" / "pkg" / "box.py.md"
+    page.write_text("my own page\n")
+    (again,) = answer("index", root)
+    assert (again["conflicts"], page.read_text()) == (["pkg/box.py.md"], "my own page\n")
+    assert answer("check", root, code=4)["edited"] == ["pkg/box.py.md"]
+    assert rotary("render", root, "--accept", "theirs", "pkg/box.py.md").returncode == 0
+    assert answer("check", root)["edited"] == []
+    assert "my own page" in page.read_text()
+
+
+def test_a_deleted_source_takes_its_page_along(make_repository, git):
+    root = make_repository(CODE)
+    answer("index", root)
+    git(root, "rm", "-q", "pkg/wrap.py")
+    git(root, "commit", "-qm", "gone")
+    (index,) = answer("index", root)
+    assert (index["pages_removed"], index["removed"]) == (1, 2)
+    assert not (root / "rotary-docs" / "pkg" / "wrap.py.md").exists()
+
+
+def bad_repository(kind: str, tmp_path: Path, git) -> Path:
+    root = tmp_path / "bad"
+    if kind == "missing":
+        return root
+    if kind == "file":
+        root.write_text("x")
+        return root
+    root.mkdir()
+    git(root, "init", "-q", *(["--bare"] if kind == "bare" else []))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("missing", "no such directory"), ("file", "not a directory"), ("empty", "no commits yet")]
+)
+def test_bad_repositories_exit_with_3(kind, words, tmp_path, git):
+    done = rotary("index", bad_repository(kind, tmp_path, git))
+    assert (done.returncode, words in done.stderr, done.stderr.count("\n")) == (3, True, 1)
+
+
+def test_a_bare_repository_needs_a_place_for_its_docs(make_repository, tmp_path):
+    root = make_repository(CODE)
+    subprocess.run(["git", "clone", "-q", "--bare", str(root), str(tmp_path / "b.git")], check=True)
+    assert "--out" in rotary("index", tmp_path / "b.git").stderr
+    assert rotary("index", tmp_path / "b.git", "--out", tmp_path / "docs").returncode == 0
+    assert (tmp_path / "docs" / "pkg" / "box.py.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["status"], 3, "run `rotary-batch index REPO` first"),
+        (["index", "--model", "/nowhere", "."], 3, "/nowhere: not a directory"),
+        (["index", "--job", "nothing", "."], 3, "no job named 'nothing'"),
+        (["index", "--no-such-flag"], 2, "No such option"),
+        (["drain", "--until", "25:99"], 2, "write a time of day"),
+        (["drain", "--device-memory", "lots"], 3, "is not a size"),
+        (["model", "info", "/nowhere"], 3, "make one with `model pack`"),
+    ],
+)
+def test_bad_input_is_explained(arguments, code, words, make_repository):
+    root = make_repository(CODE)
+    done = rotary(*arguments, cwd=root)
+    assert done.returncode == code
+    assert words in " ".join(done.stderr.split())
+
+
+def test_an_unknown_setting_names_the_nearest_one(make_repository):
+    root = make_repository(CODE)
+    (root / "rotary.toml").write_text('devise = "cpu"\n')
+    assert "unknown key 'devise'; did you mean 'device'?" in rotary("index", root, cwd=root).stderr
+    (root / "rotary.toml").unlink()
+    assert "did you mean 'max_batch'" in rotary("index", root, ROTARY_BATCH_MAX_BATSH="1").stderr
+
+
+def test_a_context_too_small_for_any_chunk_is_refused_and_a_model_can_be_a_checkpoint(make_repository, tmp_path):
+    root = make_repository(CODE)
+    small = write_tiny_checkpoint(tmp_path / "small", max_position_embeddings=300)
+    done = rotary("index", root, "--model", small)
+    assert (done.returncode, "use a model with more context" in done.stderr) == (3, True)
+    large = write_tiny_checkpoint(tmp_path / "large", max_position_embeddings=4096)
+    assert rotary("index", root, "--model", large).returncode == 0
+    done = rotary("drain", root, "--limit", 1, "--device-memory", "1MB")
+    assert (done.returncode, "needs" in done.stderr) == (69, True)
+
+
+def test_generate_goes_on_where_it_stopped(tmp_path, tiny_pack):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        {"custom_id": f"r{n}", "body": {"messages": [{"role": "user", "content": f"Say {n}"}], "max_tokens": 4}}
+        for n in range(5)
+    ]
+    rows.append({"custom_id": "plain", "body": {"prompt": "abc", "max_tokens": 3}})
+    rows.append({"custom_id": "long", "body": {"prompt": "x" * 5000, "max_tokens": 3}})
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert rotary("generate", source, "-o", target, "--model", tiny_pack).returncode == 5
+    found = {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())}
+    assert set(found) == {row["custom_id"] for row in rows}
+    assert found["long"]["error"]["code"] == "too_long"
+    lines = target.read_text().splitlines(keepends=True)
+    target.write_text("".join(lines[:3]) + lines[3][:10])
+    rotary("generate", source, "-o", target, "--model", tiny_pack)
+    assert {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())} == found
+    source.write_text('{"custom_id": "a"}\n')
+    bad = rotary("generate", source, "-o", tmp_path / "none.jsonl", "--model", tiny_pack)
+    assert (bad.returncode, ":1: not an OpenAI-batch request" in bad.stderr, (tmp_path / "none.jsonl").exists()) == (
+        3,
+        True,
+        False,
+    )
+
+
+def test_models_are_packed_shown_and_verified(tmp_path, tiny_checkpoint):
+    assert rotary("model", "pack", tiny_checkpoint, tmp_path / "pack").returncode == 0
+    assert answer("model", "info", tmp_path / "pack")["experts_per_layer"] == 4
+    assert rotary("model", "verify", tmp_path / "pack").returncode == 0
+    with (tmp_path / "pack" / "experts.safetensors").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff\xff")
+    damaged = rotary("model", "verify", tmp_path / "pack")
+    assert (damaged.returncode, "layer 0 expert 0" in damaged.stderr) == (3, True)
+    assert all(row["ok"] for row in answer("doctor"))
+
+
+def test_a_database_that_vanishes_costs_nothing_but_the_work(make_repository, tmp_path):
+    root = make_repository(CODE)
+    answer("run", root)
+    before = docs_of(root)
+    shutil.rmtree(Path(os.environ["XDG_STATE_HOME"]))
+    answer("run", root)
+    assert {path: data for path, (data, _) in docs_of(root).items()} == {
+        path: data for path, (data, _) in before.items()
+    }

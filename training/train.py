@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from pathlib import Path
@@ -119,7 +118,7 @@ def rate(step: int, steps: int) -> float:
 def save(out: Path, **state: object) -> None:
     """Write the checkpoint so that a kill leaves the old one or the new one."""
     torch.save(state, out / "checkpoint.tmp")
-    os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
+    (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
 
 
 def evaluate(model: Mixtral, rows: list[tuple[NDArray[np.uint16], int]]) -> float:

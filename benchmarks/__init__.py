@@ -1,0 +1,1 @@
+"""Speed and memory, measured; each script writes its figures beside itself."""

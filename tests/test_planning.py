@@ -1,0 +1,176 @@
+"""Settings, jobs, windows, and roll-ups that need several levels of parts."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from rotary_batch.commands import draining, indexing
+from rotary_batch.commands.opening import writing
+from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
+from rotary_batch.errors import ConfigError, PromptError, UsageError
+from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
+from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
+from rotary_batch.prompts import load_prompts
+from rotary_batch.testing import FakeEngine
+from rotary_batch.work import counts
+
+
+def test_later_sources_of_settings_win(tmp_path):
+    (tmp_path / "rotary.toml").write_text('device_memory = "2GB"\nmax_batch = 3\nmodel = "packs/m"\nworktree = true\n')
+    found = load_settings(
+        flags={"max_batch": 9, "job": None}, environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
+        folders=[tmp_path], config=None,
+    )  # fmt: skip
+    assert found == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"), [("512MB", 512 * 10**6), ("64GiB", 64 * 2**30), ("1.5 GB", 15 * 10**8), ("7", 7)]
+)
+def test_sizes(text, nbytes):
+    assert parse_nbytes(text) == nbytes
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('devise = "cpu"', "unknown key 'devise'; did you mean 'device'"), ('device = "tpu"', "is not a device"),
+        ("max_batch = 0", "not a whole number above 0"), ('numerics = "slow"', "is not one of exact, fast"),
+        ("[[", "not valid TOML"), ('device_memory = "much"', "is not a size"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as error:
+        load_settings(flags={}, environment={}, folders=[], config=path)
+    assert str(path) in str(error.value)
+
+
+def test_the_bundled_jobs_and_prompts_fit_each_other():
+    jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
+    assert tuple(jobs["summarize"].units) == UNITS
+    for job in jobs.values():
+        for unit, spec in job.units.items():
+            assert prompts[spec.prompt].variables <= (CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES)
+            assert spec.part is None or prompts[spec.part].variables <= NOTES_VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"), ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
+        ("attempts = 3", 'attempts = "3"', "is not a whole number"), ('name = "summarize"', 'name = "other"', "must be the file's stem"),
+        ("chunk_tokens = 1200", "", "lacks 'chunk_tokens'"),
+    ],
+)  # fmt: skip
+def test_a_bad_job_is_refused(tmp_path, old, new, words):
+    text = (bundled("jobs") / "summarize.toml").read_text()
+    assert old in text
+    (tmp_path / "summarize.toml").write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=words):
+        load_job(tmp_path / "summarize.toml")
+
+
+def test_a_job_selects_by_language_and_path():
+    select = Select(languages=("python",), include=("src/*",), exclude=("*_test.py",))
+    assert [select.takes(path, language) for path, language in [
+        ("src/a.py", "python"), ("src/a.go", "go"), ("b.py", "python"), ("src/a_test.py", "python"),
+    ]] == [True, False, False, False]  # fmt: skip
+
+
+def test_windows(monkeypatch):
+    assert [seconds_for(text) for text in ("90s", "30m", "1h30m")] == [90, 1800, 5400]
+    for text in ("", "5", "m5"):
+        with pytest.raises(UsageError):
+            seconds_for(text)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    for now, until, hours in [
+        ("2026-11-23 23:00", "07:00", 8), ("2026-11-24 06:00", "07:00", 1), ("2026-11-24 07:00", "07:00", 24),
+        ("2026-03-28 23:00", "07:00", 7), ("2026-10-24 23:00", "07:00", 9),  # nights of a clock change
+    ]:  # fmt: skip
+        local = datetime.fromisoformat(now).astimezone()
+        assert seconds_until(until, local) == hours * 3600
+    clock = iter([0.0, 9.0, 10.0])
+    window = Window(deadline=10.0, clock=lambda: next(clock))
+    assert [window.why_closed() for _ in range(3)] == [None, None, "deadline"]
+
+
+JOB = """
+[job]
+name = "summarize"
+[chunk]
+prompt = "chunk"
+chunk_tokens = 400
+new_tokens = 8
+[file]
+prompt = "file"
+part = "part"
+prompt_tokens = 600
+new_tokens = 8
+[directory]
+prompt = "directory"
+part = "part"
+prompt_tokens = {directory}
+new_tokens = 8
+[repository]
+prompt = "repository"
+part = "part"
+prompt_tokens = 600
+new_tokens = 8
+"""
+
+
+def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]]:
+    """Index and drain with an engine that needs no model; states by unit."""
+    settings = Settings(model=tiny_pack, jobs=jobs, db=root.parent / "work.db")
+    with writing(settings) as store:
+        indexing.index(store, settings, [root], lambda *_: None)
+        rows = draining.chosen(store, [root])
+        draining.drain(
+            store, settings, rows, Window(), lambda _: None, lambda *_, **__: FakeEngine(answer_tokens=6), "drain"
+        )
+        parts = store.db.execute(
+            "select count(*), count(distinct part_of) from item where part_of is not null"
+        ).fetchone()
+        return counts.states(store, rows[0].id) | {"parts": tuple(parts)}
+
+
+def test_a_roll_up_too_long_for_its_prompt_is_reduced_in_a_tree_and_nothing_is_left_out(
+    make_repository, tiny_pack, tmp_path
+):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
+    root = make_repository({f"pkg/module_{n:02}.py": f'"""Module number {n}."""\nX = {n}\n' for n in range(40)})
+    found = drained(root, tiny_pack, tmp_path / "jobs")
+    num_parts, num_reduced = found.pop("parts")
+    assert num_reduced == 1
+    assert num_parts > 40 / 3  # more than one level
+    assert found == {
+        "chunk": {"done": 40}, "directory": {"done": 1 + num_parts}, "file": {"done": 40}, "repository": {"done": 1},
+    }  # fmt: skip
+
+
+def test_notes_that_cannot_shrink_park_the_roll_up_and_the_rest_goes_on(make_repository, tiny_pack, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=240))
+    root = make_repository({f"pkg/m{n}.py": f'"""{"word " * 60}{n}."""\nX = {n}\n' for n in range(3)})
+    found = drained(root, tiny_pack, tmp_path / "jobs")
+    assert found["directory"] == {"parked": 1}
+    assert found["repository"] == {"done": 1}
+
+
+def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "summarize.toml").write_text(
+        JOB.format(directory=320).replace("new_tokens = 8", "new_tokens = 1000")
+    )
+    root = make_repository({"a.py": "x = 1\n"})
+    with pytest.raises(PromptError, match=r"leaves -?[0-9]+ for source code"):
+        drained(root, tiny_pack, tmp_path / "jobs")

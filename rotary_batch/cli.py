@@ -58,7 +58,6 @@ DeviceMemory = Annotated[str | None, typer.Option(help="Cap for everything on th
 HostMemory = Annotated[str | None, typer.Option(help="RAM for expert weights, e.g. 64GB.")]
 MaxBatch = Annotated[int | None, typer.Option(min=1, help="The most live sequences.")]
 Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
-Kv = Annotated[str | None, typer.Option(help="Type of the KV cache: bf16.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
 For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
 PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]
@@ -87,7 +86,8 @@ def index(
     settings = _settings(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template, db=db
     )
-    _start(log, settings)
+    if log is not None:
+        log_to(log)
     with writing(settings) as store, console.indexing() as progress:
         outcomes = indexing.index(store, settings, repository_roots(repos or []), progress)
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(outcomes))
@@ -97,14 +97,15 @@ def index(
 def drain(
     repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, device: Device = None,
     device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
-    kv: Kv = None, db: Db = None, config: Config = None, log: Log = None, json: Json = False,
+    db: Db = None, config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Work until the queue is empty, the window closes or a signal comes."""
     settings = _settings(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
-        max_batch=max_batch, kv=kv, db=db,
+        max_batch=max_batch, db=db,
     )  # fmt: skip
-    _start(log, settings)
+    if log is not None:
+        log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
     with writing(settings) as store, stop_on_signals(limits), console.draining() as look:
         rows = draining.chosen(store, repos or [])
@@ -117,16 +118,17 @@ def run(
     repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, model: Model = None,
     worktree: Worktree = None, out: Out = None, job: JobName = None, link_template: LinkTemplate = None,
     device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
-    max_batch: MaxBatch = None, numerics: Numerics = None, kv: Kv = None, db: Db = None, config: Config = None,
+    max_batch: MaxBatch = None, numerics: Numerics = None, db: Db = None, config: Config = None,
     log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Index, drain and render: the nightly command."""
     settings = _settings(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
-        numerics=numerics, kv=kv, db=db,
+        numerics=numerics, db=db,
     )  # fmt: skip
-    _start(log, settings)
+    if log is not None:
+        log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
     with writing(settings) as store, stop_on_signals(limits):
         with console.indexing() as progress:
@@ -294,13 +296,6 @@ def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
     rows = [{"what": what, "ok": well, "fact": fact} for what, well, fact in found]
     _answer(rows, json, lambda: console.show_doctor(found))
     raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
-
-
-def _start(log: Path | None, settings: Settings) -> None:
-    if log is not None:
-        log_to(log)
-    if settings.kv is not None and settings.numerics == "exact":
-        raise UsageError("--kv goes with fast numerics; exact keeps keys and values in float32")
 
 
 def _finish(outcomes: list[DrainOutcome], settings: Settings, json: bool) -> None:

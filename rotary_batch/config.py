@@ -40,7 +40,6 @@ class Settings:
     host_memory: int | None = None  # bytes
     max_batch: int | None = None  # live sequences
     numerics: str | None = None  # exact or fast
-    kv: str | None = None  # type of the KV cache: bf16
 
 
 def parse_nbytes(text: str) -> int:
@@ -86,7 +85,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "db": _path, "model": _path, "jobs": _path, "prompts": _path,
     "job": str, "out": str, "link_template": str, "worktree": _boolean, "device": _device,
     "device_memory": parse_nbytes, "host_memory": parse_nbytes, "max_batch": _positive,
-    "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16"),
+    "numerics": _one_of("exact", "fast"),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Knows clocks and signals; knows nothing of the queue or the engine.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -58,11 +59,11 @@ def seconds_until(text: str, now: datetime) -> float:
 
 @contextmanager
 def stop_on_signals(window: Window) -> Iterator[None]:
-    """SIGINT and SIGTERM close the window; a second SIGINT raises KeyboardInterrupt at once."""
+    """SIGINT and SIGTERM close the window; a second SIGINT ends the process at once."""
 
     def close(signum: int, _frame: FrameType | None) -> None:
         if window.interrupted and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            os._exit(130)  # whatever was committed is safe; the next run goes on from there
         window.interrupted = True
 
     before = {number: signal.signal(number, close) for number in (signal.SIGINT, signal.SIGTERM)}

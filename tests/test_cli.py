@@ -163,6 +163,19 @@ def test_a_second_driver_is_refused_and_an_interrupt_commits(make_repository, tm
     assert rest["open"] == 0
 
 
+def test_a_second_interrupt_ends_at_once_and_loses_nothing(make_repository, tmp_path):
+    root = make_repository(CODE | {f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(60)})
+    answer("index", root)
+    child = start_drain(root, tmp_path)
+    while child.poll() is None:  # an impatient person
+        os.kill(child.pid, signal.SIGINT)
+        time.sleep(0.005)
+    child.communicate()
+    assert child.returncode == 130
+    (rest,) = answer("drain", root)
+    assert rest["open"] == 0
+
+
 def test_an_edited_page_is_reported_and_kept(make_repository):
     root = make_repository(CODE)
     answer("index", root)

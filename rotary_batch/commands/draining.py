@@ -152,6 +152,7 @@ def open_for(settings: Settings, pack: Path, open_engine: OpenEngine) -> Engine:
         pack,
         device=settings.device,
         device_memory=settings.device_memory,
+        host_memory=settings.host_memory,
         numerics=settings.numerics,
         max_batch=settings.max_batch,
     )

@@ -43,12 +43,14 @@ class Plan(NamedTuple):
 def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests and benchmarks vary
     model_dir: Path | str, *, device: str = "cpu", device_memory: int | None = None, numerics: str | None = None,
     max_batch: int | None = None, ring_slots: int | None = None, resident_share: float | None = None,
-    tier: str | None = None, rotor: bool = True, prefill_span: int | None = None, timeline: bool = False,
+    tier: str | None = None, host_memory: int | None = None, rotor: bool = True, prefill_span: int | None = None,
+    timeline: bool = False,
 ) -> RotaryEngine:  # fmt: skip
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
     `device_memory` bytes cap everything that the engine keeps there.  `ring_slots` and `resident_share` (0 to 1)
-    override the split; `prefill_span` caps the prompt tokens of one sequence in one revolution.
+    override the split; `host_memory` bytes decide whether slabs are kept in RAM (CUDA only); `prefill_span`
+    caps the prompt tokens of one sequence in one revolution.
     Raises ModelError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
     pack_dir = _pack_dir(Path(model_dir))
@@ -60,7 +62,8 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     dense_nbytes = sum(tensor.nbytes for tensor in dense.values())
     plan = _plan(manifest, arithmetic, dense_nbytes, device_memory, batch)
     placement = _override(plan.placement, manifest, ring_slots, resident_share)
-    kind = tier or ("disk" if target.type == "cpu" else "ram")
+    fits_in_ram = host_memory is None or host_memory >= manifest.experts_nbytes
+    kind = tier or ("ram" if target.type == "cuda" and fits_in_ram else "disk")
     source = open_tier(manifest, pack_dir, target, kind, trace)
     experts = open_experts(manifest, source, placement, target, trace, rotor=rotor)
     return RotaryEngine(

@@ -1,7 +1,7 @@
 """Export a trained model and pack it: `python -m training.export --out training/out --pack rotary_batch/embedded`.
 
 Writes a Hugging Face checkpoint (out/hf), packs it, and chooses the confidence below which prose is not shown:
-the mean log-probability that the best tenth of held-out answers reaches.
+the mean log-probability that the best quarter of held-out answers reaches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.train import SEED
 
 CHUNK_TOKENS = 256
 MAX_ANSWER_TOKENS = 48
-JUDGED_PAIRS = 400
+JUDGED_PAIRS = 300
 SHOWN_SHARE = 0.25
 
 

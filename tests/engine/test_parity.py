@@ -42,7 +42,14 @@ def test_logits_and_64_greedy_tokens_equal_transformers(number, configuration, t
     engine = open_engine(tmp_path / "pack", numerics="exact", ring_slots=2, resident_share=0.0)
     with torch.no_grad():
         expected = reference(prompt).logits[0]
-        tokens = reference.generate(prompt, max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0)
+        tokens = reference.generate(
+            prompt,
+            max_new_tokens=64,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            attention_mask=torch.ones_like(prompt),
+        )
     found = engine.logits(prompt[0].tolist())
 
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()

@@ -1,0 +1,92 @@
+"""The embedded model is a Mixtral that `transformers` reads, marked as a demonstration and small enough to ship."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import MixtralForCausalLM
+
+from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine import open_engine
+from rotary_batch.engine.experts import views
+from rotary_batch.engine.pack import verify
+from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
+from rotary_batch.model.tokens import Tokenizer
+
+HF_NAMES = {
+    "attention_norm": "input_layernorm", "moe_norm": "post_attention_layernorm", "router": "block_sparse_moe.gate",
+    **{name: f"self_attn.{name}_proj" for name in "qkvo"},
+}  # fmt: skip
+PROMPTS = [
+    "def add(a, b):\n    return a + b\n",
+    "class Box:\n    def put(self, thing):\n        self.things.append(thing)\n",
+    "x = 1",
+]
+
+
+def as_checkpoint(folder) -> None:
+    """The pack's own weights under the names of a Hugging Face checkpoint."""
+    manifest, weights = Manifest.load(EMBEDDED), {}
+    with safe_open(str(EMBEDDED / DENSE_NAME), "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - safetensors has no iterator
+            parts = name.split(".")
+            full = (
+                f"model.layers.{parts[1]}.{HF_NAMES[parts[2]]}"
+                if parts[0] == "layers"
+                else {"embed": "model.embed_tokens", "norm": "model.norm"}[name]
+            )
+            weights[f"{full}.weight"] = file.get_tensor(name)
+    raw = bytearray((EMBEDDED / EXPERTS_NAME).read_bytes())
+    for (layer, expert), (offset, nbytes, _) in manifest.slabs.items():
+        slab = views(torch.frombuffer(raw[offset : offset + nbytes], dtype=torch.uint8), manifest.geometry)
+        stem = f"model.layers.{layer}.block_sparse_moe.experts.{expert}."
+        weights |= {f"{stem}{name}.weight": getattr(slab, name).contiguous() for name in ("w1", "w2", "w3")}
+    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    (folder / "config.json").write_text((EMBEDDED / "config.json").read_text())
+
+
+def test_it_is_whole_small_and_says_what_it_is():
+    manifest = Manifest.load(EMBEDDED)
+    assert verify(EMBEDDED) == []
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) <= 16_000_000
+    assert (manifest.demonstration, manifest.geometry.num_experts, manifest.geometry.top_k) == (True, 8, 2)
+    assert manifest.min_mean_logprob < 0
+    assert manifest.default_numerics == "exact"
+
+
+def test_transformers_gives_the_same_greedy_tokens(tmp_path):
+    as_checkpoint(tmp_path)
+    reference = MixtralForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    tokenizer, engine = Tokenizer.load(EMBEDDED), open_engine(EMBEDDED)
+    stop = json.loads((EMBEDDED / "config.json").read_text())["eos_token_id"]
+    for text in PROMPTS:
+        ids = tokenizer.encode_chat(text)
+        with torch.no_grad():
+            found = reference.generate(
+                torch.tensor([ids]),
+                max_new_tokens=40,
+                do_sample=False,
+                eos_token_id=stop,
+                pad_token_id=0,
+                attention_mask=torch.ones(1, len(ids)),
+            )
+        expected = found[0, len(ids) :].tolist()
+        assert engine.generate([ids], 40) == [expected[: expected.index(stop)] if stop in expected else expected]
+    engine.close()
+
+
+def test_every_expert_of_every_layer_is_used():
+    """The router was trained with a balancing loss: no expert is dead on a page of plain code."""
+    tokenizer, engine = Tokenizer.load(EMBEDDED), open_engine(EMBEDDED)
+    held: set[ExpertKey] = set()
+    hold = engine._decoder._experts.hold
+    engine._decoder._experts.hold = lambda key: (held.add(key), hold(key))[1]
+    engine.logits(tokenizer.encode(inspect.getsource(ast))[:1000])
+    engine.close()
+    assert held == set(Manifest.load(EMBEDDED).slabs)

@@ -16,7 +16,7 @@ run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, 
 test: $(VENV)/.installed-dev  ## the test suite, without the long kill test
 	$(BIN)/pytest -n 2 -m "not faults"
 
-faults: $(VENV)/.installed-dev  ## 200 aimed SIGKILLs of a drain (about 20 minutes)
+faults: $(VENV)/.installed-dev  ## 200 aimed SIGKILLs of a drain
 	$(BIN)/pytest -m faults --timeout 7200
 
 check: lint types layers test  ## what must be green before a commit
@@ -35,10 +35,13 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmarks: $(VENV)/.installed-dev  ## overlap, memory and one real-size layer; writes into benchmarks/
-	$(BIN)/python benchmarks/overlap.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/real_layer.py
+benchmarks: $(VENV)/.installed-dev  ## overlap and memory; writes into benchmarks/
+	$(BIN)/python -m benchmarks.overlap
+	$(BIN)/python -m benchmarks.memory
+
+embedded-model: $(VENV)/.installed-dev  ## train the demonstration model (hours on a CPU; resumes) and pack it
+	$(BIN)/python -m training.train --out training/out --steps 1420
+	$(BIN)/python -m training.export --out training/out --pack rotary_batch/embedded
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -1,4 +1,4 @@
-"""Train the embedded model: `python -m training.train --out training/out --steps 6000`.
+"""Train the embedded model: `python -m training.train --out training/out --steps 1420`.
 
 Seeded; a checkpoint every 200 steps, so that a killed run goes on where it was with the same data order.
 Warm-up, constant rate, then linear decay over the last 30 % of the steps.
@@ -131,7 +131,7 @@ def evaluate(model: Mixtral, rows: list[tuple[NDArray[np.uint16], int]]) -> floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1420)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,12 @@ class Night:
         db.close()
         return found | {item_id: list(array("I", blob)) for item_id, blob in rows}
 
+    def fallbacks(self) -> list[str]:
+        db = sqlite3.connect(self.db)
+        rows = db.execute("select path from file where fallback is not null").fetchall()
+        db.close()
+        return [path for (path,) in rows]
+
     def tree(self) -> dict[str, bytes]:
         docs = self.repo / "rotary-docs"
         return {str(path.relative_to(docs)): path.read_bytes() for path in sorted(docs.rglob("*")) if path.is_file()}
@@ -129,6 +135,7 @@ def kill_and_finish(tmp_path, make_repository, talking_pack, num_kills: int, num
     (tmp_path / "storm").mkdir()
     calm, storm = Night(tmp_path / "calm", source, talking_pack), Night(tmp_path / "storm", source, talking_pack)
     assert calm.drive("none", 1, "run") == 0
+    assert calm.fallbacks() == []
     assert storm.drive("none", 1, "index") == 0
     chance, kills = random.Random(7), dict.fromkeys(STAGES, 0)
     for number in range(num_kills):

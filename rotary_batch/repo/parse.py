@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from rotary_batch.core import ParsedFile, SourceFile
+from rotary_batch.errors import UnavailableError
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.repo.chunks import CountTokens, chunks, cut
 from rotary_batch.repo.symbols import extract, parse
@@ -140,10 +141,17 @@ class _Worker:
             self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
             self._process.start()
             theirs.close()
-            self.connection.recv()  # the clock of a file starts when its worker does
+            self._await_start()  # the clock of a file starts when its worker does
         self.task = _Task(number, job, time.monotonic() + timeout_s)
         self.connection.send(job)
         return self.task
+
+    def _await_start(self) -> None:
+        try:
+            self.connection.recv()
+        except EOFError as error:
+            self.stop()
+            raise UnavailableError("the parser processes end before they begin; is there too little memory?") from error
 
     def take(self) -> tuple[ParsedFile | None, str | None]:
         """The answer, or why there is none."""

@@ -9,8 +9,6 @@ import os
 import sqlite3
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from rotary_batch.errors import ConfigError, StorageError
 
 APPLICATION_ID = 0x726F7462  # "rotb"
@@ -26,7 +24,7 @@ def journal_mode_for(version: tuple[int, ...]) -> str:
     return "wal" if fixed else "delete"
 
 
-def open_database(path: Path, *, read_only: bool = False, journal_mode: str | None = None) -> Database:
+def open_database(path: Path, *, read_only: bool = False, journal_mode: str | None = None) -> sqlite3.Connection:
     """Open or create the file.  Raises StorageError when the disk refuses, ConfigError for a foreign file."""
     try:
         if not read_only:
@@ -41,7 +39,7 @@ def open_database(path: Path, *, read_only: bool = False, journal_mode: str | No
     except sqlite3.DatabaseError as error:
         connection.close()
         raise ConfigError(f"{path}: not a rotary-batch database: {error}; name another file with --db") from error
-    return Database(connection)
+    return connection
 
 
 def _set_up(connection: sqlite3.Connection, *, read_only: bool, journal_mode: str | None) -> None:

@@ -77,7 +77,7 @@ def replace_files(
     with store.transaction():
         present = {file.path for file in files}
         old = {row["path"]: row for row in db.execute("select * from file where repository_id = ?", [repository_id])}
-        db.conn.executemany(
+        db.executemany(
             "delete from file where repository_id = ? and path = ?",
             [(repository_id, path) for path in old.keys() - present],
         )
@@ -106,16 +106,16 @@ def _save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key
     )
     for table in ("symbol", "reference", "chunk"):
         db.execute(f"delete from {table} where repository_id = ? and path = ?", [repository_id, path])
-    db.conn.executemany(
+    db.executemany(
         f"insert or ignore into symbol (repository_id, {_SYMBOL}) values (?{', ?' * 10})",
         [(repository_id, *(getattr(s, name) for name in _SYMBOL.split(", "))) for s in one.symbols],
     )
-    db.conn.executemany(
+    db.executemany(
         """insert into reference (repository_id, path, name, line, start_byte, caller_start_byte)
            values (?, ?, ?, ?, ?, ?)""",
         [(repository_id, path, r.name, r.line, r.start_byte, r.caller and r.caller.start_byte) for r in one.references],
     )
-    db.conn.executemany(
+    db.executemany(
         f"insert into chunk (repository_id, {_CHUNK}) values (?{', ?' * 9})",
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
     )

@@ -5,7 +5,7 @@ Knows SQL; knows nothing of what the rows mean to the rest.
 
 from __future__ import annotations
 
-from sqlite_utils import Database
+import sqlite3
 
 from rotary_batch.errors import ConfigError
 
@@ -67,20 +67,17 @@ create table event (
 MIGRATIONS = (_M001,)
 
 
-def migrate(db: Database) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables up to date.  Raises ConfigError for a database of a newer program."""
+    from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that `status` and `--help` do not have
+
+    db = Database(connection)
     version = db.execute("pragma user_version").fetchone()[0]
     if version > len(MIGRATIONS):
-        raise ConfigError(
-            f"the database has schema {version}, this program knows {len(MIGRATIONS)}; upgrade rotary-batch"
-        )
+        known = len(MIGRATIONS)
+        raise ConfigError(f"the database has schema {version}, this program knows {known}; upgrade rotary-batch")
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        db.execute("begin immediate")
-        try:
+        with db.atomic():
             for statement in filter(str.strip, script.split(";")):
                 db.execute(statement)
             db.execute(f"pragma user_version = {number}")
-            db.execute("commit")
-        except BaseException:
-            db.execute("rollback")
-            raise

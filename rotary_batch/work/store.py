@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlite_utils import Database
-
 from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, WorkItem
 from rotary_batch.errors import StorageError
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlanCounts, PlannedItem, StoredResult
@@ -31,7 +29,7 @@ _ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prom
 class WorkStore:
     """The queue in one database."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
 
     @contextmanager
@@ -43,7 +41,7 @@ class WorkStore:
                 yield
                 self.db.execute("commit")
             except BaseException:
-                if self.db.conn.in_transaction:
+                if self.db.in_transaction:
                     self.db.execute("rollback")
                 raise
         except sqlite3.OperationalError as error:
@@ -79,7 +77,7 @@ class WorkStore:
             for row in rows
             if (row["unit"], row["subject"]) not in wanted and (row["unit"] != "chunk" or row["path"] in changed_paths)
         ]
-        self.db.conn.executemany("delete from item where id = ?", [(item_id,) for item_id in gone])
+        self.db.executemany("delete from item where id = ?", [(item_id,) for item_id in gone])
         return len(gone)
 
     def _plan_item(self, repository_id: int, job: str, item: PlannedItem) -> bool:
@@ -149,7 +147,7 @@ class WorkStore:
             for item in planned
             if item.parent is not None and ids[item.unit, item.subject] not in has_parent
         ]
-        self.db.conn.executemany("update item set parent_id = ? where id = ?", moves)
+        self.db.executemany("update item set parent_id = ? where id = ?", moves)
 
     def add_parts(self, item_id: int, runs: Sequence[Sequence[int]]) -> None:
         """Put a part item for every run of children between an item and these children."""
@@ -167,7 +165,7 @@ class WorkStore:
                               max_new_tokens from item where id = :id returning id""",
                     {"subject": f"{base}#{before + position + 1}", "position": position, "root": root, "id": item_id},
                 ).fetchone()["id"]
-                self.db.conn.executemany(
+                self.db.executemany(
                     "update item set parent_id = ? where id = ?", [(part_id, child) for child in children]
                 )
 

@@ -22,8 +22,8 @@ import rotary_batch.runner as runner_module
 from rotary_batch import cli
 from rotary_batch.work.store import WorkStore
 
-LOG, STAGE, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3])
-state = {"left": COUNT, "now": ""}  # `now`: what the engine is doing
+LOG, STAGE = sys.argv[1], sys.argv[2]
+state = {"left": 0, "now": ""}  # `now`: what the engine is doing
 sync = os.fsync  # the real one, for our own log
 
 
@@ -86,15 +86,21 @@ def committed(self, progress, finished, failed):
     aim("commit")
 
 
-engine_module.plan_revolution = planned
-mixtral_module.attend = attended
-engine_module.RotaryEngine.step = stepped
-WorkStore.commit_step = committed
-wrap(WorkStore, "_append_partial", before="commit")
-wrap(WorkStore, "_finish", before="commit", after="commit")
-wrap(files_module.os, "fsync", before="pages", after="pages")
-wrap(files_module.Path, "replace", before="pages", after="pages")
-runner_module.PROJECT_EVERY_S = 0.0
+def arm() -> None:
+    """Put the counters in place."""
+    state["left"] = int(sys.argv[3])
+    engine_module.plan_revolution = planned
+    mixtral_module.attend = attended
+    engine_module.RotaryEngine.step = stepped
+    WorkStore.commit_step = committed
+    wrap(WorkStore, "_append_partial", before="commit")
+    wrap(WorkStore, "_finish", before="commit", after="commit")
+    wrap(files_module.os, "fsync", before="pages", after="pages")
+    wrap(files_module.Path, "replace", before="pages", after="pages")
+    runner_module.PROJECT_EVERY_S = 0.0
 
-sys.argv = ["rotary-batch", *sys.argv[4:]]
-cli.main()
+
+if __name__ == "__main__":  # parser processes import this file too
+    arm()
+    sys.argv = ["rotary-batch", *sys.argv[4:]]
+    cli.main()

@@ -91,7 +91,7 @@ class Site:
             blocks.append("\n".join(["| Name | Summary |", "| --- | --- |", *body]))
         if not folder:
             blocks += [self._languages(), self._not_read()]
-        subjects = [unit, *(key for _, _, key, _ in rows)]
+        subjects = [unit, *(key for _, _, key, text in rows if self._leads(key, text))]
         blob = folder_blob(folder, {path: file.blob for path, file in self._files.items()})
         return self._seal(blocks, subjects, [{"path": here, "blob": blob}])
 
@@ -120,9 +120,13 @@ class Site:
     def _brief(self, key: tuple[str, str], structural: str) -> str:
         """One line for a table: structure names things, so prose goes first only where nobody documented."""
         prose = self._prose.get(key)
-        if prose and prose.text and structural.startswith(("Defines ", "Holds ", "Code without")):
+        if prose and prose.text and self._leads(key, structural):
             return self._said(_sentence(prose.text))
         return inline(_sentence(structural))
+
+    def _leads(self, key: tuple[str, str], structural: str) -> bool:
+        """Whether prose may stand for a thing in a table: it may where its author said nothing."""
+        return key in self._prose and structural.startswith(("Defines ", "Holds ", "Code without"))
 
     def _crumbs(self, path: str) -> str:
         """Links from the repository down to here."""

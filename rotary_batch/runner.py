@@ -100,6 +100,7 @@ class Runner:
     project: Callable[[Sequence[WorkItem]], tuple[int, list[str]]]
     look: Callable[[Progress], None]
     num_open: Callable[[], int]
+    max_attempts: int
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     tally: Tally = field(default_factory=Tally)
@@ -162,7 +163,8 @@ class Runner:
 
     def _failed(self, failure: Failure) -> Failed:
         claim = self._claims[failure.request_id]
-        retry_at = self.clock() + RETRY_AFTER_S * 2**claim.item.attempts if failure.retry else None
+        again = failure.retry and claim.item.attempts + 1 < self.max_attempts
+        retry_at = self.clock() + RETRY_AFTER_S * 2**claim.item.attempts if again else None
         return Failed(claim=claim, error=failure.error, retry_at=retry_at)
 
     def _admit(self) -> None:

@@ -46,7 +46,7 @@ def test_the_night_and_the_day_after(make_repository, git, tmp_path):
     assert (first["outcome"], first["open"], first["parked"]) == ("done", 0, 0)
     assert first["done"] == sum(first["verdicts"].values()) == 8
     before = docs_of(root)
-    assert {"index.md", "pkg/index.md", "pkg/box.py.md", "mkdocs.yml", "llms.txt"} <= set(before)
+    assert {"index.md", "pkg/index.md", "pkg/box.py.md", ".mkdocs/mkdocs.yml", "llms.txt"} <= set(before)
     assert "Put it in." in before["pkg/box.py.md"][0].decode()
 
     (second,) = answer("run", root)

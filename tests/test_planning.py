@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from rotary_batch.commands import draining, indexing
 from rotary_batch.commands.opening import writing
 from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
+from rotary_batch.core import Failure
 from rotary_batch.errors import ConfigError, PromptError, UsageError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
 from rotary_batch.night import Window, seconds_for, seconds_until
@@ -174,3 +176,37 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
     root = make_repository({"a.py": "x = 1\n"})
     with pytest.raises(PromptError, match=r"leaves -?[0-9]+ for source code"):
         drained(root, tiny_pack, tmp_path / "jobs")
+
+
+class StubbornEngine(FakeEngine):
+    """Fails every sequence whose prompt is of odd length, as an accelerator that runs out of memory would."""
+
+    def step(self):
+        report = super().step()
+        odd = {request_id for request_id, (request, _) in self._live.items() if len(request.prompt_ids) % 2}
+        for request_id in odd:
+            del self._live[request_id]
+        return replace(
+            report,
+            new_tokens=tuple(new for new in report.new_tokens if new.request_id not in odd),
+            failures=tuple(Failure(request_id=number, error="out of memory", retry=True) for number in sorted(odd)),
+        )
+
+
+def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
+    make_repository, tiny_pack, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rotary_batch.runner.RETRY_AFTER_S", 0.01)
+    root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    with writing(settings) as store:
+        indexing.index(store, settings, [root], lambda *_: None)
+        rows = draining.chosen(store, [root])
+        (outcome,) = draining.drain(
+            store, settings, rows, Window(), lambda _: None, lambda *_, **__: StubbornEngine(answer_tokens=6), "drain"
+        )
+        failed = store.db.execute("select attempts, state, error from item where error is not null").fetchall()
+    assert outcome.exit_code == 5
+    assert outcome.num_parked == len(failed) > 0
+    assert outcome.tally.retried == 2 * len(failed)
+    assert {tuple(row) for row in failed} == {(3, "parked", "out of memory")}

@@ -108,7 +108,8 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
     ids = [row.id for row in rows]
     manifest = Manifest.load(pack)
     views = {row.id: load_view(store, row) for row in rows}
-    desk = Desk(store, asking(settings, pack), views)
+    ask = asking(settings, pack)
+    desk = Desk(store, ask, views)
     run_id = store.start_run(command, manifest.name, os.getpid())
     event("run started", run=run_id, command=command, model=manifest.name)
     started = time.monotonic()
@@ -123,6 +124,7 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
         project=lambda items: _project(store, rows, views, items),
         look=look,
         num_open=lambda: counts.open_items(store, ids),
+        max_attempts=ask.job.attempts,
     )
     outcome = "failed"
     try:

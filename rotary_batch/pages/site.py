@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from rotary_batch.pages.markdown import ProseMap, Site
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary, parent_of
 
-NAV_NAME = "mkdocs.yml"
+NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that lies in its own docs_dir
 LLMS_NAME = "llms.txt"
 
 
@@ -46,13 +46,13 @@ def _nav(view: IndexView, site: Site) -> bytes:
     """An MkDocs configuration beside the pages; Zensical reads it too."""
     lines = [
         f"site_name: {json.dumps(view.name)}",
-        "docs_dir: .",
-        "site_dir: ../site",
+        "docs_dir: ..",
+        "site_dir: ../../site",
         "nav:",
         '  - "Overview": index.md',
     ]
     lines += _nav_of(view, site, "", "  ")
-    text = "\n".join(["# Written by rotary-batch; build with `mkdocs build -f mkdocs.yml`.", *lines]) + "\n"
+    text = "\n".join(["# Written by rotary-batch; build with `mkdocs build -f .mkdocs/mkdocs.yml`.", *lines]) + "\n"
     return text.encode()
 
 

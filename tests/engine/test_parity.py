@@ -57,6 +57,18 @@ def test_logits_and_64_greedy_tokens_equal_transformers(number, configuration, t
     engine.close()
 
 
+def test_a_sliding_window_is_honoured(tmp_path):
+    source = write_tiny_checkpoint(tmp_path / "hf", dtype="float32", sliding_window=24, eos_token_id=None)
+    pack(source, tmp_path / "pack")
+    reference = MixtralForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
+    prompt = torch.randint(0, 256, (1, 150), generator=torch.Generator().manual_seed(1))
+    engine = open_engine(tmp_path / "pack", numerics="exact")
+    with torch.no_grad():
+        expected = reference(prompt).logits[0]
+    assert (engine.logits(prompt[0].tolist()) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    engine.close()
+
+
 def _without_stop(engine, prompt: list[int]) -> list[int]:
     """The tokenizer's own stop token would end what the reference goes on with."""
     engine._stop_ids = frozenset()

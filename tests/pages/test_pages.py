@@ -70,7 +70,14 @@ def body(page: bytes) -> str:
 
 def test_a_file_page_is_complete_without_a_model():
     pages = render_site(make_view(), {})
-    assert set(pages) == {"index.md", "src/index.md", "src/box.py.md", "src/wrap.py.md", "mkdocs.yml", "llms.txt"}
+    assert set(pages) == {
+        "index.md",
+        "src/index.md",
+        "src/box.py.md",
+        "src/wrap.py.md",
+        ".mkdocs/mkdocs.yml",
+        "llms.txt",
+    }
     assert body(pages["src/box.py.md"]) == (
         "# `box.py`\n\n"
         "[shop](../index.md) / [`src`](index.md) / [source](../../src/box.py)\n\n"

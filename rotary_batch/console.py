@@ -151,6 +151,7 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _row(table, "revolutions", tally.revolutions)
         _row(table, "prompt tokens read", tally.prefill_tokens)
         _row(table, "  of these read again after an interruption", tally.reprefill_tokens)
+        _row(table, "  seconds of that", f"{tally.reprefill_s:.1f}")
         _row(table, "tokens written", tally.decode_tokens)
         _row(table, "seconds", f"{outcome.seconds:.1f}")
         _row(table, "pages written", tally.pages_written)

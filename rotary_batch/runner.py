@@ -52,6 +52,7 @@ class Tally:
     verdicts: dict[str, int] = field(default_factory=dict)
     prefill_tokens: int = 0
     reprefill_tokens: int = 0
+    reprefill_s: float = 0.0  # its share of step_s, by tokens
     decode_tokens: int = 0
     step_s: float = 0.0
     pages_written: int = 0
@@ -64,6 +65,8 @@ class Tally:
         self.prefill_tokens += report.prefill_tokens
         self.reprefill_tokens += report.reprefill_tokens
         self.decode_tokens += report.decode_tokens
+        passed = max(1, report.prefill_tokens + report.decode_tokens)
+        self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / passed)
         self.step_s += report.step_s
         self.engine = dict(report.counters)
 

@@ -32,6 +32,7 @@ from rotary_batch.pages.sanitise import code, fenced, inline
 
 ProseMap = Mapping[tuple[str, str], Prose]
 _FENCES = {"tsx": "tsx", "cpp": "cpp", "c": "c"}
+MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
 MAX_LINKS = 8  # callers or callees named at one symbol
 DEMONSTRATION = "Sentences in *italics* were written by the embedded **demonstration model**: do not rely on them."
 
@@ -237,4 +238,7 @@ def _lines(start: int, end: int) -> str:
 
 def _sentence(text: str) -> str:
     found = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
-    return found if len(found) <= 200 else found[:199] + "…"
+    if len(found) <= MAX_BRIEF_CHARACTERS:
+        return found
+    cut = found[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]
+    return (cut.rsplit("`", 1)[0] if cut.count("`") % 2 else cut).rstrip(" ,") + " …"

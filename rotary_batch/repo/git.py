@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -129,7 +130,7 @@ class _Git:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.name = root.name.removesuffix(".git") or "repository"
+        self.name = _origin_name(root) or root.name.removesuffix(".git") or "repository"
 
     @cached_property
     def commit(self) -> str | None:
@@ -155,6 +156,18 @@ class _Git:
 
     def _has_attributes(self) -> bool:
         return any(self.root.glob(".gitattributes")) or any(self.root.glob("*/.gitattributes"))
+
+
+def _origin_name(root: Path) -> str | None:
+    """What the remote `origin` calls the repository, so that clones in other folders give the same pages."""
+    from git import GitCommandError, InvalidGitRepositoryError, Repo  # metadata only: it reads files, runs nothing
+
+    try:
+        with Repo(root) as repo:
+            url = repo.remote("origin").url
+    except (InvalidGitRepositoryError, GitCommandError, ValueError, OSError, AttributeError):
+        return None
+    return re.split(r"[/:\\]", url.rstrip("/").removesuffix(".git"))[-1] or None
 
 
 class GitCommit(_Git):

@@ -122,6 +122,13 @@ def test_a_link_template_makes_permalinks():
     assert "[lines 4-9](https://forge.example/src/box.py#L4-9)" in render_site(view, {})["src/box.py.md"].decode()
 
 
+def test_a_long_summary_is_cut_between_words_and_outside_code():
+    names = "\n".join(f"def a_rather_long_name_of_a_function_number_{n}(): pass" for n in range(6))
+    index = render_site(make_view({"pkg/a.py": names + "\n"}), {})["pkg/index.md"].decode()
+    (row,) = [line for line in index.splitlines() if line.startswith("| [`a.py`]")]
+    assert row.endswith("`a_rather_long_name_of_a_function_number_3` … |")
+
+
 def test_page_paths_never_collide():
     paths = page_paths(["a/Index", "a/index", "A/x.py", "a/x.py", "é.py", "e\u0301.py", "index"])
     folded = [page.casefold() for page in paths.values()]

@@ -114,6 +114,12 @@ def test_a_part_of_a_repository_a_detached_a_shallow_and_a_bare_one_are_read(mak
         assert set(classes(tmp_path / name)) == {"pkg/a.py", "b.py"}
 
 
+def test_a_clone_is_called_what_its_origin_is_called(make_repository, tmp_path):
+    root = make_repository({"a.py": "x = 1\n"}, name="shop")
+    subprocess.run(["git", "clone", "-q", str(root), str(tmp_path / "elsewhere")], check=True)
+    assert [open_repository(path).name for path in (root, tmp_path / "elsewhere")] == ["shop", "shop"]
+
+
 def test_a_submodule_is_listed(make_repository, git):
     inner = make_repository({"x.py": "x = 1\n"}, name="inner")
     root = make_repository({"a.py": "x = 1\n"})

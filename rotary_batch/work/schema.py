@@ -59,9 +59,6 @@ create table partial (
 create table result (
   key text primary key, token_ids blob not null, text text not null, logprob_sum real not null,
   num_scored integer not null, reason text not null, provenance text not null) strict;
-create table event (
-  id integer primary key, run_id integer references run, item_id integer, kind text not null, at text not null,
-  detail text not null) strict;
 """
 
 MIGRATIONS = (_M001,)

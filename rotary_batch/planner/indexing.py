@@ -16,7 +16,8 @@ from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.planner.asking import Asking
 from rotary_batch.repo.files import classify
-from rotary_batch.repo.git import Entry, Repository
+from rotary_batch.repo.folder import Entry
+from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import priorities, resolve
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.work.index import StoredIndex, known_files, load_index, replace_files, save_repository

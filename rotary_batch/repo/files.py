@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 import pathspec
 
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.repo.git import SUBMODULE, SYMLINK, Entry, Ignore, Repository
+from rotary_batch.repo.folder import SUBMODULE, SYMLINK, Entry, Ignore
+from rotary_batch.repo.git import Repository
 from rotary_batch.repo.languages import language_of
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code

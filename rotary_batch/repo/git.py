@@ -6,42 +6,22 @@ Knows hardened plumbing (`ls-tree`, `cat-file`, `ls-files`); none of it runs a r
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import pathspec
+from typing import Protocol
 
 from rotary_batch.errors import RepositoryError, UnavailableError
+from rotary_batch.repo.folder import SUBMODULE, Entry, Files, PlainFolder, object_id, path_text
 
-Ignore = pathspec.PathSpec[pathspec.Pattern]
-SYMLINK, SUBMODULE = "120000", "160000"
 _HARDENED = (
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
     "-c", "protocol.allow=never",
 )  # fmt: skip
-
-
-class Entry(NamedTuple):
-    """One tracked or found file."""
-
-    path: str  # as text; bytes that are no UTF-8 are spelt \\xNN
-    raw_path: bytes
-    mode: str  # git's: 100644, 100755, 120000 (symlink), 160000 (submodule)
-    blob: str  # object id of the content; empty for a submodule of a plain folder
-    nbytes: int
-
-    @property
-    def has_text_name(self) -> bool:
-        """Whether the name is UTF-8 without control characters, so that a page can carry it."""
-        return self.path.encode("utf-8", "replace") == self.raw_path and self.path.isprintable()
 
 
 class Repository(Protocol):
@@ -246,53 +226,7 @@ def _tree_entry(line: bytes) -> Entry:
     info, raw_path = line.split(b"\t", 1)
     mode, _, blob, size = info.split()
     nbytes = 0 if size == b"-" else int(size)
-    return Entry(_text(raw_path), raw_path, mode.decode(), blob.decode(), nbytes)
-
-
-class _Files:
-    """Reads regular files below a root and never follows a symlink on the way."""
-
-    def __init__(self, root: Path, algorithm: str) -> None:
-        self._root = root
-        self._algorithm = algorithm
-
-    def entry(self, raw_path: bytes) -> Entry | None:
-        """What lies there now; None when it is gone or neither file nor symlink."""
-        full = os.fsencode(self._root) + b"/" + raw_path
-        try:
-            info = os.lstat(full)
-            if stat.S_ISLNK(info.st_mode):
-                target = os.readlink(full)  # noqa: PTH115 - a path of bytes
-                return Entry(_text(raw_path), raw_path, SYMLINK, object_id(target, self._algorithm), len(target))
-            if not stat.S_ISREG(info.st_mode):
-                return None
-            # Files too large to document are not worth a hash of their own.
-            data = self.read(raw_path) if info.st_size <= 4 * 10**6 else str(info.st_size).encode()
-        except OSError:
-            return None
-        return Entry(_text(raw_path), raw_path, "100644", object_id(data, self._algorithm), info.st_size)
-
-    def read(self, raw_path: bytes) -> bytes:
-        """The bytes of one regular file; raises OSError when a symlink stands in the way."""
-        folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            *parents, name = raw_path.split(b"/")
-            for parent in parents:
-                below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-                os.close(folder)
-                folder = below
-            with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
-                return file.read()
-        finally:
-            os.close(folder)
-
-    def read_all(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """The content of regular files; one that went away meanwhile is empty."""
-        for entry in entries:
-            try:
-                yield entry, self.read(entry.raw_path)
-            except OSError:
-                yield entry, b""
+    return Entry(path_text(raw_path), raw_path, mode.decode(), blob.decode(), nbytes)
 
 
 class GitWorktree(_Git):
@@ -301,7 +235,7 @@ class GitWorktree(_Git):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         algorithm = run_git(root, "rev-parse", "--show-object-format").decode().strip()
-        self._files = _Files(root, algorithm)
+        self._files = Files(root, algorithm)
         self.notes = ("files are read as they are, not as committed",)
 
     def entries(self) -> list[Entry]:
@@ -311,68 +245,9 @@ class GitWorktree(_Git):
         paths = {line.split(b"\t", 1)[1] for line in tracked if line}
         paths |= set(filter(None, run_git(self.root, "ls-files", "-z", "-o", "--exclude-standard").split(b"\0")))
         found = [self._files.entry(path) for path in paths - submodules.keys()]
-        linked = [Entry(_text(path), path, SUBMODULE, oid.decode(), 0) for path, oid in submodules.items()]
+        linked = [Entry(path_text(path), path, SUBMODULE, oid.decode(), 0) for path, oid in submodules.items()]
         return sorted([*(entry for entry in found if entry is not None), *linked])
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """The content of regular files."""
         return self._files.read_all(entries)
-
-
-@dataclass
-class PlainFolder:
-    """A folder without git; nested `.gitignore` files are honoured all the same."""
-
-    root: Path
-
-    def __post_init__(self) -> None:
-        self.name = self.root.name or "repository"
-        self.commit: str | None = None
-        self.notes: tuple[str, ...] = ("not a git repository; every file that .gitignore allows is read",)
-        self._files = _Files(self.root, "sha1")
-
-    def entries(self) -> list[Entry]:
-        """What is on disk; ignored folders are pruned, as git does, whatever a pattern below them says."""
-        found = [self._files.entry(os.fsencode(path)) for path in self._walk("", [])]
-        return sorted(entry for entry in found if entry is not None)
-
-    def _walk(self, folder: str, specs: list[tuple[str, Ignore]]) -> Iterator[str]:
-        ignore = self.root / folder / ".gitignore"
-        if ignore.is_file() and not ignore.is_symlink():
-            lines = ignore.read_text("utf-8", "replace").splitlines()
-            specs = [*specs, (folder, pathspec.PathSpec.from_lines("gitignore", lines))]
-        for item in sorted(os.scandir(self.root / folder), key=lambda item: item.name):
-            path = f"{folder}/{item.name}" if folder else item.name
-            is_folder = item.is_dir(follow_symlinks=False)
-            if item.name == ".git" or _is_ignored(path + "/" * is_folder, specs):
-                continue
-            if is_folder:
-                yield from self._walk(path, specs)
-            else:
-                yield path
-
-    def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """The content of regular files."""
-        return self._files.read_all(entries)
-
-    def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
-        """None: attributes are git's."""
-        return {}
-
-
-def _is_ignored(path: str, specs: Sequence[tuple[str, Ignore]]) -> bool:
-    """The deepest .gitignore that has an opinion decides."""
-    for folder, spec in reversed(specs):
-        found = spec.check_file(path[len(folder) :].lstrip("/") if folder else path)
-        if found.include is not None:
-            return bool(found.include)
-    return False
-
-
-def object_id(data: bytes, algorithm: str = "sha1") -> str:
-    """The id that git gives a blob with this content."""
-    return hashlib.new(algorithm, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _text(raw_path: bytes) -> str:
-    return raw_path.decode("utf-8", "backslashreplace")

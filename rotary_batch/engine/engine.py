@@ -15,11 +15,13 @@ from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.experts import ExpertSource
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.mixtral import Mixtral
-from rotary_batch.engine.sampling import choose
+from rotary_batch.engine.prefix import PrefixStore
+from rotary_batch.engine.sampling import Choice, choose
 from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
 from rotary_batch.engine.tiers import Tier
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import PromptError
+from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, Footprint
 from rotary_batch.model.manifest import Manifest
 
 
@@ -28,7 +30,7 @@ class RotaryEngine:
 
     def __init__(  # noqa: PLR0913 - the parts of an engine, put together in opening.py
         self, *, manifest: Manifest, decoder: Mixtral, experts: ExpertSource, tier: Tier, kv: KvArena, trace: Trace,
-        stop_ids: frozenset[int], max_batch: int, prefill_tokens: int, span_tokens: int | None,
+        stop_ids: frozenset[int], budget: Budget, footprint: Footprint, span_tokens: int | None, share_prefixes: bool,
     ) -> None:  # fmt: skip
         self.manifest = manifest
         self.trace = trace
@@ -38,9 +40,10 @@ class RotaryEngine:
         self._tier = tier
         self._kv = kv
         self._stop_ids = stop_ids
-        self._max_batch = max_batch
-        self._prefill_tokens = prefill_tokens
+        self.budget = budget
+        self.footprint = footprint
         self._span_tokens = span_tokens
+        self._prefixes = PrefixStore(kv) if share_prefixes else None
         self._live: list[Sequence] = []
 
     @property
@@ -50,7 +53,18 @@ class RotaryEngine:
 
     def has_room(self, request: Request) -> bool:
         """Answer whether `admit` would take the request now."""
-        return len(self._live) < self._max_batch and self._kv.has_room(_kv_tokens(request))
+        if len(self._live) >= self.budget.batch:
+            return False
+        need = _kv_tokens(request) - self._shared_tokens(request)
+        while not self._kv.has_room(need):
+            if self._prefixes is None or not self._prefixes.give_up_one():
+                return False
+            need = _kv_tokens(request) - self._shared_tokens(request)
+        return True
+
+    def _shared_tokens(self, request: Request) -> int:
+        prefix = self._prefixes.find(request.prompt_ids) if self._prefixes else None
+        return prefix.num_tokens if prefix else 0
 
     def admit(self, request: Request) -> None:
         """Take a request.  Raises PromptError when it can never fit, ValueError when there is no room now."""
@@ -61,21 +75,39 @@ class RotaryEngine:
                 f"request {request.request_id}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} "
                 f"new ones; the model and its KV memory hold {limit}"
             )
+        self._live.append(self._place(request))
+
+    def _place(self, request: Request) -> Sequence:
+        """Reserve what the request needs beyond the prefix that it shares."""
         tokens = [*request.prompt_ids, *request.generated_ids]
-        self._live.append(Sequence(request, self._kv.take(need), need, tokens, request.logprob_sum))
+        prefix = self._prefixes.find(request.prompt_ids) if self._prefixes else None
+        own = _kv_tokens(request) - (prefix.num_tokens if prefix else 0)
+        start = self._kv.take(own)
+        sequence = Sequence(request, start, own, tokens, request.logprob_sum)
+        if self._prefixes is None:
+            return sequence
+        sequence.prefix = self._prefixes.adopt(request.prompt_ids)
+        if prefix is None and sequence.prefix is not None:  # found just now: the beginning moves to a range of its own
+            sequence.makes_prefix = True
+            sequence.kv_tokens = own - sequence.prefix.num_tokens
+            self._kv.give_back(start + sequence.kv_tokens, sequence.prefix.num_tokens)
+        return sequence
 
     @torch.inference_mode()
     def step(self) -> StepReport:
         """Run one revolution; with nothing live, do nothing."""
         start_s = time.perf_counter()
-        spans = plan_revolution(self._live, self._prefill_tokens, self._span_tokens)
+        spans = plan_revolution(self._live, self.budget.prefill_tokens, self._span_tokens, self.budget.draft_tokens)
         if not spans:
             return StepReport(counters=self.trace.totals())
-        hidden, rows = self._revolve(spans)
+        try:
+            hidden, first_rows = self._revolve(spans)
+        except torch.OutOfMemoryError:
+            return self._shrink(spans)
         prefill = [span for span in spans if not span.is_decode]
         resumed = sum(span.num_tokens for span in prefill if span.sequence.request.generated_ids)
         num_prefill = sum(span.num_tokens for span in prefill)
-        completions, failures = self._choose(hidden, rows, spans)
+        completions, failures = self._choose(hidden, first_rows, spans)
         new_tokens = [new for span in spans if (new := span.sequence.take_fresh())]
         self._retire({done.request_id for done in completions} | {lost.request_id for lost in failures})
         return StepReport(
@@ -89,35 +121,79 @@ class RotaryEngine:
             counters=self.trace.totals(),
         )
 
-    def _revolve(self, spans: Seq[Span]) -> tuple[torch.Tensor, list[Rows]]:
+    def _shrink(self, spans: Seq[Span]) -> StepReport:
+        """Device memory ran out in mid-revolution: nothing is lost, so go on with fewer rows.
+
+        First with half the prompt tokens a revolution, then with half the sequences; the others fail and are retried.
+        """
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if any(not span.is_decode for span in spans) and self.budget.prefill_tokens > MIN_PREFILL_TOKENS:
+            self.budget = self.budget._replace(prefill_tokens=self.budget.prefill_tokens // 2)
+            return self.step()
+        kept = len(self._live) // 2
+        self.budget = self.budget._replace(batch=max(1, kept))
+        error = f"out of device memory with {len(self._live)} live sequences"
+        lost = [Failure(request_id=s.request.request_id, error=error, retry=kept > 0) for s in self._live[kept:]]
+        self._retire({failure.request_id for failure in lost})
+        return StepReport(failures=tuple(lost), counters=self.trace.totals())
+
+    def _revolve(self, spans: Seq[Span]) -> tuple[torch.Tensor, list[int]]:
+        """Final hidden states of all rows, and the first row of each span."""
         rows: list[Rows] = []
+        first_rows: list[int] = []
         token_ids: list[int] = []
         for span in spans:
-            sequence = span.sequence
-            rows.append(Rows(len(token_ids), span.num_tokens, sequence.num_cached, sequence.kv_start))
-            token_ids += sequence.token_ids[sequence.num_cached : sequence.num_cached + span.num_tokens]
-        ids = torch.tensor(token_ids, dtype=torch.int64).to(self._kv.keys.device)
-        return self._decoder.revolve(ids, rows, self._kv), rows
+            first_rows.append(len(token_ids))
+            rows += span.rows(len(token_ids))
+            token_ids += span.token_ids()
+        ids = torch.tensor(token_ids, dtype=torch.int64).to(self._kv.device)
+        return self._decoder.revolve(ids, rows, self._kv), first_rows
 
     def _choose(
-        self, hidden: torch.Tensor, rows: Seq[Rows], spans: Seq[Span]
+        self, hidden: torch.Tensor, first_rows: Seq[int], spans: Seq[Span]
     ) -> tuple[list[Completion], list[Failure]]:
-        ending = [(span, row) for span, row in zip(spans, rows, strict=True) if span.is_last]
-        last = torch.tensor([row.first_row + row.num_rows - 1 for _, row in ending], dtype=torch.int64)
-        choices = choose(self._decoder.logits(hidden[last.to(hidden.device)]))
-        for span in spans:
-            span.sequence.num_cached += span.num_tokens
+        """The next token after each span that ends, and after each of its drafts that turns out right."""
+        last = [
+            first + span.num_tokens - 1 + n
+            for span, first in zip(spans, first_rows, strict=True) if span.is_last
+            for n in range(1 + len(span.drafts))
+        ]  # fmt: skip
+        choices = iter(choose(self._decoder.logits(hidden[torch.tensor(last, dtype=torch.int64).to(hidden.device)])))
         completions, failures = [], []
-        for (span, _), choice in zip(ending, choices, strict=True):
-            if choice.token_id is None:
-                failures.append(_not_finite(span.sequence))
-            elif done := span.sequence.accept(choice.token_id, choice.logprob, self._stop_ids):
-                completions.append(done)
+        for span in spans:
+            is_last = span.is_last
+            _note_cached(span.sequence, span.num_tokens)
+            found = [next(choices) for _ in range(1 + len(span.drafts))] if is_last else []
+            ended = self._accept(span, found)
+            if isinstance(ended, Completion):
+                completions.append(ended)
+            elif ended is not None:
+                failures.append(ended)
         return completions, failures
+
+    def _accept(self, span: Span, choices: Seq[Choice]) -> Completion | Failure | None:
+        """Take chosen tokens as long as the drafts before them were right."""
+        sequence, accepted, ended = span.sequence, 0, None
+        for n, choice in enumerate(choices):
+            if choice.token_id is None:
+                return _not_finite(sequence)
+            ended = sequence.accept(choice.token_id, choice.logprob, self._stop_ids)
+            if ended or n == len(span.drafts) or choice.token_id != span.drafts[n]:
+                break
+            _note_cached(sequence, 1)
+            accepted += 1
+        if span.drafts:
+            sequence.lookup.note_accepted(accepted)
+            self.trace.add("drafted_tokens", len(span.drafts))
+            self.trace.add("accepted_tokens", accepted)
+        return ended
 
     def _retire(self, request_ids: set[int]) -> None:
         for sequence in [s for s in self._live if s.request.request_id in request_ids]:
             self._kv.give_back(sequence.kv_start, sequence.kv_tokens)
+            if sequence.prefix is not None and self._prefixes is not None:
+                self._prefixes.leave(sequence.prefix)
             self._live.remove(sequence)
 
     def generate(self, prompts: Seq[Seq[int]], max_new_tokens: int) -> list[list[int]]:
@@ -140,14 +216,16 @@ class RotaryEngine:
     def logits(self, token_ids: Seq[int]) -> torch.Tensor:
         """float32 logits [tokens, vocabulary] of one sequence, prefilled in spans as `step` does."""
         request = Request(request_id=-1, prompt_ids=tuple(token_ids), max_new_tokens=1)
+        stored, self._prefixes = self._prefixes, None  # every position is wanted, so nothing may be shared
         self.admit(request)
         sequence, parts = self._live[-1], []
         while sequence.num_pending:
-            count = min(sequence.num_pending, self._span_tokens or self._prefill_tokens)
+            count = min(sequence.num_pending, self._span_tokens or self.budget.prefill_tokens)
             hidden, _ = self._revolve([Span(sequence, count)])
-            sequence.num_cached += count
+            _note_cached(sequence, count)
             parts.append(self._decoder.logits(hidden))
         self._retire({-1})
+        self._prefixes = stored
         return torch.cat(parts)
 
     def close(self) -> None:
@@ -155,6 +233,14 @@ class RotaryEngine:
         self._live.clear()
         self._experts.close()
         self._tier.close()
+
+
+def _note_cached(sequence: Sequence, count: int) -> None:
+    """So many more of its tokens are in the arena."""
+    sequence.num_cached += count
+    prefix = sequence.prefix
+    if prefix is not None and sequence.makes_prefix:
+        prefix.num_cached = max(prefix.num_cached, min(sequence.num_cached, prefix.num_tokens))
 
 
 def _kv_tokens(request: Request) -> int:

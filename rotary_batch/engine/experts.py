@@ -14,58 +14,83 @@ from typing import NamedTuple, Protocol
 import torch
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.policy import choose_residents
+from rotary_batch.engine.encoding import DTYPES
+from rotary_batch.engine.policy import choose_residents, prefers_sweep, sweep_window
 from rotary_batch.engine.prefetch import Rotor, Transfer, open_transfer
+from rotary_batch.engine.quant import Matrix, matrix_from
 from rotary_batch.engine.ring import Ring
 from rotary_batch.engine.tiers import DiskTier, RamTier, Tier
 from rotary_batch.engine.trace import Trace
-from rotary_batch.errors import UnavailableError
-from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.budget import MIN_SLOTS
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.slabs import matrix_shapes
 
-MIN_SLOTS = 2
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+NUM_ROTORS = 2  # reads in flight on a CPU machine; with one the disk idles between two reads
 
 
 class Slab(NamedTuple):
     """Views of one expert's weights; valid only inside the `hold` that gave it."""
 
-    w1: torch.Tensor  # [intermediate, hidden]
-    w3: torch.Tensor  # [intermediate, hidden]
-    w2: torch.Tensor  # [hidden, intermediate]
+    up: Matrix  # w1 over w3, [2 * intermediate, hidden]
+    down: Matrix  # w2, [hidden, intermediate]
 
 
 class ExpertSource(Protocol):
-    """Gives experts in ring order."""
+    """Gives experts, and is told what will be wanted."""
+
+    @property
+    def wants_guesses(self) -> bool:
+        """Whether this revolution gains from guesses at what the next layers will ask for."""
+        ...
+
+    def start(self, num_rows: int) -> None:
+        """A revolution of so many rows begins."""
+        ...
+
+    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
+        """What this layer holds next, and what later layers may hold, most likely first."""
+        ...
 
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
-        """Borrow an expert.  One at a time; layers and experts ascending within a revolution."""
+        """Borrow an expert.  One at a time."""
         ...
 
     def close(self) -> None:
-        """Stop the rotor and free the memory; idempotent."""
+        """Stop the rotors and free the memory; idempotent."""
         ...
 
 
-def views(buffer: torch.Tensor, geometry: Geometry) -> Slab:
-    """The three matrices in the bytes of a slab."""
-    weights = buffer[: geometry.expert_params * DTYPES[geometry.dtype].itemsize].view(DTYPES[geometry.dtype])
-    parts, offset = [], 0
-    for rows, columns in geometry.expert_shapes.values():
-        parts.append(weights[offset : offset + rows * columns].view(rows, columns))
-        offset += rows * columns
-    return Slab(*parts)
+def views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
+    """The two matrices in the bytes of a slab."""
+    parts = manifest.layout.parts
+    matrices = []
+    for name, (rows, _) in matrix_shapes(manifest.geometry).items():
+        mine = {label.removeprefix(name): part for label, part in parts.items() if label.partition(".")[0] == name}
+        tensors = {
+            suffix: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
+            for suffix, part in mine.items()
+        }
+        matrices.append(matrix_from(tensors, rows))
+    return Slab(*matrices)
 
 
 class AllResident:
     """Every one of `keys` in device memory for good."""
 
-    def __init__(self, geometry: Geometry, keys: Sequence[ExpertKey], transfer: Transfer) -> None:
+    wants_guesses = False
+
+    def __init__(self, manifest: Manifest, keys: Sequence[ExpertKey], transfer: Transfer) -> None:
         self._slabs: dict[ExpertKey, Slab] = {}
         for slot, key in enumerate(keys):
             transfer.fill(key, slot)
             transfer.wait_ready(slot)
-            self._slabs[key] = views(transfer.slots[slot], geometry)
+            self._slabs[key] = views(transfer.slots[slot], manifest)
+
+    def start(self, num_rows: int) -> None:
+        """Nothing to prepare."""
+
+    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
+        """Nothing to fetch."""
 
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
@@ -78,32 +103,53 @@ class AllResident:
 
 
 class RingSource:
-    """Experts revolve through the slots of a ring; without a rotor each is loaded when it is asked for."""
+    """Experts revolve through the slots of a ring; without a rotor each is loaded when it is asked for.
+
+    Many rows: a sweep, every key in order.  Few: only what the router asked for and what it is guessed to ask for.
+    """
 
     def __init__(
-        self,
-        geometry: Geometry,
-        order: Sequence[ExpertKey],
-        num_slots: int,
-        transfer: Transfer,
-        trace: Trace,
-        *,
-        rotor: bool,
-    ) -> None:
+        self, manifest: Manifest, order: Sequence[ExpertKey], num_slots: int, transfer: Transfer, trace: Trace, *,
+        num_rotors: int,
+    ) -> None:  # fmt: skip
+        self._geometry = manifest.geometry
         self._trace = trace
         self._transfer = transfer
-        self._ring = Ring(order, num_slots, trace)
-        self._slabs = [views(buffer, geometry) for buffer in transfer.slots]
-        self._rotor = Rotor(self._ring, transfer) if rotor else None
-        if self._rotor:
-            self._rotor.start()
+        self._order = list(order)
+        self._position = {key: place for place, key in enumerate(self._order)}
+        self._layer_quota = num_slots // len({key.layer for key in order})
+        self._ring = Ring(num_slots, trace)
+        self._slabs = [views(buffer, manifest) for buffer in transfer.slots]
+        self._sweeping = True
+        self._rotors = [Rotor(self._ring, transfer) for _ in range(num_rotors)]
+        for rotor in self._rotors:
+            rotor.start()
+
+    @property
+    def wants_guesses(self) -> bool:
+        """In a sweep the order is known; without a rotor nobody could load ahead."""
+        return not self._sweeping and bool(self._rotors)
+
+    def start(self, num_rows: int) -> None:
+        """Choose the policy: the hand-over costs at most the slots that were read ahead."""
+        sweeping = prefers_sweep(num_rows, self._geometry.num_experts, self._geometry.top_k)
+        if self._sweeping and not sweeping:
+            self._ring.aim([], self._layer_quota)
+        self._sweeping = sweeping
+        self._trace.add("sweeps" if sweeping else "speculative_revolutions")
+
+    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
+        """Load what is needed, then what is guessed."""
+        if not self._sweeping:
+            self._ring.aim([*needed, *guessed], self._layer_quota)
 
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
-        """Borrow an expert, waiting for its bytes.  Raises what stopped the rotor."""
+        """Borrow an expert, waiting for its bytes.  Raises what stopped a rotor."""
+        self._turn(self._position[key])
         start_s = time.perf_counter()
         with self._trace.span("stall", f"{key.layer}.{key.expert}"):
-            slot = self._ring.hold(key, None if self._rotor else self._load_one)
+            slot = self._ring.hold(key, None if self._rotors else self._load_one)
         self._trace.add("stall_s", time.perf_counter() - start_s)
         try:
             self._transfer.wait_ready(slot)
@@ -111,6 +157,11 @@ class RingSource:
         finally:
             self._transfer.note_free(slot)
             self._ring.release(key)
+            self._turn(self._position[key] + 1)
+
+    def _turn(self, position: int) -> None:
+        if self._sweeping:
+            self._ring.aim(sweep_window(self._order, position, self._ring.num_slots))
 
     def _load_one(self) -> None:
         claim = self._ring.next_load(wait=False)
@@ -119,11 +170,11 @@ class RingSource:
         self._ring.loaded(claim[1])
 
     def close(self) -> None:
-        """Stop the rotor."""
+        """Stop the rotors."""
         self._ring.close()
-        if self._rotor:
-            self._rotor.join()
-            self._rotor = None
+        for rotor in self._rotors:
+            rotor.join()
+        self._rotors = []
 
 
 class RingWithResidents:
@@ -133,6 +184,19 @@ class RingWithResidents:
         self._residents = residents
         self._keys = frozenset(resident_keys)
         self._ring = ring
+
+    @property
+    def wants_guesses(self) -> bool:
+        """As the ring does."""
+        return self._ring.wants_guesses
+
+    def start(self, num_rows: int) -> None:
+        """A revolution of the ring."""
+        self._ring.start(num_rows)
+
+    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
+        """Only what revolves needs to be fetched."""
+        self._ring.expect(*([key for key in keys if key not in self._keys] for keys in (needed, guessed)))
 
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
         """Borrow an expert from wherever it lives."""
@@ -151,20 +215,6 @@ class Placement(NamedTuple):
     num_slots: int
 
 
-def place(num_experts: int, slab_nbytes: int, memory_nbytes: int | None) -> Placement:
-    """Split device memory: everything resident when it fits, else 4 slots and the rest for residents.
-
-    Raises UnavailableError, with the minimum, when not even two slots fit.
-    """
-    fitting = num_experts if memory_nbytes is None else memory_nbytes // slab_nbytes
-    if fitting >= num_experts:
-        return Placement(num_experts, 0)
-    if fitting < MIN_SLOTS:
-        raise UnavailableError(f"device memory: the ring needs {MIN_SLOTS * slab_nbytes:,} bytes for {MIN_SLOTS} slots")
-    slots = min(4, fitting)
-    return Placement(fitting - slots, slots)
-
-
 def open_tier(manifest: Manifest, pack_dir: Path, device: torch.device, kind: str, trace: Trace) -> Tier:
     """The tier that slabs come from: `disk`, or `ram` filled from it."""
     disk = DiskTier(manifest, pack_dir, trace)
@@ -175,17 +225,18 @@ def open_experts(
     manifest: Manifest, tier: Tier, placement: Placement, device: torch.device, trace: Trace, *, rotor: bool = True
 ) -> ExpertSource:
     """The source for a placement: all resident, a ring, or a ring with residents."""
-    geometry, order = manifest.geometry, sorted(manifest.slabs)
+    order = sorted(manifest.slabs)
     kept = choose_residents(order, placement.num_residents)
     residents = None
     if kept:
         transfer = open_transfer(tier, len(kept), manifest.slab_nbytes, device)
-        residents = AllResident(geometry, sorted(kept), transfer)
+        residents = AllResident(manifest, sorted(kept), transfer)
     streamed = [key for key in order if key not in kept]
     if not streamed:
         assert residents is not None
         return residents
-    slots = min(max(MIN_SLOTS, placement.num_slots), len(streamed))
+    slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
     transfer = open_transfer(tier, slots, manifest.slab_nbytes, device)
-    ring = RingSource(geometry, streamed, max(slots, MIN_SLOTS), transfer, trace, rotor=rotor)
+    num_rotors = 0 if not rotor else 1 if device.type == "cuda" else NUM_ROTORS
+    ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=num_rotors)
     return RingWithResidents(residents, kept, ring) if residents else ring

@@ -6,6 +6,9 @@ T = rows, H = hidden, E = experts, K = experts of a row, A = all assignments = T
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 
 from rotary_batch.core import ExpertKey
@@ -20,34 +23,51 @@ def route(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]
     return weights / weights.sum(-1, keepdim=True), chosen
 
 
+class Routed(NamedTuple):
+    """Which rows go to which expert of one layer."""
+
+    rows: torch.Tensor  # [A] batch rows, those of expert 0 first
+    shares: torch.Tensor  # [A, 1] float32 weight of each assignment
+    counts: list[int]  # how many assignments each expert has
+
+    @classmethod
+    def sort(
+        cls, weights: torch.Tensor, chosen: torch.Tensor, num_experts: int, likely: Mapping[int, torch.Tensor]
+    ) -> tuple[Routed, dict[int, list[int]]]:
+        """Weights and chosen experts [T, K] -> assignments by expert, and `likely` on the host.
+
+        All that the host has to know comes in the layer's one copy.
+        """
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.bincount(chosen.flatten(), minlength=num_experts)
+        host = torch.cat([counts, *likely.values()]).tolist()
+        begin, likely_ids = num_experts, {}
+        for distance, ids in likely.items():
+            likely_ids[distance] = host[begin : begin + len(ids)]
+            begin += len(ids)
+        return cls(order // chosen.shape[1], weights.flatten()[order, None], host[:num_experts]), likely_ids
+
+    def keys(self, layer: int) -> list[ExpertKey]:
+        """The experts that have rows, ascending."""
+        return [ExpertKey(layer, expert) for expert, count in enumerate(self.counts) if count]
+
+
 def mix(
-    x: torch.Tensor,
-    scores: torch.Tensor,
-    layer: int,
-    top_k: int,
-    experts: ExpertSource,
-    numerics: Numerics,
-    trace: Trace,
+    x: torch.Tensor, routed: Routed, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
 ) -> torch.Tensor:
-    """x [T, H], router scores [T, E] -> [T, H].  Experts are added in ascending order, always."""
-    weights, chosen = route(scores, top_k)
-    order = chosen.flatten().argsort(stable=True)  # [A], assignments of expert 0 first
-    rows = order // top_k
-    shares = weights.flatten()[order, None]
-    counts = torch.bincount(chosen.flatten(), minlength=scores.shape[1]).tolist()  # the one copy to the host
+    """x [T, H] -> [T, H].  Experts are added in ascending order, always."""
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     begin = 0
-    for expert, count in enumerate(counts):
+    for expert, count in enumerate(routed.counts):
         if count:
-            mine = slice(begin, begin + count)
+            rows, shares = (part[begin : begin + count] for part in (routed.rows, routed.shares))
             with experts.hold(ExpertKey(layer, expert)) as slab, trace.span("compute", f"{layer}.{expert}"):
-                out.index_add_(0, rows[mine], feed_forward(x[rows[mine]], slab, numerics).float() * shares[mine])
+                out.index_add_(0, rows, feed_forward(x[rows], slab, numerics).float() * shares)
         begin += count
     return out.to(x.dtype)
 
 
 def feed_forward(x: torch.Tensor, slab: Slab, numerics: Numerics) -> torch.Tensor:
     """SwiGLU (arXiv 2002.05202): w2(silu(w1 x) * w3 x)."""
-    gate = numerics.linear(x, numerics.weight(slab.w1, 0))
-    up = numerics.linear(x, numerics.weight(slab.w3, 0))
-    return numerics.linear(numerics.silu(gate) * up, numerics.weight(slab.w2, 0))
+    gate, up = numerics.linear(x, slab.up).chunk(2, -1)
+    return numerics.linear(numerics.silu(gate) * up, slab.down)

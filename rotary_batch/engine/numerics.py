@@ -4,7 +4,7 @@ Knows dtypes, row tiles and scratch memory; knows nothing of what a matrix means
 
 Exact: float32, and every matmul sees a multiple of TILE_ROWS rows.  A float32 `linear` gives other bits
 at 1, 2, 3 and 7 rows than at 64; at multiples of 16 rows each row's bits were the same at every count and
-place that was tried (13 shapes, 16 to 1,024 rows, see NOTES.md).
+place that was tried (13 shapes, 16 to 1,024 rows, see NOTES.md).  Stored matrices are unpacked into float32 first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-TILE_ROWS = 16
+from rotary_batch.engine.matmul import TILE_ROWS, FastMatmul, pad_rows
+from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
+
+__all__ = ["TILE_ROWS", "Numerics"]
 
 
 class Numerics:
@@ -23,28 +26,31 @@ class Numerics:
         self.exact = mode == "exact"
         self.dtype = torch.float32 if self.exact else torch.bfloat16
         self._device = device
-        self._scratch: dict[int, torch.Tensor] = {}
+        self._fast = FastMatmul(device)
+        self._scratch = torch.empty(0, dtype=self.dtype, device=device)
 
-    def pad_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Rows of zeros up to a whole number of tiles, on a CPU in both modes: oneDNN keeps code and buffers for
-        every number of rows that it meets, about 10 MB a revolution of ragged batches.
-        """
-        missing = -x.shape[0] % TILE_ROWS if self.exact or self._device.type == "cpu" else 0
-        return F.pad(x, (0, 0, 0, missing)) if missing else x
+    def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """x [T, in] times a stored matrix [out, in] -> [T, out]."""
+        if not self.exact:
+            return self._fast.linear(x, matrix)
+        if not isinstance(matrix, torch.Tensor) or matrix.dtype != self.dtype:
+            matrix = self._decoded(matrix)
+        return F.linear(pad_rows(x), matrix)[: x.shape[0]]
 
-    def linear(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """x [T, in] times weight [out, in] -> [T, out]; the weight already has the compute dtype."""
-        return F.linear(self.pad_rows(x), weight)[: x.shape[0]]
+    def _decoded(self, matrix: Matrix) -> torch.Tensor:
+        """A stored matrix in float32; valid until the next one."""
+        shape = (num_rows(matrix), num_columns(matrix))
+        numel = shape[0] * shape[1]
+        if self._scratch.numel() < numel:
+            self._scratch = torch.empty(numel, dtype=self.dtype, device=self._device)
+        return decode(matrix, self._scratch[:numel].view(shape))
 
-    def weight(self, stored: torch.Tensor, place: int) -> torch.Tensor:
-        """Stored weights in the compute dtype; converted ones live in scratch number `place` until its next use."""
-        if stored.dtype == self.dtype:
-            return stored
-        scratch = self._scratch.get(place)
-        if scratch is None or scratch.numel() < stored.numel():
-            scratch = torch.empty(stored.numel(), dtype=self.dtype, device=self._device)
-            self._scratch[place] = scratch
-        return scratch[: stored.numel()].view(stored.shape).copy_(stored)
+    def rows_of(self, matrix: Matrix, places: torch.Tensor) -> torch.Tensor:
+        """Some rows of a stored matrix in the compute dtype: the embedding of token ids."""
+        if isinstance(matrix, Int8Matrix):
+            return (matrix.values[places].float() * matrix.scale[places][:, None]).to(self.dtype)
+        assert isinstance(matrix, torch.Tensor), "embeddings are stored plain or in int8"
+        return matrix[places].to(self.dtype)
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """x times sigmoid(x).  Torch's own takes other bits of exp in the last, odd elements of a tensor."""
@@ -52,6 +58,8 @@ class Numerics:
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Root-mean-square norm of rows in float32 (arXiv 1910.07467)."""
+        if not self.exact:
+            return F.rms_norm(x, (x.shape[-1],), weight, eps)
         wide = x.float()
         scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         return (scaled * weight.float()).to(self.dtype)

@@ -1,89 +1,130 @@
-"""Open an engine: load the dense part, split the device memory, start the rotor.
+"""Open an engine: load the dense part, split the device memory, start the rotors.
 
-Knows budgets and defaults; knows nothing of a step.
+Knows defaults and which part goes with which; the arithmetic is in model/budget.py.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
 
 from rotary_batch.config import cache_dir
+from rotary_batch.engine.attention import Attention
+from rotary_batch.engine.attention_exact import ExactAttention
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.engine import RotaryEngine
-from rotary_batch.engine.experts import MIN_SLOTS, Placement, open_experts, open_tier, place
+from rotary_batch.engine.experts import Placement, open_experts, open_tier
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.mixtral import Mixtral
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.pack import pack_into_cache
+from rotary_batch.engine.quant import Int8Matrix, Matrix
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, UnavailableError
+from rotary_batch.model.budget import MIN_SLOTS, Budget, Rates, Workload, footprint, plan_memory, rates_path
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import Tokenizer
 
 DEFAULT_MAX_BATCH = 128
-SEQUENCE_TOKENS = 1024  # what a sequence is expected to need at most, when the arena's size is chosen
-PREFILL_TOKENS = 2048  # prompt tokens of one revolution: above about 1,000 the disk hides behind them
-WORKSPACE_ROW_COPIES = 12  # activations of a row that live at once: about 6 hidden and 3 intermediate vectors
-MAX_KV_SHARE = 0.25  # of the machine's memory, when no cap is given on a CPU
-
-
-class Plan(NamedTuple):
-    """How the device memory is split."""
-
-    placement: Placement
-    kv_tokens: int
-    prefill_tokens: int
+# What sequences are expected to need when nothing is known of the queue.
+PROMPT_TOKENS, NEW_TOKENS, LONGEST_TOKENS = 900, 124, 4096
+CPU_MEMORY_SHARE, CUDA_MEMORY_SHARE = 0.6, 0.9  # of the device's memory, when no cap is given
 
 
 def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests and benchmarks vary
     model_dir: Path | str, *, device: str = "cpu", device_memory: int | None = None, numerics: str | None = None,
     max_batch: int | None = None, ring_slots: int | None = None, resident_share: float | None = None,
     tier: str | None = None, host_memory: int | None = None, rotor: bool = True, prefill_span: int | None = None,
-    timeline: bool = False,
+    kv: str = "bf16", experts: str | None = None, draft_tokens: int | None = None, share_prefixes: bool = True,
+    workload: Workload | None = None, timeline: bool = False, routing: bool = False,
 ) -> RotaryEngine:  # fmt: skip
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
-    `device_memory` bytes cap everything that the engine keeps there.  `ring_slots` and `resident_share` (0 to 1)
-    override the split; `host_memory` bytes decide whether slabs are kept in RAM (CUDA only); `prefill_span`
-    caps the prompt tokens of one sequence in one revolution.
+    `device_memory` bytes cap everything that the engine keeps there; how they are used is the budget planner's choice,
+    for `workload`, with the machine's cached rates.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens` and
+    `prefill_span` (prompt tokens of one sequence in one revolution) override it; `host_memory` bytes decide whether
+    slabs are kept in RAM (CUDA only).  `kv` is bf16 (as computed) or int8.  `experts` asks for that quantisation.
     Raises ModelError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
-    pack_dir = _pack_dir(Path(model_dir))
+    pack_dir = _pack_dir(Path(model_dir), experts or "bf16")
     target = _device(device)
-    manifest, tokenizer, trace = Manifest.load(pack_dir), Tokenizer.load(pack_dir), Trace(timeline=timeline)
+    manifest, tokenizer = Manifest.load(pack_dir), Tokenizer.load(pack_dir)
+    if experts is not None and experts != manifest.experts:
+        raise ModelError(f"{pack_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")
+    trace = Trace(timeline=timeline, routing=routing)
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
-    dense = _load_dense(pack_dir, manifest.geometry, arithmetic, target)
+    dense = _load_dense(pack_dir, manifest, arithmetic, target)
+    model = footprint(manifest, kv, arithmetic.dtype.itemsize)
     batch = max_batch or DEFAULT_MAX_BATCH
-    dense_nbytes = sum(tensor.nbytes for tensor in dense.values())
-    plan = _plan(manifest, arithmetic, dense_nbytes, device_memory, batch)
-    placement = _override(plan.placement, manifest, ring_slots, resident_share)
+    memory = device_memory or _memory_nbytes(target)
+    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), cached_rates(device))
+    placement = _override(budget, manifest, ring_slots, resident_share)
     fits_in_ram = host_memory is None or host_memory >= manifest.experts_nbytes
     kind = tier or ("ram" if target.type == "cuda" and fits_in_ram else "disk")
     source = open_tier(manifest, pack_dir, target, kind, trace)
-    experts = open_experts(manifest, source, placement, target, trace, rotor=rotor)
+    sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
+    geometry, arena = manifest.geometry, KvArena(manifest.geometry, budget.kv_tokens, kv, arithmetic.dtype, target)
+    attention = _attention(geometry, arithmetic, kv, target)
     return RotaryEngine(
         manifest=manifest,
-        decoder=Mixtral(manifest.geometry, dense, experts, arithmetic, manifest.context_tokens, trace),
-        experts=experts,
+        decoder=Mixtral(geometry, dense, sources, attention, arithmetic, manifest.context_tokens, trace),
+        experts=sources,
         tier=source,
-        kv=KvArena(manifest.geometry, plan.kv_tokens, arithmetic.dtype, target),
+        kv=arena,
         trace=trace,
-        stop_ids=tokenizer.stop_ids | frozenset(manifest.geometry.eos_ids),
-        max_batch=batch,
-        prefill_tokens=plan.prefill_tokens,
+        stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
+        budget=budget._replace(
+            batch=batch,
+            num_residents=placement.num_residents,
+            num_slots=placement.num_slots,
+            draft_tokens=budget.draft_tokens if draft_tokens is None else draft_tokens,
+        ),
+        footprint=model,
         span_tokens=prefill_span,
+        share_prefixes=share_prefixes,
     )
 
 
-def _pack_dir(model_dir: Path) -> Path:
+def cached_rates(device: str) -> Rates | None:
+    """What `bench --machine` measured here; None when it never ran, or for a file that is not ours."""
+    path = rates_path(cache_dir(os.environ), device)
+    try:
+        return Rates.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _unknown(manifest: Manifest, batch: int) -> Workload:
+    """A queue of which nothing is known."""
+    longest = min(manifest.context_tokens, LONGEST_TOKENS)
+    prompt = min(PROMPT_TOKENS, longest * 7 // 8)
+    return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
+
+
+def _memory_nbytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * CUDA_MEMORY_SHARE)
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * CPU_MEMORY_SHARE)
+
+
+def _attention(geometry: Geometry, numerics: Numerics, kv: str, device: torch.device) -> Attention:
+    if numerics.exact:
+        return ExactAttention(geometry, device)
+    if device.type == "cuda" and kv == "bf16" and varlen_works(geometry, device):
+        return VarlenAttention(geometry, device)
+    return FastAttention(geometry, numerics.dtype, device)
+
+
+def _pack_dir(model_dir: Path, experts: str) -> Path:
     if (model_dir / MANIFEST_NAME).is_file():
         return model_dir
-    return pack_into_cache(model_dir, cache_dir(os.environ) / "packs")
+    return pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts)
 
 
 def _device(name: str) -> torch.device:
@@ -92,47 +133,28 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _load_dense(
-    pack_dir: Path, geometry: Geometry, numerics: Numerics, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """One tensor at a time, so that the peak is the sum and not twice the sum."""
-    path = pack_dir / DENSE_NAME
+def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
+    """One tensor at a time, so that the peak is the sum and not twice the sum; int8 stays int8."""
+    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
     try:
         with safe_open(str(path), framework="pt") as file:
             names = set(file.keys())
             if missing := geometry.dense_shapes().keys() - names:
                 raise ModelError(f"{path}: lacks {min(missing)}; pack the model again")
-            return {name: file.get_tensor(name).to(device, numerics.dtype) for name in geometry.dense_shapes()}
+            dense: dict[str, Matrix] = {}
+            for name in geometry.dense_shapes():
+                tensor = file.get_tensor(name).to(device)
+                if manifest.dense == "int8" and geometry.is_quantisable(name):
+                    dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device))
+                else:
+                    dense[name] = tensor.to(numerics.dtype)
+            return dense
     except OSError as error:
         raise ModelError(f"{path}: {error}; see `model verify`") from error
 
 
-def _plan(manifest: Manifest, numerics: Numerics, dense_nbytes: int, device_memory: int | None, max_batch: int) -> Plan:
-    geometry = manifest.geometry
-    kv_token_nbytes = geometry.kv_token_params * numerics.dtype.itemsize
-    wanted = max_batch * min(manifest.context_tokens, SEQUENCE_TOKENS)
-    if device_memory is None:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        fits = max(manifest.context_tokens, int(memory * MAX_KV_SHARE) // kv_token_nbytes)
-        return Plan(place(len(manifest.slabs), manifest.slab_nbytes, None), min(wanted, fits), PREFILL_TOKENS)
-    row_nbytes = WORKSPACE_ROW_COPIES * (geometry.hidden_size + geometry.intermediate_size) * 4
-    scratch_nbytes = geometry.expert_params // 3 * numerics.dtype.itemsize
-    prefill = min(PREFILL_TOKENS, max(64, device_memory // 8 // row_nbytes))
-    left = device_memory - dense_nbytes - scratch_nbytes - prefill * row_nbytes
-    needed = MIN_SLOTS * manifest.slab_nbytes + manifest.context_tokens * kv_token_nbytes
-    if left < needed:
-        raise UnavailableError(
-            f"device memory of {device_memory:,} bytes: {manifest.name} needs {device_memory - left + needed:,} "
-            f"(dense part {dense_nbytes:,}, {MIN_SLOTS} slots of {manifest.slab_nbytes:,}, KV of one sequence)"
-        )
-    # Everything goes to KV first, up to the batch; experts are pinned with what is left (see NOTES.md).
-    kv_tokens = min(wanted, (left - MIN_SLOTS * manifest.slab_nbytes) // kv_token_nbytes)
-    placement = place(len(manifest.slabs), manifest.slab_nbytes, left - kv_tokens * kv_token_nbytes)
-    return Plan(placement, kv_tokens, prefill)
-
-
-def _override(placement: Placement, manifest: Manifest, slots: int | None, share: float | None) -> Placement:
+def _override(budget: Budget, manifest: Manifest, slots: int | None, share: float | None) -> Placement:
     if slots is None and share is None:
-        return placement
+        return Placement(budget.num_residents, budget.num_slots)
     residents = round(len(manifest.slabs) * (share or 0.0))
-    return Placement(residents, slots or max(MIN_SLOTS, placement.num_slots))
+    return Placement(residents, slots or max(MIN_SLOTS, budget.num_slots))

@@ -16,23 +16,22 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.checkpoint import Checkpoint, TensorPlace, open_checkpoint, pieces
 from rotary_batch.errors import ModelError, StorageError
-from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.manifest import (
     DENSE_NAME,
     EXPERTS_NAME,
     MANIFEST_NAME,
-    PAGE_NBYTES,
     Manifest,
     SlabPlace,
 )  # fmt: skip
+from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 
-FORMATS = ("bf16",)
+DENSE_FORMATS = ("bf16", "int8")
 SYNC_NBYTES = 64 * 2**20  # a slab enters the journal only after its bytes are on disk; one sync covers this much
 _JOURNAL = "packing.journal"
 _PART = ".part"
@@ -44,39 +43,59 @@ def pack(
     dst: Path,
     *,
     experts: str = "bf16",
+    dense: str = "bf16",
     progress: Progress | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Manifest:
     """Pack the checkpoint `src` into the folder `dst`; `extra` are manifest fields of a demonstration model.
 
+    `experts` is one of the formats of model/slabs.py, `dense` bf16 (the checkpoint's own bits) or int8.
     Raises ModelError for a bad checkpoint or a `dst` that holds another pack, StorageError for a full disk.
     """
-    if experts not in FORMATS:
-        raise ModelError(f"--experts {experts!r}: this version packs {', '.join(FORMATS)}")
+    if dense not in DENSE_FORMATS:
+        raise ModelError(f"--dense {dense!r}: this version packs {', '.join(DENSE_FORMATS)}")
     if dst.exists() and src.resolve() == dst.resolve():
         raise ModelError(f"{dst}: source and destination are the same folder; name another destination")
-    checkpoint = open_checkpoint(src)
+    packing = _Packing(open_checkpoint(src), dst, experts, dense)
     if (dst / MANIFEST_NAME).is_file():
-        return _existing(dst, checkpoint)
+        return _existing(packing)
     with _disk_errors(dst):
         dst.mkdir(parents=True, exist_ok=True)
-        _require_space(dst, checkpoint)
-        slabs = _write_experts(checkpoint, dst, progress or (lambda _done, _total: None))
-        dense_sha256 = _write_dense(checkpoint, dst)
+        _require_space(packing)
+        slabs = _write_experts(packing, progress or (lambda _done, _total: None))
+        dense_sha256 = _write_dense(packing)
         for name in ("config.json", *TOKENIZER_FILES):
             if (src / name).is_file():
                 shutil.copyfile(src / name, dst / name)
-        manifest = _manifest(checkpoint, dst, slabs, dense_sha256, extra or {})
-        (dst / "source.txt").write_text(checkpoint.digest + "\n")
+        manifest = _manifest(packing, slabs, dense_sha256, extra or {})
+        (dst / "source.txt").write_text(packing.digest + "\n")
         manifest.save(dst)
         (dst / _JOURNAL).unlink(missing_ok=True)
     return manifest
 
 
-def pack_into_cache(src: Path, cache: Path, progress: Progress | None = None) -> Path:
+class _Packing(NamedTuple):
+    """What is packed, where, and how."""
+
+    checkpoint: Checkpoint
+    dst: Path
+    experts: str
+    dense: str
+
+    @property
+    def layout(self) -> SlabLayout:
+        return slab_layout(self.checkpoint.geometry, self.experts)
+
+    @property
+    def digest(self) -> str:
+        """Identifies the outcome: a journal of another source or format is not gone on with."""
+        return f"{self.checkpoint.digest} {self.experts} {self.dense}"
+
+
+def pack_into_cache(src: Path, cache: Path, experts: str = "bf16", progress: Progress | None = None) -> Path:
     """The pack of a checkpoint below `cache`; made on first use."""
-    dst = cache / f"{src.resolve().name}-{open_checkpoint(src).digest[:12]}-bf16"
-    pack(src, dst, progress=progress)
+    dst = cache / f"{src.resolve().name}-{open_checkpoint(src).digest[:12]}-{experts}"
+    pack(src, dst, experts=experts, progress=progress)
     return dst
 
 
@@ -95,51 +114,51 @@ def verify(pack_dir: Path, progress: Progress | None = None) -> list[str]:
     return wrong
 
 
-def _existing(dst: Path, checkpoint: Checkpoint) -> Manifest:
-    source = dst / "source.txt"
-    if not source.is_file() or source.read_text().strip() != checkpoint.digest:
-        raise ModelError(f"{dst}: already holds a pack of another checkpoint; name another folder or delete this one")
-    return Manifest.load(dst)
+def _existing(packing: _Packing) -> Manifest:
+    source = packing.dst / "source.txt"
+    found = source.read_text().strip() if source.is_file() else ""
+    if found == packing.digest:
+        return Manifest.load(packing.dst)
+    what = "of another checkpoint" if found.split()[:1] != [packing.checkpoint.digest] else f"as {found[65:]}"
+    raise ModelError(f"{packing.dst}: already holds a pack {what}; name another folder or delete this one")
 
 
 def _manifest(
-    checkpoint: Checkpoint, dst: Path, slabs: dict[ExpertKey, SlabPlace], dense_sha256: str, extra: dict[str, Any]
+    packing: _Packing, slabs: dict[ExpertKey, SlabPlace], dense_sha256: str, extra: dict[str, Any]
 ) -> Manifest:
+    checkpoint = packing.checkpoint
     fields: dict[str, Any] = {
         "name": checkpoint.model_dir.resolve().name,
         "context_tokens": checkpoint.geometry.max_position,
     } | extra
-    digest = Tokenizer.load(dst).digest
     return Manifest(
         geometry=checkpoint.geometry,
-        experts="bf16",
+        experts=packing.experts,
+        dense=packing.dense,
         slabs=slabs,
         dense_sha256=dense_sha256,
-        tokenizer_sha256=digest,
+        tokenizer_sha256=Tokenizer.load(packing.dst).digest,
         **fields,
     )
 
 
-def _slab_nbytes(checkpoint: Checkpoint) -> int:
-    used = checkpoint.geometry.expert_params * DTYPE_NBYTES[checkpoint.geometry.dtype]
-    return -(-used // PAGE_NBYTES) * PAGE_NBYTES
-
-
-def _require_space(dst: Path, checkpoint: Checkpoint) -> None:
+def _require_space(packing: _Packing) -> None:
+    checkpoint, dst = packing.checkpoint, packing.dst
     part = dst / (EXPERTS_NAME + _PART)
     have = shutil.disk_usage(dst).free + (part.stat().st_blocks * 512 if part.is_file() else 0)
-    need = _slab_nbytes(checkpoint) * len(checkpoint.experts) + sum(p.nbytes for p in checkpoint.dense.values())
+    need = packing.layout.nbytes * len(checkpoint.experts) + sum(p.nbytes for p in checkpoint.dense.values())
     if have < need:
         raise StorageError(f"{dst}: packing needs {need:,} bytes, {have:,} are free; free {need - have:,} bytes")
 
 
-def _write_experts(checkpoint: Checkpoint, dst: Path, progress: Progress) -> dict[ExpertKey, SlabPlace]:
+def _write_experts(packing: _Packing, progress: Progress) -> dict[ExpertKey, SlabPlace]:
+    checkpoint, dst = packing.checkpoint, packing.dst
     if (dst / EXPERTS_NAME).is_file():  # killed between the rename and the manifest
-        return _read_journal(dst, checkpoint)
-    slab_nbytes, keys = _slab_nbytes(checkpoint), list(checkpoint.experts)
+        return _read_journal(packing)
+    slab_nbytes, keys = packing.layout.nbytes, list(checkpoint.experts)
     names = [f"layers.{key.layer}.experts.{key.expert}" for key in keys]
-    header = _header(dict.fromkeys(names, ("U8", (slab_nbytes,), slab_nbytes)))
-    done = _read_journal(dst, checkpoint)
+    header = safetensors_header(dict.fromkeys(names, ("U8", (slab_nbytes,), slab_nbytes)))
+    done = _read_journal(packing)
     part = dst / (EXPERTS_NAME + _PART)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -148,12 +167,12 @@ def _write_experts(checkpoint: Checkpoint, dst: Path, progress: Progress) -> dic
         with (dst / _JOURNAL).open("a") as journal:
             if not done:
                 journal.truncate(0)
-                journal.write(checkpoint.digest + "\n")
+                journal.write(packing.digest + "\n")
             pending: list[tuple[ExpertKey, SlabPlace]] = []
             for position, key in enumerate(keys):
                 if key not in done:
                     offset = len(header) + position * slab_nbytes
-                    pending.append((key, _write_slab(descriptor, offset, slab_nbytes, checkpoint.experts[key])))
+                    pending.append((key, _write_slab(descriptor, offset, packing, checkpoint.experts[key])))
                 if len(pending) * slab_nbytes >= SYNC_NBYTES or (pending and position + 1 == len(keys)):
                     _commit(descriptor, journal, pending)
                     done |= dict(pending)
@@ -165,14 +184,24 @@ def _write_experts(checkpoint: Checkpoint, dst: Path, progress: Progress) -> dic
     return done
 
 
-def _write_slab(descriptor: int, offset: int, slab_nbytes: int, places: Sequence[TensorPlace]) -> SlabPlace:
+def _write_slab(descriptor: int, offset: int, packing: _Packing, places: Sequence[TensorPlace]) -> SlabPlace:
     digest, position = hashlib.sha256(), offset
-    padding = memoryview(bytes(slab_nbytes - sum(place.nbytes for place in places)))
-    for run in chain(*(pieces(place) for place in places), [padding]):
+    for run in _slab_runs(packing, places):
         digest.update(run)
         _write_all(descriptor, run, position)
         position += len(run)
-    return SlabPlace(offset, slab_nbytes, digest.hexdigest())
+    return SlabPlace(offset, position - offset, digest.hexdigest())
+
+
+def _slab_runs(packing: _Packing, places: Sequence[TensorPlace]) -> Iterator[memoryview]:
+    """The bytes of a slab in order; bf16 goes through in small pieces, the others matrix by matrix."""
+    if packing.experts == "bf16":
+        yield from chain(*(pieces(place) for place in places))
+        yield memoryview(bytes(packing.layout.nbytes - sum(place.nbytes for place in places)))
+        return
+    from rotary_batch.engine.encoding import encoded_slab
+
+    yield encoded_slab(packing.layout, packing.experts, places)
 
 
 def _write_all(descriptor: int, run: memoryview, position: int) -> None:
@@ -189,12 +218,13 @@ def _commit(descriptor: int, journal: Any, pending: Iterable[tuple[ExpertKey, Sl
     os.fsync(journal.fileno())
 
 
-def _read_journal(dst: Path, checkpoint: Checkpoint) -> dict[ExpertKey, SlabPlace]:
+def _read_journal(packing: _Packing) -> dict[ExpertKey, SlabPlace]:
     """What an earlier run of the same packing wrote; a line without its end was being written at the kill."""
+    dst = packing.dst
     path = dst / _JOURNAL
     text = path.read_text() if path.is_file() else ""
     whole = text[: text.rfind("\n") + 1].splitlines()
-    if not whole or whole[0] != checkpoint.digest:
+    if not whole or whole[0] != packing.digest:
         for name in (EXPERTS_NAME, EXPERTS_NAME + _PART):
             (dst / name).unlink(missing_ok=True)
         return {}
@@ -204,21 +234,24 @@ def _read_journal(dst: Path, checkpoint: Checkpoint) -> dict[ExpertKey, SlabPlac
     return {ExpertKey(int(a), int(b)): SlabPlace(int(offset), int(size), digest) for a, b, offset, size, digest in rows}
 
 
-def _write_dense(checkpoint: Checkpoint, dst: Path) -> str:
-    header = _header({name: (place.dtype, place.shape, place.nbytes) for name, place in checkpoint.dense.items()})
-    part = dst / (DENSE_NAME + _PART)
+def _write_dense(packing: _Packing) -> str:
+    from rotary_batch.engine.encoding import dense_parts
+
+    parts = list(dense_parts(packing.checkpoint, packing.dense))
+    header = safetensors_header({name: (dtype, shape, nbytes) for name, dtype, shape, nbytes, _ in parts})
+    part = packing.dst / (DENSE_NAME + _PART)
     with part.open("wb") as file:
         file.write(header)
-        for place in checkpoint.dense.values():
-            for run in pieces(place):
+        for *_, runs in parts:
+            for run in runs():
                 file.write(run)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(dst / DENSE_NAME)
-    return _file_sha256(dst / DENSE_NAME)
+    part.replace(packing.dst / DENSE_NAME)
+    return _file_sha256(packing.dst / DENSE_NAME)
 
 
-def _header(tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> bytes:
+def safetensors_header(tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> bytes:
     """A safetensors header whose data starts on a page: the JSON is padded with spaces, as the format allows."""
     table, offset = {}, 0
     for name, (dtype, shape, nbytes) in tensors.items():

@@ -1,15 +1,19 @@
 """Which key to load next, which slot to give up, which experts to keep: pure functions over plain values.
 
-Sweep (many live sequences): the order is known, (layer, expert) round and round, so the window of the
-next keys is known too.  Another policy differs in how it fills the window, not in these functions: one
-that predicts (few sequences) passes the experts that the next layer's router asks for.
+Sweep (many live sequences): the order is known, (layer, expert) round and round, so the window of the next keys is
+known too.  Speculative (few sequences): the window holds what the router asked for and, behind it, what the next
+layers' routers are guessed to ask for; every layer keeps what it used last.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from rotary_batch.core import ExpertKey
+
+# From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
+SWEEP_SHARE = 0.75
 
 
 def sweep_window(order: Sequence[ExpertKey], cursor: int, size: int) -> list[ExpertKey]:
@@ -22,9 +26,27 @@ def next_to_load(window: Iterable[ExpertKey], present: Collection[ExpertKey]) ->
     return next((key for key in window if key not in present), None)
 
 
-def to_give_up(loaded: Iterable[ExpertKey], window: Collection[ExpertKey]) -> ExpertKey | None:
-    """A loaded, unheld key that the window does not want; the oldest load first."""
-    return next((key for key in loaded if key not in window), None)
+def to_give_up(
+    loaded: Iterable[ExpertKey], window: Collection[ExpertKey], wanted: ExpertKey, layer_quota: int | None = None
+) -> ExpertKey | None:
+    """A loaded, unheld key that the window does not want, for the sake of `wanted`.
+
+    `loaded` comes least recently used first.  Without a quota the first will do (a sweep).  With one, a layer that
+    has its quota gives up its own: over all layers LRU would drop each expert just before its turn comes again.
+    """
+    candidates = [key for key in loaded if key not in window]
+    if layer_quota is None or not candidates:
+        return candidates[0] if candidates else None
+    share = Counter(key.layer for key in candidates)
+    own = [key for key in candidates if key.layer == wanted.layer]
+    if own and share[wanted.layer] >= layer_quota:
+        return own[0]
+    return next((key for key in candidates if share[key.layer] > layer_quota), candidates[0])
+
+
+def prefers_sweep(num_rows: int, num_experts: int, top_k: int) -> bool:
+    """Whether so many rows are expected to ask for most experts of a layer (uniform routing)."""
+    return 1 - (1 - top_k / num_experts) ** num_rows >= SWEEP_SHARE
 
 
 def choose_residents(order: Sequence[ExpertKey], count: int) -> frozenset[ExpertKey]:

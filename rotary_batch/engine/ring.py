@@ -1,6 +1,7 @@
 """Slots in device memory that expert weights pass through.
 
-Knows keys, slots and their states; knows nothing of Mixtral, of bytes, or of where a slab comes from.
+Knows keys, slots and their states; knows nothing of Mixtral, of bytes, of where a slab comes from, or of how the
+window of wanted keys came about.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.policy import next_to_load, sweep_window, to_give_up
+from rotary_batch.engine.policy import next_to_load, to_give_up
 from rotary_batch.engine.trace import Trace
 
 
@@ -26,29 +27,33 @@ class SlotState(Enum):
 class Ring:
     """The state of every slot.
 
-    The rotor calls `next_load`, `loaded` and `failed`; the compute thread calls `hold` and `release`.
-    `_changed` guards every field and wakes both.
+    Rotors call `next_load`, `loaded` and `failed`; the compute thread calls `aim`, `hold` and `release`.
+    `_changed` guards every field and wakes all.
     """
 
-    def __init__(self, order: Sequence[ExpertKey], num_slots: int, trace: Trace) -> None:
+    def __init__(self, num_slots: int, trace: Trace) -> None:
         if not num_slots >= 2:
             raise ValueError("a ring has at least 2 slots: one in use, one being filled")
-        self._order = list(order)
-        self._position = {key: place for place, key in enumerate(self._order)}
-        self._num_slots = min(num_slots, len(self._order))
+        self.num_slots = num_slots
         self._trace = trace
-        self._cursor = 0  # position in `order` of the key that compute wants next
-        self._slots: dict[ExpertKey, int] = {}  # insertion order = load order
-        self._states = [SlotState.FREE] * self._num_slots
-        self._used: set[ExpertKey] = set()  # keys held since they were loaded
+        self._window: list[ExpertKey] = []  # wanted keys, most urgent first
+        self._layer_quota: int | None = None
+        self._slots: dict[ExpertKey, int] = {}  # insertion order = order of last use
+        self._states = [SlotState.FREE] * num_slots
+        self._unused: set[ExpertKey] = set()  # keys not held since they were loaded
         self._error: BaseException | None = None
         self._closed = False
         self._changed = threading.Condition()
 
-    @property
-    def num_slots(self) -> int:
-        """How many slots there are; never more than keys."""
-        return self._num_slots
+    def aim(self, window: Sequence[ExpertKey], layer_quota: int | None = None) -> None:
+        """Say what is wanted, most urgent first; at most as many keys as slots are looked at.
+
+        `layer_quota` slots are left to each layer when slots are given up; None = any slot will do.
+        """
+        with self._changed:
+            self._window = list(window[: self.num_slots])
+            self._layer_quota = layer_quota
+            self._changed.notify_all()
 
     def next_load(self, *, wait: bool) -> tuple[ExpertKey, int] | None:
         """Claim a slot for the next wanted key (it is LOADING from now on).
@@ -63,25 +68,25 @@ class Ring:
                 self._changed.wait()
 
     def _claim(self) -> tuple[ExpertKey, int] | None:
-        window = sweep_window(self._order, self._cursor, self._num_slots)
-        key = next_to_load(window, self._slots)
-        slot = None if key is None else self._empty_slot(set(window))
+        key = next_to_load(self._window, self._slots)
+        slot = None if key is None else self._empty_slot(key)
         if key is None or slot is None:
             return None
         self._states[slot] = SlotState.LOADING
         self._slots[key] = slot
+        self._unused.add(key)
         return key, slot
 
-    def _empty_slot(self, window: set[ExpertKey]) -> int | None:
+    def _empty_slot(self, wanted: ExpertKey) -> int | None:
         if SlotState.FREE in self._states:
             return self._states.index(SlotState.FREE)
         ready = [key for key, slot in self._slots.items() if self._states[slot] is SlotState.READY]
-        victim = to_give_up(ready, window)
+        victim = to_give_up(ready, self._window, wanted, self._layer_quota)
         if victim is None:
             return None
-        if victim not in self._used:
+        if victim in self._unused:
             self._trace.add("wasted_prefetches")
-        self._used.discard(victim)
+            self._unused.discard(victim)
         return self._slots.pop(victim)
 
     def loaded(self, slot: int) -> None:
@@ -98,15 +103,15 @@ class Ring:
             self._changed.notify_all()
 
     def hold(self, key: ExpertKey, load_inline: Callable[[], None] | None = None) -> int:
-        """Claim the slot that has the key, waiting for its bytes; turns the ring to the key.
+        """Claim the slot that has the key, waiting for its bytes; a key outside the window goes to its front.
 
         `load_inline` loads one wanted slot in this thread; it stands in for a rotor.
         """
         with self._changed:
-            self._cursor = self._position[key]
-            self._changed.notify_all()
-            ready = key in self._slots and self._states[self._slots[key]] is SlotState.READY
-        self._trace.add("ring_hits" if ready else "fetches")
+            self._count(key)
+            if key not in self._window:
+                self._window = [key, *self._window[: self.num_slots - 1]]
+                self._changed.notify_all()
         while load_inline is not None and not self._has_ready(key):
             load_inline()
         with self._changed:
@@ -116,8 +121,14 @@ class Ring:
             assert not self._closed, "the ring was closed under a waiting compute thread"
             slot = self._slots[key]
             self._states[slot] = SlotState.HELD
-            self._used.add(key)
+            self._unused.discard(key)
             return slot
+
+    def _count(self, key: ExpertKey) -> None:
+        if self._ready(key):
+            self._trace.add("ring_hits")
+        else:
+            self._trace.add("late_prefetches" if key in self._slots else "fetches")
 
     def _has_ready(self, key: ExpertKey) -> bool:
         with self._changed:
@@ -127,16 +138,17 @@ class Ring:
         return key in self._slots and self._states[self._slots[key]] is SlotState.READY
 
     def release(self, key: ExpertKey) -> None:
-        """Give the slot back; the ring turns to the next key, so this one may be given up."""
+        """Give the slot back: it is the last used now, and wanted no longer."""
         with self._changed:
-            slot = self._slots[key]
+            slot = self._slots.pop(key)
             assert self._states[slot] is SlotState.HELD, f"slot {slot} is {self._states[slot]}"
             self._states[slot] = SlotState.READY
-            self._cursor = (self._position[key] + 1) % len(self._order)
+            self._slots[key] = slot
+            self._window = [other for other in self._window if other != key]
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wake the rotor for the last time; idempotent."""
+        """Wake the rotors for the last time; idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

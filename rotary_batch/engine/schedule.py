@@ -5,10 +5,13 @@ Knows sequences and counts; knows nothing of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rotary_batch.core import Completion, NewTokens, Request
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.drafting import Lookup
+from rotary_batch.engine.prefix import Prefix
 
 
 @dataclass(slots=True)
@@ -17,11 +20,14 @@ class Sequence:
 
     request: Request
     kv_start: int
-    kv_tokens: int  # the size of its range
+    kv_tokens: int  # the size of its own range
     token_ids: list[int]  # prompt and generated
     logprob_sum: float
+    prefix: Prefix | None = None
+    makes_prefix: bool = False  # whether its own prompt spans fill the prefix's range
     num_cached: int = 0
     fresh: list[int] = field(default_factory=list)  # generated in this revolution
+    lookup: Lookup = field(default_factory=Lookup)
 
     @property
     def num_pending(self) -> int:
@@ -33,6 +39,11 @@ class Sequence:
         """Generated tokens, those of earlier runs included."""
         return len(self.token_ids) - len(self.request.prompt_ids)
 
+    @property
+    def num_left(self) -> int:
+        """New tokens that it may still choose."""
+        return self.request.max_new_tokens - self.num_generated
+
     def accept(self, token_id: int, logprob: float, stop_ids: frozenset[int]) -> Completion | None:
         """Take the chosen token; the completion when it is the last."""
         self.logprob_sum += logprob
@@ -40,7 +51,7 @@ class Sequence:
             return self._complete("stop")
         self.token_ids.append(token_id)
         self.fresh.append(token_id)
-        return self._complete("length") if self.num_generated >= self.request.max_new_tokens else None
+        return self._complete("length") if not self.num_left else None
 
     def _complete(self, reason: str) -> Completion:
         generated = tuple(self.token_ids[len(self.request.prompt_ids) :])
@@ -62,10 +73,11 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The tokens of one sequence that join one revolution."""
+    """The tokens of one sequence that join one revolution, and tokens that may come after them."""
 
     sequence: Sequence
     num_tokens: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def is_last(self) -> bool:
@@ -77,17 +89,66 @@ class Span:
         """Whether it is the one token chosen in the revolution before."""
         return self.sequence.num_pending == 1 and self.sequence.num_cached >= len(self.sequence.request.prompt_ids)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that it takes."""
+        return self.num_tokens + len(self.drafts)
 
-def plan_revolution(live: Iterable[Sequence], prefill_budget_tokens: int, span_tokens: int | None) -> list[Span]:
-    """All decode rows, then prompts in the order of admission, at most `span_tokens` of one sequence."""
+    def token_ids(self) -> list[int]:
+        """The ids of its rows."""
+        sequence = self.sequence
+        return [*sequence.token_ids[sequence.num_cached : sequence.num_cached + self.num_tokens], *self.drafts]
+
+    def rows(self, first_row: int) -> Iterator[Rows]:
+        """Where its keys lie; a span that crosses from a prefix of its own making into its own range is cut there."""
+        sequence, prefix = self.sequence, self.sequence.prefix
+        begin, end = sequence.num_cached, sequence.num_cached + self.num_rows
+        if prefix is None:
+            yield Rows(first_row, self.num_rows, begin, sequence.kv_start)
+            return
+        border = min(max(begin, prefix.num_tokens), end)
+        if begin < border:
+            yield Rows(first_row, border - begin, begin, prefix.kv_start)
+        if border < end:
+            first_row += border - begin
+            yield Rows(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
+
+
+def plan_revolution(
+    live: Iterable[Sequence], prefill_budget_tokens: int, span_tokens: int | None, draft_tokens: int = 0
+) -> list[Span]:
+    """All decode rows, then prompts in the order of admission, at most `span_tokens` of one sequence.
+
+    A sequence waits while another one computes the prefix that it shares.
+    """
     sequences = list(live)
-    spans = [span for sequence in sequences if (span := Span(sequence, 1)).is_decode]
+    spans = [
+        Span(sequence, 1, sequence.lookup.draft(sequence.token_ids, min(draft_tokens, sequence.num_left - 1)))
+        if draft_tokens
+        else span
+        for sequence in sequences
+        if (span := Span(sequence, 1)).is_decode
+    ]
     left = prefill_budget_tokens
+    made: set[int] = set()  # prefixes that are complete at the end of this revolution
     for sequence in sequences:
         if left <= 0:
             break
-        if not Span(sequence, 1).is_decode:
+        if not Span(sequence, 1).is_decode and _is_ready(sequence, made):
             count = min(sequence.num_pending, left, span_tokens or left)
             spans.append(Span(sequence, count))
             left -= count
+            if sequence.makes_prefix and sequence.prefix and sequence.num_cached + count >= sequence.prefix.num_tokens:
+                made.add(id(sequence.prefix))
     return spans
+
+
+def _is_ready(sequence: Sequence, made: set[int]) -> bool:
+    """Whether its prefix will be there when its rows look at it; then its own part is all that is left to do."""
+    prefix = sequence.prefix
+    if prefix is None or sequence.makes_prefix:
+        return True
+    if prefix.num_cached < prefix.num_tokens and id(prefix) not in made:
+        return False
+    sequence.num_cached = max(sequence.num_cached, prefix.num_tokens)
+    return True

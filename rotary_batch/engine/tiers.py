@@ -6,6 +6,7 @@ page cache: a map scanned cyclically with less memory than weights hits nothing.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, StorageError
-from rotary_batch.model.manifest import EXPERTS_NAME, PAGE_NBYTES, Manifest
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+from rotary_batch.model.slabs import PAGE_NBYTES
 
 READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
 
@@ -53,8 +55,10 @@ class DiskTier:
         self._places = manifest.slabs
         self._path = pack_dir / EXPERTS_NAME
         self._trace = trace
+        self._unchecked = set(manifest.slabs)  # keys whose bytes were not compared with their digest yet
         self._check_size()
         self._direct = self._open(os.O_DIRECT)
+        self._takes_direct = self._direct is not None
         self._buffered = self._open(0)
         if self._buffered is None:
             raise ModelError(f"{self._path}: cannot be opened; is the pack whole? see `model verify`")
@@ -74,7 +78,7 @@ class DiskTier:
     @property
     def name(self) -> str:
         """The way that the bytes come, for reports."""
-        return "disk (O_DIRECT)" if self._direct is not None else "disk (buffered)"
+        return "disk (O_DIRECT)" if self._takes_direct else "disk (buffered)"
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
         """Read one slab; `preadv` releases the GIL, so a matmul goes on beside it."""
@@ -88,14 +92,24 @@ class DiskTier:
                     raise StorageError(f"{self._path}: ends at byte {place.offset + done}; see `model verify`")
                 done += count
         self._trace.add("bytes_read", done)
+        if key in self._unchecked:
+            self._check_digest(key, view, place.sha256)
+
+    def _check_digest(self, key: ExpertKey, view: memoryview, sha256: str) -> None:
+        """At a slab's first use: a flipped bit on disk must not become prose."""
+        if hashlib.sha256(view).hexdigest() != sha256:
+            raise ModelError(
+                f"{self._path}: layer {key.layer} expert {key.expert} is damaged (its digest differs); "
+                "pack the model again"
+            )
+        self._unchecked.discard(key)
 
     def _read(self, view: memoryview, offset: int) -> int:
-        try:
-            if self._direct is not None:
+        if self._direct is not None and self._takes_direct:
+            try:
                 return os.preadv(self._direct, [view], offset)
-        except OSError:  # tmpfs and overlays take the flag at open and refuse the read
-            os.close(self._direct or 0)
-            self._direct = None
+            except OSError:  # tmpfs and overlays take the flag at open and refuse the read
+                self._takes_direct = False
         assert self._buffered is not None
         try:
             count = os.preadv(self._buffered, [view], offset)

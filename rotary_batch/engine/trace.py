@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
+
+import torch
 
 
 class Span(NamedTuple):
@@ -21,16 +23,27 @@ class Span(NamedTuple):
     label: str
 
 
+class Routing(NamedTuple):
+    """What one layer's router chose in one revolution."""
+
+    layer: int
+    chosen: list[list[int]]  # experts of each row
+    likely: dict[int, list[int]]  # distance -> what was guessed here for the layer so far ahead
+
+
 class Trace:
     """Running totals.  `bytes_to_host` exists to stay 0: weights are immutable, evicting forgets."""
 
-    def __init__(self, *, timeline: bool = False) -> None:
+    def __init__(self, *, timeline: bool = False, routing: bool = False) -> None:
         self._lock = threading.Lock()
         self._totals: dict[str, float] = {
-            "bytes_read": 0, "bytes_to_host": 0, "ring_hits": 0, "fetches": 0, "prefetches": 0,
-            "wasted_prefetches": 0, "stall_s": 0.0,
+            "bytes_read": 0, "bytes_to_host": 0, "ring_hits": 0, "late_prefetches": 0, "fetches": 0,
+            "wasted_prefetches": 0, "stall_s": 0.0, "sweeps": 0, "speculative_revolutions": 0,
+            "guessed": 0, "guessed_right": 0, "asked_after_guess": 0, "drafted_tokens": 0, "accepted_tokens": 0,
         }  # fmt: skip
         self._timeline: list[Span] | None = [] if timeline else None
+        self.keeps_routing = routing
+        self.routing: list[Routing] = []
 
     def add(self, name: str, amount: float = 1) -> None:
         """Raise a counter."""
@@ -41,6 +54,11 @@ class Trace:
         """A copy of all counters."""
         with self._lock:
             return dict(self._totals)
+
+    def note_routing(self, layer: int, chosen: torch.Tensor, likely: Mapping[int, Sequence[int]]) -> None:
+        """Keep what a router chose, [T, K], and the guesses made there, when routing is kept."""
+        if self.keeps_routing:
+            self.routing.append(Routing(layer, chosen.tolist(), {d: list(ids) for d, ids in likely.items()}))
 
     @contextmanager
     def span(self, kind: str, label: str) -> Iterator[None]:

@@ -89,6 +89,10 @@ class Geometry:
             }
         return shapes
 
+    def is_quantisable(self, name: str) -> bool:
+        """Whether a dense tensor may be stored in int8: attention, embeddings and head; never the router or a norm."""
+        return name in {"embed", "head"} or name.rpartition(".")[2] in {"q", "k", "v", "o"}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a manifest."""
         return asdict(self) | {"eos_ids": list(self.eos_ids)}

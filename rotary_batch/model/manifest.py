@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.slabs import SlabLayout, slab_layout
 
 MANIFEST_NAME = "manifest.json"
 EXPERTS_NAME = "experts.safetensors"
 DENSE_NAME = "dense.safetensors"
 FORMAT = "rotary-batch pack 1"
-PAGE_NBYTES = 4096  # slabs start and end on it, so that O_DIRECT reads and page-locked copies need no staging
 EXACT_MAX_NBYTES = 10**9  # packs up to this default to exact numerics
 
 
@@ -38,7 +38,8 @@ class Manifest:
 
     name: str
     geometry: Geometry
-    experts: str  # how slabs are stored: bf16 = the checkpoint's own bits
+    experts: str  # how slabs are stored (model/slabs.py): bf16 = the checkpoint's own bits
+    dense: str = "bf16"  # how attention, embeddings and head are stored: bf16 = the checkpoint's own bits, or int8
     slabs: Mapping[ExpertKey, SlabPlace]
     dense_sha256: str
     tokenizer_sha256: str
@@ -51,6 +52,11 @@ class Manifest:
     def slab_nbytes(self) -> int:
         """Bytes of one slot of the ring."""
         return max(place.nbytes for place in self.slabs.values())
+
+    @property
+    def layout(self) -> SlabLayout:
+        """What lies where in a slab."""
+        return slab_layout(self.geometry, self.experts)
 
     @property
     def experts_nbytes(self) -> int:
@@ -100,6 +106,6 @@ class Manifest:
 
 
 _PLAIN = (
-    "name", "experts", "dense_sha256", "tokenizer_sha256", "demonstration", "context_tokens", "chunk_tokens",
+    "name", "experts", "dense", "dense_sha256", "tokenizer_sha256", "demonstration", "context_tokens", "chunk_tokens",
     "min_mean_logprob",
 )  # fmt: skip

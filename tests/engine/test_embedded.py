@@ -44,9 +44,10 @@ def as_checkpoint(folder) -> None:
             weights[f"{full}.weight"] = file.get_tensor(name)
     raw = bytearray((EMBEDDED / EXPERTS_NAME).read_bytes())
     for (layer, expert), (offset, nbytes, _) in manifest.slabs.items():
-        slab = views(torch.frombuffer(raw[offset : offset + nbytes], dtype=torch.uint8), manifest.geometry)
+        slab = views(torch.frombuffer(raw[offset : offset + nbytes], dtype=torch.uint8), manifest)
         stem = f"model.layers.{layer}.block_sparse_moe.experts.{expert}."
-        weights |= {f"{stem}{name}.weight": getattr(slab, name).contiguous() for name in ("w1", "w2", "w3")}
+        w1, w3 = slab.up.chunk(2)
+        weights |= {f"{stem}{name}.weight": w.contiguous() for name, w in (("w1", w1), ("w2", slab.down), ("w3", w3))}
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "config.json").write_text((EMBEDDED / "config.json").read_text())
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.experts import Placement, open_experts, open_tier, place, views
+from rotary_batch.engine.experts import Placement, open_experts, open_tier, views
 from rotary_batch.engine.policy import choose_residents, sweep_window
 from rotary_batch.engine.ring import Ring, SlotState
 from rotary_batch.engine.tiers import DiskTier, page_buffer
 from rotary_batch.engine.trace import Trace
-from rotary_batch.errors import ModelError, StorageError, UnavailableError
+from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 
 CPU = torch.device("cpu")
@@ -27,11 +27,18 @@ class RingMachine(RuleBasedStateMachine):
     def start(self, layers, experts, slots):
         self.order = [ExpertKey(layer, expert) for layer in range(layers) for expert in range(experts)]
         self.trace = Trace()
-        self.ring = Ring(self.order, slots, self.trace)
+        self.ring = Ring(slots, self.trace)
+        self.quota = None
         self.loading: dict[int, ExpertKey] = {}
         self.content: dict[int, ExpertKey] = {}  # what the bytes of a slot are
         self.held: tuple[ExpertKey, int] | None = None
         self.num_holds = 0
+
+    @rule(data=st.data())
+    def aim(self, data):
+        """Any keys, in any order: a sweep, guesses, nonsense."""
+        quota = data.draw(st.one_of(st.none(), st.integers(0, 3)))
+        self.ring.aim(data.draw(st.lists(st.sampled_from(self.order), unique=True)), quota)
 
     @rule()
     def begin_load(self):
@@ -54,7 +61,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def hold(self, data):
         key = data.draw(st.sampled_from(self.order))
-        for slot in sorted(self.loading):
+        for slot in sorted(self.loading):  # hold waits for a rotor; this machine has one thread
             self.content[slot] = self.loading.pop(slot)
             self.ring.loaded(slot)
         slot = self.ring.hold(key, self.load_one)
@@ -79,7 +86,7 @@ class RingMachine(RuleBasedStateMachine):
             return
         self.ring.check_integrity()
         totals = self.trace.totals()
-        assert totals["ring_hits"] + totals["fetches"] == self.num_holds
+        assert totals["ring_hits"] + totals["late_prefetches"] + totals["fetches"] == self.num_holds
         assert totals["bytes_to_host"] == 0
         if self.held is not None:
             assert self.ring._states[self.held[1]] is SlotState.HELD
@@ -105,14 +112,6 @@ def test_residents_are_spread_over_the_layers():
         assert max(by_layer) - min(by_layer) <= 1
 
 
-def test_placement_refuses_less_than_two_slots():
-    assert place(8, 100, None) == place(8, 100, 800) == Placement(8, 0)
-    assert place(8, 100, 799) == Placement(3, 4)
-    assert place(8, 100, 200) == Placement(0, 2)
-    with pytest.raises(UnavailableError, match="200 bytes for 2 slots"):
-        place(8, 100, 199)
-
-
 @pytest.mark.parametrize("rotor", [True, False])
 @pytest.mark.parametrize("tier", ["disk", "ram"])
 @pytest.mark.parametrize(
@@ -128,9 +127,7 @@ def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pa
     keys = sorted(manifest.slabs)
     for key in [*keys, *keys, *keys[::3], *reversed(keys)]:
         offset, nbytes, _ = manifest.slabs[key]
-        expected = views(
-            torch.frombuffer(bytearray(raw[offset : offset + nbytes]), dtype=torch.uint8), manifest.geometry
-        )
+        expected = views(torch.frombuffer(bytearray(raw[offset : offset + nbytes]), dtype=torch.uint8), manifest)
         with source.hold(key) as slab:
             assert all(torch.equal(mine, wanted) for mine, wanted in zip(slab, expected, strict=True))
     assert trace.totals()["bytes_to_host"] == 0

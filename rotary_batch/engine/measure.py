@@ -1,0 +1,172 @@
+"""What this machine does in a second: link, disk, memory, matrices.  Measured once, kept in the cache folder.
+
+Knows clocks and buffers; knows nothing of models beyond the formats of stored matrices.  Takes about ten seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.matmul import FastMatmul
+from rotary_batch.engine.quant import Matrix, encode, matrix_from
+from rotary_batch.engine.tiers import READ_NBYTES, page_buffer
+from rotary_batch.model.budget import Rates
+from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.slabs import FORMATS
+
+ROUNDS = 5
+ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
+MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and of a large model
+ROTATED_NBYTES = 128 * 2**20  # copies of a matrix are used in turns, so that caches do not hold it
+DISK_NBYTES = 512 * 2**20
+LINK_NBYTES = 256 * 2**20
+
+
+def measure_machine(device_name: str, folder: Path) -> Rates:
+    """Measure everything; the disk is that of `folder`."""
+    device = torch.device(device_name)
+    disk = _disk(folder)
+    return Rates(
+        machine=machine_name(device),
+        device=device_name,
+        move_nbytes_per_s=_link(device) if device.type == "cuda" else disk,
+        disk_nbytes_per_s=disk,
+        memory_nbytes_per_s=_memory(device),
+        attention_nbytes_per_s=_attention(device),
+        weight_s={stored_as: _matrix(stored_as, device) for stored_as in FORMATS},
+    )
+
+
+def save_rates(rates: Rates, path: Path) -> None:
+    """Write them in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rates.as_dict(), indent=1) + "\n")
+    temporary.replace(path)
+
+
+def machine_name(device: torch.device) -> str:
+    """One line on what was measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return (
+        f"{len(names)} x {names[0]}, {memory:.0f} GB RAM{gpu}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
+    )
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Median of a few runs, after one to warm up."""
+    found = []
+    for _ in range(ROUNDS + 1):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found[1:])
+
+
+def _matrix(stored_as: str, device: torch.device) -> list[tuple[int, float]]:
+    rows, columns = MATRIX
+    parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
+    copies: list[Matrix] = [
+        matrix_from({name: part.clone().to(device) for name, part in parts.items()}, rows)
+        for _ in range(max(2, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
+    ]
+    matmul, found = FastMatmul(device), []
+    for count in ROW_COUNTS:
+        x = torch.randn(count, columns, device=device).bfloat16()
+        work = partial(_multiply, matmul, x, copies[:8])
+        found.append((count, seconds(work, device) / min(8, len(copies)) / (rows * columns)))
+    return found
+
+
+def _multiply(matmul: FastMatmul, x: torch.Tensor, matrices: Sequence[Matrix]) -> None:
+    for matrix in matrices:
+        matmul.linear(x, matrix)
+
+
+def _memory(device: torch.device) -> float:
+    numbers = torch.zeros(ROTATED_NBYTES // 8, dtype=torch.int64, device=device)
+    return numbers.nbytes / seconds(numbers.sum, device)
+
+
+def _attention(device: torch.device) -> float:
+    """Keys and values read in a second by decode rows of many sequences."""
+    geometry = Geometry(  # of a small model
+        hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
+        num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True, max_position=512,
+        sliding_window=None, dtype="BF16", eos_ids=(),
+    )  # fmt: skip
+    sequences, context = 64, 512
+    kv = KvArena(geometry, sequences * context, "bf16", torch.bfloat16, device)
+    attention = FastAttention(geometry, torch.bfloat16, device)
+    attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
+    queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device).bfloat16()
+    return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)
+
+
+def _link(device: torch.device) -> float:
+    source = torch.empty(LINK_NBYTES, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(LINK_NBYTES, dtype=torch.uint8, device=device)
+    return LINK_NBYTES / seconds(lambda: target.copy_(source, non_blocking=True), device)
+
+
+def _disk(folder: Path) -> float:
+    """Read a file that was just written, past the page cache where the file system allows it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="rotary-batch-rate-") as file:
+        block = os.urandom(2**20)
+        for _ in range(DISK_NBYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return disk_nbytes_per_s(Path(file.name), [(n, READ_NBYTES) for n in range(0, DISK_NBYTES, READ_NBYTES)])
+
+
+def disk_nbytes_per_s(path: Path, runs: Sequence[tuple[int, int]], readers: int = 2) -> float:
+    """How fast runs (offset, bytes) of a file are read by so many threads at once."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        os.preadv(descriptor, [memoryview(page_buffer(4096).numpy())], 0)  # type: ignore[arg-type]
+    except OSError:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    todo, lock = list(runs), threading.Lock()
+
+    def read() -> None:
+        buffer = memoryview(page_buffer(max(nbytes for _, nbytes in runs)).numpy())  # type: ignore[arg-type]
+        while True:
+            with lock:
+                if not todo:
+                    return
+                offset, nbytes = todo.pop(0)
+            done = 0
+            while done < nbytes and (count := os.preadv(descriptor, [buffer[done:nbytes]], offset + done)):
+                done += count
+
+    threads = [threading.Thread(target=read) for _ in range(readers)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    elapsed = time.perf_counter() - start
+    os.close(descriptor)
+    return sum(nbytes for _, nbytes in runs) / elapsed

@@ -1,0 +1,283 @@
+"""The arithmetic of a night: what fits, what a revolution costs at the least, which resource binds.
+
+Knows byte counts and measured rates; knows nothing of torch, files or clocks.  A revolution moves every expert that
+is not resident and computes every row that rides it; the two overlap, so it takes at least the longer of the two:
+
+    T = max(streamed bytes / rate of the link or disk, compute of N decode rows and F prompt rows)
+
+    decode tokens a second = N / T, prompt tokens a second = F / T
+
+Compute is the sum of its matrices (seconds per weight at this number of rows, as measured), the keys and values that
+decode rows read, and the head.  Source of the model: research on offline engines (MoE-Lightning's roofline, FlexGen's
+overlap), see NOTES.md.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rotary_batch.errors import UnavailableError
+from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.manifest import Manifest
+
+MIN_SLOTS = 2
+SLOTS = 4  # of a ring that has memory to spare: one in use, the others on their way
+PREFILL_TOKENS = 2048  # prompt tokens of one revolution at the most; above about 1,000 a disk hides behind them
+MIN_PREFILL_TOKENS = 64
+WORKSPACE_ROW_COPIES = 12  # activations of a row that live at once: about 6 hidden and 3 intermediate vectors
+DRAFT_TOKENS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What a machine does in a second, measured (engine/measure.py)."""
+
+    machine: str
+    device: str
+    move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
+    disk_nbytes_per_s: float
+    memory_nbytes_per_s: float  # reading device memory
+    attention_nbytes_per_s: float  # reading keys and values in decode
+    weight_s: Mapping[str, Sequence[tuple[int, float]]]  # format -> (rows, seconds per weight), rows ascending
+
+    def weights_s(self, stored_as: str, rows: float) -> float:
+        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
+        table = self.weight_s[stored_as]
+        place = bisect_left([count for count, _ in table], rows)
+        if place == 0:
+            return table[0][1]
+        if place == len(table):
+            return table[-1][1] * rows / table[-1][0]
+        (low, low_s), (high, high_s) = table[place - 1], table[place]
+        return low_s + (high_s - low_s) * (rows - low) / (high - low)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Rates:
+        """The inverse of `as_dict`."""
+        pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
+        return cls(**{**table, "weight_s": pairs})
+
+
+class Workload(NamedTuple):
+    """What the queue holds, per item on average."""
+
+    num_items: int
+    prompt_tokens: float
+    new_tokens: float
+    longest_tokens: int  # prompt and new tokens of the longest item
+
+    @property
+    def kv_tokens(self) -> int:
+        """What a sequence reserves."""
+        return max(1, round(self.prompt_tokens + self.new_tokens) - 1)
+
+    @property
+    def mean_context_tokens(self) -> float:
+        """Keys that a decode row looks at on average."""
+        return self.prompt_tokens + self.new_tokens / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """A model in bytes, as it is packed and as its keys are kept."""
+
+    name: str
+    geometry: Geometry
+    experts: str  # format of slabs
+    dense: str
+    slab_nbytes: int
+    num_slabs: int
+    dense_nbytes: int
+    kv_token_nbytes: int
+    number_nbytes: int  # of the compute dtype
+
+    def scratch_nbytes(self) -> int:
+        """The largest matrix, unpacked."""
+        quantised = self.experts != "bf16"
+        return self.geometry.expert_params * 2 // 3 * self.number_nbytes if quantised or self.number_nbytes == 4 else 0
+
+    def row_nbytes(self) -> int:
+        """Activations of one row."""
+        return WORKSPACE_ROW_COPIES * (self.geometry.hidden_size + self.geometry.intermediate_size) * 4
+
+
+def footprint(manifest: Manifest, kv: str, number_nbytes: int) -> Footprint:
+    """What a pack takes when numbers are computed in so many bytes; int8 keys carry a float32 scale per head."""
+    geometry = manifest.geometry
+    heads = geometry.kv_token_params // geometry.head_dim
+    kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
+    return Footprint(
+        name=manifest.name,
+        geometry=geometry,
+        experts=manifest.experts,
+        dense=manifest.dense,
+        slab_nbytes=manifest.slab_nbytes,
+        num_slabs=len(manifest.slabs),
+        dense_nbytes=dense_nbytes(geometry, manifest.dense, number_nbytes),
+        kv_token_nbytes=kv_token_nbytes,
+        number_nbytes=number_nbytes,
+    )
+
+
+def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
+    """Everything but the experts, as it lies in device memory."""
+    total = 0
+    for name, shape in geometry.dense_shapes().items():
+        if dense == "int8" and geometry.is_quantisable(name):
+            total += math.prod(shape) + 4 * shape[0]
+        else:
+            total += math.prod(shape) * number_nbytes
+    return total
+
+
+def rates_path(cache: Path, device: str) -> Path:
+    """Where the rates of a device are kept."""
+    return cache / f"rates-{device.replace(':', '-')}.json"
+
+
+class Budget(NamedTuple):
+    """How device memory is used."""
+
+    num_residents: int
+    num_slots: int  # 0 = nothing revolves
+    kv_tokens: int
+    batch: int  # live sequences
+    prefill_tokens: int
+    draft_tokens: int
+
+    def streamed_nbytes(self, model: Footprint) -> int:
+        """What one revolution moves."""
+        return (model.num_slabs - self.num_residents) * model.slab_nbytes
+
+
+class Bound(NamedTuple):
+    """The least that a revolution can take."""
+
+    move_s: float
+    compute_s: float
+
+    @property
+    def revolution_s(self) -> float:
+        """Moving and computing overlap."""
+        return max(self.move_s, self.compute_s)
+
+    @property
+    def binding(self) -> str:
+        """What to make faster."""
+        return "moving experts" if self.move_s > self.compute_s else "compute"
+
+
+def bound(
+    model: Footprint, budget: Budget, rates: Rates, decode_rows: float, prefill_rows: float, context: float
+) -> Bound:
+    """The bound of a revolution of so many rows; decode rows look at `context` keys on average."""
+    geometry, rows = model.geometry, decode_rows + prefill_rows
+    touched = geometry.num_experts * (1 - (1 - geometry.top_k / geometry.num_experts) ** rows)
+    expert_rows = rows * geometry.top_k / max(touched, 1e-9)
+    experts_s = geometry.num_layers * touched * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
+    q, kv = geometry.num_heads * geometry.head_dim, geometry.num_kv_heads * geometry.head_dim
+    attention_params = geometry.num_layers * geometry.hidden_size * 2 * (q + kv)
+    attention_s = attention_params * rates.weights_s(model.dense, rows)
+    head_s = (
+        geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
+    )
+    keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s
+    return Bound(budget.streamed_nbytes(model) / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
+
+
+def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
+    """The least device memory that a model runs in: dense part, two slots, the longest item's keys, workspace."""
+    fixed = model.dense_nbytes + model.scratch_nbytes() + MIN_PREFILL_TOKENS * model.row_nbytes()
+    return fixed + MIN_SLOTS * model.slab_nbytes + longest_tokens * model.kv_token_nbytes
+
+
+def plan_memory(
+    model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload, rates: Rates | None
+) -> Budget:
+    """Split device memory.  Raises UnavailableError, with the minimum, when the model cannot run in it.
+
+    Keys and values come first, up to the batch that pays; experts are pinned with what is left.  With measured rates
+    every batch is tried and the one with the most tokens a second is taken; without, the batch is as large as it can be
+    (X(R) = (V - R) / c * B / (W - R) rises with every byte given to keys while V < W, see NOTES.md).
+    """
+    least = minimum_nbytes(model, workload.longest_tokens)
+    if memory_nbytes < least:
+        raise UnavailableError(
+            f"device memory of {memory_nbytes:,} bytes: {model.name} needs {least:,} (dense part "
+            f"{model.dense_nbytes:,}, {MIN_SLOTS} slots of {model.slab_nbytes:,}, KV of one sequence of "
+            f"{workload.longest_tokens:,} tokens); {least - memory_nbytes:,} are missing"
+        )
+    prefill = min(PREFILL_TOKENS, max(MIN_PREFILL_TOKENS, memory_nbytes // 8 // model.row_nbytes()))
+    left = memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
+    if left < MIN_SLOTS * model.slab_nbytes + workload.longest_tokens * model.kv_token_nbytes:
+        prefill = MIN_PREFILL_TOKENS
+        left = memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
+    kv_room = (left - MIN_SLOTS * model.slab_nbytes) // model.kv_token_nbytes
+    fitting = max(1, min(max_batch, kv_room // workload.kv_tokens))
+    candidates = [_with_batch(model, left, batch, prefill, workload, kv_room) for batch in _batches(fitting)]
+    if rates is None:
+        return candidates[-1]
+    best = max(candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
+    return replace_drafts(model, best, rates, workload)
+
+
+def _batches(most: int) -> list[int]:
+    sizes = {most} | {2**power for power in range(most.bit_length()) if 2**power <= most}
+    return sorted(sizes | {3 * size // 2 for size in sizes if 3 * size // 2 <= most})
+
+
+def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload: Workload, kv_room: int) -> Budget:
+    kv_tokens = min(kv_room, max(workload.longest_tokens, batch * workload.kv_tokens))
+    fitting = (left - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
+    if fitting >= model.num_slabs:
+        return Budget(model.num_slabs, 0, kv_tokens, batch, prefill, 0)
+    slots = min(SLOTS, fitting)
+    return Budget(fitting - slots, slots, kv_tokens, batch, prefill, 0)
+
+
+def replace_drafts(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> Budget:
+    """Draft tokens where verifying them hides behind moving."""
+    rows = budget.batch * (1 + DRAFT_TOKENS)
+    found = bound(model, budget, rates, rows, steady_prefill_rows(budget, workload), workload.mean_context_tokens)
+    return budget._replace(draft_tokens=DRAFT_TOKENS if found.compute_s < found.move_s else 0)
+
+
+def steady_prefill_rows(budget: Budget, workload: Workload) -> float:
+    """Prompt tokens of a revolution when as many sequences begin as end."""
+    return min(budget.prefill_tokens, budget.batch * workload.prompt_tokens / max(1.0, workload.new_tokens))
+
+
+def tokens_per_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
+    """New tokens a second with a full batch, prompts riding along."""
+    return budget.batch / steady_revolution_s(model, budget, rates, workload)
+
+
+def steady_revolution_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
+    """The bound of a revolution in the middle of a night."""
+    prefill = steady_prefill_rows(budget, workload)
+    found = bound(model, budget, rates, budget.batch, prefill, workload.mean_context_tokens)
+    unserved = budget.batch * workload.prompt_tokens / max(1.0, workload.new_tokens) / max(1.0, prefill)
+    return found.revolution_s * max(1.0, unserved)
+
+
+def drain_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
+    """Seconds for the whole workload at the bound: prompts of the first batch, then steady revolutions."""
+    batch = max(1, min(budget.batch, workload.num_items))
+    full = budget._replace(batch=batch)
+    first = bound(model, full, rates, 0, min(budget.prefill_tokens, batch * workload.prompt_tokens), 0)
+    ramp = first.revolution_s * batch * workload.prompt_tokens / budget.prefill_tokens
+    return ramp + workload.num_items * workload.new_tokens / tokens_per_s(model, full, rates, workload)
+
+
+def cheaper(model: Footprint, experts: str, slab_nbytes: int) -> Footprint:
+    """The same model with its experts stored otherwise."""
+    return replace(model, experts=experts, slab_nbytes=slab_nbytes)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from rotary_batch.testing import TINY_CONFIG, tensor_shapes, write_tiny_tokenizer
+from rotary_batch.model.tokens import write_byte_tokenizer
+from rotary_batch.testing import TINY_CONFIG, tensor_shapes
 
 SMALL: dict[str, Any] = {
     "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 8, "num_attention_heads": 16,
@@ -22,7 +23,7 @@ def write_checkpoint(folder: Path, **shape: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     table = TINY_CONFIG | {"rope_theta": 1e6, "torch_dtype": "bfloat16"} | shape
     (folder / "config.json").write_text(json.dumps(table))
-    write_tiny_tokenizer(folder)
+    write_byte_tokenizer(folder)
     shards: dict[str, list[str]] = {}
     shapes = tensor_shapes(table)
     for name in shapes:

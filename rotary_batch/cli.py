@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from rotary_batch import console
-from rotary_batch.commands import docs, draining, generating, indexing, looking, models
+from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
 from rotary_batch.commands.draining import DrainOutcome
 from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
 from rotary_batch.config import Settings, load_settings, parse_nbytes
@@ -58,6 +58,14 @@ DeviceMemory = Annotated[str | None, typer.Option(help="Cap for everything on th
 HostMemory = Annotated[str | None, typer.Option(help="RAM for expert weights, e.g. 64GB.")]
 MaxBatch = Annotated[int | None, typer.Option(min=1, help="The most live sequences.")]
 Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
+Kv = Annotated[str | None, typer.Option(help="How keys and values are kept: bf16 (as computed) or int8.")]
+Experts = Annotated[
+    str | None, typer.Option(help="bf16, int8 or int4: what a checkpoint is packed as, what a pack must be.")
+]
+ShapeName = Annotated[
+    str | None, typer.Option("--shape", help="Random weights: small, medium, mixtral-8x7b or mixtral-8x22b.")
+]
+Dense = Annotated[str, typer.Option(help="Attention, embeddings and head: bf16 or int8.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
 For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
 PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]
@@ -80,12 +88,14 @@ def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
 @app.command()
 def index(
     repos: Repos = None, model: Model = None, worktree: Worktree = None, out: Out = None, job: JobName = None,
-    link_template: LinkTemplate = None, db: Db = None, config: Config = None, log: Log = None, json: Json = False,
+    link_template: LinkTemplate = None, numerics: Numerics = None, kv: Kv = None, experts: Experts = None,
+    db: Db = None, config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Walk, parse and chunk; write the structural pages; queue the work."""
     settings = _settings(
-        config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template, db=db
-    )
+        config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
+        numerics=numerics, kv=kv, experts=experts, db=db,
+    )  # fmt: skip
     if log is not None:
         log_to(log)
     with writing(settings) as store, console.indexing() as progress:
@@ -97,12 +107,13 @@ def index(
 def drain(
     repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, device: Device = None,
     device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
-    db: Db = None, config: Config = None, log: Log = None, json: Json = False,
+    numerics: Numerics = None, kv: Kv = None, job: JobName = None, db: Db = None, config: Config = None,
+    log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Work until the queue is empty, the window closes or a signal comes."""
     settings = _settings(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
-        max_batch=max_batch, db=db,
+        max_batch=max_batch, numerics=numerics, kv=kv, job=job, db=db,
     )  # fmt: skip
     if log is not None:
         log_to(log)
@@ -118,14 +129,14 @@ def run(
     repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, model: Model = None,
     worktree: Worktree = None, out: Out = None, job: JobName = None, link_template: LinkTemplate = None,
     device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
-    max_batch: MaxBatch = None, numerics: Numerics = None, db: Db = None, config: Config = None,
-    log: Log = None, json: Json = False,
+    max_batch: MaxBatch = None, numerics: Numerics = None, kv: Kv = None, experts: Experts = None, db: Db = None,
+    config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Index, drain and render: the nightly command."""
     settings = _settings(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
-        numerics=numerics, db=db,
+        numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
     if log is not None:
         log_to(log)
@@ -184,11 +195,46 @@ def status(repos: Repos = None, db: Db = None, config: Config = None, json: Json
 
 
 @app.command()
-def plan(repos: Repos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """What is left to do, in items and tokens."""
-    with reading(_settings(config, repos or [], db=db)) as store:
-        found = looking.plan(store, repos or [])
+def plan(
+    repos: Repos = None, until: Until = None, for_: For = None, device: Device = None,
+    device_memory: DeviceMemory = None, max_batch: MaxBatch = None, numerics: Numerics = None, kv: Kv = None,
+    db: Db = None, config: Config = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What is left to do, how long it takes, what would help most."""
+    settings = _settings(
+        config, repos or [], device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics, kv=kv,
+        db=db,
+    )  # fmt: skip
+    with reading(settings) as store:
+        found = planning.plan(store, settings, repos or [], draining.window_s(until=until, duration=for_))
     _answer(found, json, lambda: console.show_plan(found))
+
+
+@app.command()
+def bench(
+    model: Model = None, shape: ShapeName = None,
+    experts: Experts = None, dense: Dense = "bf16",
+    kv: Kv = None, device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
+    numerics: Numerics = None,
+    sequences: Annotated[int | None, typer.Option(min=1, help="Live sequences; default: as planned.")] = None,
+    lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
+    machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
+    timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
+    config: Config = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Measure the machine, or an engine beside its bound."""
+    settings = _settings(
+        config, [], model=model, experts=experts, kv=kv, device=device, device_memory=device_memory,
+        host_memory=host_memory, numerics=numerics,
+    )  # fmt: skip
+    if machine:
+        found = benching.machine(settings).as_dict()
+    else:
+        with console.counting("experts written") as progress:
+            pack = benching.pack_for(settings, shape, dense, progress)
+        found = benching.bench(settings, pack, sequences, benching.lengths_of(lengths), timeline, trace)
+    _answer(found, json, lambda: console.show_figures(found))
 
 
 @app.command()
@@ -238,12 +284,14 @@ def generate(
     device_memory: DeviceMemory = None,
     max_batch: MaxBatch = None,
     numerics: Numerics = None,
+    kv: Kv = None,
     config: Config = None,
 ) -> None:
     """The engine alone: answer a file of requests; run it again to go on."""
     settings = _settings(
-        config, [], model=model, device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics
-    )
+        config, [], model=model, device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics,
+        kv=kv,
+    )  # fmt: skip
     pack = pack_dir(settings)
     tokenizer = Tokenizer.load(pack)
     with console.counting("answers") as progress:
@@ -258,13 +306,14 @@ def generate(
 def model_pack(
     src: Annotated[Path, typer.Argument(help="A Hugging Face Mixtral checkpoint.")],
     dst: Annotated[Path, typer.Argument(help="The folder to make.")],
-    experts: Annotated[str, typer.Option(help="How experts are stored: bf16.")] = "bf16",
+    experts: Annotated[str, typer.Option(help="How experts are stored: bf16, int8 or int4.")] = "bf16",
+    dense: Dense = "bf16",
 ) -> None:
     """Turn a checkpoint into a pack; run it again after a kill to go on."""
     from rotary_batch.engine.pack import pack
 
     with console.counting("experts") as progress:
-        pack(src, dst, experts=experts, progress=progress)
+        pack(src, dst, experts=experts, dense=dense, progress=progress)
     console.show_facts(models.info(dst))
 
 

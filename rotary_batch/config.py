@@ -40,6 +40,8 @@ class Settings:
     host_memory: int | None = None  # bytes
     max_batch: int | None = None  # live sequences
     numerics: str | None = None  # exact or fast
+    kv: str = "bf16"  # how keys and values are kept: bf16 (as computed) or int8
+    experts: str | None = None  # bf16, int8 or int4: what a checkpoint is packed as, and what a pack must be
 
 
 def parse_nbytes(text: str) -> int:
@@ -85,7 +87,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "db": _path, "model": _path, "jobs": _path, "prompts": _path,
     "job": str, "out": str, "link_template": str, "worktree": _boolean, "device": _device,
     "device_memory": parse_nbytes, "host_memory": parse_nbytes, "max_batch": _positive,
-    "numerics": _one_of("exact", "fast"),
+    "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16", "int8"), "experts": _one_of("bf16", "int8", "int4"),
 }  # fmt: skip
 
 

@@ -97,11 +97,12 @@ def live_line(progress: Progress) -> str:
     """Items, tokens/s, the revolution and the time that is left."""
     tally, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
     finished = tally.done + tally.reused + tally.parked
+    share = f" · {tally.bound_s / tally.step_s:.0%} of the bound" if tally.bound_s and tally.step_s else ""
     left_s = progress.num_open * seconds / finished if finished else None
     return (
         f"revolution {tally.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
         f"in {tally.prefill_tokens / seconds:,.0f} tok/s, out {tally.decode_tokens / seconds:,.0f} tok/s · "
-        f"ETA {'?' if left_s is None else _duration(left_s)}"
+        f"ETA {'?' if left_s is None else _duration(left_s)}{share}"
     )
 
 
@@ -153,6 +154,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _row(table, "  of these read again after an interruption", tally.reprefill_tokens)
         _row(table, "  seconds of that", f"{tally.reprefill_s:.1f}")
         _row(table, "tokens written", tally.decode_tokens)
+        if tally.bound_s:
+            _row(table, "share of the machine's bound", f"{tally.bound_s / max(tally.step_s, 1e-9):.0%}")
         _row(table, "seconds", f"{outcome.seconds:.1f}")
         _row(table, "pages written", tally.pages_written)
         _print(table)
@@ -206,7 +209,43 @@ def show_plan(found: Mapping[str, Any]) -> None:
             _row(table, unit, *(row[name] for name in names))
         _row(table, "total", *(sum(row[name] for row in repository["open"].values()) for name in names))
         _print(table)
-    say("hours and nights need measured rates of this machine, which a later version takes")
+    for model in found["models"]:
+        _show_forecast(model)
+
+
+def _show_forecast(model: Mapping[str, Any]) -> None:
+    if "needs" in model:
+        say(f"hours are not known: measure this machine once with `rotary-batch {model['needs']}`")
+        return
+    table = _table(f"{model['model']} ({model['experts']} experts) on {model['device']}, at the bound", "", "")
+    _row(table, "device memory", f"{model['device_memory'] / 1e9:.1f} GB")
+    _row(table, "live sequences", model["batch"])
+    _row(table, "experts resident / ring slots", f"{model['residents']} / {model['ring_slots']}")
+    _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
+    _row(table, "  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
+    _row(table, "new tokens a second", f"{model['decode_tokens_per_s']:,.1f}")
+    _row(table, "time for everything", f"{model['hours']:.1f} h = {model['nights']:.1f} nights of 8 h")
+    if model["items_by_deadline"] is not None:
+        _row(table, "items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
+    _row(table, "what would help most", model["best_next"] or "nothing that is known here")
+    _print(table)
+
+
+def show_figures(found: Mapping[str, Any]) -> None:
+    """What `bench` measured."""
+    show_facts({name: _short(value) for name, value in found.items() if name != "weight_s"})
+
+
+def _short(value: object) -> object:
+    if isinstance(value, tuple | list):
+        return " to ".join(str(_short(part)) for part in value)
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else round(value)
+        if isinstance(value, float)
+        else value
+    )
 
 
 def show_report(found: Mapping[str, Any]) -> None:

@@ -222,6 +222,7 @@ class StepReport:
     reprefill_tokens: int = 0  # the part of prefill_tokens that earlier runs had generated or read
     decode_tokens: int = 0
     step_s: float = 0.0
+    bound_s: float = 0.0  # the least it could have taken by the machine's measured rates; 0 = no rates are known
     counters: Mapping[str, float] = field(default_factory=dict)  # running totals since open
 
 

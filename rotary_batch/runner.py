@@ -55,6 +55,7 @@ class Tally:
     reprefill_s: float = 0.0  # its share of step_s, by tokens
     decode_tokens: int = 0
     step_s: float = 0.0
+    bound_s: float = 0.0  # what the same revolutions would have taken at the bound; 0 = the machine was not measured
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
     engine: dict[str, float] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class Tally:
         passed = max(1, report.prefill_tokens + report.decode_tokens)
         self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / passed)
         self.step_s += report.step_s
+        self.bound_s += report.bound_s
         self.engine = dict(report.counters)
 
     def add_verdict(self, verdict: Verdict) -> None:

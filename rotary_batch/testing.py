@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.core import Completion, NewTokens, Request, StepReport
+from rotary_batch.model.tokens import write_byte_tokenizer
 
 TINY_CONFIG: dict[str, Any] = {
     "architectures": ["MixtralForCausalLM"],
@@ -31,8 +32,6 @@ TINY_CONFIG: dict[str, Any] = {
     "bos_token_id": 256,
     "eos_token_id": 257,
 }
-_SPECIAL = ("<s>", "</s>", "<|user|>", "<|assistant|>")
-_CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}<|assistant|>{% endfor %}"
 
 
 class FrozenClock:
@@ -115,23 +114,9 @@ def write_tiny_checkpoint(
     spelt = {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}, "dtype": dtype}
     table |= spelt if new_spelling else {"rope_theta": 1e6, "torch_dtype": dtype}
     (folder / "config.json").write_text(json.dumps(table))
-    write_tiny_tokenizer(folder)
+    write_byte_tokenizer(folder)
     _write_weights(folder, table, seed, dtype, num_shards)
     return folder
-
-
-def write_tiny_tokenizer(folder: Path) -> None:
-    """256 byte tokens, then the control tokens; a chat template."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in _SPECIAL])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": _CHAT_TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def _write_weights(folder: Path, table: dict[str, Any], seed: int, dtype: str, num_shards: int) -> None:

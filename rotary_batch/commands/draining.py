@@ -18,10 +18,13 @@ from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
+from rotary_batch.model.budget import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.night import Window, seconds_for, seconds_until
 from rotary_batch.pages.page import IndexView
+from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
+from rotary_batch.planner.indexing import index_key
 from rotary_batch.projection import docs_folder, load_view, project_all, project_some
 from rotary_batch.runner import Progress, Runner, Tally
 from rotary_batch.work import counts
@@ -59,12 +62,17 @@ class DrainOutcome:
         }  # fmt: skip
 
 
-def window(*, until: str | None, duration: str | None, limit: int | None) -> Window:
-    """The window that the flags ask for."""
+def window_s(*, until: str | None, duration: str | None) -> float | None:
+    """Seconds that the flags leave; None = no deadline."""
     spans = [seconds_for(duration)] if duration else []
     spans += [seconds_until(until, datetime.now().astimezone())] if until else []
-    deadline = time.monotonic() + min(spans) if spans else None
-    return Window(deadline=deadline, max_items=limit)
+    return min(spans, default=None)
+
+
+def window(*, until: str | None, duration: str | None, limit: int | None) -> Window:
+    """The window that the flags ask for."""
+    seconds = window_s(until=until, duration=duration)
+    return Window(deadline=None if seconds is None else time.monotonic() + seconds, max_items=limit)
 
 
 def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
@@ -109,11 +117,12 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
     manifest = Manifest.load(pack)
     views = {row.id: load_view(store, row) for row in rows}
     ask = asking(settings, pack)
+    _require_index_of(ask, rows)
     desk = Desk(store, ask, views)
     run_id = store.start_run(command, manifest.name, os.getpid())
     event("run started", run=run_id, command=command, model=manifest.name)
     started = time.monotonic()
-    engine = _LazyEngine(lambda: open_for(settings, pack, open_engine))
+    engine = _LazyEngine(lambda: open_for(settings, pack, open_engine, counts.workload(store, ids, manifest)))
     runner = Runner(
         store=store,
         engine=engine,
@@ -148,10 +157,22 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
     )
 
 
-def open_for(settings: Settings, pack: Path, open_engine: OpenEngine) -> Engine:
+def _require_index_of(ask: Asking, rows: Sequence[RepositoryRow]) -> None:
+    """Prompts and keys were made at `index`; answers computed otherwise must not be kept under them."""
+    for row in rows:
+        if row.plan_key != index_key(ask, row):
+            raise RepositoryError(
+                f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "
+                f"flags, or run `rotary-batch index {row.root}` again"
+            )
+
+
+def open_for(settings: Settings, pack: Path, open_engine: OpenEngine, workload: Workload | None = None) -> Engine:
     """The engine that the settings ask for."""
     return open_engine(
         pack,
+        workload=workload,
+        kv=settings.kv,
         device=settings.device,
         device_memory=settings.device_memory,
         host_memory=settings.host_memory,

@@ -1,4 +1,4 @@
-"""`status`, `plan`, `report`, `inspect` and `explain`: questions that change nothing."""
+"""`status`, `report`, `inspect` and `explain`: questions that change nothing."""
 
 from __future__ import annotations
 
@@ -38,16 +38,6 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
             for row in chosen(store, roots)
         ],
         "last_run": run and {"id": run.id, "started_at": run.started_at, "outcome": run.outcome},
-    }
-
-
-def plan(store: WorkStore, roots: Sequence[Path]) -> dict[str, Any]:
-    """What is left to do, in items and tokens; roll-ups whose prompt is not known yet are counted apart."""
-    return {
-        "repositories": [
-            {"root": row.root, "model": row.model_name, "open": counts.open_tokens(store, row.id)}
-            for row in chosen(store, roots)
-        ]
     }
 
 

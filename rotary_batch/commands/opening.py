@@ -72,10 +72,14 @@ def pack_dir(settings: Settings) -> Path:
     if not settings.model.is_dir():
         raise ModelError(f"{settings.model}: not a directory; --model takes a checkpoint or a pack directory")
     if (settings.model / MANIFEST_NAME).is_file():
+        found = Manifest.load(settings.model).experts
+        if settings.experts not in {None, found}:
+            wanted = settings.experts
+            raise ModelError(f"{settings.model}: its experts are {found}, not {wanted}; pack the checkpoint again")
         return settings.model
     from rotary_batch.engine.pack import pack_into_cache  # torch is needed only to pack
 
-    return pack_into_cache(settings.model, cache_dir(os.environ) / "packs")
+    return pack_into_cache(settings.model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16")
 
 
 def asking(settings: Settings, pack: Path) -> Asking:
@@ -86,8 +90,14 @@ def asking(settings: Settings, pack: Path) -> Asking:
         prompts=load_prompts(settings.prompts or bundled("prompts")),
         tokenizer=Tokenizer.load(pack),
         manifest=manifest,
-        numerics=settings.numerics or manifest.default_numerics,
+        numerics=numerics_label(settings, manifest),
     )
+
+
+def numerics_label(settings: Settings, manifest: Manifest) -> str:
+    """How answers are computed, as far as it can change them; part of every result's key."""
+    mode = settings.numerics or manifest.default_numerics
+    return mode if settings.kv == "bf16" else f"{mode}, {settings.kv} keys and values"
 
 
 def repository_roots(repos: Sequence[Path]) -> list[Path]:

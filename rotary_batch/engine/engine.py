@@ -21,7 +21,7 @@ from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
 from rotary_batch.engine.tiers import Tier
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import PromptError
-from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, Footprint
+from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, Footprint, Rates, bound
 from rotary_batch.model.manifest import Manifest
 
 
@@ -30,7 +30,8 @@ class RotaryEngine:
 
     def __init__(  # noqa: PLR0913 - the parts of an engine, put together in opening.py
         self, *, manifest: Manifest, decoder: Mixtral, experts: ExpertSource, tier: Tier, kv: KvArena, trace: Trace,
-        stop_ids: frozenset[int], budget: Budget, footprint: Footprint, span_tokens: int | None, share_prefixes: bool,
+        stop_ids: frozenset[int], budget: Budget, footprint: Footprint, rates: Rates | None,
+        span_tokens: int | None, share_prefixes: bool,
     ) -> None:  # fmt: skip
         self.manifest = manifest
         self.trace = trace
@@ -39,12 +40,33 @@ class RotaryEngine:
         self._experts = experts
         self._tier = tier
         self._kv = kv
-        self._stop_ids = stop_ids
+        self.stop_ids = stop_ids
         self.budget = budget
         self.footprint = footprint
+        self._rates = rates
         self._span_tokens = span_tokens
         self._prefixes = PrefixStore(kv) if share_prefixes else None
         self._live: list[Sequence] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._kv.device
+
+    @property
+    def kv_nbytes(self) -> int:
+        """Device memory of keys and values."""
+        return self._kv.nbytes
+
+    @property
+    def kv_capacity_tokens(self) -> int:
+        """Tokens whose keys and values fit."""
+        return self._kv.capacity_tokens
+
+    @property
+    def numerics_mode(self) -> str:
+        """exact or fast."""
+        return self._decoder.numerics.mode
 
     @property
     def num_live(self) -> int:
@@ -118,8 +140,18 @@ class RotaryEngine:
             reprefill_tokens=resumed,
             decode_tokens=sum(len(new.token_ids) for new in new_tokens),
             step_s=time.perf_counter() - start_s,
+            bound_s=self._bound_s(spans),
             counters=self.trace.totals(),
         )
+
+    def _bound_s(self, spans: Seq[Span]) -> float:
+        """The least that this revolution could have taken."""
+        if self._rates is None:
+            return 0.0
+        decoding = [span.sequence.num_cached for span in spans if span.is_decode]
+        prefill = sum(span.num_rows for span in spans) - len(decoding)
+        context = sum(decoding) / max(1, len(decoding))
+        return bound(self.footprint, self.budget, self._rates, len(decoding), prefill, context).revolution_s
 
     def _shrink(self, spans: Seq[Span]) -> StepReport:
         """Device memory ran out in mid-revolution: nothing is lost, so go on with fewer rows.
@@ -178,7 +210,7 @@ class RotaryEngine:
         for n, choice in enumerate(choices):
             if choice.token_id is None:
                 return _not_finite(sequence)
-            ended = sequence.accept(choice.token_id, choice.logprob, self._stop_ids)
+            ended = sequence.accept(choice.token_id, choice.logprob, self.stop_ids)
             if ended or n == len(span.drafts) or choice.token_id != span.drafts[n]:
                 break
             _note_cached(sequence, 1)

@@ -9,8 +9,11 @@ number is off by more than half a step, max |x| / 254.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from rotary_batch.engine.tiers import page_buffer
 from rotary_batch.model.geometry import Geometry
 
 KV_FORMATS = ("bf16", "int8")  # bf16 = as computed: float32 in exact numerics
@@ -29,9 +32,9 @@ class KvArena:
         self.device = device
         self._dtype = dtype
         kept = torch.int8 if stored_as == "int8" else dtype
-        self._stores = [torch.zeros(shape, dtype=kept, device=device) for _ in range(2)]
+        self._stores = [_zeros(shape, kept, device) for _ in range(2)]
         sizes = shape[:3] if stored_as == "int8" else (geometry.num_layers, 0, 0)
-        self._scales = [torch.zeros(sizes, dtype=torch.float32, device=device) for _ in range(2)]
+        self._scales = [_zeros(sizes, torch.float32, device) for _ in range(2)]
         self._free: list[tuple[int, int]] = [(0, capacity_tokens)]  # (start, length), ascending, never adjacent
 
     @property
@@ -90,3 +93,11 @@ class KvArena:
     def free_tokens(self) -> int:
         """How many tokens are free in all."""
         return sum(length for _, length in self._free)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """On a CPU fresh pages, which are zero and take memory only once they are written."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or nbytes == 0:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return page_buffer(nbytes).view(dtype).view(shape)

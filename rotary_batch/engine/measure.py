@@ -42,12 +42,20 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
     return Rates(
         machine=machine_name(device),
         device=device_name,
+        device_memory_nbytes=device_memory_nbytes(device),
         move_nbytes_per_s=_link(device) if device.type == "cuda" else disk,
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
         attention_nbytes_per_s=_attention(device),
         weight_s={stored_as: _matrix(stored_as, device) for stored_as in FORMATS},
     )
+
+
+def device_memory_nbytes(device: torch.device) -> int:
+    """All memory of a device; on a CPU the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def save_rates(rates: Rates, path: Path) -> None:
@@ -111,8 +119,8 @@ def _attention(device: torch.device) -> float:
     """Keys and values read in a second by decode rows of many sequences."""
     geometry = Geometry(  # of a small model
         hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
-        num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True, max_position=512,
-        sliding_window=None, dtype="BF16", eos_ids=(),
+        num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        max_position=512, sliding_window=None, dtype="BF16", eos_ids=(),
     )  # fmt: skip
     sequences, context = 64, 512
     kv = KvArena(geometry, sequences * context, "bf16", torch.bfloat16, device)

@@ -41,16 +41,17 @@ class Mixtral:
         self._geometry = geometry
         self._dense = dense
         self._experts = experts
-        self._numerics = numerics
+        self.numerics = numerics
         self._trace = trace
-        self._rope = Rope(geometry.head_dim, geometry.rope_theta, context_tokens, _plain(dense["norm"]).device)
+        device = _plain(dense["norm"]).device
+        self._rope = Rope(geometry.head_dim, geometry.rope_theta, context_tokens, numerics.dtype, device)
         self._attention = attention
         self._guesser = Guesser(self._router_scores, geometry.num_layers, geometry.top_k, trace)
 
     def revolve(self, token_ids: torch.Tensor, rows: Sequence[Rows], kv: KvArena) -> torch.Tensor:
         """One revolution: token ids [T] of all rows -> final hidden states [T, H]; keys and values are kept."""
         device = token_ids.device
-        x = self._numerics.rows_of(self._dense["embed"], token_ids)
+        x = self.numerics.rows_of(self._dense["embed"], token_ids)
         positions = torch.tensor(list(chain.from_iterable(run.positions() for run in rows))).to(device)
         homes = torch.tensor(list(chain.from_iterable(run.homes() for run in rows))).to(device)
         self._attention.plan(rows)
@@ -81,7 +82,7 @@ class Mixtral:
             self._guesser.observe(routed.keys(layer))
             self._trace.note_routing(layer, chosen, likely_ids)
         self._experts.expect(routed.keys(layer), self._guesser.guess(layer, likely_ids))
-        return mix(normed, routed, layer, self._experts, self._numerics, self._trace)
+        return mix(normed, routed, layer, self._experts, self.numerics, self._trace)
 
     def _router_scores(self, layer: int, x: torch.Tensor) -> torch.Tensor:
         return self._linear(self._norm(x, f"layers.{layer}.moe_norm"), f"layers.{layer}.router")
@@ -89,14 +90,14 @@ class Mixtral:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final hidden states [T, H] -> float32 logits [T, vocabulary]."""
         head = self._dense["embed" if self._geometry.tie_word_embeddings else "head"]
-        parts = [self._numerics.linear(part, head).float() for part in torch.split(hidden, HEAD_ROWS)]
+        parts = [self.numerics.linear(part, head).float() for part in torch.split(hidden, HEAD_ROWS)]
         return torch.cat(parts) if parts else hidden.new_zeros((0, num_rows(head)), dtype=torch.float32)
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self._numerics.linear(x, self._dense[name])
+        return self.numerics.linear(x, self._dense[name])
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self._numerics.rms_norm(x, _plain(self._dense[name]), self._geometry.rms_norm_eps)
+        return self.numerics.rms_norm(x, _plain(self._dense[name]), self._geometry.rms_norm_eps)
 
 
 def _plain(matrix: Matrix) -> torch.Tensor:

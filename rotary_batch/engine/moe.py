@@ -62,7 +62,7 @@ def mix(
         if count:
             rows, shares = (part[begin : begin + count] for part in (routed.rows, routed.shares))
             with experts.hold(ExpertKey(layer, expert)) as slab, trace.span("compute", f"{layer}.{expert}"):
-                out.index_add_(0, rows, feed_forward(x[rows], slab, numerics).float() * shares)
+                out.index_add_(0, rows, feed_forward(x[rows], slab, numerics).float().mul_(shares))
         begin += count
     return out.to(x.dtype)
 
@@ -70,4 +70,4 @@ def mix(
 def feed_forward(x: torch.Tensor, slab: Slab, numerics: Numerics) -> torch.Tensor:
     """SwiGLU (arXiv 2002.05202): w2(silu(w1 x) * w3 x)."""
     gate, up = numerics.linear(x, slab.up).chunk(2, -1)
-    return numerics.linear(numerics.silu(gate) * up, slab.down)
+    return numerics.linear(numerics.silu(gate).mul_(up), slab.down)

@@ -5,7 +5,6 @@ Knows defaults and which part goes with which; the arithmetic is in model/budget
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -20,21 +19,31 @@ from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
 from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.measure import device_memory_nbytes
+from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.mixtral import Mixtral
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.pack import pack_into_cache
 from rotary_batch.engine.quant import Int8Matrix, Matrix
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, UnavailableError
-from rotary_batch.model.budget import MIN_SLOTS, Budget, Rates, Workload, footprint, plan_memory, rates_path
+from rotary_batch.model.budget import (
+    DEFAULT_BATCH,
+    LONGEST_TOKENS,
+    MEMORY_SHARE,
+    MIN_SLOTS,
+    Budget,
+    Workload,
+    cached_rates,
+    footprint,
+    plan_memory,
+)
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import Tokenizer
 
-DEFAULT_MAX_BATCH = 128
 # What sequences are expected to need when nothing is known of the queue.
-PROMPT_TOKENS, NEW_TOKENS, LONGEST_TOKENS = 900, 124, 4096
-CPU_MEMORY_SHARE, CUDA_MEMORY_SHARE = 0.6, 0.9  # of the device's memory, when no cap is given
+PROMPT_TOKENS, NEW_TOKENS = 900, 124
 
 
 def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests and benchmarks vary
@@ -57,13 +66,16 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     manifest, tokenizer = Manifest.load(pack_dir), Tokenizer.load(pack_dir)
     if experts is not None and experts != manifest.experts:
         raise ModelError(f"{pack_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")
+    if target.type == "cpu":
+        keep_freed_memory()
     trace = Trace(timeline=timeline, routing=routing)
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
     dense = _load_dense(pack_dir, manifest, arithmetic, target)
     model = footprint(manifest, kv, arithmetic.dtype.itemsize)
-    batch = max_batch or DEFAULT_MAX_BATCH
-    memory = device_memory or _memory_nbytes(target)
-    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), cached_rates(device))
+    batch = max_batch or DEFAULT_BATCH
+    memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
+    rates = cached_rates(device, cache_dir(os.environ))
+    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates)
     placement = _override(budget, manifest, ring_slots, resident_share)
     fits_in_ram = host_memory is None or host_memory >= manifest.experts_nbytes
     kind = tier or ("ram" if target.type == "cuda" and fits_in_ram else "disk")
@@ -86,18 +98,10 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
             draft_tokens=budget.draft_tokens if draft_tokens is None else draft_tokens,
         ),
         footprint=model,
+        rates=rates,
         span_tokens=prefill_span,
         share_prefixes=share_prefixes,
     )
-
-
-def cached_rates(device: str) -> Rates | None:
-    """What `bench --machine` measured here; None when it never ran, or for a file that is not ours."""
-    path = rates_path(cache_dir(os.environ), device)
-    try:
-        return Rates.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _unknown(manifest: Manifest, batch: int) -> Workload:
@@ -105,12 +109,6 @@ def _unknown(manifest: Manifest, batch: int) -> Workload:
     longest = min(manifest.context_tokens, LONGEST_TOKENS)
     prompt = min(PROMPT_TOKENS, longest * 7 // 8)
     return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
-
-
-def _memory_nbytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory * CUDA_MEMORY_SHARE)
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * CPU_MEMORY_SHARE)
 
 
 def _attention(geometry: Geometry, numerics: Numerics, kv: str, device: torch.device) -> Attention:

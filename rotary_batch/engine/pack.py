@@ -57,6 +57,7 @@ def pack(
     if dst.exists() and src.resolve() == dst.resolve():
         raise ModelError(f"{dst}: source and destination are the same folder; name another destination")
     packing = _Packing(open_checkpoint(src), dst, experts, dense)
+    assert packing.layout.nbytes, "an impossible format is refused here, before anything is written"
     if (dst / MANIFEST_NAME).is_file():
         return _existing(packing)
     with _disk_errors(dst):

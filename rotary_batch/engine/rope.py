@@ -9,17 +9,20 @@ import torch
 
 
 class Rope:
-    """Tables of cos and sin for every position of the context, [context, D] float32."""
+    """Tables of cos and sin for every position of the context, [context, D / 2] in the compute dtype."""
 
-    def __init__(self, head_dim: int, theta: float, context_tokens: int, device: torch.device) -> None:
+    def __init__(
+        self, head_dim: int, theta: float, context_tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         inverse = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
         angles = torch.outer(torch.arange(context_tokens).float(), inverse)
-        both = torch.cat([angles, angles], -1)
-        self._cos, self._sin = both.cos().to(device), both.sin().to(device)
+        self._cos, self._sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
     def rotate(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Turn x [T, heads, D] by positions [T]."""
         cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
-        wide = x.float()
-        first, second = wide.chunk(2, -1)
-        return (wide * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
+        first, second = x.chunk(2, -1)
+        out = torch.empty_like(x)
+        torch.sub(first * cos, second * sin, out=out[..., : first.shape[-1]])
+        torch.add(second * cos, first * sin, out=out[..., first.shape[-1] :])
+        return out

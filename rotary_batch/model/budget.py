@@ -14,6 +14,7 @@ overlap), see NOTES.md.
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ PREFILL_TOKENS = 2048  # prompt tokens of one revolution at the most; above abou
 MIN_PREFILL_TOKENS = 64
 WORKSPACE_ROW_COPIES = 12  # activations of a row that live at once: about 6 hidden and 3 intermediate vectors
 DRAFT_TOKENS = 4
+DEFAULT_BATCH = 128
+LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
+MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class Rates:
 
     machine: str
     device: str
+    device_memory_nbytes: int  # all that it has
     move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
     disk_nbytes_per_s: float
     memory_nbytes_per_s: float  # reading device memory
@@ -139,9 +144,17 @@ def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
     return total
 
 
-def rates_path(cache: Path, device: str) -> Path:
+def rates_path(device: str, cache: Path) -> Path:
     """Where the rates of a device are kept."""
     return cache / f"rates-{device.replace(':', '-')}.json"
+
+
+def cached_rates(device: str, cache: Path) -> Rates | None:
+    """What `bench --machine` measured here; None when it never ran, or for a file of another version."""
+    try:
+        return Rates.from_dict(json.loads(rates_path(device, cache).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Budget(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 import jinja2.sandbox
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.errors import ModelError
@@ -120,3 +121,19 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+_SPECIAL = ("<s>", "</s>", "<|user|>", "<|assistant|>")
+_CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}<|assistant|>{% endfor %}"
+
+
+def write_byte_tokenizer(folder: Path) -> None:
+    """A tokenizer for models of random weights: 256 byte tokens, then the control tokens; a chat template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    builder = HfTokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
+    builder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    builder.decoder = decoders.ByteLevel()
+    builder.add_special_tokens([AddedToken(text, special=True) for text in _SPECIAL])
+    builder.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": _CHAT_TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -53,7 +53,7 @@ def index_repository(
     """Read what changed since the last index under the same plan key, and queue the work that it makes."""
     asking.check_budget()
     files = classify(repository, docs_dir=row.docs_dir)
-    plan_key = _plan_key(asking, row)
+    plan_key = index_key(asking, row)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
     repository_id = save_repository(store, row)
     row = replace(row, id=repository_id)
@@ -80,7 +80,7 @@ def index_repository(
     )
 
 
-def _plan_key(asking: Asking, row: RepositoryRow) -> str:
+def index_key(asking: Asking, row: RepositoryRow) -> str:
     """Everything but the sources that items depend on; under another key all files are read again."""
     prompts = {name: prompt.text for name, prompt in sorted(asking.prompts.items())}
     parts = [asking.plan_key, asking.manifest.weights_digest, asking.numerics, prompts, repr(asking.job), row.job]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rotary_batch.core import Verdict
+from rotary_batch.model.budget import LONGEST_TOKENS, Workload
+from rotary_batch.model.manifest import Manifest
 from rotary_batch.work.rows import Answer, RunRow
 from rotary_batch.work.store import WorkStore
 
@@ -48,6 +50,24 @@ def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int
         [repository_id],
     )
     return {row["unit"]: {name: row[name] for name in row.keys() if name != "unit"} for row in rows}  # noqa: SIM118
+
+
+def workload(store: WorkStore, repository_ids: Sequence[int], manifest: Manifest) -> Workload | None:
+    """What is still to do, for the budget planner; None when no prompt is known yet.
+
+    Prompts of roll-ups that are not known yet count as the average one.
+    """
+    places = ",".join("?" * len(repository_ids))
+    row = store.db.execute(
+        f"""select count(*) as n, avg(prompt_tokens) as prompt, avg(max_new_tokens) as new,
+                   max(prompt_tokens + max_new_tokens) as longest, sum(prompt_tokens is null) as unknown
+            from item where state in ('waiting', 'ready', 'leased') and repository_id in ({places})""",
+        list(repository_ids),
+    ).fetchone()
+    if not row["n"] or row["prompt"] is None:
+        return None
+    unknown = min(manifest.context_tokens, LONGEST_TOKENS) if row["unknown"] else 0
+    return Workload(row["n"], row["prompt"], row["new"], max(row["longest"], unknown))
 
 
 def verdicts(store: WorkStore, repository_id: int) -> dict[str, int]:

@@ -43,7 +43,7 @@ def request(number: int, prompt, generated=(), logprob_sum: float = 0.0, new_tok
 
 def run(engine, requests) -> dict[int, list[tuple[int, float]]]:
     """Drain the requests; (token, running log-probability) of each.  Stop tokens do not stop."""
-    engine._stop_ids = frozenset()
+    engine.stop_ids = frozenset()
     found = {r.request_id: [(token, None) for token in r.generated_ids] for r in requests}
     waiting = list(requests)
     while waiting or engine.num_live:

@@ -71,5 +71,5 @@ def test_a_sliding_window_is_honoured(tmp_path):
 
 def _without_stop(engine, prompt: list[int]) -> list[int]:
     """The tokenizer's own stop token would end what the reference goes on with."""
-    engine._stop_ids = frozenset()
+    engine.stop_ids = frozenset()
     return engine.generate([prompt], 64)[0]

@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 import rotary_batch.engine.engine as engine_module
-import rotary_batch.engine.mixtral as mixtral_module
 import rotary_batch.pages.files as files_module
 import rotary_batch.runner as runner_module
 from rotary_batch import cli
+from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.work.store import WorkStore
 
 LOG, STAGE = sys.argv[1], sys.argv[2]
@@ -58,7 +58,7 @@ def wrap(owner, name, before="", after="") -> None:
 
 
 plan = engine_module.plan_revolution
-attend = mixtral_module.attend
+attend = ExactAttention.attend
 step = engine_module.RotaryEngine.step
 commit = WorkStore.commit_step
 
@@ -90,7 +90,7 @@ def arm() -> None:
     """Put the counters in place."""
     state["left"] = int(sys.argv[3])
     engine_module.plan_revolution = planned
-    mixtral_module.attend = attended
+    ExactAttention.attend = attended
     engine_module.RotaryEngine.step = stepped
     WorkStore.commit_step = committed
     wrap(WorkStore, "_append_partial", before="commit")

@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary_batch.errors import ModelError
-from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
 from rotary_batch.prompts import Prompt, break_markers, fence
-from rotary_batch.testing import write_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
-    write_tiny_tokenizer(folder)
+    write_byte_tokenizer(folder)
     return Tokenizer.load(folder)
 
 
@@ -55,7 +54,7 @@ def test_bad_tokenizers_are_explained(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="not a tokenizer"):
         Tokenizer.load(tmp_path)
-    write_tiny_tokenizer(tmp_path)
+    write_byte_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ raise_exception('no') }}"}))
     with pytest.raises(ModelError, match="chat template of the model: no"):
         Tokenizer.load(tmp_path).encode_chat("x")

@@ -1,0 +1,94 @@
+"""`bench`: measure the machine, or an engine beside its bound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.opening import pack_dir
+from rotary_batch.config import Settings, cache_dir
+from rotary_batch.errors import UnavailableError, UsageError
+from rotary_batch.log import event
+from rotary_batch.model.budget import DEFAULT_BATCH, Rates, Workload, cached_rates, rates_path
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.shapes import shape
+
+Progress = Callable[[int, int], None]
+
+
+def machine(settings: Settings) -> Rates:
+    """Measure the machine and keep the rates for `plan`, `run` and `bench`."""
+    from rotary_batch.engine.measure import measure_machine, save_rates
+
+    cache = cache_dir(os.environ)
+    rates = measure_machine(settings.device, cache)
+    save_rates(rates, rates_path(settings.device, cache))
+    return rates
+
+
+def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: Progress) -> Path:
+    """The pack to measure: the settings' model, or random weights of a named shape, written once into the cache."""
+    if shape_name is None:
+        return pack_dir(settings)
+    if settings.model is not None:
+        raise UsageError("bench: --shape and --model exclude each other")
+    from rotary_batch.engine.synthetic import synthetic_pack
+
+    experts = settings.experts or "bf16"
+    folder = cache_dir(os.environ) / "bench" / f"{shape_name}-{experts}-{dense}"
+    return synthetic_pack(folder, shape_name, shape(shape_name), experts, dense, progress)
+
+
+def bench(
+    settings: Settings, pack: Path, sequences: int | None, lengths: tuple[int, int], timeline: Path | None,
+    routing: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit."""
+    from rotary_batch.engine import bench as measuring
+    from rotary_batch.engine import open_engine
+
+    rates = cached_rates(settings.device, cache_dir(os.environ)) or machine(settings)
+    prompt, new = lengths
+    wanted = sequences or settings.max_batch or DEFAULT_BATCH
+    engine = open_engine(
+        pack, device=settings.device, device_memory=settings.device_memory, host_memory=settings.host_memory,
+        numerics=settings.numerics, kv=settings.kv, max_batch=wanted, timeline=timeline is not None,
+        routing=routing is not None, workload=Workload(wanted, prompt, new, prompt + new),
+    )  # fmt: skip
+    try:
+        fitting = min(wanted, engine.kv_capacity_tokens // (prompt + new - 1))
+        if sequences is not None and fitting < sequences:
+            raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {sequences}")
+        measuring.warm_up(engine)
+        manifest = Manifest.load(pack)
+        before = measuring.link_rate(pack, manifest, rates)
+        reports = measuring.run(engine, sequences=fitting, prompt_tokens=prompt, new_tokens=new)
+        after = measuring.link_rate(pack, manifest, rates)
+        found = measuring.figures(
+            engine, reports, before=before, after=after, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
+            kv=settings.kv, device_memory=settings.device_memory,
+        )  # fmt: skip
+        if timeline is not None:
+            from rotary_batch.engine.timeline import draw
+
+            draw(engine.trace.timeline, timeline)
+        if routing is not None:
+            measuring.save_routing(engine.trace.routing, manifest.geometry, routing)
+    finally:
+        engine.close()
+    event("bench", **found.as_dict())
+    return found.as_dict()
+
+
+def lengths_of(text: str) -> tuple[int, int]:
+    """`short`, `job`, or PROMPT+NEW.  Raises UsageError."""
+    from rotary_batch.engine.bench import LENGTHS
+
+    if text in LENGTHS:
+        return LENGTHS[text]
+    prompt, _, new = text.partition("+")
+    if not (prompt.isdigit() and new.isdigit() and int(prompt) > 0 and int(new) > 1):
+        raise UsageError(f"--lengths {text!r}: write short, job, or prompt and new tokens as 600+100")
+    return int(prompt), int(new)

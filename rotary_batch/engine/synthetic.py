@@ -1,0 +1,106 @@
+"""Packs of random weights in the shape of a real model, for benchmarks without a download.
+
+Knows the pack format; knows nothing of what is measured.  A few different slabs are written again and again: reading
+and multiplying take the same time whatever the numbers are, and drawing 45 billion of them would take an hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine.pack import Progress, safetensors_header
+from rotary_batch.engine.quant import encode
+from rotary_batch.errors import StorageError
+from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, MANIFEST_NAME, Manifest, SlabPlace
+from rotary_batch.model.slabs import matrix_shapes, slab_layout
+from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
+
+NUM_SLABS = 4
+SCALE = 0.5  # of a weight times the square root of the row's length; keeps hidden states finite over many layers
+
+
+def synthetic_pack(
+    folder: Path, name: str, geometry: Geometry, experts: str, dense: str, progress: Progress | None = None
+) -> Path:
+    """Write a pack of random weights, once; answer its folder.  Raises StorageError for too small a disk."""
+    if (folder / MANIFEST_NAME).is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    need, have = slab_layout(geometry, experts).nbytes * len(list(geometry.expert_keys())), _free(folder)
+    if need > have:
+        raise StorageError(f"{folder}: {name} in {experts} takes {need:,} bytes, {have:,} are free")
+    torch.manual_seed(0)
+    save_file(dict(_dense(geometry, dense)), str(folder / DENSE_NAME))
+    slabs = _write_slabs(folder, geometry, experts, progress or (lambda _done, _total: None))
+    write_byte_tokenizer(folder)
+    manifest = Manifest(
+        name=name,
+        geometry=geometry,
+        experts=experts,
+        dense=dense,
+        slabs=slabs,
+        dense_sha256=hashlib.sha256((folder / DENSE_NAME).read_bytes()).hexdigest(),
+        tokenizer_sha256=Tokenizer.load(folder).digest,
+        context_tokens=geometry.max_position,
+    )
+    manifest.save(folder)
+    return folder
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _dense(geometry: Geometry, dense: str) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, shape in geometry.dense_shapes().items():
+        if name.endswith("norm"):
+            yield name, torch.ones(shape, dtype=torch.bfloat16)
+            continue
+        weight = _random(shape[0], shape[1])
+        parts = encode(weight, dense if geometry.is_quantisable(name) else "bf16")
+        yield from ((name + suffix, part.contiguous()) for suffix, part in parts.items())
+
+
+def _random(rows: int, columns: int) -> torch.Tensor:
+    weight: torch.Tensor = torch.randn(rows, columns) * SCALE / columns**0.5
+    return weight.bfloat16()
+
+
+def _write_slabs(folder: Path, geometry: Geometry, experts: str, progress: Progress) -> dict[ExpertKey, SlabPlace]:
+    layout, keys = slab_layout(geometry, experts), list(geometry.expert_keys())
+    header = safetensors_header({
+        f"layers.{key.layer}.experts.{key.expert}": ("U8", (layout.nbytes,), layout.nbytes) for key in keys
+    })  # fmt: skip
+    several = [random_slab(geometry, experts) for _ in range(min(NUM_SLABS, len(keys)))]
+    digests = [hashlib.sha256(slab.numpy()).hexdigest() for slab in several]  # type: ignore[arg-type]
+    slabs: dict[ExpertKey, SlabPlace] = {}
+    with (folder / EXPERTS_NAME).open("wb") as file:
+        file.write(header)
+        for place, key in enumerate(keys):
+            slabs[key] = SlabPlace(file.tell(), layout.nbytes, digests[place % len(several)])
+            file.write(memoryview(several[place % len(several)].numpy()))  # type: ignore[arg-type]
+            progress(place + 1, len(keys))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return slabs
+
+
+def random_slab(geometry: Geometry, experts: str) -> torch.Tensor:
+    """The bytes of one expert with random weights."""
+    layout = slab_layout(geometry, experts)
+    slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
+    for name, (rows, columns) in matrix_shapes(geometry).items():
+        for suffix, tensor in encode(_random(rows, columns), experts).items():
+            part = layout.parts[name + suffix]
+            slab[part.offset : part.offset + part.nbytes] = tensor.contiguous().view(-1).view(torch.uint8)
+    return slab

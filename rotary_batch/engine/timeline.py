@@ -1,0 +1,42 @@
+"""Draw when slabs came and when they were used, as one SVG picture, so that a bubble can be seen.
+
+Knows rectangles and seconds; needs no drawing library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rotary_batch.engine.trace import Span
+
+ROWS = {"read": ("reads", "#4477aa"), "attention": ("attention", "#cc6677"), "compute": ("experts", "#ddaa33"),
+        "stall": ("waiting", "#999999")}  # fmt: skip
+WIDTH, LEFT, ROW_HEIGHT = 1200, 90, 34
+SHOWN_S = 3.0  # the last seconds of a run; more would be a blur
+
+
+def draw(spans: Sequence[Span], target: Path) -> None:
+    """Write the picture of the last seconds; one row for each kind, experts labelled by layer in their titles."""
+    end = max((span.end_s for span in spans), default=0.0)
+    start = max(end - SHOWN_S, min((span.start_s for span in spans), default=0.0))
+    scale = (WIDTH - LEFT - 10) / max(end - start, 1e-9)
+    parts = []
+    for place, (kind, (label, colour)) in enumerate(ROWS.items()):
+        y = 10 + place * ROW_HEIGHT
+        parts.append(f'<text x="4" y="{y + 18}" font-size="13">{label}</text>')
+        for span in spans:
+            if span.kind == kind and span.end_s > start:
+                begin = max(span.start_s, start)
+                x, width = LEFT + (begin - start) * scale, max(0.3, (span.end_s - begin) * scale)
+                title = f"<title>{span.label}: {(span.end_s - span.start_s) * 1e3:.1f} ms</title>"
+                box = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{ROW_HEIGHT - 8}" fill="{colour}"'
+                parts.append(f"<rect {box}>{title}</rect>")
+    height = 10 + len(ROWS) * ROW_HEIGHT + 24
+    for tick in range(int((end - start) * 4) + 1):
+        x = LEFT + tick / 4 * scale
+        parts.append(f'<text x="{x:.0f}" y="{height - 6}" font-size="11">{tick / 4:g} s</text>')
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>{"".join(parts)}</svg>\n'
+    )

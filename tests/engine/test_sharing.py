@@ -1,0 +1,251 @@
+"""Shared prefixes, drafts, int8 keys and guesses: they move work around and change no token."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rotary_batch.core import ExpertKey, Request
+from rotary_batch.engine import open_engine
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_exact import ExactAttention
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.drafting import Lookup
+from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.pack import pack
+from rotary_batch.engine.policy import prefers_sweep, to_give_up
+from rotary_batch.engine.prediction import MIN_PRECISION, Guesser
+from rotary_batch.engine.prefix import MIN_TOKENS, PrefixStore
+from rotary_batch.engine.trace import Trace
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.testing import write_tiny_checkpoint
+
+CPU = torch.device("cpu")
+INSTRUCTIONS = tuple((3 * place + 1) % 250 for place in range(70))
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    """The same checkpoint in every format; widths that int4's groups divide."""
+    source = write_tiny_checkpoint(
+        tmp_path_factory.mktemp("hf"), seed=5, num_hidden_layers=4, num_local_experts=8, hidden_size=64,
+        intermediate_size=96,
+    )  # fmt: skip
+    folders = {}
+    for experts in ("bf16", "int8", "int4"):
+        folders[experts] = tmp_path_factory.mktemp(experts)
+        pack(source, folders[experts], experts=experts, dense="int8" if experts == "int4" else "bf16")
+    return folders
+
+
+def requests(new_tokens: int = 12) -> list[Request]:
+    """Prompts that begin alike, two that do not, and one that quotes itself."""
+    draw = random.Random(4)
+    bodies = [tuple(draw.randrange(250) for _ in range(size)) for size in (1, 5, 40, 64, 90, 33)]
+    prompts = [INSTRUCTIONS + body for body in bodies] + [(9,) * 30, bodies[2] * 3]
+    return [Request(request_id=n, prompt_ids=p, max_new_tokens=new_tokens + n) for n, p in enumerate(prompts)]
+
+
+def drain(engine, todo) -> dict[int, tuple[tuple[int, ...], float]]:
+    """Tokens and summed log-probability of every request."""
+    engine.stop_ids = frozenset()
+    found, waiting = {}, list(todo)
+    while waiting or engine.num_live:
+        while waiting and engine.has_room(waiting[0]):
+            engine.admit(waiting.pop(0))
+        for done in engine.step().completions:
+            found[done.request_id] = (done.token_ids, done.logprob_sum)
+    return found
+
+
+def opened(folder, **options):
+    return open_engine(folder, numerics="exact", **{"share_prefixes": False, "draft_tokens": 0} | options)
+
+
+@pytest.fixture(scope="module")
+def alone(packs):
+    """What every request gives by itself in the plainest engine, for each format and kind of keys."""
+    found = {}
+    for experts, folder in packs.items():
+        for kv in ("bf16", "int8"):
+            found[experts, kv] = {}
+            for request in requests():
+                engine = opened(folder, kv=kv)
+                found[experts, kv] |= drain(engine, [request])
+                engine.close()
+    return found
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
+@pytest.mark.parametrize("experts", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"share_prefixes": True}, {"draft_tokens": 4}, {"draft_tokens": 1, "share_prefixes": True, "max_batch": 3},
+        {"share_prefixes": True, "prefill_span": 7}, {"ring_slots": 2, "resident_share": 0.0},
+        {"ring_slots": 5, "resident_share": 0.3, "max_batch": 1}, {"ring_slots": 40, "resident_share": 0.0, "max_batch": 2},
+        {"ring_slots": 9, "resident_share": 0.0, "max_batch": 1, "draft_tokens": 4, "share_prefixes": True, "routing": True},
+        {"ring_slots": 3, "resident_share": 0.0, "max_batch": 2, "rotor": False, "tier": "ram"},
+    ],
+)  # fmt: skip
+def test_bits_are_those_of_each_request_alone(packs, alone, experts, kv, options):
+    engine = opened(packs[experts], kv=kv, **options)
+    found = drain(engine, requests())
+    totals = engine.trace.totals()
+    engine.close()
+    assert found == alone[experts, kv]
+    assert totals["bytes_to_host"] == 0
+    if options.get("max_batch") == 1:
+        assert totals["speculative_revolutions"] > 0, "one sequence is served by guesses"
+    if options.get("draft_tokens") == 4:
+        assert 0 < totals["accepted_tokens"] <= totals["drafted_tokens"]
+
+
+def test_sharing_saves_the_prefill_and_the_memory_of_the_prefix(packs):
+    todo = [r for r in requests() if r.prompt_ids[:70] == INSTRUCTIONS]
+    prefill, free = {}, {}
+    for share in (False, True):
+        engine = opened(packs["bf16"], share_prefixes=share)
+        for request in todo:
+            engine.admit(request)
+        free[share] = engine._kv.free_tokens
+        prefill[share] = 0
+        while engine.num_live:
+            prefill[share] += engine.step().prefill_tokens
+        engine.close()
+    # the first prompt was admitted before anybody knew that it would be shared
+    assert prefill[False] - prefill[True] == (len(todo) - 2) * 70
+    assert free[True] - free[False] == (len(todo) - 2) * 70
+
+
+def test_keys_and_values_in_int8_are_off_by_at_most_half_a_step(packs):
+    geometry = Manifest.load(packs["bf16"]).geometry
+    kv = KvArena(geometry, 50, "int8", torch.float32, CPU)
+    shape = (50, geometry.num_kv_heads, geometry.head_dim)
+    keys, values = torch.randn(shape), torch.randn(shape) * 40
+    kv.write(1, torch.arange(50), keys, values)
+    for found, given_ in zip(kv.gather(1, torch.arange(50)), (keys, values), strict=True):
+        assert ((found - given_).abs() <= given_.abs().amax(-1, keepdim=True) / 254 * 1.0001).all()
+
+
+@pytest.mark.parametrize("window", [None, 9])
+@pytest.mark.parametrize("kv_format", ["bf16", "int8"])
+def test_fast_attention_is_exact_attention_within_bf16(packs, window, kv_format):
+    """Prompt spans, decode rows, drafts, rows that share a prefix and rows that do not, in one revolution."""
+    import dataclasses
+
+    geometry = dataclasses.replace(Manifest.load(packs["bf16"]).geometry, sliding_window=window)
+    shared = [Rows(20 + n, 1, 30 + n, 100 + 40 * n, 10, 25) for n in range(5)]
+    rows = [Rows(0, 14, 0, 60), Rows(14, 5, 7, 80), Rows(19, 1, 0, 95), *shared, Rows(25, 3, 28, 300, 10, 25)]
+    generator = torch.Generator().manual_seed(1)
+    queries = torch.randn(28, geometry.num_heads, geometry.head_dim, generator=generator)
+    keys, values = (torch.randn(400, geometry.num_kv_heads, geometry.head_dim, generator=generator) for _ in "kv")
+    found = []
+    for attention, dtype in (
+        (ExactAttention(geometry, CPU), torch.float32), (FastAttention(geometry, torch.bfloat16, CPU), torch.bfloat16),
+    ):  # fmt: skip
+        kv = KvArena(geometry, 400, kv_format, dtype, CPU)
+        kv.write(0, torch.arange(400), keys.bfloat16().to(dtype), values.bfloat16().to(dtype))
+        attention.plan(rows)
+        found.append(attention.attend(0, queries.bfloat16().to(dtype), kv).float())
+    assert (found[0] - found[1]).abs().max() <= 0.04
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60), st.booleans()), max_size=30))
+def test_a_prefix_store_gives_everything_back(steps):
+    geometry = Manifest.load(__import__("rotary_batch.commands.opening", fromlist=["x"]).EMBEDDED).geometry
+    kv = KvArena(geometry, 400, "bf16", torch.float32, CPU)
+    store, users = PrefixStore(kv), []
+    for family, length, leaves in steps:
+        prompt = tuple(range(family * 100, family * 100 + 30)) + tuple(range(1000 + length, 1000 + 2 * length))
+        prefix = store.adopt(prompt)
+        if prefix is not None:
+            assert MIN_TOKENS <= prefix.num_tokens < len(prompt)
+            assert prompt[: prefix.num_tokens] == prefix.token_ids
+            prefix.num_cached = prefix.num_tokens
+            users.append(prefix)
+        if leaves and users:
+            store.leave(users.pop(0))
+    for prefix in users:
+        store.leave(prefix)
+    while store.give_up_one():
+        pass
+    assert kv.free_tokens == 400
+
+
+def test_a_draft_is_what_followed_the_last_time():
+    lookup = Lookup()
+    assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3], 3) == (4, 5, 1)
+    assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3, 9, 2, 3], 2) == (9, 2)
+    assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3, 9, 2, 3, 8], 2) == ()
+    assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3, 9, 2, 3, 8, 2, 3], 0) == ()
+    for _ in range(40):
+        lookup.draft([1, 2] * 20, 4)
+    assert lookup.draft([1, 2] * 21, 4) == (), "drafts that are never right stop"
+
+
+def test_what_a_layer_used_last_is_given_up_last_and_layers_keep_their_quota():
+    key = ExpertKey
+    loaded = [key(0, 1), key(1, 1), key(0, 2), key(1, 2)]  # least recently used first
+    assert to_give_up(loaded, {key(0, 1)}, key(2, 0)) == key(1, 1)
+    assert to_give_up(loaded, set(), key(1, 5), layer_quota=2) == key(1, 1)
+    assert to_give_up([*loaded, key(0, 3)], set(), key(2, 0), layer_quota=2) == key(0, 1)
+    assert to_give_up(loaded, set(loaded), key(1, 5), layer_quota=2) is None
+
+
+def test_a_sweep_is_preferred_as_soon_as_most_experts_are_asked_for():
+    assert [prefers_sweep(rows, 8, 2) for rows in (1, 4, 5, 100)] == [False, False, True, True]
+
+
+def test_guessing_rests_when_guesses_are_wrong_and_two_layers_ahead_needs_recall():
+    trace = Trace()
+    wrong = Guesser(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=trace)
+    for _ in range(200):
+        likely = wrong.likely(0, torch.zeros(1, 4))
+        if not likely:
+            break
+        assert wrong.guess(0, {d: ids.tolist() for d, ids in likely.items()})
+        wrong.observe([ExpertKey(1, 0), ExpertKey(1, 1)])
+    assert likely == {}, f"precision 0 stays above {MIN_PRECISION}"
+    right = Guesser(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=Trace())
+    right.recall[2] = 0.1
+    assert right.guess(0, {d: ids.tolist() for d, ids in right.likely(0, torch.zeros(1, 4)).items()}) == [
+        ExpertKey(1, 7), ExpertKey(1, 6),
+    ]  # fmt: skip
+
+
+def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone):
+    engine = opened(packs["bf16"])
+    real, failures = engine._decoder.revolve, []
+
+    def revolve(token_ids, rows, kv):
+        if len(token_ids) > 40:
+            failures.append(len(token_ids))
+            raise torch.OutOfMemoryError("CUDA out of memory (test)")
+        return real(token_ids, rows, kv)
+
+    engine._decoder.revolve = revolve
+    engine.budget = engine.budget._replace(prefill_tokens=128)
+    engine.stop_ids = frozenset()
+    waiting, found, by_id = requests(), {}, {r.request_id: r for r in requests()}
+    while waiting or engine.num_live:
+        while waiting and engine.has_room(waiting[0]):
+            engine.admit(waiting.pop(0))
+        report = engine.step()
+        found |= {done.request_id: (done.token_ids, done.logprob_sum) for done in report.completions}
+        for failure in report.failures:
+            assert failure.retry, failure.error
+            waiting.append(by_id[failure.request_id])
+        if len(failures) == 1:
+            engine._decoder.revolve = real if engine.budget.prefill_tokens < 64 else revolve
+        assert len(failures) < 20
+        if engine.budget.prefill_tokens <= 64 and failures:
+            engine.budget = engine.budget._replace(prefill_tokens=32)
+    engine.close()
+    assert failures
+    assert found == alone["bf16", "bf16"]

@@ -218,6 +218,7 @@ def bench(
     numerics: Numerics = None,
     sequences: Annotated[int | None, typer.Option(min=1, help="Live sequences; default: as planned.")] = None,
     lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
+    drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; never with --shape.")] = True,
     machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
     timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
@@ -233,7 +234,9 @@ def bench(
     else:
         with console.counting("experts written") as progress:
             pack = benching.pack_for(settings, shape, dense, progress)
-        found = benching.bench(settings, pack, sequences, benching.lengths_of(lengths), timeline, trace)
+        found = benching.bench(
+            settings, pack, sequences, benching.lengths_of(lengths), timeline, trace, drafts=drafts and shape is None
+        )
     _answer(found, json, lambda: console.show_figures(found))
 
 

@@ -218,7 +218,7 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
         say(f"hours are not known: measure this machine once with `rotary-batch {model['needs']}`")
         return
     table = _table(f"{model['model']} ({model['experts']} experts) on {model['device']}, at the bound", "", "")
-    _row(table, "device memory", f"{model['device_memory'] / 1e9:.1f} GB")
+    _row(table, "device memory", _nbytes(model["device_memory"]))
     _row(table, "live sequences", model["batch"])
     _row(table, "experts resident / ring slots", f"{model['residents']} / {model['ring_slots']}")
     _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
@@ -229,6 +229,10 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
         _row(table, "items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
     _row(table, "what would help most", model["best_next"] or "nothing that is known here")
     _print(table)
+
+
+def _nbytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
 def show_figures(found: Mapping[str, Any]) -> None:

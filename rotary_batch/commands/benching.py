@@ -43,9 +43,12 @@ def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: P
 
 def bench(
     settings: Settings, pack: Path, sequences: int | None, lengths: tuple[int, int], timeline: Path | None,
-    routing: Path | None,
+    routing: Path | None, *, drafts: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit."""
+    """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit.
+
+    Random weights repeat themselves: with them, leave `drafts` out, their success would mean nothing.
+    """
     from rotary_batch.engine import bench as measuring
     from rotary_batch.engine import open_engine
 
@@ -54,8 +57,9 @@ def bench(
     wanted = sequences or settings.max_batch or DEFAULT_BATCH
     engine = open_engine(
         pack, device=settings.device, device_memory=settings.device_memory, host_memory=settings.host_memory,
-        numerics=settings.numerics, kv=settings.kv, max_batch=wanted, timeline=timeline is not None,
+        numerics=settings.numerics or "fast", kv=settings.kv, max_batch=wanted, timeline=timeline is not None,
         routing=routing is not None, workload=Workload(wanted, prompt, new, prompt + new),
+        draft_tokens=None if drafts else 0,
     )  # fmt: skip
     try:
         fitting = min(wanted, engine.kv_capacity_tokens // (prompt + new - 1))

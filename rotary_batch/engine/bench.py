@@ -53,7 +53,7 @@ class Figures:
     decode_tokens_per_s: float
     decode_spread_s: tuple[float, float]  # fastest and slowest revolution
     bound_decode_tokens_per_s: float
-    share_of_bound: float  # of decode
+    share_of_bound: float  # the least time of a decode revolution over its median time
     binding: str
     move_s: float  # of the decode bound
     compute_s: float
@@ -110,7 +110,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     num_prefill = sum(report.prefill_tokens for report in filling)
     step_s = statistics.median(report.step_s for report in decoding)
     decoded = statistics.mean(report.decode_tokens for report in decoding)
-    least = bound(model, budget, rates, sequences, 0, prompt_tokens + new_tokens / 2)
+    least = bound(model, budget, rates, sequences * (1 + budget.draft_tokens), 0, prompt_tokens + new_tokens / 2)
     least_prefill = _prefill_bound(engine, rates, sequences * prompt_tokens)
     counters = reports[-1].counters
     moved = decoding[-1].counters["bytes_read"] - decoding[0].counters["bytes_read"]
@@ -134,7 +134,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         decode_tokens_per_s=decoded / step_s,
         decode_spread_s=(min(r.step_s for r in decoding), max(r.step_s for r in decoding)),
         bound_decode_tokens_per_s=sequences / least.revolution_s,
-        share_of_bound=decoded / step_s / (sequences / least.revolution_s),
+        share_of_bound=least.revolution_s / step_s,
         binding=least.binding,
         move_s=least.move_s,
         compute_s=least.compute_s,

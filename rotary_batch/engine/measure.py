@@ -124,6 +124,8 @@ def _attention(device: torch.device) -> float:
     )  # fmt: skip
     sequences, context = 64, 512
     kv = KvArena(geometry, sequences * context, "bf16", torch.bfloat16, device)
+    noise = torch.randn(sequences * context, geometry.num_kv_heads, geometry.head_dim, device=device)
+    kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
     attention = FastAttention(geometry, torch.bfloat16, device)
     attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
     queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device).bfloat16()

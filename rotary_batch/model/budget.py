@@ -30,7 +30,9 @@ MIN_SLOTS = 2
 SLOTS = 4  # of a ring that has memory to spare: one in use, the others on their way
 PREFILL_TOKENS = 2048  # prompt tokens of one revolution at the most; above about 1,000 a disk hides behind them
 MIN_PREFILL_TOKENS = 64
-WORKSPACE_ROW_COPIES = 12  # activations of a row that live at once: about 6 hidden and 3 intermediate vectors
+# Activations of a row that live at once: hidden vectors, and intermediate ones of the rows of one expert (a few of a
+# row's two experts are at work at the same time only when routing is badly skewed).
+WORKSPACE_HIDDEN, WORKSPACE_INTERMEDIATE = 12, 4
 DRAFT_TOKENS = 4
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
@@ -112,7 +114,8 @@ class Footprint:
 
     def row_nbytes(self) -> int:
         """Activations of one row."""
-        return WORKSPACE_ROW_COPIES * (self.geometry.hidden_size + self.geometry.intermediate_size) * 4
+        hidden, middle = self.geometry.hidden_size, self.geometry.intermediate_size
+        return self.number_nbytes * (WORKSPACE_HIDDEN * hidden + WORKSPACE_INTERMEDIATE * middle)
 
 
 def footprint(manifest: Manifest, kv: str, number_nbytes: int) -> Footprint:

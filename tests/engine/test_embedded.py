@@ -7,49 +7,21 @@ import inspect
 import json
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import MixtralForCausalLM
 
+from benchmarks.checkpoints import as_checkpoint
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.experts import views
 from rotary_batch.engine.pack import verify
-from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
+from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
 
-HF_NAMES = {
-    "attention_norm": "input_layernorm", "moe_norm": "post_attention_layernorm", "router": "block_sparse_moe.gate",
-    **{name: f"self_attn.{name}_proj" for name in "qkvo"},
-}  # fmt: skip
 PROMPTS = [
     "def add(a, b):\n    return a + b\n",
     "class Box:\n    def put(self, thing):\n        self.things.append(thing)\n",
     "x = 1",
 ]
-
-
-def as_checkpoint(folder) -> None:
-    """The pack's own weights under the names of a Hugging Face checkpoint."""
-    manifest, weights = Manifest.load(EMBEDDED), {}
-    with safe_open(str(EMBEDDED / DENSE_NAME), "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - safetensors has no iterator
-            parts = name.split(".")
-            full = (
-                f"model.layers.{parts[1]}.{HF_NAMES[parts[2]]}"
-                if parts[0] == "layers"
-                else {"embed": "model.embed_tokens", "norm": "model.norm"}[name]
-            )
-            weights[f"{full}.weight"] = file.get_tensor(name)
-    raw = bytearray((EMBEDDED / EXPERTS_NAME).read_bytes())
-    for (layer, expert), (offset, nbytes, _) in manifest.slabs.items():
-        slab = views(torch.frombuffer(raw[offset : offset + nbytes], dtype=torch.uint8), manifest)
-        stem = f"model.layers.{layer}.block_sparse_moe.experts.{expert}."
-        w1, w3 = slab.up.chunk(2)
-        weights |= {f"{stem}{name}.weight": w.contiguous() for name, w in (("w1", w1), ("w2", slab.down), ("w3", w3))}
-    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    (folder / "config.json").write_text((EMBEDDED / "config.json").read_text())
 
 
 def test_it_is_whole_small_and_says_what_it_is():
@@ -62,7 +34,7 @@ def test_it_is_whole_small_and_says_what_it_is():
 
 
 def test_transformers_gives_the_same_greedy_tokens(tmp_path):
-    as_checkpoint(tmp_path)
+    as_checkpoint(EMBEDDED, tmp_path)
     reference = MixtralForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
     tokenizer, engine = Tokenizer.load(EMBEDDED), open_engine(EMBEDDED)
     stop = json.loads((EMBEDDED / "config.json").read_text())["eos_token_id"]

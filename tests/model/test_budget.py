@@ -1,0 +1,149 @@
+"""The planner's arithmetic: it fits, it refuses honestly, and more of anything never costs tokens."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rotary_batch.errors import UnavailableError
+from rotary_batch.model.budget import (
+    DRAFT_TOKENS,
+    Footprint,
+    Rates,
+    Workload,
+    bound,
+    cached_rates,
+    dense_nbytes,
+    drain_s,
+    minimum_nbytes,
+    plan_memory,
+    rates_path,
+    tokens_per_s,
+)
+from rotary_batch.model.shapes import SHAPES
+from rotary_batch.model.slabs import slab_layout
+
+# A card of 165 TFLOP/s at half efficiency behind a link of 25 GB/s, as research/throughput.md section 2 assumes.
+FLOPS, MEMORY = 165e12 * 0.6, 1008e9
+
+
+def rates(move: float = 25e9) -> Rates:
+    rows = [1, 16, 64, 256, 1024, 4096]
+    table = [(count, max(2 / MEMORY, 2 * count / FLOPS)) for count in rows]
+    return Rates(
+        machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, move_nbytes_per_s=move,
+        disk_nbytes_per_s=7e9, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=MEMORY * 0.8,
+        weight_s=dict.fromkeys(("bf16", "int8", "int4"), table),
+    )  # fmt: skip
+
+
+def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1) -> Footprint:
+    geometry = SHAPES[name]
+    return Footprint(
+        name=name, geometry=geometry, experts=experts, dense="bf16", slab_nbytes=slab_layout(geometry, experts).nbytes,
+        num_slabs=geometry.num_layers * geometry.num_experts, dense_nbytes=dense_nbytes(geometry, "bf16", 2),
+        kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2,
+    )  # fmt: skip
+
+
+JOB = Workload(4000, 1100, 200, 2000)
+
+
+def used(m: Footprint, memory: int, **limits) -> int:
+    budget = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"))
+    slots = (budget.num_residents + budget.num_slots) * m.slab_nbytes
+    workspace = budget.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
+    return m.dense_nbytes + slots + budget.kv_tokens * m.kv_token_nbytes + workspace
+
+
+def test_byte_counts_are_those_of_the_papers():
+    """research/throughput.md, section 2.1: one expert 352.3 / 93.6 MB, resident part 2.95 GB and the embeddings."""
+    assert slab_layout(SHAPES["mixtral-8x7b"], "bf16").nbytes == 352_321_536
+    assert slab_layout(SHAPES["mixtral-8x7b"], "int4").nbytes / 93.6e6 == pytest.approx(1, abs=0.001)
+    assert slab_layout(SHAPES["mixtral-8x22b"], "int4").nbytes / 160.4e6 == pytest.approx(1, abs=0.001)
+    assert dense_nbytes(SHAPES["mixtral-8x7b"], "bf16", 2) == pytest.approx(2.95e9 + 0.262e9, rel=0.01)
+    assert SHAPES["mixtral-8x7b"].kv_token_params == 65_536
+
+
+def test_a_sweep_of_8x7b_in_int4_takes_a_second_over_pcie_4():
+    budget = plan_memory(model(), 24 * 10**9, 512, JOB, None)
+    found = bound(model(), budget._replace(num_residents=0), rates(), budget.batch, 0, 1200)
+    assert found.move_s == pytest.approx(0.96, abs=0.01)
+    assert found.binding == "moving experts"
+
+
+def test_halving_the_bytes_of_experts_and_of_keys_helps_as_the_product():
+    """X = (V / c) * B / W: from bf16 experts and keys to int4 and int8, nearly 8 times."""
+    slow = model(experts="bf16", kv_nbytes=2)
+    fast = model(experts="int4", kv_nbytes=1)
+    gain = [
+        tokens_per_s(m, plan_memory(m, 24 * 10**9, 4096, JOB, rates()), rates(), JOB) for m in (slow, fast)
+    ]  # fmt: skip
+    assert 4 < gain[1] / gain[0] < 9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(4, 200), st.integers(1, 600), st.sampled_from(list(SHAPES)), st.sampled_from(["bf16", "int8", "int4"]))
+def test_a_budget_fits_or_says_what_is_missing(gigabytes, batch, name, experts):
+    m, memory = model(name, experts), int(gigabytes * 1e9)
+    least = minimum_nbytes(m, JOB.longest_tokens)
+    for known in (None, rates()):
+        if memory >= least:
+            assert used(m, memory, batch=batch, rates=known) <= memory
+        else:
+            with pytest.raises(UnavailableError, match=rf"needs {least:,} .* {least - memory:,} are missing"):
+                plan_memory(m, memory, batch, JOB, known)
+
+
+def test_the_minimum_is_enough():
+    for name in SHAPES:
+        m = model(name)
+        least = minimum_nbytes(m, JOB.longest_tokens)
+        budget = plan_memory(m, least, 512, JOB, rates())
+        assert budget.num_slots == 2
+        with pytest.raises(UnavailableError, match="1 are missing"):
+            plan_memory(m, least - 1, 512, JOB, rates())
+
+
+@pytest.mark.parametrize("memory", [8, 12, 16, 24])
+def test_more_memory_or_a_faster_link_never_costs_tokens(memory):
+    speeds = [
+        tokens_per_s(model(), plan_memory(model(), size, 512, JOB, r), r, JOB)
+        for size, r in ((memory * 10**9, rates()), (2 * memory * 10**9, rates()))
+    ]
+    assert speeds[1] >= speeds[0]
+    quick = rates(50e9)
+    assert tokens_per_s(model(), plan_memory(model(), memory * 10**9, 512, JOB, quick), quick, JOB) >= speeds[0]
+
+
+def test_drafts_are_used_where_computing_them_hides_behind_moving():
+    moving = plan_memory(model(), 12 * 10**9, 64, JOB, rates())
+    assert moving.draft_tokens == DRAFT_TOKENS
+    resident = plan_memory(model("small"), 24 * 10**9, 64, JOB, rates())
+    assert (resident.num_slots, resident.draft_tokens) == (0, 0)
+
+
+def test_twice_the_work_takes_about_twice_as_long():
+    budget = plan_memory(model(), 24 * 10**9, 512, JOB, rates())
+    once, twice = (drain_s(model(), budget, rates(), JOB._replace(num_items=n)) for n in (4000, 8000))
+    assert 1.8 < twice / once <= 2.0
+
+
+def test_rates_survive_a_file_and_a_foreign_file_is_no_rates(tmp_path):
+    import json
+
+    path = rates_path("cuda", tmp_path)
+    path.write_text(json.dumps(rates().as_dict()))
+    assert cached_rates("cuda", tmp_path) == Rates.from_dict(rates().as_dict())
+    path.write_text("{}")
+    assert cached_rates("cuda", tmp_path) is None
+    assert cached_rates("cpu", tmp_path) is None
+
+
+def test_between_two_measurements_the_cost_is_a_straight_line():
+    r = rates()
+    assert r.weights_s("bf16", 1) == r.weights_s("bf16", 0.5) == 2 / MEMORY
+    low, high = r.weights_s("bf16", 1024), r.weights_s("bf16", 4096)
+    assert r.weights_s("bf16", 2560) == pytest.approx((low + high) / 2)
+    assert r.weights_s("bf16", 8192) == pytest.approx(2 * high)

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test faults check lint types layers format benchmarks embedded-model clean
+.PHONY: run setup setup-dev test faults check lint types layers format benchmarks peers embedded-model clean
 
 run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
 	$(BIN)/rotary-batch run $(REPO)
@@ -35,9 +35,17 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmarks: $(VENV)/.installed-dev  ## overlap and memory; writes into benchmarks/
+benchmarks: $(VENV)/.installed-dev  ## an hour on an idle machine, root for the caps; writes into benchmarks/
 	$(BIN)/python -m benchmarks.overlap
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.deviation
+	$(BIN)/python -m benchmarks.cache_sim
+	$(BIN)/python -m benchmarks.stream
+
+peers: $(VENV)/.installed-dev  ## beside llama.cpp (built here) and accelerate: an hour, 60 GB of disk, root for the caps
+	$(BIN)/pip install --quiet --editable ".[dev,peers]"
+	test -x .peers/bin/llama-batched-bench || sh benchmarks/peers/build_llama.sh $(CURDIR)/.peers
+	LLAMA_CPP=$(CURDIR)/.peers/bin LD_LIBRARY_PATH=$(CURDIR)/.peers/bin $(BIN)/python -m benchmarks.peers.compare
 
 embedded-model: $(VENV)/.installed-dev  ## train the demonstration model (hours on a CPU; resumes) and pack it
 	$(BIN)/python -m training.train --out training/out --steps 1420

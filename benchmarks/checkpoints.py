@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from rotary_batch.core import ExpertKey
 from rotary_batch.engine.experts import views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
@@ -21,13 +24,31 @@ LAYER_NAMES = {
 TOP_NAMES = {"embed": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 
 
+class DiskReader:
+    """Slabs of a pack, read one at a time into memory of their own."""
+
+    def __init__(self, pack_dir: Path, manifest: Manifest) -> None:
+        self._places = manifest.slabs
+        self._file = (pack_dir / EXPERTS_NAME).open("rb")
+
+    def __enter__(self) -> Callable[[ExpertKey], torch.Tensor]:
+        return self.read
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, key: ExpertKey) -> torch.Tensor:
+        self._file.seek(self._places[key].offset)
+        return torch.frombuffer(bytearray(self._file.read(self._places[key].nbytes)), dtype=torch.uint8)
+
+
 def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
     """Write it, one shard a layer, so that the memory of one layer is enough."""
     manifest = Manifest.load(pack_dir)
     assert manifest.experts == manifest.dense == "bf16", "a quantised pack cannot be undone"
     folder.mkdir(parents=True, exist_ok=True)
     weight_map: dict[str, str] = {}
-    with safe_open(str(pack_dir / DENSE_NAME), "pt") as dense, safe_open(str(pack_dir / EXPERTS_NAME), "pt") as slabs:
+    with safe_open(str(pack_dir / DENSE_NAME), "pt") as dense, DiskReader(pack_dir, manifest) as read:
         names = list(manifest.geometry.dense_shapes())
         for layer in [None, *range(manifest.geometry.num_layers)]:
             stem = f"layers.{layer}."
@@ -37,7 +58,7 @@ def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
             weights = {hf_name(name): dense.get_tensor(name) for name in mine}
             if layer is not None:
                 for expert in range(manifest.geometry.num_experts):
-                    slab = views(slabs.get_tensor(f"layers.{layer}.experts.{expert}"), manifest)
+                    slab = views(read(ExpertKey(layer, expert)), manifest)
                     w1, w3 = slab.up.chunk(2)
                     target = f"model.{stem}block_sparse_moe.experts.{expert}."
                     for name, weight in (("w1", w1), ("w2", slab.down), ("w3", w3)):

@@ -2,7 +2,7 @@
 
 Every figure comes from `rotary-batch bench --json`, run by itself; cases take turns, medians and spread of ROUNDS runs
 are given.  The bound of each run is computed by the planner from the machine's rates (`bench --machine`, just before)
-and the disk's rate in the same minute.  Writes stream.md and overlap.svg.
+and the disk's rate in the same minute.  Writes stream.md and stream.svg.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "5"))
 HERE = Path(__file__).parent
 PROGRAM = [str(Path(sys.executable).parent / "rotary-batch"), "bench"]
 MIB = 2**20
+FORMAT_FLAGS = ("--shape", "--experts", "--dense")
 
 
 class Case(NamedTuple):
@@ -46,9 +47,7 @@ CASES = [
     Case("medium int4, 60 % of its bytes", 1884,
          "--shape medium --experts int4 --dense int8 --device-memory 1150MB", 3),
 ]  # fmt: skip
-ONLY_MEMORY = Case(
-    "overlap", None, f"--shape small --sequences 128 --device-memory 640MB --timeline {HERE}/overlap.svg"
-)
+PICTURE = Case("timeline", None, f"--shape small --sequences 128 --device-memory 640MB --timeline {HERE}/stream.svg")
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -65,13 +64,16 @@ def main() -> None:
     run([*PROGRAM, "--machine", "--json"], None, 300)
     found: dict[Case, list[dict[str, Any]]] = defaultdict(list)
     for case in CASES:
-        measure(case._replace(cap_mib=None))  # writes the pack of random weights when it is not there yet
+        # writes the pack of random weights when it is not there yet
+        words = case.arguments.split()
+        shape = [word for n, word in enumerate(words) if words[max(0, n - 1)] in FORMAT_FLAGS or word in FORMAT_FLAGS]
+        measure(Case("", None, " ".join([*shape, "--sequences 1 --lengths 8+4"])))
     for number in range(ROUNDS):
         for case in [case for case in CASES if number < case.rounds]:
             found[case].append(measure(case))
             print(f"{number + 1}/{ROUNDS} {case.name} {case.arguments}", file=sys.stderr, flush=True)
             (HERE / "stream.md").write_text(report(found))
-    measure(ONLY_MEMORY)
+    measure(PICTURE)
     print((HERE / "stream.md").read_text())
 
 
@@ -85,7 +87,7 @@ def report(found: dict[Case, list[dict[str, Any]]]) -> str:
         "| Case | Cap | Lengths | Sequences | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Move / compute s | Disk GB/s | Peak MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    return "\n".join([*lines, *(row(case, runs) for case, runs in found.items()), "", "![timeline](overlap.svg)", ""])
+    return "\n".join([*lines, *(row(case, runs) for case, runs in found.items()), "", "![timeline](stream.svg)", ""])
 
 
 def row(case: Case, runs: list[dict[str, Any]]) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from benchmarks.checkpoints import DiskReader
+from rotary_batch.core import ExpertKey
 from rotary_batch.engine.experts import views
 from rotary_batch.model.geometry import Geometry
-from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
+from rotary_batch.model.manifest import DENSE_NAME, Manifest
 
 BF16 = gguf.GGMLQuantizationType.BF16
 TOP = {"embed": "token_embd", "norm": "output_norm", "head": "output"}
@@ -104,12 +106,9 @@ def _tensors(pack_dir: Path, manifest: Manifest) -> Iterator[tuple[str, torch.Te
             tensor = dense.get_tensor(name)
             heads = {"q": geometry.num_heads, "k": geometry.num_kv_heads}.get(name.rpartition(".")[2])
             yield _name(name), _pairs(tensor, heads) if heads and name not in TOP else tensor
-    with safe_open(str(pack_dir / EXPERTS_NAME), "pt") as experts:
+    with DiskReader(pack_dir, manifest) as read:
         for layer in range(geometry.num_layers):
-            slabs = [
-                views(experts.get_tensor(f"layers.{layer}.experts.{expert}"), manifest)
-                for expert in range(geometry.num_experts)
-            ]
+            slabs = [views(read(ExpertKey(layer, expert)), manifest) for expert in range(geometry.num_experts)]
             halves = [slab.up.chunk(2) for slab in slabs]
             yield f"blk.{layer}.ffn_gate_exps.weight", torch.stack([gate for gate, _ in halves])
             yield f"blk.{layer}.ffn_up_exps.weight", torch.stack([up for _, up in halves])

@@ -37,8 +37,10 @@ def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: P
     from rotary_batch.engine.synthetic import synthetic_pack
 
     experts = settings.experts or "bf16"
-    folder = cache_dir(os.environ) / "bench" / f"{shape_name}-{experts}-{dense}"
-    return synthetic_pack(folder, shape_name, shape(shape_name), experts, dense, progress)
+    in_ram = settings.device != "cpu"  # 8x22B's 72 GB need not lie on a disk to be copied from RAM
+    name = f"{shape_name}-{experts}-{dense}{'-repeated' if in_ram else ''}"
+    folder = cache_dir(os.environ) / "bench" / name
+    return synthetic_pack(folder, shape_name, shape(shape_name), experts, dense, progress, repeated=in_ram)
 
 
 def bench(

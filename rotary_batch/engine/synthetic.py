@@ -29,18 +29,24 @@ SCALE = 0.5  # of a weight times the square root of the row's length; keeps hidd
 
 
 def synthetic_pack(
-    folder: Path, name: str, geometry: Geometry, experts: str, dense: str, progress: Progress | None = None
-) -> Path:
-    """Write a pack of random weights, once; answer its folder.  Raises StorageError for too small a disk."""
+    folder: Path, name: str, geometry: Geometry, experts: str, dense: str, progress: Progress | None = None,
+    *, repeated: bool = False,
+) -> Path:  # fmt: skip
+    """Write a pack of random weights, once; answer its folder.  Raises StorageError for too small a disk.
+
+    `repeated` writes each different slab once and lets all experts point there: enough for a tier in RAM, which has
+    every expert's bytes anyway; a benchmark of the disk needs them all.
+    """
     if (folder / MANIFEST_NAME).is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    need, have = slab_layout(geometry, experts).nbytes * len(list(geometry.expert_keys())), _free(folder)
+    count = NUM_SLABS if repeated else len(list(geometry.expert_keys()))
+    need, have = slab_layout(geometry, experts).nbytes * count, _free(folder)
     if need > have:
         raise StorageError(f"{folder}: {name} in {experts} takes {need:,} bytes, {have:,} are free")
     torch.manual_seed(0)
     save_file(dict(_dense(geometry, dense)), str(folder / DENSE_NAME))
-    slabs = _write_slabs(folder, geometry, experts, progress or (lambda _done, _total: None))
+    slabs = _write_slabs(folder, geometry, experts, count, progress or (lambda _done, _total: None))
     write_byte_tokenizer(folder)
     manifest = Manifest(
         name=name,
@@ -75,24 +81,26 @@ def _random(rows: int, columns: int) -> torch.Tensor:
     return weight.bfloat16()
 
 
-def _write_slabs(folder: Path, geometry: Geometry, experts: str, progress: Progress) -> dict[ExpertKey, SlabPlace]:
+def _write_slabs(
+    folder: Path, geometry: Geometry, experts: str, count: int, progress: Progress
+) -> dict[ExpertKey, SlabPlace]:
     layout, keys = slab_layout(geometry, experts), list(geometry.expert_keys())
-    header = safetensors_header({
-        f"layers.{key.layer}.experts.{key.expert}": ("U8", (layout.nbytes,), layout.nbytes) for key in keys
-    })  # fmt: skip
-    several = [random_slab(geometry, experts) for _ in range(min(NUM_SLABS, len(keys)))]
+    names = [f"slab.{place}" for place in range(count)]
+    header = safetensors_header(dict.fromkeys(names, ("U8", (layout.nbytes,), layout.nbytes)))
+    several = [random_slab(geometry, experts) for _ in range(NUM_SLABS)]
     digests = [hashlib.sha256(slab.numpy()).hexdigest() for slab in several]  # type: ignore[arg-type]
-    slabs: dict[ExpertKey, SlabPlace] = {}
     with (folder / EXPERTS_NAME).open("wb") as file:
         file.write(header)
-        for place, key in enumerate(keys):
-            slabs[key] = SlabPlace(file.tell(), layout.nbytes, digests[place % len(several)])
-            file.write(memoryview(several[place % len(several)].numpy()))  # type: ignore[arg-type]
-            progress(place + 1, len(keys))
+        for place in range(count):
+            file.write(memoryview(several[place % NUM_SLABS].numpy()))  # type: ignore[arg-type]
+            progress(place + 1, count)
         file.flush()
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return slabs
+    return {
+        key: SlabPlace(len(header) + place % count * layout.nbytes, layout.nbytes, digests[place % NUM_SLABS])
+        for place, key in enumerate(keys)
+    }
 
 
 def random_slab(geometry: Geometry, experts: str) -> torch.Tensor:

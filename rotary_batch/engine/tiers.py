@@ -17,7 +17,7 @@ import torch
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, StorageError
-from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
 from rotary_batch.model.slabs import PAGE_NBYTES
 
 READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
@@ -55,7 +55,7 @@ class DiskTier:
         self._places = manifest.slabs
         self._path = pack_dir / EXPERTS_NAME
         self._trace = trace
-        self._unchecked = set(manifest.slabs)  # keys whose bytes were not compared with their digest yet
+        self._unchecked = {place.offset for place in manifest.slabs.values()}  # not yet compared with their digests
         self._check_size()
         self._direct = self._open(os.O_DIRECT)
         self._takes_direct = self._direct is not None
@@ -92,17 +92,17 @@ class DiskTier:
                     raise StorageError(f"{self._path}: ends at byte {place.offset + done}; see `model verify`")
                 done += count
         self._trace.add("bytes_read", done)
-        if key in self._unchecked:
-            self._check_digest(key, view, place.sha256)
+        if place.offset in self._unchecked:
+            self._check_digest(key, view, place)
 
-    def _check_digest(self, key: ExpertKey, view: memoryview, sha256: str) -> None:
+    def _check_digest(self, key: ExpertKey, view: memoryview, place: SlabPlace) -> None:
         """At a slab's first use: a flipped bit on disk must not become prose."""
-        if hashlib.sha256(view).hexdigest() != sha256:
+        if hashlib.sha256(view).hexdigest() != place.sha256:
             raise ModelError(
                 f"{self._path}: layer {key.layer} expert {key.expert} is damaged (its digest differs); "
                 "pack the model again"
             )
-        self._unchecked.discard(key)
+        self._unchecked.discard(place.offset)
 
     def _read(self, view: memoryview, offset: int) -> int:
         if self._direct is not None and self._takes_direct:

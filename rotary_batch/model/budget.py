@@ -27,7 +27,7 @@ from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
 
 MIN_SLOTS = 2
-SLOTS = 4  # of a ring that has memory to spare: one in use, the others on their way
+SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
 PREFILL_TOKENS = 2048  # prompt tokens of one revolution at the most; above about 1,000 a disk hides behind them
 MIN_PREFILL_TOKENS = 64
 # Activations of a row that live at once: hidden vectors, and intermediate ones of the rows of one expert (a few of a
@@ -237,7 +237,9 @@ def plan_memory(
     if left < MIN_SLOTS * model.slab_nbytes + workload.longest_tokens * model.kv_token_nbytes:
         prefill = MIN_PREFILL_TOKENS
         left = memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
-    kv_room = (left - MIN_SLOTS * model.slab_nbytes) // model.kv_token_nbytes
+    kv_room = (left - SLOTS * model.slab_nbytes) // model.kv_token_nbytes
+    if kv_room < workload.longest_tokens:
+        kv_room = (left - MIN_SLOTS * model.slab_nbytes) // model.kv_token_nbytes
     fitting = max(1, min(max_batch, kv_room // workload.kv_tokens))
     candidates = [_with_batch(model, left, batch, prefill, workload, kv_room) for batch in _batches(fitting)]
     if rates is None:

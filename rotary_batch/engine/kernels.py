@@ -5,7 +5,9 @@ Knows bytes on a device; every kernel has its reference beside it, and the tests
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,26 +26,21 @@ def unpack_int4_on_cuda(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: to
 def unpack_int4(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """The same in torch: the reference, and the way without Triton."""
     blocks, columns, half = nibbles.shape
-    groups = scale_zero.shape[0]
-    halves = out.view(columns, blocks, 2, half)
-    halves[:, :, 0] = ((nibbles & 15).to(torch.int8) - 8).transpose(0, 1)
-    halves[:, :, 1] = ((nibbles >> 4).to(torch.int8) - 8).transpose(0, 1)
-    grouped = out.view(groups, columns // groups, -1)
-    torch.addcmul(scale_zero[:, None, :, 1], grouped, scale_zero[:, None, :, 0], out=grouped)
-    return out
+    wide = torch.stack([nibbles & 15, nibbles >> 4], 2).float() - 8  # [blocks, K, 2, 32]
+    grouped = wide.transpose(0, 1).reshape(scale_zero.shape[0], -1, blocks * 2 * half)
+    pair = scale_zero.float()[:, None]
+    return out.copy_((grouped * pair[..., 0] + pair[..., 1]).view(columns, -1))
 
 
-_kernel: Any = None
+@cache
+def triton_kernels() -> Any:  # noqa: ANN401 - the module is typed in Triton's own way
+    """The kernels; imported at first use, because importing Triton takes seconds."""
+    return importlib.import_module("rotary_batch.engine.triton_kernels")
 
 
 def _launch_unpack(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Tensor) -> None:
-    global _kernel  # noqa: PLW0603 - compiled at first use: importing triton takes seconds
-    if _kernel is None:
-        from rotary_batch.engine.triton_kernels import unpack_int4_kernel
-
-        _kernel = unpack_int4_kernel
     blocks, columns, _ = nibbles.shape
     tile = 64  # columns of one program: 64 x 32 bytes in, 64 x 64 weights out
-    _kernel[(blocks, -(-columns // tile))](
+    triton_kernels().unpack_int4_kernel[(blocks, -(-columns // tile))](
         nibbles, scale_zero, out, columns, out.shape[1], columns // scale_zero.shape[0], scale_zero.stride(0), TILE=tile
     )

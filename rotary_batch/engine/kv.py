@@ -67,6 +67,11 @@ class KvArena:
         assert self.stored_as != "int8", "int8 keys are read through gather"
         return self._stores[0][layer], self._stores[1][layer]
 
+    def stored_int8(self, layer: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Keys, their scales, values, their scales of a layer as they lie; only when it is int8."""
+        assert self.stored_as == "int8", "only int8 keys have scales"
+        return self._stores[0][layer], self._scales[0][layer], self._stores[1][layer], self._scales[1][layer]
+
     def has_room(self, num_tokens: int) -> bool:
         """Answer whether `take` would succeed."""
         return any(length >= num_tokens for _, length in self._free)

@@ -15,9 +15,11 @@ from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention import Attention
 from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_int8 import Int8Attention
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
+from rotary_batch.engine.kernels import HAS_TRITON
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.measure import device_memory_nbytes
 from rotary_batch.engine.memory import keep_freed_memory
@@ -68,6 +70,8 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
         raise ModelError(f"{pack_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")
     if target.type == "cpu":
         keep_freed_memory()
+    elif device_memory is not None:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(target)), target)
     trace = Trace(timeline=timeline, routing=routing)
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
     dense = _load_dense(pack_dir, manifest, arithmetic, target)
@@ -116,6 +120,8 @@ def _attention(geometry: Geometry, numerics: Numerics, kv: str, device: torch.de
         return ExactAttention(geometry, device)
     if device.type == "cuda" and kv == "bf16" and varlen_works(geometry, device):
         return VarlenAttention(geometry, device)
+    if device.type == "cuda" and kv == "int8" and HAS_TRITON:
+        return Int8Attention(geometry, numerics.dtype, device)
     return FastAttention(geometry, numerics.dtype, device)
 
 
@@ -141,7 +147,8 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
                 raise ModelError(f"{path}: lacks {min(missing)}; pack the model again")
             dense: dict[str, Matrix] = {}
             for name in geometry.dense_shapes():
-                tensor = file.get_tensor(name).to(device)
+                # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
+                tensor = file.get_tensor(name).clone().to(device)
                 if manifest.dense == "int8" and geometry.is_quantisable(name):
                     dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device))
                 else:

@@ -104,18 +104,6 @@ def test_unpacking_by_columns_is_the_reference():
     assert (out.float().T - decoded(matrix, 128, 256)).abs().max() <= 2**-7 * out.float().abs().max()
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("rows", "columns"), [(64, 128), (256, 4096), (192, 224)])
-def test_the_kernel_is_the_reference_on_cuda(rows, columns):
-    from rotary_batch.engine.kernels import unpack_int4_on_cuda
-
-    matrix = stored(random(rows, columns), "int4")
-    out = torch.empty(columns, rows, dtype=torch.bfloat16, device="cuda")
-    found = unpack_int4_on_cuda(matrix.nibbles.cuda(), matrix.scale_zero.cuda(), out)
-    assert torch.equal(found.cpu(), unpack_int4(matrix.nibbles, matrix.scale_zero, torch.empty_like(out, device="cpu")))
-
-
 @pytest.fixture(scope="module")
 def wide_checkpoint(tmp_path_factory):
     return write_tiny_checkpoint(

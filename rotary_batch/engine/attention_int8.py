@@ -1,0 +1,50 @@
+"""Decode attention that reads int8 keys as they lie (CUDA with Triton); prompt spans go the torch way.
+
+Knows which rows the kernel can take: those whose query heads fit its 16 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.kernels import triton_kernels
+from rotary_batch.engine.kv import KvArena
+from rotary_batch.model.geometry import Geometry
+
+KERNEL_ROWS = 16  # the least that a tensor core multiplies
+KEY_TILE = 64
+NO_WINDOW = 2**30
+
+
+class Int8Attention:
+    """Plans and runs it for one engine."""
+
+    def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
+        self._geometry = geometry
+        self._groups = geometry.num_heads // geometry.num_kv_heads
+        self._device = device
+        self._rest = FastAttention(geometry, dtype, device)
+        self._spans: torch.Tensor | None = None
+
+    def plan(self, rows: Sequence[Rows]) -> None:
+        """Rows that the kernel takes, and the rest."""
+        few = [run for run in rows if run.num_rows * self._groups <= KERNEL_ROWS]
+        self._rest.plan([run for run in rows if run.num_rows * self._groups > KERNEL_ROWS])
+        self._spans = torch.tensor(few, dtype=torch.int32).to(self._device) if few else None
+
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
+        """queries [T, heads, D] -> [T, heads, D]."""
+        out = self._rest.attend(layer, queries, kv)
+        if self._spans is not None:
+            keys, key_scales, values, value_scales = kv.stored_int8(layer)
+            heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
+            window = self._geometry.sliding_window or NO_WINDOW
+            triton_kernels().decode_int8_kernel[(len(self._spans), heads)](
+                queries.contiguous(), keys, key_scales, values, value_scales, out, self._spans, dim**-0.5, heads,
+                self._groups, window, DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE,
+            )  # fmt: skip
+        return out

@@ -1,0 +1,70 @@
+"""Triton kernels against their torch references: on CUDA, or on a CPU through Triton's interpreter.
+
+TRITON_INTERPRET=1 pytest tests/engine/test_kernels.py        (needs `pip install triton`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+import torch
+
+from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_int8 import Int8Attention
+from rotary_batch.engine.kernels import HAS_TRITON, triton_kernels, unpack_int4
+from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.quant import encode, matrix_from
+from rotary_batch.model.manifest import Manifest
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not HAS_TRITON or not (torch.cuda.is_available() or INTERPRETED),
+        reason="needs Triton and CUDA or its interpreter",
+    ),
+]
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+DTYPE = torch.float32 if INTERPRETED else torch.bfloat16  # the interpreter cannot multiply bf16
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 128), (192, 224), (256, 4096)])
+def test_unpacking_int4_is_the_reference_bit_by_bit(rows, columns):
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)).bfloat16()
+    matrix = matrix_from(encode(weight, "int4"), rows)
+    expected = unpack_int4(matrix.nibbles, matrix.scale_zero, torch.empty(columns, rows, dtype=DTYPE))
+    found = torch.zeros(columns, rows, dtype=DTYPE, device=DEVICE)
+    nibbles, scale_zero = matrix.nibbles.to(DEVICE), matrix.scale_zero.to(DEVICE)
+    group = columns // scale_zero.shape[0]
+    triton_kernels().unpack_int4_kernel[(len(nibbles), -(-columns // 64))](
+        nibbles, scale_zero, found, columns, rows, group, scale_zero.stride(0), TILE=64
+    )
+    assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_decode_over_int8_keys_is_the_torch_way(window):
+    """Decode rows and drafts, with a shared prefix and without, contexts of one key to several tiles."""
+    geometry = dataclasses.replace(
+        Manifest.load(EMBEDDED).geometry, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=64, sliding_window=window
+    )
+    rows = [
+        Rows(0, 1, 0, 5),
+        Rows(1, 1, 150, 20),
+        Rows(2, 4, 60, 200),
+        Rows(6, 1, 80, 300, 10, 70),
+        Rows(7, 12, 0, 330),
+    ]
+    generator = torch.Generator().manual_seed(1)
+    make = lambda *shape: torch.randn(shape, generator=generator).to(DEVICE, DTYPE)  # noqa: E731
+    kv = KvArena(geometry, 400, "int8", DTYPE, DEVICE)
+    kv.write(0, torch.arange(400, device=DEVICE), make(400, 2, 64), make(400, 2, 64))
+    queries, found = make(19, 8, 64), []
+    for attention in (FastAttention(geometry, DTYPE, DEVICE), Int8Attention(geometry, DTYPE, DEVICE)):
+        attention.plan(rows)
+        found.append(attention.attend(0, queries, kv).float())
+    assert (found[0] - found[1]).abs().max() <= 0.03

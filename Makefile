@@ -36,7 +36,6 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 benchmarks: $(VENV)/.installed-dev  ## an hour on an idle machine, root for the caps; writes into benchmarks/
-	$(BIN)/python -m benchmarks.overlap
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.deviation
 	$(BIN)/python -m benchmarks.cache_sim

@@ -23,7 +23,7 @@ from rotary_batch.engine.pack import pack
 from rotary_batch.model.tokens import Tokenizer
 
 HERE = Path(__file__).parent
-NUM_PROMPTS, NEW_TOKENS, NUM_SCORED = 1000, 24, 100
+NUM_PROMPTS, NEW_TOKENS, NUM_SCORED = 1000, 16, 100
 
 
 def functions() -> Iterator[str]:

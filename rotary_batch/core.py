@@ -224,6 +224,7 @@ class StepReport:
     step_s: float = 0.0
     bound_s: float = 0.0  # the least it could have taken by the machine's measured rates; 0 = no rates are known
     counters: Mapping[str, float] = field(default_factory=dict)  # running totals since open
+    tier: str = ""  # where experts came from, and how
 
 
 class ExpertKey(NamedTuple):

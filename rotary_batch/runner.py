@@ -58,6 +58,7 @@ class Tally:
     bound_s: float = 0.0  # what the same revolutions would have taken at the bound; 0 = the machine was not measured
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
+    tier: str = ""  # where experts came from, and how
     engine: dict[str, float] = field(default_factory=dict)
 
     def add_step(self, report: StepReport) -> None:
@@ -70,6 +71,7 @@ class Tally:
         self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / passed)
         self.step_s += report.step_s
         self.bound_s += report.bound_s
+        self.tier = report.tier
         self.engine = dict(report.counters)
 
     def add_verdict(self, verdict: Verdict) -> None:

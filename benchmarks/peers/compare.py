@@ -54,6 +54,7 @@ class Setting(NamedTuple):
     accelerate: tuple[int, ...]
 
 
+Found = dict[tuple[Setting, int, str], list[tuple[float, float]]]
 SETTINGS = [
     Setting("small bf16, 1300 MiB", "small", "bf16", "bf16", 1300, "740MB", (1, 8, 32, 128), (32,)),
     Setting("small bf16, all in RAM", "small", "bf16", "bf16", None, None, (1, 8, 32, 128), (32,)),
@@ -109,6 +110,8 @@ def llama_cpp(setting: Setting, sequences: int) -> tuple[float, float]:
         str(256 * sequences),
     ]
     command += ["-b", "2048", "-ub", "512", "-npp", str(PROMPT), "-ntg", str(STEPS), "-npl", str(sequences), "-t", "2"]
+    if setting.cap_mib:  # repacked weights would be a second, anonymous copy of all of them: killed under the cap
+        command.append("--no-repack")
     done = run(command, setting.cap_mib and setting.cap_mib * MIB, 1800)
     rows = [line.split("|") for line in done.stdout.splitlines() if re.match(r"\|\s*\d+ \|", line)]
     assert rows, f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-500:]}"
@@ -125,14 +128,16 @@ def accelerate(setting: Setting, sequences: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    found: dict[tuple[Setting, int, str], list[tuple[float, float]]] = defaultdict(list)
-    wanted = sys.argv[1:]
+    found, wanted = kept(), sys.argv[1:]
     settings = [setting for setting in SETTINGS if not wanted or setting.name.split(",")[0] in wanted]
     for setting in settings:
         engines: list[tuple[str, Callable[[Setting, int], tuple[float, float]], tuple[int, ...]]] = [
             (OURS, ours, setting.sequences), ("llama.cpp", llama_cpp, setting.sequences),
             ("accelerate", accelerate, setting.accelerate),
         ]  # fmt: skip
+        for sequences in setting.sequences:
+            for name, _, _ in engines:
+                found.pop((setting, sequences, name), None)
         for _ in range(ROUNDS if setting.shape == "small" else 2):
             for sequences in setting.sequences:
                 for name, measure, sizes in engines:
@@ -146,11 +151,28 @@ def main() -> None:
                             file=sys.stderr,
                             flush=True,
                         )
-            (HERE / "peers.md").write_text(report(found))
+            keep(found)
+    keep(found)
     draw(found)
 
 
-def report(found: dict[tuple[Setting, int, str], list[tuple[float, float]]]) -> str:
+def kept() -> Found:
+    """What earlier calls measured: `compare "medium int4"` measures one setting again and keeps the others."""
+    found: Found = defaultdict(list)
+    by_name = {setting.name: setting for setting in SETTINGS}
+    if (WORK / "found.json").is_file():
+        for name, sequences, engine, runs in json.loads((WORK / "found.json").read_text()):
+            found[by_name[name], sequences, engine] = [tuple(one) for one in runs]
+    return found
+
+
+def keep(found: Found) -> None:
+    rows = [[setting.name, sequences, engine, runs] for (setting, sequences, engine), runs in found.items()]
+    (WORK / "found.json").write_text(json.dumps(rows))
+    (HERE / "peers.md").write_text(report(found))
+
+
+def report(found: Found) -> str:
     lines = [
         "# Beside llama.cpp and accelerate", "", f"Machine: {machine()}.", "Command: `make peers` (builds llama.cpp from the",
         "llama-cpp-python 0.3.36 source package; GGUF written from the same weights).  The same cap on the whole process (memory",
@@ -172,7 +194,7 @@ def report(found: dict[tuple[Setting, int, str], list[tuple[float, float]]]) -> 
     return "\n".join([*lines, "", "![decode](peers.png)", ""])
 
 
-def draw(found: dict[tuple[Setting, int, str], list[tuple[float, float]]]) -> None:
+def draw(found: Found) -> None:
     settings = list(dict.fromkeys(setting for setting, _, _ in found))
     figure, axes = plt.subplots(1, len(settings), figsize=(4 * len(settings), 3.4), squeeze=False)
     for axis, setting in zip(axes[0], settings, strict=True):

@@ -140,12 +140,7 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
         outcome = runner.drain()
     finally:
         engine.close()
-        for row in rows:  # pages of items that an earlier, killed run finished are among these
-            done = project_all(store, row, views[row.id])
-            runner.tally.pages_written += len(done.written)
-            runner.tally.conflicts = done.conflicts
-        store.end_run(run_id, outcome, runner.tally.as_dict())
-        event("run ended", run=run_id, outcome=outcome, **runner.tally.as_dict())
+        _end_run(store, rows, views, run_id, outcome, runner.tally)
     return DrainOutcome(
         outcome=outcome,
         tally=runner.tally,
@@ -155,6 +150,23 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
         model_name=manifest.name,
         docs=tuple(docs_folder(row) for row in rows),
     )
+
+
+def _end_run(  # noqa: PLR0913 - the parts of one run
+    store: WorkStore,
+    rows: Sequence[RepositoryRow],
+    views: dict[int, IndexView],
+    run_id: int,
+    outcome: str,
+    tally: Tally,
+) -> None:
+    """Bring every page up to date, those of items that an earlier, killed run finished too; store the figures."""
+    for row in rows:
+        done = project_all(store, row, views[row.id])
+        tally.pages_written += len(done.written)
+        tally.conflicts = done.conflicts
+    store.end_run(run_id, outcome, tally.as_dict())
+    event("run ended", run=run_id, outcome=outcome, **tally.as_dict())
 
 
 def _require_index_of(ask: Asking, rows: Sequence[RepositoryRow]) -> None:

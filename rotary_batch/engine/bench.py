@@ -122,7 +122,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         numerics=engine.numerics_mode,
         device=before.device,
         device_memory=device_memory,
-        tier=engine.tier_name if budget.num_slots else "all resident",
+        tier=engine.tier_name,
         machine=before.machine,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,

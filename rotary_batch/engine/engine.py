@@ -15,7 +15,7 @@ from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.experts import ExpertSource
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.mixtral import Mixtral
-from rotary_batch.engine.prefix import PrefixStore
+from rotary_batch.engine.prefix import Prefix, PrefixStore
 from rotary_batch.engine.sampling import Choice, choose
 from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
 from rotary_batch.engine.tiers import Tier
@@ -35,7 +35,6 @@ class RotaryEngine:
     ) -> None:  # fmt: skip
         self.manifest = manifest
         self.trace = trace
-        self.tier_name = tier.name
         self._decoder = decoder
         self._experts = experts
         self._tier = tier
@@ -52,6 +51,11 @@ class RotaryEngine:
     def device(self) -> torch.device:
         """Where it computes."""
         return self._kv.device
+
+    @property
+    def tier_name(self) -> str:
+        """Where experts come from, and how."""
+        return self._tier.name if self.budget.num_slots else "all resident"
 
     @property
     def kv_nbytes(self) -> int:
@@ -129,6 +133,7 @@ class RotaryEngine:
         prefill = [span for span in spans if not span.is_decode]
         resumed = sum(span.num_tokens for span in prefill if span.sequence.request.generated_ids)
         num_prefill = sum(span.num_tokens for span in prefill)
+        bound_s = self._bound_s(spans)
         completions, failures = self._choose(hidden, first_rows, spans)
         new_tokens = [new for span in spans if (new := span.sequence.take_fresh())]
         self._retire({done.request_id for done in completions} | {lost.request_id for lost in failures})
@@ -140,12 +145,13 @@ class RotaryEngine:
             reprefill_tokens=resumed,
             decode_tokens=sum(len(new.token_ids) for new in new_tokens),
             step_s=time.perf_counter() - start_s,
-            bound_s=self._bound_s(spans),
+            bound_s=bound_s,
             counters=self.trace.totals(),
+            tier=self.tier_name,
         )
 
     def _bound_s(self, spans: Seq[Span]) -> float:
-        """The least that this revolution could have taken."""
+        """The least that this revolution could have taken; asked before its tokens are counted as cached."""
         if self._rates is None:
             return 0.0
         decoding = [span.sequence.num_cached for span in spans if span.is_decode]
@@ -224,23 +230,34 @@ class RotaryEngine:
     def _retire(self, request_ids: set[int]) -> None:
         for sequence in [s for s in self._live if s.request.request_id in request_ids]:
             self._kv.give_back(sequence.kv_start, sequence.kv_tokens)
+            self._live.remove(sequence)
             if sequence.prefix is not None and self._prefixes is not None:
                 self._prefixes.leave(sequence.prefix)
-            self._live.remove(sequence)
+                if sequence.makes_prefix:
+                    self._hand_on(sequence.prefix)
+
+    def _hand_on(self, prefix: Prefix) -> None:
+        """A sequence that waits for an unfinished prefix whose maker is gone makes it now."""
+        heir = next((sequence for sequence in self._live if sequence.prefix is prefix), None)
+        if heir is not None and prefix.num_cached < prefix.num_tokens:
+            heir.makes_prefix, heir.num_cached = True, prefix.num_cached
 
     def generate(self, prompts: Seq[Seq[int]], max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of prompts, in their order, prompt and stop token not included."""
-        waiting = [
+        requests = [
             Request(request_id=place, prompt_ids=tuple(ids), max_new_tokens=max_new_tokens)
             for place, ids in enumerate(prompts)
         ]
+        waiting = list(requests)
         found: dict[int, list[int]] = {}
         while waiting or self.num_live:
             while waiting and (self.has_room(waiting[0]) or not self.num_live):
                 self.admit(waiting.pop(0))
             report = self.step()
             for failure in report.failures:
-                raise PromptError(f"prompt {failure.request_id}: {failure.error}")
+                if not failure.retry:
+                    raise PromptError(f"prompt {failure.request_id}: {failure.error}")
+                waiting.append(requests[failure.request_id])
             found |= {done.request_id: list(done.token_ids) for done in report.completions}
         return [found[place] for place in range(len(prompts))]
 

@@ -18,8 +18,8 @@ def choose(logits: torch.Tensor) -> list[Choice]:
     """float32 logits [rows, vocabulary] -> one choice a row; the lowest id wins a tie."""
     if not len(logits):
         return []
-    finite = torch.isfinite(logits).all(-1)
-    best, token_ids = logits.nan_to_num(nan=-1e30).max(-1)
-    logprobs = best - logits.nan_to_num(nan=-1e30).logsumexp(-1)
-    rows = zip(token_ids.tolist(), logprobs.tolist(), finite.tolist(), strict=True)
+    best, token_ids = logits.max(-1)
+    total = logits.logsumexp(-1)
+    finite = torch.isfinite(total) & torch.isfinite(best)  # one NaN or infinity in a row makes its sum one
+    rows = zip(token_ids.tolist(), (best - total).tolist(), finite.tolist(), strict=True)
     return [Choice(token_id if good else None, logprob) for token_id, logprob, good in rows]

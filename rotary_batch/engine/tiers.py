@@ -139,12 +139,15 @@ class RamTier:
             disk.read_into(key, self._views[key])
             offset += place.nbytes
         disk.close()
+        self._staged = pinned  # on its way to a CUDA device
         self._registered = pinned and _register(self._arena)
 
     @property
     def name(self) -> str:
         """The way that the bytes come, for reports."""
-        return "host (pinned arena)" if self._registered else "host (pageable)"
+        if self._registered:
+            return "host (pinned arena)"
+        return "host (pageable, through a pinned staging ring)" if self._staged else "RAM"
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
         """Copy one slab; torch releases the GIL while it copies."""

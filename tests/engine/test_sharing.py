@@ -219,33 +219,68 @@ def test_guessing_rests_when_guesses_are_wrong_and_two_layers_ahead_needs_recall
     ]  # fmt: skip
 
 
-def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone):
-    engine = opened(packs["bf16"])
-    real, failures = engine._decoder.revolve, []
+def fail_above(engine, most_rows: int) -> list[int]:
+    """Let revolutions of more rows run out of memory; the row counts that failed."""
+    real, failed = engine._decoder.revolve, []
 
     def revolve(token_ids, rows, kv):
-        if len(token_ids) > 40:
-            failures.append(len(token_ids))
+        if len(token_ids) > most_rows:
+            failed.append(len(token_ids))
             raise torch.OutOfMemoryError("CUDA out of memory (test)")
         return real(token_ids, rows, kv)
 
     engine._decoder.revolve = revolve
-    engine.budget = engine.budget._replace(prefill_tokens=128)
+    return failed
+
+
+def drain_with_retries(engine, todo) -> dict[int, tuple[tuple[int, ...], float]]:
     engine.stop_ids = frozenset()
-    waiting, found, by_id = requests(), {}, {r.request_id: r for r in requests()}
-    while waiting or engine.num_live:
+    waiting, found, by_id = list(todo), {}, {r.request_id: r for r in todo}
+    for _ in range(500):
         while waiting and engine.has_room(waiting[0]):
             engine.admit(waiting.pop(0))
         report = engine.step()
         found |= {done.request_id: (done.token_ids, done.logprob_sum) for done in report.completions}
-        for failure in report.failures:
-            assert failure.retry, failure.error
-            waiting.append(by_id[failure.request_id])
-        if len(failures) == 1:
-            engine._decoder.revolve = real if engine.budget.prefill_tokens < 64 else revolve
-        assert len(failures) < 20
-        if engine.budget.prefill_tokens <= 64 and failures:
-            engine.budget = engine.budget._replace(prefill_tokens=32)
+        assert all(failure.retry for failure in report.failures)
+        waiting += [by_id[failure.request_id] for failure in report.failures]
+        if not waiting and not engine.num_live:
+            return found
+    raise AssertionError("the engine waits for something that never comes")
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone, share):
+    engine = opened(packs["bf16"], share_prefixes=share)
+    failed = fail_above(engine, 70)
+    assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
+    assert failed[0] > 70
+    assert engine.budget.prefill_tokens == 64, "halved until it fitted"
     engine.close()
-    assert failures
-    assert found == alone["bf16", "bf16"]
+
+
+def test_sequences_that_are_too_many_come_back_later_and_an_orphaned_prefix_finds_a_maker(packs, alone):
+    engine = opened(packs["bf16"], share_prefixes=True)
+    engine.budget = engine.budget._replace(prefill_tokens=8)
+    todo = [r for r in requests() if r.prompt_ids[:70] == INSTRUCTIONS]
+    engine.stop_ids = frozenset()
+    for request in todo:
+        engine.admit(request)
+    maker = next(sequence for sequence in engine._live if sequence.makes_prefix)
+    while not 0 < maker.prefix.num_cached < maker.prefix.num_tokens:
+        engine.step()
+    engine._retire({maker.request.request_id})
+    found = drain_with_retries(engine, [maker.request])
+    expected = {r.request_id: alone["bf16", "bf16"][r.request_id] for r in todo}
+    assert found == {n: expected[n] for n in found}
+    assert maker.request.request_id in found
+    engine.close()
+
+
+def test_fewer_sequences_when_halving_the_prompts_was_not_enough(packs, alone):
+    engine = opened(packs["bf16"])
+    engine.budget = engine.budget._replace(prefill_tokens=64)  # the least
+    failed = fail_above(engine, 66)
+    assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
+    assert failed
+    assert engine.budget.batch < 8
+    engine.close()

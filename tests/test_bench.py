@@ -1,0 +1,171 @@
+"""`bench`, `plan` and the rates between them, through the command line and through a small measured machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rotary_batch.commands import planning
+from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.config import Settings
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine import measure, open_engine
+from rotary_batch.engine.synthetic import synthetic_pack
+from rotary_batch.engine.tiers import DiskTier
+from rotary_batch.engine.trace import Trace
+from rotary_batch.errors import UnavailableError
+from rotary_batch.model.budget import Rates, Workload, rates_path
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.shapes import SHAPES
+
+RATES = Rates(
+    machine="a test", device="cpu", device_memory_nbytes=10**9, move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9,
+    memory_nbytes_per_s=1e10, attention_nbytes_per_s=1e10,
+    weight_s={name: [(1, 1e-10), (512, 1e-9)] for name in ("bf16", "int8", "int4")},
+)  # fmt: skip
+FIELDS = {
+    "shape", "experts", "kv", "device", "device_memory", "sequences", "prefill_tokens_per_s", "decode_tokens_per_s",
+    "bound_decode_tokens_per_s", "share_of_bound", "binding", "link_bytes_per_s", "stall_s", "peak_device_bytes",
+    "peak_host_bytes", "ring_hits", "wasted_prefetch_bytes", "bytes_to_host",
+}  # fmt: skip
+
+
+def rotary(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+@pytest.fixture
+def measured() -> None:
+    """A machine that was measured before."""
+    path = rates_path("cpu", Path(os.environ["XDG_CACHE_HOME"]) / "rotary-batch")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(RATES.as_dict()))
+
+
+def test_bench_gives_every_figure_a_timeline_and_a_trace(measured, tmp_path):
+    options = ["--sequences", 3, "--lengths", "20+6", "--device-memory", "12MB", "--json"]
+    done = rotary("bench", *options, "--timeline", tmp_path / "t.svg", "--trace", tmp_path / "r.jsonl", "--kv", "int8")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) >= FIELDS
+    assert (found["sequences"], found["kv"], found["bytes_to_host"]) == (3, "int8", 0)
+    assert 0 < found["ring_slots"] < 32
+    assert found["decode_tokens_per_s"] > 0
+    assert found["share_of_bound"] > 0
+    assert found["peak_device_bytes"] <= 12_000_000 <= found["peak_host_bytes"]
+    assert (tmp_path / "t.svg").read_text().count("<rect") > 20
+    head, *steps = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert head == {"layers": 4, "experts": 8, "top_k": 2}
+    assert {step["layer"] for step in steps} == {0, 1, 2, 3}
+    assert all(len(row) == 2 for step in steps for row in step["chosen"])
+
+
+def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
+    for options, code, words in [
+        (["--sequences", 400, "--lengths", "700+100", "--device-memory", "25MB"], 69, "sequences of 700 + 100 tokens fit, not 400"),
+        (["--device-memory", "2MB"], 69, "are missing"), (["--shape", "huge"], 2, "choose one of small, medium"),
+        (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"), (["--lengths", "many"], 2, "600\\+100"),
+    ]:  # fmt: skip
+        done = rotary("bench", *options)
+        assert done.returncode == code, done.stderr
+        assert words.replace("\\", "") in done.stderr
+
+
+def test_measuring_a_machine_gives_rates_that_plan_and_a_file_can_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "MATRIX", (256, 128))
+    monkeypatch.setattr(measure, "ROTATED_NBYTES", 2**20)
+    monkeypatch.setattr(measure, "DISK_NBYTES", 2 * measure.READ_NBYTES)
+    found = measure.measure_machine("cpu", tmp_path)
+    assert found.device == "cpu"
+    numbers = [found.move_nbytes_per_s, found.memory_nbytes_per_s, found.attention_nbytes_per_s]
+    assert all(number > 0 for number in numbers)
+    assert {name: [rows for rows, _ in table] for name, table in found.weight_s.items()} == dict.fromkeys(
+        ("bf16", "int8", "int4"), list(measure.ROW_COUNTS)
+    )
+    assert list(tmp_path.iterdir()) == [], "the file that was read is gone"
+    measure.save_rates(found, tmp_path / "rates.json")
+    assert Rates.from_dict(json.loads((tmp_path / "rates.json").read_text())) == found
+
+
+def test_plan_knows_hours_once_the_machine_was_measured(make_repository, measured):
+    root = make_repository({"a.py": "def f():\n    return 1\n\n\ndef g():\n    return f()\n"})
+    assert rotary("index", root).returncode == 0
+    found = json.loads(rotary("plan", root, "--for", "1h", "--device-memory", "40MB", "--json").stdout)
+    (model,) = found["models"]
+    assert model["items"] == sum(row["items"] for row in found["repositories"][0]["open"].values())
+    assert (model["binding"] in {"compute", "moving experts"}, model["items_by_deadline"]) == (True, model["items"])
+    assert 0 < model["hours"] < 1
+    assert "nights of 8 h" in rotary("plan", root).stderr
+
+
+def test_plan_without_rates_names_the_command_that_measures(make_repository):
+    root = make_repository({"a.py": "def f():\n    return 1\n"})
+    assert rotary("index", root).returncode == 0
+    done = rotary("plan", root)
+    assert done.returncode == 0
+    assert "bench --machine --device cpu" in done.stderr
+
+
+def test_the_best_next_action_is_the_one_that_shortens_the_night_most(monkeypatch, tmp_path):
+    """8x7B in bf16 behind a slow link: int4 experts, by far."""
+    manifest = Manifest.load(synthetic_pack(tmp_path / "p", "tiny", SHAPES["small"], "bf16", "bf16", repeated=True))
+    monkeypatch.setattr(planning, "cached_rates", lambda *_: RATES)
+    settings = Settings(device_memory=500_000_000, numerics="fast")
+    found = planning.forecast(manifest, settings, Workload(500, 300, 100, 600), window_s=60.0)
+    assert found["binding"] == "moving experts"
+    assert found["best_next"].startswith("int4 experts: ")
+    assert found["items_by_deadline"] < 500
+    with pytest.raises(UnavailableError, match="are missing"):
+        planning.forecast(manifest, Settings(device_memory=10**8), Workload(500, 300, 100, 600), None)
+
+
+def test_a_drain_that_computes_otherwise_than_the_index_is_refused(make_repository):
+    root = make_repository({"a.py": "def f():\n    return 1\n"})
+    assert rotary("index", root).returncode == 0
+    for flags in (["--numerics", "fast"], ["--kv", "int8"]):
+        done = rotary("drain", root, *flags)
+        assert done.returncode == 3
+        assert "indexed with another job, prompts, numerics or --kv" in done.stderr
+    assert rotary("index", root, "--kv", "int8").returncode == 0
+    assert rotary("drain", root, "--kv", "int8").returncode == 0
+
+
+def test_a_file_system_that_refuses_direct_reads_is_read_through_the_cache(tiny_pack, monkeypatch):
+    trace, manifest = Trace(), Manifest.load(tiny_pack)
+    tier, real = DiskTier(manifest, tiny_pack, trace), os.preadv
+    direct = tier._direct
+
+    def preadv(descriptor, buffers, offset):
+        if descriptor == direct:
+            raise OSError(22, "Invalid argument")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    target = torch.empty(manifest.slab_nbytes, dtype=torch.uint8)
+    tier.read_into(ExpertKey(1, 2), target)
+    assert tier.name == "disk (buffered)"
+    tier.close()
+
+
+def test_repeated_slabs_make_an_engine_like_any_other(tmp_path):
+    import dataclasses
+
+    geometry = dataclasses.replace(
+        SHAPES["small"], hidden_size=128, head_dim=8, intermediate_size=256, num_layers=2, vocab_size=300
+    )
+    small = synthetic_pack(tmp_path / "few", "few", geometry, "int4", "int8", repeated=True)
+    full = synthetic_pack(tmp_path / "all", "all", geometry, "int4", "int8")
+    assert (small / "experts.safetensors").stat().st_size * 3 < (full / "experts.safetensors").stat().st_size
+    answers = []
+    for folder in (small, full):
+        engine = open_engine(folder, numerics="exact")
+        answers.append(engine.logits([1, 2, 3]))
+        engine.close()
+    assert torch.equal(*answers)

@@ -152,7 +152,7 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
     )
 
 
-def _end_run(  # noqa: PLR0913 - the parts of one run
+def _end_run(
     store: WorkStore,
     rows: Sequence[RepositoryRow],
     views: dict[int, IndexView],

@@ -64,8 +64,8 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
                              "items": workload.num_items}  # fmt: skip
     if rates is None:
         return found | {"needs": f"bench --machine --device {settings.device}"}
-    number_nbytes = 4 if (settings.numerics or manifest.default_numerics) == "exact" else 2
-    model = footprint(manifest, settings.kv, number_nbytes)
+    exact = (settings.numerics or manifest.default_numerics) == "exact"
+    model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes))
     batch = settings.max_batch or DEFAULT_BATCH
     memory = settings.device_memory or int(rates.device_memory_nbytes * MEMORY_SHARE[settings.device.partition(":")[0]])
     budget = plan_memory(model, memory, batch, workload, rates)
@@ -97,7 +97,7 @@ def best_next(  # noqa: PLR0913 - everything that a forecast stands on
 ) -> str | None:  # fmt: skip
     """The change that shortens the night most; None when none is worth its name."""
     gains = []
-    for name, other, memory_then, batch_then in _alternatives(model, manifest, settings, memory, batch):
+    for name, other, memory_then, batch_then in _alternatives(model, manifest, settings, memory, batch, rates):
         try:
             budget = plan_memory(other, memory_then, batch_then, workload, rates)
         except UnavailableError:
@@ -108,16 +108,16 @@ def best_next(  # noqa: PLR0913 - everything that a forecast stands on
 
 
 def _alternatives(
-    model: Footprint, manifest: Manifest, settings: Settings, memory: int, batch: int
+    model: Footprint, manifest: Manifest, settings: Settings, memory: int, batch: int, rates: Rates
 ) -> Iterator[tuple[str, Footprint, int, int]]:
     geometry = manifest.geometry
     for experts in ("int8", "int4"):
         if model.slab_nbytes > (nbytes := slab_layout(geometry, experts).nbytes):
             yield f"{experts} experts", replace(model, experts=experts, slab_nbytes=nbytes), memory, batch
     if settings.kv == "bf16":
-        small = footprint(manifest, "int8", model.number_nbytes).kv_token_nbytes
+        small = footprint(manifest, "int8", model.number_nbytes, model.activation_nbytes).kv_token_nbytes
         yield "--kv int8", replace(model, kv_token_nbytes=small), memory, batch
     if model.number_nbytes == 4:
-        yield "--numerics fast", footprint(manifest, settings.kv, 2), memory, batch
+        yield "--numerics fast", footprint(manifest, settings.kv, 2, rates.activation_nbytes), memory, batch
     yield f"--max-batch {2 * batch}", model, memory, 2 * batch
     yield f"--device-memory {2 * memory / 1e9:.0f}GB", model, 2 * memory, batch

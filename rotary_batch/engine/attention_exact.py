@@ -117,7 +117,7 @@ def _gather(kv: KvArena, layer: int, place: torch.Tensor) -> tuple[torch.Tensor,
     """Keys and values of units [U, S], each [U * kv, S, D]."""
     num_units, tile = place.shape
     found = []
-    for taken in kv.gather(layer, place.flatten()):
+    for taken in kv.gather(layer, place.flatten(), torch.float32):
         _, kv_heads, head_dim = taken.shape
         by_head = taken.view(num_units, tile, kv_heads, head_dim).transpose(1, 2)
         found.append(by_head.reshape(num_units * kv_heads, tile, head_dim))

@@ -118,7 +118,7 @@ class FastAttention:
         out = torch.empty_like(queries)
         weight = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)  # log-sum-exp
         for span in self._spans:
-            k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, span.place))
+            k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, span.place, queries.dtype))
             q = queries[span.rows].transpose(0, 1)[None]
             found = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=span.mask, is_causal=span.mask is None, enable_gqa=True
@@ -137,7 +137,10 @@ class FastAttention:
         heads, head_dim = queries.shape[1:]
         q = queries[block.row].view(units, width, -1, self._groups, head_dim).transpose(1, 2)
         q = q.reshape(units, -1, width * self._groups, head_dim)
-        k, v = (part.view(units, -1, *part.shape[1:]).transpose(1, 2) for part in kv.gather(layer, block.place))
+        k, v = (
+            part.view(units, -1, *part.shape[1:]).transpose(1, 2)
+            for part in kv.gather(layer, block.place, queries.dtype)
+        )
         found, lse = attend_with_lse(q, k, v, block.mask)
         parts = found.view(units, -1, width, self._groups, head_dim).transpose(1, 2)
         out[block.row] = parts.reshape(units, width, heads, head_dim)
@@ -149,7 +152,7 @@ class FastAttention:
         heads, head_dim = queries.shape[1:]
         rows = len(shared.row)
         q = queries[shared.row].view(rows, -1, self._groups, head_dim).transpose(0, 1)
-        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, shared.place))
+        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, shared.place, queries.dtype))
         found, lse = attend_with_lse(q.reshape(1, -1, rows * self._groups, head_dim), k, v, None)
         theirs = found.view(-1, rows, self._groups, head_dim).transpose(0, 1).reshape(rows, heads, head_dim)
         share = torch.sigmoid(

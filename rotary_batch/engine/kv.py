@@ -16,7 +16,7 @@ import torch
 from rotary_batch.engine.tiers import page_buffer
 from rotary_batch.model.geometry import Geometry
 
-KV_FORMATS = ("bf16", "int8")  # bf16 = as computed: float32 in exact numerics
+KV_FORMATS = ("bf16", "int8")  # bf16 stands for float32 in exact numerics
 _TINY = 1e-8
 
 
@@ -30,7 +30,6 @@ class KvArena:
         self.stored_as = stored_as
         self.capacity_tokens = capacity_tokens
         self.device = device
-        self._dtype = dtype
         kept = torch.int8 if stored_as == "int8" else dtype
         self._stores = [_zeros(shape, kept, device) for _ in range(2)]
         sizes = shape[:3] if stored_as == "int8" else (geometry.num_layers, 0, 0)
@@ -52,13 +51,13 @@ class KvArena:
             else:
                 store[layer][places] = new.to(store.dtype)
 
-    def gather(self, layer: int, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values at places [n], each [n, kv heads, D] in the compute dtype."""
+    def gather(self, layer: int, places: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values at places [n], each [n, kv heads, D] in `dtype`."""
         found = []
         for store, scales in zip(self._stores, self._scales, strict=True):
-            taken = store[layer].index_select(0, places)
+            taken = store[layer].index_select(0, places).to(dtype)
             if self.stored_as == "int8":
-                taken = taken.to(self._dtype) * scales[layer].index_select(0, places)[..., None].to(self._dtype)
+                taken = taken * scales[layer].index_select(0, places)[..., None].to(dtype)
             found.append(taken)
         return found[0], found[1]
 

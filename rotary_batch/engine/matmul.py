@@ -1,7 +1,10 @@
 """Rows times a stored matrix, by whatever is fastest for the number of rows and the device (fast numerics).
 
-Knows operators and their crossovers, measured on two AMX cores (NOTES.md): every choice gives the same product within
-bf16 rounding of `quant.decode` and `linear`.  Knows nothing of what a matrix means.
+Knows operators and their crossovers, measured (NOTES.md): every choice gives the same product within bf16 rounding of
+`quant.decode` and `linear`.  Knows nothing of what a matrix means.
+
+A processor that multiplies bf16 (AVX-512, AMX) computes in it, as CUDA does.  One that does not (AVX2) takes 6 times
+as long for it as for float32, so rows are float32 there and matrices are unpacked, tile by tile, into float32.
 M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups of columns.
 """
 
@@ -23,7 +26,10 @@ COARSE_ROWS = 128
 INT8_OPERATOR_ROWS = 8  # up to so many rows torch's weight-only operators beat unpacking: 0.8 against 0.9 ms at 8
 INT4_OPERATOR_ROWS = 32  # 11.3 against 13 ms at 32 rows of [14336, 2048], 22 against 14 ms at 64
 TILE_BLOCKS = 32  # blocks of 64 rows unpacked at once; wider tiles lose time to strided writes
-TILE_NBYTES = 4 * 2**20  # scratch of one int8 tile; stays in the second-level caches
+# Scratch of one unpacked tile.  In bf16 it stays in the second-level caches; oneDNN's float32 product loses more to
+# narrow tiles than to memory: 117 ms at 32 MiB, 163 at 4 MiB (512 rows of [7168, 1024]).
+TILE_NBYTES = {torch.bfloat16: 4 * 2**20, torch.float32: 32 * 2**20}
+PLAIN_OPERATOR_ROWS = 2  # float32 rows times a bf16 matrix: 1.3 ms as it lies at 1 row, 3.9 at 4; unpacked 2.1 and 3.2
 
 
 def pad_rows(x: torch.Tensor) -> torch.Tensor:
@@ -32,48 +38,68 @@ def pad_rows(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (0, 0, 0, missing)) if missing else x
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """What rows are in when speed is all that counts."""
+    native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
 class FastMatmul:
-    """bf16 rows times stored matrices.  Not shared by threads: the scratch is reused at every call."""
+    """Rows in `dtype` times stored matrices.  Not shared by threads: the scratch is reused at every call."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_cpu = device.type == "cpu"
+        self.dtype = fast_dtype(device)
         self._device = device
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] -> [M, N], bf16."""
+        """x [M, K] -> [M, N], both in `dtype`."""
         if isinstance(matrix, Int4Matrix):
             return self._int4(x, matrix)
         if isinstance(matrix, Int8Matrix):
             return self._int8(x, matrix)
-        if matrix.dtype != x.dtype:
-            matrix = decode(matrix, self._take(matrix.numel(), x.dtype).view(matrix.shape))
-        return self._plain(x, matrix)
+        if matrix.dtype == x.dtype:
+            return self._product(x, matrix)
+        if self._on_cpu and len(x) <= PLAIN_OPERATOR_ROWS:
+            return _few_rows(x.to(matrix.dtype), matrix).to(x.dtype)
+        return self._by_tiles(x, matrix)
 
-    def _plain(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if not self._on_cpu:
             return F.linear(x, weight)
-        if len(x) == 1:  # reads at the speed of memory: 0.33 against 0.47 ms of a padded linear for 7.3 MB
-            return torch.mv(weight, x[0])[None]
+        if x.dtype == torch.float32:  # oneDNN: 9.5 ms where MKL, behind F.linear, takes 22 (64 rows of [7168, 1024])
+            padded = pad_rows(x)
+            found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, None, "none", [], "")
+            return found[: len(x)]
+        if len(x) == 1:
+            return _few_rows(x, weight)
         return F.linear(pad_rows(x), weight)[: len(x)]
 
-    def _int8(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
-        rows, columns = matrix.values.shape
-        if self._on_cpu and len(x) <= INT8_OPERATOR_ROWS:
-            out = torch._weight_int8pack_mm(x.contiguous(), matrix.values, _ones(rows))
-            return out.mul_(matrix.scale)
+    def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """x times a matrix of another type, unpacked some rows at a time."""
+        rows, columns = values.shape
+        step = max(1, TILE_NBYTES[x.dtype] // (x.itemsize * columns)) if self._on_cpu else rows
+        if step >= rows:
+            return self._product(x, self._take(values.numel(), x.dtype).view(values.shape).copy_(values))
         out = torch.empty(len(x), rows, dtype=x.dtype, device=x.device)
-        padded = pad_rows(x) if self._on_cpu else x
-        step = max(1, TILE_NBYTES // (2 * columns)) if self._on_cpu else rows
         for begin in range(0, rows, step):
-            values = matrix.values[begin : begin + step]
-            weight = self._take(values.numel(), x.dtype).view(values.shape).copy_(values)
-            out[:, begin : begin + step] = F.linear(padded, weight)[: len(x)]
+            tile = values[begin : begin + step]
+            weight = self._take(tile.numel(), x.dtype).view(tile.shape).copy_(tile)
+            out[:, begin : begin + step] = self._product(x, weight)
+        return out
+
+    def _int8(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
+        if self._on_cpu and len(x) <= INT8_OPERATOR_ROWS:
+            few = x.to(torch.bfloat16).contiguous()  # the operator's float32 variant is 6 to 25 times slower
+            out = torch._weight_int8pack_mm(few, matrix.values, _ones(len(matrix.values))).to(x.dtype)
+        else:
+            out = self._by_tiles(x, matrix.values)
         return out.mul_(matrix.scale)
 
     def _int4(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
-        if self._on_cpu and len(x) <= INT4_OPERATOR_ROWS and has_int4_operator():
-            return _int4_operator(x, matrix)
+        if self._on_cpu and len(x) <= INT4_OPERATOR_ROWS and (block := int4_operator_rows()):
+            return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
         out = torch.empty(len(x), matrix.scale_zero.shape[1], dtype=x.dtype, device=x.device)
         padded = pad_rows(x) if self._on_cpu else x
         for begin in range(0, len(matrix.nibbles), TILE_BLOCKS):
@@ -87,7 +113,7 @@ class FastMatmul:
     def _unpack(self, nibbles: torch.Tensor, scale_zero: torch.Tensor) -> torch.Tensor:
         """Some blocks as weights [K, rows]; on a CPU without the zeros, which `_zeros_part` adds afterwards."""
         blocks, columns, _ = nibbles.shape
-        weight = self._take(nibbles.numel() * 2, torch.bfloat16).view(columns, -1)
+        weight = self._take(nibbles.numel() * 2, self.dtype).view(columns, -1)
         if not self._on_cpu:
             return unpack_int4_on_cuda(nibbles, scale_zero, weight)
         halves = weight.view(columns, blocks, 2, HALF_ROWS)
@@ -116,10 +142,24 @@ def _zeros_part(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
     return sums @ matrix.scale_zero[..., 1].float()
 
 
-def _int4_operator(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
+def _few_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Reads at the speed of memory: 0.33 against 0.47 ms of a padded linear for one row and 7.3 MB."""
+    return torch.mv(weight, x[0])[None] if len(x) == 1 else F.linear(x, weight)
+
+
+def _int4_operator(x: torch.Tensor, matrix: Int4Matrix, block_rows: int) -> torch.Tensor:
+    """torch's operator; `block_rows` is what it reads: our blocks as they lie (64), or each as two of 32 (AVX2)."""
     blocks, columns, _ = matrix.nibbles.shape
-    packed = matrix.nibbles.view(blocks * BLOCK_ROWS, columns // 2)
-    found = torch._weight_int4pack_mm_for_cpu(x.contiguous(), packed, matrix.group, matrix.scale_zero)
+    packed, scale_zero = matrix.nibbles, matrix.scale_zero
+    if block_rows == HALF_ROWS:
+        # Byte j of a column is rows (j, j + 32).  Bytes 0 to 15 of all columns make one block of 32 rows, bytes 16 to
+        # 31 the next; a run of 16 bytes moves as one complex number (0.3 ms for [7168, 1024], in int64 pairs 1.0).
+        packed = packed.view(torch.complex128).transpose(1, 2).contiguous().view(torch.uint8)
+        scale_zero = scale_zero.view(-1, blocks, 2, 2, 16, 2).transpose(2, 3).reshape(scale_zero.shape)
+    packed = packed.reshape(blocks * BLOCK_ROWS, columns // 2)
+    found = torch._weight_int4pack_mm_for_cpu(x.contiguous(), packed, matrix.group, scale_zero)
+    if block_rows == HALF_ROWS:
+        found = found.view(-1, blocks, 2, 2, 16).transpose(2, 3).reshape(found.shape)
     return found[:, : matrix.num_rows]
 
 
@@ -129,16 +169,19 @@ def _ones(count: int) -> torch.Tensor:
 
 
 @cache
-def has_int4_operator() -> bool:
-    """Whether torch's operator reads our bytes on this processor: tried on a small matrix, not looked up."""
+def int4_operator_rows() -> int:
+    """Rows of a block that torch's operator reads on this processor, 0 = neither way: tried, not looked up."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(BLOCK_ROWS, 64, generator=generator)
     x = torch.randn(3, 64, generator=generator).bfloat16()
     matrix = matrix_from(encode(weight, "int4"), BLOCK_ROWS)
     assert isinstance(matrix, Int4Matrix)
     expected = x.float() @ decode(matrix, torch.empty(BLOCK_ROWS, 64)).T
-    try:
-        found = _int4_operator(x, matrix).float()
-    except (RuntimeError, AttributeError):
-        return False
-    return bool((found - expected).abs().max() < 0.02 * expected.abs().max())
+    for block_rows in (BLOCK_ROWS, HALF_ROWS):
+        try:
+            found = _int4_operator(x, matrix, block_rows).float()
+        except (RuntimeError, AttributeError):
+            continue
+        if (found - expected).abs().max() < 0.02 * expected.abs().max():
+            return block_rows
+    return 0

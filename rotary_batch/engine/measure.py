@@ -20,7 +20,8 @@ import torch
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.matmul import FastMatmul
+from rotary_batch.engine.matmul import FastMatmul, fast_dtype
+from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.quant import Matrix, encode, matrix_from
 from rotary_batch.engine.tiers import READ_NBYTES, page_buffer
 from rotary_batch.model.budget import Rates
@@ -38,11 +39,14 @@ LINK_NBYTES = 256 * 2**20
 def measure_machine(device_name: str, folder: Path) -> Rates:
     """Measure everything; the disk is that of `folder`."""
     device = torch.device(device_name)
+    if device.type == "cpu":
+        keep_freed_memory()  # as an engine does: fresh pages for every product would be measured otherwise
     disk = _disk(folder)
     return Rates(
         machine=machine_name(device),
         device=device_name,
         device_memory_nbytes=device_memory_nbytes(device),
+        activation_nbytes=fast_dtype(device).itemsize,
         move_nbytes_per_s=_link(device) if device.type == "cuda" else disk,
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
@@ -99,7 +103,7 @@ def _matrix(stored_as: str, device: torch.device) -> list[tuple[int, float]]:
     ]
     matmul, found = FastMatmul(device), []
     for count in ROW_COUNTS:
-        x = torch.randn(count, columns, device=device).bfloat16()
+        x = torch.randn(count, columns, device=device, dtype=matmul.dtype)
         work = partial(_multiply, matmul, x, copies[:8])
         found.append((count, seconds(work, device) / min(8, len(copies)) / (rows * columns)))
     return found
@@ -126,9 +130,10 @@ def _attention(device: torch.device) -> float:
     kv = KvArena(geometry, sequences * context, "bf16", torch.bfloat16, device)
     noise = torch.randn(sequences * context, geometry.num_kv_heads, geometry.head_dim, device=device)
     kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
-    attention = FastAttention(geometry, torch.bfloat16, device)
+    dtype = fast_dtype(device)
+    attention = FastAttention(geometry, dtype, device)
     attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
-    queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device).bfloat16()
+    queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device, dtype=dtype)
     return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)
 
 

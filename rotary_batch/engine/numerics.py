@@ -24,9 +24,10 @@ class Numerics:
     def __init__(self, mode: str, device: torch.device) -> None:
         self.mode = mode
         self.exact = mode == "exact"
-        self.dtype = torch.float32 if self.exact else torch.bfloat16
         self._device = device
         self._fast = FastMatmul(device)
+        self.dtype = torch.float32 if self.exact else self._fast.dtype  # of rows
+        self.kept = torch.float32 if self.exact else torch.bfloat16  # of dense matrices and keys
         self._scratch = torch.empty(0, dtype=self.dtype, device=device)
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:

@@ -75,7 +75,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     trace = Trace(timeline=timeline, routing=routing)
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
     dense = _load_dense(pack_dir, manifest, arithmetic, target)
-    model = footprint(manifest, kv, arithmetic.dtype.itemsize)
+    model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize)
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
@@ -85,7 +85,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     kind = tier or ("ram" if target.type == "cuda" and fits_in_ram else "disk")
     source = open_tier(manifest, pack_dir, target, kind, trace)
     sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
-    geometry, arena = manifest.geometry, KvArena(manifest.geometry, budget.kv_tokens, kv, arithmetic.dtype, target)
+    geometry, arena = manifest.geometry, KvArena(manifest.geometry, budget.kv_tokens, kv, arithmetic.kept, target)
     attention = _attention(geometry, arithmetic, kv, target)
     return RotaryEngine(
         manifest=manifest,
@@ -152,7 +152,7 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
                 if manifest.dense == "int8" and geometry.is_quantisable(name):
                     dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device))
                 else:
-                    dense[name] = tensor.to(numerics.dtype)
+                    dense[name] = tensor.to(numerics.kept)
             return dense
     except OSError as error:
         raise ModelError(f"{path}: {error}; see `model verify`") from error

@@ -46,6 +46,7 @@ class Rates:
     machine: str
     device: str
     device_memory_nbytes: int  # all that it has
+    activation_nbytes: int  # of one number of a row in fast numerics: 2 where bf16 is multiplied as such, else 4
     move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
     disk_nbytes_per_s: float
     memory_nbytes_per_s: float  # reading device memory
@@ -105,7 +106,8 @@ class Footprint:
     num_slabs: int
     dense_nbytes: int
     kv_token_nbytes: int
-    number_nbytes: int  # of the compute dtype
+    number_nbytes: int  # of a number that is kept: of dense matrices and keys
+    activation_nbytes: int  # of a number of a row
 
     def scratch_nbytes(self) -> int:
         """The largest matrix, unpacked."""
@@ -115,11 +117,11 @@ class Footprint:
     def row_nbytes(self) -> int:
         """Activations of one row."""
         hidden, middle = self.geometry.hidden_size, self.geometry.intermediate_size
-        return self.number_nbytes * (WORKSPACE_HIDDEN * hidden + WORKSPACE_INTERMEDIATE * middle)
+        return self.activation_nbytes * (WORKSPACE_HIDDEN * hidden + WORKSPACE_INTERMEDIATE * middle)
 
 
-def footprint(manifest: Manifest, kv: str, number_nbytes: int) -> Footprint:
-    """What a pack takes when numbers are computed in so many bytes; int8 keys carry a float32 scale per head."""
+def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int) -> Footprint:
+    """What a pack takes when numbers are kept, and computed, in so many bytes; int8 keys have a float32 scale a head."""
     geometry = manifest.geometry
     heads = geometry.kv_token_params // geometry.head_dim
     kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
@@ -133,6 +135,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int) -> Footprint:
         dense_nbytes=dense_nbytes(geometry, manifest.dense, number_nbytes),
         kv_token_nbytes=kv_token_nbytes,
         number_nbytes=number_nbytes,
+        activation_nbytes=activation_nbytes,
     )
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from rotary_batch.engine import open_engine
+from rotary_batch.engine import matmul, open_engine
 from rotary_batch.engine.experts import views
 from rotary_batch.engine.kernels import unpack_int4
-from rotary_batch.engine.matmul import FastMatmul, _int4_operator, has_int4_operator
+from rotary_batch.engine.matmul import FastMatmul, _int4_operator, fast_dtype, int4_operator_rows
 from rotary_batch.engine.pack import pack, verify
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
 from rotary_batch.engine.tiers import DiskTier
@@ -81,21 +81,27 @@ def test_a_constant_matrix_and_one_of_zeros_survive():
 @pytest.mark.parametrize("rows", [1, 3, 8, 9, 16, 31, 32, 33, 64, 200])
 @pytest.mark.parametrize(("out", "inner"), [(64, 128), (100, 96), (48, 32), (448, 256), (2200, 128)])
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
-def test_every_fast_way_gives_the_product_of_the_reference(stored_as, out, inner, rows):
-    matrix, x = stored(random(out, inner), stored_as), random(rows, inner, 1)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_every_fast_way_gives_the_product_of_the_reference(stored_as, out, inner, rows, dtype, monkeypatch):
+    """In the processor's own dtype, and in the other one: what runs on other processors is tested here too."""
+    if dtype != fast_dtype(CPU):
+        monkeypatch.setattr(matmul, "fast_dtype", lambda _: dtype)
+    matrix, x = stored(random(out, inner), stored_as), random(rows, inner, 1).to(dtype)
     expected = x.float() @ decoded(matrix, out, inner).T
     found = FastMatmul(CPU).linear(x, matrix)
-    assert found.shape == (rows, out)
+    assert (found.shape, found.dtype) == ((rows, out), dtype)
     assert (found.float() - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 def test_the_operator_reads_our_bytes_where_it_says_so():
-    if not has_int4_operator():
-        pytest.skip("this processor's operator has another layout; the bytes are unpacked instead")
+    if not int4_operator_rows():
+        pytest.skip("this processor's operator reads neither layout; the bytes are unpacked instead")
     matrix, x = stored(random(192, 256), "int4"), random(5, 256, 1)
     assert isinstance(matrix, Int4Matrix)
     expected = x.float() @ decoded(matrix, 192, 256).T
-    assert (_int4_operator(x, matrix).float() - expected).abs().max() <= 0.01 * expected.abs().max()
+    assert (
+        _int4_operator(x, matrix, int4_operator_rows()).float() - expected
+    ).abs().max() <= 0.01 * expected.abs().max()
 
 
 def test_unpacking_by_columns_is_the_reference():

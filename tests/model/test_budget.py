@@ -32,7 +32,7 @@ def rates(move: float = 25e9) -> Rates:
     rows = [1, 16, 64, 256, 1024, 4096]
     table = [(count, max(2 / MEMORY, 2 * count / FLOPS)) for count in rows]
     return Rates(
-        machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, move_nbytes_per_s=move,
+        machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, activation_nbytes=2, move_nbytes_per_s=move,
         disk_nbytes_per_s=7e9, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=MEMORY * 0.8,
         weight_s=dict.fromkeys(("bf16", "int8", "int4"), table),
     )  # fmt: skip
@@ -43,7 +43,7 @@ def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1)
     return Footprint(
         name=name, geometry=geometry, experts=experts, dense="bf16", slab_nbytes=slab_layout(geometry, experts).nbytes,
         num_slabs=geometry.num_layers * geometry.num_experts, dense_nbytes=dense_nbytes(geometry, "bf16", 2),
-        kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2,
+        kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2, activation_nbytes=2,
     )  # fmt: skip
 
 

@@ -121,7 +121,7 @@ class Footprint:
 
 
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int) -> Footprint:
-    """What a pack takes when numbers are kept, and computed, in so many bytes; int8 keys have a float32 scale a head."""
+    """What a pack takes when numbers are kept, and computed, in so many bytes; int8 keys have a float32 scale."""
     geometry = manifest.geometry
     heads = geometry.kv_token_params // geometry.head_dim
     kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes

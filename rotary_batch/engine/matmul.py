@@ -25,10 +25,12 @@ TILE_ROWS = 16
 COARSE_ROWS = 128
 INT8_OPERATOR_ROWS = 8  # up to so many rows torch's weight-only operators beat unpacking: 0.8 against 0.9 ms at 8
 INT4_OPERATOR_ROWS = 32  # 11.3 against 13 ms at 32 rows of [14336, 2048], 22 against 14 ms at 64
+SWAPPED_ROWS = 64  # float32 rows that come second in a product: 4.7 ms instead of 5.8 at 16, 11.2 and 11.7 at 64
 TILE_BLOCKS = 32  # blocks of 64 rows unpacked at once; wider tiles lose time to strided writes
-# Scratch of one unpacked tile.  In bf16 it stays in the second-level caches; oneDNN's float32 product loses more to
-# narrow tiles than to memory: 117 ms at 32 MiB, 163 at 4 MiB (512 rows of [7168, 1024]).
-TILE_NBYTES = {torch.bfloat16: 4 * 2**20, torch.float32: 32 * 2**20}
+# Scratch of one unpacked tile: it stays in the caches.  Many float32 rows lose more to narrow tiles than to memory:
+# 63 ms at 32 MiB, 78 at 4 MiB for 512 rows of [7168, 1024]; at 16 rows it is 8.8 and 4.7.
+TILE_NBYTES = 4 * 2**20
+WIDE_TILE_NBYTES = 32 * 2**20
 PLAIN_OPERATOR_ROWS = 2  # float32 rows times a bf16 matrix: 1.3 ms as it lies at 1 row, 3.9 at 4; unpacked 2.1 and 3.2
 
 
@@ -68,10 +70,8 @@ class FastMatmul:
     def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if not self._on_cpu:
             return F.linear(x, weight)
-        if x.dtype == torch.float32:  # oneDNN: 9.5 ms where MKL, behind F.linear, takes 22 (64 rows of [7168, 1024])
-            padded = pad_rows(x)
-            found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, None, "none", [], "")
-            return found[: len(x)]
+        if x.dtype == torch.float32:
+            return _float32_product(pad_rows(x), weight)[: len(x)]
         if len(x) == 1:
             return _few_rows(x, weight)
         return F.linear(pad_rows(x), weight)[: len(x)]
@@ -79,7 +79,9 @@ class FastMatmul:
     def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """x times a matrix of another type, unpacked some rows at a time."""
         rows, columns = values.shape
-        step = max(1, TILE_NBYTES[x.dtype] // (x.itemsize * columns)) if self._on_cpu else rows
+        wide = x.dtype == torch.float32 and len(x) > SWAPPED_ROWS
+        nbytes = WIDE_TILE_NBYTES if wide else TILE_NBYTES
+        step = max(1, nbytes // (x.itemsize * columns)) if self._on_cpu else rows
         if step >= rows:
             return self._product(x, self._take(values.numel(), x.dtype).view(values.shape).copy_(values))
         out = torch.empty(len(x), rows, dtype=x.dtype, device=x.device)
@@ -140,6 +142,17 @@ def _zeros_part(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
     """x times the zeros alone: they are equal within a group, so the sums of x over groups are enough."""
     sums = x.view(len(x), -1, matrix.group).sum(-1, dtype=torch.float32)
     return sums @ matrix.scale_zero[..., 1].float()
+
+
+def _float32_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """By oneDNN: 9.5 ms where MKL, behind F.linear, takes 22 (64 rows of [7168, 1024]).
+
+    oneDNN packs its second factor at every call, so the smaller one comes second.
+    """
+    swapped = len(x) <= SWAPPED_ROWS
+    first, second = (weight, x) if swapped else (x, weight)
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(first, second, None, "none", [], "")
+    return found.T if swapped else found
 
 
 def _few_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,7 @@ def mix(
         if count:
             rows, shares = (part[begin : begin + count] for part in (routed.rows, routed.shares))
             with experts.hold(ExpertKey(layer, expert)) as slab, trace.span("compute", f"{layer}.{expert}"):
-                out.index_add_(0, rows, feed_forward(x[rows], slab, numerics).float().mul_(shares))
+                out[rows] += feed_forward(x[rows], slab, numerics).float().mul_(shares)  # a row comes once an expert
         begin += count
     return out.to(x.dtype)
 

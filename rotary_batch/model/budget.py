@@ -235,7 +235,8 @@ def plan_memory(
             f"{model.dense_nbytes:,}, {MIN_SLOTS} slots of {model.slab_nbytes:,}, KV of one sequence of "
             f"{workload.longest_tokens:,} tokens); {least - memory_nbytes:,} are missing"
         )
-    prefill = min(PREFILL_TOKENS, max(MIN_PREFILL_TOKENS, memory_nbytes // 8 // model.row_nbytes()))
+    waiting = math.ceil(max_batch * workload.prompt_tokens)  # no more prompt tokens are ever live
+    prefill = max(MIN_PREFILL_TOKENS, min(PREFILL_TOKENS, waiting, memory_nbytes // 8 // model.row_nbytes()))
     left = memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
     if left < MIN_SLOTS * model.slab_nbytes + workload.longest_tokens * model.kv_token_nbytes:
         prefill = MIN_PREFILL_TOKENS

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.budget import (
     DRAFT_TOKENS,
+    PREFILL_TOKENS,
     Footprint,
     Rates,
     Workload,
@@ -147,3 +148,11 @@ def test_between_two_measurements_the_cost_is_a_straight_line():
     low, high = r.weights_s("bf16", 1024), r.weights_s("bf16", 4096)
     assert r.weights_s("bf16", 2560) == pytest.approx((low + high) / 2)
     assert r.weights_s("bf16", 8192) == pytest.approx(2 * high)
+
+
+def test_no_memory_is_set_aside_for_more_prompt_tokens_than_can_be_live():
+    """One sequence of 64 tokens needs no room for 2,048 rows; what that leaves holds experts."""
+    few, many = (plan_memory(model(), 24 * 10**9, batch, Workload(batch, 64, 32, 96), rates()) for batch in (1, 64))
+    assert (few.prefill_tokens, many.prefill_tokens) == (64, PREFILL_TOKENS)
+    rows = PREFILL_TOKENS - 64
+    assert few.num_residents - many.num_residents >= rows * model().row_nbytes() // model().slab_nbytes

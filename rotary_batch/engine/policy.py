@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from rotary_batch.core import ExpertKey
-
-# From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
-SWEEP_SHARE = 0.75
+from rotary_batch.model.budget import SWEEP_SHARE, touched_share
 
 
 def sweep_window(order: Sequence[ExpertKey], cursor: int, size: int) -> list[ExpertKey]:
@@ -46,7 +44,7 @@ def to_give_up(
 
 def prefers_sweep(num_rows: int, num_experts: int, top_k: int) -> bool:
     """Whether so many rows are expected to ask for most experts of a layer (uniform routing)."""
-    return 1 - (1 - top_k / num_experts) ** num_rows >= SWEEP_SHARE
+    return touched_share(num_rows, num_experts, top_k) >= SWEEP_SHARE
 
 
 def choose_residents(order: Sequence[ExpertKey], count: int) -> frozenset[ExpertKey]:

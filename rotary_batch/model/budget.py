@@ -34,6 +34,8 @@ MIN_PREFILL_TOKENS = 64
 # row's two experts are at work at the same time only when routing is badly skewed).
 WORKSPACE_HIDDEN, WORKSPACE_INTERMEDIATE = 12, 4
 DRAFT_TOKENS = 4
+# From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
+SWEEP_SHARE = 0.75
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
 MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
@@ -195,12 +197,21 @@ class Bound(NamedTuple):
         return "moving experts" if self.move_s > self.compute_s else "compute"
 
 
+def touched_share(num_rows: float, num_experts: int, top_k: int) -> float:
+    """The share of a layer's experts that so many rows ask for, when routing is uniform."""
+    return 1 - math.pow(1 - top_k / num_experts, num_rows)
+
+
 def bound(
     model: Footprint, budget: Budget, rates: Rates, decode_rows: float, prefill_rows: float, context: float
 ) -> Bound:
-    """The bound of a revolution of so many rows; decode rows look at `context` keys on average."""
+    """The bound of a revolution of so many rows; decode rows look at `context` keys on average.
+
+    A sweep moves all that is not resident, few rows what they ask for (what they asked for before counts again).
+    """
     geometry, rows = model.geometry, decode_rows + prefill_rows
-    touched = geometry.num_experts * (1 - (1 - geometry.top_k / geometry.num_experts) ** rows)
+    share = touched_share(rows, geometry.num_experts, geometry.top_k)
+    touched = geometry.num_experts * share
     expert_rows = rows * geometry.top_k / max(touched, 1e-9)
     experts_s = geometry.num_layers * touched * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
     q, kv = geometry.num_heads * geometry.head_dim, geometry.num_kv_heads * geometry.head_dim
@@ -210,7 +221,8 @@ def bound(
         geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
     )
     keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s
-    return Bound(budget.streamed_nbytes(model) / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
+    moved_nbytes = budget.streamed_nbytes(model) * (1.0 if share >= SWEEP_SHARE else share)
+    return Bound(moved_nbytes / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
 
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:

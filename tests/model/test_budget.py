@@ -156,3 +156,10 @@ def test_no_memory_is_set_aside_for_more_prompt_tokens_than_can_be_live():
     assert (few.prefill_tokens, many.prefill_tokens) == (64, PREFILL_TOKENS)
     rows = PREFILL_TOKENS - 64
     assert few.num_residents - many.num_residents >= rows * model().row_nbytes() // model().slab_nbytes
+
+
+def test_few_rows_move_what_they_ask_for_and_many_move_everything():
+    budget = plan_memory(model(), 24 * 10**9, 64, JOB, None)
+    everything = budget.streamed_nbytes(model()) / 25e9
+    moved = [bound(model(), budget, rates(), rows, 0, 100).move_s / everything for rows in (1, 2, 5, 64)]
+    assert moved == pytest.approx([2 / 8, 1 - (6 / 8) ** 2, 1, 1])

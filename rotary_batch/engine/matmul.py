@@ -85,12 +85,13 @@ class FastMatmul:
         """x times a matrix of another type, unpacked some rows at a time."""
         rows, columns = values.shape
         step = self._tile_rows(x, columns)
-        out = torch.empty(len(x), rows, dtype=x.dtype, device=x.device)
+        padded = pad_rows(x) if self._on_cpu else x  # once, not for every tile: 4 % of a revolution at 128 rows
+        out = torch.empty(len(padded), rows, dtype=x.dtype, device=x.device)
         for begin in range(0, rows, step):
             tile = values[begin : begin + step]
             weight = self._take(tile.numel(), x.dtype).view(tile.shape).copy_(tile)
-            out[:, begin : begin + step] = self._product(x, weight)
-        return out
+            out[:, begin : begin + step] = self._product(padded, weight)
+        return out[: len(x)]
 
     def _int8(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
         if self._on_cpu and len(x) <= INT8_OPERATOR_ROWS:

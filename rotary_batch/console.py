@@ -25,6 +25,10 @@ DEMONSTRATION = (
     "Name a real one with --model."
 )
 
+# Why answers ended, in words.
+ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "their limit of sentences",
+         "loop": "repeating themselves"}  # fmt: skip
+
 
 def say(text: str) -> None:
     """One plain line."""
@@ -147,6 +151,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _row(table, "answered before, reused", tally.reused)
         for verdict, count in sorted(tally.verdicts.items()):
             _row(table, f"  {verdict}", count)
+        for reason, count in sorted(tally.ended.items()):
+            _row(table, f"  ended by {ENDED[reason]}", count)
         _row(table, "parked", outcome.num_parked)
         _row(table, "still open", outcome.num_open)
         _row(table, "revolutions", tally.revolutions)
@@ -220,6 +226,8 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
     table = _table(f"{model['model']} ({model['experts']} experts) on {model['device']}, at the bound", "", "")
     _row(table, "device memory", _nbytes(model["device_memory"]))
     _row(table, "live sequences", model["batch"])
+    _row(table, "keys on the device / in host memory, tokens",
+         f"{model['device_kv_tokens']:,} / {model['host_kv_tokens']:,}")  # fmt: skip
     _row(table, "experts resident / ring slots", f"{model['residents']} / {model['ring_slots']}")
     _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
     _row(table, "  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
@@ -255,7 +263,7 @@ def _short(value: object) -> object:
 def show_report(found: Mapping[str, Any]) -> None:
     """The last run."""
     show_facts({name: value for name, value in found.items() if not isinstance(value, dict | list)})
-    for name in ("verdicts", "engine"):
+    for name in ("verdicts", "ended", "engine"):
         if found.get(name):
             say(f"{name}:")
             show_facts(found[name])

@@ -154,6 +154,7 @@ class WorkItem:
     attempts: int
     prompt_tokens: int | None
     output_tokens: int | None
+    ended: Reason | None  # what ended its answer
     error: str | None
 
 
@@ -166,6 +167,19 @@ class Lease:
     epoch: int
 
 
+Reason = Literal["stop", "length", "sentences", "loop"]  # why a sequence ended
+
+
+class Guard(NamedTuple):
+    """What ends a sequence beside its stop token and its limit of tokens."""
+
+    max_sentences: int | None = None
+    stops_loops: bool = False
+
+
+NO_GUARD = Guard()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One sequence for an engine.  `generated_ids` is what earlier runs already wrote."""
@@ -175,6 +189,7 @@ class Request:
     max_new_tokens: int
     generated_ids: tuple[int, ...] = ()
     logprob_sum: float = 0.0  # over generated_ids, natural logarithm
+    guard: Guard = NO_GUARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,13 +203,13 @@ class NewTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A finished sequence: all its generated tokens, resumed ones included, the stop token not."""
+    """A finished sequence: its generated tokens, resumed ones included, without what made it end."""
 
     request_id: int
     token_ids: tuple[int, ...]
-    logprob_sum: float  # includes the stop token when there was one
+    logprob_sum: float  # of all that was generated, the stop token and a loop's repetitions included
     num_scored: int  # how many tokens logprob_sum covers
-    reason: Literal["stop", "length"]
+    reason: Reason
 
     @property
     def mean_logprob(self) -> float:

@@ -24,6 +24,7 @@ class UnitSpec:
 
     prompt: str  # stem of a file in prompts/
     new_tokens: int
+    sentences: int | None = None  # an answer ends before one more begins
     part: str | None = None  # the prompt that reduces notes too long for `prompt_tokens`
     chunk_tokens: int | None = None  # only for chunks: source tokens in one
     prompt_tokens: int | None = None  # only for roll-ups: tokens of one whole prompt
@@ -87,11 +88,11 @@ def load_job(path: Path) -> Job:
 
 def _unit(path: Path, tables: Mapping[str, Any], unit: str) -> UnitSpec:
     budget = "chunk_tokens" if unit == "chunk" else "prompt_tokens"
-    kinds: dict[str, type] = {"prompt": str, "new_tokens": int, budget: int}
+    kinds: dict[str, type] = {"prompt": str, "new_tokens": int, "sentences": int, budget: int}
     if unit != "chunk":
         kinds["part"] = str
     values = _table(path, tables, unit, kinds)
-    if missing := kinds.keys() - values.keys():
+    if missing := kinds.keys() - values.keys() - {"sentences"}:
         raise ConfigError(f"{path}: [{unit}] lacks {min(missing)!r}")
     return UnitSpec(**values)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, StepReport, Verdict, WorkItem
+from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, Reason, StepReport, Verdict, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.log import event
 from rotary_batch.night import Window
@@ -50,6 +50,7 @@ class Tally:
     parked: int = 0
     retried: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)  # what ended answers
     prefill_tokens: int = 0
     reprefill_tokens: int = 0
     reprefill_s: float = 0.0  # its share of step_s, by tokens
@@ -74,9 +75,10 @@ class Tally:
         self.tier = report.tier
         self.engine = dict(report.counters)
 
-    def add_verdict(self, verdict: Verdict) -> None:
+    def add_answer(self, verdict: Verdict, ended: Reason) -> None:
         """Count one answer."""
         self.verdicts[verdict.value] = self.verdicts.get(verdict.value, 0) + 1
+        self.ended[ended] = self.ended.get(ended, 0) + 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -146,7 +148,7 @@ class Runner:
         for done in finished:
             self._forget(done.claim)
             self.tally.done += 1
-            self.tally.add_verdict(done.judged.verdict)
+            self.tally.add_answer(done.judged.verdict, done.completion.reason)
             self._unprojected.append(done.claim.item)
             event("item done", item=done.claim.item.id, verdict=done.judged.verdict.value)
         for lost in failed:

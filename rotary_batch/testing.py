@@ -82,7 +82,7 @@ class FakeEngine:
                         token_ids=tuple(generated),
                         logprob_sum=total,
                         num_scored=len(generated),
-                        reason="length",
+                        reason="stop" if len(generated) < request.max_new_tokens else "length",
                     )
                 )
         return StepReport(new_tokens=tuple(new_tokens), completions=tuple(completions), decode_tokens=len(new_tokens))

@@ -20,8 +20,9 @@ from rotary_batch.engine.synthetic import synthetic_pack
 from rotary_batch.engine.tiers import DiskTier
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.budget import Rates, Workload, rates_path
+from rotary_batch.model.budget import Workload
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates, rates_path
 from rotary_batch.model.shapes import SHAPES
 
 RATES = Rates(

@@ -107,6 +107,7 @@ def test_questions_answer_without_torch_and_in_the_documented_fields(make_reposi
             "output_tokens",
             "error",
             "verdict",
+            "ended",
         ],
     }
     (repository,) = answer("plan", root)["repositories"]

@@ -11,8 +11,9 @@ from rotary_batch.commands.opening import pack_dir
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
-from rotary_batch.model.budget import DEFAULT_BATCH, Rates, Workload, cached_rates, rates_path
+from rotary_batch.model.budget import DEFAULT_BATCH, Workload
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.shapes import shape
 
 Progress = Callable[[int, int], None]
@@ -64,7 +65,7 @@ def bench(
         draft_tokens=None if drafts else 0,
     )  # fmt: skip
     try:
-        fitting = min(wanted, engine.kv_capacity_tokens // (prompt + new - 1))
+        fitting = min(wanted, engine.num_fitting(prompt + new - 1))
         if sequences is not None and fitting < sequences:
             raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {sequences}")
         measuring.warm_up(engine)

@@ -234,6 +234,7 @@ def save_report(outcome: DrainOutcome, database: Path) -> Path:
     (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict(), indent=1) + "\n")
     rows = [f"| {key} | {value} |" for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
+    rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]
     text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"
     (folder / f"{name}.md").write_text(text)
     return folder / f"{name}.md"

@@ -15,6 +15,7 @@ from typing import Any
 from rotary_batch.commands.opening import EMBEDDED, database_path
 from rotary_batch.config import Settings
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import physical_nbytes
 from rotary_batch.repo.languages import LANGUAGES, grammar, query
 from rotary_batch.work.connection import journal_mode_for
 
@@ -44,7 +45,7 @@ def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
         ("database", *_database(database_path(settings))),
         *(_language(name) for name in LANGUAGES),
         ("embedded model", (EMBEDDED / "manifest.json").is_file(), str(EMBEDDED)),
-        ("memory", True, f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"),
+        ("memory", True, f"{physical_nbytes() / 1e9:.1f} GB"),
     ]
 
 

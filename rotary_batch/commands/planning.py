@@ -21,17 +21,17 @@ from rotary_batch.model.budget import (
     DEFAULT_BATCH,
     MEMORY_SHARE,
     Footprint,
-    Rates,
     Workload,
     bound,
-    cached_rates,
     drain_s,
     footprint,
+    host_room_nbytes,
     plan_memory,
     steady_prefill_rows,
     tokens_per_s,
 )
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.slabs import slab_layout
 from rotary_batch.work import counts
 from rotary_batch.work.store import WorkStore
@@ -68,7 +68,9 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes))
     batch = settings.max_batch or DEFAULT_BATCH
     memory = settings.device_memory or int(rates.device_memory_nbytes * MEMORY_SHARE[settings.device.partition(":")[0]])
-    budget = plan_memory(model, memory, batch, workload, rates)
+    on_cpu = settings.device == "cpu"
+    host = 0 if on_cpu else host_room_nbytes(manifest, settings.host_memory, in_ram=_in_ram(manifest, settings))
+    budget = plan_memory(model, memory, batch, workload, rates, host)
     rows = steady_prefill_rows(budget, workload)
     least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
     seconds = drain_s(model, budget, rates, workload)
@@ -77,6 +79,8 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         "batch": budget.batch,
         "residents": budget.num_residents,
         "ring_slots": budget.num_slots,
+        "device_kv_tokens": budget.kv_tokens,
+        "host_kv_tokens": budget.host_kv_tokens,
         "prefill_tokens": budget.prefill_tokens,
         "draft_tokens": budget.draft_tokens,
         "revolution_s": least.revolution_s,
@@ -87,19 +91,24 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         "hours": seconds / 3600,
         "nights": seconds / NIGHT_S,
         "items_by_deadline": None if window_s is None else int(workload.num_items * min(1.0, window_s / seconds)),
-        "best_next": best_next(model, manifest, settings, memory, batch, workload, rates, seconds),
+        "best_next": best_next(model, manifest, settings, memory, host, batch, workload, rates, seconds),
     }  # fmt: skip
 
 
+def _in_ram(manifest: Manifest, settings: Settings) -> bool:
+    """Whether `run` would keep all experts in host memory."""
+    return settings.host_memory is None or settings.host_memory >= manifest.experts_nbytes
+
+
 def best_next(  # noqa: PLR0913 - everything that a forecast stands on
-    model: Footprint, manifest: Manifest, settings: Settings, memory: int, batch: int, workload: Workload,
-    rates: Rates, seconds: float,
+    model: Footprint, manifest: Manifest, settings: Settings, memory: int, host: int, batch: int,
+    workload: Workload, rates: Rates, seconds: float,
 ) -> str | None:  # fmt: skip
     """The change that shortens the night most; None when none is worth its name."""
     gains = []
     for name, other, memory_then, batch_then in _alternatives(model, manifest, settings, memory, batch, rates):
         try:
-            budget = plan_memory(other, memory_then, batch_then, workload, rates)
+            budget = plan_memory(other, memory_then, batch_then, workload, rates, host)
         except UnavailableError:
             continue
         gains.append((seconds / drain_s(other, budget, rates, workload), name))

@@ -22,9 +22,10 @@ from rotary_batch.core import Request, StepReport
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.measure import disk_nbytes_per_s
 from rotary_batch.engine.trace import Routing
-from rotary_batch.model.budget import Bound, Rates, bound
+from rotary_batch.model.budget import Bound, bound
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+from rotary_batch.model.rates import Rates
 
 SAMPLE_NBYTES = 10**9  # of a pack's file that are read to learn the disk's rate
 LENGTHS = {"short": (64, 32), "job": (600, 100)}  # prompt and new tokens

@@ -6,6 +6,7 @@ Knows how a step goes together; everything in it is a call to a module below.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
 import torch
@@ -21,8 +22,9 @@ from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
 from rotary_batch.engine.tiers import Tier
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import PromptError
-from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, Footprint, Rates, bound
+from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, Footprint, bound
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates
 
 
 class RotaryEngine:
@@ -30,7 +32,7 @@ class RotaryEngine:
 
     def __init__(  # noqa: PLR0913 - the parts of an engine, put together in opening.py
         self, *, manifest: Manifest, decoder: Mixtral, experts: ExpertSource, tier: Tier, kv: KvArena, trace: Trace,
-        stop_ids: frozenset[int], budget: Budget, footprint: Footprint, rates: Rates | None,
+        stop_ids: frozenset[int], pieces: Mapping[int, str], budget: Budget, footprint: Footprint, rates: Rates | None,
         span_tokens: int | None, share_prefixes: bool,
     ) -> None:  # fmt: skip
         self.manifest = manifest
@@ -40,6 +42,7 @@ class RotaryEngine:
         self._tier = tier
         self._kv = kv
         self.stop_ids = stop_ids
+        self._pieces = pieces
         self.budget = budget
         self.footprint = footprint
         self._rates = rates
@@ -62,10 +65,9 @@ class RotaryEngine:
         """Device memory of keys and values."""
         return self._kv.nbytes
 
-    @property
-    def kv_capacity_tokens(self) -> int:
-        """Tokens whose keys and values fit."""
-        return self._kv.capacity_tokens
+    def num_fitting(self, kv_tokens: int) -> int:
+        """How many sequences of so many tokens fit when nothing else is live."""
+        return self._kv.num_ranges(kv_tokens)
 
     @property
     def numerics_mode(self) -> str:
@@ -95,7 +97,7 @@ class RotaryEngine:
     def admit(self, request: Request) -> None:
         """Take a request.  Raises PromptError when it can never fit, ValueError when there is no room now."""
         need = _kv_tokens(request)
-        limit = min(self.manifest.context_tokens, self._kv.capacity_tokens)
+        limit = min(self.manifest.context_tokens, self._kv.longest_tokens)
         if need > limit or not request.prompt_ids:
             raise PromptError(
                 f"request {request.request_id}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} "
@@ -216,7 +218,7 @@ class RotaryEngine:
         for n, choice in enumerate(choices):
             if choice.token_id is None:
                 return _not_finite(sequence)
-            ended = sequence.accept(choice.token_id, choice.logprob, self.stop_ids)
+            ended = sequence.accept(choice.token_id, choice.logprob, self.stop_ids, self._pieces)
             if ended or n == len(span.drafts) or choice.token_id != span.drafts[n]:
                 break
             _note_cached(sequence, 1)
@@ -282,6 +284,7 @@ class RotaryEngine:
         self._live.clear()
         self._experts.close()
         self._tier.close()
+        self._kv.close()
 
 
 def _note_cached(sequence: Sequence, count: int) -> None:

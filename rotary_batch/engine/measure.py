@@ -24,8 +24,8 @@ from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.quant import Matrix, encode, matrix_from
 from rotary_batch.engine.tiers import READ_NBYTES, page_buffer
-from rotary_batch.model.budget import Rates
 from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.rates import Rates, physical_nbytes
 from rotary_batch.model.slabs import FORMATS
 
 ROUNDS = 5
@@ -59,7 +59,7 @@ def device_memory_nbytes(device: torch.device) -> int:
     """All memory of a device; on a CPU the machine's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return physical_nbytes()
 
 
 def save_rates(rates: Rates, path: Path) -> None:
@@ -74,10 +74,9 @@ def machine_name(device: torch.device) -> str:
     """One line on what was measured."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return (
-        f"{len(names)} x {names[0]}, {memory:.0f} GB RAM{gpu}, torch {torch.__version__}, "
+        f"{len(names)} x {names[0]}, {physical_nbytes() / 1e9:.0f} GB RAM{gpu}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
 

@@ -53,7 +53,9 @@ class Mixtral:
         device = token_ids.device
         x = self.numerics.rows_of(self._dense["embed"], token_ids)
         positions = torch.tensor(list(chain.from_iterable(run.positions() for run in rows))).to(device)
-        homes = torch.tensor(list(chain.from_iterable(run.homes() for run in rows))).to(device)
+        places = list(chain.from_iterable(run.homes() for run in rows))
+        homes = torch.tensor(places).to(device)
+        kv.start(places)
         self._attention.plan(rows)
         self._experts.start(len(x))
         for layer in range(self._geometry.num_layers):

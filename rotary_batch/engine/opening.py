@@ -16,6 +16,7 @@ from rotary_batch.engine.attention import Attention
 from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_int8 import Int8Attention
+from rotary_batch.engine.attention_places import AttentionByPlace
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
@@ -36,12 +37,13 @@ from rotary_batch.model.budget import (
     MIN_SLOTS,
     Budget,
     Workload,
-    cached_rates,
     footprint,
+    host_room_nbytes,
     plan_memory,
 )
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
+from rotary_batch.model.rates import cached_rates
 from rotary_batch.model.tokens import Tokenizer
 
 # What sequences are expected to need when nothing is known of the queue.
@@ -53,14 +55,15 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     max_batch: int | None = None, ring_slots: int | None = None, resident_share: float | None = None,
     tier: str | None = None, host_memory: int | None = None, rotor: bool = True, prefill_span: int | None = None,
     kv: str = "bf16", experts: str | None = None, draft_tokens: int | None = None, share_prefixes: bool = True,
-    workload: Workload | None = None, timeline: bool = False, routing: bool = False,
+    host_kv_tokens: int | None = None, workload: Workload | None = None, timeline: bool = False, routing: bool = False,
 ) -> RotaryEngine:  # fmt: skip
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
     `device_memory` bytes cap everything that the engine keeps there; how they are used is the budget planner's choice,
-    for `workload`, with the machine's cached rates.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens` and
-    `prefill_span` (prompt tokens of one sequence in one revolution) override it; `host_memory` bytes decide whether
-    slabs are kept in RAM (CUDA only).  `kv` is bf16 (as computed) or int8.  `experts` asks for that quantisation.
+    for `workload`, with the machine's cached rates.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens`,
+    `prefill_span` (prompt tokens of one sequence in one revolution) and `host_kv_tokens` (how many tokens' keys lie in
+    host memory) override it.  `host_memory` bytes decide whether slabs are kept in RAM, and keys beside them (CUDA
+    only).  `kv` is bf16 (as computed) or int8.  `experts` asks for that quantisation.
     Raises ModelError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
     pack_dir = _pack_dir(Path(model_dir), experts or "bf16")
@@ -79,14 +82,17 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
-    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates)
-    placement = _override(budget, manifest, ring_slots, resident_share)
     fits_in_ram = host_memory is None or host_memory >= manifest.experts_nbytes
     kind = tier or ("ram" if target.type == "cuda" and fits_in_ram else "disk")
+    host_nbytes = host_room_nbytes(manifest, host_memory, in_ram=kind == "ram") if target.type == "cuda" else 0
+    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes)
+    placement = _override(budget, manifest, ring_slots, resident_share)
+    host_tokens = budget.host_kv_tokens if host_kv_tokens is None else host_kv_tokens
     source = open_tier(manifest, pack_dir, target, kind, trace)
     sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
-    geometry, arena = manifest.geometry, KvArena(manifest.geometry, budget.kv_tokens, kv, arithmetic.kept, target)
-    attention = _attention(geometry, arithmetic, kv, target)
+    geometry = manifest.geometry
+    arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, host_tokens)
+    attention = _attention(geometry, arithmetic, arena)
     return RotaryEngine(
         manifest=manifest,
         decoder=Mixtral(geometry, dense, sources, attention, arithmetic, manifest.context_tokens, trace),
@@ -95,10 +101,12 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
         kv=arena,
         trace=trace,
         stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
+        pieces=tokenizer.pieces(),
         budget=budget._replace(
             batch=batch,
             num_residents=placement.num_residents,
             num_slots=placement.num_slots,
+            host_kv_tokens=host_tokens,
             draft_tokens=budget.draft_tokens if draft_tokens is None else draft_tokens,
         ),
         footprint=model,
@@ -115,14 +123,18 @@ def _unknown(manifest: Manifest, batch: int) -> Workload:
     return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
 
 
-def _attention(geometry: Geometry, numerics: Numerics, kv: str, device: torch.device) -> Attention:
+def _attention(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attention:
+    device, plain = kv.device, FastAttention(geometry, numerics.dtype, kv.device)
+    staying: Attention
     if numerics.exact:
         return ExactAttention(geometry, device)
-    if device.type == "cuda" and kv == "bf16" and varlen_works(geometry, device):
-        return VarlenAttention(geometry, device)
-    if device.type == "cuda" and kv == "int8" and HAS_TRITON:
-        return Int8Attention(geometry, numerics.dtype, device)
-    return FastAttention(geometry, numerics.dtype, device)
+    if device.type == "cuda" and kv.stored_as == "bf16" and varlen_works(geometry, device):
+        staying = VarlenAttention(geometry, device)
+    elif device.type == "cuda" and kv.stored_as == "int8" and HAS_TRITON:
+        staying = Int8Attention(geometry, numerics.dtype, device)
+    else:
+        return plain
+    return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
 
 
 def _pack_dir(model_dir: Path, experts: str) -> Path:

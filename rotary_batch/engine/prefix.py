@@ -1,8 +1,8 @@
 """Beginnings that prompts share: computed once, stored once.
 
-Knows token ids and ranges of the arena; knows nothing of attention.  All prompts of a job begin with the same
-instructions.  The store finds that out by itself: a prompt that begins like a recent one makes their common part a
-prefix, and from then on prompts that begin with it use its keys.
+Knows token ids and ranges of the arena, which it takes in device memory; knows nothing of attention.  All prompts of
+a job begin with the same instructions.  The store finds that out by itself: a prompt that begins like a recent one
+makes their common part a prefix, and from then on prompts that begin with it use its keys.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class PrefixStore:
             return None
         if len(self._prefixes) >= MAX_PREFIXES and not self.give_up_one():
             return None
-        if not self._kv.has_room(length):
+        if not self._kv.has_room(length, on_device=True):
             return None
-        prefix = Prefix(prompt_ids[:length], self._kv.take(length))
+        prefix = Prefix(prompt_ids[:length], self._kv.take(length, on_device=True))
         self._prefixes.append(prefix)
         return prefix
 

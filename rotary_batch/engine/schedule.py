@@ -5,12 +5,13 @@ Knows sequences and counts; knows nothing of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rotary_batch.core import Completion, NewTokens, Request
+from rotary_batch.core import Completion, NewTokens, Reason, Request
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.drafting import Lookup
+from rotary_batch.engine.guard import loop_tokens, num_sentences
 from rotary_batch.engine.prefix import Prefix
 
 
@@ -44,23 +45,32 @@ class Sequence:
         """New tokens that it may still choose."""
         return self.request.max_new_tokens - self.num_generated
 
-    def accept(self, token_id: int, logprob: float, stop_ids: frozenset[int]) -> Completion | None:
-        """Take the chosen token; the completion when it is the last."""
+    def accept(
+        self, token_id: int, logprob: float, stop_ids: frozenset[int], pieces: Mapping[int, str]
+    ) -> Completion | None:
+        """Take the chosen token; the completion when it is the last.  `pieces` are the texts of tokens."""
         self.logprob_sum += logprob
         if token_id in stop_ids:
-            return self._complete("stop")
+            return self._complete("stop", num_scored=self.num_generated + 1)
         self.token_ids.append(token_id)
         self.fresh.append(token_id)
+        guard, generated = self.request.guard, self.token_ids[len(self.request.prompt_ids) :]
+        if guard.max_sentences is not None:
+            text = "".join(pieces.get(token, "") for token in generated)
+            if num_sentences(text) > guard.max_sentences:
+                return self._complete("sentences", surplus=1)  # the word that would begin one more
+        if guard.stops_loops and (surplus := loop_tokens(generated)):
+            return self._complete("loop", surplus=surplus)
         return self._complete("length") if not self.num_left else None
 
-    def _complete(self, reason: str) -> Completion:
+    def _complete(self, reason: Reason, *, surplus: int = 0, num_scored: int | None = None) -> Completion:
         generated = tuple(self.token_ids[len(self.request.prompt_ids) :])
         return Completion(
             request_id=self.request.request_id,
-            token_ids=generated,
+            token_ids=generated[: len(generated) - surplus],
             logprob_sum=self.logprob_sum,
-            num_scored=len(generated) + (reason == "stop"),
-            reason="stop" if reason == "stop" else "length",
+            num_scored=num_scored or len(generated),
+            reason=reason,
         )
 
     def take_fresh(self) -> NewTokens | None:

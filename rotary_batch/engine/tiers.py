@@ -140,7 +140,7 @@ class RamTier:
             offset += place.nbytes
         disk.close()
         self._staged = pinned  # on its way to a CUDA device
-        self._registered = pinned and _register(self._arena)
+        self._registered = pinned and page_lock(self._arena)
 
     @property
     def name(self) -> str:
@@ -160,11 +160,16 @@ class RamTier:
     def close(self) -> None:
         """Unlock the arena."""
         if self._registered:
-            torch.cuda.cudart().cudaHostUnregister(self._arena.data_ptr())  # type: ignore[no-untyped-call]
+            page_unlock(self._arena)
             self._registered = False
 
 
-def _register(arena: torch.Tensor) -> bool:
-    """Page-lock memory of an exact size; torch's own pinned allocator rounds 170 MB up to 256."""
-    result = torch.cuda.cudart().cudaHostRegister(arena.data_ptr(), arena.numel(), 0)  # type: ignore[no-untyped-call]
+def page_lock(memory: torch.Tensor) -> bool:
+    """Page-lock bytes of an exact size, if the system allows; torch's own pinned allocator rounds 170 MB up to 256."""
+    result = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)  # type: ignore[no-untyped-call]
     return int(result) == 0
+
+
+def page_unlock(memory: torch.Tensor) -> None:
+    """Undo `page_lock`."""
+    torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())  # type: ignore[no-untyped-call]

@@ -14,17 +14,15 @@ overlap), see NOTES.md.
 
 from __future__ import annotations
 
-import json
 import math
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates, physical_nbytes
 
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
@@ -39,42 +37,7 @@ SWEEP_SHARE = 0.75
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
 MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """What a machine does in a second, measured (engine/measure.py)."""
-
-    machine: str
-    device: str
-    device_memory_nbytes: int  # all that it has
-    activation_nbytes: int  # of one number of a row in fast numerics: 2 where bf16 is multiplied as such, else 4
-    move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
-    disk_nbytes_per_s: float
-    memory_nbytes_per_s: float  # reading device memory
-    attention_nbytes_per_s: float  # reading keys and values in decode
-    weight_s: Mapping[str, Sequence[tuple[int, float]]]  # format -> (rows, seconds per weight), rows ascending
-
-    def weights_s(self, stored_as: str, rows: float) -> float:
-        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
-        table = self.weight_s[stored_as]
-        place = bisect_left([count for count, _ in table], rows)
-        if place == 0:
-            return table[0][1]
-        if place == len(table):
-            return table[-1][1] * rows / table[-1][0]
-        (low, low_s), (high, high_s) = table[place - 1], table[place]
-        return low_s + (high_s - low_s) * (rows - low) / (high - low)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Rates:
-        """The inverse of `as_dict`."""
-        pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
-        return cls(**{**table, "weight_s": pairs})
+HOST_MEMORY_SHARE = 0.8  # of the machine's, beside a CUDA device
 
 
 class Workload(NamedTuple):
@@ -152,25 +115,13 @@ def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
     return total
 
 
-def rates_path(device: str, cache: Path) -> Path:
-    """Where the rates of a device are kept."""
-    return cache / f"rates-{device.replace(':', '-')}.json"
-
-
-def cached_rates(device: str, cache: Path) -> Rates | None:
-    """What `bench --machine` measured here; None when it never ran, or for a file of another version."""
-    try:
-        return Rates.from_dict(json.loads(rates_path(device, cache).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 class Budget(NamedTuple):
     """How device memory is used."""
 
     num_residents: int
     num_slots: int  # 0 = nothing revolves
-    kv_tokens: int
+    kv_tokens: int  # in device memory
+    host_kv_tokens: int  # in host memory; a layer's keys visit the device when it is at work
     batch: int  # live sequences
     prefill_tokens: int
     draft_tokens: int
@@ -207,7 +158,8 @@ def bound(
 ) -> Bound:
     """The bound of a revolution of so many rows; decode rows look at `context` keys on average.
 
-    A sweep moves all that is not resident, few rows what they ask for (what they asked for before counts again).
+    A sweep moves all that is not resident, few rows what they ask for (what they asked for before counts again); keys
+    that lie in host memory move every time.
     """
     geometry, rows = model.geometry, decode_rows + prefill_rows
     share = touched_share(rows, geometry.num_experts, geometry.top_k)
@@ -222,7 +174,15 @@ def bound(
     )
     keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s
     moved_nbytes = budget.streamed_nbytes(model) * (1.0 if share >= SWEEP_SHARE else share)
+    visiting = min(budget.host_kv_tokens, max(0.0, min(decode_rows, budget.batch) * context - budget.kv_tokens))
+    moved_nbytes += visiting * model.kv_token_nbytes
     return Bound(moved_nbytes / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
+
+
+def host_room_nbytes(manifest: Manifest, host_memory: int | None, *, in_ram: bool) -> int:
+    """Host memory that keys may take: what was allowed, or most of the machine's, less the experts kept there."""
+    allowed = host_memory or int(physical_nbytes() * HOST_MEMORY_SHARE)
+    return max(0, allowed - (manifest.experts_nbytes if in_ram else 0))
 
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
@@ -232,13 +192,14 @@ def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
 
 
 def plan_memory(
-    model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload, rates: Rates | None
+    model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload, rates: Rates | None, host_nbytes: int = 0
 ) -> Budget:
     """Split device memory.  Raises UnavailableError, with the minimum, when the model cannot run in it.
 
     Keys and values come first, up to the batch that pays; experts are pinned with what is left.  With measured rates
     every batch is tried and the one with the most tokens a second is taken; without, the batch is as large as it can be
-    (X(R) = (V - R) / c * B / (W - R) rises with every byte given to keys while V < W, see NOTES.md).
+    (X(R) = (V - R) / c * B / (W - R) rises with every byte given to keys while V < W, see NOTES.md).  `host_nbytes` of
+    host memory may take keys too, which then ride the link beside the experts.
     """
     least = minimum_nbytes(model, workload.longest_tokens)
     if memory_nbytes < least:
@@ -260,6 +221,7 @@ def plan_memory(
     candidates = [_with_batch(model, left, batch, prefill, workload, kv_room) for batch in _batches(fitting)]
     if rates is None:
         return candidates[-1]
+    candidates += _with_host_keys(model, left, max_batch, candidates[-1], workload, host_nbytes)
     best = max(candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
     return replace_drafts(model, best, rates, workload)
 
@@ -273,9 +235,38 @@ def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload:
     kv_tokens = min(kv_room, max(workload.longest_tokens, batch * workload.kv_tokens))
     fitting = (left - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
     if fitting >= model.num_slabs:
-        return Budget(model.num_slabs, 0, kv_tokens, batch, prefill, 0)
+        return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0)
     slots = min(SLOTS, fitting)
-    return Budget(fitting - slots, slots, kv_tokens, batch, prefill, 0)
+    return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0)
+
+
+def _with_host_keys(
+    model: Footprint, left: int, max_batch: int, most: Budget, workload: Workload, host_nbytes: int
+) -> Iterator[Budget]:
+    """Budgets with some sequences' keys in host memory: as few as a batch allows, and all but the longest item's.
+
+    The second leaves device memory to experts.  Two windows of a layer are what host keys take of the device.
+    """
+    sequence = workload.kv_tokens * model.kv_token_nbytes
+    windows = 2 * sequence // model.geometry.num_layers
+    slots = min(SLOTS, max(MIN_SLOTS, most.num_slots)) * model.slab_nbytes
+    at_least = workload.longest_tokens * model.kv_token_nbytes
+    for batch in _batches(max_batch):
+        few = max(0, math.ceil((batch * sequence - (left - slots)) / max(1, sequence - windows)))
+        for hosted in {few, batch}:
+            device_nbytes = max(at_least, (batch - hosted) * sequence)
+            room = left - device_nbytes - hosted * windows
+            if hosted == 0 or hosted > batch or hosted * sequence > host_nbytes or room < slots:
+                continue
+            fitting = min(model.num_slabs, room // model.slab_nbytes)
+            num_slots = 0 if fitting == model.num_slabs else min(SLOTS, fitting)
+            yield most._replace(
+                num_residents=fitting - num_slots,
+                num_slots=num_slots,
+                kv_tokens=device_nbytes // model.kv_token_nbytes,
+                host_kv_tokens=hosted * workload.kv_tokens,
+                batch=batch,
+            )
 
 
 def replace_drafts(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> Budget:

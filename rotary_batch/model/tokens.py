@@ -94,6 +94,12 @@ class Tokenizer:
         """The text of generated tokens, control tokens left out."""
         return str(self._control.decode(list(token_ids), skip_special_tokens=True))
 
+    def pieces(self) -> dict[int, str]:
+        """The text of every token as it stands within a text: a word that follows a space begins with one."""
+        marked = {token_id: token for token, token_id in self._control.get_vocab().items()}
+        spaces = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})  # byte-level and SentencePiece vocabularies
+        return {token_id: token.translate(spaces).replace("<0x0A>", "\n") for token_id, token in marked.items()}
+
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """The end-of-sequence token of the tokenizer; a model's config may add others."""

@@ -18,6 +18,7 @@ _IDENTIFIER = re.compile(
 )
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_ENDED = re.compile(r"[.!?][\"'`)]*$")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _ABBREVIATIONS = {"e.g", "i.e", "etc"}
 LOOP_WORDS = 4  # a run of this many words that stands three times is a loop
@@ -32,9 +33,13 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    text: str, *, mean_logprob: float, min_mean_logprob: float | None, is_known: Callable[[str], bool], source: str
-) -> Judgement:
-    """Keep the sentences whose names exist.  `is_known` answers for single identifiers and for paths."""
+    text: str, *, mean_logprob: float, min_mean_logprob: float | None, is_cut: bool, is_known: Callable[[str], bool],
+    source: str,
+) -> Judgement:  # fmt: skip
+    """Keep the sentences whose names exist, and of an answer that `is_cut` those that have an end.
+
+    `is_known` answers for single identifiers and for paths.
+    """
     clean = " ".join(text.split())
     if not re.search(r"[A-Za-z]{3}", clean):
         return Judgement(Verdict.EMPTY, None, ("no words",))
@@ -42,8 +47,13 @@ def judge(
         return Judgement(Verdict.LOW_CONFIDENCE, None, (f"mean log-probability {mean_logprob:.2f}",))
     if _loops(clean):
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("repeats itself",))
+    sentences = _SENTENCE.split(clean)
+    if is_cut and not _ENDED.search(clean):
+        sentences.pop()
+    if not sentences:
+        return Judgement(Verdict.LOW_CONFIDENCE, None, ("no sentence has an end",))
     kept, reasons = [], []
-    for sentence in _SENTENCE.split(clean):
+    for sentence in sentences:
         lies = unknown_names(sentence, is_known, source)
         reasons += lies
         kept += [] if lies else [sentence]

@@ -21,7 +21,7 @@ from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.prompts import Prompt
 
 # Bump when the same prompt, weights and limits may give other tokens: numerics, sampling, stop rules.
-KEY_VERSION = "rotary-batch result 1"
+KEY_VERSION = "rotary-batch result 2"
 CHUNK_VARIABLES = frozenset({"language", "name", "context", "source", "fence"})
 NOTES_VARIABLES = frozenset({"name", "notes", "fence"})
 MIN_CHUNK_TOKENS = 32  # less than this and chunks are crumbs: the context is too small for the job
@@ -136,16 +136,16 @@ class Asking:
 
     def _ask(self, spec: UnitSpec, text: tuple[str, int]) -> Asked:
         prompt_ids, num_markers = self._encode(text)
-        return Asked(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec.new_tokens), num_markers=num_markers)
+        return Asked(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=num_markers)
 
     def _encode(self, text: tuple[str, int]) -> tuple[tuple[int, ...], int]:
         return tuple(self.tokenizer.encode_chat(text[0])), text[1]
 
-    def _key(self, prompt_ids: Sequence[int], max_new_tokens: int) -> str:
+    def _key(self, prompt_ids: Sequence[int], spec: UnitSpec) -> str:
         """Everything that decides the answer; not the path, the commit, the time, the batch or the device."""
         prompt = hashlib.sha256(array.array("I", prompt_ids).tobytes()).hexdigest()
         model = [self.tokenizer.digest, self.manifest.weights_digest, self.manifest.experts]
-        return _digest([KEY_VERSION, prompt, *model, "greedy", max_new_tokens, self.numerics])
+        return _digest([KEY_VERSION, prompt, *model, "greedy", spec.new_tokens, spec.sentences, self.numerics])
 
 
 def note_line(note: Note) -> str:

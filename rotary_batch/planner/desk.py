@@ -79,7 +79,7 @@ class Desk:
         return True
 
     def _finish_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
-        judged = self._judge(item, result.text, result.completion.mean_logprob, prompt_ids)
+        judged = self._judge(item, result.text, result.completion, prompt_ids)
         self._store.complete_reused(item.id, key, result, judged)
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
@@ -109,7 +109,7 @@ class Desk:
         return Finished(
             claim=claim,
             completion=completion,
-            judged=self._judge(claim.item, text, completion.mean_logprob, claim.request.prompt_ids),
+            judged=self._judge(claim.item, text, completion, claim.request.prompt_ids),
             provenance={
                 "model": self._asking.manifest.name,
                 "weights": self._asking.manifest.weights_digest,
@@ -120,11 +120,12 @@ class Desk:
             },
         )
 
-    def _judge(self, item: WorkItem, text: str, mean_logprob: float, prompt_ids: Sequence[int]) -> Judged:
+    def _judge(self, item: WorkItem, text: str, completion: Completion, prompt_ids: Sequence[int]) -> Judged:
         names = self._names[item.repository_id]
         found = judge(
             text,
-            mean_logprob=mean_logprob,
+            mean_logprob=completion.mean_logprob,
+            is_cut=completion.reason in {"length", "loop"},
             min_mean_logprob=self._asking.manifest.min_mean_logprob,
             is_known=names.__contains__,
             source=self._asking.tokenizer.decode(prompt_ids),

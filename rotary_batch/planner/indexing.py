@@ -154,6 +154,7 @@ def _chunk_item(
         position=chunk.start_byte,
         priority=rank,
         max_new_tokens=asking.job.units["chunk"].new_tokens,
+        max_sentences=asking.job.units["chunk"].sentences,
     )
     try:
         asked = asking.ask_chunk(chunk, text[chunk.start_byte : chunk.end_byte], file.language or "text")
@@ -174,6 +175,7 @@ def _rollups(files: Sequence[SourceFile], ranks: dict[str, int], job: Job, touch
             parent=_parent(unit, subject, units),
             priority=_UNIT_PRIORITY[unit] + ranks.get(subject, subject.count("/")),
             max_new_tokens=job.units[unit].new_tokens,
+            max_sentences=job.units[unit].sentences,
             touched=any(_is_below(path, unit, subject) for path in touched),
         )
 

@@ -82,7 +82,8 @@ def verdicts(store: WorkStore, repository_id: int) -> dict[str, int]:
 def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
     """Every item, as `inspect items` shows it."""
     rows = store.db.execute(
-        """select id, key, job, unit, subject, state, attempts, prompt_tokens, output_tokens, error, verdict
+        """select id, key, job, unit, subject, state, attempts, prompt_tokens, output_tokens, error, verdict,
+                  ended
            from item where repository_id = ? order by id""",
         [repository_id],
     )

@@ -46,6 +46,7 @@ class PlannedItem:
     position: int = 0  # among its siblings
     priority: int = 0
     max_new_tokens: int
+    max_sentences: int | None = None
     key: str | None = None
     prompt_ids: tuple[int, ...] = ()
     num_markers: int = 0

@@ -61,7 +61,12 @@ create table result (
   num_scored integer not null, reason text not null, provenance text not null) strict;
 """
 
-MIGRATIONS = (_M001,)
+_M002 = """
+alter table item add column max_sentences integer;
+alter table item add column ended text;
+"""
+
+MIGRATIONS = (_M001, _M002)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, WorkItem
+from rotary_batch.core import Completion, Guard, ItemState, Lease, NewTokens, Request, WorkItem
 from rotary_batch.errors import StorageError
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlanCounts, PlannedItem, StoredResult
 
-_ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, error"
+_ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, ended, error"
 
 
 class WorkStore:
@@ -97,12 +97,13 @@ class WorkStore:
         state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
         self.db.execute(
             """insert into item (repository_id, job, unit, subject, path, position, state, key, priority,
-                                 max_new_tokens, prompt_tokens, num_markers, error)
+                                 max_new_tokens, max_sentences, prompt_tokens, num_markers, error)
                values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority,
-                       :max_new_tokens, :prompt_tokens, :num_markers, :error)
+                       :max_new_tokens, :max_sentences, :prompt_tokens, :num_markers, :error)
                on conflict (repository_id, job, unit, subject) do update set
                  path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
-                 priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, attempts = 0,
+                 priority = excluded.priority, max_new_tokens = excluded.max_new_tokens,
+                 max_sentences = excluded.max_sentences, ended = null, attempts = 0,
                  prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
                  epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null, verdict = null,
                  shown_text = null, reused = 0""",
@@ -110,6 +111,7 @@ class WorkStore:
                 "repository_id": repository_id, "job": job, "unit": item.unit, "subject": item.subject,
                 "path": item.path, "position": item.position, "state": state, "key": item.key,
                 "priority": item.priority, "max_new_tokens": item.max_new_tokens, "error": item.error,
+                "max_sentences": item.max_sentences,
                 "prompt_tokens": len(item.prompt_ids) or None, "num_markers": item.num_markers,
             },
         )  # fmt: skip
@@ -160,9 +162,9 @@ class WorkStore:
             for position, children in enumerate(runs):
                 part_id = self.db.execute(
                     """insert into item (repository_id, job, unit, subject, path, position, parent_id, part_of, state,
-                                         priority, max_new_tokens)
+                                         priority, max_new_tokens, max_sentences)
                        select repository_id, job, unit, :subject, path, :position, id, :root, 'waiting', priority,
-                              max_new_tokens from item where id = :id returning id""",
+                              max_new_tokens, max_sentences from item where id = :id returning id""",
                     {"subject": f"{base}#{before + position + 1}", "position": position, "root": root, "id": item_id},
                 ).fetchone()["id"]
                 self.db.executemany(
@@ -208,12 +210,13 @@ class WorkStore:
 
     def complete_reused(self, item_id: int, key: str, result: StoredResult, judged: Judged) -> None:
         """Answer an item with a result that is already there; no model is asked."""
+        completion = result.completion
         with self.transaction():
             self.db.execute("delete from prompt where item_id = ?", [item_id])
             self.db.execute(
-                """update item set state = 'done', key = ?, output_tokens = ?, verdict = ?, shown_text = ?,
+                """update item set state = 'done', key = ?, output_tokens = ?, ended = ?, verdict = ?, shown_text = ?,
                           error = null, reused = 1 where id = ? and state in ('waiting', 'ready')""",
-                [key, len(result.completion.token_ids), judged.verdict, judged.shown_text, item_id],
+                [key, len(completion.token_ids), completion.reason, judged.verdict, judged.shown_text, item_id],
             )
 
     def result(self, key: str) -> StoredResult | None:
@@ -260,6 +263,7 @@ class WorkStore:
             max_new_tokens=row["max_new_tokens"],
             generated_ids=tuple(token for partial in partials for token in _ids(partial["token_ids"])),
             logprob_sum=partials[-1]["logprob_sum"] if partials else 0.0,
+            guard=Guard(row["max_sentences"], stops_loops=True),
         )
         lease = Lease(item_id=row["id"], run_id=row["run_id"], epoch=row["epoch"])
         return Claim(lease=lease, item=_item(row), request=request)
@@ -293,11 +297,12 @@ class WorkStore:
     def _finish(self, done: Finished) -> None:
         completion, key = done.completion, done.claim.item.key
         changed = self.db.execute(
-            """update item set state = 'done', run_id = null, output_tokens = :tokens, verdict = :verdict,
-                      shown_text = :shown, error = null
+            """update item set state = 'done', run_id = null, output_tokens = :tokens, ended = :ended,
+                      verdict = :verdict, shown_text = :shown, error = null
                where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
             {
                 "tokens": len(completion.token_ids),
+                "ended": completion.reason,
                 "verdict": done.judged.verdict,
                 "shown": done.judged.shown_text,
                 **_fence(done.claim.lease),

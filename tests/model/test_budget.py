@@ -11,17 +11,15 @@ from rotary_batch.model.budget import (
     DRAFT_TOKENS,
     PREFILL_TOKENS,
     Footprint,
-    Rates,
     Workload,
     bound,
-    cached_rates,
     dense_nbytes,
     drain_s,
     minimum_nbytes,
     plan_memory,
-    rates_path,
     tokens_per_s,
 )
+from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.shapes import SHAPES
 from rotary_batch.model.slabs import slab_layout
 
@@ -52,10 +50,13 @@ JOB = Workload(4000, 1100, 200, 2000)
 
 
 def used(m: Footprint, memory: int, **limits) -> int:
-    budget = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"))
+    host = limits.get("host", 0)
+    budget = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"), host)
+    assert budget.host_kv_tokens * m.kv_token_nbytes <= host
     slots = (budget.num_residents + budget.num_slots) * m.slab_nbytes
     workspace = budget.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
-    return m.dense_nbytes + slots + budget.kv_tokens * m.kv_token_nbytes + workspace
+    windows = 2 * budget.host_kv_tokens * m.kv_token_nbytes // m.geometry.num_layers
+    return m.dense_nbytes + slots + budget.kv_tokens * m.kv_token_nbytes + windows + workspace
 
 
 def test_byte_counts_are_those_of_the_papers():
@@ -89,9 +90,9 @@ def test_halving_the_bytes_of_experts_and_of_keys_helps_as_the_product():
 def test_a_budget_fits_or_says_what_is_missing(gigabytes, batch, name, experts):
     m, memory = model(name, experts), int(gigabytes * 1e9)
     least = minimum_nbytes(m, JOB.longest_tokens)
-    for known in (None, rates()):
+    for known, host in ((None, 0), (rates(), 0), (rates(), 64 * 10**9)):
         if memory >= least:
-            assert used(m, memory, batch=batch, rates=known) <= memory
+            assert used(m, memory, batch=batch, rates=known, host=host) <= memory
         else:
             with pytest.raises(UnavailableError, match=rf"needs {least:,} .* {least - memory:,} are missing"):
                 plan_memory(m, memory, batch, JOB, known)
@@ -116,6 +117,30 @@ def test_more_memory_or_a_faster_link_never_costs_tokens(memory):
     assert speeds[1] >= speeds[0]
     quick = rates(50e9)
     assert tokens_per_s(model(), plan_memory(model(), memory * 10**9, 512, JOB, quick), quick, JOB) >= speeds[0]
+
+
+def speed(m: Footprint, memory: int, host: int) -> float:
+    return tokens_per_s(m, plan_memory(m, memory, 4096, JOB, rates(), host), rates(), JOB)
+
+
+@pytest.mark.parametrize("memory", [8, 16, 24])
+@pytest.mark.parametrize("experts", ["bf16", "int4"])
+def test_host_memory_for_keys_never_costs_tokens(memory, experts):
+    m = model(experts=experts)
+    speeds = [speed(m, memory * 10**9, host * 10**9) for host in (0, 8, 32, 128)]
+    assert speeds == sorted(speeds)
+
+
+def test_keys_in_host_memory_pay_where_experts_are_large_or_the_card_is_small():
+    """A few per cent for int4 experts on a 24 GB card, half as much again for bf16, which link and prompts then share."""
+    gain = {
+        (experts, memory): speed(model(experts=experts), memory * 10**9, 64 * 10**9)
+        / speed(model(experts=experts), memory * 10**9, 0)
+        for experts, memory in (("int4", 24), ("bf16", 24))
+    }
+    assert 1.0 <= gain["int4", 24] < 1.4
+    assert gain["bf16", 24] > 1.4
+    assert plan_memory(model("small"), 24 * 10**9, 64, JOB, rates(), 64 * 10**9).host_kv_tokens == 0, "it all fits"
 
 
 def test_drafts_are_used_where_computing_them_hides_behind_moving():

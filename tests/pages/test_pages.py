@@ -193,8 +193,24 @@ KNOWN = {"put", "wrap", "Box", "box.py", "src/box.py"}.__contains__
     ],
 )
 def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
-    found = judge(text, mean_logprob=logprob, min_mean_logprob=-1.0, is_known=KNOWN, source="x = local_thing")
+    found = judge(
+        text, mean_logprob=logprob, min_mean_logprob=-1.0, is_cut=False, is_known=KNOWN, source="x = local_thing"
+    )
     assert (found.verdict, found.text) == (verdict, kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Puts a thing. Then it", "Puts a thing."),
+        ("Puts a thing. Then `put`s one.", "Puts a thing. Then `put`s one."),
+        ('Says "put." and then', None),
+        ("Puts a thing into", None),
+    ],
+)
+def test_a_sentence_that_was_cut_is_not_shown(text, kept):
+    found = judge(text, mean_logprob=-0.1, min_mean_logprob=None, is_cut=True, is_known=KNOWN, source="")
+    assert (found.verdict, found.text) == (Verdict.SHOWN if kept else Verdict.LOW_CONFIDENCE, kept)
 
 
 def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rotary_batch.core import Completion, NewTokens, Verdict
+from rotary_batch.core import Completion, Guard, NewTokens, Verdict
 from rotary_batch.errors import BusyError, ConfigError
 from rotary_batch.work.connection import journal_mode_for, open_database
-from rotary_batch.work.counts import answers, last_run, states
+from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.lock import driver_lock, holder
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
@@ -304,3 +305,16 @@ class Queue(RuleBasedStateMachine):
 
 Queue.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestQueue = Queue.TestCase
+
+
+def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(store):
+    limited = replace(chunk(1, parent=None), max_sentences=3)
+    store.plan_items(1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
+    one, other = claim_all(store, store.start_run("drain", "m", 1))
+    assert (one.request.guard, other.request.guard) == (Guard(3, stops_loops=True), Guard(None, stops_loops=True))
+    looped = finished(other)
+    looped = replace(looped, completion=replace(looped.completion, reason="loop"))
+    store.commit_step([], [finished(one), looped], [])
+    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": "loop"}
+    store.plan_items(1, "summarize", [limited, replace(chunk(2, parent=None), key="new")], {"a.py"})
+    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": None}

@@ -1,0 +1,33 @@
+"""When a sequence has said enough: as many sentences as were asked for, or the same words again and again.
+
+Knows token ids and the text of single tokens.  Both rules look only at what was generated, so they hold for a resumed
+sequence, whatever shares its batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+LOOP_REPEATS = 3  # of the same tokens in a row, at the end
+LOOP_TOKENS = 24  # that they cover at least: "0, 0, 0" in a sentence is no loop
+LONGEST_PERIOD = 32
+# The end of a sentence, and a first character of the next: `e.g. this` and `os.path` have none.
+_BORDER = re.compile(r"[.!?][\"'`)]*\s+[^\sa-z]")
+
+
+def num_sentences(text: str) -> int:
+    """How many sentences a text has begun."""
+    return bool(text.strip()) + len(_BORDER.findall(text))
+
+
+def loop_tokens(token_ids: Sequence[int]) -> int:
+    """How many tokens at the end say again what stands before them; 0 when they do not loop."""
+    for period in range(1, min(LONGEST_PERIOD, len(token_ids) // LOOP_REPEATS) + 1):
+        if token_ids[-1] != token_ids[-1 - period]:
+            continue
+        repeats = max(LOOP_REPEATS, -(-LOOP_TOKENS // period))
+        tail = list(token_ids[-period * repeats :])
+        if len(tail) == period * repeats and tail == tail[:period] * repeats:
+            return period * (repeats - 1)
+    return 0

@@ -1,0 +1,172 @@
+"""Keys in host memory: ranges never straddle, visits change no bit, and kernels see only what stays."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rotary_batch.core import Request
+from rotary_batch.engine import open_engine
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_places import AttentionByPlace
+from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.pack import pack
+from rotary_batch.errors import PromptError
+from rotary_batch.model.budget import Workload
+from rotary_batch.model.geometry import Geometry
+from rotary_batch.testing import write_tiny_checkpoint
+
+CPU = torch.device("cpu")
+GEOMETRY = Geometry(
+    hidden_size=32, intermediate_size=32, num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, num_experts=2, top_k=1,
+    vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True, max_position=512, sliding_window=None,
+    dtype="BF16", eos_ids=(),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.booleans(), st.booleans()), max_size=40))
+def test_ranges_never_overlap_never_straddle_and_all_come_back(steps):
+    kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
+    held: list[tuple[int, int]] = []
+    for size, on_device, gives_back in steps:
+        if kv.has_room(size, on_device=on_device):
+            start = kv.take(size, on_device=on_device)
+            assert start + size <= 100 or (not on_device and start >= 100)
+            assert start + size <= 180
+            assert all(start + size <= other or other + length <= start for other, length in held)
+            held.append((start, size))
+        else:
+            with pytest.raises(ValueError, match="no free range"):
+                kv.take(size, on_device=on_device)
+        if gives_back and held:
+            kv.give_back(*held.pop(0))
+        assert kv.free_tokens == 180 - sum(length for _, length in held)
+    for one in held:
+        kv.give_back(*one)
+    assert (kv.take(100), kv.take(80)) == (0, 100)
+
+
+def test_a_longest_range_fits_one_part_and_ranges_are_counted_by_part():
+    kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
+    assert kv.longest_tokens == 100
+    assert not kv.has_room(101)
+    assert kv.num_ranges(30) == 3 + 2
+
+
+@pytest.mark.parametrize("stored_as", ["bf16", "int8"])
+def test_what_visits_is_what_would_have_stayed(stored_as):
+    """Revolutions that write here and there, with ranges given back and taken again, beside an arena of the device alone."""
+    draw, generator = random.Random(3), torch.Generator().manual_seed(3)
+    split = KvArena(GEOMETRY, 40, stored_as, torch.float32, CPU, host_tokens=60)
+    whole = KvArena(GEOMETRY, 100, stored_as, torch.float32, CPU)
+    written: set[int] = set()
+    held = [(split.take(20), 20) for _ in range(5)]
+    for revolution in range(30):
+        if revolution % 7 == 3:  # another sequence takes the place of one that ended
+            split.give_back(*held.pop(draw.randrange(len(held))))
+            held.append((split.take(20), 20))
+        places = sorted(draw.sample(range(100), draw.choice([1, 3, 20])))
+        if revolution == 12:
+            places = [place for place in places if place < 40]  # nothing of the host's part
+        written |= set(places)
+        split.start(places)
+        for layer in range(GEOMETRY.num_layers):
+            keys, values = (torch.randn(len(places), 2, 8, generator=generator) for _ in "kv")
+            for kv in (split, whole):
+                kv.write(layer, torch.tensor(places, dtype=torch.int64), keys, values)
+            asked = torch.tensor(sorted(written))
+            for one, other in zip(split.gather(layer, asked, torch.float32), whole.gather(layer, asked, torch.float32),
+                                  strict=True):  # fmt: skip
+                assert torch.equal(one, other)
+    assert split.nbytes < whole.nbytes
+
+
+def test_kernels_get_the_rows_whose_keys_stay():
+    kv = KvArena(GEOMETRY, 200, "bf16", torch.float32, CPU, host_tokens=200)
+    generator = torch.Generator().manual_seed(1)
+    keys, values = (torch.randn(400, 2, 8, generator=generator) for _ in "kv")
+    kv.start(range(400))
+    kv.write(0, torch.arange(400), keys, values)
+    rows = [Rows(0, 12, 0, 10), Rows(12, 1, 30, 210), Rows(13, 3, 40, 300, 50, 25), Rows(16, 1, 9, 150)]
+    queries = torch.randn(17, 4, 8, generator=generator)
+    plain, seen = FastAttention(GEOMETRY, torch.float32, CPU), []
+
+    class Kernel(FastAttention):
+        def plan(self, rows):
+            seen.extend(rows)
+            super().plan(rows)
+
+    for part in (rows, rows[1:3], rows[3:]):
+        some = [run._replace(first_row=run.first_row - part[0].first_row) for run in part]
+        plain.plan(some)
+        parted = AttentionByPlace(
+            Kernel(GEOMETRY, torch.float32, CPU), FastAttention(GEOMETRY, torch.float32, CPU), 200, CPU
+        )
+        parted.plan(some)
+        count = sum(run.num_rows for run in some)
+        found = parted.attend(0, queries[:count], kv)
+        torch.testing.assert_close(found, plain.attend(0, queries[:count], kv), atol=1e-6, rtol=1e-5)
+    assert seen == [rows[0], rows[3], rows[3]._replace(first_row=0)]
+
+
+@pytest.fixture(scope="module")
+def tiny_pack(tmp_path_factory):
+    source = write_tiny_checkpoint(tmp_path_factory.mktemp("hf"), seed=5, num_hidden_layers=4, num_local_experts=4)
+    folder = tmp_path_factory.mktemp("pack")
+    pack(source, folder)
+    return folder
+
+
+def requests() -> list[Request]:
+    draw = random.Random(7)
+    beginning = tuple(draw.randrange(250) for _ in range(40))
+    prompts = [beginning + tuple(draw.randrange(250) for _ in range(size)) for size in (3, 60, 20, 9, 50, 70, 31)]
+    return [Request(request_id=n, prompt_ids=p, max_new_tokens=6 + n) for n, p in enumerate(prompts)]
+
+
+def drain(engine, todo):
+    engine.stop_ids = frozenset()
+    found, waiting = {}, list(todo)
+    while waiting or engine.num_live:
+        while waiting and engine.has_room(waiting[0]):
+            engine.admit(waiting.pop(0))
+        found |= {done.request_id: (done.token_ids, done.logprob_sum) for done in engine.step().completions}
+    return found
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
+@pytest.mark.parametrize("share_prefixes", [True, False])
+@pytest.mark.parametrize("host_kv_tokens", [130, 1000])
+def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, host_kv_tokens):
+    small = Workload(1, 20, 5, 130)  # so that the device keeps 130 tokens
+    found, places = [], set()
+    for host in (0, host_kv_tokens):
+        engine = open_engine(
+            tiny_pack, numerics="exact", kv=kv, workload=small, host_kv_tokens=host, max_batch=4, draft_tokens=0,
+            share_prefixes=share_prefixes,
+        )  # fmt: skip
+        assert engine._kv.device_tokens == 130
+        real = engine._decoder.revolve
+
+        def revolve(ids, rows, arena, real=real):
+            places.update(run.kv_start >= 130 for run in rows)
+            return real(ids, rows, arena)
+
+        engine._decoder.revolve = revolve
+        found.append(drain(engine, requests()))
+        engine.close()
+    assert found[0] == found[1]
+    assert places == {True, False}, "some keys lay in host memory, some did not"
+
+
+def test_a_prompt_longer_than_either_part_is_refused(tiny_pack):
+    engine = open_engine(tiny_pack, workload=Workload(1, 20, 5, 130), host_kv_tokens=90, max_batch=1)
+    with pytest.raises(PromptError, match="hold 130"):
+        engine.admit(Request(request_id=1, prompt_ids=(1,) * 130, max_new_tokens=2))
+    engine.close()

@@ -39,6 +39,7 @@ benchmarks: $(VENV)/.installed-dev  ## an hour on an idle machine, root for the 
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.deviation
 	$(BIN)/python -m benchmarks.cache_sim
+	$(BIN)/python -m benchmarks.contention
 	$(BIN)/python -m benchmarks.stream
 
 peers: $(VENV)/.installed-dev  ## beside llama.cpp (built here) and accelerate: an hour, 60 GB of disk, root for the caps

@@ -1,7 +1,7 @@
 """Experts from disk under a cap on the whole process, beside the same in RAM: `python -m benchmarks.stream`.
 
-Every figure comes from `rotary-batch bench --json`, run by itself; cases take turns, medians and spread of ROUNDS runs
-are given.  The bound of each run is computed by the planner from the machine's rates (`bench --machine`, just before)
+Every figure comes from `rotary-batch bench --json`, run by itself; cases take turns, medians and spread are given, and
+of how many runs.  The bound of each run is computed by the planner from the machine's rates (`bench --machine`, just before)
 and the disk's rate in the same minute.  Writes stream.md and stream.svg.
 """
 
@@ -78,12 +78,12 @@ def main() -> None:
 def report(found: dict[Case, list[dict[str, Any]]]) -> str:
     lines = [
         "# Experts from disk", "", f"Machine: {machine()}; virtual disk.", "Command: `python -m benchmarks.stream`.",
-        f"Fast numerics, bf16 keys; prompt + new tokens as given; medians of {ROUNDS} runs (job lengths and medium: 3) that took turns",
-        "(fastest to slowest).  `bound` = tokens/s when the longer of moving and computing is all that takes time, with the disk's",
+        "Fast numerics, bf16 keys; prompt + new tokens as given; medians of so many runs, which took turns (slowest to",
+        "fastest).  `bound` = tokens/s when the longer of moving and computing is all that takes time, with the disk's",
         "rate in the same minute; `share` = least time of a decode revolution / its median time.  Peak = resident set of the",
         "whole process; the cap is a memory cgroup, page cache included.", "",
-        "| Case | Cap | Lengths | Sequences | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Move / compute s | Disk GB/s | Peak MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| Case | Runs | Cap | Lengths | Sequences | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Move / compute s | Disk GB/s | Peak MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     return "\n".join([*lines, *(row(case, runs) for case, runs in found.items()), "", "![timeline](stream.svg)", ""])
 
@@ -98,7 +98,7 @@ def row(case: Case, runs: list[dict[str, Any]]) -> str:
 
     cap = f"{case.cap_mib} MiB" if case.cap_mib else "none"
     return (
-        f"| {case.name} | {cap} | {runs[0]['prompt_tokens']}+{runs[0]['new_tokens']} | {runs[0]['sequences']} | "
+        f"| {case.name} | {len(runs)} | {cap} | {runs[0]['prompt_tokens']}+{runs[0]['new_tokens']} | {runs[0]['sequences']} | "
         f"{spread('prefill_tokens_per_s')} ({mid('bound_prefill_tokens_per_s'):,.0f}) | "
         f"{spread('decode_tokens_per_s')} ({mid('bound_decode_tokens_per_s'):,.0f}) | {mid('share_of_bound'):.0%} | "
         f"{mid('move_s'):.2f} / {mid('compute_s'):.2f} | {mid('link_bytes_per_s') / 1e9:.1f} | "

@@ -135,10 +135,7 @@ def main() -> None:
             (OURS, ours, setting.sequences), ("llama.cpp", llama_cpp, setting.sequences),
             ("accelerate", accelerate, setting.accelerate),
         ]  # fmt: skip
-        for sequences in setting.sequences:
-            for name, _, _ in engines:
-                found.pop((setting, sequences, name), None)
-        for _ in range(ROUNDS if setting.shape == "small" else 2):
+        for _ in range(ROUNDS):
             for sequences in setting.sequences:
                 for name, measure, sizes in engines:
                     if sequences in sizes:
@@ -157,7 +154,7 @@ def main() -> None:
 
 
 def kept() -> Found:
-    """What earlier calls measured: `compare "medium int4"` measures one setting again and keeps the others."""
+    """What earlier calls measured, on this machine; further runs are added."""
     found: Found = defaultdict(list)
     by_name = {setting.name: setting for setting in SETTINGS}
     if (WORK / "found.json").is_file():
@@ -176,10 +173,10 @@ def report(found: Found) -> str:
     lines = [
         "# Beside llama.cpp and accelerate", "", f"Machine: {machine()}.", "Command: `make peers` (builds llama.cpp from the",
         "llama-cpp-python 0.3.36 source package; GGUF written from the same weights).  The same cap on the whole process (memory",
-        f"cgroup, page cache included), cold page cache, {PROMPT} prompt tokens, medians of {ROUNDS} runs (medium: 2) in turns (fastest to slowest).",
+        f"cgroup, page cache included), cold page cache, {PROMPT} prompt tokens, medians of so many runs, in turns (slowest to fastest).",
         "int4 is ours with an int8 resident part beside q4_0 (all matrices); accelerate has bf16.", "",
-        "| Model and cap | Sequences | Engine | Prefill tok/s | Decode tok/s | Ours / theirs: prefill | decode |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| Model and cap | Sequences | Engine | Runs | Prefill tok/s | Decode tok/s | Ours / theirs: prefill | decode |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for (setting, sequences, name), runs in found.items():
         mine = found.get((setting, sequences, OURS))
@@ -190,7 +187,7 @@ def report(found: Found) -> str:
         for which in (0, 1):
             ratio = statistics.median(m[which] for m in mine) / statistics.median(o[which] for o in runs) if mine else 0
             cells.append("" if name == OURS else f"{ratio:.1f}x")
-        lines.append(f"| {setting.name} | {sequences} | {name} | {' | '.join(cells)} |")
+        lines.append(f"| {setting.name} | {sequences} | {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "![decode](peers.png)", ""])
 
 

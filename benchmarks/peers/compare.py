@@ -171,7 +171,7 @@ def report(found: Found) -> str:
         "| Model and cap | Sequences | Engine | Runs | Prefill tok/s | Decode tok/s | Ours / theirs: prefill | decode |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    for (setting, sequences, name), runs in found.items():
+    for (setting, sequences, name), runs in sorted(found.items(), key=_place):
         mine = found.get((setting, sequences, OURS))
         cells = []
         for which in (0, 1):
@@ -184,8 +184,13 @@ def report(found: Found) -> str:
     return "\n".join([*lines, "", "![decode](peers.png)", ""])
 
 
+def _place(row: tuple[tuple[Setting, int, str], object]) -> tuple[int, int, int]:
+    setting, sequences, name = row[0]
+    return SETTINGS.index(setting), sequences, (OURS, "llama.cpp", "accelerate").index(name)
+
+
 def draw(found: Found) -> None:
-    settings = list(dict.fromkeys(setting for setting, _, _ in found))
+    settings = sorted({setting for setting, _, _ in found}, key=SETTINGS.index)
     figure, axes = plt.subplots(1, len(settings), figsize=(4 * len(settings), 3.4), squeeze=False)
     for axis, setting in zip(axes[0], settings, strict=True):
         for name, marker in ((OURS, "o"), ("llama.cpp", "s"), ("accelerate", "^")):

@@ -202,7 +202,9 @@ def draw(found: Found) -> None:
             if points:
                 axis.plot(*zip(*sorted(points), strict=True), marker=marker, label=name)
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
+        axis.set_yscale("log", base=2)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_formatter("{x:g}")
         axis.set_title(setting.name, fontsize=9)
         axis.set_xlabel("sequences")
     axes[0][0].set_ylabel("decode tok/s")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rotary_batch.core import Verdict
+from rotary_batch.core import Reason, Verdict
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _IDENTIFIER = re.compile(
@@ -33,22 +33,22 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    text: str, *, mean_logprob: float, min_mean_logprob: float | None, is_cut: bool, is_known: Callable[[str], bool],
+    text: str, *, mean_logprob: float, min_mean_logprob: float | None, ended: Reason, is_known: Callable[[str], bool],
     source: str,
 ) -> Judgement:  # fmt: skip
-    """Keep the sentences whose names exist, and of an answer that `is_cut` those that have an end.
+    """Keep the sentences whose names exist, and of an answer that was cut those that have an end.
 
-    `is_known` answers for single identifiers and for paths.
+    `is_known` answers for single identifiers and for paths.  A loop raises the mean, so what looped has no confidence.
     """
     clean = " ".join(text.split())
     if not re.search(r"[A-Za-z]{3}", clean):
         return Judgement(Verdict.EMPTY, None, ("no words",))
     if min_mean_logprob is not None and mean_logprob < min_mean_logprob:
         return Judgement(Verdict.LOW_CONFIDENCE, None, (f"mean log-probability {mean_logprob:.2f}",))
-    if _loops(clean):
+    if _loops(clean) or (min_mean_logprob is not None and ended == "loop"):
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("repeats itself",))
     sentences = _SENTENCE.split(clean)
-    if is_cut and not _ENDED.search(clean):
+    if ended in {"length", "loop"} and not _ENDED.search(clean):
         sentences.pop()
     if not sentences:
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("no sentence has an end",))

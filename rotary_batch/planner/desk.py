@@ -125,7 +125,7 @@ class Desk:
         found = judge(
             text,
             mean_logprob=completion.mean_logprob,
-            is_cut=completion.reason in {"length", "loop"},
+            ended=completion.reason,
             min_mean_logprob=self._asking.manifest.min_mean_logprob,
             is_known=names.__contains__,
             source=self._asking.tokenizer.decode(prompt_ids),

@@ -194,7 +194,7 @@ KNOWN = {"put", "wrap", "Box", "box.py", "src/box.py"}.__contains__
 )
 def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
     found = judge(
-        text, mean_logprob=logprob, min_mean_logprob=-1.0, is_cut=False, is_known=KNOWN, source="x = local_thing"
+        text, mean_logprob=logprob, min_mean_logprob=-1.0, ended="stop", is_known=KNOWN, source="x = local_thing"
     )
     assert (found.verdict, found.text) == (verdict, kept)
 
@@ -209,8 +209,15 @@ def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
     ],
 )
 def test_a_sentence_that_was_cut_is_not_shown(text, kept):
-    found = judge(text, mean_logprob=-0.1, min_mean_logprob=None, is_cut=True, is_known=KNOWN, source="")
-    assert (found.verdict, found.text) == (Verdict.SHOWN if kept else Verdict.LOW_CONFIDENCE, kept)
+    for ended in ("length", "loop"):
+        found = judge(text, mean_logprob=-0.1, min_mean_logprob=None, ended=ended, is_known=KNOWN, source="")
+        assert (found.verdict, found.text) == (Verdict.SHOWN if kept else Verdict.LOW_CONFIDENCE, kept)
+
+
+def test_what_looped_has_no_confidence_where_confidence_is_asked_for():
+    """The repetitions, which are cut off, are the likeliest tokens of all."""
+    found = judge("Puts it.", mean_logprob=-0.1, min_mean_logprob=-1.0, ended="loop", is_known=KNOWN, source="")
+    assert found.verdict == Verdict.LOW_CONFIDENCE
 
 
 def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):

@@ -258,7 +258,7 @@ class Engine(Protocol):
         ...
 
     def has_room(self, request: Request) -> bool:
-        """Answer whether `admit` would take the request now."""
+        """Answer whether `admit` would take the request now, or refuse it for ever."""
         ...
 
     def admit(self, request: Request) -> None:

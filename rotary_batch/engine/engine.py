@@ -80,7 +80,9 @@ class RotaryEngine:
         return len(self._live)
 
     def has_room(self, request: Request) -> bool:
-        """Answer whether `admit` would take the request now."""
+        """Answer whether `admit` would take the request now, or refuse it for ever."""
+        if _kv_tokens(request) > self._limit_tokens:
+            return True  # else it would wait, and all that is behind it
         if len(self._live) >= self.budget.batch:
             return False
         need = _kv_tokens(request) - self._shared_tokens(request)
@@ -90,6 +92,10 @@ class RotaryEngine:
             need = _kv_tokens(request) - self._shared_tokens(request)
         return True
 
+    @property
+    def _limit_tokens(self) -> int:
+        return min(self.manifest.context_tokens, self._kv.longest_tokens)
+
     def _shared_tokens(self, request: Request) -> int:
         prefix = self._prefixes.find(request.prompt_ids) if self._prefixes else None
         return prefix.num_tokens if prefix else 0
@@ -97,7 +103,7 @@ class RotaryEngine:
     def admit(self, request: Request) -> None:
         """Take a request.  Raises PromptError when it can never fit, ValueError when there is no room now."""
         need = _kv_tokens(request)
-        limit = min(self.manifest.context_tokens, self._kv.longest_tokens)
+        limit = self._limit_tokens
         if need > limit or not request.prompt_ids:
             raise PromptError(
                 f"request {request.request_id}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} "
@@ -129,9 +135,12 @@ class RotaryEngine:
         if not spans:
             return StepReport(counters=self.trace.totals())
         try:
-            hidden, first_rows = self._revolve(spans)
+            revolved = self._revolve(spans)
         except torch.OutOfMemoryError:
+            revolved = None
+        if revolved is None:  # here, because within `except` the traceback keeps the tensors of the revolution
             return self._shrink(spans)
+        hidden, first_rows = revolved
         prefill = [span for span in spans if not span.is_decode]
         resumed = sum(span.num_tokens for span in prefill if span.sequence.request.generated_ids)
         num_prefill = sum(span.num_tokens for span in prefill)

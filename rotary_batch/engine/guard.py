@@ -1,24 +1,15 @@
-"""When a sequence has said enough: as many sentences as were asked for, or the same words again and again.
+"""When a sequence says the same words again and again.
 
-Knows token ids and the text of single tokens.  Both rules look only at what was generated, so they hold for a resumed
-sequence, whatever shares its batch.
+Knows token ids.  Looks only at what was generated, so a resumed sequence ends where an undisturbed one does.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 LOOP_REPEATS = 3  # of the same tokens in a row, at the end
 LOOP_TOKENS = 24  # that they cover at least: "0, 0, 0" in a sentence is no loop
 LONGEST_PERIOD = 32
-# The end of a sentence, and a first character of the next: `e.g. this` and `os.path` have none.
-_BORDER = re.compile(r"[.!?][\"'`)]*\s+[^\sa-z]")
-
-
-def num_sentences(text: str) -> int:
-    """How many sentences a text has begun."""
-    return bool(text.strip()) + len(_BORDER.findall(text))
 
 
 def loop_tokens(token_ids: Sequence[int]) -> int:

@@ -30,9 +30,10 @@ class HostKeys:
         self._fresh = torch.empty(0, dtype=torch.int64)  # places, of the host's part, that this revolution writes
         self._fresh_on_device = self._fresh
         self._used_tokens = 0
-        self._on_cuda = stores[0].device.type == "cuda"
+        self._device = stores[0].device
+        self._on_cuda = self._device.type == "cuda"
         if self._on_cuda:
-            self._stream = torch.cuda.Stream(stores[0].device)  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self._arrived = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
             self._returned = [torch.cuda.Event() for _ in range(num_layers)]  # type: ignore[no-untyped-call]
         # where page-locking is refused, copies go through the driver's own staging
@@ -56,7 +57,7 @@ class HostKeys:
         if self._used_tokens == 0:
             return
         if self._on_cuda:
-            torch.cuda.current_stream().wait_event(self._arrived[layer % 2])
+            torch.cuda.current_stream(self._device).wait_event(self._arrived[layer % 2])
         if layer + 1 < len(self._returning):
             self._fetch(layer + 1)
 
@@ -68,7 +69,7 @@ class HostKeys:
             for window, host in zip(self._windows, self._hosts, strict=True):
                 window[layer % 2, :used] = host[layer, :used]
             return
-        self._stream.wait_stream(torch.cuda.current_stream())
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             for window, host in zip(self._windows, self._hosts, strict=True):
                 window[layer % 2, :used].copy_(host[layer, :used], non_blocking=True)
@@ -85,7 +86,7 @@ class HostKeys:
                 fresh = staged.copy_(fresh, non_blocking=True)
             self._returning[layer].append((host[layer], self._fresh, fresh))
         if self._on_cuda:
-            self._returned[layer].record()
+            self._returned[layer].record(torch.cuda.current_stream(self._device))
 
     def _settle(self, layer: int) -> None:
         """Put into place what came back from the layer's last revolution; that copy ended long ago."""
@@ -96,7 +97,9 @@ class HostKeys:
         self._returning[layer].clear()
 
     def close(self) -> None:
-        """Unlock the memory; idempotent."""
+        """Unlock the memory, after the copies that a broken revolution left; idempotent."""
+        if self._locked:
+            self._stream.synchronize()
         for memory in self._locked:
             page_unlock(memory)
         self._locked = []

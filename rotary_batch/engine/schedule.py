@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from rotary_batch.core import Completion, NewTokens, Reason, Request
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.drafting import Lookup
-from rotary_batch.engine.guard import loop_tokens, num_sentences
+from rotary_batch.engine.guard import loop_tokens
 from rotary_batch.engine.prefix import Prefix
+from rotary_batch.sentences import num_sentences
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -167,6 +168,9 @@ class RamTier:
 def page_lock(memory: torch.Tensor) -> bool:
     """Page-lock bytes of an exact size, if the system allows; torch's own pinned allocator rounds 170 MB up to 256."""
     result = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)  # type: ignore[no-untyped-call]
+    if int(result):
+        with suppress(RuntimeError):
+            torch.zeros(1, device="cuda")  # takes the error that the refusal leaves behind for the next kernel
     return int(result) == 0
 
 

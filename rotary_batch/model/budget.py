@@ -174,14 +174,15 @@ def bound(
     )
     keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s
     moved_nbytes = budget.streamed_nbytes(model) * (1.0 if share >= SWEEP_SHARE else share)
-    visiting = min(budget.host_kv_tokens, max(0.0, min(decode_rows, budget.batch) * context - budget.kv_tokens))
+    reserved = (budget.kv_tokens + budget.host_kv_tokens) / budget.batch  # whole ranges travel, full or not
+    visiting = min(budget.host_kv_tokens, max(0.0, min(decode_rows, budget.batch) * reserved - budget.kv_tokens))
     moved_nbytes += visiting * model.kv_token_nbytes
     return Bound(moved_nbytes / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
 
 
 def host_room_nbytes(manifest: Manifest, host_memory: int | None, *, in_ram: bool) -> int:
     """Host memory that keys may take: what was allowed, or most of the machine's, less the experts kept there."""
-    allowed = host_memory or int(physical_nbytes() * HOST_MEMORY_SHARE)
+    allowed = int(physical_nbytes() * HOST_MEMORY_SHARE) if host_memory is None else host_memory
     return max(0, allowed - (manifest.experts_nbytes if in_ram else 0))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rotary_batch.core import Reason, Verdict
+from rotary_batch.sentences import is_whole, split_sentences
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _IDENTIFIER = re.compile(
@@ -17,8 +18,6 @@ _IDENTIFIER = re.compile(
     r"|\b[A-Za-z_]\w*(?=\(\))"
 )
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
-_ENDED = re.compile(r"[.!?][\"'`)]*$")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _ABBREVIATIONS = {"e.g", "i.e", "etc"}
 LOOP_WORDS = 4  # a run of this many words that stands three times is a loop
@@ -47,8 +46,8 @@ def judge(
         return Judgement(Verdict.LOW_CONFIDENCE, None, (f"mean log-probability {mean_logprob:.2f}",))
     if _loops(clean) or (min_mean_logprob is not None and ended == "loop"):
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("repeats itself",))
-    sentences = _SENTENCE.split(clean)
-    if ended in {"length", "loop"} and not _ENDED.search(clean):
+    sentences = split_sentences(clean)
+    if ended in {"length", "loop"} and not is_whole(clean):
         sentences.pop()
     if not sentences:
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("no sentence has an end",))

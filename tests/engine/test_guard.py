@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotary_batch.core import Guard, Request
-from rotary_batch.engine.guard import LONGEST_PERIOD, LOOP_REPEATS, LOOP_TOKENS, loop_tokens, num_sentences
+from rotary_batch.engine.guard import LONGEST_PERIOD, LOOP_REPEATS, LOOP_TOKENS, loop_tokens
 from rotary_batch.engine.schedule import Sequence
 from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.sentences import is_whole, num_sentences, split_sentences
 from rotary_batch.testing import write_tiny_checkpoint
 
 
@@ -46,6 +47,12 @@ def test_points_within_names_and_numbers_end_nothing():
     text = "Uses os.path.join, e.g. with 1.5 and i.e. nothing else"
     assert [num_sentences(text[:n]) for n in range(len(text))] == [0] + [1] * (len(text) - 1)
     assert num_sentences(' Says "so." (Then `x`.)  9 more.') == 3
+    for one in ("Reads names, e.g. `os.path`", "1. Foo vs. Rust, cf. JSON", "Ends i.e. JSON"):
+        assert (num_sentences(one), split_sentences(one), is_whole(one)) == (1, [one], False)
+    assert split_sentences("Reads one (or none.) Then `x`. then 2! So") == [
+        "Reads one (or none.)", "Then `x`.", "then 2!", "So",
+    ]  # fmt: skip
+    assert not is_whole("names, e.g.")
 
 
 @pytest.mark.parametrize("resumed", [0, 10, 40])

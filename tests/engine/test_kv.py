@@ -170,3 +170,15 @@ def test_a_prompt_longer_than_either_part_is_refused(tiny_pack):
     with pytest.raises(PromptError, match="hold 130"):
         engine.admit(Request(request_id=1, prompt_ids=(1,) * 130, max_new_tokens=2))
     engine.close()
+
+
+def test_a_prompt_that_can_never_fit_is_refused_at_once_and_holds_nobody_up(tiny_pack):
+    """`has_room` must not say "later" for ever: the queue behind it would wait."""
+    engine = open_engine(tiny_pack, workload=Workload(1, 20, 5, 130), max_batch=1)
+    engine.admit(requests()[0])
+    assert not engine.has_room(requests()[1])
+    giant = Request(request_id=9, prompt_ids=(1,) * 140, max_new_tokens=2)
+    assert engine.has_room(giant)
+    with pytest.raises(PromptError):
+        engine.admit(giant)
+    engine.close()

@@ -204,7 +204,9 @@ def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
     [
         ("Puts a thing. Then it", "Puts a thing."),
         ("Puts a thing. Then `put`s one.", "Puts a thing. Then `put`s one."),
-        ('Says "put." and then', None),
+        ('Says "put." and then', 'Says "put."'),
+        ("Wraps a thing (or none.) Then it", "Wraps a thing (or none.)"),
+        ("Puts a thing, e.g. a", None),
         ("Puts a thing into", None),
     ],
 )

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 from benchmarks.cgroup import can_cap, run
 from benchmarks.shapes import machine
+from rotary_batch.config import cache_dir
 
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "5"))
 HERE = Path(__file__).parent
+KEPT = cache_dir(os.environ) / "stream.json"
 PROGRAM = [str(Path(sys.executable).parent / "rotary-batch"), "bench"]
 MIB = 2**20
 FORMAT_FLAGS = ("--shape", "--experts", "--dense")
@@ -34,6 +36,7 @@ class Case(NamedTuple):
     rounds: int = ROUNDS
 
 
+Found = dict[Case, list[dict[str, Any]]]
 CASES = [
     Case("small bf16, all in RAM", None, "--shape small --sequences 32"),
     Case("small bf16, all in RAM", None, "--shape small --sequences 128"),
@@ -60,7 +63,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 def main() -> None:
     run([*PROGRAM, "--machine", "--json"], None, 300)
-    found: dict[Case, list[dict[str, Any]]] = defaultdict(list)
+    found = kept()
     for case in CASES:
         # writes the pack of random weights when it is not there yet
         words = case.arguments.split()
@@ -70,12 +73,26 @@ def main() -> None:
         for case in [case for case in CASES if number < case.rounds]:
             found[case].append(measure(case))
             print(f"{number + 1}/{ROUNDS} {case.name} {case.arguments}", file=sys.stderr, flush=True)
-            (HERE / "stream.md").write_text(report(found))
+            keep(found)
     measure(PICTURE)
     print((HERE / "stream.md").read_text())
 
 
-def report(found: dict[Case, list[dict[str, Any]]]) -> str:
+def kept() -> Found:
+    """What earlier calls measured, on this machine; further runs are added, so an interruption costs one run."""
+    found: Found = defaultdict(list)
+    if KEPT.is_file():
+        for case, runs in json.loads(KEPT.read_text()):
+            found[Case(*case)] = runs
+    return found
+
+
+def keep(found: Found) -> None:
+    KEPT.write_text(json.dumps(list(found.items())))
+    (HERE / "stream.md").write_text(report(found))
+
+
+def report(found: Found) -> str:
     lines = [
         "# Experts from disk", "", f"Machine: {machine()}; virtual disk.", "Command: `python -m benchmarks.stream`.",
         "Fast numerics, bf16 keys; prompt + new tokens as given; medians of so many runs, which took turns (slowest to",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ class FakeEngine:
     def close(self) -> None:
         """Forget everything."""
         self._live.clear()
+
+
+def drain(
+    engine: Any,  # noqa: ANN401 - a RotaryEngine, which would import torch
+    requests: Sequence[Request],
+) -> dict[int, tuple[tuple[int, ...], float]]:
+    """Take requests to their limits, stop tokens or not; tokens and summed log-probability of each."""
+    engine.stop_ids = frozenset()
+    found, waiting = {}, list(requests)
+    while waiting or engine.num_live:
+        while waiting and engine.has_room(waiting[0]):
+            engine.admit(waiting.pop(0))
+        for done in engine.step().completions:
+            found[done.request_id] = (done.token_ids, done.logprob_sum)
+    return found
 
 
 def write_tiny_checkpoint(

@@ -24,6 +24,7 @@ from rotary_batch.model.budget import (
     Workload,
     bound,
     drain_s,
+    fits_in_ram,
     footprint,
     host_room_nbytes,
     plan_memory,
@@ -68,8 +69,8 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes))
     batch = settings.max_batch or DEFAULT_BATCH
     memory = settings.device_memory or int(rates.device_memory_nbytes * MEMORY_SHARE[settings.device.partition(":")[0]])
-    on_cpu = settings.device == "cpu"
-    host = 0 if on_cpu else host_room_nbytes(manifest, settings.host_memory, in_ram=_in_ram(manifest, settings))
+    in_ram = fits_in_ram(manifest, settings.host_memory)
+    host = 0 if settings.device == "cpu" else host_room_nbytes(manifest, settings.host_memory, in_ram=in_ram)
     budget = plan_memory(model, memory, batch, workload, rates, host)
     rows = steady_prefill_rows(budget, workload)
     least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
@@ -93,11 +94,6 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         "items_by_deadline": None if window_s is None else int(workload.num_items * min(1.0, window_s / seconds)),
         "best_next": best_next(model, manifest, settings, memory, host, batch, workload, rates, seconds),
     }  # fmt: skip
-
-
-def _in_ram(manifest: Manifest, settings: Settings) -> bool:
-    """Whether `run` would keep all experts in host memory."""
-    return settings.host_memory is None or settings.host_memory >= manifest.experts_nbytes
 
 
 def best_next(  # noqa: PLR0913 - everything that a forecast stands on

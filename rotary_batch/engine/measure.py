@@ -1,6 +1,6 @@
 """What this machine does in a second: link, disk, memory, matrices.  Measured once, kept in the cache folder.
 
-Knows clocks and buffers; knows nothing of models beyond the formats of stored matrices.  Takes about ten seconds.
+Knows clocks and buffers; knows nothing of models beyond the formats of stored matrices.  Takes about a minute.
 """
 
 from __future__ import annotations

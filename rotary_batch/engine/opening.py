@@ -37,6 +37,7 @@ from rotary_batch.model.budget import (
     MIN_SLOTS,
     Budget,
     Workload,
+    fits_in_ram,
     footprint,
     host_room_nbytes,
     plan_memory,
@@ -82,8 +83,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
-    fits_in_ram = host_memory is None or host_memory >= manifest.experts_nbytes
-    kind = tier or ("ram" if target.type == "cuda" and fits_in_ram else "disk")
+    kind = tier or ("ram" if target.type == "cuda" and fits_in_ram(manifest, host_memory) else "disk")
     host_nbytes = host_room_nbytes(manifest, host_memory, in_ram=kind == "ram") if target.type == "cuda" else 0
     budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes)
     placement = _override(budget, manifest, ring_slots, resident_share)

@@ -180,6 +180,11 @@ def bound(
     return Bound(moved_nbytes / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
 
 
+def fits_in_ram(manifest: Manifest, host_memory: int | None) -> bool:
+    """Whether all experts may lie in host memory, beside a CUDA device."""
+    return host_memory is None or host_memory >= manifest.experts_nbytes
+
+
 def host_room_nbytes(manifest: Manifest, host_memory: int | None, *, in_ram: bool) -> int:
     """Host memory that keys may take: what was allowed, or most of the machine's, less the experts kept there."""
     allowed = int(physical_nbytes() * HOST_MEMORY_SHARE) if host_memory is None else host_memory

@@ -19,9 +19,11 @@ from rotary_batch.engine.pack import pack
 from rotary_batch.errors import PromptError
 from rotary_batch.model.budget import Workload
 from rotary_batch.model.geometry import Geometry
-from rotary_batch.testing import write_tiny_checkpoint
+from rotary_batch.testing import drain, write_tiny_checkpoint
 
 CPU = torch.device("cpu")
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CUDA])]
 GEOMETRY = Geometry(
     hidden_size=32, intermediate_size=32, num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, num_experts=2, top_k=1,
     vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True, max_position=512, sliding_window=None,
@@ -59,12 +61,14 @@ def test_a_longest_range_fits_one_part_and_ranges_are_counted_by_part():
     assert kv.num_ranges(30) == 3 + 2
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("stored_as", ["bf16", "int8"])
-def test_what_visits_is_what_would_have_stayed(stored_as):
+def test_what_visits_is_what_would_have_stayed(stored_as, device):
     """Revolutions that write here and there, with ranges given back and taken again, beside an arena of the device alone."""
     draw, generator = random.Random(3), torch.Generator().manual_seed(3)
-    split = KvArena(GEOMETRY, 40, stored_as, torch.float32, CPU, host_tokens=60)
-    whole = KvArena(GEOMETRY, 100, stored_as, torch.float32, CPU)
+    where = torch.device(device)
+    split = KvArena(GEOMETRY, 40, stored_as, torch.float32, where, host_tokens=60)
+    whole = KvArena(GEOMETRY, 100, stored_as, torch.float32, where)
     written: set[int] = set()
     held = [(split.take(20), 20) for _ in range(5)]
     for revolution in range(30):
@@ -77,14 +81,15 @@ def test_what_visits_is_what_would_have_stayed(stored_as):
         written |= set(places)
         split.start(places)
         for layer in range(GEOMETRY.num_layers):
-            keys, values = (torch.randn(len(places), 2, 8, generator=generator) for _ in "kv")
+            keys, values = (torch.randn(len(places), 2, 8, generator=generator).to(where) for _ in "kv")
             for kv in (split, whole):
-                kv.write(layer, torch.tensor(places, dtype=torch.int64), keys, values)
-            asked = torch.tensor(sorted(written))
+                kv.write(layer, torch.tensor(places, dtype=torch.int64, device=where), keys, values)
+            asked = torch.tensor(sorted(written), device=where)
             for one, other in zip(split.gather(layer, asked, torch.float32), whole.gather(layer, asked, torch.float32),
                                   strict=True):  # fmt: skip
                 assert torch.equal(one, other)
     assert split.nbytes < whole.nbytes
+    split.close()
 
 
 def test_kernels_get_the_rows_whose_keys_stay():
@@ -130,26 +135,17 @@ def requests() -> list[Request]:
     return [Request(request_id=n, prompt_ids=p, max_new_tokens=6 + n) for n, p in enumerate(prompts)]
 
 
-def drain(engine, todo):
-    engine.stop_ids = frozenset()
-    found, waiting = {}, list(todo)
-    while waiting or engine.num_live:
-        while waiting and engine.has_room(waiting[0]):
-            engine.admit(waiting.pop(0))
-        found |= {done.request_id: (done.token_ids, done.logprob_sum) for done in engine.step().completions}
-    return found
-
-
 @pytest.mark.parametrize("kv", ["bf16", "int8"])
 @pytest.mark.parametrize("share_prefixes", [True, False])
 @pytest.mark.parametrize("host_kv_tokens", [130, 1000])
-def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, host_kv_tokens):
+@pytest.mark.parametrize("device", DEVICES)
+def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, host_kv_tokens, device):
     small = Workload(1, 20, 5, 130)  # so that the device keeps 130 tokens
     found, places = [], set()
     for host in (0, host_kv_tokens):
         engine = open_engine(
             tiny_pack, numerics="exact", kv=kv, workload=small, host_kv_tokens=host, max_batch=4, draft_tokens=0,
-            share_prefixes=share_prefixes,
+            share_prefixes=share_prefixes, device=device,
         )  # fmt: skip
         assert engine._kv.device_tokens == 130
         real = engine._decoder.revolve

@@ -22,7 +22,7 @@ from rotary_batch.engine.prediction import MIN_PRECISION, Guesser
 from rotary_batch.engine.prefix import MIN_TOKENS, PrefixStore
 from rotary_batch.engine.trace import Trace
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.testing import write_tiny_checkpoint
+from rotary_batch.testing import drain, write_tiny_checkpoint
 
 CPU = torch.device("cpu")
 INSTRUCTIONS = tuple((3 * place + 1) % 250 for place in range(70))
@@ -48,18 +48,6 @@ def requests(new_tokens: int = 12) -> list[Request]:
     bodies = [tuple(draw.randrange(250) for _ in range(size)) for size in (1, 5, 40, 64, 90, 33)]
     prompts = [INSTRUCTIONS + body for body in bodies] + [(9,) * 30, bodies[2] * 3]
     return [Request(request_id=n, prompt_ids=p, max_new_tokens=new_tokens + n) for n, p in enumerate(prompts)]
-
-
-def drain(engine, todo) -> dict[int, tuple[tuple[int, ...], float]]:
-    """Tokens and summed log-probability of every request."""
-    engine.stop_ids = frozenset()
-    found, waiting = {}, list(todo)
-    while waiting or engine.num_live:
-        while waiting and engine.has_room(waiting[0]):
-            engine.admit(waiting.pop(0))
-        for done in engine.step().completions:
-            found[done.request_id] = (done.token_ids, done.logprob_sum)
-    return found
 
 
 def opened(folder, **options):

@@ -4,7 +4,8 @@ Knows operators and their crossovers, measured (NOTES.md): every choice gives th
 `quant.decode` and `linear`.  Knows nothing of what a matrix means.
 
 A processor that multiplies bf16 (AVX-512, AMX) computes in it, as CUDA does.  One that does not (AVX2) takes 6 times
-as long for it as for float32, so rows are float32 there and matrices are unpacked, tile by tile, into float32.
+as long for it as for float32, so rows are float32 there.  They go through the compiled products of native.py
+where those can be had; else matrices are unpacked, tile by tile, into float32.
 M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups of columns.
 """
 
@@ -15,6 +16,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from rotary_batch.engine import native
 from rotary_batch.engine.kernels import unpack_int4_on_cuda
 from rotary_batch.engine.quant import HALF_ROWS, Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from
 from rotary_batch.model.slabs import BLOCK_ROWS
@@ -56,6 +58,8 @@ class FastMatmul:
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] -> [M, N], both in `dtype`."""
+        if self._on_cpu and x.dtype == torch.float32 and (compiled := native.load()) and compiled.takes(matrix, len(x)):
+            return compiled.linear(x, matrix)
         if isinstance(matrix, Int4Matrix):
             return self._int4(x, matrix)
         if isinstance(matrix, Int8Matrix):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from rotary_batch.engine import native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.kv import KvArena
@@ -75,9 +76,10 @@ def machine_name(device: torch.device) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    compiled = ", compiled products" if device.type == "cpu" and native.load() else ""
     return (
         f"{len(names)} x {names[0]}, {physical_nbytes() / 1e9:.0f} GB RAM{gpu}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads"
+        f"{torch.get_num_threads()} threads{compiled}"
     )
 
 

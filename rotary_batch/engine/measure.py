@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from rotary_batch.engine import native
-from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention import Attention, Rows
 from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_native import NativeAttention
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
@@ -76,7 +77,7 @@ def machine_name(device: torch.device) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    compiled = ", compiled products" if device.type == "cpu" and native.load() else ""
+    compiled = ", compiled kernels" if device.type == "cpu" and native.load() else ""
     return (
         f"{len(names)} x {names[0]}, {physical_nbytes() / 1e9:.0f} GB RAM{gpu}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads{compiled}"
@@ -132,7 +133,12 @@ def _attention(device: torch.device) -> float:
     noise = torch.randn(sequences * context, geometry.num_kv_heads, geometry.head_dim, device=device)
     kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
     dtype = fast_dtype(device)
-    attention = FastAttention(geometry, dtype, device)
+    kernels = native.load() if device.type == "cpu" else None
+    attention: Attention
+    if kernels is not None:
+        attention = NativeAttention(geometry, dtype, device, kernels)
+    else:
+        attention = FastAttention(geometry, dtype, device)
     attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
     queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device, dtype=dtype)
     return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)

@@ -7,29 +7,15 @@
 
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
+#include "native.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define FEW 48        /* rows of x up to which weights are unpacked in registers */
-#define MANY 192      /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
-#define OUTPUTS 4     /* rows of a matrix in registers */
-#define ROWS 3        /* rows of x in registers: 4 x 3 sums, and 16 registers in all */
-#define COLUMNS 1024  /* of OUTPUTS rows at once: 8 KB of bf16 stay in the first cache for the next rows of x */
-#define BLOCK 64      /* rows of a matrix that are unpacked together; in int4 byte j of a column is rows j and j + 32 */
+#define FEW 48       /* rows of x up to which weights are unpacked in registers */
+#define MANY 192     /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
+#define OUTPUTS 4    /* rows of a matrix in registers */
+#define COLUMNS 1024 /* of OUTPUTS rows at once: 8 KB of bf16 stay in the first cache for the next rows of x */
+#define BLOCK 64     /* rows of a matrix that are unpacked together; in int4 byte j of a column is rows j and j + 32 */
 #define HALF (BLOCK / 2)
-#define STEP 64       /* columns that are unpacked together */
-
-enum kind { BF16, INT8 };
-
-INLINE long size_of(enum kind kind) { return kind == BF16 ? 2 : 1; }
-
-/* 8 weights in a row. */
-INLINE __m256 widen(enum kind kind, const char *weights) {
-  if (kind == INT8) return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)weights)));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)weights)), 16));
-}
+#define STEP 64      /* columns that are unpacked together */
 
 INLINE float total(__m256 v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -70,33 +56,17 @@ INLINE void few_rows(enum kind kind, const char *weights, const float *x, float 
 
 /* ---- many rows: BLOCK rows of the matrix are unpacked, turned, and every row of x goes over them ---- */
 
-/* 8 rows by 8 columns -> wide [8 columns, BLOCK]. */
-INLINE void turn(enum kind kind, const char *weights, long K, float *wide) {
-  __m256 r[8], t[8];
-  for (int n = 0; n < 8; n++) r[n] = widen(kind, weights + n * K * size_of(kind));
-  for (int n = 0; n < 8; n += 2) {
-    t[n] = _mm256_unpacklo_ps(r[n], r[n + 1]);
-    t[n + 1] = _mm256_unpackhi_ps(r[n], r[n + 1]);
-  }
-  for (int n = 0; n < 8; n += 4) {
-    r[n] = _mm256_shuffle_ps(t[n], t[n + 2], 0x44);
-    r[n + 1] = _mm256_shuffle_ps(t[n], t[n + 2], 0xee);
-    r[n + 2] = _mm256_shuffle_ps(t[n + 1], t[n + 3], 0x44);
-    r[n + 3] = _mm256_shuffle_ps(t[n + 1], t[n + 3], 0xee);
-  }
-  for (int n = 0; n < 4; n++) {
-    _mm256_storeu_ps(wide + n * BLOCK, _mm256_permute2f128_ps(r[n], r[n + 4], 0x20));
-    _mm256_storeu_ps(wide + (n + 4) * BLOCK, _mm256_permute2f128_ps(r[n], r[n + 4], 0x31));
-  }
-}
-
 /* BLOCK rows by `count` columns -> wide [count, BLOCK]; the next columns are on their way meanwhile. */
 INLINE void unpack(enum kind kind, const char *weights, long count, long K, float *wide) {
   for (int n = 0; n < BLOCK; n += 8) {
     for (int row = n; row < n + 8; row++)
       for (long line = 0; line < STEP * size_of(kind); line += 64)
         __builtin_prefetch(weights + (row * K + STEP) * size_of(kind) + line);
-    for (long k = 0; k < count; k += 8) turn(kind, weights + (n * K + k) * size_of(kind), K, wide + k * BLOCK + n);
+    for (long k = 0; k < count; k += 8) {
+      const char *rows[8];
+      for (int row = 0; row < 8; row++) rows[row] = weights + ((n + row) * K + k) * size_of(kind);
+      turn(kind, rows, wide + k * BLOCK + n, BLOCK);
+    }
   }
 }
 
@@ -125,40 +95,19 @@ INLINE void unpack_int4(const uint8_t *nibbles, const uint16_t *scale_zero, long
   }
 }
 
-/* `rows` rows of x times wide [count, BLOCK], half a block at a time, added to out [rows, BLOCK]. */
-INLINE void outer(int rows, const float *wide, const float *x, float *out, long count) {
-  for (int half = 0; half < BLOCK; half += HALF) {
-    __m256 sums[ROWS][HALF / 8];
-    for (int m = 0; m < rows; m++)
-      for (int v = 0; v < HALF / 8; v++) sums[m][v] = _mm256_loadu_ps(out + m * BLOCK + half + 8 * v);
-    for (long k = 0; k < count; k++)
-      for (int m = 0; m < rows; m++) {
-        const __m256 each = _mm256_broadcast_ss(x + m * STEP + k);
-        for (int v = 0; v < HALF / 8; v++)
-          sums[m][v] = _mm256_fmadd_ps(_mm256_loadu_ps(wide + k * BLOCK + half + 8 * v), each, sums[m][v]);
-      }
-    for (int m = 0; m < rows; m++)
-      for (int v = 0; v < HALF / 8; v++) _mm256_storeu_ps(out + m * BLOCK + half + 8 * v, sums[m][v]);
-  }
-}
-
 /* All rows of x (MANY at most) times wide, added to sums [M, BLOCK].
 
    x is copied first: 3 % of the work at most, where rows 14 KB apart would all fall into a few sets of the cache
    (512 rows of [1024, 3584]: 10.1 ms a million weights without the copy). */
-INLINE void all_rows(const float *wide, const float *x, float *sums, long count, long M, long K) {
-  float near[MANY * STEP] __attribute__((aligned(32)));
+INLINE void all_rows(float *wide, const float *x, float *sums, long count, long M, long K) {
+  float near[MANY * STEP] ALIGNED;
   for (long m = 0; m < M; m++) memcpy(near + m * STEP, x + m * K, count * sizeof(float));
-  long m = 0;
-  for (; m + ROWS <= M; m += ROWS) outer(3, wide, near + m * STEP, sums + m * BLOCK, count);
-  if (M - m == 2) outer(2, wide, near + m * STEP, sums + m * BLOCK, count);
-  if (M - m == 1) outer(1, wide, near + m * STEP, sums + m * BLOCK, count);
+  for (int n = 0; n < BLOCK; n += PIECE)
+    multiply(M, near, STEP, (struct matrix){wide + n, BLOCK}, (struct matrix){sums + n, BLOCK}, count);
 }
 
-INLINE long at_most(long count, long limit) { return count < limit ? count : limit; }
-
 INLINE void block(enum kind kind, const char *weights, const float *x, float *out, long M, long N, long K) {
-  float wide[STEP * BLOCK] __attribute__((aligned(32))), sums[MANY * BLOCK] __attribute__((aligned(32)));
+  float wide[STEP * BLOCK] ALIGNED, sums[MANY * BLOCK] ALIGNED;
   memset(sums, 0, M * BLOCK * sizeof(float));
   for (long k = 0; k < K; k += STEP) {
     const long count = at_most(K - k, STEP);
@@ -170,7 +119,7 @@ INLINE void block(enum kind kind, const char *weights, const float *x, float *ou
 
 INLINE void block_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const float *x, float *out, long M, long N,
                        long K, long group) {
-  float wide[STEP * BLOCK] __attribute__((aligned(32))), sums[MANY * BLOCK] __attribute__((aligned(32)));
+  float wide[STEP * BLOCK] ALIGNED, sums[MANY * BLOCK] ALIGNED;
   memset(sums, 0, M * BLOCK * sizeof(float));
   for (long k = 0, count; k < K; k += count) {
     count = at_most(group - k % group, STEP);

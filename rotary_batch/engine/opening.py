@@ -12,10 +12,12 @@ import torch
 from safetensors import safe_open
 
 from rotary_batch.config import cache_dir
+from rotary_batch.engine import native
 from rotary_batch.engine.attention import Attention
 from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_int8 import Int8Attention
+from rotary_batch.engine.attention_native import NativeAttention
 from rotary_batch.engine.attention_places import AttentionByPlace
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.engine import RotaryEngine
@@ -132,9 +134,16 @@ def _attention(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attention
         staying = VarlenAttention(geometry, device)
     elif device.type == "cuda" and kv.stored_as == "int8" and HAS_TRITON:
         staying = Int8Attention(geometry, numerics.dtype, device)
+    elif numerics.dtype == torch.float32 and _is_plain(kv, geometry) and (kernels := native.load()):
+        staying = NativeAttention(geometry, numerics.dtype, device, kernels)
     else:
         return plain
     return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
+
+
+def _is_plain(kv: KvArena, geometry: Geometry) -> bool:
+    """Whether the compiled attention can read these keys."""
+    return kv.device.type == "cpu" and kv.stored_as == "bf16" and native.Native.takes_heads(geometry.head_dim)
 
 
 def _pack_dir(model_dir: Path, experts: str) -> Path:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import shutil
 
 import pytest
 import torch
 
+from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.engine import native
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_native import NativeAttention
+from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.matmul import FastMatmul
 from rotary_batch.engine.native import Native
 from rotary_batch.engine.quant import decode, encode, matrix_from
+from rotary_batch.model.manifest import Manifest
 
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 pytestmark = pytest.mark.skipif(
@@ -58,6 +65,48 @@ def test_rows_that_are_not_next_to_each_other(kernels):
     assert torch.equal(kernels.linear(wide[:, :128], matrix), kernels.linear(wide[:, :128].contiguous(), matrix))
 
 
+@pytest.mark.parametrize("window", [None, 9, 64])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96)])
+def test_attention_is_the_torch_way(kernels, heads, kv_heads, dim, window):
+    """Decode rows, drafts and a prompt; with a shared prefix and without; contexts of one key to several tiles."""
+    geometry = dataclasses.replace(
+        Manifest.load(EMBEDDED).geometry, num_layers=2, num_heads=heads, num_kv_heads=kv_heads, head_dim=dim,
+        sliding_window=window,
+    )  # fmt: skip
+    rows = [
+        Rows(0, 1, 0, 5),
+        Rows(1, 1, 150, 20),
+        Rows(2, 4, 60, 200),
+        Rows(6, 1, 80, 300, 10, 70),
+        Rows(7, 12, 0, 330),
+        Rows(19, 8, 100, 350, 10, 70),
+        *[Rows(27 + n, 1, 64 + n, 400 + 20 * n, 10, 60) for n in range(5)],
+    ]
+    generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+    kv = KvArena(geometry, 520, "bf16", torch.bfloat16, cpu)
+    noise = [torch.randn(520, kv_heads, dim, generator=generator) for _ in range(2)]
+    kv.write(1, torch.arange(520), *noise)
+    queries = torch.randn(32, heads, dim, generator=generator)
+    found = []
+    for attention in (
+        FastAttention(geometry, torch.float32, cpu),
+        NativeAttention(geometry, torch.float32, cpu, kernels),
+    ):
+        attention.plan(rows)
+        found.append(attention.attend(1, queries, kv))
+    assert (found[0] - found[1]).abs().max() <= 1e-5
+
+
+def test_scores_that_differ_by_hundreds(kernels):
+    """Weights of 0 and 1, and a best score that comes in the last tile."""
+    keys = torch.linspace(-1, 1, 200).repeat(32, 1).T[:, None].contiguous().bfloat16()
+    values = torch.arange(200.0)[:, None, None].expand(200, 1, 32).contiguous().bfloat16()
+    for sign, wanted in ((100.0, 199.0), (-100.0, 0.0)):
+        queries, out = torch.full((1, 1, 32), sign), torch.zeros(1, 1, 32)
+        kernels.attend(queries, keys, values, out, torch.tensor([[0, 1, 199, 0, 0, 0]]), 200)
+        assert (out - wanted).abs().max() < 1
+
+
 def test_odd_shapes_are_left_to_torch():
     takes = [Native.takes(stored(out, inner, "bf16"), 3) for out, inner in ((64, 96), (62, 96), (64, 92))]
     assert takes == [True, False, False]
@@ -79,14 +128,17 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(fresh, tmp_path, monk
     assert native.load() is None
 
 
-def test_kernels_that_multiply_wrongly_are_not_used(fresh, tmp_path, monkeypatch, caplog):
-    source = tmp_path / "native.c"
-    right = native.SOURCE.read_text()
-    source.write_text(right.replace("_mm256_set1_ps(8)", "_mm256_set1_ps(7)"))
-    assert source.read_text() != right
-    monkeypatch.setattr(native, "SOURCE", source)
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [(("_mm256_set1_ps(8)", "_mm256_set1_ps(7)"), "int4"), (("mine[d] * scale", "mine[d]"), "attention")],
+)
+def test_kernels_that_compute_wrongly_are_not_used(fresh, tmp_path, monkeypatch, caplog, wrong, what):
+    for source in native.SOURCES:
+        text = source.read_text()
+        (tmp_path / source.name).write_text(text.replace(*wrong))
+    monkeypatch.setattr(native, "SOURCES", tuple(tmp_path / source.name for source in native.SOURCES))
     assert native.load() is None
-    assert "wrong for int4" in caplog.text
+    assert f"wrong for {what}" in caplog.text
 
 
 def test_it_is_compiled_once(fresh, tmp_path, monkeypatch):

@@ -112,7 +112,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
             draft_tokens=budget.draft_tokens if draft_tokens is None else draft_tokens,
         ),
         footprint=model,
-        rates=rates,
+        rates=None if arithmetic.exact else rates,  # they are of fast numerics: no bound for exact ones
         span_tokens=prefill_span,
         share_prefixes=share_prefixes,
     )

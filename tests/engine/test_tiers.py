@@ -1,0 +1,99 @@
+"""What a system may refuse: direct reads, page-locked memory.  The bytes are the same, and the report says the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from rotary_batch.engine import open_engine, tiers
+from rotary_batch.engine.tiers import DiskTier, RamTier, page_buffer, page_lock
+from rotary_batch.engine.trace import Trace
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+
+PROMPT = [5, 9, 200, 31]
+
+
+def refuse(*_):
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def stored(pack_dir, manifest, key) -> bytes:
+    place = manifest.slabs[key]
+    return (pack_dir / EXPERTS_NAME).read_bytes()[place.offset : place.offset + place.nbytes]
+
+
+def open_without_direct(path, flags, *rest):
+    return refuse() if flags & os.O_DIRECT else REAL_OPEN(path, flags, *rest)
+
+
+REAL_OPEN = os.open
+
+
+@pytest.mark.parametrize("refused_at", ["open", "read"])
+def test_direct_reads_that_are_refused_become_buffered_ones(tiny_pack, monkeypatch, refused_at):
+    manifest = Manifest.load(tiny_pack)
+    if refused_at == "open":
+        monkeypatch.setattr(os, "open", open_without_direct)
+    tier = DiskTier(manifest, tiny_pack, Trace())
+    if refused_at == "read":  # as tmpfs and overlays do
+        direct, real = tier._direct, os.preadv
+        monkeypatch.setattr(os, "preadv", lambda fd, *rest: refuse() if fd == direct else real(fd, *rest))
+    for key, place in manifest.slabs.items():
+        target = page_buffer(place.nbytes)
+        tier.read_into(key, target)
+        assert target.numpy().tobytes() == stored(tiny_pack, manifest, key)
+    assert tier.name == "disk (buffered)"
+    tier.close()
+
+
+def test_an_engine_without_direct_reads_gives_the_same_tokens_and_says_so(tiny_pack, monkeypatch):
+    outputs = []
+    for _ in range(2):
+        engine = open_engine(tiny_pack, tier="disk", numerics="exact", ring_slots=3, resident_share=0.0)
+        outputs.append(engine.generate([PROMPT], max_new_tokens=6))
+        name = engine.tier_name
+        engine.close()
+        monkeypatch.setattr(os, "open", open_without_direct)
+    assert outputs[0] == outputs[1]
+    assert name == "disk (buffered)"
+
+
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_memory_that_cannot_be_locked_goes_through_staging(tiny_pack, monkeypatch, is_locked):
+    manifest, unlocked = Manifest.load(tiny_pack), []
+    monkeypatch.setattr(tiers, "page_lock", lambda _: is_locked)
+    monkeypatch.setattr(tiers, "page_unlock", unlocked.append)
+    tier = RamTier(manifest, DiskTier(manifest, tiny_pack, Trace()), pinned=True)
+    assert tier.name == ("host (pinned arena)" if is_locked else "host (pageable, through a pinned staging ring)")
+    for key, place in manifest.slabs.items():
+        assert (tier.view(key) is not None) is is_locked
+        target = page_buffer(place.nbytes)
+        tier.read_into(key, target)
+        assert target.numpy().tobytes() == stored(tiny_pack, manifest, key)
+    tier.close()
+    tier.close()
+    assert len(unlocked) == is_locked, "unlocked once, and only what was locked"
+
+
+@pytest.mark.parametrize(("status", "is_locked"), [(0, True), (1, False), (2, False)])
+def test_the_system_s_answer_to_locking_is_taken(monkeypatch, status, is_locked):
+    """A refusal leaves an error behind, which the next call on the device would raise: it is taken there."""
+    asked = []
+
+    class Runtime:
+        @staticmethod
+        def cudaHostRegister(address, nbytes, flags):
+            asked.append((address, nbytes, flags))
+            return status
+
+    def next_call(*_, device):
+        raise RuntimeError(f"CUDA error on {device}: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: Runtime)
+    monkeypatch.setattr(torch, "zeros", next_call)
+    memory = page_buffer(4096)
+    assert page_lock(memory) is is_locked
+    assert asked == [(memory.data_ptr(), 4096, 0)]

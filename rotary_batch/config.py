@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shutil
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
@@ -163,6 +164,11 @@ def state_dir(environment: Mapping[str, str]) -> Path:
 def cache_dir(environment: Mapping[str, str]) -> Path:
     """Where packs made from `--model CHECKPOINT` live."""
     return _xdg(environment, "XDG_CACHE_HOME", ".cache")
+
+
+def c_compiler(environment: Mapping[str, str]) -> str | None:
+    """What compiles the kernels of the engine, if anything: `CC`, else cc, gcc or clang."""
+    return environment.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
 def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:

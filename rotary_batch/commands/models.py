@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.opening import EMBEDDED, database_path
-from rotary_batch.config import Settings
+from rotary_batch.config import Settings, c_compiler
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import physical_nbytes
 from rotary_batch.repo.languages import LANGUAGES, grammar, query
@@ -41,6 +41,7 @@ def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
         ("python", True, f"{platform.python_version()} on {platform.machine()}"),
         _git(),
         _torch(),
+        _compiler(),
         ("sqlite", True, f"{sqlite3.sqlite_version}, journal {journal_mode_for(sqlite3.sqlite_version_info)}"),
         ("database", *_database(database_path(settings))),
         *(_language(name) for name in LANGUAGES),
@@ -60,6 +61,11 @@ def _torch() -> tuple[str, bool, str]:
     if importlib.util.find_spec("torch") is None:
         return "torch", False, "not installed; `pip install torch` (index, plan and render work without it)"
     return "torch", True, importlib.metadata.version("torch")
+
+
+def _compiler() -> tuple[str, bool, str]:
+    path = c_compiler(os.environ)
+    return "C compiler", True, path or "none; on a processor with AVX2 and no bf16, fast numerics take twice as long"
 
 
 def _database(path: Path) -> tuple[bool, str]:

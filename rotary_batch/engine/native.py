@@ -11,7 +11,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from rotary_batch.config import cache_dir
+from rotary_batch.config import c_compiler, cache_dir
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from, num_columns, num_rows
 
 LOG = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def _library(folder: Path) -> Path:
     library = folder / f"native-{key}.so"
     if library.is_file():
         return library
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = c_compiler(os.environ)
     if compiler is None:
         raise OSError("there is no C compiler (cc, gcc or clang)")
     folder.mkdir(parents=True, exist_ok=True)

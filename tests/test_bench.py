@@ -14,11 +14,9 @@ import torch
 from rotary_batch.commands import planning
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import Settings
-from rotary_batch.core import ExpertKey, Request
+from rotary_batch.core import Request
 from rotary_batch.engine import measure, open_engine
 from rotary_batch.engine.synthetic import synthetic_pack
-from rotary_batch.engine.tiers import DiskTier
-from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.budget import Workload
 from rotary_batch.model.manifest import Manifest
@@ -135,23 +133,6 @@ def test_a_drain_that_computes_otherwise_than_the_index_is_refused(make_reposito
         assert "indexed with another job, prompts, numerics or --kv" in done.stderr
     assert rotary("index", root, "--kv", "int8").returncode == 0
     assert rotary("drain", root, "--kv", "int8").returncode == 0
-
-
-def test_a_file_system_that_refuses_direct_reads_is_read_through_the_cache(tiny_pack, monkeypatch):
-    trace, manifest = Trace(), Manifest.load(tiny_pack)
-    tier, real = DiskTier(manifest, tiny_pack, trace), os.preadv
-    direct = tier._direct
-
-    def preadv(descriptor, buffers, offset):
-        if descriptor == direct:
-            raise OSError(22, "Invalid argument")
-        return real(descriptor, buffers, offset)
-
-    monkeypatch.setattr(os, "preadv", preadv)
-    target = torch.empty(manifest.slab_nbytes, dtype=torch.uint8)
-    tier.read_into(ExpertKey(1, 2), target)
-    assert tier.name == "disk (buffered)"
-    tier.close()
 
 
 def test_repeated_slabs_make_an_engine_like_any_other(tmp_path):

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -64,8 +65,11 @@ def _torch() -> tuple[str, bool, str]:
 
 
 def _compiler() -> tuple[str, bool, str]:
-    path = c_compiler(os.environ)
-    return "C compiler", True, path or "none; on a processor with AVX2 and no bf16, fast numerics take twice as long"
+    wanted = c_compiler(os.environ)
+    if wanted is None:
+        return "C compiler", True, "none; on a processor with AVX2 and no bf16, fast numerics take twice as long"
+    path = shutil.which(shlex.split(wanted)[0])
+    return "C compiler", path is not None, path or f"CC is {wanted!r}, which is not there; unset it or install that"
 
 
 def _database(path: Path) -> tuple[bool, str]:

@@ -41,7 +41,7 @@ class NativeAttention:
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
-        out = self._rest.attend(layer, queries, kv) if self._has_rest else torch.empty_like(queries)
+        out = self._rest.attend(layer, queries.contiguous(), kv) if self._has_rest else torch.empty(queries.shape)
         if len(self._spans):
             self._kernels.attend(queries, *kv.layer(layer), out, self._spans, self._window)
         return out

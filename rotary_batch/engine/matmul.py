@@ -43,8 +43,8 @@ def pad_rows(x: torch.Tensor) -> torch.Tensor:
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """What rows are in when speed is all that counts."""
-    native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
+    has_bf16 = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 class FastMatmul:

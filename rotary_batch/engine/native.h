@@ -11,7 +11,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED __attribute__((aligned(32)))
-#define ROWS 3   /* rows of x in registers: ROWS x PIECE / 8 sums, PIECE / 8 weights and one x fill all 16 */
+#define ROWS 3   /* rows of x in registers: with ROWS x PIECE / 8 = 12 sums all 16 registers are in use */
 #define PIECE 32 /* columns of a product in registers */
 
 enum kind { BF16, INT8 };

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
 import os
+import shlex
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,13 +21,14 @@ import torch
 
 from rotary_batch.config import c_compiler, cache_dir
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from, num_columns, num_rows
+from rotary_batch.log import event
 
-LOG = logging.getLogger(__name__)
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.h", "native.c", "native_attention.c"))
 # AVX2 and FMA by name, not -march=native: the cache folder may be shared by machines.
 FLAGS = ("-O3", "-mavx2", "-mfma", "-fopenmp", "-fPIC", "-shared")
 COMPILE_S = 120
 OUTPUTS, LANES = 4, 8  # rows of a matrix and columns come in multiples of these
+HEAD_PIECE, MAX_HEAD_DIM = 32, 256
 # Up to so many rows the products of bf16 and int8 win: torch's keep large x in the caches.  1e-10 s a weight of
 # [1024, 3584] at 1, 8, 64, 256, 512 rows: bf16 0.8, 1.7, 11, 42, 96 and torch's 1.2, 5.3, 14, 44, 85; int8 0.5, 1.7,
 # 11, 41, 82 and 0.7, 2.7, 14, 37, 72.  int4 wins at all of them: 0.7, 1.6, 10, 37, 82 and 1.3, 2.9, 18, 46, 90.
@@ -34,7 +36,7 @@ PLAIN_ROWS = 256
 
 
 class Native:
-    """The kernels, called with tensors.  Threads are those of torch: both use the OpenMP that is loaded first."""
+    """The kernels, called with tensors.  They take as many threads as torch does, with gcc from the same pool."""
 
     MAX_ATTENTION_ROWS = 64  # of one sequence, times the query heads of a key head
 
@@ -45,21 +47,22 @@ class Native:
             function.argtypes = [pointer, pointer, pointer, long, long, long, ctypes.c_int]
         self._int4.argtypes = [pointer, pointer, pointer, pointer, long, long, long, long, ctypes.c_int]
         self._attend = library.attend
-        floating, whole = ctypes.c_float, ctypes.c_int
-        self._attend.argtypes = [pointer] * 5 + [long] * 5 + [floating, whole]
+        self._attend.argtypes = [pointer] * 5 + [long] * 5 + [ctypes.c_float, ctypes.c_int]
         for function in (self._bf16, self._int8, self._int4, self._attend):
             function.restype = None
 
     @staticmethod
     def takes(matrix: Matrix, rows: int) -> bool:
-        """Whether this is the fastest way for so many rows, and the shape is one that the kernels know."""
+        """Whether this is the fastest way for so many rows, and the matrix lies in a way that the kernels know."""
         if isinstance(matrix, Int4Matrix):
-            return True
-        known = isinstance(matrix, Int8Matrix) or matrix.dtype == torch.bfloat16
-        return known and rows <= PLAIN_ROWS and num_rows(matrix) % OUTPUTS == 0 and num_columns(matrix) % LANES == 0
+            return matrix.nibbles.is_contiguous() and matrix.scale_zero.is_contiguous()
+        values = matrix.values if isinstance(matrix, Int8Matrix) else matrix
+        is_whole = num_rows(matrix) % OUTPUTS == 0 and num_columns(matrix) % LANES == 0 and values.is_contiguous()
+        return values.dtype in (torch.int8, torch.bfloat16) and rows <= PLAIN_ROWS and is_whole
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] float32 -> [M, N] float32."""
+        assert (x.dtype, x.shape[1]) == (torch.float32, num_columns(matrix)), "C would read past the end"
         x, threads = x.contiguous(), torch.get_num_threads()
         if isinstance(matrix, Int4Matrix):
             blocks, columns, half = matrix.nibbles.shape
@@ -77,7 +80,7 @@ class Native:
     @staticmethod
     def takes_heads(head_dim: int) -> bool:
         """Whether `attend` knows this head dimension."""
-        return head_dim % 32 == 0 and head_dim <= 256
+        return head_dim % HEAD_PIECE == 0 and head_dim <= MAX_HEAD_DIM
 
     def attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor, spans: torch.Tensor,
@@ -88,66 +91,96 @@ class Native:
         spans [n, 6] int64 = attention.Rows; a row sees `window` keys back, itself included.
         """
         queries, (_, kv_heads, head_dim) = queries.contiguous(), keys.shape
+        kinds = (torch.float32, torch.float32, torch.bfloat16, torch.bfloat16, torch.int64)
+        assert tuple(tensor.dtype for tensor in (queries, out, keys, values, spans)) == kinds, "C knows no types"
+        assert all(tensor.is_contiguous() for tensor in (keys, values, out, spans)), "C knows no strides"
         pointers = [tensor.data_ptr() for tensor in (queries, keys, values, out, spans)]
         groups = queries.shape[1] // kv_heads
         self._attend(*pointers, len(spans), kv_heads, groups, head_dim, window, head_dim**-0.5, torch.get_num_threads())
 
 
+def is_wanted() -> bool:
+    """Whether this processor has AVX2 and neither AVX-512 nor products in bf16."""
+    avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return avx2 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @cache
 def load() -> Native | None:
-    """The kernels, built at first use; None where they cannot be had."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+    """The kernels, built at first use; None where they are not wanted or cannot be had."""
+    if not is_wanted():
         return None
     try:
-        library = _library(cache_dir(os.environ))
-        native = Native(ctypes.CDLL(str(library)))
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        LOG.info("compiled kernels are not used: %s", error)
-        return None
-    return native if _is_right(native) else None
+        native = Native(_library(cache_dir(os.environ)))
+    except subprocess.CalledProcessError as error:
+        event("kernels not built", reason=error.stderr.decode(errors="replace")[-500:])
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        event("kernels not built", reason=str(error))
+    else:
+        if (wrong := _first_wrong(native)) is None:
+            return native
+        event("kernels compute wrongly", what=wrong)
+    return None
 
 
-def _library(folder: Path) -> Path:
-    """The shared library in the cache folder; compiled when it is not there.  Raises OSError, SubprocessError."""
+def _library(folder: Path) -> ctypes.CDLL:
+    """The shared library of the cache folder; built anew when there is none, or one that is damaged or not ours.
+
+    Raises OSError and SubprocessError.
+    """
     key = hashlib.sha256(b"".join([" ".join(FLAGS).encode(), *(path.read_bytes() for path in SOURCES)])).hexdigest()[
         :16
     ]
     library = folder / f"native-{key}.so"
-    if library.is_file():
-        return library
+    with suppress(OSError):
+        if _is_ours(library):
+            return ctypes.CDLL(str(library))
     compiler = c_compiler(os.environ)
     if compiler is None:
         raise OSError("there is no C compiler (cc, gcc or clang)")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         built = Path(temporary) / library.name
-        command = [compiler, *FLAGS, *(str(path) for path in SOURCES if path.suffix == ".c"), "-o", str(built)]
-        subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_S)
-        built.replace(library)
-    return library
+        command = [*shlex.split(compiler), *FLAGS, *(str(path) for path in SOURCES if path.suffix == ".c")]
+        subprocess.run([*command, "-o", str(built)], check=True, capture_output=True, timeout=COMPILE_S)
+        with suppress(OSError):  # a folder that cannot be written costs a second at every start
+            _keep(built, library)
+        return ctypes.CDLL(str(built))
 
 
-def _is_right(native: Native) -> bool:
-    """Whether every kernel gives the reference's product: a library that was damaged or built wrongly is not used."""
+def _is_ours(library: Path) -> bool:
+    """Whether nobody else can have written it: what it holds will run."""
+    status = library.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _keep(built: Path, library: Path) -> None:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=library.parent, delete=False) as file:
+        file.write(built.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(library)
+
+
+def _first_wrong(native: Native) -> str | None:
+    """The first kernel that does not give the reference's result: a library that was built wrongly is not used."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(128, 64, generator=generator).bfloat16()
-    x = torch.randn(7, 64, generator=generator)
+    weight = torch.randn(132, 192, generator=generator).bfloat16()  # two whole blocks and four rows, three steps
     for stored_as in ("bf16", "int8", "int4"):
         matrix = matrix_from(encode(weight, stored_as), len(weight))
-        expected = x @ decode(matrix, torch.empty(weight.shape)).T
-        if not torch.allclose(native.linear(x, matrix), expected, rtol=1e-4, atol=1e-4):
-            LOG.warning("compiled kernels are wrong for %s and not used; remove native-*.so", stored_as)
-            return False
-    return _attention_is_right(native, generator)
+        for rows in (3, 50):  # few, many
+            x = torch.randn(rows, 192, generator=generator)
+            expected = x @ decode(matrix, torch.empty(weight.shape)).T
+            if not torch.allclose(native.linear(x, matrix), expected, rtol=1e-4, atol=1e-3):
+                return stored_as
+    return None if _attention_is_right(native, generator) else "attention"
 
 
 def _attention_is_right(native: Native, generator: torch.Generator) -> bool:
-    """One row of two query heads over 70 keys of one head."""
-    queries, keys, values = (torch.randn(n, h, 32, generator=generator) for n, h in ((1, 2), (70, 1), (70, 1)))
+    """One row of two query heads that sees 70 keys back: 20 of a prefix, which lies behind its 50 own ones."""
+    queries, keys, values = (torch.randn(n, h, 64, generator=generator) for n, h in ((1, 2), (90, 1), (90, 1)))
     keys, values, out = keys.bfloat16(), values.bfloat16(), torch.empty_like(queries)
-    native.attend(queries, keys, values, out, torch.tensor([[0, 1, 69, 0, 0, 0]]), 70)
-    expected = (queries[0] @ keys[:, 0].float().T * 32**-0.5).softmax(-1) @ values[:, 0].float()
-    if right := torch.allclose(out[0], expected, rtol=1e-4, atol=1e-4):
-        return right
-    LOG.warning("compiled kernels are wrong for attention and not used; remove native-*.so")
-    return False
+    native.attend(queries, keys, values, out, torch.tensor([[0, 1, 79, 0, 60, 30]]), 70)
+    seen = [*range(70, 90), *range(50)]
+    expected = (queries[0] @ keys[seen, 0].float().T * 64**-0.5).softmax(-1) @ values[seen, 0].float()
+    return torch.allclose(out[0], expected, rtol=1e-4, atol=1e-4)

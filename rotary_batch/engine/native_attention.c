@@ -18,7 +18,7 @@ struct span {
 
 /* exp of x <= 0, off by 2 units of the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf). */
 INLINE __m256 exponential(__m256 x) {
-  x = _mm256_max_ps(x, _mm256_set1_ps(-87));
+  x = _mm256_max_ps(_mm256_set1_ps(-87), x); /* in this order a NaN stays one */
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
   __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
   r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
@@ -59,7 +59,7 @@ INLINE void soften(float *scores, long begin, long end, float *best, float *sum,
   for (long n = 0; n < TILE; n += 8)
     _mm256_storeu_ps(scores + n, exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + n), _mm256_set1_ps(highest))));
   for (long n = 0; n < begin; n++) scores[n] = 0;
-  for (long n = at_most(end, TILE); n < TILE; n++) scores[n] = 0;
+  for (long n = end; n < TILE; n++) scores[n] = 0;
   for (long n = begin; n < end; n++) added += scores[n];
   *sum = *sum * shrink + added;
   *best = highest;

@@ -167,9 +167,11 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
             if missing := geometry.dense_shapes().keys() - names:
                 raise ModelError(f"{path}: lacks {min(missing)}; pack the model again")
             dense: dict[str, Matrix] = {}
-            for name in geometry.dense_shapes():
+            for name, shape in geometry.dense_shapes().items():
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
                 tensor = file.get_tensor(name).clone().to(device)
+                if tuple(tensor.shape) != shape:
+                    raise ModelError(f"{path}: {name} is {list(tensor.shape)}, not {list(shape)}; pack the model again")
                 if manifest.dense == "int8" and geometry.is_quantisable(name):
                     dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device))
                 else:

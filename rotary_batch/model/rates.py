@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+VERSION = 2  # bump when the engine got faster: older rates would give a bound that is too low
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
@@ -41,11 +43,14 @@ class Rates:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return {"version": VERSION, **asdict(self)}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Rates:
-        """The inverse of `as_dict`."""
+        """The inverse of `as_dict`.  Raises ValueError for the rates of another version."""
+        table = dict(table)
+        if table.pop("version", None) != VERSION:
+            raise ValueError("rates of another version")
         pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
         return cls(**{**table, "weight_s": pairs})
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import shutil
+import os
 
 import pytest
 import torch
 
 from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.config import c_compiler
 from rotary_batch.engine import native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
@@ -17,24 +17,24 @@ from rotary_batch.engine.attention_native import NativeAttention
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.matmul import FastMatmul
 from rotary_batch.engine.native import Native
-from rotary_batch.engine.quant import decode, encode, matrix_from
+from rotary_batch.engine.quant import decode, encode, matrix_from, num_columns
 from rotary_batch.model.manifest import Manifest
 
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None or not CAPABILITY.startswith("AVX"), reason="needs a C compiler and AVX2"
+    c_compiler(os.environ) is None or not CAPABILITY.startswith("AVX"), reason="needs a C compiler and AVX2"
 )
 
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory) -> Native:
-    return Native(ctypes.CDLL(str(native._library(tmp_path_factory.mktemp("cache")))))
+    return Native(native._library(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """A process that has loaded nothing yet, on a processor with AVX2."""
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(native, "is_wanted", lambda: True)
     native.load.cache_clear()
     yield
     native.load.cache_clear()
@@ -60,13 +60,35 @@ def test_products_are_those_of_the_reference(kernels, stored_as, out, inner, row
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
+def test_threads_share_the_work_and_change_no_bit(kernels, stored_as, threads):
+    matrix, outputs = stored(448, 1288 if stored_as != "int4" else 1280, stored_as), []
+    for rows in (0, 5, 100):
+        x = torch.randn(rows, num_columns(matrix), generator=torch.Generator().manual_seed(rows))
+        for count in (1, 3):
+            threads(count)
+            outputs.append(kernels.linear(x, matrix))
+        assert outputs[-1].shape == (rows, 448)
+        assert torch.equal(*outputs[-2:])
+
+
+@pytest.fixture
+def threads():
+    """Sets how many threads there are, until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def test_rows_that_are_not_next_to_each_other(kernels):
     matrix, wide = stored(64, 128, "bf16"), torch.randn(5, 256)
     assert torch.equal(kernels.linear(wide[:, :128], matrix), kernels.linear(wide[:, :128].contiguous(), matrix))
 
 
 @pytest.mark.parametrize("window", [None, 9, 64])
-@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96), (2, 1, 256), (24, 2, 32)]
+)
 def test_attention_is_the_torch_way(kernels, heads, kv_heads, dim, window):
     """Decode rows, drafts and a prompt; with a shared prefix and without; contexts of one key to several tiles."""
     geometry = dataclasses.replace(
@@ -107,6 +129,26 @@ def test_scores_that_differ_by_hundreds(kernels):
         assert (out - wanted).abs().max() < 1
 
 
+def test_what_is_not_finite_stays_visible(kernels):
+    """A damaged key must not become an answer: the engine refuses logits that are not finite."""
+    keys = torch.zeros(10, 1, 32, dtype=torch.bfloat16)
+    for damage in (float("nan"), float("inf")):
+        keys[4] = damage
+        out = torch.zeros(1, 1, 32)
+        kernels.attend(torch.ones(1, 1, 32), keys, torch.zeros_like(keys), out, torch.tensor([[0, 1, 9, 0, 0, 0]]), 10)
+        assert out.isnan().all()
+
+
+def test_a_matrix_that_lies_another_way_is_left_to_torch():
+    assert not Native.takes(stored(64, 96, "bf16").T, 3)
+    assert not Native.takes(stored(128, 96, "bf16")[:, :64], 3)
+
+
+def test_rows_of_another_width_are_refused(kernels):
+    with pytest.raises(AssertionError, match="past the end"):
+        kernels.linear(torch.zeros(3, 64), stored(64, 96, "bf16"))
+
+
 def test_odd_shapes_are_left_to_torch():
     takes = [Native.takes(stored(out, inner, "bf16"), 3) for out, inner in ((64, 96), (62, 96), (64, 92))]
     assert takes == [True, False, False]
@@ -122,23 +164,50 @@ def test_without_a_compiler_torch_does_the_work(fresh, monkeypatch):
     assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
-def test_a_cache_folder_that_cannot_be_written_is_no_error(fresh, tmp_path, monkeypatch):
+def test_a_cache_folder_that_cannot_be_written_costs_a_compilation(fresh, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert native.load() is None
+    assert native.load() is not None
+
+
+@pytest.mark.parametrize("damage", ["empty", "of everybody"])
+def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(fresh, tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.load() is not None
+    (library,) = tmp_path.rglob("native-*.so")
+    whole = library.read_bytes()
+    library.unlink()  # not written in place: this process has it mapped
+    library.write_bytes(b"" if damage == "empty" else b"not a library")
+    library.chmod(0o600 if damage == "empty" else 0o666)
+    native.load.cache_clear()
+    assert native.load() is not None
+    assert library.read_bytes() == whole
+    assert [path.name for path in library.parent.iterdir()] == [library.name]
+
+
+def test_a_compiler_may_come_with_arguments(fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "env LC_ALL=C cc")
+    assert native.load() is not None
 
 
 @pytest.mark.parametrize(
     ("wrong", "what"),
-    [(("_mm256_set1_ps(8)", "_mm256_set1_ps(7)"), "int4"), (("mine[d] * scale", "mine[d]"), "attention")],
+    [
+        (("_mm256_set1_ps(8)", "_mm256_set1_ps(7)"), "int4"),
+        (("mine[d] * scale", "mine[d]"), "attention"),
+        (("(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)"), "bf16"),
+        (("p < span.prefix_tokens", "0"), "attention"),
+    ],
 )
-def test_kernels_that_compute_wrongly_are_not_used(fresh, tmp_path, monkeypatch, caplog, wrong, what):
+def test_kernels_that_compute_wrongly_are_not_used(fresh, tmp_path, monkeypatch, wrong, what):
+    events = []
+    monkeypatch.setattr(native, "event", lambda name, **fields: events.append((name, fields)))
     for source in native.SOURCES:
         text = source.read_text()
         (tmp_path / source.name).write_text(text.replace(*wrong))
     monkeypatch.setattr(native, "SOURCES", tuple(tmp_path / source.name for source in native.SOURCES))
     assert native.load() is None
-    assert f"wrong for {what}" in caplog.text
+    assert events == [("kernels compute wrongly", {"what": what})]
 
 
 def test_it_is_compiled_once(fresh, tmp_path, monkeypatch):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from rotary_batch.engine import open_engine
 from rotary_batch.engine.pack import pack, verify
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, MANIFEST_NAME, Manifest
@@ -140,3 +142,16 @@ def test_a_disk_that_fills_up_keeps_what_was_written_and_goes_on_later(
         assert tree(small / "pack") == tree(tiny_pack)
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_dense_tensor_of_another_shape_is_named(tiny_pack, tmp_path):
+    """The kernels take pointers: a matrix of another width would be read past its end."""
+    folder = tmp_path / "pack"
+    shutil.copytree(tiny_pack, folder)
+    with safe_open(str(folder / "dense.safetensors"), "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["layers.0.k"] = tensors["layers.0.k"].T.contiguous()
+    save_file(tensors, str(folder / "dense.safetensors"))
+    rows, columns = tensors["layers.0.k"].shape
+    with pytest.raises(ModelError, match=rf"layers\.0\.k is \[{rows}, {columns}\], not \[{columns}, {rows}\]"):
+        open_engine(folder)

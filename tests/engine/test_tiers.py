@@ -81,7 +81,7 @@ def test_memory_that_cannot_be_locked_goes_through_staging(tiny_pack, monkeypatc
 @pytest.mark.parametrize(("status", "is_locked"), [(0, True), (1, False), (2, False)])
 def test_the_system_s_answer_to_locking_is_taken(monkeypatch, status, is_locked):
     """A refusal leaves an error behind, which the next call on the device would raise: it is taken there."""
-    asked = []
+    asked, raised = [], []
 
     class Runtime:
         @staticmethod
@@ -90,6 +90,7 @@ def test_the_system_s_answer_to_locking_is_taken(monkeypatch, status, is_locked)
             return status
 
     def next_call(*_, device):
+        raised.append(device)
         raise RuntimeError(f"CUDA error on {device}: out of memory")
 
     monkeypatch.setattr(torch.cuda, "cudart", lambda: Runtime)
@@ -97,3 +98,4 @@ def test_the_system_s_answer_to_locking_is_taken(monkeypatch, status, is_locked)
     memory = page_buffer(4096)
     assert page_lock(memory) is is_locked
     assert asked == [(memory.data_ptr(), 4096, 0)]
+    assert raised == ["cuda"] * (not is_locked), "the error is taken where there is one"

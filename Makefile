@@ -54,6 +54,9 @@ embedded-model: $(VENV)/.installed-dev  ## train the demonstration model (hours 
 	$(BIN)/python -m training.train --out training/out --steps 1420
 	$(BIN)/python -m training.export --out training/out --pack rotary_batch/embedded
 
+quality: $(VENV)/.installed-dev  ## judge the embedded model on packages it never saw (ten minutes); writes into benchmarks/
+	$(BIN)/python -m training.quality
+
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 

@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     for name, value in (("layers", Shape.num_layers), ("intermediate", Shape.intermediate_size)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--rate", type=float, default=Plan.peak_rate)
+    parser.add_argument("--rate", type=float, default=Plan(steps=1).peak_rate)
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)

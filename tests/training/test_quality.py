@@ -6,12 +6,17 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from rotary_batch.engine import open_engine
+from rotary_batch.testing import write_tiny_checkpoint
 from training.corpus import Example
 from training.quality.baselines import first_comment, most_frequent, split_name, subject
 from training.quality.generation import checked, confirmed
+from training.quality.loss import answer_bits
 from training.quality.mixture import VOICES, Counted, Row, fit_weights, mixed, prompt_voices
 from training.quality.ngram import KneserNey
+from training.quality.packs import pack_all, reference
 from training.quality.picking import set_aside
 from training.quality.rouge import rouge_l
 from training.quality.samples import samples
@@ -180,3 +185,32 @@ def test_a_sample_cannot_break_its_table():
     assert cells[2] == r" Look \<b\>up\</b\> ! `a_b` it. "
     assert cells[3] == r" Use \`other\_table ! now "
     assert cells[6] == " length, invents `other_table` "
+
+
+def test_the_reference_of_a_pack_has_the_weights_that_the_engine_uses(tmp_path):
+    """Two programs, one pack: what is decoded for the loss is what answers are written with."""
+    checkpoint = write_tiny_checkpoint(tmp_path / "hf", intermediate_size=64)
+    tokens = torch.randint(0, 256, (40,), generator=torch.Generator().manual_seed(3))
+    found = []
+    for judged in pack_all(checkpoint, tmp_path):
+        engine = open_engine(judged.folder, numerics="exact")
+        expected = engine.logits(tokens.tolist())
+        engine.close()
+        with torch.no_grad():
+            found.append(reference(judged.folder, tmp_path / "float32")(tokens[None]).logits[0])
+        assert (found[-1] - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
+def test_bits_of_a_row_do_not_depend_on_its_batch(tiny_pack, tmp_path):
+    model = reference(tiny_pack, tmp_path / "float32")
+    draw = np.random.default_rng(2)
+    rows = [_row("symbol", draw.integers(0, 256, n), draw.integers(0, 256, 20 - n)) for n in (3, 9, 15)]
+    rows.append(_row("symbol", draw.integers(0, 256, 50), draw.integers(0, 256, 7)))
+    together = answer_bits(model, rows)
+    assert together == pytest.approx([answer_bits(model, [row])[0] for row in rows])
+    with torch.no_grad():
+        chances = model(torch.from_numpy(rows[0].whole).long()[None]).logits[0].log_softmax(-1)
+    by_hand = -sum(chances[2 + n, token].item() for n, token in enumerate(rows[0].answer)) / math.log(2)
+    assert together[0] == pytest.approx(by_hand)

@@ -48,6 +48,7 @@ def _loss(figures: Figures) -> Figure:
         right.plot(shares, ordered, label=name, color=colour)
     right.set_xlabel("% of answers, best first")
     right.set_ylabel("ROUGE-L at least")
+    right.set_ylim(-0.02, 1.02)
     right.legend()
     return picture
 

@@ -179,7 +179,7 @@ def test_whole_packages_are_set_aside():
 
 def test_a_sample_cannot_break_its_table():
     example = Example("symbol", PROMPT, "Look <b>up</b> | `a_b` it.", "store")
-    row = samples([example], [checked("Use `other_table\n| now", PROMPT, "length", -1.5)])[2]
+    row = samples([(example, checked("Use `other_table\n| now", PROMPT, "length", -1.5))])[2]
     cells = row.replace(r"\|", "!").split("|")
     assert len(cells) == 8
     assert cells[2] == r" Look \<b\>up\</b\> ! `a_b` it. "

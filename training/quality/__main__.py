@@ -1,6 +1,7 @@
 """`python -m training.quality`: measure the shipped pack and write benchmarks/quality.md with its pictures.
 
-Knows the command line; about ten minutes on two cores.
+Knows the command line; about ten minutes on two cores.  Without the exported checkpoint only the shipped pack is
+judged.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from rotary_batch.commands.opening import EMBEDDED
 from training.quality.figures import Sizes, measure, note
+from training.quality.packs import EXPORTED
 from training.quality.plots import draw
 from training.quality.report import render
 
@@ -21,7 +23,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=Path, default=EMBEDDED)
-    parser.add_argument("--hf", type=Path, help="the exported checkpoint; without it the pack is turned back into one")
+    parser.add_argument("--hf", type=Path, default=EXPORTED, help="the exported checkpoint, for the other formats")
     parser.add_argument("--out", type=Path, default=BENCHMARKS)
     for name, default in Sizes()._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=default, help="examples looked at")
@@ -29,7 +31,7 @@ def main() -> None:
     sizes = Sizes(*(getattr(arguments, name) for name in Sizes._fields))
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(arguments.pack, arguments.hf, sizes, Path(folder))
+        figures = measure(arguments.pack, arguments.hf if arguments.hf.is_dir() else None, sizes, Path(folder))
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(figures, arguments.out)
     (arguments.out / "quality.md").write_text(render(figures), encoding="utf-8")

@@ -20,7 +20,7 @@ from training.quality.confidence import confidence, is_good, judged_symbols
 from training.quality.generation import Answer, answers, checked, confirmed
 from training.quality.loss import Bits, answer_bits, encode, total
 from training.quality.mixture import Row, ladder
-from training.quality.packs import Judged, checkpoint_of, pack_all, reference
+from training.quality.packs import FORMATS, Judged, judged_packs, load, reference
 from training.quality.parity import Parity, parity
 from training.quality.picking import pick, set_aside
 from training.quality.rouge import rouge_l
@@ -94,11 +94,13 @@ class PackFigures:
 class Figures:
     """The whole report in numbers."""
 
-    shipped: Judged
+    stale: bool  # whether an exported checkpoint was there and is not what the shipped pack was made of
     sizes: Sizes
     num_training: Counter[str]
     num_held_out: Counter[str]
-    packs: list[PackFigures]  # bf16 first
+    packs: list[PackFigures]
+    shipped: PackFigures  # one of them
+    bf16: PackFigures | None  # one of them when there was an exported checkpoint
     ngrams: dict[str, Bits]
     judged: list[Example]  # the prompts of `answers`
     baselines: dict[str, Scores]
@@ -109,27 +111,31 @@ class Figures:
 
 def measure(shipped: Path, exported: Path | None, sizes: Sizes, folder: Path) -> Figures:
     """Run everything; `folder` is for the packs that are made meanwhile."""
-    checkpoint = checkpoint_of(shipped, exported, folder / "hf")
-    packs, tokenizer = pack_all(checkpoint, folder), Tokenizer.load(shipped)
+    packs, tokenizer = judged_packs(shipped, exported, folder), Tokenizer.load(shipped)
     held_out, training = held_out_examples(), training_examples()
     symbols = [example for example in held_out if example.task == "symbol"]
     judged = judged_symbols(tokenizer, sizes.generation)
     scored = pick(held_out, sizes.loss, "loss", tokenizer)
     rows = list(encode(scored, tokenizer))
     found = [_pack_figures(pack, scored, rows, judged, folder) for pack in packs]
+    mine = next(one for one in found if one.pack.folder == shipped)
+    bf16 = found[0] if exported or mine.pack.manifest.experts == "bf16" else None
     note("n-grams, routing, parity")
+    model = load(exported) if exported else reference(shipped, folder / "float32")
     return Figures(
-        shipped=Judged.of(shipped),
+        stale=exported is not None and len(packs) > len(FORMATS),
         sizes=sizes,
         num_training=Counter(example.task for example in training),
         num_held_out=Counter(f"{example.package} {example.task}" for example in held_out),
         packs=found,
+        shipped=mine,
+        bf16=bf16,
         ngrams=_ngrams(training, scored, rows, tokenizer, sizes.aside),
         judged=judged,
         baselines=_baselines(training, judged),
-        chosen=confidence(found[0].answers, judged),
-        routing=routing(packs[0].folder, pick(symbols, sizes.routing, "routing", tokenizer)),
-        parity=parity(checkpoint, packs[0].folder, pick(held_out, sizes.parity, "parity", tokenizer)),
+        chosen=confidence(mine.answers, judged),
+        routing=routing(shipped, pick(symbols, sizes.routing, "routing", tokenizer)),
+        parity=parity(model, packs[0].folder, pick(held_out, sizes.parity, "parity", tokenizer)),
     )
 
 

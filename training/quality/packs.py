@@ -16,13 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import MixtralForCausalLM
 
-from benchmarks.checkpoints import DiskReader, as_checkpoint, hf_name
+from benchmarks.checkpoints import DiskReader, hf_name
 from rotary_batch.engine.experts import views
 from rotary_batch.engine.pack import pack
 from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
 
-FORMATS = (("bf16", "bf16"), ("int8", "int8"), ("int4", "int8"))  # experts, everything else
+EXPORTED = Path(__file__).parents[1] / "out" / "hf"
+FORMATS = (("bf16", "bf16"), ("int8", "bf16"), ("int4", "int8"))  # experts, everything else
 
 
 class Judged(NamedTuple):
@@ -39,23 +40,26 @@ class Judged(NamedTuple):
         return cls(folder, manifest, manifest.experts_nbytes + (folder / DENSE_NAME).stat().st_size)
 
     @property
+    def digest(self) -> str:
+        """Of every weight."""
+        return self.manifest.weights_digest
+
+    @property
     def name(self) -> str:
         """How it stores its weights, in words."""
         return f"{self.manifest.experts} experts, {self.manifest.dense} rest"
 
 
-def checkpoint_of(shipped: Path, exported: Path | None, folder: Path) -> Path:
-    """The bf16 checkpoint that packs are made of: the exported one, or the shipped pack turned back into one."""
-    if exported is not None:
-        return exported
-    manifest = Manifest.load(shipped)
-    if manifest.experts != "bf16" or manifest.dense != "bf16":
-        raise SystemExit(f"{shipped}: a quantised pack cannot be undone; name the exported checkpoint with --hf")
-    return as_checkpoint(shipped, folder)
+def judged_packs(shipped: Path, exported: Path | None, folder: Path) -> list[Judged]:
+    """The exported checkpoint in every format, the shipped pack in the place of its equal or at the end."""
+    mine = Judged.of(shipped)
+    made = pack_all(exported, folder) if exported else []
+    found = [mine if one.digest == mine.digest else one for one in made]
+    return found if mine in found else [*found, mine]
 
 
 def pack_all(checkpoint: Path, folder: Path) -> list[Judged]:
-    """The checkpoint in every format."""
+    """A checkpoint in every format, bf16 first."""
     found = []
     for experts, dense in FORMATS:
         target = folder / f"{experts}-{dense}"

@@ -14,12 +14,11 @@ from typing import NamedTuple
 import torch
 from transformers import MixtralForCausalLM
 
-from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.pack import pack
 from rotary_batch.model.tokens import Tokenizer
 from training.corpus import Example, held_out_examples
-from training.quality.packs import checkpoint_of, load
+from training.quality.packs import EXPORTED, load
 from training.quality.picking import pick
 
 NUM_PROMPTS, NEW_TOKENS = 50, 48
@@ -33,12 +32,11 @@ class Parity(NamedTuple):
     tokens: int
 
 
-def parity(checkpoint: Path, pack_dir: Path, examples: Sequence[Example]) -> Parity:
-    """Compare the checkpoint under `transformers` with its bf16 pack under the engine."""
+def parity(model: MixtralForCausalLM, pack_dir: Path, examples: Sequence[Example]) -> Parity:
+    """Compare a model under `transformers` with a pack of the same weights under the engine."""
     tokenizer, engine = Tokenizer.load(pack_dir), open_engine(pack_dir, numerics="exact")
     prompts = [tokenizer.encode_chat(example.prompt) for example in examples]
-    found = engine.generate(prompts, NEW_TOKENS)
-    model, stop = load(checkpoint), engine.stop_ids
+    found, stop = engine.generate(prompts, NEW_TOKENS), engine.stop_ids
     engine.close()
     expected = [greedy(model, prompt, stop) for prompt in prompts]
     same = sum(one == other for one, other in zip(found, expected, strict=True))
@@ -62,15 +60,13 @@ def greedy(model: MixtralForCausalLM, prompt: Sequence[int], stop: frozenset[int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=Path, default=EMBEDDED)
-    parser.add_argument("--hf", type=Path, help="the exported checkpoint; without it the pack is turned back into one")
+    parser.add_argument("--hf", type=Path, default=EXPORTED)
     parser.add_argument("--prompts", type=int, default=NUM_PROMPTS)
     arguments = parser.parse_args()
+    examples = pick(held_out_examples(), arguments.prompts, "parity", Tokenizer.load(arguments.hf))
     with tempfile.TemporaryDirectory() as name:
-        checkpoint = checkpoint_of(arguments.pack, arguments.hf, Path(name) / "hf")
-        pack(checkpoint, Path(name) / "pack")
-        examples = pick(held_out_examples(), arguments.prompts, "parity", Tokenizer.load(checkpoint))
-        found = parity(checkpoint, Path(name) / "pack", examples)
+        pack(arguments.hf, Path(name) / "pack")
+        found = parity(load(arguments.hf), Path(name) / "pack", examples)
     print(f"{found.same} of {found.prompts} held-out prompts: identical greedy tokens ({found.tokens:,} tokens)")
     raise SystemExit(found.same != found.prompts)
 

@@ -41,7 +41,7 @@ def _loss(figures: Figures) -> Figure:
     left.invert_yaxis()
     left.margins(x=0.2)
     left.set_xlabel("bits per byte of held-out docstring")
-    writers = {"the model": figures.packs[0].scores, **figures.baselines}
+    writers = {"the model": figures.shipped.scores, **figures.baselines}
     for (name, scores), colour in zip(writers.items(), WRITERS, strict=True):
         ordered = sorted(scores.rouges, reverse=True)
         shares = [100 * place / len(ordered) for place in range(1, len(ordered) + 1)]
@@ -55,7 +55,7 @@ def _loss(figures: Figures) -> Figure:
 
 def _threshold(figures: Figures) -> Figure:
     picture, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
-    means, scores = confidences(figures.packs[0].answers, figures.judged)
+    means, scores = confidences(figures.shipped.answers, figures.judged)
     for name, first in (("half that chooses", 0), ("half that checks", 1)):
         points = [point for point in curve(means[first::2], scores[first::2]) if point.count >= MIN_PASSING]
         left.plot([100 * point.share for point in points], [100 * point.precision for point in points], label=name)

@@ -1,6 +1,6 @@
-"""Twenty answers as they are, picked by a digest and not by their looks.
+"""Answers as they are, for a reader.
 
-Knows Markdown; judges nothing.
+Knows Markdown; picks and judges nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ NUM_SAMPLES = 20
 _ESCAPED = re.compile(r"[<>*_\[\]]")
 
 
-def samples(examples: Sequence[Example], answers: Sequence[Answer], count: int = NUM_SAMPLES) -> list[str]:
-    """A table of the first `count` answers; the examples come in the order of a digest."""
+def samples(pairs: Sequence[tuple[Example, Answer]]) -> list[str]:
+    """A table of answers beside what the authors say."""
     lines = [
         "| Of | The author | The model | ROUGE-L | Mean log-probability | Ended by |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for example, answer in list(zip(examples, answers, strict=True))[:count]:
+    for example, answer in pairs:
         notes = [
             *(["repeats"] if answer.repeats else []),
             *(f"invents {_cell(f'`{name}`')}" for name in answer.invented),

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test faults check lint types layers format benchmarks peers corpus embedded-model clean
+.PHONY: run setup setup-dev test faults check lint types layers format benchmarks peers corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
 	$(BIN)/rotary-batch run $(REPO)

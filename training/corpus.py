@@ -53,14 +53,14 @@ def held_out_examples() -> list[Example]:
 @functools.cache
 def _load(split: str) -> tuple[Example, ...]:
     path, key_path = OUT / f"{split}.jsonl", OUT / "corpus.key"
-    if not path.is_file() or not key_path.is_file() or key_path.read_text() != _key():
+    if not path.is_file() or not key_path.is_file() or key_path.read_text() != corpus_key():
         write()
     with path.open(encoding="utf-8") as lines:
         return tuple(Example(*json.loads(line)) for line in lines)
 
 
-def _key() -> str:
-    """Digest of all that decides the corpus: this code, the prompts, the packages' versions."""
+def corpus_key() -> str:
+    """Digest of what decides the corpus: this code, the prompts, the packages' versions."""
     parts = [(Path(__file__).parent / name).read_text() for name in ("corpus.py", "reading.py", "sources.py")]
     parts += [f"{name}={prompt.text}" for name, prompt in load_prompts(bundled("prompts")).items()]
     parts += [f"{p.name} {p.version}" for flag in (False, True) for p in packages(held_out=flag)]
@@ -71,6 +71,7 @@ def write() -> None:
     """Build both halves, the cache and the manifest."""
     global _held_out_shingles  # noqa: PLW0603  set before the workers fork
     OUT.mkdir(exist_ok=True)
+    (OUT / "corpus.key").unlink(missing_ok=True)  # a corpus that was cut by a kill is not taken for a whole one
     judged = _unique(_examples(packages(held_out=True), TARGETS))
     _held_out_shingles = frozenset(_shingles(_held_out_texts()))
     found, trained = [0], []
@@ -82,7 +83,7 @@ def write() -> None:
         text = "".join(json.dumps(astuple(example)) + "\n" for example in examples)
         (OUT / f"{split}.jsonl").write_text(text, encoding="utf-8")
     MANIFEST.write_text(json.dumps(_manifest(trained, judged, found[0]), indent=1) + "\n")
-    (OUT / "corpus.key").write_text(_key())
+    (OUT / "corpus.key").write_text(corpus_key())
 
 
 def _examples(sources: Iterable[Package], tasks: tuple[str, ...]) -> list[Example]:

@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rotary_batch.engine.pack import pack
-from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 from training.model import Mixtral, Shape
 from training.quality.confidence import held_out_threshold
 
 CHUNK_TOKENS = 256
 NAME = "rotary-demo"
+NOTHING_SHOWN = 0.0  # a threshold that no mean log-probability reaches: what stands when none keeps its promise
 
 
 def write_checkpoint(out: Path, shape: Shape | None = None) -> Path:
@@ -77,6 +78,15 @@ def _config(shape: Shape, tokenizer: Tokenizer) -> dict[str, object]:
     }
 
 
+def swap(made: Path, target: Path) -> None:
+    """Put a finished pack in the place of the one that is there.  Raises SystemExit when that is no pack."""
+    if target.exists():
+        if not (target / MANIFEST_NAME).is_file():
+            raise SystemExit(f"{target}: is there and holds no pack; name another folder for --pack")
+        shutil.rmtree(target)
+    made.rename(target)
+
+
 def main() -> None:
     """Export, pack, choose the threshold."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -84,14 +94,15 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--experts", choices=("bf16", "int8", "int4"), default="int8")
     arguments = parser.parse_args()
-    shutil.rmtree(arguments.pack, ignore_errors=True)
-    extra = {"name": NAME, "demonstration": True, "chunk_tokens": CHUNK_TOKENS, "min_mean_logprob": -9.0}
-    pack(write_checkpoint(arguments.out), arguments.pack, experts=arguments.experts, extra=extra)
-    chosen = held_out_threshold(arguments.pack)
-    # Without a threshold that keeps its promise nothing is shown: no mean log-probability reaches zero.
-    least = 0.0 if chosen.threshold is None else chosen.threshold
-    replace(Manifest.load(arguments.pack), min_mean_logprob=least).save(arguments.pack)
+    beside = arguments.out / "pack"
+    shutil.rmtree(beside, ignore_errors=True)
+    extra = {"name": NAME, "demonstration": True, "chunk_tokens": CHUNK_TOKENS, "min_mean_logprob": NOTHING_SHOWN}
+    pack(write_checkpoint(arguments.out), beside, experts=arguments.experts, extra=extra)
+    chosen = held_out_threshold(beside)
+    if chosen.threshold is not None:
+        replace(Manifest.load(beside), min_mean_logprob=chosen.threshold).save(beside)
     print(chosen)
+    swap(beside, arguments.pack)
     print(f"{sum(path.stat().st_size for path in arguments.pack.iterdir()):,} bytes in {arguments.pack}")
 
 

@@ -211,7 +211,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         each = torch.empty_like(scale)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        wants_slope, matrix = any(ctx.needs_input_grad), weight.to(hidden.dtype)
+        wants_slope, matrix = hidden.requires_grad, weight.to(hidden.dtype)
         for at in range(0, len(hidden), _HEAD_ROWS):
             rows = slice(at, at + _HEAD_ROWS)
             logits, wanted = F.linear(hidden[rows], matrix).float(), targets[rows].unsqueeze(1)

@@ -55,6 +55,8 @@ def packages(*, held_out: bool) -> list[Package]:
     names = HELD_OUT if held_out else TRAINING
     site = Path(sysconfig.get_paths()["purelib"])
     providers = importlib.metadata.packages_distributions()
+    if held_out and (missing := set(HELD_OUT) - providers.keys()):
+        raise ValueError(f"{min(missing)}: judges the model and is not installed; `make setup-dev` installs it")
     found = [_installed(name, providers[name][0], site / name) for name in names if name in providers]
     if not held_out:
         found.insert(0, Package(STDLIB, STDLIB, platform.python_version(), "PSF-2.0", _stdlib()))

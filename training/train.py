@@ -1,9 +1,10 @@
 """Train the embedded model: `python -m training.train --out training/out --steps N`.
 
 Runs on CUDA in bf16 where there is a device, else on the CPU in float32.  A checkpoint every few minutes holds the
-weights, the optimiser, the step and the loss of every step; what a step sees depends on the seed and the step alone,
-so a run that was killed goes on to the same losses.  Rate: warm-up, constant, linear decay over the last 30 % of the
-steps, which see the target tasks only.  Knows the loop; knows nothing of where examples come from.
+weights, the optimiser and the loss of every step; what a step sees depends on the seed, the step and the corpus
+alone, so a run that was killed goes on to the same losses, and one whose corpus or shape has changed since is
+refused.  Rate: warm-up, constant, linear decay over the last 30 % of the steps, which see the target tasks only.
+Knows the loop; knows nothing of where examples come from.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.model.tokens import Tokenizer
 from training.batches import Batch, Order, Row, collate, encode
-from training.corpus import Example, held_out_examples, training_examples
+from training.corpus import Example, corpus_key, held_out_examples, training_examples
 from training.model import Mixtral, Shape
 from training.optimizer import Optimizer
 from training.vocabulary import train_tokenizer
@@ -89,6 +90,7 @@ class Run:
     plan: Plan
     out: Path
     judged: list[Row] = field(default_factory=list)
+    source: str = ""  # what the rows were made of
     history: list[StepLoss] = field(default_factory=list)
     threads: int = 2
 
@@ -163,15 +165,22 @@ class Run:
         path = self.out / "checkpoint.pt"
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         with path.with_suffix(".tmp").open("wb") as file:
-            torch.save(state | {"history": [tuple(loss) for loss in self.history]}, file)
+            torch.save(state | {"of": self._identity(), "history": [tuple(loss) for loss in self.history]}, file)
             file.flush()
             os.fsync(file.fileno())
         path.with_suffix(".tmp").replace(path)
+
+    def _identity(self) -> dict[str, object]:
+        """What must be the same for a checkpoint to be this run's."""
+        plan = asdict(self.plan)
+        return {"source": self.source, "shape": asdict(self.model.shape), "plan": plan | {"steps": None}}
 
     def _resume(self) -> None:
         path = self.out / "checkpoint.pt"
         if path.is_file():
             state = torch.load(path, weights_only=True, map_location=self.device)
+            if state.get("of") != self._identity():
+                raise SystemExit(f"{path}: of another corpus, shape or plan; move it away to begin anew")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.history = [StepLoss(*loss) for loss in state["history"]]
@@ -226,7 +235,8 @@ def main() -> None:
     _print(f"{len(rows)} examples, {sum(len(row.ids) for row in rows):,} tokens; judged by {len(judged)}")
     plan = Plan(steps=arguments.steps, peak_rate=arguments.rate)
     order = Order(rows, plan.seed, plan.batch_tokens, plan.batches_per_step)
-    Run(new_model(shape, plan.seed), order, plan, arguments.out, judged, threads=arguments.threads).fit()
+    source = f"corpus {corpus_key()}, tokenizer {tokenizer.digest}"
+    Run(new_model(shape, plan.seed), order, plan, arguments.out, judged, source, threads=arguments.threads).fit()
 
 
 if __name__ == "__main__":

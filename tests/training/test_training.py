@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from training.batches import MAX_TOKENS, Order, Row
@@ -34,11 +34,11 @@ def rows(count: int = 200) -> list[Row]:
     return found
 
 
-def run(out: Path) -> Run:
+def run(out: Path, plan: Plan = PLAN, source: str = "numbers") -> Run:
     """A tiny run in a folder, with what it has there."""
     torch.set_num_threads(1)
-    order = Order(rows(), PLAN.seed, PLAN.batch_tokens, PLAN.batches_per_step)
-    return Run(new_model(SHAPE, PLAN.seed), order, PLAN, out)
+    order = Order(rows(), plan.seed, plan.batch_tokens, plan.batches_per_step)
+    return Run(new_model(SHAPE, plan.seed), order, plan, out, source=source)
 
 
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path):
@@ -48,17 +48,12 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path):
     killed.mkdir()
     undisturbed = run(whole)
     undisturbed.fit()
-    child = subprocess.Popen(
-        [sys.executable, __file__, str(killed)], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
+    child = subprocess.run(
+        [sys.executable, __file__, str(killed), "20"], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
     )
-    deadline = time.monotonic() + 60
-    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    assert child.returncode == -signal.SIGKILL
     resumed = run(killed)
-    assert 0 < len(resumed.history) < PLAN.steps
+    assert len(resumed.history) == 18, "the last checkpoint before step 20"
 
     resumed.fit()
 
@@ -108,5 +103,28 @@ def test_every_matrix_has_an_optimiser():
     assert inside + others == sum(parameter.numel() for parameter in model.parameters())
 
 
+def test_a_checkpoint_of_another_shape_or_corpus_is_refused(tmp_path):
+    short = replace(PLAN, steps=3)
+    run(tmp_path, short).fit()
+    assert len(run(tmp_path, PLAN).history) == 3, "another number of steps is no other run"
+    with pytest.raises(SystemExit, match="another corpus, shape or plan"):
+        run(tmp_path, replace(PLAN, peak_rate=1.0))
+    with pytest.raises(SystemExit, match="another corpus, shape or plan"):
+        run(tmp_path, PLAN, source="other words")
+
+
+def kill_after(step: int, training: Run) -> None:
+    """SIGKILL in the middle of a step."""
+    inner = training._gradient
+
+    def gradient(*arguments):
+        if len(training.history) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*arguments)
+
+    training._gradient = gradient
+    training.fit()
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1])).fit()
+    kill_after(int(sys.argv[2]), run(Path(sys.argv[1])))

@@ -49,7 +49,10 @@ def answers(pack_dir: Path, examples: Sequence[Example]) -> list[Answer]:
     while waiting or engine.num_live:
         while waiting and engine.has_room(waiting[0]):
             engine.admit(waiting.pop(0))
-        found |= {done.request_id: done for done in engine.step().completions}
+        report = engine.step()
+        if report.failures:
+            raise RuntimeError(f"prompt {report.failures[0].request_id}: {report.failures[0].error}")
+        found |= {done.request_id: done for done in report.completions}
     engine.close()
     texts = [tokenizer.decode(found[place].token_ids).strip() for place in range(len(examples))]
     return [

@@ -63,7 +63,11 @@ def _asked(figures: Figures) -> list[str]:
         ("at least 90 % of answers end by themselves", f"{scores.by_itself:.1%}", scores.by_itself >= 0.9),
         ("under 2 % contain a loop", f"{scores.repeats:.1%}", scores.repeats < 0.02),
         *_formats_asked(figures),
-        ("`transformers` gives the engine's greedy tokens", f"{same} of {prompts} prompts", same == prompts),
+        (
+            "`transformers` on the first pack below gives the engine's greedy tokens",
+            f"{same} of {prompts} prompts",
+            same == prompts,
+        ),
     ]
     cells = [(asked, found, "yes" if holds else "**no**") for asked, found, holds in rows]
     return ["## Asked and found", "", *table(("Asked", "Found", "Holds"), cells)]

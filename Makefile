@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test faults check lint types layers format benchmarks peers embedded-model clean
+.PHONY: run setup setup-dev test faults check lint types layers format benchmarks peers corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
 	$(BIN)/rotary-batch run $(REPO)
@@ -47,9 +47,15 @@ peers: $(VENV)/.installed-dev  ## beside llama.cpp (built here) and accelerate: 
 	test -x .peers/bin/llama-batched-bench || sh benchmarks/peers/build_llama.sh $(CURDIR)/.peers
 	LLAMA_CPP=$(CURDIR)/.peers/bin LD_LIBRARY_PATH=$(CURDIR)/.peers/bin $(BIN)/python -m benchmarks.peers.compare
 
+corpus: $(VENV)/.installed-dev  ## what the embedded model reads, from the packages installed here; two minutes
+	$(BIN)/python -m training.corpus
+
 embedded-model: $(VENV)/.installed-dev  ## train the demonstration model (hours on a CPU; resumes) and pack it
-	$(BIN)/python -m training.train --out training/out --steps 1420
+	$(BIN)/python -m training.train --out training/out --steps 1500
 	$(BIN)/python -m training.export --out training/out --pack rotary_batch/embedded
+
+quality: $(VENV)/.installed-dev  ## judge the embedded model on packages it never saw (ten minutes); writes into benchmarks/
+	$(BIN)/python -m training.quality
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -1,151 +1,190 @@
-"""Pairs of (prompt, answer) from Python packages, in exactly the shape of the project's own prompts.
+"""The corpus: examples for training from many packages, examples for judging from packages never trained on.
 
-An answer is the first sentence of an author's docstring; the docstring is taken out of the code.  Knows
-`ast` and the prompts; knows nothing of tokens.  Packages of HELD_OUT are for judging, never for training.
+    training_examples()   symbol, name, file, directory and text, in a fixed order
+    held_out_examples()   symbol, file and directory of the packages in `sources.HELD_OUT`
+
+Near-duplicates across the split: every run of eight words of every held-out file is a shingle, and a training
+example is dropped when more than half of the shingles of its code and answer are among them.  Within the training
+half an (answer, first line of code) stands once, and an answer at most four times, so that copies of one function
+and phrases that fit everything do not rule.  Knows the split and the cache; knows nothing of tokens.
+
+`python -m training.corpus` builds it into training/out (two minutes) and writes training/manifest.json.
 """
 
 from __future__ import annotations
 
-import ast
+import functools
 import hashlib
-import random
+import json
+import multiprocessing
 import re
-import sysconfig
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 from rotary_batch.config import bundled
-from rotary_batch.planner.asking import Note, note_line
-from rotary_batch.prompts import Prompt, load_prompts
+from rotary_batch.prompts import load_prompts
+from training.reading import MAX_TEXT_CHARACTERS, Example, FileFacts, directory_examples, read_file
+from training.sources import HELD_OUT, Package, description, packages
 
-# Permissive licences only (PSF, BSD, MIT, Apache-2.0), and only what the project installs anyway.
-PACKAGES = (
-    "torch", "transformers", "sympy", "networkx", "numpy", "jinja2", "markdown_it", "safetensors", "typer",
-    "sqlite_utils", "click", "pip", "setuptools", "tokenizers", "huggingface_hub", "mpmath", "mypy", "pytest",
-    "_pytest", "attr", "importlinter", "grimp", "execnet", "xdist", "matplotlib", "fsspec", "packaging", "tabulate",
-)  # fmt: skip
-HELD_OUT = ("rich", "pygments", "git", "filelock")
-MAX_CODE_CHARACTERS = 1100  # about 300 tokens of the model's own
-MAX_ANSWER_CHARACTERS = 180
-_SKIPPED_FOLDERS = {
-    "test",
-    "tests",
-    "testing",
-    "site-packages",
-    "idlelib",
-    "lib2to3",
-    "turtledemo",
-    "__pycache__",
-}
+__all__ = ["HELD_OUT", "Example", "held_out_examples", "training_examples"]
+
+OUT = Path(__file__).parent / "out"
+MANIFEST = Path(__file__).parent / "manifest.json"
+TARGETS = ("symbol", "file", "directory")
+SHINGLE_WORDS = 8
+DUPLICATE_SHARE = 0.5
+MAX_SAME_ANSWER = 4
+_held_out_shingles: frozenset[int] = frozenset()  # inherited by the worker processes
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One example."""
-
-    prompt: str
-    answer: str
+def training_examples() -> list[Example]:
+    """Everything to train on; the same list on every call with the same packages."""
+    return list(_load("train"))
 
 
-def build(seed: int, *, held_out: bool) -> list[Pair]:
-    """All pairs of the training packages, or of the held-out ones, each prompt once, in a seeded order."""
+def held_out_examples() -> list[Example]:
+    """The target tasks of the held-out packages, in the order of package, file and line."""
+    return list(_load("held_out"))
+
+
+@functools.cache
+def _load(split: str) -> tuple[Example, ...]:
+    path, key_path = OUT / f"{split}.jsonl", OUT / "corpus.key"
+    if not path.is_file() or not key_path.is_file() or key_path.read_text() != corpus_key():
+        write()
+    with path.open(encoding="utf-8") as lines:
+        return tuple(Example(*json.loads(line)) for line in lines)
+
+
+def corpus_key() -> str:
+    """Digest of what decides the corpus: this code, the prompts, the packages' versions."""
+    parts = [(Path(__file__).parent / name).read_text() for name in ("corpus.py", "reading.py", "sources.py")]
+    parts += [f"{name}={prompt.text}" for name, prompt in load_prompts(bundled("prompts")).items()]
+    parts += [f"{p.name} {p.version}" for flag in (False, True) for p in packages(held_out=flag)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def write() -> None:
+    """Build both halves, the cache and the manifest."""
+    global _held_out_shingles  # noqa: PLW0603  set before the workers fork
+    OUT.mkdir(exist_ok=True)
+    (OUT / "corpus.key").unlink(missing_ok=True)  # a corpus that was cut by a kill is not taken for a whole one
+    judged = _unique(_examples(packages(held_out=True), TARGETS))
+    _held_out_shingles = frozenset(_shingles(_held_out_texts()))
+    found, trained = [0], []
+    for example, is_duplicate in _marked(packages(held_out=False)):
+        found[0] += is_duplicate
+        trained += [] if is_duplicate else [example]
+    trained = _unique(trained)
+    for split, examples in (("train", trained), ("held_out", judged)):
+        text = "".join(json.dumps(astuple(example)) + "\n" for example in examples)
+        (OUT / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    MANIFEST.write_text(json.dumps(_manifest(trained, judged, found[0]), indent=1) + "\n")
+    (OUT / "corpus.key").write_text(corpus_key())
+
+
+def _examples(sources: Iterable[Package], tasks: tuple[str, ...]) -> list[Example]:
+    return [example for example, _ in _marked(list(sources)) if example.task in tasks]
+
+
+def _marked(sources: list[Package]) -> Iterator[tuple[Example, bool]]:
+    """Every example of the packages, and whether it repeats held-out text."""
     prompts = load_prompts(bundled("prompts"))
-    unique: dict[str, Pair] = {}
-    for root in _roots(held_out=held_out):
-        for pair in _package_pairs(root, prompts):
-            unique.setdefault(hashlib.sha256(pair.prompt.encode("utf-8", "replace")).hexdigest(), pair)
-    pairs = [unique[key] for key in sorted(unique)]
-    random.Random(seed).shuffle(pairs)
-    return pairs
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for package in sources:
+            facts = [f for f in pool.imap(_read, [(p, package.name) for p in package.files()], chunksize=16) if f]
+            yield from ((example, is_duplicate) for fact, marks in facts for example, is_duplicate in _zip(fact, marks))
+            others = [*directory_examples([f for f, _ in facts], package.name, prompts), *_readme(package)]
+            yield from ((example, _repeats(example)) for example in others)
 
 
-def _roots(*, held_out: bool) -> list[Path]:
-    site = Path(sysconfig.get_paths()["purelib"])
-    names = HELD_OUT if held_out else PACKAGES
-    roots = [site / name for name in names if (site / name).is_dir()]
-    return roots if held_out else [Path(sysconfig.get_paths()["stdlib"]), *roots]
+def _zip(fact: FileFacts, marks: list[bool]) -> Iterator[tuple[Example, bool]]:
+    return zip(fact.examples, marks, strict=True)
 
 
-def _package_pairs(root: Path, prompts: dict[str, Prompt]) -> Iterator[Pair]:
-    for path in sorted(root.rglob("*.py")):
-        if _SKIPPED_FOLDERS & set(path.relative_to(root).parts):
+def _read(task: tuple[Path, str]) -> tuple[FileFacts, list[bool]] | None:
+    fact = read_file(*task, load_prompts(bundled("prompts")))
+    return (fact, [_repeats(example) for example in fact.examples]) if fact else None
+
+
+def _readme(package: Package) -> Iterator[Example]:
+    text = description(package)
+    for start in range(0, len(text), MAX_TEXT_CHARACTERS):
+        yield Example("text", "", text[start : start + MAX_TEXT_CHARACTERS], package.name)
+
+
+def _unique(examples: Iterable[Example]) -> list[Example]:
+    """Each prompt and answer once, one answer at most a few times in a task."""
+    seen: set[tuple[str, str, str]] = set()
+    answers: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for example in examples:
+        key = (example.task, example.answer, _first_line(example))
+        if key in seen or answers[example.task, example.answer] >= MAX_SAME_ANSWER:
             continue
-        try:
-            source = path.read_text(encoding="utf-8")
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError, OSError, RecursionError):
-            continue
-        yield from _file_pairs(path, source, tree, prompts)
+        seen.add(key)
+        answers[example.task, example.answer] += 1
+        kept.append(example)
+    return kept
 
 
-def _file_pairs(path: Path, source: str, tree: ast.Module, prompts: dict[str, Prompt]) -> Iterator[Pair]:
-    lines = source.splitlines(keepends=True)
-    imports = _imports(tree)
-    yield from _definitions(path, lines, tree.body, "", imports, prompts)
-    answer = _first_sentence(ast.get_docstring(tree))
-    notes = [_note(lines, node) for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)][:24]
-    if answer and notes:
-        yield Pair(prompts["file"].fill({"name": path.name, "notes": "\n".join(map(note_line, notes))}).text, answer)
-        if path.name == "__init__.py":
-            text = prompts["directory"].fill({"name": path.parent.name, "notes": "\n".join(map(note_line, notes))}).text
-            yield Pair(text, answer)
+def _first_line(example: Example) -> str:
+    """What names the thing: the first line with `def` or `class`, else all of the prompt."""
+    found = re.search(r"^\s*(?:async )?(?:def|class) .*$", example.prompt, re.MULTILINE)
+    return found.group().strip() if found and example.task in ("symbol", "name") else example.prompt
 
 
-def _definitions(
-    path: Path,
-    lines: list[str],
-    body: list[ast.stmt],
-    outer: str,
-    imports: list[str],
-    prompts: dict[str, Prompt],
-) -> Iterator[Pair]:
-    for node in body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
-        answer = _first_sentence(ast.get_docstring(node))
-        code = _without_docstring(lines, node)
-        if answer and 40 <= len(code) <= MAX_CODE_CHARACTERS:
-            context = breadcrumb(outer, [name for name in imports if re.search(rf"\b{re.escape(name)}\b", code)])
-            values = {"language": "python", "name": path.name, "context": context, "source": code.strip("\n")}
-            yield Pair(prompts["chunk"].fill(values).text, answer)
-        if isinstance(node, ast.ClassDef):
-            yield from _definitions(path, lines, node.body, f"class {node.name}", imports, prompts)
+def _repeats(example: Example) -> bool:
+    if not _held_out_shingles:
+        return False
+    found = list(_shingles([_fenced(example.prompt) + "\n" + example.answer]))
+    return sum(shingle in _held_out_shingles for shingle in found) > DUPLICATE_SHARE * len(found)
 
 
-def breadcrumb(enclosing: str, imports: list[str]) -> str:
-    """What travels beside a chunk, as the chunker writes it."""
-    parts = [enclosing] if enclosing else []
-    return "\n".join([*parts, *(["imports: " + ", ".join(imports)] if imports else [])])
+def _fenced(prompt: str) -> str:
+    """The text between the markers of a prompt: the rest is the same in all of them."""
+    found = re.search(r"<(text-\w+)>\n(.*)</\1>", prompt, re.DOTALL)
+    return found.group(2) if found else prompt
 
 
-def _imports(tree: ast.Module) -> list[str]:
-    nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    return [(alias.asname or alias.name).split(".")[0] for node in nodes for alias in node.names if alias.name != "*"]
+def _held_out_texts() -> Iterator[str]:
+    for package in packages(held_out=True):
+        for path in package.files():
+            yield path.read_text(encoding="utf-8", errors="replace")
 
 
-def _without_docstring(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
-    start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
-    document = node.body[0]
-    if len(node.body) == 1 or document.lineno == node.lineno:
-        return ""
-    end = document.end_lineno or document.lineno
-    return "".join(lines[start : document.lineno - 1] + lines[end : node.end_lineno])
+def _shingles(texts: Iterable[str]) -> Iterator[int]:
+    for text in texts:
+        words = re.findall(r"\w+", text)
+        for start in range(max(1, len(words) - SHINGLE_WORDS + 1)):
+            yield zlib.crc32(" ".join(words[start : start + SHINGLE_WORDS]).encode())
 
 
-def _note(lines: list[str], node: ast.FunctionDef | ast.ClassDef) -> Note:
-    signature = lines[node.lineno - 1].strip().rstrip(":")
-    return Note(node.name, _first_sentence(ast.get_docstring(node)) or signature[:100])
+def _manifest(trained: list[Example], judged: list[Example], num_repeats: int) -> dict[str, object]:
+    return {
+        "training": [_entry(package, trained) for package in packages(held_out=False)],
+        "held_out": [_entry(package, judged) for package in packages(held_out=True)],
+        "examples": {"training": _counts(trained), "held_out": _counts(judged)},
+        "near_duplicates": {
+            "rule": f"more than {DUPLICATE_SHARE:.0%} of its runs of {SHINGLE_WORDS} words stand in held-out files",
+            "dropped": num_repeats,
+        },
+    }
 
 
-def _first_sentence(docstring: str | None) -> str | None:
-    """The first sentence of the first paragraph in plain text, or None when it is no good as an answer."""
-    if not docstring:
-        return None
-    paragraph = " ".join(docstring.strip().split("\n\n")[0].split())
-    sentence = re.split(r"(?<=[.!?])\s", paragraph, maxsplit=1)[0]
-    sentence = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", sentence).replace("``", "`")
-    plain = re.fullmatch(r"[\w\s.,;:'\"`()\[\]/*=<>+-]+[\w.)`]", sentence, re.ASCII)
-    if not plain or not 15 <= len(sentence) <= MAX_ANSWER_CHARACTERS or not sentence[0].isupper():
-        return None
-    return sentence if sentence.endswith(".") else sentence + "."
+def _entry(package: Package, examples: list[Example]) -> dict[str, object]:
+    counts = _counts([example for example in examples if example.package == package.name])
+    entry = {"package": package.name, "distribution": package.distribution, "version": package.version}
+    return entry | {"licence": package.licence, "examples": counts}
+
+
+def _counts(examples: list[Example]) -> dict[str, int]:
+    return dict(sorted(Counter(example.task for example in examples).items()))
+
+
+if __name__ == "__main__":
+    write()
+    print(json.dumps(json.loads(MANIFEST.read_text())["examples"]))

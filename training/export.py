@@ -1,7 +1,8 @@
 """Export a trained model and pack it: `python -m training.export --out training/out --pack rotary_batch/embedded`.
 
-Writes a Hugging Face checkpoint (out/hf), packs it, and chooses the confidence below which prose is not shown:
-the mean log-probability that the best quarter of held-out answers reaches.
+Writes a Hugging Face checkpoint in bfloat16 (out/hf) and packs it, experts in int8 and all else in bf16, with the
+confidence below which prose is not shown (training/quality chooses it).  Knows the two forms of a model; knows
+nothing of how it was trained or is judged.
 """
 
 from __future__ import annotations
@@ -9,40 +10,48 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from rotary_batch.core import Request
-from rotary_batch.engine import open_engine
 from rotary_batch.engine.pack import pack
-from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
-from training.corpus import Pair, build
 from training.model import Mixtral, Shape
-from training.train import SEED
+from training.quality.confidence import held_out_threshold
 
 CHUNK_TOKENS = 256
-MAX_ANSWER_TOKENS = 48
-JUDGED_PAIRS = 300
-SHOWN_SHARE = 0.25
+NAME = "rotary-demo"
+NOTHING_SHOWN = 0.0  # a threshold that no mean log-probability reaches: what stands when none keeps its promise
 
 
-def write_checkpoint(out: Path) -> Path:
-    """The trained weights as a Hugging Face Mixtral checkpoint in bfloat16."""
-    shape, folder = Shape(), out / "hf"
+def write_checkpoint(out: Path, shape: Shape | None = None) -> Path:
+    """The trained weights of `out` as a Hugging Face Mixtral checkpoint; its folder."""
+    state = torch.load(out / "checkpoint.pt", weights_only=True, map_location="cpu")["model"]
+    shape, folder = shape or shape_of(state), out / "hf"
     folder.mkdir(exist_ok=True)
     model = Mixtral(shape)
-    model.load_state_dict(torch.load(out / "checkpoint.pt", weights_only=True)["model"])
-    weights = {f"model.{name}": value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    weights = {name: value.to(torch.bfloat16) for name, value in model.published().items()}
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(_config(shape, Tokenizer.load(out)), indent=2))
     for name in TOKENIZER_FILES:
         if (out / name).is_file():
             shutil.copyfile(out / name, folder / name)
     return folder
+
+
+def shape_of(state: Mapping[str, Tensor]) -> Shape:
+    """The default shape with the numbers of layers and the widths that the weights have."""
+    experts, inner, hidden = state["layers.0.block_sparse_moe.w1"].shape
+    num_layers = sum(name.endswith("block_sparse_moe.w1") for name in state)
+    vocabulary = len(state["embed_tokens.weight"])
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_experts": experts, "num_layers": num_layers}
+    return replace(Shape(), vocab_size=vocabulary, **sizes)
 
 
 def _config(shape: Shape, tokenizer: Tokenizer) -> dict[str, object]:
@@ -69,40 +78,31 @@ def _config(shape: Shape, tokenizer: Tokenizer) -> dict[str, object]:
     }
 
 
-def answers(pack_dir: Path, pairs: list[Pair]) -> list[tuple[float, str]]:
-    """(mean log-probability, text) of each held-out prompt's answer, through the real engine."""
-    tokenizer, engine = Tokenizer.load(pack_dir), open_engine(pack_dir)
-    waiting = [
-        Request(request_id=n, prompt_ids=tuple(tokenizer.encode_chat(p.prompt)), max_new_tokens=MAX_ANSWER_TOKENS)
-        for n, p in enumerate(pairs)
-    ]
-    found: dict[int, tuple[float, str]] = {}
-    while waiting or engine.num_live:
-        while waiting and engine.has_room(waiting[0]):
-            engine.admit(waiting.pop(0))
-        for done in engine.step().completions:
-            found[done.request_id] = (done.mean_logprob, tokenizer.decode(done.token_ids))
-    engine.close()
-    return [found[n] for n in range(len(pairs))]
+def swap(made: Path, target: Path) -> None:
+    """Put a finished pack in the place of the one that is there.  Raises SystemExit when that is no pack."""
+    if target.exists():
+        if not (target / MANIFEST_NAME).is_file():
+            raise SystemExit(f"{target}: is there and holds no pack; name another folder for --pack")
+        shutil.rmtree(target)
+    made.rename(target)
 
 
 def main() -> None:
-    """Export, pack, choose the threshold, print samples."""
+    """Export, pack, choose the threshold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--experts", choices=("bf16", "int8", "int4"), default="int8")
     arguments = parser.parse_args()
-    shutil.rmtree(arguments.pack, ignore_errors=True)
-    extra = {"name": "rotary-demo", "demonstration": True, "chunk_tokens": CHUNK_TOKENS, "min_mean_logprob": -9.0}
-    pack(write_checkpoint(arguments.out), arguments.pack, extra=extra)
-    pairs = [pair for pair in build(SEED, held_out=True) if len(pair.prompt) < 2500][:JUDGED_PAIRS]
-    found = answers(arguments.pack, pairs)
-    ordered = sorted((mean for mean, _ in found), reverse=True)
-    threshold = round(ordered[int(len(ordered) * SHOWN_SHARE)], 2)
-    replace(Manifest.load(arguments.pack), min_mean_logprob=threshold).save(arguments.pack)
-    print(f"threshold {threshold}: {SHOWN_SHARE:.0%} of {len(found)} held-out answers reach it")
-    for pair, (mean, text) in list(zip(pairs, found, strict=True))[:10]:
-        print(f"{mean:6.2f}  {text!r}  (the author: {pair.answer!r})")
+    beside = arguments.out / "pack"
+    shutil.rmtree(beside, ignore_errors=True)
+    extra = {"name": NAME, "demonstration": True, "chunk_tokens": CHUNK_TOKENS, "min_mean_logprob": NOTHING_SHOWN}
+    pack(write_checkpoint(arguments.out), beside, experts=arguments.experts, extra=extra)
+    chosen = held_out_threshold(beside)
+    if chosen.threshold is not None:
+        replace(Manifest.load(beside), min_mean_logprob=chosen.threshold).save(beside)
+    print(chosen)
+    swap(beside, arguments.pack)
     print(f"{sum(path.stat().st_size for path in arguments.pack.iterdir()):,} bytes in {arguments.pack}")
 
 

@@ -1,16 +1,21 @@
-"""The Mixtral architecture as a trainable module; parameter names are those of a Hugging Face checkpoint.
+"""The Mixtral architecture as a trainable module, and its state under the names of a Hugging Face checkpoint.
 
-Knows shapes and the load-balancing loss; knows nothing of data or schedules.
-B = sequences, T = tokens of one, N = B * T, H = hidden, E = experts, K = experts of a token.
+Knows shapes, the load-balancing loss and the loss of the head; knows nothing of data or schedules.  The experts of
+a layer are stacked while they are trained, so that an optimiser sees one tensor instead of eight.
+B = sequences, T = tokens of one, N = B * T, H = hidden, I = intermediate, E = experts, K = experts of a token.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_HEAD_ROWS = 512  # of logits at a time: 8 MB, which stay in the cache
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Shape:
     hidden_size: int = 256
     intermediate_size: int = 224
     num_layers: int = 4
-    num_heads: int = 8
+    num_heads: int = 4
     num_kv_heads: int = 2
     num_experts: int = 8
     top_k: int = 2
@@ -44,35 +49,84 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
-class Expert(nn.Module):
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.w1 = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.w2 = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
-        self.w3 = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+class _Experts(torch.autograd.Function):
+    """Rows [N * K, H], those of one expert together, through their experts; the gradient by hand.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+    Autograd would copy the rows apart and the gradients together again, and keep twice the activations.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, counts: tuple[int, ...]) -> Tensor:  # noqa: ANN401
+        gates, ups = x.new_empty(len(x), w1.shape[1]), x.new_empty(len(x), w1.shape[1])
+        out = torch.empty_like(x)
+        parts = zip(
+            *(t.split(counts) for t in (x, gates, ups, out)), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
+        )
+        for rows, gate, up, y, first, second, third in parts:
+            torch.mm(rows, first.t(), out=gate)
+            torch.mm(rows, third.t(), out=up)
+            torch.mm(F.silu(gate).mul_(up), second.t(), out=y)
+        ctx.save_for_backward(x, w1, w2, w3, gates, ups)
+        ctx.counts = counts
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:  # noqa: ANN401
+        x, *weights, gates, ups = ctx.saved_tensors
+        dx, slopes = torch.empty_like(x), [torch.empty_like(weight) for weight in weights]
+        rows = zip(*(t.split(ctx.counts) for t in (x, gates, ups, grad, dx)), strict=True)
+        matrices = zip(*(t.unbind() for t in (*weights, *slopes)), strict=True)
+        for (x_, gate, up, dy, out), (w1, w2, w3, d1, d2, d3) in zip(rows, matrices, strict=True):
+            act = F.silu(gate)
+            inner = dy @ w2
+            torch.mm(dy.t(), act * up, out=d2)
+            d_up = act.mul_(inner)
+            d_gate = torch.ops.aten.silu_backward(inner.mul_(up), gate)
+            torch.mm(d_gate.t(), x_, out=d1)
+            torch.mm(d_up.t(), x_, out=d3)
+            torch.addmm(torch.mm(d_gate, w1, out=out), d_up, w3, out=out)
+        return dx, *slopes, None
+
+
+class _Permute(torch.autograd.Function):
+    """`x[order]` whose gradient is another gather; autograd's own would add row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(inverse)
+        return x[order]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        return grad[ctx.saved_tensors[0]], None, None
 
 
 class SparseMoe(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        hidden, inner, experts = shape.hidden_size, shape.intermediate_size, shape.num_experts
         self.top_k = shape.top_k
-        self.gate = nn.Linear(shape.hidden_size, shape.num_experts, bias=False)
-        self.experts = nn.ModuleList(Expert(shape) for _ in range(shape.num_experts))
+        self.gate = nn.Linear(hidden, experts, bias=False)
+        self.w1 = nn.Parameter(torch.empty(experts, inner, hidden))
+        self.w2 = nn.Parameter(torch.empty(experts, hidden, inner))
+        self.w3 = nn.Parameter(torch.empty(experts, inner, hidden))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[N, H] -> [N, H], the load-balancing loss (Switch Transformer, arXiv 2101.03961), loads [E]."""
         scores = self.gate(x).float().softmax(-1)  # [N, E]
         weights, chosen = scores.topk(self.top_k)  # [N, K]
         weights = weights / weights.sum(-1, keepdim=True)
-        out = torch.zeros_like(x)
-        for index, expert in enumerate(self.experts):
-            rows, place = (chosen == index).nonzero(as_tuple=True)
-            out = out.index_add(0, rows, (expert(x[rows]) * weights[rows, place, None].to(x.dtype)).to(x.dtype))
-        loads = F.one_hot(chosen, len(self.experts)).float().sum(1).mean(0) / self.top_k
-        return out, len(self.experts) * (loads * scores.mean(0)).sum(), loads
+        order = chosen.flatten().argsort(stable=True)  # [N * K], the rows of one expert together
+        inverse = order.argsort()
+        counts = torch.bincount(chosen.flatten(), minlength=scores.shape[1])
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        rows = _Permute.apply(x.to(dtype).repeat_interleave(self.top_k, 0), order, inverse)
+        stacked = (self.w1.to(dtype), self.w2.to(dtype), self.w3.to(dtype))
+        out = _Permute.apply(_Experts.apply(rows, *stacked, tuple(counts.tolist())), inverse, order)
+        loads = counts / chosen.numel()
+        balance = len(loads) * (loads * scores.mean(0)).sum()
+        mixed = torch.bmm(weights.to(dtype).unsqueeze(1), out.view(*chosen.shape, -1)).squeeze(1)
+        return mixed, balance, loads
 
 
 class Attention(nn.Module):
@@ -116,13 +170,14 @@ class Mixtral(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
         self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
-        for parameter in self.parameters():
+        for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
+                is_output = name.endswith(("o_proj.weight", "w2"))
+                nn.init.normal_(parameter, std=0.02 / (2 * shape.num_layers) ** 0.5 if is_output else 0.02)
 
     def forward(self, token_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.embed_tokens(token_ids)
-        cos, sin = rope_table(self.shape, token_ids.shape[1])
+        cos, sin = (table.to(x.device) for table in rope_table(self.shape, token_ids.shape[1]))
         balance, loads = [], []
         for layer in self.layers:
             x = x + layer.self_attn(layer.input_layernorm(x), cos, sin)
@@ -132,10 +187,53 @@ class Mixtral(nn.Module):
             loads.append(load)
         return self.norm(x), torch.stack(balance).mean(), torch.stack(loads)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.embed_tokens.weight.to(hidden.dtype))
+    def head_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the losses of rows [N, H], and each row's own loss [N] without a gradient."""
+        total, each = _HeadLoss.apply(hidden, self.embed_tokens.weight, targets, weights)
+        return total, each
+
+    def published(self) -> dict[str, Tensor]:
+        """The weights under the names of a Mixtral checkpoint, experts apart."""
+        found = {}
+        for name, value in self.state_dict().items():
+            stem, _, last = f"model.{name}".rpartition(".")
+            if last in ("w1", "w2", "w3"):
+                found |= {f"{stem}.experts.{e}.{last}.weight": expert.clone() for e, expert in enumerate(value)}
+            else:
+                found[f"{stem}.{last}"] = value
+        return found
 
 
+class _HeadLoss(torch.autograd.Function):
+    """Cross-entropy of the tied head.  Its gradient is formed at once, in the logits' own memory."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        each = torch.empty_like(scale)
+        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        wants_slope, matrix = hidden.requires_grad, weight.to(hidden.dtype)
+        for at in range(0, len(hidden), _HEAD_ROWS):
+            rows = slice(at, at + _HEAD_ROWS)
+            logits, wanted = F.linear(hidden[rows], matrix).float(), targets[rows].unsqueeze(1)
+            normal = logits.logsumexp(1, keepdim=True)
+            each[rows] = (normal - logits.gather(1, wanted)).squeeze(1)
+            if wants_slope:
+                slope = logits.sub_(normal).exp_()
+                slope.scatter_add_(1, wanted, slope.new_full((len(slope), 1), -1.0))
+                slope = slope.mul_(scale[rows].unsqueeze(1)).to(hidden.dtype)
+                d_hidden[rows] = slope @ matrix
+                d_weight += slope.t() @ hidden[rows]
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.mark_non_differentiable(each)
+        return (each * scale).sum(), each
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
+        hidden, weight = ctx.saved_tensors
+        return grad * hidden, grad * weight, None, None
+
+
+@functools.lru_cache(maxsize=256)
 def rope_table(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin of the rotary position embedding, each [T, head_dim] (halves repeated, as in Llama)."""
     inverse = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2).float() / shape.head_dim)

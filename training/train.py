@@ -1,196 +1,242 @@
-"""Train the embedded model: `python -m training.train --out training/out --steps 1420`.
+"""Train the embedded model: `python -m training.train --out training/out --steps N`.
 
-Seeded; a checkpoint every 200 steps, so that a killed run goes on where it was with the same data order.
-Warm-up, constant rate, then linear decay over the last 30 % of the steps.
+Runs on CUDA in bf16 where there is a device, else on the CPU in float32.  A checkpoint every few minutes holds the
+weights, the optimiser and the loss of every step; what a step sees depends on the seed, the step and the corpus
+alone, so a run that was killed goes on to the same losses, and one whose corpus or shape has changed since is
+refused.  Rate: warm-up, constant, linear decay over the last 30 % of the steps, which see the target tasks only.
+Knows the loop; knows nothing of where examples come from.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
+import functools
+import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from tokenizers import Tokenizer as HfTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 
+from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.model.tokens import Tokenizer
-from training.corpus import Pair, build
+from training.batches import Batch, Order, Row, collate, encode
+from training.corpus import Example, corpus_key, held_out_examples, training_examples
 from training.model import Mixtral, Shape
+from training.optimizer import Optimizer
+from training.vocabulary import train_tokenizer
 
-SPECIAL = ("<s>", "</s>", "<|user|>", "<|assistant|>")
-CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}<|assistant|>{% endfor %}"
-SEED = 20261124
-BATCH_TOKENS = 8192  # padded tokens of one step
-MAX_TOKENS = 512  # of one training sequence
-PROMPT_WEIGHT = 0.1  # of the loss on prompt tokens, beside 1 on answer tokens
-PROMPT_SHARE = 0.25  # of the prompt tokens, drawn anew each time: the head is a third of the arithmetic
+SEED = 20261125
 BALANCE_WEIGHT = 0.01
-PEAK_RATE = 3e-3
-WARMUP_STEPS = 100
-DECAY_SHARE = 0.3
+TOKENIZER_EXAMPLES = 30_000
+JUDGED_EXAMPLES = 300
 
 
-def train_tokenizer(pairs: list[Pair], out: Path, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of the corpus, written as a checkpoint's tokenizer files."""
-    tokenizer = HfTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((text for pair in pairs[:30000] for text in (pair.prompt, pair.answer)), trainer)
-    tokenizer.save(str(out / "tokenizer.json"))
-    config = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "chat_template": CHAT_TEMPLATE,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
-    return Tokenizer.load(out)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long and how fast a run goes."""
+
+    steps: int
+    peak_rate: float = 4e-3
+    warmup_steps: int = 60
+    decay_share: float = 0.3
+    last_rate_share: float = 0.02
+    batch_tokens: int = 2048
+    batches_per_step: int = 4
+    steps_per_checkpoint: int = 60
+    steps_per_line: int = 50
+    steps_per_judgement: int = 200
+    seed: int = SEED
+
+    @property
+    def first_decay_step(self) -> int:
+        return round(self.steps * (1 - self.decay_share))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        left = (self.steps - step) / (self.steps - self.first_decay_step)
+        return self.peak_rate * min(1.0, (step + 1) / self.warmup_steps, max(self.last_rate_share, left))
 
 
-def encode(pairs: list[Pair], tokenizer: Tokenizer) -> list[tuple[NDArray[np.uint16], int]]:
-    """Token ids of prompt + answer + stop, with the length of the prompt; too long ones are left out."""
-    stop = min(tokenizer.stop_ids)
-    rows = []
-    for pair in pairs:
-        prompt = tokenizer.encode_chat(pair.prompt)
-        ids = [*prompt, *tokenizer.encode(pair.answer), stop]
-        if len(ids) <= MAX_TOKENS:
-            rows.append((np.array(ids, dtype=np.uint16), len(prompt)))
-    return rows
+class StepLoss(NamedTuple):
+    """What a step's tokens cost before the step: all tokens by weight, answer tokens alone."""
+
+    all: float
+    answer: float
 
 
-def batches(rows: list[tuple[NDArray[np.uint16], int]], seed: int) -> list[list[int]]:
-    """One epoch: rows of like length together, batches in a seeded order."""
-    generator = random.Random(seed)
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]) // 16, generator.random()))
-    found: list[list[int]] = [[]]
-    for index in order:
-        if (len(found[-1]) + 1) * len(rows[index][0]) > BATCH_TOKENS:
-            found.append([])
-        found[-1].append(index)
-    generator.shuffle(found)
-    return found
+class _Part(NamedTuple):
+    gradients: tuple[Tensor, ...]
+    total: float
+    answer: float
+    loads: Tensor
 
 
-def collate(rows: list[tuple[NDArray[np.uint16], int]], batch: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [B, T] and the loss weight of every next token [B, T - 1]."""
-    length = max(len(rows[i][0]) for i in batch)
-    ids = torch.zeros(len(batch), length, dtype=torch.long)
-    weight = torch.zeros(len(batch), length - 1)
-    for place, index in enumerate(batch):
-        row, prompt_tokens = rows[index]
-        ids[place, : len(row)] = torch.from_numpy(row.astype(np.int64))
-        weight[place, : prompt_tokens - 1] = PROMPT_WEIGHT * (torch.rand(prompt_tokens - 1) < PROMPT_SHARE)
-        weight[place, prompt_tokens - 1 : len(row) - 1] = 1.0
-    return ids, weight
+@dataclass
+class Run:
+    """A model in training; `history` has the loss of every step so far.
+
+    Two threads take the batches of a step, each with one-thread operators: on two busy cores that is faster than
+    operators of two threads, which wait for each other.  Gradients are added in the order of the batches, so which
+    thread took which changes no bit.
+    """
+
+    model: Mixtral
+    order: Order
+    plan: Plan
+    out: Path
+    judged: list[Row] = field(default_factory=list)
+    source: str = ""  # what the rows were made of
+    history: list[StepLoss] = field(default_factory=list)
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
+        self.workers = ThreadPoolExecutor(self.threads)
+        self.optimizer = Optimizer(self.model)
+        self._resume()
+
+    def fit(self) -> None:
+        """All steps that are left."""
+        started, tokens = time.monotonic(), 0
+        while len(self.history) < self.plan.steps:
+            step = len(self.history)
+            batches = self.order.step(step, self.plan.first_decay_step)
+            loss, loads = self._step(batches, self.plan.rate(step))
+            self.history.append(loss)
+            tokens += sum(batch.ids.numel() for batch in batches)
+            done = step + 1
+            if done % self.plan.steps_per_checkpoint == 0 or done == self.plan.steps:
+                self.save()
+            if done % self.plan.steps_per_line == 0:
+                _print(self._line(loads, tokens / (time.monotonic() - started)))
+            if self.judged and (done % self.plan.steps_per_judgement == 0 or done == self.plan.steps):
+                _print(f"step {done} held-out answer loss {self.judge():.4f}")
+
+    def _step(self, batches: list[Batch], rate: float) -> tuple[StepLoss, Tensor]:
+        """One move along the gradient of all batches, each token weighing the same in whichever batch it stands."""
+        weight = sum(float(batch.weights.sum()) for batch in batches)
+        answers = sum(int(batch.is_answer.sum()) for batch in batches)
+        parts = list(self.workers.map(functools.partial(self._gradient, weight, len(batches)), batches))
+        for place, parameter in enumerate(self.model.parameters()):
+            parameter.grad = functools.reduce(torch.add, [part.gradients[place] for part in parts])
+        self.optimizer.step(rate, self.workers)
+        total, answer = sum(part.total for part in parts), sum(part.answer for part in parts)
+        return StepLoss(total / weight, answer / max(1, answers)), torch.stack([part.loads for part in parts]).mean(0)
+
+    def _gradient(self, weight: float, num_batches: int, batch: Batch) -> _Part:
+        loss, each, balance, loads = self._loss(batch)
+        whole = loss / weight + BALANCE_WEIGHT / num_batches * balance
+        gradients = torch.autograd.grad(whole, list(self.model.parameters()))
+        answer = each[batch.is_answer.flatten().to(each.device)].sum()
+        return _Part(gradients, float(loss.detach()), float(answer), loads)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weighted sum, each token's own loss, the balancing loss, loads [layers, E]."""
+        ids, weights = batch.ids.to(self.device), batch.weights.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            hidden, balance, loads = self.model(ids[:, :-1])
+            loss, each = self.model.head_loss(hidden.flatten(0, 1), ids[:, 1:].flatten(), weights.flatten())
+        return loss, each, balance, loads
+
+    @torch.no_grad()
+    def judge(self) -> float:
+        """Mean loss of the held-out answer tokens."""
+        total, count = 0.0, 0
+        for start in range(0, len(self.judged), 10):
+            batch = collate(self.judged[start : start + 10])
+            each = self._loss(batch)[1][batch.is_answer.flatten().to(self.device)]
+            total, count = total + float(each.sum()), count + len(each)
+        return total / count
+
+    def _line(self, loads: Tensor, speed: float) -> str:
+        recent = self.history[-self.plan.steps_per_line :]
+        loss = sum(one.all for one in recent) / len(recent)
+        answer = sum(one.answer for one in recent) / len(recent)
+        load = " ".join(f"{layer.min():.3f}-{layer.max():.3f}" for layer in loads)
+        return f"step {len(self.history)} loss {loss:.4f} answer {answer:.4f} tokens/s {speed:.0f} load {load}"
+
+    def save(self) -> None:
+        """Write the checkpoint so that a kill leaves the old one or the new one."""
+        path = self.out / "checkpoint.pt"
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        with path.with_suffix(".tmp").open("wb") as file:
+            torch.save(state | {"of": self._identity(), "history": [tuple(loss) for loss in self.history]}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path.with_suffix(".tmp").replace(path)
+
+    def _identity(self) -> dict[str, object]:
+        """What must be the same for a checkpoint to be this run's."""
+        plan = asdict(self.plan)
+        return {"source": self.source, "shape": asdict(self.model.shape), "plan": plan | {"steps": None}}
+
+    def _resume(self) -> None:
+        path = self.out / "checkpoint.pt"
+        if path.is_file():
+            state = torch.load(path, weights_only=True, map_location=self.device)
+            if state.get("of") != self._identity():
+                raise SystemExit(f"{path}: of another corpus, shape or plan; move it away to begin anew")
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.history = [StepLoss(*loss) for loss in state["history"]]
 
 
-def losses(model: Mixtral, ids: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weighted loss to minimise, loss on answer tokens alone, expert loads."""
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden, balance, loads = model(ids[:, :-1])
-        keep = weight > 0
-        logits = model.logits(hidden[keep]).float()
-    each = F.cross_entropy(logits, ids[:, 1:][keep], reduction="none")
-    scale = weight[keep]
-    answer = (each * (scale == 1)).sum() / (scale == 1).sum()
-    return (each * scale).sum() / scale.sum() + BALANCE_WEIGHT * balance, answer.detach(), loads.detach()
+def new_model(shape: Shape, seed: int) -> Mixtral:
+    """Seeded weights, on the device where there is one."""
+    torch.manual_seed(seed)
+    return Mixtral(shape).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def rate(step: int, steps: int) -> float:
-    """Learning rate of a step."""
-    decay = min(1.0, (steps - step) / (steps * DECAY_SHARE))
-    return PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * max(0.02, decay)
+def open_tokenizer(out: Path, examples: list[Example], vocab_size: int) -> Tokenizer:
+    """The tokenizer of the folder; learnt from every so many examples when it has none."""
+    if (out / "tokenizer_config.json").is_file():
+        return Tokenizer.load(out)
+    return train_tokenizer(_texts(examples[:: max(1, len(examples) // TOKENIZER_EXAMPLES)]), out, vocab_size)
 
 
-def save(out: Path, **state: object) -> None:
-    """Write the checkpoint so that a kill leaves the old one or the new one."""
-    torch.save(state, out / "checkpoint.tmp")
-    (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
+def _texts(examples: list[Example]) -> Iterator[str]:
+    for example in examples:
+        yield example.prompt
+        yield example.answer
 
 
-def evaluate(model: Mixtral, rows: list[tuple[NDArray[np.uint16], int]]) -> float:
-    """Mean loss on held-out answer tokens over at most 20 batches."""
-    with torch.no_grad():
-        found = [losses(model, *collate(rows, batch))[1].item() for batch in batches(rows, 0)[:20]]
-    return sum(found) / len(found)
+def judged_rows(tokenizer: Tokenizer) -> list[Row]:
+    """A fixed spread of held-out symbols, shortest first so that batches hold little padding."""
+    rows = encode([example for example in held_out_examples() if example.task == "symbol"], tokenizer)
+    return sorted(rows[:: max(1, len(rows) // JUDGED_EXAMPLES)], key=lambda row: len(row.ids))
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 def main() -> None:
+    """Build or load the corpus, train, go on from a checkpoint where there is one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1420)
+    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)
+    for name, value in (("layers", Shape.num_layers), ("intermediate", Shape.intermediate_size)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--rate", type=float, default=Plan(steps=1).peak_rate)
     arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(SEED)
-    shape = Shape()
-    pairs, held_out = build(SEED, held_out=False), build(SEED, held_out=True)
-    tokenizer = train_tokenizer(pairs, arguments.out, shape.vocab_size)
-    rows, judged = encode(pairs, tokenizer), encode(held_out, tokenizer)
-    print(f"{len(rows)} pairs, {sum(len(r) for r, _ in rows):,} tokens; held out {len(judged)}", flush=True)
-    fit(Mixtral(shape), rows, judged, arguments.out, arguments.steps)
-
-
-def fit(
-    model: Mixtral,
-    rows: list[tuple[NDArray[np.uint16], int]],
-    judged: list[tuple[NDArray[np.uint16], int]],
-    out: Path,
-    steps: int,
-) -> None:
-    """The loop; goes on from `out/checkpoint.pt` when there is one."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.05)
-    step = _resume(out, model, optimizer)
-    epoch, order = -1, []
-    started, tokens = time.monotonic(), 0
-    while step < steps:
-        per_epoch = len(order) or len(batches(rows, SEED))
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            order = batches(rows, SEED + epoch)
-        ids, weight = collate(rows, order[min(step % per_epoch, len(order) - 1)])
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
-        loss, answer, loads = losses(model, ids, weight)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        tokens += ids.numel()
-        if step % 50 == 0:
-            speed = tokens / (time.monotonic() - started)
-            print(
-                f"step {step} answer loss {answer:.3f} tokens/s {speed:.0f} load {loads.min():.3f}-{loads.max():.3f}",
-                flush=True,
-            )
-        if step % 200 == 0 or step == steps:
-            save(out, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step)
-            print(f"step {step} held-out answer loss {evaluate(model, judged):.3f}", flush=True)
-
-
-def _resume(out: Path, model: Mixtral, optimizer: torch.optim.Optimizer) -> int:
-    path = out / "checkpoint.pt"
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    shape = replace(Shape(), num_layers=arguments.layers, intermediate_size=arguments.intermediate)
+    examples = training_examples()
+    tokenizer = open_tokenizer(arguments.out, examples, shape.vocab_size)
+    rows, judged = encode(examples, tokenizer), judged_rows(tokenizer)
+    _print(f"{len(rows)} examples, {sum(len(row.ids) for row in rows):,} tokens; judged by {len(judged)}")
+    plan = Plan(steps=arguments.steps, peak_rate=arguments.rate)
+    order = Order(rows, plan.seed, plan.batch_tokens, plan.batches_per_step)
+    source = f"corpus {corpus_key()}, tokenizer {tokenizer.digest}"
+    Run(new_model(shape, plan.seed), order, plan, arguments.out, judged, source, threads=arguments.threads).fit()
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ import inspect
 import json
 
 import torch
-from transformers import MixtralForCausalLM
 
-from benchmarks.checkpoints import as_checkpoint
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.pack import verify
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
+from training.quality.packs import reference
 
 PROMPTS = [
     "def add(a, b):\n    return a + b\n",
@@ -34,14 +33,13 @@ def test_it_is_whole_small_and_says_what_it_is():
 
 
 def test_transformers_gives_the_same_greedy_tokens(tmp_path):
-    as_checkpoint(EMBEDDED, tmp_path)
-    reference = MixtralForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    model = reference(EMBEDDED, tmp_path / "reference")  # what the pack stores, decoded to float32
     tokenizer, engine = Tokenizer.load(EMBEDDED), open_engine(EMBEDDED)
     stop = json.loads((EMBEDDED / "config.json").read_text())["eos_token_id"]
     for text in PROMPTS:
         ids = tokenizer.encode_chat(text)
         with torch.no_grad():
-            found = reference.generate(
+            found = model.generate(
                 torch.tensor([ids]),
                 max_new_tokens=40,
                 do_sample=False,

@@ -1,7 +1,7 @@
 """Experts from disk under a cap on the whole process, beside the same in RAM: `python -m benchmarks.stream`.
 
 Every figure comes from `rotary-batch bench --json`, run by itself; cases take turns, medians and spread are given, and
-of how many runs.  The bound of each run is computed by the planner from the machine's rates (`bench --machine`, just before)
+of how many runs; `small` or `medium` as arguments run those alone.  The bound of each run is computed by the planner from the machine's rates (`bench --machine`, just before)
 and the disk's rate in the same minute.  Writes stream.md and stream.svg.
 """
 
@@ -63,14 +63,15 @@ def measure(case: Case) -> dict[str, Any]:
 
 def main() -> None:
     run([*PROGRAM, "--machine", "--json"], None, 300)
-    found = kept()
-    for case in CASES:
+    found, wanted = kept(), sys.argv[1:]
+    cases = [case for case in CASES if not wanted or case.name.split()[0] in wanted]
+    for case in cases:
         # writes the pack of random weights when it is not there yet
         words = case.arguments.split()
         shape = [word for n, word in enumerate(words) if words[max(0, n - 1)] in FORMAT_FLAGS or word in FORMAT_FLAGS]
         measure(Case("", None, " ".join([*shape, "--sequences 1 --lengths 8+4"])))
     for number in range(ROUNDS):
-        for case in [case for case in CASES if number < case.rounds]:
+        for case in [case for case in cases if number < case.rounds]:
             found[case].append(measure(case))
             print(f"{number + 1}/{ROUNDS} {case.name} {case.arguments}", file=sys.stderr, flush=True)
             keep(found)
@@ -81,14 +82,15 @@ def main() -> None:
 def kept() -> Found:
     """What earlier calls measured, on this machine; further runs are added, so an interruption costs one run."""
     found: Found = defaultdict(list)
+    by_words = {(case.name, case.arguments): case for case in CASES}
     if KEPT.is_file():
-        for case, runs in json.loads(KEPT.read_text()):
-            found[Case(*case)] = runs
+        for name, arguments, runs in json.loads(KEPT.read_text()):
+            found[by_words[name, arguments]] = runs
     return found
 
 
 def keep(found: Found) -> None:
-    KEPT.write_text(json.dumps(list(found.items())))
+    KEPT.write_text(json.dumps([[case.name, case.arguments, runs] for case, runs in found.items()]))
     (HERE / "stream.md").write_text(report(found))
 
 
@@ -102,7 +104,9 @@ def report(found: Found) -> str:
         "| Case | Runs | Cap | Lengths | Sequences | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Move / compute s | Disk GB/s | Peak MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    return "\n".join([*lines, *(row(case, runs) for case, runs in found.items()), "", "![timeline](stream.svg)", ""])
+    return "\n".join(
+        [*lines, *(row(case, found[case]) for case in CASES if case in found), "", "![timeline](stream.svg)", ""]
+    )
 
 
 def row(case: Case, runs: list[dict[str, Any]]) -> str:

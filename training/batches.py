@@ -21,6 +21,7 @@ from training.corpus import Example
 
 MAX_TOKENS = 1024
 TARGET_TASKS = ("symbol", "file", "directory", "name")  # what the decay of the rate is spent on
+_LENGTH_MULTIPLE = 16  # few lengths: oneDNN compiles its kernels for each
 READ_WEIGHT = 0.2  # of a token that is read, beside 1 for a token of an answer
 
 
@@ -59,7 +60,7 @@ class Batch(NamedTuple):
 
 
 def collate(rows: Sequence[Row]) -> Batch:
-    length = max(len(row.ids) for row in rows)
+    length = 1 + -(-(max(len(row.ids) for row in rows) - 1) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     weights = torch.zeros(len(rows), length - 1)
     for place, row in enumerate(rows):

@@ -74,15 +74,14 @@ def write() -> None:
     (OUT / "corpus.key").unlink(missing_ok=True)  # a corpus that was cut by a kill is not taken for a whole one
     judged = _unique(_examples(packages(held_out=True), TARGETS))
     _held_out_shingles = frozenset(_shingles(_held_out_texts()))
-    found, trained = [0], []
-    for example, is_duplicate in _marked(packages(held_out=False)):
-        found[0] += is_duplicate
-        trained += [] if is_duplicate else [example]
-    trained = _unique(trained)
+    marked = list(_marked(packages(held_out=False)))
+    trained = _unique(example for example, is_duplicate in marked if not is_duplicate)
     for split, examples in (("train", trained), ("held_out", judged)):
         text = "".join(json.dumps(astuple(example)) + "\n" for example in examples)
         (OUT / f"{split}.jsonl").write_text(text, encoding="utf-8")
-    MANIFEST.write_text(json.dumps(_manifest(trained, judged, found[0]), indent=1) + "\n")
+    MANIFEST.write_text(
+        json.dumps(_manifest(trained, judged, sum(is_duplicate for _, is_duplicate in marked)), indent=1) + "\n"
+    )
     (OUT / "corpus.key").write_text(corpus_key())
 
 
@@ -132,9 +131,11 @@ def _unique(examples: Iterable[Example]) -> list[Example]:
 
 
 def _first_line(example: Example) -> str:
-    """What names the thing: the first line with `def` or `class`, else all of the prompt."""
-    found = re.search(r"^\s*(?:async )?(?:def|class) .*$", example.prompt, re.MULTILINE)
-    return found.group().strip() if found and example.task in ("symbol", "name") else example.prompt
+    """What names the thing: its own line with `def` or `class`, else all of the prompt."""
+    found = re.findall(r"^\s*(?:async )?(?:def|class) .*$", _fenced(example.prompt), re.MULTILINE)
+    if not found or example.task not in ("symbol", "name"):
+        return example.prompt
+    return found[0 if example.task == "symbol" else -1].strip()  # a name stands below the class that it is of
 
 
 def _repeats(example: Example) -> bool:

@@ -1,6 +1,6 @@
 """The Mixtral architecture as a trainable module, and its state under the names of a Hugging Face checkpoint.
 
-Knows shapes, the load-balancing loss and the loss of the head; knows nothing of data or schedules.  The experts of
+Knows shapes and the load-balancing loss; knows nothing of data, schedules or gradients by hand.  The experts of
 a layer are stacked while they are trained, so that an optimiser sees one tensor instead of eight.
 B = sequences, T = tokens of one, N = B * T, H = hidden, I = intermediate, E = experts, K = experts of a token.
 """
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_HEAD_ROWS = 512  # of logits at a time: 8 MB, which stay in the cache
+from training.operators import Experts, FromExperts, HeadLoss, ToExperts, attend, places
 
 
 @dataclass(frozen=True)
@@ -46,59 +45,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
-
-
-class _Experts(torch.autograd.Function):
-    """Rows [N * K, H], those of one expert together, through their experts; the gradient by hand.
-
-    Autograd would copy the rows apart and the gradients together again, and keep twice the activations.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, counts: tuple[int, ...]) -> Tensor:  # noqa: ANN401
-        gates, ups = x.new_empty(len(x), w1.shape[1]), x.new_empty(len(x), w1.shape[1])
-        out = torch.empty_like(x)
-        parts = zip(
-            *(t.split(counts) for t in (x, gates, ups, out)), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
-        )
-        for rows, gate, up, y, first, second, third in parts:
-            torch.mm(rows, first.t(), out=gate)
-            torch.mm(rows, third.t(), out=up)
-            torch.mm(F.silu(gate).mul_(up), second.t(), out=y)
-        ctx.save_for_backward(x, w1, w2, w3, gates, ups)
-        ctx.counts = counts
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:  # noqa: ANN401
-        x, *weights, gates, ups = ctx.saved_tensors
-        dx, slopes = torch.empty_like(x), [torch.empty_like(weight) for weight in weights]
-        rows = zip(*(t.split(ctx.counts) for t in (x, gates, ups, grad, dx)), strict=True)
-        matrices = zip(*(t.unbind() for t in (*weights, *slopes)), strict=True)
-        for (x_, gate, up, dy, out), (w1, w2, w3, d1, d2, d3) in zip(rows, matrices, strict=True):
-            act = F.silu(gate)
-            inner = dy @ w2
-            torch.mm(dy.t(), act * up, out=d2)
-            d_up = act.mul_(inner)
-            d_gate = torch.ops.aten.silu_backward(inner.mul_(up), gate)
-            torch.mm(d_gate.t(), x_, out=d1)
-            torch.mm(d_up.t(), x_, out=d3)
-            torch.addmm(torch.mm(d_gate, w1, out=out), d_up, w3, out=out)
-        return dx, *slopes, None
-
-
-class _Permute(torch.autograd.Function):
-    """`x[order]` whose gradient is another gather; autograd's own would add row by row."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(inverse)
-        return x[order]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        return grad[ctx.saved_tensors[0]], None, None
+        """float32 [.., H] -> the same in the dtype of the weights."""
+        return F.rms_norm(x, (x.shape[-1],), None, self.eps).to(self.weight.dtype) * self.weight
 
 
 class SparseMoe(nn.Module):
@@ -116,16 +64,12 @@ class SparseMoe(nn.Module):
         scores = self.gate(x).float().softmax(-1)  # [N, E]
         weights, chosen = scores.topk(self.top_k)  # [N, K]
         weights = weights / weights.sum(-1, keepdim=True)
-        order = chosen.flatten().argsort(stable=True)  # [N * K], the rows of one expert together
-        inverse = order.argsort()
-        counts = torch.bincount(chosen.flatten(), minlength=scores.shape[1])
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        rows = _Permute.apply(x.to(dtype).repeat_interleave(self.top_k, 0), order, inverse)
-        stacked = (self.w1.to(dtype), self.w2.to(dtype), self.w3.to(dtype))
-        out = _Permute.apply(_Experts.apply(rows, *stacked, tuple(counts.tolist())), inverse, order)
-        loads = counts / chosen.numel()
+        row_of, place_of, counts = places(chosen, scores.shape[1])
+        rows = ToExperts.apply(x, row_of, place_of)
+        out = Experts.apply(rows, self.w1, self.w2, self.w3, tuple(counts))
+        mixed = FromExperts.apply(out, weights, row_of, place_of)
+        loads = torch.bincount(chosen.flatten(), minlength=scores.shape[1]) / chosen.numel()
         balance = len(loads) * (loads * scores.mean(0)).sum()
-        mixed = torch.bmm(weights.to(dtype).unsqueeze(1), out.view(*chosen.shape, -1)).squeeze(1)
         return mixed, balance, loads
 
 
@@ -141,14 +85,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         size, length, _ = x.shape
-        q, k, v = (
-            p(x).view(size, length, -1, self.shape.head_dim).transpose(1, 2)
-            for p in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        groups = self.shape.num_heads // self.shape.num_kv_heads
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), is_causal=True)
+        heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
+        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+        qkv = F.linear(x, weight).view(size, length, heads + 2 * kv_heads, -1).transpose(1, 2)
+        turned = rotate(qkv[:, : heads + kv_heads], cos, sin)
+        out = attend(turned[:, :heads], turned[:, heads:], qkv[:, heads + kv_heads :])
         return self.o_proj(out.transpose(1, 2).reshape(x.shape))
 
 
@@ -176,8 +117,9 @@ class Mixtral(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * shape.num_layers) ** 0.5 if is_output else 0.02)
 
     def forward(self, token_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.embed_tokens(token_ids)
-        cos, sin = (table.to(x.device) for table in rope_table(self.shape, token_ids.shape[1]))
+        embedded = self.embed_tokens(token_ids)
+        cos, sin = (table.to(embedded) for table in rope_table(self.shape, token_ids.shape[1]))
+        x = embedded.float()
         balance, loads = [], []
         for layer in self.layers:
             x = x + layer.self_attn(layer.input_layernorm(x), cos, sin)
@@ -189,7 +131,7 @@ class Mixtral(nn.Module):
 
     def head_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sum of the losses of rows [N, H], and each row's own loss [N] without a gradient."""
-        total, each = _HeadLoss.apply(hidden, self.embed_tokens.weight, targets, weights)
+        total, each = HeadLoss.apply(hidden, self.embed_tokens.weight, targets, weights)
         return total, each
 
     def published(self) -> dict[str, Tensor]:
@@ -204,35 +146,6 @@ class Mixtral(nn.Module):
         return found
 
 
-class _HeadLoss(torch.autograd.Function):
-    """Cross-entropy of the tied head.  Its gradient is formed at once, in the logits' own memory."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        each = torch.empty_like(scale)
-        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        wants_slope, matrix = hidden.requires_grad, weight.to(hidden.dtype)
-        for at in range(0, len(hidden), _HEAD_ROWS):
-            rows = slice(at, at + _HEAD_ROWS)
-            logits, wanted = F.linear(hidden[rows], matrix).float(), targets[rows].unsqueeze(1)
-            normal = logits.logsumexp(1, keepdim=True)
-            each[rows] = (normal - logits.gather(1, wanted)).squeeze(1)
-            if wants_slope:
-                slope = logits.sub_(normal).exp_()
-                slope.scatter_add_(1, wanted, slope.new_full((len(slope), 1), -1.0))
-                slope = slope.mul_(scale[rows].unsqueeze(1)).to(hidden.dtype)
-                d_hidden[rows] = slope @ matrix
-                d_weight += slope.t() @ hidden[rows]
-        ctx.save_for_backward(d_hidden, d_weight)
-        ctx.mark_non_differentiable(each)
-        return (each * scale).sum(), each
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
-        hidden, weight = ctx.saved_tensors
-        return grad * hidden, grad * weight, None, None
-
-
 @functools.lru_cache(maxsize=256)
 def rope_table(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin of the rotary position embedding, each [T, head_dim] (halves repeated, as in Llama)."""
@@ -244,4 +157,4 @@ def rope_table(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn queries or keys [.., T, head_dim] by their positions."""
     first, second = x.chunk(2, -1)
-    return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
+    return x * cos + torch.cat([-second, first], -1) * sin

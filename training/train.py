@@ -1,15 +1,16 @@
 """Train the embedded model: `python -m training.train --out training/out --steps N`.
 
-Runs on CUDA in bf16 where there is a device, else on the CPU in float32.  A checkpoint every few minutes holds the
-weights, the optimiser and the loss of every step; what a step sees depends on the seed, the step and the corpus
-alone, so a run that was killed goes on to the same losses, and one whose corpus or shape has changed since is
-refused.  Rate: warm-up, constant, linear decay over the last 30 % of the steps, which see the target tasks only.
-Knows the loop; knows nothing of where examples come from.
+Weights are kept in float32; products are bf16 on CUDA and on processors with AMX, else float32.  A checkpoint every
+minute or so holds the weights, the optimiser and the loss of every step; what a step sees depends on the seed, the
+step and the corpus alone, so a run that was killed goes on to the same losses, and one whose corpus or shape has
+changed since is refused.  Rate: warm-up, constant, linear decay over the last 30 % of the steps, which see the target
+tasks only.  Knows the loop; knows nothing of where examples come from.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import os
 import time
@@ -27,6 +28,7 @@ from rotary_batch.model.tokens import Tokenizer
 from training.batches import Batch, Order, Row, collate, encode
 from training.corpus import Example, corpus_key, held_out_examples, training_examples
 from training.model import Mixtral, Shape
+from training.operators import fast_dtype
 from training.optimizer import Optimizer
 from training.vocabulary import train_tokenizer
 
@@ -78,7 +80,7 @@ class _Part(NamedTuple):
 
 @dataclass
 class Run:
-    """A model in training; `history` has the loss of every step so far.
+    """A model in training; `history` has the loss of every step so far, `work` the weights that products are made of.
 
     Two threads take the batches of a step, each with one-thread operators: on two busy cores that is faster than
     operators of two threads, which wait for each other.  Gradients are added in the order of the batches, so which
@@ -96,6 +98,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
+        self.work = copy.deepcopy(self.model).to(fast_dtype(self.device))
         self.workers = ThreadPoolExecutor(self.threads)
         self.optimizer = Optimizer(self.model)
         self._resume()
@@ -121,9 +124,11 @@ class Run:
         """One move along the gradient of all batches, each token weighing the same in whichever batch it stands."""
         weight = sum(float(batch.weights.sum()) for batch in batches)
         answers = sum(int(batch.is_answer.sum()) for batch in batches)
+        self._copy_weights()
         parts = list(self.workers.map(functools.partial(self._gradient, weight, len(batches)), batches))
-        for place, parameter in enumerate(self.model.parameters()):
-            parameter.grad = functools.reduce(torch.add, [part.gradients[place] for part in parts])
+        sums = self.workers.map(_sum, zip(*(part.gradients for part in parts), strict=True))
+        for parameter, gradient in zip(self.model.parameters(), sums, strict=True):
+            parameter.grad = gradient
         self.optimizer.step(rate, self.workers)
         total, answer = sum(part.total for part in parts), sum(part.answer for part in parts)
         return StepLoss(total / weight, answer / max(1, answers)), torch.stack([part.loads for part in parts]).mean(0)
@@ -131,21 +136,26 @@ class Run:
     def _gradient(self, weight: float, num_batches: int, batch: Batch) -> _Part:
         loss, each, balance, loads = self._loss(batch)
         whole = loss / weight + BALANCE_WEIGHT / num_batches * balance
-        gradients = torch.autograd.grad(whole, list(self.model.parameters()))
+        gradients = torch.autograd.grad(whole, list(self.work.parameters()))
         answer = each[batch.is_answer.flatten().to(each.device)].sum()
         return _Part(gradients, float(loss.detach()), float(answer), loads)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weighted sum, each token's own loss, the balancing loss, loads [layers, E]."""
         ids, weights = batch.ids.to(self.device), batch.weights.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            hidden, balance, loads = self.model(ids[:, :-1])
-            loss, each = self.model.head_loss(hidden.flatten(0, 1), ids[:, 1:].flatten(), weights.flatten())
+        hidden, balance, loads = self.work(ids[:, :-1])
+        loss, each = self.work.head_loss(hidden.flatten(0, 1), ids[:, 1:].flatten(), weights.flatten())
         return loss, each, balance, loads
+
+    @torch.no_grad()
+    def _copy_weights(self) -> None:
+        for mine, master in zip(self.work.parameters(), self.model.parameters(), strict=True):
+            mine.copy_(master)
 
     @torch.no_grad()
     def judge(self) -> float:
         """Mean loss of the held-out answer tokens."""
+        self._copy_weights()
         total, count = 0.0, 0
         for start in range(0, len(self.judged), 10):
             batch = collate(self.judged[start : start + 10])
@@ -184,6 +194,11 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.history = [StepLoss(*loss) for loss in state["history"]]
+
+
+def _sum(gradients: tuple[Tensor, ...]) -> Tensor:
+    """In float32 and in their order."""
+    return functools.reduce(Tensor.add_, gradients[1:], gradients[0].float().clone())
 
 
 def new_model(shape: Shape, seed: int) -> Mixtral:
@@ -226,6 +241,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Plan(steps=1).peak_rate)
     arguments = parser.parse_args()
     keep_freed_memory()
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")  # a kernel for every shape; 1,024 by itself
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     shape = replace(Shape(), num_layers=arguments.layers, intermediate_size=arguments.intermediate)

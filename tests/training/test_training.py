@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.batches import MAX_TOKENS, Order, Row
+from training.batches import MAX_TOKENS, Order, Row, collate
 from training.model import Mixtral, Shape
 from training.optimizer import Optimizer, orthogonal
 from training.train import Plan, Run, StepLoss, new_model
@@ -80,8 +80,25 @@ def test_an_epoch_shows_every_row_once_and_the_decay_the_target_tasks_only():
     targets = sorted(index for batch in order._epoch(3, True) for index in batch)
     assert everything == list(range(200))
     assert targets == [index for index, row in enumerate(order.rows) if row.task != "text"]
-    assert max(batch.ids.numel() for step in range(20) for batch in order.step(step, 10**6)) <= 256
+    assert max(size * longest for size, longest in shapes(order)) <= 256
     assert SHAPE.max_position == MAX_TOKENS
+
+
+def shapes(order: Order) -> list[tuple[int, int]]:
+    """Rows and longest row of the batches of an epoch."""
+    lengths = [[len(order.rows[index].ids) for index in batch] for batch in order._epoch(0, False)]
+    return [(len(batch), max(batch)) for batch in lengths]
+
+
+def test_a_batch_is_padded_to_few_lengths():
+    batch = collate(
+        [Row(np.arange(1, 20, dtype=np.uint16), 5, "symbol"), Row(np.arange(1, 8, dtype=np.uint16), 3, "name")]
+    )
+    assert batch.ids.shape == (2, 33), "32 tokens and the one that the last of them predicts"
+    assert batch.ids[0, :19].tolist() == list(range(1, 20))
+    assert not batch.ids[0, 19:].any()
+    assert not batch.weights[0, 18:].any()
+    assert batch.is_answer.nonzero().tolist() == [[0, n] for n in range(4, 18)] + [[1, n] for n in range(2, 6)]
 
 
 def test_the_rate_warms_up_stays_and_decays():
@@ -91,7 +108,7 @@ def test_the_rate_warms_up_stays_and_decays():
 
 def test_orthogonal_makes_singular_values_about_one():
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonal(torch.randn(11, 16, 24)))
+    values = torch.linalg.svdvals(orthogonal(torch.randn(11, 16, 24)).float())
     assert 0.6 < float(values.min()) < float(values.max()) < 1.3
 
 

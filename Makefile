@@ -51,7 +51,7 @@ corpus: $(VENV)/.installed-dev  ## what the embedded model reads, from the packa
 	$(BIN)/python -m training.corpus
 
 embedded-model: $(VENV)/.installed-dev  ## train the demonstration model (hours on a CPU; resumes) and pack it
-	$(BIN)/python -m training.train --out training/out --steps 1500
+	$(BIN)/python -m training.train --out training/out --steps 3600
 	$(BIN)/python -m training.export --out training/out --pack rotary_batch/embedded
 
 quality: $(VENV)/.installed-dev  ## judge the embedded model on packages it never saw (ten minutes); writes into benchmarks/

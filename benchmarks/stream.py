@@ -1,8 +1,9 @@
 """Experts from disk under a cap on the whole process, beside the same in RAM: `python -m benchmarks.stream`.
 
 Every figure comes from `rotary-batch bench --json`, run by itself; cases take turns, medians and spread are given, and
-of how many runs; `small` or `medium` as arguments run those alone.  The bound of each run is computed by the planner from the machine's rates (`bench --machine`, just before)
-and the disk's rate in the same minute.  Writes stream.md and stream.svg.
+of how many runs; `small` or `medium` as arguments run those alone.  The bound of each run is computed by the planner
+from the machine's rates (`bench --machine`, just before) and the disk's rate in the same minute.  Writes stream.md and
+stream.svg.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from torch import Tensor
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.model.tokens import Tokenizer
 from training.batches import Batch, Order, Row, collate, encode
-from training.corpus import Example, corpus_key, held_out_examples, training_examples
+from training.corpus import Example, held_out_examples, training_examples
 from training.model import Mixtral, Shape
 from training.operators import fast_dtype
 from training.optimizer import Optimizer
@@ -226,6 +227,14 @@ def judged_rows(tokenizer: Tokenizer) -> list[Row]:
     return sorted(rows[:: max(1, len(rows) // JUDGED_EXAMPLES)], key=lambda row: len(row.ids))
 
 
+def _digest(rows: list[Row]) -> str:
+    """Of what a step can see; the code that made it may have been written otherwise since."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(row.ids.tobytes() + f" {row.num_prompt} {row.task} ".encode())
+    return found.hexdigest()
+
+
 def _print(line: str) -> None:
     print(line, flush=True)
 
@@ -251,7 +260,7 @@ def main() -> None:
     _print(f"{len(rows)} examples, {sum(len(row.ids) for row in rows):,} tokens; judged by {len(judged)}")
     plan = Plan(steps=arguments.steps, peak_rate=arguments.rate)
     order = Order(rows, plan.seed, plan.batch_tokens, plan.batches_per_step)
-    source = f"corpus {corpus_key()}, tokenizer {tokenizer.digest}"
+    source = f"rows {_digest(rows)}, tokenizer {tokenizer.digest}"
     Run(new_model(shape, plan.seed), order, plan, arguments.out, judged, source, threads=arguments.threads).fit()
 
 

@@ -20,6 +20,8 @@ _IDENTIFIER = re.compile(
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _ABBREVIATIONS = {"e.g", "i.e", "etc"}
+_LITTLE_WORDS = {"from", "given", "into", "that", "this", "when", "with"}
+LITTLE_LETTERS = 3  # words of so many letters may stand twice
 LOOP_WORDS = 4  # a run of this many words that stands three times is a loop
 
 
@@ -37,7 +39,9 @@ def judge(
 ) -> Judgement:  # fmt: skip
     """Keep the sentences whose names exist, and of an answer that was cut those that have an end.
 
-    `is_known` answers for single identifiers and for paths.  A loop raises the mean, so what looped has no confidence.
+    `is_known` answers for single identifiers and for paths.  `min_mean_logprob` is of a model that is too small to be
+    trusted without one.  A loop raises its mean, so what looped has no confidence; neither has a sentence that says a
+    word twice ("Update the screen of the console screen").
     """
     clean = " ".join(text.split())
     if not re.search(r"[A-Za-z]{3}", clean):
@@ -46,6 +50,8 @@ def judge(
         return Judgement(Verdict.LOW_CONFIDENCE, None, (f"mean log-probability {mean_logprob:.2f}",))
     if _loops(clean) or (min_mean_logprob is not None and ended == "loop"):
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("repeats itself",))
+    if min_mean_logprob is not None and (word := _word_said_twice(clean)):
+        return Judgement(Verdict.LOW_CONFIDENCE, None, (f"says {word} twice",))
     sentences = split_sentences(clean)
     if ended in {"length", "loop"} and not is_whole(clean):
         sentences.pop()
@@ -81,3 +87,14 @@ def _loops(text: str) -> bool:
     words = text.lower().split()
     runs = [tuple(words[place : place + LOOP_WORDS]) for place in range(len(words) - LOOP_WORDS + 1)]
     return any(runs.count(run) >= 3 for run in set(runs))
+
+
+def _word_said_twice(text: str) -> str | None:
+    """The first word that a sentence says again; a plural is the same word."""
+    for sentence in split_sentences(text):
+        seen: set[str] = set()
+        for word in (found.lower().rstrip("s") for found in _WORD.findall(sentence)):
+            if word in seen:
+                return word
+            seen |= {word} if len(word) > LITTLE_LETTERS and word not in _LITTLE_WORDS else set()
+    return None

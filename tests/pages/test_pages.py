@@ -222,6 +222,21 @@ def test_what_looped_has_no_confidence_where_confidence_is_asked_for():
     assert found.verdict == Verdict.LOW_CONFIDENCE
 
 
+@pytest.mark.parametrize(
+    ("text", "is_shown"),
+    [
+        ("Update the screen of the console screens.", False),
+        ("Put it, then put it again.", True),
+        ("Puts a thing with a box that is with it.", True),
+        ("Puts the thing. Takes the thing.", True),
+    ],
+)
+def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_asked_for(text, is_shown):
+    for least, shown in ((-1.0, is_shown), (None, True)):
+        found = judge(text, mean_logprob=-0.1, min_mean_logprob=least, ended="stop", is_known=KNOWN, source="")
+        assert (found.verdict == Verdict.SHOWN) == shown
+
+
 def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
     pages = render_site(make_view(), {})
     assert len(project(tmp_path / "d", pages, remove_others=True).written) == 6

@@ -147,7 +147,7 @@ def test_threshold_is_the_lowest_that_keeps_the_target():
         Point(-0.4, 4, 4 / 6, 3 / 4),
         Point(-0.5, 5, 5 / 6, 3 / 5),
     ]
-    assert choose_threshold(means, scores, target=0.7, min_passing=1) == -0.4
+    assert choose_threshold(means, scores, target=0.7, min_passing=1) == -0.2, "3 of 4 may be luck"
     assert choose_threshold(means, scores, target=0.9, min_passing=1) == -0.2
     assert choose_threshold(means, scores, target=0.9, min_passing=3) is None
     assert passing(means, scores, -0.4) == Point(-0.4, 4, 4 / 6, 3 / 4)
@@ -162,9 +162,9 @@ def test_one_half_chooses_and_the_other_checks():
     means = [-n / 100 for n in range(100)]
     scores = [float(n < 60) for n in range(100)]
     found = choose_and_check(means, scores, target=0.75)
-    assert found.threshold == -0.78
-    assert found.here == Point(-0.78, 40, 0.8, 0.75)
-    assert found.elsewhere == Point(-0.78, 39, 39 / 50, 30 / 39)
+    assert found.threshold == -0.7
+    assert found.here == Point(-0.7, 36, 36 / 50, 30 / 36)
+    assert found.elsewhere == Point(-0.7, 35, 35 / 50, 30 / 35)
     assert choose_and_check(means, [0.0] * 100, target=0.5).threshold is None
 
 

@@ -1,7 +1,8 @@
 """The threshold of the shipped pack: chosen on half of the judged held-out symbols, checked on the other half.
 
-Knows examples and answers; the choice itself is a pure function of threshold.py.  "Right" is a proxy: nobody read the
-answers, so one counts as right when its ROUGE-L with the author's sentence is at least GOOD_ROUGE.
+Knows examples and answers; the choice itself is a pure function of threshold.py.  "Right" is a proxy: an
+answer counts as right when its ROUGE-L with the author's sentence is at least GOOD_ROUGE.  Of the 100 most confident
+answers of 2026-11-26, read beside their code by hand, 70 were right and 47 reached it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from training.quality.picking import pick
 from training.quality.rouge import rouge_l
 from training.quality.threshold import Chosen, choose_and_check
 
-GOOD_ROUGE = 0.5
+GOOD_ROUGE = 0.4
 TARGET = 0.5  # share of right answers among those that pass
-NUM_JUDGED = 600
+NUM_JUDGED = 2000  # all that fit the context
 
 
 def held_out_threshold(pack_dir: Path, count: int = NUM_JUDGED) -> Chosen:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rotary_batch.model.tokens import Tokenizer
 from training.corpus import Example, held_out_examples, training_examples
 from training.quality.baselines import first_comment, most_frequent, split_name
-from training.quality.confidence import confidence, is_good, judged_symbols
+from training.quality.confidence import NUM_JUDGED, confidence, is_good, judged_symbols
 from training.quality.generation import Answer, answers, checked, confirmed
 from training.quality.loss import Bits, answer_bits, encode, total
 from training.quality.mixture import Row, ladder
@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
     """How many held-out examples each part looks at."""
 
     loss: int = 1000
-    generation: int = 600
+    generation: int = NUM_JUDGED
     routing: int = 60
     parity: int = 50
     aside: int = 3000

@@ -5,6 +5,7 @@ Knows requests, completions and the page check; knows nothing of references.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +74,7 @@ def longest_answer(task: str) -> int:
 def checked(text: str, prompt: str, reason: Reason = "stop", mean_logprob: float = 0.0) -> Answer:
     """Look at a text as the pages do before they show it."""
     verdict = judge(
-        text, mean_logprob=mean_logprob, min_mean_logprob=None, ended=reason, is_known=_never, source=prompt
+        text, mean_logprob=mean_logprob, min_mean_logprob=-math.inf, ended=reason, is_known=_never, source=prompt
     )
     repeats = reason == "loop" or "repeats itself" in verdict.reasons
     invented = tuple(unknown_names(text, _never, prompt))

@@ -22,6 +22,11 @@ class Point(NamedTuple):
     share: float  # of all answers
     precision: float  # mean score of those that pass
 
+    @property
+    def error(self) -> float:
+        """Standard error of the precision."""
+        return math.sqrt(self.precision * (1 - self.precision) / max(1, self.count))
+
 
 class Chosen(NamedTuple):
     """A threshold, and what passes it."""
@@ -46,11 +51,12 @@ def curve(means: Sequence[float], scores: Sequence[float]) -> list[Point]:
 def choose_threshold(
     means: Sequence[float], scores: Sequence[float], *, target: float, min_passing: int = MIN_PASSING
 ) -> float | None:
-    """The lowest threshold whose passing answers have a mean score of `target`; None when there is none.
+    """The lowest threshold whose passing answers have a mean score of `target` for sure; None when there is none.
 
-    An answer passes when its mean log-probability is at least the threshold.
+    For sure: less one standard error.  Without that the lowest of many thresholds is the luckiest: 0.50 on the half
+    that chose it was 0.33 on the other.  An answer passes when its mean log-probability is at least the threshold.
     """
-    right = [p for p in curve(means, scores) if p.precision >= target and p.count >= min_passing]
+    right = [p for p in curve(means, scores) if p.precision - p.error >= target and p.count >= min_passing]
     return right[-1].threshold if right else None
 
 

@@ -62,7 +62,7 @@ def bench(
         pack, device=settings.device, device_memory=settings.device_memory, host_memory=settings.host_memory,
         numerics=settings.numerics or "fast", kv=settings.kv, max_batch=wanted, timeline=timeline is not None,
         routing=routing is not None, workload=Workload(wanted, prompt, new, prompt + new),
-        draft_tokens=None if drafts else 0,
+        least_batch=sequences or 1, draft_tokens=None if drafts else 0,
     )  # fmt: skip
     try:
         fitting = min(wanted, engine.num_fitting(prompt + new - 1))

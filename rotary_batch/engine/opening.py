@@ -58,12 +58,14 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     max_batch: int | None = None, ring_slots: int | None = None, resident_share: float | None = None,
     tier: str | None = None, host_memory: int | None = None, rotor: bool = True, prefill_span: int | None = None,
     kv: str = "bf16", experts: str | None = None, draft_tokens: int | None = None, share_prefixes: bool = True,
-    host_kv_tokens: int | None = None, workload: Workload | None = None, timeline: bool = False, routing: bool = False,
+    host_kv_tokens: int | None = None, workload: Workload | None = None, least_batch: int = 1, timeline: bool = False,
+    routing: bool = False,
 ) -> RotaryEngine:  # fmt: skip
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
     `device_memory` bytes cap everything that the engine keeps there; how they are used is the budget planner's choice,
-    for `workload`, with the machine's cached rates.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens`,
+    for `workload`, with the machine's cached rates; a batch of `least_batch` is kept room for, where it fits, even when
+    a smaller one pays more.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens`,
     `prefill_span` (prompt tokens of one sequence in one revolution) and `host_kv_tokens` (how many tokens' keys lie in
     host memory) override it.  `host_memory` bytes decide whether slabs are kept in RAM, and keys beside them (CUDA
     only).  `kv` is bf16 (as computed) or int8.  `experts` asks for that quantisation.
@@ -87,7 +89,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     rates = cached_rates(device, cache_dir(os.environ))
     kind = tier or ("ram" if target.type == "cuda" and fits_in_ram(manifest, host_memory) else "disk")
     host_nbytes = host_room_nbytes(manifest, host_memory, in_ram=kind == "ram") if target.type == "cuda" else 0
-    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes)
+    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes, least_batch)
     placement = _override(budget, manifest, ring_slots, resident_share)
     host_tokens = budget.host_kv_tokens if host_kv_tokens is None else host_kv_tokens
     source = open_tier(manifest, pack_dir, target, kind, trace)

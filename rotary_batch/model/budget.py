@@ -198,14 +198,16 @@ def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
 
 
 def plan_memory(
-    model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload, rates: Rates | None, host_nbytes: int = 0
-) -> Budget:
+    model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload, rates: Rates | None, host_nbytes: int = 0,
+    least_batch: int = 1,
+) -> Budget:  # fmt: skip
     """Split device memory.  Raises UnavailableError, with the minimum, when the model cannot run in it.
 
     Keys and values come first, up to the batch that pays; experts are pinned with what is left.  With measured rates
     every batch is tried and the one with the most tokens a second is taken; without, the batch is as large as it can be
     (X(R) = (V - R) / c * B / (W - R) rises with every byte given to keys while V < W, see NOTES.md).  `host_nbytes` of
-    host memory may take keys too, which then ride the link beside the experts.
+    host memory may take keys too, which then ride the link beside the experts.  Batches below `least_batch` are taken
+    only when no larger one fits.
     """
     least = minimum_nbytes(model, workload.longest_tokens)
     if memory_nbytes < least:
@@ -228,7 +230,8 @@ def plan_memory(
     if rates is None:
         return candidates[-1]
     candidates += _with_host_keys(model, left, max_batch, candidates[-1], workload, host_nbytes)
-    best = max(candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
+    large = [budget for budget in candidates if budget.batch >= least_batch]
+    best = max(large or candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
     return replace_drafts(model, best, rates, workload)
 
 

@@ -183,6 +183,17 @@ def test_no_memory_is_set_aside_for_more_prompt_tokens_than_can_be_live():
     assert few.num_residents - many.num_residents >= rows * model().row_nbytes() // model().slab_nbytes
 
 
+def test_a_batch_that_is_asked_for_is_kept_room_for_though_a_smaller_one_pays_more():
+    """bench --sequences 128 once said that 96 fit, where 128 did and 96 were a little faster by the rates."""
+    steep = rates()
+    steep.weight_s["int4"] = [(1, 1e-10), (96, 1.01e-10), (128, 1e-8)]
+    work = Workload(128, 64, 16, 80)
+    chosen = plan_memory(model(), 24 * 10**9, 128, work, steep)
+    asked = plan_memory(model(), 24 * 10**9, 128, work, steep, least_batch=128)
+    assert (chosen.batch < 128, asked.batch) == (True, 128)
+    assert plan_memory(model(), 24 * 10**9, 128, work, steep, least_batch=10**6) == chosen
+
+
 def test_few_rows_move_what_they_ask_for_and_many_move_everything():
     budget = plan_memory(model(), 24 * 10**9, 64, JOB, None)
     everything = budget.streamed_nbytes(model()) / 25e9

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.experts import views
+from rotary_batch.engine.quant import Matrix, decode, num_columns, num_rows
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES
@@ -43,9 +44,9 @@ class DiskReader:
 
 
 def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
-    """Write it, one shard a layer, so that the memory of one layer is enough."""
+    """Write it, one shard a layer, so that the memory of one layer is enough; quantised experts decoded to bf16."""
     manifest = Manifest.load(pack_dir)
-    assert manifest.experts == manifest.dense == "bf16", "a quantised pack cannot be undone"
+    assert manifest.dense == "bf16", manifest.dense
     folder.mkdir(parents=True, exist_ok=True)
     weight_map: dict[str, str] = {}
     with safe_open(str(pack_dir / DENSE_NAME), "pt") as dense, DiskReader(pack_dir, manifest) as read:
@@ -59,9 +60,9 @@ def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
             if layer is not None:
                 for expert in range(manifest.geometry.num_experts):
                     slab = views(read(ExpertKey(layer, expert)), manifest)
-                    w1, w3 = slab.up.chunk(2)
+                    w1, w3 = _plain(slab.up).chunk(2)
                     target = f"model.{stem}block_sparse_moe.experts.{expert}."
-                    for name, weight in (("w1", w1), ("w2", slab.down), ("w3", w3)):
+                    for name, weight in (("w1", w1), ("w2", _plain(slab.down)), ("w3", w3)):
                         weights[f"{target}{name}.weight"] = weight.clone()
             shard = f"model-{'rest' if layer is None else layer}.safetensors"
             save_file(weights, str(folder / shard), metadata={"format": "pt"})
@@ -94,3 +95,7 @@ def _config(pack_dir: Path, geometry: Geometry) -> dict[str, object]:
         "sliding_window": None, "hidden_act": "silu", "torch_dtype": "bfloat16", "eos_token_id": None,
         "bos_token_id": None, "pad_token_id": None,
     }  # fmt: skip
+
+
+def _plain(matrix: Matrix) -> torch.Tensor:
+    return decode(matrix, torch.empty(num_rows(matrix), num_columns(matrix), dtype=torch.bfloat16))

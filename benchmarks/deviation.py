@@ -41,11 +41,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         as_checkpoint(EMBEDDED, folder / "hf")
-        packs = {"bf16": EMBEDDED}
-        for experts in ("int8", "int4"):
+        packs = {}
+        for experts in ("bf16", "int8", "int4"):
             packs[experts] = folder / experts
             pack(folder / "hf", folder / experts, experts=experts, dense="int8" if experts == "int4" else "bf16")
-        reference, truth = answers(EMBEDDED, prompts, "exact", "bf16")
+        reference, truth = answers(packs["bf16"], prompts, "exact", "bf16")
         rows = []
         for experts, numerics, kv in [
             ("bf16", "fast", "bf16"), ("bf16", "exact", "int8"), ("int8", "exact", "bf16"), ("int8", "fast", "bf16"),

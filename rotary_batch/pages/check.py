@@ -93,7 +93,8 @@ def _word_said_twice(text: str) -> str | None:
     """The first word that a sentence says again; a plural is the same word."""
     for sentence in split_sentences(text):
         seen: set[str] = set()
-        for word in (found.lower().rstrip("s") for found in _WORD.findall(sentence)):
+        words: list[str] = _WORD.findall(sentence.lower())
+        for word in (found.rstrip("s") for found in words):
             if word in seen:
                 return word
             seen |= {word} if len(word) > LITTLE_LETTERS and word not in _LITTLE_WORDS else set()

@@ -49,7 +49,7 @@ def measured() -> None:
 
 
 def test_bench_gives_every_figure_a_timeline_and_a_trace(measured, tmp_path):
-    options = ["--sequences", 3, "--lengths", "20+6", "--device-memory", "12MB", "--json"]
+    options = ["--sequences", 3, "--lengths", "20+6", "--device-memory", "9MB", "--json"]
     done = rotary("bench", *options, "--timeline", tmp_path / "t.svg", "--trace", tmp_path / "r.jsonl", "--kv", "int8")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -58,7 +58,7 @@ def test_bench_gives_every_figure_a_timeline_and_a_trace(measured, tmp_path):
     assert 0 < found["ring_slots"] < 32
     assert found["decode_tokens_per_s"] > 0
     assert found["share_of_bound"] > 0
-    assert found["peak_device_bytes"] <= 12_000_000 <= found["peak_host_bytes"]
+    assert found["peak_device_bytes"] <= 9_000_000 <= found["peak_host_bytes"]
     assert (tmp_path / "t.svg").read_text().count("<rect") > 20
     head, *steps = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert head == {"layers": 4, "experts": 8, "top_k": 2}

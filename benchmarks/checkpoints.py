@@ -60,9 +60,9 @@ def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
             if layer is not None:
                 for expert in range(manifest.geometry.num_experts):
                     slab = views(read(ExpertKey(layer, expert)), manifest)
-                    w1, w3 = _plain(slab.up).chunk(2)
+                    w1, w3 = plain(slab.up, torch.bfloat16).chunk(2)
                     target = f"model.{stem}block_sparse_moe.experts.{expert}."
-                    for name, weight in (("w1", w1), ("w2", _plain(slab.down)), ("w3", w3)):
+                    for name, weight in (("w1", w1), ("w2", plain(slab.down, torch.bfloat16)), ("w3", w3)):
                         weights[f"{target}{name}.weight"] = weight.clone()
             shard = f"model-{'rest' if layer is None else layer}.safetensors"
             save_file(weights, str(folder / shard), metadata={"format": "pt"})
@@ -97,5 +97,6 @@ def _config(pack_dir: Path, geometry: Geometry) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _plain(matrix: Matrix) -> torch.Tensor:
-    return decode(matrix, torch.empty(num_rows(matrix), num_columns(matrix), dtype=torch.bfloat16))
+def plain(matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
+    """A stored matrix decoded."""
+    return decode(matrix, torch.empty(num_rows(matrix), num_columns(matrix), dtype=dtype))

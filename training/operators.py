@@ -18,7 +18,7 @@ _ROW_MULTIPLE = 32
 _LEAST_CHANCE = 1e-37  # its logarithm is finite in float32
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def product_dtype(device: torch.device) -> torch.dtype:
     """What products are computed in: bf16 on CUDA and on processors with AMX (5 times as fast there), else float32."""
     is_fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()  # no public question
     return torch.bfloat16 if is_fast else torch.float32

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.operators import fast_dtype
+from training.operators import product_dtype
 
 MOMENTUM = 0.95
 WEIGHT_DECAY = 0.1
@@ -88,7 +88,7 @@ def _wide(matrices: Tensor) -> Tensor:
 def orthogonal(matrices: Tensor) -> Tensor:
     """[n, R, C] with R <= C -> about the nearest matrices with orthonormal rows."""
     a, b, c = _COEFFICIENTS
-    matrices = matrices.to(fast_dtype(matrices.device))
+    matrices = matrices.to(product_dtype(matrices.device))
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
         square = x @ x.mT

@@ -29,7 +29,7 @@ from rotary_batch.model.tokens import Tokenizer
 from training.batches import Batch, Order, Row, collate, encode
 from training.corpus import Example, held_out_examples, training_examples
 from training.model import Mixtral, Shape
-from training.operators import fast_dtype
+from training.operators import product_dtype
 from training.optimizer import Optimizer
 from training.vocabulary import train_tokenizer
 
@@ -99,7 +99,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
-        self.work = copy.deepcopy(self.model).to(fast_dtype(self.device))
+        self.work = copy.deepcopy(self.model).to(product_dtype(self.device))
         self.workers = ThreadPoolExecutor(self.threads)
         self.optimizer = Optimizer(self.model)
         self._resume()

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import MixtralForCausalLM
 
-from benchmarks.checkpoints import DiskReader, hf_name
+from benchmarks.checkpoints import DiskReader, hf_name, plain
 from rotary_batch.engine.experts import views
 from rotary_batch.engine.pack import pack
-from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
+from rotary_batch.engine.quant import Int8Matrix, Matrix
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
 
 EXPORTED = Path(__file__).parents[1] / "out" / "hf"
@@ -95,7 +95,7 @@ def _dense(pack_dir: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
             stored: Matrix = file.get_tensor(name)
             if f"{name}.scale" in scaled:
                 stored = Int8Matrix(stored, file.get_tensor(f"{name}.scale"))
-            found[hf_name(name)] = stored.float() if isinstance(stored, torch.Tensor) else _plain(stored)
+            found[hf_name(name)] = stored.float() if isinstance(stored, torch.Tensor) else plain(stored, torch.float32)
     return found
 
 
@@ -104,12 +104,8 @@ def _experts(pack_dir: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
     with DiskReader(pack_dir, manifest) as read:
         for key in manifest.slabs:
             slab = views(read(key), manifest)
-            w1, w3 = _plain(slab.up).chunk(2)
+            w1, w3 = plain(slab.up, torch.float32).chunk(2)
             stem = f"model.layers.{key.layer}.block_sparse_moe.experts.{key.expert}."
-            parts = {"w1": w1, "w2": _plain(slab.down), "w3": w3}
+            parts = {"w1": w1, "w2": plain(slab.down, torch.float32), "w3": w3}
             found |= {f"{stem}{name}.weight": weight.clone() for name, weight in parts.items()}
     return found
-
-
-def _plain(matrix: Matrix) -> torch.Tensor:
-    return decode(matrix, torch.empty(num_rows(matrix), num_columns(matrix)))

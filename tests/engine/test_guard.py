@@ -75,10 +75,11 @@ def test_what_repeats_long_enough_is_found_and_what_is_found_repeats(before, per
     looping = [*before, *period * rounds]
     surplus = loop_tokens(looping)
     assert surplus > 0
-    assert looping[len(looping) - surplus :] == looping[-surplus:]
-    kept = looping[: len(looping) - surplus]
-    unit = surplus // (rounds - 1) if surplus % (rounds - 1) == 0 else None
-    assert unit is None or kept[-unit:] == looping[-unit:]
+    kept, tail = looping[:-surplus], looping[-surplus:]
+    units = [size for size in range(1, len(period) + 1) if surplus % size == 0]
+    assert any(tail == kept[-size:] * (surplus // size) for size in units), (
+        "what is cut says again how what is kept ends"
+    )
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,26 +1,59 @@
 #!/bin/sh
 # Everything that needs a CUDA device, in under nine minutes: sh benchmarks/gpu_night.sh [OUT]
-# Random weights, device memory capped at 24 GB (12 GB for one sequence), the measured link rate in every JSON file.
-# Needs about 75 GB of RAM for 8x22B in int4, and as much disk below the cache folder.
-set -eu
+# Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
+# Needs 80 GB of RAM for 8x22B in int4, and 11 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
+set -u
 OUT=${1:-benchmarks/gpu}
-BIN=${BIN:-.venv/bin}
+PYTHON=${PYTHON:-.venv/bin/python}
 mkdir -p "$OUT"
-bench() { # NAME ARGUMENTS...
-    name=$1
-    shift
-    timeout 170 "$BIN/rotary-batch" bench --device cuda --json "$@" > "$OUT/$name.json" || echo "$name: exit $?" >> "$OUT/failed"
+started=$(date +%s)
+step() { # NAME LIMIT_S COMMAND...: its output in OUT/NAME, its complaints and its time in OUT/log.txt
+    name=$1 limit=$2
+    shift 2
+    begun=$(date +%s)
+    echo "== $name: $*" >> "$OUT/log.txt"
+    timeout -k 5 "$limit" "$@" > "$OUT/$name" 2>> "$OUT/log.txt"
+    echo "== $name: exit $?, $(($(date +%s) - begun)) s, $(($(date +%s) - started)) s in all" >> "$OUT/log.txt"
 }
-"$BIN/python" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))" > "$OUT/machine.txt"
-"$BIN/rotary-batch" bench --machine --device cuda --json > "$OUT/machine.json"
-"$BIN/pytest" -m gpu -q > "$OUT/tests.txt" 2>&1 || echo "gpu tests: exit $?" >> "$OUT/failed"
-if command -v compute-sanitizer > /dev/null; then
-    timeout 60 compute-sanitizer "$BIN/pytest" -m gpu -q -k kernel > "$OUT/sanitizer.txt" 2>&1 || true
+bench() { # NAME LIMIT_S ARGUMENTS...
+    name=$1 limit=$2
+    shift 2
+    step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
+}
+# Parts may be named after OUT: machine tests sanitizer 8x7b one 8x22b
+[ $# -gt 0 ] && shift
+PARTS=${*:-machine tests sanitizer 8x7b one 8x22b}
+has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
+if has machine; then
+    step machine.txt 60 "$PYTHON" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))"
+    bench machine 90 --machine
 fi
-bench 8x7b-int4-job --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --timeline "$OUT/8x7b.svg"
-bench 8x7b-int4-one-24 --shape mixtral-8x7b --experts int4 --device-memory 24GB --sequences 1
-bench 8x7b-int4-one-12 --shape mixtral-8x7b --experts int4 --device-memory 12GB --sequences 1
-bench 8x7b-int4-one-resident --shape mixtral-8x7b --experts int4 --device-memory 60GB --sequences 1
-bench 8x22b-int4-job --shape mixtral-8x22b --experts int4 --kv int8 --device-memory 24GB --lengths job
-bench 8x22b-int4-int8-job --shape mixtral-8x22b --experts int4 --dense int8 --kv int8 --device-memory 24GB --lengths job
-cat "$OUT"/*.json
+if has tests; then
+    step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 4 tests
+fi
+if has sanitizer && command -v compute-sanitizer > /dev/null; then
+    step sanitizer.txt 90 \
+        compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -q -p no:xdist tests/engine/test_kernels.py
+fi
+if has 8x7b; then
+    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 512
+    bench 8x7b-int4-timeline 60 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 12GB --sequences 64 --timeline "$OUT/8x7b.svg"
+fi
+if has one; then
+    one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64"
+    for memory in 24 12; do
+        # shellcheck disable=SC2086 # words are meant
+        bench "8x7b-int4-one-$memory" 60 $one --device-memory ${memory}GB
+        # shellcheck disable=SC2086
+        bench "8x7b-int4-one-$memory-no-prefetch" 60 $one --device-memory ${memory}GB --no-prefetch
+    done
+    # shellcheck disable=SC2086
+    bench 8x7b-int4-one-resident 60 $one --device-memory 40GB
+    step accelerate.json 90 "$PYTHON" -m benchmarks.peers.accelerate_gpu mixtral-8x7b 24 1 64 3
+fi
+if has 8x22b; then
+    for dense in int8 bf16; do
+        bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 256
+    done
+fi
+tail -n 40 "$OUT/log.txt"

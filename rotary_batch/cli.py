@@ -215,10 +215,11 @@ def bench(
     model: Model = None, shape: ShapeName = None,
     experts: Experts = None, dense: Dense = "bf16",
     kv: Kv = None, device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
-    numerics: Numerics = None,
+    max_batch: MaxBatch = None, numerics: Numerics = None,
     sequences: Annotated[int | None, typer.Option(min=1, help="Live sequences; default: as planned.")] = None,
     lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
     drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; never with --shape.")] = True,
+    prefetch: Annotated[bool, typer.Option(help="Load experts before they are asked for.")] = True,
     machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
     timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
@@ -227,16 +228,17 @@ def bench(
     """Measure the machine, or an engine beside its bound."""
     settings = _settings(
         config, [], model=model, experts=experts, kv=kv, device=device, device_memory=device_memory,
-        host_memory=host_memory, numerics=numerics,
+        host_memory=host_memory, max_batch=max_batch, numerics=numerics,
     )  # fmt: skip
     if machine:
         found = benching.machine(settings).as_dict()
     else:
         with console.counting("experts written") as progress:
             pack = benching.pack_for(settings, shape, dense, progress)
-        found = benching.bench(
-            settings, pack, sequences, benching.lengths_of(lengths), timeline, trace, drafts=drafts and shape is None
+        wanted = benching.Wanted(
+            sequences, benching.lengths_of(lengths), timeline, trace, drafts=drafts and shape is None, prefetch=prefetch
         )
+        found = benching.bench(settings, pack, wanted)
     _answer(found, json, lambda: console.show_figures(found))
 
 

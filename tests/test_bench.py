@@ -25,7 +25,7 @@ from rotary_batch.model.shapes import SHAPES
 
 RATES = Rates(
     machine="a test", device="cpu", device_memory_nbytes=10**9, activation_nbytes=4, move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9,
-    memory_nbytes_per_s=1e10, attention_nbytes_per_s=1e10,
+    memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
     weight_s={name: [(1, 1e-10), (512, 1e-9)] for name in ("bf16", "int8", "int4")},
 )  # fmt: skip
 FIELDS = {
@@ -83,7 +83,7 @@ def test_measuring_a_machine_gives_rates_that_plan_and_a_file_can_hold(tmp_path,
     monkeypatch.setattr(measure, "DISK_NBYTES", 2 * measure.READ_NBYTES)
     found = measure.measure_machine("cpu", tmp_path)
     assert found.device == "cpu"
-    numbers = [found.move_nbytes_per_s, found.memory_nbytes_per_s, found.attention_nbytes_per_s]
+    numbers = [found.move_nbytes_per_s, found.memory_nbytes_per_s, *found.attention_nbytes_per_s.values()]
     assert all(number > 0 for number in numbers)
     assert sorted(found.weight_s) == ["bf16", "int4", "int8"]
     assert all([rows for rows, _ in table] == list(measure.ROW_COUNTS) for table in found.weight_s.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.commands.opening import pack_dir
 from rotary_batch.config import Settings, cache_dir
@@ -44,30 +44,36 @@ def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: P
     return synthetic_pack(folder, shape_name, shape(shape_name), experts, dense, progress, repeated=in_ram)
 
 
-def bench(
-    settings: Settings, pack: Path, sequences: int | None, lengths: tuple[int, int], timeline: Path | None,
-    routing: Path | None, *, drafts: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit.
+class Wanted(NamedTuple):
+    """What a run of `bench` does."""
 
-    Random weights repeat themselves: with them, leave `drafts` out, their success would mean nothing.
-    """
+    sequences: int | None  # None = as planned
+    lengths: tuple[int, int]  # prompt and new tokens
+    timeline: Path | None  # where to draw it
+    routing: Path | None  # where to record it
+    drafts: bool  # random weights repeat themselves: with them the success of drafts means nothing
+    prefetch: bool
+
+
+def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
+    """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit."""
     from rotary_batch.engine import bench as measuring
     from rotary_batch.engine import open_engine
 
     rates = cached_rates(settings.device, cache_dir(os.environ)) or machine(settings)
-    prompt, new = lengths
-    wanted = sequences or settings.max_batch or DEFAULT_BATCH
+    prompt, new = wanted.lengths
+    batch = wanted.sequences or settings.max_batch or DEFAULT_BATCH
     engine = open_engine(
         pack, device=settings.device, device_memory=settings.device_memory, host_memory=settings.host_memory,
-        numerics=settings.numerics or "fast", kv=settings.kv, max_batch=wanted, timeline=timeline is not None,
-        routing=routing is not None, workload=Workload(wanted, prompt, new, prompt + new),
-        least_batch=sequences or 1, draft_tokens=None if drafts else 0,
+        numerics=settings.numerics or "fast", kv=settings.kv, max_batch=batch, rotor=wanted.prefetch,
+        timeline=wanted.timeline is not None, routing=wanted.routing is not None,
+        workload=Workload(batch, prompt, new, prompt + new), least_batch=wanted.sequences or 1,
+        draft_tokens=None if wanted.drafts else 0,
     )  # fmt: skip
     try:
-        fitting = min(wanted, engine.num_fitting(prompt + new - 1))
-        if sequences is not None and fitting < sequences:
-            raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {sequences}")
+        fitting = min(batch, engine.num_fitting(prompt + new - 1))
+        if wanted.sequences is not None and fitting < wanted.sequences:
+            raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {wanted.sequences}")
         measuring.warm_up(engine)
         manifest = Manifest.load(pack)
         before = measuring.link_rate(pack, manifest, rates)
@@ -75,14 +81,14 @@ def bench(
         after = measuring.link_rate(pack, manifest, rates)
         found = measuring.figures(
             engine, reports, before=before, after=after, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
-            kv=settings.kv, device_memory=settings.device_memory,
+            kv=settings.kv, device_memory=settings.device_memory, prefetch=wanted.prefetch,
         )  # fmt: skip
-        if timeline is not None:
+        if wanted.timeline is not None:
             from rotary_batch.engine.timeline import draw
 
-            draw(engine.trace.timeline, timeline)
-        if routing is not None:
-            measuring.save_routing(engine.trace.routing, manifest.geometry, routing)
+            draw(engine.trace.timeline, wanted.timeline)
+        if wanted.routing is not None:
+            measuring.save_routing(engine.trace.routing, manifest.geometry, wanted.routing)
     finally:
         engine.close()
     event("bench", **found.as_dict())

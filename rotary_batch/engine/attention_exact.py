@@ -22,6 +22,7 @@ from rotary_batch.model.geometry import Geometry
 
 KEY_TILE = 64
 BLOCK_NBYTES = 16 * 2**20  # gathered keys of one block of units; bounds the workspace
+CUDA_UNITS = 32  # of every block on CUDA: a library chooses its kernel by the size of the batch (numerics.py)
 _NOWHERE = -1e30  # a finite stand-in for -inf: exp of a difference of two of them is no NaN
 
 
@@ -55,15 +56,18 @@ class ExactAttention:
             (run, begin, min(width, run.num_rows - begin)) for run in rows for begin in range(0, run.num_rows, width)
         ]
         cut.sort(key=lambda unit: unit[0].first_position + unit[1] + unit[2])
-        size = max(1, BLOCK_NBYTES // (KEY_TILE * self._geometry.num_kv_heads * self._geometry.head_dim * 4))
-        self._blocks = [self._block(cut[begin : begin + size], width) for begin in range(0, len(cut), size)]
+        on_cuda = self._device.type == "cuda"
+        most = max(1, BLOCK_NBYTES // (KEY_TILE * self._geometry.num_kv_heads * self._geometry.head_dim * 4))
+        size = CUDA_UNITS if on_cuda else most
+        blocks = [cut[begin : begin + size] for begin in range(0, len(cut), size)]
+        self._blocks = [self._block(block, width, size if on_cuda else len(block)) for block in blocks]
 
-    def _block(self, cut: Sequence[tuple[Rows, int, int]], width: int) -> Units:
-        row = torch.zeros(len(cut), width, dtype=torch.int64)
-        position = torch.full((len(cut), width), -1, dtype=torch.int64)
+    def _block(self, cut: Sequence[tuple[Rows, int, int]], width: int, num_units: int) -> Units:
+        row = torch.zeros(num_units, width, dtype=torch.int64)
+        position = torch.full((num_units, width), -1, dtype=torch.int64)
         last, begin, count = cut[-1]
         num_keys = -(-(last.first_position + begin + count) // KEY_TILE) * KEY_TILE
-        place = torch.empty(len(cut), num_keys, dtype=torch.int64)
+        place = torch.zeros(num_units, num_keys, dtype=torch.int64)
         for unit, (run, begin, count) in enumerate(cut):
             first = run.first_position + begin
             row[unit, :count] = torch.arange(run.first_row + begin, run.first_row + begin + count)

@@ -43,5 +43,6 @@ class NativeAttention:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = self._rest.attend(layer, queries.contiguous(), kv) if self._has_rest else torch.empty(queries.shape)
         if len(self._spans):
-            self._kernels.attend(queries, *kv.layer(layer), out, self._spans, self._window)
+            keys, values = kv.layer(layer)
+            self._kernels.attend(queries, keys, values, out, self._spans, self._window)
         return out

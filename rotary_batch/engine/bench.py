@@ -60,6 +60,7 @@ class Figures:
     compute_s: float
     link_bytes_per_s: float  # measured beside the run
     moved_bytes_per_s: float  # in decode
+    copying_bytes_per_s: float  # while a copy was under way; 0 = no timeline of copies was kept
     stall_s: float
     peak_device_bytes: int
     peak_host_bytes: int
@@ -69,6 +70,8 @@ class Figures:
     bytes_to_host: int
     drafted_tokens: int
     accepted_tokens: int
+    guessed_recall: float  # of what the next layer asked for; 0 = nothing was guessed
+    prefetch: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -100,7 +103,7 @@ def run(engine: RotaryEngine, *, sequences: int, prompt_tokens: int, new_tokens:
 
 def figures(  # noqa: PLR0913 - everything that was asked for
     engine: RotaryEngine, reports: Sequence[StepReport], *, before: Rates, after: Rates, sequences: int,
-    prompt_tokens: int, new_tokens: int, kv: str, device_memory: int | None,
+    prompt_tokens: int, new_tokens: int, kv: str, device_memory: int | None, prefetch: bool,
 ) -> Figures:  # fmt: skip
     """Figures of a run, beside the bound."""
     model, budget, manifest = engine.footprint, engine.budget, engine.manifest
@@ -114,7 +117,8 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     least = bound(model, budget, rates, sequences * (1 + budget.draft_tokens), 0, prompt_tokens + new_tokens / 2)
     least_prefill = _prefill_bound(engine, rates, sequences * prompt_tokens)
     counters = reports[-1].counters
-    moved = decoding[-1].counters["bytes_read"] - decoding[0].counters["bytes_read"]
+    moved = decoding[-1].counters["bytes_moved"] - decoding[0].counters["bytes_moved"]
+    copies = [span.end_s - span.start_s for span in engine.trace.timeline if span.kind == "copy"]
     return Figures(
         shape=manifest.name,
         experts=manifest.experts,
@@ -141,6 +145,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         compute_s=least.compute_s,
         link_bytes_per_s=rates.move_nbytes_per_s,
         moved_bytes_per_s=moved / max(1e-9, sum(report.step_s for report in decoding[1:])),
+        copying_bytes_per_s=manifest.slab_nbytes / statistics.median(copies) if copies else 0.0,
         stall_s=counters["stall_s"],
         peak_device_bytes=peak_device_nbytes(engine),
         peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -150,6 +155,8 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         bytes_to_host=int(counters["bytes_to_host"]),
         drafted_tokens=int(counters["drafted_tokens"]),
         accepted_tokens=int(counters["accepted_tokens"]),
+        guessed_recall=counters["guessed_right"] / max(1, counters["asked_after_guess"]),
+        prefetch=prefetch,
     )
 
 

@@ -148,11 +148,11 @@ class RingSource:
         """Borrow an expert, waiting for its bytes.  Raises what stopped a rotor."""
         self._turn(self._position[key])
         start_s = time.perf_counter()
-        with self._trace.span("stall", f"{key.layer}.{key.expert}"):
+        with self._trace.work("stall", f"{key.layer}.{key.expert}"):
             slot = self._ring.hold(key, None if self._rotors else self._load_one)
+            self._transfer.wait_ready(slot)
         self._trace.add("stall_s", time.perf_counter() - start_s)
         try:
-            self._transfer.wait_ready(slot)
             yield self._slabs[slot]
         finally:
             self._transfer.note_free(slot)
@@ -229,14 +229,14 @@ def open_experts(
     kept = choose_residents(order, placement.num_residents)
     residents = None
     if kept:
-        transfer = open_transfer(tier, len(kept), manifest.slab_nbytes, device)
+        transfer = open_transfer(tier, len(kept), manifest.slab_nbytes, device, trace)
         residents = AllResident(manifest, sorted(kept), transfer)
     streamed = [key for key in order if key not in kept]
     if not streamed:
         assert residents is not None
         return residents
     slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
-    transfer = open_transfer(tier, slots, manifest.slab_nbytes, device)
+    transfer = open_transfer(tier, slots, manifest.slab_nbytes, device, trace)
     num_rotors = 0 if not rotor else 1 if device.type == "cuda" else NUM_ROTORS
     ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=num_rotors)
     return RingWithResidents(residents, kept, ring) if residents else ring

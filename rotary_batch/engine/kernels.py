@@ -13,6 +13,9 @@ from typing import Any
 import torch
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+PRODUCT_ROWS = 128  # rows that a product reads packed weights for; more wait less for a plain product of unpacked ones
+PRODUCT_TILE = 64  # columns at a time; columns that share a scale come in multiples of it
+MIN_PROGRAMS = 256  # so many keep all processors of a large GPU at work; narrow matrices are cut along their columns
 
 
 def unpack_int4_on_cuda(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -44,3 +47,23 @@ def _launch_unpack(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.T
     triton_kernels().unpack_int4_kernel[(blocks, -(-columns // tile))](
         nibbles, scale_zero, out, columns, out.shape[1], columns // scale_zero.shape[0], scale_zero.stride(0), TILE=tile
     )
+
+
+def takes_int4_product(num_rows: int, group: int) -> bool:
+    """Whether the kernel can multiply so many rows with weights whose scales are for `group` columns."""
+    return HAS_TRITON and num_rows <= PRODUCT_ROWS and group % PRODUCT_TILE == 0
+
+
+def int4_product_on_cuda(x: torch.Tensor, nibbles: torch.Tensor, scale_zero: torch.Tensor) -> torch.Tensor:
+    """x [M, K] times nibbles [blocks, K, 32] with scale_zero [G, rows, 2] -> [M, rows], without unpacking in memory."""
+    x, (blocks, columns, _) = x.contiguous(), nibbles.shape
+    group, rows = columns // scale_zero.shape[0], max(16, 1 << (len(x) - 1).bit_length())
+    parts = min(columns // group, -(-MIN_PROGRAMS // blocks))
+    part_columns = -(-columns // (parts * group)) * group
+    parts = -(-columns // part_columns)
+    out = torch.empty(parts, len(x), blocks * 64, dtype=torch.float32, device=x.device)
+    triton_kernels().int4_product_kernel[(blocks, parts)](
+        x, nibbles, scale_zero, out, len(x), columns, group, scale_zero.stride(0), blocks * 64, part_columns,
+        ROWS=rows, TILE=PRODUCT_TILE,
+    )  # fmt: skip
+    return (out[0] if parts == 1 else out.sum(0)).to(x.dtype)

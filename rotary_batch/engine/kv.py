@@ -100,20 +100,12 @@ class KvArena:
             found.append(taken)
         return found[0], found[1]
 
-    def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the device keeps of a layer as it lies, [device tokens, kv heads, D]; only when it is not int8."""
-        assert self.stored_as != "int8", "int8 keys are read through gather"
-        rows = self._of_device(layer)
-        return self._stores[0][rows], self._stores[1][rows]
-
-    def stored_int8(self, layer: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keys, their scales, values, their scales of a layer as the device keeps them; only when it is int8."""
-        assert self.stored_as == "int8", "only int8 keys have scales"
-        rows = self._of_device(layer)
-        return self._stores[0][rows], self._scales[0][rows], self._stores[1][rows], self._scales[1][rows]
-
-    def _of_device(self, layer: int) -> slice:
-        return slice(layer * self.device_tokens, (layer + 1) * self.device_tokens)
+    def layer(self, layer: int) -> list[torch.Tensor]:
+        """What the device keeps of a layer as it lies: keys and values, each [device tokens, kv heads, D], and in int8
+        the scales of both.
+        """
+        rows = slice(layer * self.device_tokens, (layer + 1) * self.device_tokens)
+        return [tensor[rows] for tensor in (*self._stores, *self._scales)]
 
     def has_room(self, num_tokens: int, *, on_device: bool = False) -> bool:
         """Answer whether `take` would succeed."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from rotary_batch.engine import native
-from rotary_batch.engine.kernels import unpack_int4_on_cuda
+from rotary_batch.engine.kernels import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
 from rotary_batch.engine.quant import HALF_ROWS, Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from
 from rotary_batch.model.slabs import BLOCK_ROWS
 
@@ -79,16 +79,18 @@ class FastMatmul:
             return _few_rows(x, weight)
         return F.linear(pad_rows(x), weight)[: len(x)]
 
-    def _tile_rows(self, x: torch.Tensor, columns: int) -> int:
-        """Rows of a matrix that are unpacked at once; on CUDA all, as far as blocks of int4 allow."""
+    def _tile_rows(self, x: torch.Tensor, columns: int, rows: int) -> int:
+        """Rows of a matrix that are unpacked at once; on CUDA all, because launching takes longer than memory."""
+        if not self._on_cpu:
+            return -(-rows // BLOCK_ROWS) * BLOCK_ROWS
         wide = x.dtype == torch.float32 and len(x) > SWAPPED_ROWS
-        nbytes = WIDE_TILE_NBYTES if wide or not self._on_cpu else TILE_NBYTES
+        nbytes = WIDE_TILE_NBYTES if wide else TILE_NBYTES
         return max(BLOCK_ROWS, nbytes // (x.itemsize * columns) // BLOCK_ROWS * BLOCK_ROWS)
 
     def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """x times a matrix of another type, unpacked some rows at a time."""
         rows, columns = values.shape
-        step = self._tile_rows(x, columns)
+        step = self._tile_rows(x, columns, rows)
         padded = pad_rows(x) if self._on_cpu else x  # once, not for every tile: 4 % of a revolution at 128 rows
         out = torch.empty(len(padded), rows, dtype=x.dtype, device=x.device)
         for begin in range(0, rows, step):
@@ -108,20 +110,23 @@ class FastMatmul:
     def _int4(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
         if self._on_cpu and len(x) <= INT4_OPERATOR_ROWS and (block := int4_operator_rows()):
             return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
+        if not self._on_cpu:
+            return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
         blocks, columns, _ = matrix.nibbles.shape
-        step = self._tile_rows(x, columns) // BLOCK_ROWS
+        step = self._tile_rows(x, columns, matrix.num_rows) // BLOCK_ROWS
         out = torch.empty(len(x), matrix.scale_zero.shape[1], dtype=x.dtype, device=x.device)
         for begin in range(0, blocks, step):
             rows = slice(begin * BLOCK_ROWS, (begin + step) * BLOCK_ROWS)
             nibbles, scale_zero = matrix.nibbles[begin : begin + step], matrix.scale_zero[:, rows]
-            if self._on_cpu:
-                out[:, rows] = self._product(x, self._unpack(nibbles, scale_zero[..., 0]))
-            else:
-                weight = self._take(nibbles.numel() * 2, x.dtype).view(columns, -1)
-                out[:, rows] = x @ unpack_int4_on_cuda(nibbles, scale_zero, weight)
-        if self._on_cpu:
-            out += _zeros_part(x, matrix)
+            out[:, rows] = self._product(x, self._unpack(nibbles, scale_zero[..., 0]))
+        out += _zeros_part(x, matrix)
         return out[:, : matrix.num_rows]
+
+    def _int4_on_cuda(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
+        if takes_int4_product(len(x), matrix.group):
+            return int4_product_on_cuda(x, matrix.nibbles, matrix.scale_zero)
+        weight = self._take(matrix.nibbles.numel() * 2, x.dtype).view(matrix.nibbles.shape[1], -1)
+        return x @ unpack_int4_on_cuda(matrix.nibbles, matrix.scale_zero, weight)
 
     def _unpack(self, nibbles: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Some blocks, with scales [G, rows], as weights [rows, K], without the zeros, which `_zeros_part` adds.

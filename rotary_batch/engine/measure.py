@@ -12,18 +12,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from rotary_batch.engine import native
-from rotary_batch.engine.attention import Attention, Rows
-from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.attention_native import NativeAttention
-from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention_choice import attention_for
+from rotary_batch.engine.kv import KV_FORMATS, KvArena
 from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
+from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.quant import Matrix, encode, matrix_from
 from rotary_batch.engine.tiers import READ_NBYTES, page_buffer
 from rotary_batch.model.geometry import Geometry
@@ -33,9 +34,15 @@ from rotary_batch.model.slabs import FORMATS
 ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and of a large model
+CUDA_MATRIX = (14336, 4096)  # of Mixtral 8x7B: launching kernels takes longer than the product of a smaller one
 ROTATED_NBYTES = 128 * 2**20  # copies of a matrix are used in turns, so that caches do not hold it
 DISK_NBYTES = 512 * 2**20
 LINK_NBYTES = 256 * 2**20
+SMALL_MODEL = Geometry(
+    hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
+    num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True,
+    max_position=512, sliding_window=None, dtype="BF16", eos_ids=(),
+)  # fmt: skip
 
 
 def measure_machine(device_name: str, folder: Path) -> Rates:
@@ -52,7 +59,7 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
         move_nbytes_per_s=_link(device) if device.type == "cuda" else disk,
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
-        attention_nbytes_per_s=_attention(device),
+        attention_nbytes_per_s={kept: _attention(kept, device) for kept in KV_FORMATS},
         weight_s={stored_as: _matrix(stored_as, device) for stored_as in FORMATS},
     )
 
@@ -97,7 +104,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _matrix(stored_as: str, device: torch.device) -> list[tuple[int, float]]:
-    rows, columns = MATRIX
+    rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
     parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
     copies: list[Matrix] = [
         matrix_from({name: part.clone().to(device) for name, part in parts.items()}, rows)
@@ -121,26 +128,18 @@ def _memory(device: torch.device) -> float:
     return numbers.nbytes / seconds(numbers.sum, device)
 
 
-def _attention(device: torch.device) -> float:
-    """Keys and values read in a second by decode rows of many sequences."""
-    geometry = Geometry(  # of a small model
-        hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
-        num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        max_position=512, sliding_window=None, dtype="BF16", eos_ids=(),
-    )  # fmt: skip
-    sequences, context = 64, 512
-    kv = KvArena(geometry, sequences * context, "bf16", torch.bfloat16, device)
+def _attention(kept: str, device: torch.device) -> float:
+    """Keys and values, kept in a format, read in a second by decode rows of many sequences."""
+    geometry, sequences, context = SMALL_MODEL, 64, 512
+    if device.type == "cuda":
+        geometry, sequences, context = replace(geometry, num_heads=32, num_kv_heads=8, head_dim=128), 128, 640
+    kv = KvArena(geometry, sequences * context, kept, torch.bfloat16, device)
     noise = torch.randn(sequences * context, geometry.num_kv_heads, geometry.head_dim, device=device)
     kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
-    dtype = fast_dtype(device)
-    kernels = native.load() if device.type == "cpu" else None
-    attention: Attention
-    if kernels is not None:
-        attention = NativeAttention(geometry, dtype, device, kernels)
-    else:
-        attention = FastAttention(geometry, dtype, device)
+    numerics = Numerics("fast", device)
+    attention = attention_for(geometry, numerics, kv)
     attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
-    queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device, dtype=dtype)
+    queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device, dtype=numerics.dtype)
     return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)
 
 

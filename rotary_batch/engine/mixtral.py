@@ -59,7 +59,7 @@ class Mixtral:
         self._attention.plan(rows)
         self._experts.start(len(x))
         for layer in range(self._geometry.num_layers):
-            with self._trace.span("attention", str(layer)):
+            with self._trace.work("attention", str(layer)):
                 x = x + self._attend(layer, x, positions, homes, kv)
             x = x + self._mixture(layer, x)
         return self._norm(x, "norm")

@@ -38,8 +38,9 @@ class Routed(NamedTuple):
 
         All that the host has to know comes in the layer's one copy.
         """
-        order = chosen.flatten().argsort(stable=True)
-        counts = torch.bincount(chosen.flatten(), minlength=num_experts)
+        flat = chosen.flatten()  # counted by comparing: bincount waits for the device
+        order = flat.argsort(stable=True)
+        counts = (flat[:, None] == torch.arange(num_experts, device=flat.device)).sum(0)
         host = torch.cat([counts, *likely.values()]).tolist()
         begin, likely_ids = num_experts, {}
         for distance, ids in likely.items():
@@ -61,7 +62,7 @@ def mix(
     for expert, count in enumerate(routed.counts):
         if count:
             rows, shares = (part[begin : begin + count] for part in (routed.rows, routed.shares))
-            with experts.hold(ExpertKey(layer, expert)) as slab, trace.span("compute", f"{layer}.{expert}"):
+            with experts.hold(ExpertKey(layer, expert)) as slab, trace.work("compute", f"{layer}.{expert}"):
                 out[rows] += feed_forward(x[rows], slab, numerics).float().mul_(shares)  # a row comes once an expert
         begin += count
     return out.to(x.dtype)

@@ -5,9 +5,13 @@ Knows dtypes, row tiles and scratch memory; knows nothing of what a matrix means
 Exact: float32, and every matmul sees a multiple of TILE_ROWS rows.  A float32 `linear` gives other bits
 at 1, 2, 3 and 7 rows than at 64; at multiples of 16 rows each row's bits were the same at every count and
 place that was tried (13 shapes, 16 to 1,024 rows, see NOTES.md).  Stored matrices are unpacked into float32 first.
+On CUDA libraries choose kernels, and reductions their order, by the number of rows, so whatever adds up is shown
+CUDA_ROWS rows every time.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +19,18 @@ import torch.nn.functional as F
 from rotary_batch.engine.matmul import TILE_ROWS, FastMatmul, pad_rows
 from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
 
-__all__ = ["TILE_ROWS", "Numerics"]
+__all__ = ["TILE_ROWS", "Numerics", "in_tiles"]
+
+CUDA_ROWS = 64
+
+
+def in_tiles(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """A function of rows [T, ...] -> [T, ...] that works on each by itself; on CUDA it gets CUDA_ROWS at a time."""
+    if not x.is_cuda or not len(x):
+        return function(x)
+    missing = -len(x) % CUDA_ROWS
+    padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+    return torch.cat([function(part) for part in torch.split(padded, CUDA_ROWS)])[: len(x)]
 
 
 class Numerics:
@@ -36,7 +51,8 @@ class Numerics:
             return self._fast.linear(x, matrix)
         if not isinstance(matrix, torch.Tensor) or matrix.dtype != self.dtype:
             matrix = self._decoded(matrix)
-        return F.linear(pad_rows(x), matrix)[: x.shape[0]]
+        plain = matrix
+        return in_tiles(lambda rows: F.linear(rows, plain), x if x.is_cuda else pad_rows(x))[: x.shape[0]]
 
     def _decoded(self, matrix: Matrix) -> torch.Tensor:
         """A stored matrix in float32; valid until the next one."""
@@ -64,5 +80,5 @@ class Numerics:
             normed = x * (length.square() / x.shape[-1] + eps).rsqrt().to(x.dtype)
             return normed.mul_(weight)
         wide = x.float()
-        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        scaled = wide * torch.rsqrt(in_tiles(lambda rows: rows.mean(-1, keepdim=True), wide.pow(2)) + eps)
         return (scaled * weight.float()).to(self.dtype)

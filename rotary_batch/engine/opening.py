@@ -12,17 +12,9 @@ import torch
 from safetensors import safe_open
 
 from rotary_batch.config import cache_dir
-from rotary_batch.engine import native
-from rotary_batch.engine.attention import Attention
-from rotary_batch.engine.attention_exact import ExactAttention
-from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.attention_int8 import Int8Attention
-from rotary_batch.engine.attention_native import NativeAttention
-from rotary_batch.engine.attention_places import AttentionByPlace
-from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.attention_choice import attention_for
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
-from rotary_batch.engine.kernels import HAS_TRITON
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.measure import device_memory_nbytes
 from rotary_batch.engine.memory import keep_freed_memory
@@ -44,7 +36,6 @@ from rotary_batch.model.budget import (
     host_room_nbytes,
     plan_memory,
 )
-from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.rates import cached_rates
 from rotary_batch.model.tokens import Tokenizer
@@ -80,7 +71,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
         keep_freed_memory()
     elif device_memory is not None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(target)), target)
-    trace = Trace(timeline=timeline, routing=routing)
+    trace = Trace(timeline=timeline, routing=routing, on_cuda=target.type == "cuda")
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
     dense = _load_dense(pack_dir, manifest, arithmetic, target)
     model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize)
@@ -96,7 +87,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
     geometry = manifest.geometry
     arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, host_tokens)
-    attention = _attention(geometry, arithmetic, arena)
+    attention = attention_for(geometry, arithmetic, arena)
     return RotaryEngine(
         manifest=manifest,
         decoder=Mixtral(geometry, dense, sources, attention, arithmetic, manifest.context_tokens, trace),
@@ -127,27 +118,6 @@ def _unknown(manifest: Manifest, batch: int) -> Workload:
     return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
 
 
-def _attention(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attention:
-    device, plain = kv.device, FastAttention(geometry, numerics.dtype, kv.device)
-    staying: Attention
-    if numerics.exact:
-        return ExactAttention(geometry, device)
-    if device.type == "cuda" and kv.stored_as == "bf16" and varlen_works(geometry, device):
-        staying = VarlenAttention(geometry, device)
-    elif device.type == "cuda" and kv.stored_as == "int8" and HAS_TRITON:
-        staying = Int8Attention(geometry, numerics.dtype, device)
-    elif numerics.dtype == torch.float32 and _is_plain(kv, geometry) and (kernels := native.load()):
-        staying = NativeAttention(geometry, numerics.dtype, device, kernels)
-    else:
-        return plain
-    return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
-
-
-def _is_plain(kv: KvArena, geometry: Geometry) -> bool:
-    """Whether the compiled attention can read these keys."""
-    return kv.device.type == "cpu" and kv.stored_as == "bf16" and native.Native.takes_heads(geometry.head_dim)
-
-
 def _pack_dir(model_dir: Path, experts: str) -> Path:
     if (model_dir / MANIFEST_NAME).is_file():
         return model_dir
@@ -157,6 +127,8 @@ def _pack_dir(model_dir: Path, experts: str) -> Path:
 def _device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UnavailableError(f"--device {name}: torch {torch.__version__} finds no CUDA device; use --device cpu")
+    if name == "cuda":  # torch wants the number of the device whose memory is capped
+        return torch.device("cuda", torch.cuda.current_device())
     return torch.device(name)
 
 

@@ -14,6 +14,7 @@ import torch
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.ring import Ring
 from rotary_batch.engine.tiers import RamTier, Tier, page_buffer
+from rotary_batch.engine.trace import Trace
 
 
 class Transfer(Protocol):
@@ -40,13 +41,15 @@ class Transfer(Protocol):
 class CpuTransfer:
     """Reads straight into the slot."""
 
-    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int) -> None:
+    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, trace: Trace) -> None:
         self._tier = tier
+        self._trace = trace
         self.slots: Sequence[torch.Tensor] = [page_buffer(slab_nbytes) for _ in range(num_slots)]
 
     def fill(self, key: ExpertKey, slot: int) -> None:
         """Read; when this returns the bytes are there."""
         self._tier.read_into(key, self.slots[slot])
+        self._trace.add("bytes_moved", self.slots[slot].numel())
 
     def wait_ready(self, slot: int) -> None:
         """Nothing to order: the ring only hands out slots whose read is done."""
@@ -64,8 +67,9 @@ class CudaTransfer:
 
     NUM_STAGING = 3
 
-    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device) -> None:
+    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> None:
         self._tier = tier
+        self._trace = trace
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.slots: Sequence[torch.Tensor] = [
@@ -86,12 +90,14 @@ class CudaTransfer:
             if free is not None:
                 self._stream.wait_event(free)
             origin = source if source is not None else self._staging[staged or 0]
-            self.slots[slot].copy_(origin, non_blocking=True)
+            with self._trace.work("copy", f"{key.layer}.{key.expert}"):
+                self.slots[slot].copy_(origin, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
         self._ready[slot] = event
         if staged is not None:
             self._copied[staged] = event
+        self._trace.add("bytes_moved", self.slots[slot].numel())
 
     def _stage(self, key: ExpertKey) -> int:
         turn = self._turn
@@ -117,11 +123,11 @@ class CudaTransfer:
         self._free[slot] = event
 
 
-def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device) -> Transfer:
+def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> Transfer:
     """The way of moving that suits the device."""
     if device.type == "cuda":
-        return CudaTransfer(tier, num_slots, slab_nbytes, device)
-    return CpuTransfer(tier, num_slots, slab_nbytes)
+        return CudaTransfer(tier, num_slots, slab_nbytes, device, trace)
+    return CpuTransfer(tier, num_slots, slab_nbytes, trace)
 
 
 class Rotor(threading.Thread):

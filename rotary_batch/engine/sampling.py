@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from rotary_batch.engine.numerics import in_tiles
+
 
 class Choice(NamedTuple):
     """The next token of one row; None when its logits are not finite."""
@@ -19,7 +21,8 @@ def choose(logits: torch.Tensor) -> list[Choice]:
     if not len(logits):
         return []
     best, token_ids = logits.max(-1)
-    total = logits.logsumexp(-1)
+    total = in_tiles(lambda rows: rows.logsumexp(-1), logits)
     finite = torch.isfinite(total) & torch.isfinite(best)  # one NaN or infinity in a row makes its sum one
-    rows = zip(token_ids.tolist(), (best - total).tolist(), finite.tolist(), strict=True)
-    return [Choice(token_id if good else None, logprob) for token_id, logprob, good in rows]
+    columns = torch.stack([part.double() for part in (token_ids, best - total, finite)])  # the device is asked once
+    rows = zip(*columns.tolist(), strict=True)
+    return [Choice(int(token_id) if good else None, logprob) for token_id, logprob, good in rows]

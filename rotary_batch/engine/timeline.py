@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rotary_batch.engine.trace import Span
 
-ROWS = {"read": ("reads", "#4477aa"), "attention": ("attention", "#cc6677"), "compute": ("experts", "#ddaa33"),
-        "stall": ("waiting", "#999999")}  # fmt: skip
+ROWS = {"read": ("reads", "#4477aa"), "copy": ("copies", "#66ccee"), "attention": ("attention", "#cc6677"),
+        "compute": ("experts", "#ddaa33"), "stall": ("waiting", "#999999")}  # fmt: skip
 WIDTH, LEFT, ROW_HEIGHT = 1200, 90, 34
 SHOWN_S = 3.0  # the last seconds of a run; more would be a blur
 

@@ -1,6 +1,7 @@
-"""Counters of one engine, and on request a timeline of reads and matmuls.
+"""Counters of one engine, and on request a timeline of reads, copies and matmuls.
 
-Knows names and numbers; written by the rotor and the compute thread, so every change takes the lock.
+Knows names and numbers; written by the rotor and the compute thread, so every change takes the lock.  What a CUDA
+device does is timed by events on its streams: the host only sets it in motion.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 class Span(NamedTuple):
     """One thing that took time; seconds on the clock of `time.perf_counter`."""
 
-    kind: str  # read, compute or stall
+    kind: str  # read, copy, attention, compute or stall
     start_s: float
     end_s: float
     label: str
@@ -34,14 +35,16 @@ class Routing(NamedTuple):
 class Trace:
     """Running totals.  `bytes_to_host` exists to stay 0: weights are immutable, evicting forgets."""
 
-    def __init__(self, *, timeline: bool = False, routing: bool = False) -> None:
+    def __init__(self, *, timeline: bool = False, routing: bool = False, on_cuda: bool = False) -> None:
         self._lock = threading.Lock()
         self._totals: dict[str, float] = {
-            "bytes_read": 0, "bytes_to_host": 0, "ring_hits": 0, "late_prefetches": 0, "fetches": 0,
+            "bytes_read": 0, "bytes_moved": 0, "bytes_to_host": 0, "ring_hits": 0, "late_prefetches": 0, "fetches": 0,
             "wasted_prefetches": 0, "stall_s": 0.0, "sweeps": 0, "speculative_revolutions": 0,
             "guessed": 0, "guessed_right": 0, "asked_after_guess": 0, "drafted_tokens": 0, "accepted_tokens": 0,
         }  # fmt: skip
         self._timeline: list[Span] | None = [] if timeline else None
+        self._under_way: list[tuple[str, str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._origin = _origin() if timeline and on_cuda else None
         self.keeps_routing = routing
         self.routing: list[Routing] = []
 
@@ -73,8 +76,39 @@ class Trace:
             with self._lock:
                 self._timeline.append(Span(kind, start_s, time.perf_counter(), label))
 
+    @contextmanager
+    def work(self, kind: str, label: str) -> Iterator[None]:
+        """Note how long the device took over what the block sets in motion; on a CPU, how long the block took."""
+        if self._origin is None:
+            with self.span(kind, label):
+                yield
+            return
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        try:
+            yield
+        finally:
+            end.record()
+            with self._lock:
+                self._under_way.append((kind, label, begin, end))
+
     @property
     def timeline(self) -> list[Span]:
-        """The spans so far; empty when none are kept."""
+        """The spans so far, when the device is done with them; empty when none are kept."""
         with self._lock:
-            return list(self._timeline or [])
+            spans = list(self._timeline or [])
+            if self._origin is not None:
+                torch.cuda.synchronize()
+                first, first_s = self._origin
+                for kind, label, begin, end in self._under_way:
+                    start_s, end_s = (first_s + first.elapsed_time(event) / 1e3 for event in (begin, end))
+                    spans.append(Span(kind, start_s, end_s, label))
+            return spans
+
+
+def _origin() -> tuple[torch.cuda.Event, float]:
+    """One moment on both clocks."""
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    event.synchronize()
+    return event, time.perf_counter()

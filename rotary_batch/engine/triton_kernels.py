@@ -24,14 +24,52 @@ def unpack_int4_kernel(nibbles, scale_zero, out, columns, rows, group, group_str
 
 
 @triton.jit
-def decode_int8_kernel(  # noqa: ANN201, PLR0913
+def int4_product_kernel(  # noqa: ANN201, PLR0913
+    x, nibbles, scale_zero, out,  # noqa: ANN001
+    num_rows, columns, group, group_stride, width, part_columns,  # noqa: ANN001
+    ROWS: tl.constexpr, TILE: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """Few rows of x times block `program_id(0)` of 64 weight rows, over part `program_id(1)` of the columns.
+
+    x [num_rows, columns]; out [parts, num_rows, width] float32.  Weights are rounded as unpack_int4_kernel rounds them.
+    TILE columns have one scale.
+    """
+    block, part = tl.program_id(0), tl.program_id(1)
+    row, step, lane = tl.arange(0, ROWS), tl.arange(0, TILE), tl.arange(0, 32)
+    there = (row < num_rows)[:, None]
+    low = tl.zeros((ROWS, 32), tl.float32)
+    high = tl.zeros((ROWS, 32), tl.float32)
+    pairs = scale_zero + (block * 64 + lane) * 2
+    for offset in range(0, part_columns, TILE):
+        begin = part * part_columns + offset
+        column = begin + step
+        inside = column < columns
+        rows = tl.load(x + row[:, None] * columns + column[None, :], mask=there & inside[None, :], other=0.0)
+        byte = tl.load(
+            nibbles + (block * columns + column)[:, None] * 32 + lane[None, :], mask=inside[:, None], other=0
+        )
+        pair = pairs + tl.minimum(begin, columns - 1) // group * group_stride
+        scale, zero = tl.load(pair).to(tl.float32), tl.load(pair + 1).to(tl.float32)
+        weight = ((byte & 15).to(tl.float32) - 8.0) * scale[None, :] + zero[None, :]
+        low += tl.dot(rows, weight.to(rows.dtype))
+        scale, zero = tl.load(pair + 64).to(tl.float32), tl.load(pair + 65).to(tl.float32)
+        weight = ((byte >> 4).to(tl.float32) - 8.0) * scale[None, :] + zero[None, :]
+        high += tl.dot(rows, weight.to(rows.dtype))
+    place = out + (part * num_rows + row)[:, None] * width + block * 64 + lane[None, :]
+    tl.store(place, low, mask=there)
+    tl.store(place + 32, high, mask=there)
+
+
+@triton.jit
+def decode_kernel(  # noqa: ANN201, PLR0913
     queries, keys, key_scales, values, value_scales, out, spans,  # noqa: ANN001
     scale, kv_heads, groups, window,  # noqa: ANN001
-    DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,  # noqa: N803
+    DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Sequence `program_id(0)`, key head `program_id(1)`: its few rows over its prefix and its own int8 keys.
+    """Sequence `program_id(0)`, key head `program_id(1)`: its few rows over its prefix and its own keys.
 
-    queries and out [T, kv heads * groups, DIM]; keys and values [tokens, kv heads, DIM] int8, their scales without DIM.
+    queries and out [T, kv heads * groups, DIM]; keys and values [tokens, kv heads, DIM]; SCALED: their scales are
+    without DIM.
     spans [sequences, 6]: first row, rows, first position, start of the own keys, start and length of the prefix.
     Running softmax in float32 (arXiv 1805.02867).
     """
@@ -52,17 +90,19 @@ def decode_int8_kernel(  # noqa: ANN201, PLR0913
         inside = key < num_keys
         home = tl.where(key < prefix, prefix_start + key, kv_start + key - prefix).to(tl.int64) * kv_heads + head
         k = tl.load(keys + home[:, None] * DIM + dim[None, :], mask=inside[:, None], other=0).to(q.dtype)
-        k_scale = tl.load(key_scales + home, mask=inside, other=0.0)
-        scores = tl.dot(q, tl.trans(k)).to(tl.float32) * k_scale[None, :] * scale
+        scores = tl.dot(q, tl.trans(k)).to(tl.float32) * scale
+        if SCALED:
+            scores *= tl.load(key_scales + home, mask=inside, other=0.0)[None, :]
         seen = inside[None, :] & (key[None, :] <= position[:, None]) & (key[None, :] > position[:, None] - window)
         scores = tl.where(seen, scores, -1.0e30)
         higher = tl.maximum(best, tl.max(scores, 1))
         weights = tl.where(seen, tl.exp(scores - higher[:, None]), 0.0)
         fade = tl.exp(best - higher)
         v = tl.load(values + home[:, None] * DIM + dim[None, :], mask=inside[:, None], other=0).to(q.dtype)
-        v_scale = tl.load(value_scales + home, mask=inside, other=0.0)
         total = total * fade + tl.sum(weights, 1)
-        mixed = mixed * fade[:, None] + tl.dot((weights * v_scale[None, :]).to(q.dtype), v).to(tl.float32)
+        if SCALED:
+            weights *= tl.load(value_scales + home, mask=inside, other=0.0)[None, :]
+        mixed = mixed * fade[:, None] + tl.dot(weights.to(q.dtype), v).to(tl.float32)
         best = higher
     found = mixed / tl.maximum(total, 1.0e-30)[:, None]
     tl.store(out + place[:, None] * DIM + dim[None, :], found.to(q.dtype), mask=there[:, None])

@@ -26,7 +26,8 @@ from rotary_batch.model.rates import Rates, physical_nbytes
 
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
-PREFILL_TOKENS = 2048  # prompt tokens of one revolution at the most; above about 1,000 a disk hides behind them
+PREFILL_TOKENS = 2048  # prompt tokens of one revolution, as a rule; above about 1,000 a disk hides behind them
+PREFILL_FACTORS = (2, 4)  # times as many where a batch begins faster than that and compute has room (a GPU)
 MIN_PREFILL_TOKENS = 64
 # Activations of a row that live at once: hidden vectors, and intermediate ones of the rows of one expert (a few of a
 # row's two experts are at work at the same time only when routing is badly skewed).
@@ -34,6 +35,9 @@ WORKSPACE_HIDDEN, WORKSPACE_INTERMEDIATE = 12, 4
 DRAFT_TOKENS = 4
 # From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
 SWEEP_SHARE = 0.75
+# Below this share (1 or 2 rows of top 2 of 8) slots that keep what was used last beat a fixed set of residents: 63 and
+# 50 % of hits with 3 slots for 8 experts on real routing, 32 and 38 % on random routing (benchmarks/cache_sim.md).
+CACHE_SHARE = 0.5
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
 MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
@@ -67,6 +71,7 @@ class Footprint:
     geometry: Geometry
     experts: str  # format of slabs
     dense: str
+    kv: str  # format of keys
     slab_nbytes: int
     num_slabs: int
     dense_nbytes: int
@@ -95,6 +100,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
         geometry=geometry,
         experts=manifest.experts,
         dense=manifest.dense,
+        kv=kv,
         slab_nbytes=manifest.slab_nbytes,
         num_slabs=len(manifest.slabs),
         dense_nbytes=dense_nbytes(geometry, manifest.dense, number_nbytes),
@@ -172,8 +178,10 @@ def bound(
     head_s = (
         geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
     )
-    keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s
-    moved_nbytes = budget.streamed_nbytes(model) * (1.0 if share >= SWEEP_SHARE else share)
+    keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s[model.kv]
+    moved_nbytes = budget.streamed_nbytes(model) * 1.0
+    if share < SWEEP_SHARE:  # what slots still hold need not move
+        moved_nbytes = share * max(0, moved_nbytes - budget.num_slots * model.slab_nbytes)
     reserved = (budget.kv_tokens + budget.host_kv_tokens) / budget.batch  # whole ranges travel, full or not
     visiting = min(budget.host_kv_tokens, max(0.0, min(decode_rows, budget.batch) * reserved - budget.kv_tokens))
     moved_nbytes += visiting * model.kv_token_nbytes
@@ -216,23 +224,43 @@ def plan_memory(
             f"{model.dense_nbytes:,}, {MIN_SLOTS} slots of {model.slab_nbytes:,}, KV of one sequence of "
             f"{workload.longest_tokens:,} tokens); {least - memory_nbytes:,} are missing"
         )
-    waiting = math.ceil(max_batch * workload.prompt_tokens)  # no more prompt tokens are ever live
+    prefill = _prefill_tokens(model, memory_nbytes, max_batch, workload)
+    if rates is None:
+        return _candidates(model, memory_nbytes, prefill, max_batch, workload)[-1]
+    needed = max_batch * workload.prompt_tokens / max(1.0, workload.new_tokens)
+    room = memory_nbytes // 8 // model.row_nbytes()
+    more = [prefill * factor for factor in PREFILL_FACTORS if prefill * factor // 2 < needed]
+    candidates: list[Budget] = []
+    for tokens in (prefill, *(count for count in more if count <= room)):
+        plain = _candidates(model, memory_nbytes, tokens, max_batch, workload)
+        left = _left(model, memory_nbytes, tokens)
+        candidates += [*plain, *_with_host_keys(model, left, max_batch, plain[-1], workload, host_nbytes)]
+    large = [budget for budget in candidates if budget.batch >= least_batch]
+    best = max(large or candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
+    return replace_drafts(model, best, rates, workload)
+
+
+def _prefill_tokens(model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload) -> int:
+    """Prompt tokens of a revolution: no more than ever wait, or than leave room for the longest item."""
+    waiting = math.ceil(max_batch * workload.prompt_tokens)
     prefill = max(MIN_PREFILL_TOKENS, min(PREFILL_TOKENS, waiting, memory_nbytes // 8 // model.row_nbytes()))
-    left = memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
-    if left < MIN_SLOTS * model.slab_nbytes + workload.longest_tokens * model.kv_token_nbytes:
-        prefill = MIN_PREFILL_TOKENS
-        left = memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
+    needed = MIN_SLOTS * model.slab_nbytes + workload.longest_tokens * model.kv_token_nbytes
+    return prefill if _left(model, memory_nbytes, prefill) >= needed else MIN_PREFILL_TOKENS
+
+
+def _left(model: Footprint, memory_nbytes: int, prefill: int) -> int:
+    """Device memory for keys and experts."""
+    return memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
+
+
+def _candidates(model: Footprint, memory_nbytes: int, prefill: int, max_batch: int, workload: Workload) -> list[Budget]:
+    """Budgets without host memory, by batch, the largest last."""
+    left = _left(model, memory_nbytes, prefill)
     kv_room = (left - SLOTS * model.slab_nbytes) // model.kv_token_nbytes
     if kv_room < workload.longest_tokens:
         kv_room = (left - MIN_SLOTS * model.slab_nbytes) // model.kv_token_nbytes
     fitting = max(1, min(max_batch, kv_room // workload.kv_tokens))
-    candidates = [_with_batch(model, left, batch, prefill, workload, kv_room) for batch in _batches(fitting)]
-    if rates is None:
-        return candidates[-1]
-    candidates += _with_host_keys(model, left, max_batch, candidates[-1], workload, host_nbytes)
-    large = [budget for budget in candidates if budget.batch >= least_batch]
-    best = max(large or candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
-    return replace_drafts(model, best, rates, workload)
+    return [_with_batch(model, left, batch, prefill, workload, kv_room) for batch in _batches(fitting)]
 
 
 def _batches(most: int) -> list[int]:
@@ -245,7 +273,8 @@ def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload:
     fitting = (left - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
     if fitting >= model.num_slabs:
         return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0)
-    slots = min(SLOTS, fitting)
+    few = touched_share(batch, model.geometry.num_experts, model.geometry.top_k) < CACHE_SHARE
+    slots = fitting if few else min(SLOTS, fitting)
     return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 2  # bump when the engine got faster: older rates would give a bound that is too low
+VERSION = 3  # bump when the engine got faster: older rates would give a bound that is too low
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Rates:
     move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
     disk_nbytes_per_s: float
     memory_nbytes_per_s: float  # reading device memory
-    attention_nbytes_per_s: float  # reading keys and values in decode
+    attention_nbytes_per_s: Mapping[str, float]  # format of keys -> reading keys and values in decode
     weight_s: Mapping[str, Sequence[tuple[int, float]]]  # format -> (rows, seconds per weight), rows ascending
 
     def weights_s(self, stored_as: str, rows: float) -> float:

@@ -23,9 +23,9 @@ def exact_pack(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(exact_pack):
+def expected(exact_pack, device):
     """Tokens with their running log-probability, and logits, of the plainest way: alone, all resident."""
-    engine = open_engine(exact_pack, numerics="exact")
+    engine = open_engine(exact_pack, numerics="exact", device=device)
     found = run(engine, [request(0, PROMPT)])[0], engine.logits(PROMPT)
     engine.close()
     return found
@@ -54,9 +54,9 @@ def run(engine, requests) -> dict[int, list[tuple[int, float]]]:
     return found
 
 
-def check(exact_pack, expected, **options):
+def check(exact_pack, expected, device, **options):
     tokens, logits = expected
-    engine = open_engine(exact_pack, numerics="exact", **options)
+    engine = open_engine(exact_pack, numerics="exact", device=device, **options)
     assert run(engine, [request(0, PROMPT)])[0] == tokens
     assert torch.equal(engine.logits(PROMPT), logits)
     assert engine.trace.totals()["bytes_to_host"] == 0
@@ -66,45 +66,45 @@ def check(exact_pack, expected, **options):
 @pytest.mark.parametrize("rotor", [True, False])
 @pytest.mark.parametrize("resident_share", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("ring_slots", [2, 3, 5, 24])
-def test_bits_do_not_depend_on_ring_residents_or_rotor(exact_pack, expected, ring_slots, resident_share, rotor):
-    check(exact_pack, expected, ring_slots=ring_slots, resident_share=resident_share, rotor=rotor)
+def test_bits_do_not_depend_on_ring_residents_or_rotor(exact_pack, expected, device, ring_slots, resident_share, rotor):
+    check(exact_pack, expected, device, ring_slots=ring_slots, resident_share=resident_share, rotor=rotor)
 
 
 @pytest.mark.parametrize("tier", ["disk", "ram"])
-def test_bits_do_not_depend_on_the_tier(exact_pack, expected, tier):
-    check(exact_pack, expected, ring_slots=3, resident_share=0.0, tier=tier)
+def test_bits_do_not_depend_on_the_tier(exact_pack, expected, device, tier):
+    check(exact_pack, expected, device, ring_slots=3, resident_share=0.0, tier=tier)
 
 
 @pytest.mark.parametrize("span", [1, 7, 64])
-def test_bits_do_not_depend_on_the_prefill_span(exact_pack, expected, span):
-    check(exact_pack, expected, prefill_span=span)
+def test_bits_do_not_depend_on_the_prefill_span(exact_pack, expected, device, span):
+    check(exact_pack, expected, device, prefill_span=span)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_bits_do_not_depend_on_the_number_of_threads(exact_pack, expected, threads):
+def test_bits_do_not_depend_on_the_number_of_threads(exact_pack, expected, device, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        check(exact_pack, expected)
+        check(exact_pack, expected, device)
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("place", [0, 7, 15])
-def test_bits_do_not_depend_on_what_shares_the_batch(exact_pack, expected, place):
+def test_bits_do_not_depend_on_what_shares_the_batch(exact_pack, expected, device, place):
     lengths = [1, 2, 5, 9, 16, 17, 30, 47, 64, 65, 80, 100, 128, 129, 200]
     others = [
         request(n + 1, [(n + 3 * i) % 250 for i in range(size)], new_tokens=n + 1) for n, size in enumerate(lengths)
     ]
     mixed = [*others[:place], request(0, PROMPT), *others[place:]]
-    engine = open_engine(exact_pack, numerics="exact", ring_slots=2, resident_share=0.0, max_batch=16)
+    engine = open_engine(exact_pack, numerics="exact", ring_slots=2, resident_share=0.0, max_batch=16, device=device)
     assert run(engine, mixed)[0] == expected[0]
     engine.close()
 
 
-def test_bits_do_not_depend_on_where_a_sequence_was_resumed(exact_pack, expected):
+def test_bits_do_not_depend_on_where_a_sequence_was_resumed(exact_pack, expected, device):
     tokens = expected[0]
-    engine = open_engine(exact_pack, numerics="exact")
+    engine = open_engine(exact_pack, numerics="exact", device=device)
     for done in range(NEW_TOKENS):
         generated = [token for token, _ in tokens[:done]]
         logprob_sum = tokens[done - 1][1] if done else 0.0

@@ -22,8 +22,6 @@ from rotary_batch.model.geometry import Geometry
 from rotary_batch.testing import drain, write_tiny_checkpoint
 
 CPU = torch.device("cpu")
-NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CUDA])]
 GEOMETRY = Geometry(
     hidden_size=32, intermediate_size=32, num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, num_experts=2, top_k=1,
     vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True, max_position=512, sliding_window=None,
@@ -61,7 +59,6 @@ def test_a_longest_range_fits_one_part_and_ranges_are_counted_by_part():
     assert kv.num_ranges(30) == 3 + 2
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("stored_as", ["bf16", "int8"])
 def test_what_visits_is_what_would_have_stayed(stored_as, device):
     """Revolutions that write here and there, with ranges given back and taken again, beside an arena of the device alone."""
@@ -138,7 +135,6 @@ def requests() -> list[Request]:
 @pytest.mark.parametrize("kv", ["bf16", "int8"])
 @pytest.mark.parametrize("share_prefixes", [True, False])
 @pytest.mark.parametrize("host_kv_tokens", [130, 1000])
-@pytest.mark.parametrize("device", DEVICES)
 def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, host_kv_tokens, device):
     small = Workload(1, 20, 5, 130)  # so that the device keeps 130 tokens
     found, places = [], set()

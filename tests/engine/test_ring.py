@@ -117,19 +117,18 @@ def test_residents_are_spread_over_the_layers():
 @pytest.mark.parametrize(
     "placement", [Placement(8, 0), Placement(0, 2), Placement(0, 8), Placement(3, 2), Placement(7, 2)]
 )
-def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pack, placement, tier, rotor):
+def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pack, placement, tier, rotor, device):
     """The contract of an ExpertSource, over all three of them."""
-    manifest, trace = Manifest.load(tiny_pack), Trace()
+    manifest, trace, target = Manifest.load(tiny_pack), Trace(), torch.device(device)
     raw = (tiny_pack / EXPERTS_NAME).read_bytes()
-    source = open_experts(
-        manifest, open_tier(manifest, tiny_pack, CPU, tier, trace), placement, CPU, trace, rotor=rotor
-    )
+    opened = open_tier(manifest, tiny_pack, target, tier, trace)
+    source = open_experts(manifest, opened, placement, target, trace, rotor=rotor)
     keys = sorted(manifest.slabs)
     for key in [*keys, *keys, *keys[::3], *reversed(keys)]:
         offset, nbytes, _ = manifest.slabs[key]
         expected = views(torch.frombuffer(bytearray(raw[offset : offset + nbytes]), dtype=torch.uint8), manifest)
         with source.hold(key) as slab:
-            assert all(torch.equal(mine, wanted) for mine, wanted in zip(slab, expected, strict=True))
+            assert all(torch.equal(mine.cpu(), wanted) for mine, wanted in zip(slab, expected, strict=True))
     assert trace.totals()["bytes_to_host"] == 0
     source.close()
     source.close()

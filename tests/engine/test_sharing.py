@@ -55,14 +55,14 @@ def opened(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def alone(packs):
+def alone(packs, device):
     """What every request gives by itself in the plainest engine, for each format and kind of keys."""
     found = {}
     for experts, folder in packs.items():
         for kv in ("bf16", "int8"):
             found[experts, kv] = {}
             for request in requests():
-                engine = opened(folder, kv=kv)
+                engine = opened(folder, kv=kv, device=device)
                 found[experts, kv] |= drain(engine, [request])
                 engine.close()
     return found
@@ -80,8 +80,8 @@ def alone(packs):
         {"ring_slots": 3, "resident_share": 0.0, "max_batch": 2, "rotor": False, "tier": "ram"},
     ],
 )  # fmt: skip
-def test_bits_are_those_of_each_request_alone(packs, alone, experts, kv, options):
-    engine = opened(packs[experts], kv=kv, **options)
+def test_bits_are_those_of_each_request_alone(packs, alone, device, experts, kv, options):
+    engine = opened(packs[experts], kv=kv, device=device, **options)
     found = drain(engine, requests())
     totals = engine.trace.totals()
     engine.close()
@@ -240,8 +240,8 @@ def drain_with_retries(engine, todo) -> dict[int, tuple[tuple[int, ...], float]]
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone, share):
-    engine = opened(packs["bf16"], share_prefixes=share)
+def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone, device, share):
+    engine = opened(packs["bf16"], share_prefixes=share, device=device)
     failed = fail_above(engine, 70)
     assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
     assert failed[0] > 70
@@ -249,8 +249,8 @@ def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone, shar
     engine.close()
 
 
-def test_sequences_that_are_too_many_come_back_later_and_an_orphaned_prefix_finds_a_maker(packs, alone):
-    engine = opened(packs["bf16"], share_prefixes=True)
+def test_sequences_that_are_too_many_come_back_later_and_an_orphaned_prefix_finds_a_maker(packs, alone, device):
+    engine = opened(packs["bf16"], share_prefixes=True, device=device)
     engine.budget = engine.budget._replace(prefill_tokens=8)
     todo = [r for r in requests() if r.prompt_ids[:70] == INSTRUCTIONS]
     engine.stop_ids = frozenset()
@@ -267,8 +267,8 @@ def test_sequences_that_are_too_many_come_back_later_and_an_orphaned_prefix_find
     engine.close()
 
 
-def test_fewer_sequences_when_halving_the_prompts_was_not_enough(packs, alone):
-    engine = opened(packs["bf16"])
+def test_fewer_sequences_when_halving_the_prompts_was_not_enough(packs, alone, device):
+    engine = opened(packs["bf16"], device=device)
     engine.budget = engine.budget._replace(prefill_tokens=64)  # the least
     failed = fail_above(engine, 66)
     assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]

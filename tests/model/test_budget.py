@@ -10,6 +10,7 @@ from rotary_batch.errors import UnavailableError
 from rotary_batch.model.budget import (
     DRAFT_TOKENS,
     PREFILL_TOKENS,
+    SLOTS,
     Footprint,
     Workload,
     bound,
@@ -32,7 +33,7 @@ def rates(move: float = 25e9) -> Rates:
     table = [(count, max(2 / MEMORY, 2 * count / FLOPS)) for count in rows]
     return Rates(
         machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, activation_nbytes=2, move_nbytes_per_s=move,
-        disk_nbytes_per_s=7e9, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=MEMORY * 0.8,
+        disk_nbytes_per_s=7e9, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=dict.fromkeys(("bf16", "int8"), MEMORY * 0.8),
         weight_s=dict.fromkeys(("bf16", "int8", "int4"), table),
     )  # fmt: skip
 
@@ -42,7 +43,7 @@ def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1)
     return Footprint(
         name=name, geometry=geometry, experts=experts, dense="bf16", slab_nbytes=slab_layout(geometry, experts).nbytes,
         num_slabs=geometry.num_layers * geometry.num_experts, dense_nbytes=dense_nbytes(geometry, "bf16", 2),
-        kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2, activation_nbytes=2,
+        kv="int8" if kv_nbytes == 1 else "bf16", kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2, activation_nbytes=2,
     )  # fmt: skip
 
 
@@ -180,7 +181,14 @@ def test_no_memory_is_set_aside_for_more_prompt_tokens_than_can_be_live():
     few, many = (plan_memory(model(), 24 * 10**9, batch, Workload(batch, 64, 32, 96), rates()) for batch in (1, 64))
     assert (few.prefill_tokens, many.prefill_tokens) == (64, PREFILL_TOKENS)
     rows = PREFILL_TOKENS - 64
-    assert few.num_residents - many.num_residents >= rows * model().row_nbytes() // model().slab_nbytes
+    held = [budget.num_residents + budget.num_slots for budget in (few, many)]
+    assert held[0] - held[1] >= rows * model().row_nbytes() // model().slab_nbytes
+
+
+def test_one_sequence_gets_slots_that_keep_what_was_used_last_and_many_get_residents():
+    one, many = (plan_memory(model(), 24 * 10**9, batch, JOB, rates()) for batch in (1, 64))
+    assert (one.num_residents, one.num_slots > 100) == (0, True)
+    assert (many.num_residents > 100, many.num_slots) == (True, SLOTS)
 
 
 def test_a_batch_that_is_asked_for_is_kept_room_for_though_a_smaller_one_pays_more():
@@ -198,4 +206,11 @@ def test_few_rows_move_what_they_ask_for_and_many_move_everything():
     budget = plan_memory(model(), 24 * 10**9, 64, JOB, None)
     everything = budget.streamed_nbytes(model()) / 25e9
     moved = [bound(model(), budget, rates(), rows, 0, 100).move_s / everything for rows in (1, 2, 5, 64)]
-    assert moved == pytest.approx([2 / 8, 1 - (6 / 8) ** 2, 1, 1])
+    missing = 1 - budget.num_slots * model().slab_nbytes / budget.streamed_nbytes(model())  # from the slots
+    assert moved == pytest.approx([2 / 8 * missing, (1 - (6 / 8) ** 2) * missing, 1, 1])
+
+
+def test_prompts_ride_in_larger_spans_only_where_a_batch_begins_faster_than_2048_tokens_a_revolution():
+    steady = plan_memory(model(), 60 * 10**9, 512, Workload(4000, 300, 100, 600), rates())
+    flooded = plan_memory(model(), 60 * 10**9, 512, Workload(4000, 3000, 60, 3200), rates())
+    assert steady.prefill_tokens == PREFILL_TOKENS < flooded.prefill_tokens

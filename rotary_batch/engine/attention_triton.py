@@ -1,4 +1,4 @@
-"""Decode attention that reads int8 keys as they lie (CUDA with Triton); prompt spans go the torch way.
+"""Decode attention that reads keys as they lie, bf16 or int8 (CUDA with Triton); prompt spans go the torch way.
 
 Knows which rows the kernel can take: those whose query heads fit its 16 rows.
 """
@@ -20,7 +20,7 @@ KEY_TILE = 64
 NO_WINDOW = 2**30
 
 
-class Int8Attention:
+class TritonAttention:
     """Plans and runs it for one engine."""
 
     def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
@@ -40,11 +40,12 @@ class Int8Attention:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = self._rest.attend(layer, queries, kv)
         if self._spans is not None:
-            keys, key_scales, values, value_scales = kv.stored_int8(layer)
+            keys, values, *scales = kv.layer(layer)
+            key_scales, value_scales = scales or (keys, values)  # without scales the kernel looks at none
             heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
             window = self._geometry.sliding_window or NO_WINDOW
-            triton_kernels().decode_int8_kernel[(len(self._spans), heads)](
+            triton_kernels().decode_kernel[(len(self._spans), heads)](
                 queries.contiguous(), keys, key_scales, values, value_scales, out, self._spans, dim**-0.5, heads,
-                self._groups, window, DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE,
+                self._groups, window, DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE, SCALED=kv.stored_as == "int8",
             )  # fmt: skip
         return out

@@ -1,0 +1,43 @@
+"""Which attention suits a device, a way to compute and a way to keep keys.
+
+Knows what each can read; knows nothing of how they work.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rotary_batch.engine import native
+from rotary_batch.engine.attention import Attention
+from rotary_batch.engine.attention_exact import ExactAttention
+from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_native import NativeAttention
+from rotary_batch.engine.attention_places import AttentionByPlace
+from rotary_batch.engine.attention_triton import TritonAttention
+from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.kernels import HAS_TRITON
+from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.numerics import Numerics
+from rotary_batch.model.geometry import Geometry
+
+
+def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attention:
+    """The fastest that works here."""
+    device, plain = kv.device, FastAttention(geometry, numerics.dtype, kv.device)
+    staying: Attention
+    if numerics.exact:
+        return ExactAttention(geometry, device)
+    if device.type == "cuda" and kv.stored_as == "bf16" and varlen_works(geometry, device):
+        staying = VarlenAttention(geometry, device)
+    elif device.type == "cuda" and HAS_TRITON:
+        staying = TritonAttention(geometry, numerics.dtype, device)
+    elif numerics.dtype == torch.float32 and _is_plain(kv, geometry) and (kernels := native.load()):
+        staying = NativeAttention(geometry, numerics.dtype, device, kernels)
+    else:
+        return plain
+    return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
+
+
+def _is_plain(kv: KvArena, geometry: Geometry) -> bool:
+    """Whether the compiled attention can read these keys."""
+    return kv.device.type == "cpu" and kv.stored_as == "bf16" and native.Native.takes_heads(geometry.head_dim)

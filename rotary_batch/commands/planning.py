@@ -66,7 +66,7 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     if rates is None:
         return found | {"needs": f"bench --machine --device {settings.device}"}
     exact = (settings.numerics or manifest.default_numerics) == "exact"
-    model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes))
+    model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes), settings.device)
     batch = settings.max_batch or DEFAULT_BATCH
     memory = settings.device_memory or int(rates.device_memory_nbytes * MEMORY_SHARE[settings.device.partition(":")[0]])
     in_ram = fits_in_ram(manifest, settings.host_memory)
@@ -120,9 +120,16 @@ def _alternatives(
         if model.slab_nbytes > (nbytes := slab_layout(geometry, experts).nbytes):
             yield f"{experts} experts", replace(model, experts=experts, slab_nbytes=nbytes), memory, batch
     if settings.kv == "bf16":
-        small = footprint(manifest, "int8", model.number_nbytes, model.activation_nbytes).kv_token_nbytes
+        small = footprint(
+            manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device
+        ).kv_token_nbytes
         yield "--kv int8", replace(model, kv_token_nbytes=small), memory, batch
     if model.number_nbytes == 4:
-        yield "--numerics fast", footprint(manifest, settings.kv, 2, rates.activation_nbytes), memory, batch
+        yield (
+            "--numerics fast",
+            footprint(manifest, settings.kv, 2, rates.activation_nbytes, settings.device),
+            memory,
+            batch,
+        )
     yield f"--max-batch {2 * batch}", model, memory, 2 * batch
     yield f"--device-memory {2 * memory / 1e9:.0f}GB", model, 2 * memory, batch

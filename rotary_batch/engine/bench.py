@@ -20,7 +20,7 @@ import torch
 
 from rotary_batch.core import Request, StepReport
 from rotary_batch.engine.engine import RotaryEngine
-from rotary_batch.engine.measure import disk_nbytes_per_s
+from rotary_batch.engine.measure import disk_nbytes_per_s, link_nbytes_per_s
 from rotary_batch.engine.trace import Routing
 from rotary_batch.model.budget import Bound, bound
 from rotary_batch.model.geometry import Geometry
@@ -79,9 +79,9 @@ class Figures:
 
 
 def link_rate(pack_dir: Path, manifest: Manifest, rates: Rates) -> Rates:
-    """The rates with the disk as it is this minute, when the disk is what experts come from."""
+    """The rates with what experts come over as it is this minute: the link, or on a CPU the disk."""
     if rates.device != "cpu":
-        return rates
+        return replace(rates, move_nbytes_per_s=link_nbytes_per_s(torch.device(rates.device)))
     places = sorted(manifest.slabs.values())[: max(1, SAMPLE_NBYTES // manifest.slab_nbytes)]
     found = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
     return replace(rates, move_nbytes_per_s=found, disk_nbytes_per_s=found)

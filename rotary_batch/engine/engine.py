@@ -135,17 +135,16 @@ class RotaryEngine:
         if not spans:
             return StepReport(counters=self.trace.totals())
         try:
-            revolved = self._revolve(spans)
+            choices = self._next_choices(spans)
         except torch.OutOfMemoryError:
-            revolved = None
-        if revolved is None:  # here, because within `except` the traceback keeps the tensors of the revolution
+            choices = None
+        if choices is None:  # here, because within `except` the traceback keeps the tensors of the revolution
             return self._shrink(spans)
-        hidden, first_rows = revolved
         prefill = [span for span in spans if not span.is_decode]
         resumed = sum(span.num_tokens for span in prefill if span.sequence.request.generated_ids)
         num_prefill = sum(span.num_tokens for span in prefill)
         bound_s = self._bound_s(spans)
-        completions, failures = self._choose(hidden, first_rows, spans)
+        completions, failures = self._accept_all(choices, spans)
         new_tokens = [new for span in spans if (new := span.sequence.take_fresh())]
         self._retire({done.request_id for done in completions} | {lost.request_id for lost in failures})
         return StepReport(
@@ -199,22 +198,26 @@ class RotaryEngine:
         ids = torch.tensor(token_ids, dtype=torch.int64).to(self._kv.device)
         return self._decoder.revolve(ids, rows, self._kv), first_rows
 
-    def _choose(
-        self, hidden: torch.Tensor, first_rows: Seq[int], spans: Seq[Span]
-    ) -> tuple[list[Completion], list[Failure]]:
-        """The next token after each span that ends, and after each of its drafts that turns out right."""
+    def _next_choices(self, spans: Seq[Span]) -> list[Choice]:
+        """What comes after each span that ends, and after each of its drafts."""
+        hidden, first_rows = self._revolve(spans)
         last = [
             first + span.num_tokens - 1 + n
             for span, first in zip(spans, first_rows, strict=True) if span.is_last
             for n in range(1 + len(span.drafts))
         ]  # fmt: skip
-        choices = iter(choose(self._decoder.logits(hidden[torch.tensor(last, dtype=torch.int64).to(hidden.device)])))
-        completions, failures = [], []
+        rows = torch.tensor(last, dtype=torch.int64).to(hidden.device)
+        return choose(hidden[rows], self._decoder.logits)
+
+    def _accept_all(self, found: Seq[Choice], spans: Seq[Span]) -> tuple[list[Completion], list[Failure]]:
+        """Take the token after each span that ends, and after each of its drafts that turned out right."""
+        choices = iter(found)
+        completions: list[Completion] = []
+        failures: list[Failure] = []
         for span in spans:
             is_last = span.is_last
             _note_cached(span.sequence, span.num_tokens)
-            found = [next(choices) for _ in range(1 + len(span.drafts))] if is_last else []
-            ended = self._accept(span, found)
+            ended = self._accept(span, [next(choices) for _ in range(1 + len(span.drafts))] if is_last else [])
             if isinstance(ended, Completion):
                 completions.append(ended)
             elif ended is not None:

@@ -37,7 +37,7 @@ MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and o
 CUDA_MATRIX = (14336, 4096)  # of Mixtral 8x7B: launching kernels takes longer than the product of a smaller one
 ROTATED_NBYTES = 128 * 2**20  # copies of a matrix are used in turns, so that caches do not hold it
 DISK_NBYTES = 512 * 2**20
-LINK_NBYTES = 256 * 2**20
+LINK_NBYTES, LINK_COPIES = 64 * 2**20, 16
 SMALL_MODEL = Geometry(
     hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
     num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True,
@@ -56,7 +56,7 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
         device=device_name,
         device_memory_nbytes=device_memory_nbytes(device),
         activation_nbytes=fast_dtype(device).itemsize,
-        move_nbytes_per_s=_link(device) if device.type == "cuda" else disk,
+        move_nbytes_per_s=link_nbytes_per_s(device) if device.type == "cuda" else disk,
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
         attention_nbytes_per_s={kept: _attention(kept, device) for kept in KV_FORMATS},
@@ -143,10 +143,16 @@ def _attention(kept: str, device: torch.device) -> float:
     return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)
 
 
-def _link(device: torch.device) -> float:
+def link_nbytes_per_s(device: torch.device) -> float:
+    """How fast page-locked memory is copied into the device's; takes LINK_NBYTES of it for a moment."""
     source = torch.empty(LINK_NBYTES, dtype=torch.uint8, pin_memory=True)
     target = torch.empty(LINK_NBYTES, dtype=torch.uint8, device=device)
-    return LINK_NBYTES / seconds(lambda: target.copy_(source, non_blocking=True), device)
+
+    def copy() -> None:
+        for _ in range(LINK_COPIES):
+            target.copy_(source, non_blocking=True)
+
+    return LINK_COPIES * LINK_NBYTES / seconds(copy, device)
 
 
 def _disk(folder: Path) -> float:

@@ -18,11 +18,10 @@ from rotary_batch.engine.moe import Routed, mix, route
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.prediction import Guesser
 from rotary_batch.engine.quant import Matrix, num_rows
-from rotary_batch.engine.rope import Rope
+from rotary_batch.engine.rope import Rope, rotate
+from rotary_batch.engine.sampling import HEAD_ROWS
 from rotary_batch.engine.trace import Trace
 from rotary_batch.model.geometry import Geometry
-
-HEAD_ROWS = 64  # rows of logits computed at once; bounds the workspace
 
 
 class Mixtral:
@@ -53,6 +52,7 @@ class Mixtral:
         device = token_ids.device
         x = self.numerics.rows_of(self._dense["embed"], token_ids)
         positions = torch.tensor(list(chain.from_iterable(run.positions() for run in rows))).to(device)
+        turns = self._rope.turns(positions)
         places = list(chain.from_iterable(run.homes() for run in rows))
         homes = torch.tensor(places).to(device)
         kv.start(places)
@@ -60,18 +60,18 @@ class Mixtral:
         self._experts.start(len(x))
         for layer in range(self._geometry.num_layers):
             with self._trace.work("attention", str(layer)):
-                x = x + self._attend(layer, x, positions, homes, kv)
+                x = x + self._attend(layer, x, turns, homes, kv)
             x = x + self._mixture(layer, x)
         return self._norm(x, "norm")
 
     def _attend(
-        self, layer: int, x: torch.Tensor, positions: torch.Tensor, homes: torch.Tensor, kv: KvArena
+        self, layer: int, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], homes: torch.Tensor, kv: KvArena
     ) -> torch.Tensor:
         head_dim = self._geometry.head_dim
         normed = self._norm(x, f"layers.{layer}.attention_norm")
         q, k, v = (self._linear(normed, f"layers.{layer}.{name}").view(len(x), -1, head_dim) for name in "qkv")
-        kv.write(layer, homes, self._rope.rotate(k, positions), v)
-        out = self._attention.attend(layer, self._rope.rotate(q, positions), kv)
+        kv.write(layer, homes, rotate(k, turns), v)
+        out = self._attention.attend(layer, rotate(q, turns), kv)
         return self._linear(out.flatten(1), f"layers.{layer}.o")
 
     def _mixture(self, layer: int, x: torch.Tensor) -> torch.Tensor:

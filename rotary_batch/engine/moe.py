@@ -26,8 +26,9 @@ def route(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]
 class Routed(NamedTuple):
     """Which rows go to which expert of one layer."""
 
-    rows: torch.Tensor  # [A] batch rows, those of expert 0 first
-    shares: torch.Tensor  # [A, 1] float32 weight of each assignment
+    rows: torch.Tensor  # [A] batch row of each assignment, those of expert 0 first
+    places: torch.Tensor  # [T, K] where each row's assignments are among them, in the order of the router's choice
+    weights: torch.Tensor  # [T, K] float32
     counts: list[int]  # how many assignments each expert has
 
     @classmethod
@@ -40,13 +41,14 @@ class Routed(NamedTuple):
         """
         flat = chosen.flatten()  # counted by comparing: bincount waits for the device
         order = flat.argsort(stable=True)
+        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         counts = (flat[:, None] == torch.arange(num_experts, device=flat.device)).sum(0)
         host = torch.cat([counts, *likely.values()]).tolist()
         begin, likely_ids = num_experts, {}
         for distance, ids in likely.items():
             likely_ids[distance] = host[begin : begin + len(ids)]
             begin += len(ids)
-        return cls(order // chosen.shape[1], weights.flatten()[order, None], host[:num_experts]), likely_ids
+        return cls(order // chosen.shape[1], places.view(chosen.shape), weights, host[:num_experts]), likely_ids
 
     def keys(self, layer: int) -> list[ExpertKey]:
         """The experts that have rows, ascending."""
@@ -56,16 +58,16 @@ class Routed(NamedTuple):
 def mix(
     x: torch.Tensor, routed: Routed, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
 ) -> torch.Tensor:
-    """x [T, H] -> [T, H].  Experts are added in ascending order, always."""
-    out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    """x [T, H] -> [T, H].  What a row's experts found is added in the order of its router's choice, always."""
+    spread = x[routed.rows]  # [A, H]
+    found = torch.empty_like(spread)
     begin = 0
     for expert, count in enumerate(routed.counts):
         if count:
-            rows, shares = (part[begin : begin + count] for part in (routed.rows, routed.shares))
             with experts.hold(ExpertKey(layer, expert)) as slab, trace.work("compute", f"{layer}.{expert}"):
-                out[rows] += feed_forward(x[rows], slab, numerics).float().mul_(shares)  # a row comes once an expert
+                found[begin : begin + count] = feed_forward(spread[begin : begin + count], slab, numerics)
         begin += count
-    return out.to(x.dtype)
+    return found[routed.places].float().mul_(routed.weights[..., None]).sum(1).to(x.dtype)
 
 
 def feed_forward(x: torch.Tensor, slab: Slab, numerics: Numerics) -> torch.Tensor:

@@ -75,6 +75,8 @@ class Numerics:
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Root-mean-square norm of rows in float32 (arXiv 1910.07467)."""
+        if not self.exact and x.is_cuda:  # one kernel instead of eight
+            return F.rms_norm(x, weight.shape, weight, eps)
         if not self.exact:  # without float32 copies of x: 5 times faster on a CPU
             length: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
             normed = x * (length.square() / x.shape[-1] + eps).rsqrt().to(x.dtype)

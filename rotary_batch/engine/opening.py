@@ -74,7 +74,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     trace = Trace(timeline=timeline, routing=routing, on_cuda=target.type == "cuda")
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
     dense = _load_dense(pack_dir, manifest, arithmetic, target)
-    model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize)
+    model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize, device)
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))

@@ -18,11 +18,16 @@ class Rope:
         angles = torch.outer(torch.arange(context_tokens).float(), inverse)
         self._cos, self._sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
-    def rotate(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Turn x [T, heads, D] by positions [T]."""
-        cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
-        first, second = x.chunk(2, -1)
-        out = torch.empty_like(x)
-        torch.sub(first * cos, second * sin, out=out[..., : first.shape[-1]])
-        torch.add(second * cos, first * sin, out=out[..., first.shape[-1] :])
-        return out
+    def turns(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin for tokens at positions [T], each [T, 1, D / 2]."""
+        return self._cos[positions][:, None], self._sin[positions][:, None]
+
+
+def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Turn x [T, heads, D]."""
+    cos, sin = turns
+    first, second = x.chunk(2, -1)
+    out = torch.empty_like(x)
+    torch.sub(first * cos, second * sin, out=out[..., : first.shape[-1]])
+    torch.add(second * cos, first * sin, out=out[..., first.shape[-1] :])
+    return out

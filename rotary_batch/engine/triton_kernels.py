@@ -23,7 +23,7 @@ def unpack_int4_kernel(nibbles, scale_zero, out, columns, rows, group, group_str
         tl.store(out + column[:, None] * rows + row[None, :], weight.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])  # else it is compiled three times
 def int4_product_kernel(  # noqa: ANN201, PLR0913
     x, nibbles, scale_zero, out,  # noqa: ANN001
     num_rows, columns, group, group_stride, width, part_columns,  # noqa: ANN001
@@ -31,7 +31,7 @@ def int4_product_kernel(  # noqa: ANN201, PLR0913
 ):  # fmt: skip
     """Few rows of x times block `program_id(0)` of 64 weight rows, over part `program_id(1)` of the columns.
 
-    x [num_rows, columns]; out [parts, num_rows, width] float32.  Weights are rounded as unpack_int4_kernel rounds them.
+    x [num_rows, columns]; out [parts, num_rows, width].  Weights are rounded as unpack_int4_kernel rounds them.
     TILE columns have one scale.
     """
     block, part = tl.program_id(0), tl.program_id(1)
@@ -56,8 +56,8 @@ def int4_product_kernel(  # noqa: ANN201, PLR0913
         weight = ((byte >> 4).to(tl.float32) - 8.0) * scale[None, :] + zero[None, :]
         high += tl.dot(rows, weight.to(rows.dtype))
     place = out + (part * num_rows + row)[:, None] * width + block * 64 + lane[None, :]
-    tl.store(place, low, mask=there)
-    tl.store(place + 32, high, mask=there)
+    tl.store(place, low.to(out.dtype.element_ty), mask=there)
+    tl.store(place + 32, high.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit

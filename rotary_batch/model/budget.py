@@ -32,6 +32,7 @@ MIN_PREFILL_TOKENS = 64
 # Activations of a row that live at once: hidden vectors, and intermediate ones of the rows of one expert (a few of a
 # row's two experts are at work at the same time only when routing is badly skewed).
 WORKSPACE_HIDDEN, WORKSPACE_INTERMEDIATE = 12, 4
+LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # cuBLAS has 32 MiB; logits, and what the allocator cannot join up
 DRAFT_TOKENS = 4
 # From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
 SWEEP_SHARE = 0.75
@@ -78,6 +79,7 @@ class Footprint:
     kv_token_nbytes: int
     number_nbytes: int  # of a number that is kept: of dense matrices and keys
     activation_nbytes: int  # of a number of a row
+    library_nbytes: int  # what libraries take of the device
 
     def scratch_nbytes(self) -> int:
         """The largest matrix, unpacked."""
@@ -90,7 +92,7 @@ class Footprint:
         return self.activation_nbytes * (WORKSPACE_HIDDEN * hidden + WORKSPACE_INTERMEDIATE * middle)
 
 
-def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int) -> Footprint:
+def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:
     """What a pack takes when numbers are kept, and computed, in so many bytes; int8 keys have a float32 scale."""
     geometry = manifest.geometry
     heads = geometry.kv_token_params // geometry.head_dim
@@ -107,6 +109,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
         kv_token_nbytes=kv_token_nbytes,
         number_nbytes=number_nbytes,
         activation_nbytes=activation_nbytes,
+        library_nbytes=LIBRARY_NBYTES[device.partition(":")[0]],
     )
 
 
@@ -201,8 +204,12 @@ def host_room_nbytes(manifest: Manifest, host_memory: int | None, *, in_ram: boo
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
     """The least device memory that a model runs in: dense part, two slots, the longest item's keys, workspace."""
-    fixed = model.dense_nbytes + model.scratch_nbytes() + MIN_PREFILL_TOKENS * model.row_nbytes()
-    return fixed + MIN_SLOTS * model.slab_nbytes + longest_tokens * model.kv_token_nbytes
+    rows_nbytes = (MIN_PREFILL_TOKENS + 1) * model.row_nbytes()
+    return _fixed_nbytes(model) + rows_nbytes + MIN_SLOTS * model.slab_nbytes + longest_tokens * model.kv_token_nbytes
+
+
+def _fixed_nbytes(model: Footprint) -> int:
+    return model.dense_nbytes + model.scratch_nbytes() + model.library_nbytes
 
 
 def plan_memory(
@@ -250,7 +257,7 @@ def _prefill_tokens(model: Footprint, memory_nbytes: int, max_batch: int, worklo
 
 def _left(model: Footprint, memory_nbytes: int, prefill: int) -> int:
     """Device memory for keys and experts."""
-    return memory_nbytes - model.dense_nbytes - model.scratch_nbytes() - prefill * model.row_nbytes()
+    return memory_nbytes - _fixed_nbytes(model) - (prefill + 1) * model.row_nbytes()
 
 
 def _candidates(model: Footprint, memory_nbytes: int, prefill: int, max_batch: int, workload: Workload) -> list[Budget]:
@@ -259,8 +266,12 @@ def _candidates(model: Footprint, memory_nbytes: int, prefill: int, max_batch: i
     kv_room = (left - SLOTS * model.slab_nbytes) // model.kv_token_nbytes
     if kv_room < workload.longest_tokens:
         kv_room = (left - MIN_SLOTS * model.slab_nbytes) // model.kv_token_nbytes
-    fitting = max(1, min(max_batch, kv_room // workload.kv_tokens))
-    return [_with_batch(model, left, batch, prefill, workload, kv_room) for batch in _batches(fitting)]
+    sequence = workload.kv_tokens * model.kv_token_nbytes + model.row_nbytes()
+    fitting = max(1, min(max_batch, kv_room * model.kv_token_nbytes // sequence))
+    return [
+        _with_batch(model, left - (batch - 1) * model.row_nbytes(), batch, prefill, workload, kv_room)
+        for batch in _batches(fitting)
+    ]
 
 
 def _batches(most: int) -> list[int]:

@@ -43,7 +43,7 @@ def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1)
     return Footprint(
         name=name, geometry=geometry, experts=experts, dense="bf16", slab_nbytes=slab_layout(geometry, experts).nbytes,
         num_slabs=geometry.num_layers * geometry.num_experts, dense_nbytes=dense_nbytes(geometry, "bf16", 2),
-        kv="int8" if kv_nbytes == 1 else "bf16", kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2, activation_nbytes=2,
+        kv="int8" if kv_nbytes == 1 else "bf16", kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2, activation_nbytes=2, library_nbytes=0,
     )  # fmt: skip
 
 

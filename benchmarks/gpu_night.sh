@@ -29,15 +29,14 @@ if has machine; then
     bench machine 90 --machine
 fi
 if has tests; then
-    step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 4 tests
+    step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 6 tests
 fi
 if has sanitizer && command -v compute-sanitizer > /dev/null; then
     step sanitizer.txt 90 \
         compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -q -p no:xdist tests/engine/test_kernels.py
 fi
 if has 8x7b; then
-    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 512
-    bench 8x7b-int4-timeline 60 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 12GB --sequences 64 --timeline "$OUT/8x7b.svg"
+    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --timeline "$OUT/8x7b.svg"
 fi
 if has one; then
     one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64"

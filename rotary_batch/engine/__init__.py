@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rotary_batch.errors import UnavailableError
+
 if TYPE_CHECKING:
     from rotary_batch.engine.engine import RotaryEngine
 
 
 def open_engine(model_dir: Any, device: str = "cpu", device_memory: int | None = None, **options: Any) -> RotaryEngine:  # noqa: ANN401
     """Open a pack or a Hugging Face checkpoint; see `rotary_batch.engine.opening.open_engine`."""
+    import torch
+
     from rotary_batch.engine.opening import open_engine as opened
 
-    return opened(model_dir, device=device, device_memory=device_memory, **options)
+    try:
+        return opened(model_dir, device=device, device_memory=device_memory, **options)
+    except torch.OutOfMemoryError as error:
+        raise UnavailableError(f"--device {device}: {error}; give a smaller --device-memory") from error

@@ -1,4 +1,6 @@
-"""Decode attention that reads keys as they lie, bf16 or int8 (CUDA with Triton); prompt spans go the torch way.
+"""Decode attention that reads keys as they lie, bf16 or int8, those that visit the device too (CUDA with Triton).
+
+Prompt spans go the torch way.
 
 Knows which rows the kernel can take: those whose query heads fit its 16 rows.
 """
@@ -40,12 +42,13 @@ class TritonAttention:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = self._rest.attend(layer, queries, kv)
         if self._spans is not None:
-            keys, values, *scales = kv.layer(layer)
+            keys, values, *scales = kv.stores
             key_scales, value_scales = scales or (keys, values)  # without scales the kernel looks at none
             heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
             window = self._geometry.sliding_window or NO_WINDOW
             triton_kernels().decode_kernel[(len(self._spans), heads)](
-                queries.contiguous(), keys, key_scales, values, value_scales, out, self._spans, dim**-0.5, heads,
-                self._groups, window, DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE, SCALED=kv.stored_as == "int8",
+                queries.contiguous(), keys, key_scales, values, value_scales, out, self._spans, *kv.bases(layer),
+                kv.device_tokens, dim**-0.5, heads, self._groups, window,
+                DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE, SCALED=kv.stored_as == "int8",
             )  # fmt: skip
         return out

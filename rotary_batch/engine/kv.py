@@ -68,12 +68,22 @@ class KvArena:
             used = (start if start + length == capacity else capacity) - self.device_tokens
             self._host.start(fresh, max(0, used))
 
+    def bases(self, layer: int) -> tuple[int, int]:
+        """What to add to a place below `device_tokens`, and to one above, to find it in `stores`."""
+        window = self._window_start + layer % 2 * self.host_tokens - self.device_tokens
+        return layer * self.device_tokens, window
+
+    @property
+    def stores(self) -> list[torch.Tensor]:
+        """Keys and values of all layers, each [rows, kv heads, D], and in int8 the scales of both."""
+        return [*self._stores, *self._scales]
+
     def _rows(self, layer: int, places: torch.Tensor) -> torch.Tensor:
         """Where the keys of a layer lie in the stores."""
+        staying, visiting = self.bases(layer)
         if self._host is None:
-            return places + layer * self.device_tokens
-        window = self._window_start + layer % 2 * self.host_tokens - self.device_tokens
-        return places + torch.where(places < self.device_tokens, layer * self.device_tokens, window)
+            return places + staying
+        return places + torch.where(places < self.device_tokens, staying, visiting)
 
     def write(self, layer: int, places: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Keep keys and values [T, kv heads, D] at places [T]; layers come in order."""
@@ -100,12 +110,11 @@ class KvArena:
             found.append(taken)
         return found[0], found[1]
 
-    def layer(self, layer: int) -> list[torch.Tensor]:
-        """What the device keeps of a layer as it lies: keys and values, each [device tokens, kv heads, D], and in int8
-        the scales of both.
-        """
+    def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the device keeps of a layer as it lies, [device tokens, kv heads, D]; only when it is not int8."""
+        assert self.stored_as != "int8", "int8 keys are read through gather, or from the stores"
         rows = slice(layer * self.device_tokens, (layer + 1) * self.device_tokens)
-        return [tensor[rows] for tensor in (*self._stores, *self._scales)]
+        return self._stores[0][rows], self._stores[1][rows]
 
     def has_room(self, num_tokens: int, *, on_device: bool = False) -> bool:
         """Answer whether `take` would succeed."""

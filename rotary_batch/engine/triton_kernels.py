@@ -60,22 +60,24 @@ def int4_product_kernel(  # noqa: ANN201, PLR0913
     tl.store(place + 32, high.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["staying", "visiting", "device_tokens"])  # else compiled for every kind of layer
 def decode_kernel(  # noqa: ANN201, PLR0913
     queries, keys, key_scales, values, value_scales, out, spans,  # noqa: ANN001
-    scale, kv_heads, groups, window,  # noqa: ANN001
+    staying, visiting, device_tokens, scale, kv_heads, groups, window,  # noqa: ANN001
     DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     """Sequence `program_id(0)`, key head `program_id(1)`: its few rows over its prefix and its own keys.
 
-    queries and out [T, kv heads * groups, DIM]; keys and values [tokens, kv heads, DIM]; SCALED: their scales are
-    without DIM.
+    queries and out [T, kv heads * groups, DIM]; keys and values [rows, kv heads, DIM]; SCALED: their scales are
+    without DIM.  A place below `device_tokens` is found `staying` rows further on, one above `visiting` rows.
     spans [sequences, 6]: first row, rows, first position, start of the own keys, start and length of the prefix.
     Running softmax in float32 (arXiv 1805.02867).
     """
     span, head = spans + tl.program_id(0) * 6, tl.program_id(1)
     first_row, num_rows, first_position = tl.load(span), tl.load(span + 1), tl.load(span + 2)
     kv_start, prefix_start, prefix = tl.load(span + 3), tl.load(span + 4), tl.load(span + 5)
+    kv_start += tl.where(kv_start < device_tokens, staying, visiting)
+    prefix_start += staying
     row, dim = tl.arange(0, ROWS), tl.arange(0, DIM)
     position = first_position + row // groups
     there = row < num_rows * groups

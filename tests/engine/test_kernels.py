@@ -62,7 +62,7 @@ def test_a_product_with_packed_weights_is_the_one_with_unpacked_weights(rows, co
 @pytest.mark.parametrize("kept", ["bf16", "int8"])
 @pytest.mark.parametrize("window", [None, 9])
 def test_decode_over_keys_as_they_lie_is_the_torch_way(window, kept):
-    """Decode rows and drafts, with a shared prefix and without, contexts of one key to several tiles."""
+    """Decode rows and drafts, with a shared prefix and without, contexts of one key to several tiles, two visitors."""
     geometry = dataclasses.replace(
         Manifest.load(EMBEDDED).geometry, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=64, sliding_window=window
     )
@@ -75,7 +75,8 @@ def test_decode_over_keys_as_they_lie_is_the_torch_way(window, kept):
     ]
     generator = torch.Generator().manual_seed(1)
     make = lambda *shape: torch.randn(shape, generator=generator).to(DEVICE, DTYPE)  # noqa: E731
-    kv = KvArena(geometry, 400, kept, DTYPE, DEVICE)
+    kv = KvArena(geometry, 250, kept, DTYPE, DEVICE, host_tokens=150)
+    kv.start(range(400))
     kv.write(0, torch.arange(400, device=DEVICE), make(400, 2, 64), make(400, 2, 64))
     queries, found = make(19, 8, 64), []
     for attention in (FastAttention(geometry, DTYPE, DEVICE), TritonAttention(geometry, DTYPE, DEVICE)):

@@ -29,14 +29,14 @@ if has machine; then
     bench machine 90 --machine
 fi
 if has tests; then
-    step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 6 tests
+    step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 8 tests
 fi
 if has sanitizer && command -v compute-sanitizer > /dev/null; then
     step sanitizer.txt 90 \
         compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -q -p no:xdist tests/engine/test_kernels.py
 fi
 if has 8x7b; then
-    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --timeline "$OUT/8x7b.svg"
+    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --decode-revolutions 25 --timeline "$OUT/8x7b.svg"
 fi
 if has one; then
     one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64"
@@ -52,7 +52,7 @@ if has one; then
 fi
 if has 8x22b; then
     for dense in int8 bf16; do
-        bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 256
+        bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 192 --decode-revolutions 20
     done
 fi
 tail -n 40 "$OUT/log.txt"

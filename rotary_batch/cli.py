@@ -220,6 +220,9 @@ def bench(
     lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
     drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; never with --shape.")] = True,
     prefetch: Annotated[bool, typer.Option(help="Load experts before they are asked for.")] = True,
+    decode_revolutions: Annotated[
+        int | None, typer.Option(min=2, help="Stop after so many revolutions of decoding alone; they are alike.")
+    ] = None,
     machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
     timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
@@ -236,7 +239,13 @@ def bench(
         with console.counting("experts written") as progress:
             pack = benching.pack_for(settings, shape, dense, progress)
         wanted = benching.Wanted(
-            sequences, benching.lengths_of(lengths), timeline, trace, drafts=drafts and shape is None, prefetch=prefetch
+            sequences,
+            benching.lengths_of(lengths),
+            timeline,
+            trace,
+            drafts=drafts and shape is None,
+            prefetch=prefetch,
+            decode_revolutions=decode_revolutions,
         )
         found = benching.bench(settings, pack, wanted)
     _answer(found, json, lambda: console.show_figures(found))

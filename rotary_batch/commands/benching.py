@@ -53,6 +53,7 @@ class Wanted(NamedTuple):
     routing: Path | None  # where to record it
     drafts: bool  # random weights repeat themselves: with them the success of drafts means nothing
     prefetch: bool
+    decode_revolutions: int | None  # to stop after; None = the whole length
 
 
 def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
@@ -77,7 +78,10 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
         measuring.warm_up(engine)
         manifest = Manifest.load(pack)
         before = measuring.link_rate(pack, manifest, rates)
-        reports = measuring.run(engine, sequences=fitting, prompt_tokens=prompt, new_tokens=new)
+        reports = measuring.run(
+            engine, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
+            decode_revolutions=wanted.decode_revolutions,
+        )  # fmt: skip
         after = measuring.link_rate(pack, manifest, rates)
         found = measuring.figures(
             engine, reports, before=before, after=after, sequences=fitting, prompt_tokens=prompt, new_tokens=new,

@@ -87,17 +87,24 @@ def link_rate(pack_dir: Path, manifest: Manifest, rates: Rates) -> Rates:
     return replace(rates, move_nbytes_per_s=found, disk_nbytes_per_s=found)
 
 
-def run(engine: RotaryEngine, *, sequences: int, prompt_tokens: int, new_tokens: int) -> list[StepReport]:
-    """Take so many sequences from prompt to end, all of them live at once; the reports of all revolutions."""
+def run(
+    engine: RotaryEngine, *, sequences: int, prompt_tokens: int, new_tokens: int, decode_revolutions: int | None = None
+) -> list[StepReport]:
+    """Take so many sequences from prompt to end, all of them live at once; the reports of all revolutions.
+
+    After `decode_revolutions` with nothing but decode rows it is cut short.
+    """
     engine.stop_ids = frozenset()  # random weights stop at random
     draw = random.Random(0)
     vocabulary = engine.manifest.geometry.vocab_size
     for number in range(sequences):
         prompt = tuple(draw.randrange(vocabulary) for _ in range(prompt_tokens))
         engine.admit(Request(request_id=number, prompt_ids=prompt, max_new_tokens=new_tokens))
-    reports = []
+    reports: list[StepReport] = []
     while engine.num_live:
         reports.append(engine.step())
+        if decode_revolutions is not None and sum(not one.prefill_tokens for one in reports) >= decode_revolutions:
+            break
     return reports
 
 
@@ -181,7 +188,11 @@ def save_routing(routing: Sequence[Routing], geometry: Geometry, target: Path) -
 
 
 def warm_up(engine: RotaryEngine) -> None:
-    """Touch every slab once (its digest is checked then) and let operators make their choices."""
+    """Touch every slab once (its digest is checked then) and let operators make their choices.
+
+    On CUDA kernels are compiled for numbers of rows: 8 prompt tokens each give an expert 4 to 160 of them.
+    """
     engine.stop_ids = frozenset()
     vocabulary = engine.manifest.geometry.vocab_size
-    engine.generate([[(7 * n + i) % vocabulary for i in range(8)] for n in range(16)], 2)
+    for count in (2, 16, 25, 40, 80) if engine.device.type == "cuda" else (16,):
+        engine.generate([[(7 * n + i) % vocabulary for i in range(8)] for n in range(count)], 2)

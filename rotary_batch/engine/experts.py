@@ -51,6 +51,10 @@ class ExpertSource(Protocol):
         """What this layer holds next, and what later layers may hold, most likely first."""
         ...
 
+    def outcomes(self) -> tuple[int, int]:
+        """How many loaded guesses were given up unused, and used, since the last call."""
+        ...
+
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
         """Borrow an expert.  One at a time."""
         ...
@@ -85,12 +89,17 @@ class AllResident:
             transfer.fill(key, slot)
             transfer.wait_ready(slot)
             self._slabs[key] = views(transfer.slots[slot], manifest)
+        transfer.close()
 
     def start(self, num_rows: int) -> None:
         """Nothing to prepare."""
 
     def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
         """Nothing to fetch."""
+
+    def outcomes(self) -> tuple[int, int]:
+        """Nothing is guessed."""
+        return 0, 0
 
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
@@ -141,7 +150,11 @@ class RingSource:
     def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
         """Load what is needed, then what is guessed."""
         if not self._sweeping:
-            self._ring.aim([*needed, *guessed], self._layer_quota)
+            self._ring.aim([*needed, *guessed], self._layer_quota, len(needed))
+
+    def outcomes(self) -> tuple[int, int]:
+        """Those of the ring."""
+        return self._ring.take_outcomes()
 
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
@@ -175,6 +188,7 @@ class RingSource:
         for rotor in self._rotors:
             rotor.join()
         self._rotors = []
+        self._transfer.close()
 
 
 class RingWithResidents:
@@ -197,6 +211,10 @@ class RingWithResidents:
     def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
         """Only what revolves needs to be fetched."""
         self._ring.expect(*([key for key in keys if key not in self._keys] for keys in (needed, guessed)))
+
+    def outcomes(self) -> tuple[int, int]:
+        """Those of the ring."""
+        return self._ring.outcomes()
 
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
         """Borrow an expert from wherever it lives."""

@@ -81,7 +81,7 @@ class Mixtral:
         likely = self._guesser.likely(layer, x) if guesses else {}
         routed, likely_ids = Routed.sort(weights, chosen, self._geometry.num_experts, likely)
         if guesses:
-            self._guesser.observe(routed.keys(layer))
+            self._guesser.observe(routed.keys(layer), *self._experts.outcomes())
             self._trace.note_routing(layer, chosen, likely_ids)
         self._experts.expect(routed.keys(layer), self._guesser.guess(layer, likely_ids))
         return mix(normed, routed, layer, self._experts, self.numerics, self._trace)

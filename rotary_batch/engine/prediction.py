@@ -15,10 +15,10 @@ from rotary_batch.engine.trace import Trace
 
 Scores = Callable[[int, torch.Tensor], torch.Tensor]  # layer, residual stream [T, H] -> router scores [T, E]
 DISTANCES = (1, 2)
-MIN_PRECISION = 0.3  # below it more than two of three guessed slabs are moved for nothing
+MIN_USEFUL = 0.5  # of slabs that were loaded on a guess; below it guesses push out more than they bring
 FAR_RECALL = 0.6  # two layers ahead is acted on only from this recall on
 WIDE_RECALL = 0.8  # below it one expert more than the router takes is guessed
-SMOOTHING = 0.02  # weight of one observation in the running averages: the last 50 layers or so
+SMOOTHING = 0.02  # weight of one observation in the running averages: the last 50 or so
 PAUSE_LAYERS = 4096  # how long guessing rests after it fell short
 
 
@@ -33,7 +33,7 @@ class Guesser:
         self._open: dict[tuple[int, int], frozenset[ExpertKey]] = {}  # (distance, layer) -> guess
         self._pause_layers = 0
         self.recall = dict.fromkeys(DISTANCES, 1.0)
-        self.precision = 1.0
+        self.useful = 1.0
 
     def likely(self, layer: int, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Distance -> likely experts of the layer so far ahead, [n]; x [T, H] is the residual stream at `layer`."""
@@ -54,8 +54,8 @@ class Guesser:
                 found += keys
         return found
 
-    def observe(self, asked: Collection[ExpertKey]) -> None:
-        """What a layer really asked for."""
+    def observe(self, asked: Collection[ExpertKey], num_unused: int, num_used: int) -> None:
+        """What a layer really asked for, and what became of slabs that were loaded on a guess."""
         layer = next(iter(asked)).layer
         for distance in DISTANCES:
             guess = self._open.pop((distance, layer), None)
@@ -64,12 +64,13 @@ class Guesser:
             right = len(guess & frozenset(asked))
             self.recall[distance] += SMOOTHING * (right / len(asked) - self.recall[distance])
             if distance == 1:
-                self.precision += SMOOTHING * (right / len(guess) - self.precision)
                 self._trace.add("guessed", len(guess))
                 self._trace.add("guessed_right", right)
                 self._trace.add("asked_after_guess", len(asked))
-        if self.precision < MIN_PRECISION:
-            self._pause_layers, self.precision = PAUSE_LAYERS, 1.0
+        self.useful *= (1 - SMOOTHING) ** num_unused
+        self.useful = 1 - (1 - self.useful) * (1 - SMOOTHING) ** num_used
+        if self.useful < MIN_USEFUL:
+            self._pause_layers, self.useful = PAUSE_LAYERS, 1.0
             self._open.clear()
 
 

@@ -37,6 +37,10 @@ class Transfer(Protocol):
         """Order the next fill of the slot after the compute that was issued so far."""
         ...
 
+    def close(self) -> None:
+        """Wait for what is under way: its memory, at both ends, may be given to others then; idempotent."""
+        ...
+
 
 class CpuTransfer:
     """Reads straight into the slot."""
@@ -56,6 +60,9 @@ class CpuTransfer:
 
     def note_free(self, slot: int) -> None:
         """Nothing to order: CPU compute is done when it returns."""
+
+    def close(self) -> None:
+        """Nothing is under way."""
 
 
 class CudaTransfer:
@@ -121,6 +128,10 @@ class CudaTransfer:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._device))
         self._free[slot] = event
+
+    def close(self) -> None:
+        """Wait for the last copy."""
+        self._stream.synchronize()
 
 
 def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> Transfer:

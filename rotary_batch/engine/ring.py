@@ -37,21 +37,26 @@ class Ring:
         self.num_slots = num_slots
         self._trace = trace
         self._window: list[ExpertKey] = []  # wanted keys, most urgent first
+        self._needed: set[ExpertKey] = set()  # those of them that are sure to be asked for
         self._layer_quota: int | None = None
         self._slots: dict[ExpertKey, int] = {}  # insertion order = order of last use
         self._states = [SlotState.FREE] * num_slots
         self._unused: set[ExpertKey] = set()  # keys not held since they were loaded
+        self._guessed: set[ExpertKey] = set()  # those of them that were loaded on a guess
+        self._outcomes = [0, 0]  # guesses that turned out wrong, right
         self._error: BaseException | None = None
         self._closed = False
         self._changed = threading.Condition()
 
-    def aim(self, window: Sequence[ExpertKey], layer_quota: int | None = None) -> None:
+    def aim(self, window: Sequence[ExpertKey], layer_quota: int | None = None, num_needed: int | None = None) -> None:
         """Say what is wanted, most urgent first; at most as many keys as slots are looked at.
 
-        `layer_quota` slots are left to each layer when slots are given up; None = any slot will do.
+        `layer_quota` slots are left to each layer when slots are given up; None = any slot will do.  Behind the first
+        `num_needed` keys come guesses; None = there are none.
         """
         with self._changed:
             self._window = list(window[: self.num_slots])
+            self._needed = set(self._window[:num_needed])
             self._layer_quota = layer_quota
             self._changed.notify_all()
 
@@ -75,19 +80,34 @@ class Ring:
         self._states[slot] = SlotState.LOADING
         self._slots[key] = slot
         self._unused.add(key)
+        if key not in self._needed:
+            self._guessed.add(key)
         return key, slot
 
     def _empty_slot(self, wanted: ExpertKey) -> int | None:
         if SlotState.FREE in self._states:
             return self._states.index(SlotState.FREE)
         ready = [key for key, slot in self._slots.items() if self._states[slot] is SlotState.READY]
-        victim = to_give_up(ready, self._window, wanted, self._layer_quota)
+        victim = to_give_up(ready, set(self._window), wanted, self._layer_quota)
         if victim is None:
             return None
         if victim in self._unused:
             self._trace.add("wasted_prefetches")
             self._unused.discard(victim)
+        self._note_outcome(victim, right=False)
         return self._slots.pop(victim)
+
+    def _note_outcome(self, key: ExpertKey, *, right: bool) -> None:
+        if key in self._guessed:
+            self._guessed.discard(key)
+            self._outcomes[right] += 1
+
+    def take_outcomes(self) -> tuple[int, int]:
+        """How many slabs that were loaded on a guess were given up unused, and used, since the last call."""
+        with self._changed:
+            wrong, right = self._outcomes
+            self._outcomes = [0, 0]
+            return wrong, right
 
     def loaded(self, slot: int) -> None:
         """The bytes of a LOADING slot are there."""
@@ -109,6 +129,8 @@ class Ring:
         """
         with self._changed:
             self._count(key)
+            self._note_outcome(key, right=True)
+            self._needed.add(key)
             if key not in self._window:
                 self._window = [key, *self._window[: self.num_slots - 1]]
                 self._changed.notify_all()

@@ -25,7 +25,7 @@ from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, MANIFEST_NAME,
 from rotary_batch.model.slabs import matrix_shapes, slab_layout
 from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
 
-NUM_SLABS = 4
+NUM_SLABS = 2  # drawing and packing one of 8x22B takes 5 s
 SCALE = 0.5  # of a weight times the square root of the row's length; keeps hidden states finite over many layers
 
 

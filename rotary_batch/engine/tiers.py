@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -145,6 +146,10 @@ class RamTier:
         disk.close()
         self._staged = pinned  # on its way to a CUDA device
         self._registered = pinned and page_lock(self._arena)
+        # Memory that goes back to the system locked would be taken for locked when its addresses are used again, and
+        # copies would read what lay there before; so not only `close` unlocks it.
+        arena, is_locked = self._arena, self._registered
+        self._unlock = weakref.finalize(self, lambda: page_unlock(arena) if is_locked else None)
 
     @property
     def name(self) -> str:
@@ -163,9 +168,8 @@ class RamTier:
 
     def close(self) -> None:
         """Unlock the arena."""
-        if self._registered:
-            page_unlock(self._arena)
-            self._registered = False
+        self._unlock()
+        self._registered = False
 
 
 def page_lock(memory: torch.Tensor) -> bool:

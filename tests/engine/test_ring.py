@@ -97,6 +97,29 @@ RingMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=4
 TestRing = RingMachine.TestCase
 
 
+def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
+    ring = Ring(2, Trace())
+    needed, right, wrong, later = (ExpertKey(0, n) for n in range(4))
+
+    def load() -> None:
+        ring.loaded(ring.next_load(wait=False)[1])
+
+    ring.aim([needed, right], num_needed=1)
+    load()
+    load()
+    for key in (needed, right):
+        ring.hold(key)
+        ring.release(key)
+    assert ring.take_outcomes() == (0, 1), "what was needed is no guess"
+    ring.aim([right, wrong], num_needed=1)
+    load()
+    ring.aim([right, later], num_needed=2)
+    load()
+    assert ring.take_outcomes() == (1, 0)
+    ring.hold(later)
+    assert ring.take_outcomes() == (0, 0)
+
+
 def test_the_window_turns_over_the_end():
     order = [ExpertKey(0, 0), ExpertKey(0, 1), ExpertKey(1, 0)]
     assert sweep_window(order, 2, 2) == [order[2], order[0]]
@@ -132,6 +155,7 @@ def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pa
     assert trace.totals()["bytes_to_host"] == 0
     source.close()
     source.close()
+    opened.close()
 
 
 @pytest.mark.parametrize("rotor", [True, False])

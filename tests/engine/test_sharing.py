@@ -18,7 +18,7 @@ from rotary_batch.engine.drafting import Lookup
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.pack import pack
 from rotary_batch.engine.policy import prefers_sweep, to_give_up
-from rotary_batch.engine.prediction import MIN_PRECISION, Guesser
+from rotary_batch.engine.prediction import MIN_USEFUL, Guesser
 from rotary_batch.engine.prefix import MIN_TOKENS, PrefixStore
 from rotary_batch.engine.trace import Trace
 from rotary_batch.model.manifest import Manifest
@@ -193,7 +193,7 @@ def test_a_sweep_is_preferred_as_soon_as_most_experts_are_asked_for():
     assert [prefers_sweep(rows, 8, 2) for rows in (1, 4, 5, 100)] == [False, False, True, True]
 
 
-def test_guessing_rests_when_guesses_are_wrong_and_two_layers_ahead_needs_recall():
+def test_guessing_rests_when_loads_are_for_nothing_and_two_layers_ahead_needs_recall():
     trace = Trace()
     wrong = Guesser(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=trace)
     for _ in range(200):
@@ -201,9 +201,12 @@ def test_guessing_rests_when_guesses_are_wrong_and_two_layers_ahead_needs_recall
         if not likely:
             break
         assert wrong.guess(0, {d: ids.tolist() for d, ids in likely.items()})
-        wrong.observe([ExpertKey(1, 0), ExpertKey(1, 1)])
-    assert likely == {}, f"precision 0 stays above {MIN_PRECISION}"
+        wrong.observe([ExpertKey(1, 0), ExpertKey(1, 1)], num_unused=1, num_used=0)
+    assert likely == {}, f"loads of which none is used stay above {MIN_USEFUL}"
     right = Guesser(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=Trace())
+    for _ in range(1000):
+        right.observe([ExpertKey(1, 7), ExpertKey(1, 6)], num_unused=1, num_used=2)
+    assert right.likely(0, torch.zeros(1, 4)), "two of three loads are used"
     right.recall[2] = 0.1
     assert right.guess(0, {d: ids.tolist() for d, ids in right.likely(0, torch.zeros(1, 4)).items()}) == [
         ExpertKey(1, 7), ExpertKey(1, 6),

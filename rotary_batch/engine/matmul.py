@@ -27,11 +27,14 @@ TILE_ROWS = 16
 COARSE_ROWS = 128
 INT8_OPERATOR_ROWS = 8  # up to so many rows torch's weight-only operators beat unpacking: 0.8 against 0.9 ms at 8
 INT4_OPERATOR_ROWS = 32  # 11.3 against 13 ms at 32 rows of [14336, 2048], 22 against 14 ms at 64
+# With compiled unpacking: 8.7 ms at 33 rows of [14336, 2048], 19 at 340, 24 at 512; with torch 32, 44 and 75.
+UNPACKED_ROWS = 16
 SWAPPED_ROWS = 64  # float32 rows that come second in a product: 4.7 ms instead of 5.8 at 16, 11.2 and 11.7 at 64
 # Scratch of one unpacked tile: it stays in the caches.  Many float32 rows lose more to narrow tiles than to memory:
 # 63 ms at 32 MiB, 78 at 4 MiB for 512 rows of [7168, 1024]; at 16 rows it is 8.8 and 4.7.
 TILE_NBYTES = 4 * 2**20
 WIDE_TILE_NBYTES = 32 * 2**20
+BF16_TILE_NBYTES = 16 * 2**20  # int8 for 128 bf16 rows of [14336, 2048]: 9.8 ms, at 4 MiB 13.2
 PLAIN_OPERATOR_ROWS = 4  # rows times a bf16 matrix as it lies: 1.9 ms at 2, 4.1 at 4, 5.6 at 6; unpacked 4.2 to 5.5
 
 
@@ -83,8 +86,10 @@ class FastMatmul:
         """Rows of a matrix that are unpacked at once; on CUDA all, because launching takes longer than memory."""
         if not self._on_cpu:
             return -(-rows // BLOCK_ROWS) * BLOCK_ROWS
-        wide = x.dtype == torch.float32 and len(x) > SWAPPED_ROWS
-        nbytes = WIDE_TILE_NBYTES if wide else TILE_NBYTES
+        if x.dtype == torch.bfloat16:
+            nbytes = BF16_TILE_NBYTES
+        else:
+            nbytes = WIDE_TILE_NBYTES if len(x) > SWAPPED_ROWS else TILE_NBYTES
         return max(BLOCK_ROWS, nbytes // (x.itemsize * columns) // BLOCK_ROWS * BLOCK_ROWS)
 
     def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -108,10 +113,14 @@ class FastMatmul:
         return out.mul_(matrix.scale)
 
     def _int4(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
-        if self._on_cpu and len(x) <= INT4_OPERATOR_ROWS and (block := int4_operator_rows()):
-            return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
         if not self._on_cpu:
             return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
+        compiled = native.load() if x.dtype == torch.bfloat16 else None
+        operator_rows = UNPACKED_ROWS if compiled else INT4_OPERATOR_ROWS
+        if len(x) <= operator_rows and (block := int4_operator_rows()):
+            return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
+        if compiled:
+            return self._int4_unpacked(x, matrix, compiled)
         blocks, columns, _ = matrix.nibbles.shape
         step = self._tile_rows(x, columns, matrix.num_rows) // BLOCK_ROWS
         out = torch.empty(len(x), matrix.scale_zero.shape[1], dtype=x.dtype, device=x.device)
@@ -121,6 +130,18 @@ class FastMatmul:
             out[:, rows] = self._product(x, self._unpack(nibbles, scale_zero[..., 0]))
         out += _zeros_part(x, matrix)
         return out[:, : matrix.num_rows]
+
+    def _int4_unpacked(self, x: torch.Tensor, matrix: Int4Matrix, compiled: native.Native) -> torch.Tensor:
+        """By the compiled kernel, in large tiles: it runs at the speed of memory anyway."""
+        blocks, columns, _ = matrix.nibbles.shape
+        padded, step = pad_rows(x), self._tile_rows(x, columns, matrix.num_rows) // BLOCK_ROWS
+        out = torch.empty(len(padded), blocks * BLOCK_ROWS, dtype=x.dtype)
+        for begin in range(0, blocks, step):
+            rows = min(step, blocks - begin) * BLOCK_ROWS
+            weight = self._take(rows * columns, x.dtype).view(rows, columns)
+            product = F.linear(padded, compiled.unpack_int4(matrix, begin, weight))
+            out[:, begin * BLOCK_ROWS : begin * BLOCK_ROWS + rows] = product
+        return out[: len(x), : matrix.num_rows]
 
     def _int4_on_cuda(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
         if takes_int4_product(len(x), matrix.group):

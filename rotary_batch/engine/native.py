@@ -23,7 +23,9 @@ from rotary_batch.config import c_compiler, cache_dir
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from, num_columns, num_rows
 from rotary_batch.log import event
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.h", "native.c", "native_attention.c"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("native.h", "native.c", "native_attention.c", "native_unpack.c")
+)
 # AVX2 and FMA by name, not -march=native: the cache folder may be shared by machines.
 FLAGS = ("-O3", "-mavx2", "-mfma", "-fopenmp", "-fPIC", "-shared")
 COMPILE_S = 120
@@ -46,9 +48,11 @@ class Native:
         for function in (self._bf16, self._int8):
             function.argtypes = [pointer, pointer, pointer, long, long, long, ctypes.c_int]
         self._int4.argtypes = [pointer, pointer, pointer, pointer, long, long, long, long, ctypes.c_int]
+        self._unpack = library.unpack_int4_bf16
+        self._unpack.argtypes = [pointer, pointer, pointer, long, long, long, long, ctypes.c_int]
         self._attend = library.attend
         self._attend.argtypes = [pointer] * 5 + [long] * 5 + [ctypes.c_float, ctypes.c_int]
-        for function in (self._bf16, self._int8, self._int4, self._attend):
+        for function in (self._bf16, self._int8, self._int4, self._unpack, self._attend):
             function.restype = None
 
     @staticmethod
@@ -77,6 +81,20 @@ class Native:
         self._bf16(matrix.data_ptr(), x.data_ptr(), out.data_ptr(), *out.shape, x.shape[1], threads)
         return out
 
+    def unpack_int4(self, matrix: Int4Matrix, first_block: int, out: torch.Tensor) -> torch.Tensor:
+        """Blocks of a matrix from `first_block` on -> out [rows, K] bf16, as `quant.decode` rounds them."""
+        blocks, columns, half = matrix.nibbles.shape
+        assert (out.dtype, out.shape[1]) == (torch.bfloat16, columns), "C knows no types"
+        assert first_block + len(out) // (2 * half) <= blocks, "C would read past the end"
+        assert all(tensor.is_contiguous() for tensor in (matrix.nibbles, matrix.scale_zero, out)), "C knows no strides"
+        nibbles = matrix.nibbles.data_ptr() + first_block * half * columns
+        scale_zero = matrix.scale_zero.data_ptr() + first_block * 2 * half * 2 * matrix.scale_zero.itemsize
+        stored_rows = matrix.scale_zero.shape[1]
+        self._unpack(
+            nibbles, scale_zero, out.data_ptr(), len(out), stored_rows, columns, matrix.group, torch.get_num_threads()
+        )
+        return out
+
     @staticmethod
     def takes_heads(head_dim: int) -> bool:
         """Whether `attend` knows this head dimension."""
@@ -100,9 +118,8 @@ class Native:
 
 
 def is_wanted() -> bool:
-    """Whether this processor has AVX2 and neither AVX-512 nor products in bf16."""
-    avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return avx2 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Whether this processor has AVX2; one that multiplies bf16 only unpacks with the kernels."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 @cache
@@ -173,6 +190,10 @@ def _first_wrong(native: Native) -> str | None:
             expected = x @ decode(matrix, torch.empty(weight.shape)).T
             if not torch.allclose(native.linear(x, matrix), expected, rtol=1e-4, atol=1e-3):
                 return stored_as
+    assert isinstance(matrix, Int4Matrix)
+    unpacked = native.unpack_int4(matrix, 1, torch.zeros(128, 192, dtype=torch.bfloat16))[:68]
+    if not torch.equal(unpacked, decode(matrix, torch.empty(weight.shape)).bfloat16()[64:]):
+        return "unpacking"
     return None if _attention_is_right(native, generator) else "attention"
 
 

@@ -156,7 +156,7 @@ def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):
                 engine.step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        asked.append(Counter(Path(w.filename).name for w in caught if "synchroniz" in str(w.message)))
+        asked.append(Counter(Path(w.filename).name for w in caught if "called a synchronizing" in str(w.message)))
         engine.close()
     assert [one.pop("moe.py") for one in asked] == [3, 7], asked
     assert asked[0] == asked[1], "the rest is for all layers together"

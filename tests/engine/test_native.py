@@ -10,7 +10,7 @@ import torch
 
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import c_compiler
-from rotary_batch.engine import native
+from rotary_batch.engine import matmul, native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_native import NativeAttention
@@ -58,6 +58,26 @@ def test_products_are_those_of_the_reference(kernels, stored_as, out, inner, row
     found = kernels.linear(x, matrix)
     assert (found.shape, found.dtype) == ((rows, out), torch.float32)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("rows", [17, 33, 200])
+@pytest.mark.parametrize(("out", "inner"), [(64, 128), (100, 96), (4160, 2048)])
+def test_unpacking_int4_for_bf16_rows_is_the_reference_bit_by_bit(kernels, monkeypatch, out, inner, rows):
+    """Whole matrices, parts of them, and through the product in several tiles."""
+    matrix = stored(out, inner, "int4")
+    expected = decode(matrix, torch.empty(out, inner)).bfloat16()
+    blocks = len(matrix.nibbles)
+    for first in range(0, blocks, 7):
+        found = kernels.unpack_int4(matrix, first, torch.zeros((blocks - first) * 64, inner, dtype=torch.bfloat16))
+        assert torch.equal(found[: out - first * 64], expected[first * 64 :])
+    with pytest.raises(AssertionError, match="past the end"):
+        kernels.unpack_int4(matrix, 1, torch.zeros(blocks * 64, inner, dtype=torch.bfloat16))
+    monkeypatch.setattr(native, "load", lambda: kernels)
+    monkeypatch.setattr(matmul, "BF16_TILE_NBYTES", 2**20)
+    x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    product, wanted = FastMatmul(torch.device("cpu")).linear(x, matrix), x.double() @ expected.double().T
+    assert (product.shape, product.dtype) == ((rows, out), torch.bfloat16)
+    assert (product - wanted).norm() <= 0.004 * wanted.norm()
 
 
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])

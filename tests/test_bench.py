@@ -18,7 +18,7 @@ from rotary_batch.core import Request
 from rotary_batch.engine import measure, open_engine
 from rotary_batch.engine.synthetic import synthetic_pack
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.budget import Workload
+from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, rates_path
 from rotary_batch.model.shapes import SHAPES

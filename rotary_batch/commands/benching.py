@@ -11,7 +11,8 @@ from rotary_batch.commands.opening import pack_dir
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
-from rotary_batch.model.budget import DEFAULT_BATCH, Workload
+from rotary_batch.model.budget import DEFAULT_BATCH
+from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.shapes import shape

@@ -18,7 +18,7 @@ from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
-from rotary_batch.model.budget import Workload
+from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.night import Window, seconds_for, seconds_until
 from rotary_batch.pages.page import IndexView

@@ -20,17 +20,15 @@ from rotary_batch.errors import UnavailableError
 from rotary_batch.model.budget import (
     DEFAULT_BATCH,
     MEMORY_SHARE,
-    Footprint,
-    Workload,
     bound,
     drain_s,
     fits_in_ram,
-    footprint,
     host_room_nbytes,
     plan_memory,
     steady_prefill_rows,
     tokens_per_s,
 )
+from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.slabs import slab_layout

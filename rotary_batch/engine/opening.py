@@ -30,12 +30,11 @@ from rotary_batch.model.budget import (
     MEMORY_SHARE,
     MIN_SLOTS,
     Budget,
-    Workload,
     fits_in_ram,
-    footprint,
     host_room_nbytes,
     plan_memory,
 )
+from rotary_batch.model.footprint import Workload, footprint
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.rates import cached_rates
 from rotary_batch.model.tokens import Tokenizer

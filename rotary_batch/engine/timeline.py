@@ -13,13 +13,14 @@ from rotary_batch.engine.trace import Span
 ROWS = {"read": ("reads", "#4477aa"), "copy": ("copies", "#66ccee"), "attention": ("attention", "#cc6677"),
         "compute": ("experts", "#ddaa33"), "stall": ("waiting", "#999999")}  # fmt: skip
 WIDTH, LEFT, ROW_HEIGHT = 1200, 90, 34
-SHOWN_S = 3.0  # the last seconds of a run; more would be a blur
+SHOWN_S, SHOWN_SPANS = 3.0, 1500  # the last of a run; more would be a blur
 
 
 def draw(spans: Sequence[Span], target: Path) -> None:
     """Write the picture of the last seconds; one row for each kind, experts labelled by layer in their titles."""
     end = max((span.end_s for span in spans), default=0.0)
-    start = max(end - SHOWN_S, min((span.start_s for span in spans), default=0.0))
+    last = sorted(span.start_s for span in spans)[-SHOWN_SPANS:]
+    start = max(end - SHOWN_S, last[0] if last else 0.0)
     scale = (WIDTH - LEFT - 10) / max(end - start, 1e-9)
     parts = []
     for place, (kind, (label, colour)) in enumerate(ROWS.items()):
@@ -33,9 +34,10 @@ def draw(spans: Sequence[Span], target: Path) -> None:
                 box = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{ROW_HEIGHT - 8}" fill="{colour}"'
                 parts.append(f"<rect {box}>{title}</rect>")
     height = 10 + len(ROWS) * ROW_HEIGHT + 24
-    for tick in range(int((end - start) * 4) + 1):
-        x = LEFT + tick / 4 * scale
-        parts.append(f'<text x="{x:.0f}" y="{height - 6}" font-size="11">{tick / 4:g} s</text>')
+    step = 0.25 if end - start > 1 else 0.05
+    for tick in range(int((end - start) / step) + 1):
+        x = LEFT + tick * step * scale
+        parts.append(f'<text x="{x:.0f}" y="{height - 6}" font-size="11">{tick * step:g} s</text>')
     target.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>{"".join(parts)}</svg>\n'

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.footprint import Footprint, Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, physical_nbytes
 
@@ -29,10 +28,6 @@ SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; wi
 PREFILL_TOKENS = 2048  # prompt tokens of one revolution, as a rule; above about 1,000 a disk hides behind them
 PREFILL_FACTORS = (2, 4)  # times as many where a batch begins faster than that and compute has room (a GPU)
 MIN_PREFILL_TOKENS = 64
-# Activations of a row that live at once: hidden vectors, and intermediate ones of the rows of one expert (a few of a
-# row's two experts are at work at the same time only when routing is badly skewed).
-WORKSPACE_HIDDEN, WORKSPACE_INTERMEDIATE = 12, 4
-LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # cuBLAS has 32 MiB; logits, and what the allocator cannot join up
 DRAFT_TOKENS = 4
 # From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
 SWEEP_SHARE = 0.75
@@ -43,85 +38,6 @@ DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
 MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
 HOST_MEMORY_SHARE = 0.8  # of the machine's, beside a CUDA device
-
-
-class Workload(NamedTuple):
-    """What the queue holds, per item on average."""
-
-    num_items: int
-    prompt_tokens: float
-    new_tokens: float
-    longest_tokens: int  # prompt and new tokens of the longest item
-
-    @property
-    def kv_tokens(self) -> int:
-        """What a sequence reserves."""
-        return max(1, round(self.prompt_tokens + self.new_tokens) - 1)
-
-    @property
-    def mean_context_tokens(self) -> float:
-        """Keys that a decode row looks at on average."""
-        return self.prompt_tokens + self.new_tokens / 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
-    """A model in bytes, as it is packed and as its keys are kept."""
-
-    name: str
-    geometry: Geometry
-    experts: str  # format of slabs
-    dense: str
-    kv: str  # format of keys
-    slab_nbytes: int
-    num_slabs: int
-    dense_nbytes: int
-    kv_token_nbytes: int
-    number_nbytes: int  # of a number that is kept: of dense matrices and keys
-    activation_nbytes: int  # of a number of a row
-    library_nbytes: int  # what libraries take of the device
-
-    def scratch_nbytes(self) -> int:
-        """The largest matrix, unpacked."""
-        quantised = self.experts != "bf16"
-        return self.geometry.expert_params * 2 // 3 * self.number_nbytes if quantised or self.number_nbytes == 4 else 0
-
-    def row_nbytes(self) -> int:
-        """Activations of one row."""
-        hidden, middle = self.geometry.hidden_size, self.geometry.intermediate_size
-        return self.activation_nbytes * (WORKSPACE_HIDDEN * hidden + WORKSPACE_INTERMEDIATE * middle)
-
-
-def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:
-    """What a pack takes when numbers are kept, and computed, in so many bytes; int8 keys have a float32 scale."""
-    geometry = manifest.geometry
-    heads = geometry.kv_token_params // geometry.head_dim
-    kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
-    return Footprint(
-        name=manifest.name,
-        geometry=geometry,
-        experts=manifest.experts,
-        dense=manifest.dense,
-        kv=kv,
-        slab_nbytes=manifest.slab_nbytes,
-        num_slabs=len(manifest.slabs),
-        dense_nbytes=dense_nbytes(geometry, manifest.dense, number_nbytes),
-        kv_token_nbytes=kv_token_nbytes,
-        number_nbytes=number_nbytes,
-        activation_nbytes=activation_nbytes,
-        library_nbytes=LIBRARY_NBYTES[device.partition(":")[0]],
-    )
-
-
-def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
-    """Everything but the experts, as it lies in device memory."""
-    total = 0
-    for name, shape in geometry.dense_shapes().items():
-        if dense == "int8" and geometry.is_quantisable(name):
-            total += math.prod(shape) + 4 * shape[0]
-        else:
-            total += math.prod(shape) * number_nbytes
-    return total
 
 
 class Budget(NamedTuple):
@@ -350,8 +266,3 @@ def drain_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) 
     first = bound(model, full, rates, 0, min(budget.prefill_tokens, batch * workload.prompt_tokens), 0)
     ramp = first.revolution_s * batch * workload.prompt_tokens / budget.prefill_tokens
     return ramp + workload.num_items * workload.new_tokens / tokens_per_s(model, full, rates, workload)
-
-
-def cheaper(model: Footprint, experts: str, slab_nbytes: int) -> Footprint:
-    """The same model with its experts stored otherwise."""
-    return replace(model, experts=experts, slab_nbytes=slab_nbytes)

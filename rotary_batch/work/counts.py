@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rotary_batch.core import Verdict
-from rotary_batch.model.budget import LONGEST_TOKENS, Workload
+from rotary_batch.model.budget import LONGEST_TOKENS
+from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.work.rows import Answer, RunRow
 from rotary_batch.work.store import WorkStore

@@ -17,7 +17,7 @@ from rotary_batch.engine.attention_places import AttentionByPlace
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.pack import pack
 from rotary_batch.errors import PromptError
-from rotary_batch.model.budget import Workload
+from rotary_batch.model.footprint import Workload
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.testing import drain, write_tiny_checkpoint
 

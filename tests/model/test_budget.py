@@ -11,15 +11,13 @@ from rotary_batch.model.budget import (
     DRAFT_TOKENS,
     PREFILL_TOKENS,
     SLOTS,
-    Footprint,
-    Workload,
     bound,
-    dense_nbytes,
     drain_s,
     minimum_nbytes,
     plan_memory,
     tokens_per_s,
 )
+from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.shapes import SHAPES
 from rotary_batch.model.slabs import slab_layout

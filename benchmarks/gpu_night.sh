@@ -1,5 +1,7 @@
 #!/bin/sh
-# Everything that needs a CUDA device, in under nine minutes: sh benchmarks/gpu_night.sh [OUT]
+# Everything that needs a CUDA device: sh benchmarks/gpu_night.sh [OUT [PART...]]
+# Parts: machine tests sanitizer 8x7b one 8x22b; all by default, a quarter of an hour.  `machine 8x7b 8x22b` took 466 s on an
+# H100, `machine tests one` about 400 s; the time goes to packing and to filling 24 and 72 GB of RAM before every run.
 # Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
 # Needs 80 GB of RAM for 8x22B in int4, and 11 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
 set -u
@@ -20,7 +22,6 @@ bench() { # NAME LIMIT_S ARGUMENTS...
     shift 2
     step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
 }
-# Parts may be named after OUT: machine tests sanitizer 8x7b one 8x22b
 [ $# -gt 0 ] && shift
 PARTS=${*:-machine tests sanitizer 8x7b one 8x22b}
 has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }

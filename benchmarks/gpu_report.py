@@ -62,10 +62,9 @@ def sweep(one: dict[str, Any]) -> str:
 
 def single(on: dict[str, Any], off: dict[str, Any] | None) -> str:
     without = f"{off['decode_tokens_per_s']:.1f}" if off else "(nothing to fetch)"
-    missing = str(off["fetches"]) if off else "0"
     return (
         f"| {on['device_memory'] / GB:.0f} GB | {on['ring_slots'] or on['residents']} | {on['decode_tokens_per_s']:.1f} | "
-        f"{without} | {on['fetches']} | {missing} | {on['peak_device_bytes'] / GB:.1f} |"
+        f"{without} | {on['peak_device_bytes'] / GB:.1f} |"
     )
 
 

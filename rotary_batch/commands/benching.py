@@ -77,6 +77,7 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
         if wanted.sequences is not None and fitting < wanted.sequences:
             raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {wanted.sequences}")
         measuring.warm_up(engine)
+        counters = engine.trace.totals()
         manifest = Manifest.load(pack)
         before = measuring.link_rate(pack, manifest, rates)
         reports = measuring.run(
@@ -87,6 +88,7 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
         found = measuring.figures(
             engine, reports, before=before, after=after, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
             kv=settings.kv, device_memory=settings.device_memory, prefetch=wanted.prefetch,
+            counters_before=counters,
         )  # fmt: skip
         if wanted.timeline is not None:
             from rotary_batch.engine.timeline import draw

@@ -121,13 +121,9 @@ def _alternatives(
         small = footprint(
             manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device
         ).kv_token_nbytes
-        yield "--kv int8", replace(model, kv_token_nbytes=small), memory, batch
+        yield "--kv int8", replace(model, kv="int8", kv_token_nbytes=small), memory, batch
     if model.number_nbytes == 4:
-        yield (
-            "--numerics fast",
-            footprint(manifest, settings.kv, 2, rates.activation_nbytes, settings.device),
-            memory,
-            batch,
-        )
+        fast = footprint(manifest, settings.kv, 2, rates.activation_nbytes, settings.device)
+        yield "--numerics fast", fast, memory, batch
     yield f"--max-batch {2 * batch}", model, memory, 2 * batch
     yield f"--device-memory {2 * memory / 1e9:.0f}GB", model, 2 * memory, batch

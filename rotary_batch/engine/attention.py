@@ -1,7 +1,7 @@
 """What attention has to do in one revolution, and who does it.
 
-Knows the rows of sequences and where their keys lie; the arithmetic is in attention_exact, attention_fast and
-attention_varlen.
+Knows the rows of sequences and where their keys lie; the arithmetic is in attention_exact, attention_fast and, for
+decode rows or on some devices, attention_native, attention_triton and attention_varlen.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 
 from rotary_batch.engine.kv import KvArena
+
+NO_WINDOW = 2**30  # keys that a row sees back; longer than any context
 
 
 class Rows(NamedTuple):

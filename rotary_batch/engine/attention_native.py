@@ -9,13 +9,11 @@ from collections.abc import Sequence
 
 import torch
 
-from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention import NO_WINDOW, Rows
 from rotary_batch.engine.attention_fast import DECODE_ROWS, FastAttention
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.native import Native
 from rotary_batch.model.geometry import Geometry
-
-NO_WINDOW = 2**30
 
 
 class NativeAttention:

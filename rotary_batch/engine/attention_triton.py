@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention import NO_WINDOW, Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.kernels import triton_kernels
 from rotary_batch.engine.kv import KvArena
@@ -19,7 +19,6 @@ from rotary_batch.model.geometry import Geometry
 
 KERNEL_ROWS = 16  # the least that a tensor core multiplies
 KEY_TILE = 64
-NO_WINDOW = 2**30
 
 
 class TritonAttention:
@@ -31,6 +30,11 @@ class TritonAttention:
         self._device = device
         self._rest = FastAttention(geometry, dtype, device)
         self._spans: torch.Tensor | None = None
+
+    @staticmethod
+    def takes_heads(head_dim: int) -> bool:
+        """Whether the kernel knows this head dimension: a power of two that a tensor core multiplies."""
+        return head_dim >= KERNEL_ROWS and head_dim.bit_count() == 1
 
     def plan(self, rows: Sequence[Rows]) -> None:
         """Rows that the kernel takes, and the rest."""

@@ -11,7 +11,7 @@ import json
 import random
 import resource
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ class Figures:
     stall_s: float
     peak_device_bytes: int
     peak_host_bytes: int
-    ring_hits: int
-    fetches: int
+    ring_hits: int  # slabs that lay in a slot when they were asked for,
+    late_prefetches: int  # that were on their way,
+    fetches: int  # and that nobody had sent for
     wasted_prefetch_bytes: int
     bytes_to_host: int
     drafted_tokens: int
@@ -111,8 +112,9 @@ def run(
 def figures(  # noqa: PLR0913 - everything that was asked for
     engine: RotaryEngine, reports: Sequence[StepReport], *, before: Rates, after: Rates, sequences: int,
     prompt_tokens: int, new_tokens: int, kv: str, device_memory: int | None, prefetch: bool,
+    counters_before: Mapping[str, float],
 ) -> Figures:  # fmt: skip
-    """Figures of a run, beside the bound."""
+    """Figures of a run, beside the bound; what was counted before it does not count."""
     model, budget, manifest = engine.footprint, engine.budget, engine.manifest
     rates = replace(before, move_nbytes_per_s=(before.move_nbytes_per_s + after.move_nbytes_per_s) / 2)
     filling = [report for report in reports if report.prefill_tokens]
@@ -123,7 +125,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     decoded = statistics.mean(report.decode_tokens for report in decoding)
     least = bound(model, budget, rates, sequences * (1 + budget.draft_tokens), 0, prompt_tokens + new_tokens / 2)
     least_prefill = _prefill_bound(engine, rates, sequences * prompt_tokens)
-    counters = reports[-1].counters
+    counters = {name: total - counters_before[name] for name, total in reports[-1].counters.items()}
     moved = decoding[-1].counters["bytes_moved"] - decoding[0].counters["bytes_moved"]
     copies = [span.end_s - span.start_s for span in engine.trace.timeline if span.kind == "copy"]
     return Figures(
@@ -157,6 +159,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         peak_device_bytes=peak_device_nbytes(engine),
         peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         ring_hits=int(counters["ring_hits"]),
+        late_prefetches=int(counters["late_prefetches"]),
         fetches=int(counters["fetches"]),
         wasted_prefetch_bytes=int(counters["wasted_prefetches"]) * manifest.slab_nbytes,
         bytes_to_host=int(counters["bytes_to_host"]),
@@ -194,5 +197,6 @@ def warm_up(engine: RotaryEngine) -> None:
     """
     engine.stop_ids = frozenset()
     vocabulary = engine.manifest.geometry.vocab_size
-    for count in (2, 16, 25, 40, 80) if engine.device.type == "cuda" else (16,):
+    batch = engine.budget.batch
+    for count in {min(count, batch) for count in ((2, 16, 25, 40, 80) if engine.device.type == "cuda" else (16,))}:
         engine.generate([[(7 * n + i) % vocabulary for i in range(8)] for n in range(count)], 2)

@@ -22,14 +22,14 @@ from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
 from rotary_batch.engine.tiers import Tier
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import PromptError
-from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, bound
+from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, bound, drafts_at_most
 from rotary_batch.model.footprint import Footprint
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates
 
 
 class RotaryEngine:
-    """Implements `core.Engine`.  One thread uses it; the rotor is its only other thread."""
+    """Implements `core.Engine`.  One thread uses it; the rotors are its only others."""
 
     def __init__(  # noqa: PLR0913 - the parts of an engine, put together in opening.py
         self, *, manifest: Manifest, decoder: Mixtral, experts: ExpertSource, tier: Tier, kv: KvArena, trace: Trace,
@@ -132,7 +132,7 @@ class RotaryEngine:
     def step(self) -> StepReport:
         """Run one revolution; with nothing live, do nothing."""
         start_s = time.perf_counter()
-        spans = plan_revolution(self._live, self.budget.prefill_tokens, self._span_tokens, self.budget.draft_tokens)
+        spans = plan_revolution(self._live, self.budget.prefill_tokens, self._span_tokens, self._num_drafts())
         if not spans:
             return StepReport(counters=self.trace.totals())
         try:
@@ -160,6 +160,13 @@ class RotaryEngine:
             counters=self.trace.totals(),
             tier=self.tier_name,
         )
+
+    def _num_drafts(self) -> int:
+        """Draft tokens of each sequence: as planned, unless they would make a sweep of few rows."""
+        geometry, most = self.manifest.geometry, self.budget.draft_tokens
+        if not self.budget.num_slots:
+            return most
+        return drafts_at_most(most, len(self._live), geometry.num_experts, geometry.top_k)
 
     def _bound_s(self, spans: Seq[Span]) -> float:
         """The least that this revolution could have taken; asked before its tokens are counted as cached."""

@@ -144,6 +144,8 @@ class RingSource:
         sweeping = prefers_sweep(num_rows, self._geometry.num_experts, self._geometry.top_k)
         if self._sweeping and not sweeping:
             self._ring.aim([], self._layer_quota)
+        if sweeping:
+            self._ring.forget_guesses()
         self._sweeping = sweeping
         self._trace.add("sweeps" if sweeping else "speculative_revolutions")
 

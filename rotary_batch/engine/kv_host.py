@@ -7,6 +7,7 @@ small gathers use 30 % of a link, large runs 90 %: PipeMax, arXiv 2605.02189).  
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -37,12 +38,8 @@ class HostKeys:
             self._arrived = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
             self._returned = [torch.cuda.Event() for _ in range(num_layers)]  # type: ignore[no-untyped-call]
         # where page-locking is refused, copies go through the driver's own staging
-        self._locked = [memory for memory in self._memory if self._on_cuda and page_lock(memory)]
-
-    @property
-    def nbytes(self) -> int:
-        """Host memory that it takes."""
-        return sum(host.nbytes for host in self._hosts)
+        locked = [memory for memory in self._memory if self._on_cuda and page_lock(memory)]
+        self._unlock = weakref.finalize(self, page_unlock, *locked)  # as RamTier does, and why
 
     def start(self, fresh: Sequence[int], used_tokens: int) -> None:
         """Begin a revolution that writes places `fresh`; only the first `used_tokens` places are in use."""
@@ -98,8 +95,6 @@ class HostKeys:
 
     def close(self) -> None:
         """Unlock the memory, after the copies that a broken revolution left; idempotent."""
-        if self._locked:
+        if self._on_cuda:
             self._stream.synchronize()
-        for memory in self._locked:
-            page_unlock(memory)
-        self._locked = []
+        self._unlock()

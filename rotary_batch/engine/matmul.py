@@ -34,6 +34,7 @@ SWAPPED_ROWS = 64  # float32 rows that come second in a product: 4.7 ms instead 
 # 63 ms at 32 MiB, 78 at 4 MiB for 512 rows of [7168, 1024]; at 16 rows it is 8.8 and 4.7.
 TILE_NBYTES = 4 * 2**20
 WIDE_TILE_NBYTES = 32 * 2**20
+CUDA_TILE_NBYTES = 128 * 2**20  # launching kernels for smaller ones takes longer than the memory
 BF16_TILE_NBYTES = 16 * 2**20  # int8 for 128 bf16 rows of [14336, 2048]: 9.8 ms, at 4 MiB 13.2
 PLAIN_OPERATOR_ROWS = 4  # rows times a bf16 matrix as it lies: 1.9 ms at 2, 4.1 at 4, 5.6 at 6; unpacked 4.2 to 5.5
 
@@ -82,11 +83,11 @@ class FastMatmul:
             return _few_rows(x, weight)
         return F.linear(pad_rows(x), weight)[: len(x)]
 
-    def _tile_rows(self, x: torch.Tensor, columns: int, rows: int) -> int:
-        """Rows of a matrix that are unpacked at once; on CUDA all, because launching takes longer than memory."""
+    def _tile_rows(self, x: torch.Tensor, columns: int) -> int:
+        """Rows of a matrix that are unpacked at once."""
         if not self._on_cpu:
-            return -(-rows // BLOCK_ROWS) * BLOCK_ROWS
-        if x.dtype == torch.bfloat16:
+            nbytes = CUDA_TILE_NBYTES
+        elif x.dtype == torch.bfloat16:
             nbytes = BF16_TILE_NBYTES
         else:
             nbytes = WIDE_TILE_NBYTES if len(x) > SWAPPED_ROWS else TILE_NBYTES
@@ -95,7 +96,7 @@ class FastMatmul:
     def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """x times a matrix of another type, unpacked some rows at a time."""
         rows, columns = values.shape
-        step = self._tile_rows(x, columns, rows)
+        step = self._tile_rows(x, columns)
         padded = pad_rows(x) if self._on_cpu else x  # once, not for every tile: 4 % of a revolution at 128 rows
         out = torch.empty(len(padded), rows, dtype=x.dtype, device=x.device)
         for begin in range(0, rows, step):
@@ -122,7 +123,7 @@ class FastMatmul:
         if compiled:
             return self._int4_unpacked(x, matrix, compiled)
         blocks, columns, _ = matrix.nibbles.shape
-        step = self._tile_rows(x, columns, matrix.num_rows) // BLOCK_ROWS
+        step = self._tile_rows(x, columns) // BLOCK_ROWS
         out = torch.empty(len(x), matrix.scale_zero.shape[1], dtype=x.dtype, device=x.device)
         for begin in range(0, blocks, step):
             rows = slice(begin * BLOCK_ROWS, (begin + step) * BLOCK_ROWS)
@@ -134,7 +135,7 @@ class FastMatmul:
     def _int4_unpacked(self, x: torch.Tensor, matrix: Int4Matrix, compiled: native.Native) -> torch.Tensor:
         """By the compiled kernel, in large tiles: it runs at the speed of memory anyway."""
         blocks, columns, _ = matrix.nibbles.shape
-        padded, step = pad_rows(x), self._tile_rows(x, columns, matrix.num_rows) // BLOCK_ROWS
+        padded, step = pad_rows(x), self._tile_rows(x, columns) // BLOCK_ROWS
         out = torch.empty(len(padded), blocks * BLOCK_ROWS, dtype=x.dtype)
         for begin in range(0, blocks, step):
             rows = min(step, blocks - begin) * BLOCK_ROWS
@@ -167,10 +168,10 @@ class FastMatmul:
 
     def _take(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
         """Scratch memory, valid until the next call with this dtype."""
-        scratch = self._scratch.get(dtype)
-        if scratch is None or scratch.numel() < numel:
-            scratch = self._scratch[dtype] = torch.empty(numel, dtype=dtype, device=self._device)
-        return scratch[:numel]
+        if dtype not in self._scratch or self._scratch[dtype].numel() < numel:
+            self._scratch.pop(dtype, None)  # first: both would not fit where memory was planned for one
+            self._scratch[dtype] = torch.empty(numel, dtype=dtype, device=self._device)
+        return self._scratch[dtype][:numel]
 
 
 def _zeros_part(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:

@@ -21,6 +21,7 @@ import torch
 from rotary_batch.engine import native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_choice import attention_for
+from rotary_batch.engine.device import device_memory_nbytes, device_named
 from rotary_batch.engine.kv import KV_FORMATS, KvArena
 from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
@@ -47,7 +48,7 @@ SMALL_MODEL = Geometry(
 
 def measure_machine(device_name: str, folder: Path) -> Rates:
     """Measure everything; the disk is that of `folder`."""
-    device = torch.device(device_name)
+    device = device_named(device_name)
     if device.type == "cpu":
         keep_freed_memory()  # as an engine does: fresh pages for every product would be measured otherwise
     disk = _disk(folder)
@@ -62,13 +63,6 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
         attention_nbytes_per_s={kept: _attention(kept, device) for kept in KV_FORMATS},
         weight_s={stored_as: _matrix(stored_as, device) for stored_as in FORMATS},
     )
-
-
-def device_memory_nbytes(device: torch.device) -> int:
-    """All memory of a device; on a CPU the machine's."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return physical_nbytes()
 
 
 def save_rates(rates: Rates, path: Path) -> None:

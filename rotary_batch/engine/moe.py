@@ -7,6 +7,7 @@ T = rows, H = hidden, E = experts, K = experts of a row, A = all assignments = T
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,8 @@ def mix(
             with experts.hold(ExpertKey(layer, expert)) as slab, trace.work("compute", f"{layer}.{expert}"):
                 found[begin : begin + count] = feed_forward(spread[begin : begin + count], slab, numerics)
         begin += count
-    return found[routed.places].float().mul_(routed.weights[..., None]).sum(1).to(x.dtype)
+    parts = found[routed.places].float().mul_(routed.weights[..., None]).unbind(1)
+    return reduce(torch.add, parts).to(x.dtype)
 
 
 def feed_forward(x: torch.Tensor, slab: Slab, numerics: Numerics) -> torch.Tensor:

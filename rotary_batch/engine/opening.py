@@ -6,6 +6,7 @@ Knows defaults and which part goes with which; the arithmetic is in model/budget
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -13,17 +14,17 @@ from safetensors import safe_open
 
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention_choice import attention_for
+from rotary_batch.engine.device import device_memory_nbytes, device_named
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
 from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.measure import device_memory_nbytes
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.mixtral import Mixtral
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.pack import pack_into_cache
 from rotary_batch.engine.quant import Int8Matrix, Matrix
 from rotary_batch.engine.trace import Trace
-from rotary_batch.errors import ModelError, UnavailableError
+from rotary_batch.errors import ModelError
 from rotary_batch.model.budget import (
     DEFAULT_BATCH,
     LONGEST_TOKENS,
@@ -62,7 +63,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     Raises ModelError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
     pack_dir = _pack_dir(Path(model_dir), experts or "bf16")
-    target = _device(device)
+    target = device_named(device)
     manifest, tokenizer = Manifest.load(pack_dir), Tokenizer.load(pack_dir)
     if experts is not None and experts != manifest.experts:
         raise ModelError(f"{pack_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")
@@ -72,42 +73,48 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
         torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(target)), target)
     trace = Trace(timeline=timeline, routing=routing, on_cuda=target.type == "cuda")
     arithmetic = Numerics(numerics or manifest.default_numerics, target)
-    dense = _load_dense(pack_dir, manifest, arithmetic, target)
     model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize, device)
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
     kind = tier or ("ram" if target.type == "cuda" and fits_in_ram(manifest, host_memory) else "disk")
     host_nbytes = host_room_nbytes(manifest, host_memory, in_ram=kind == "ram") if target.type == "cuda" else 0
-    budget = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes, least_batch)
-    placement = _override(budget, manifest, ring_slots, resident_share)
-    host_tokens = budget.host_kv_tokens if host_kv_tokens is None else host_kv_tokens
-    source = open_tier(manifest, pack_dir, target, kind, trace)
-    sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
-    geometry = manifest.geometry
-    arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, host_tokens)
-    attention = attention_for(geometry, arithmetic, arena)
-    return RotaryEngine(
-        manifest=manifest,
-        decoder=Mixtral(geometry, dense, sources, attention, arithmetic, manifest.context_tokens, trace),
-        experts=sources,
-        tier=source,
-        kv=arena,
-        trace=trace,
-        stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
-        pieces=tokenizer.pieces(),
-        budget=budget._replace(
-            batch=batch,
-            num_residents=placement.num_residents,
-            num_slots=placement.num_slots,
-            host_kv_tokens=host_tokens,
-            draft_tokens=budget.draft_tokens if draft_tokens is None else draft_tokens,
-        ),
-        footprint=model,
-        rates=None if arithmetic.exact else rates,  # they are of fast numerics: no bound for exact ones
-        span_tokens=prefill_span,
-        share_prefixes=share_prefixes,
+    planned = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes, least_batch)
+    placement = _placement(planned, manifest, ring_slots, resident_share)
+    budget = planned._replace(
+        batch=batch,
+        num_residents=placement.num_residents,
+        num_slots=placement.num_slots,
+        host_kv_tokens=planned.host_kv_tokens if host_kv_tokens is None else host_kv_tokens,
+        draft_tokens=planned.draft_tokens if draft_tokens is None else draft_tokens,
     )
+    geometry = manifest.geometry
+    with ExitStack() as opened:  # and closed again when the rest fails
+        dense = _load_dense(pack_dir, manifest, arithmetic, target)
+        source = open_tier(manifest, pack_dir, target, kind, trace)
+        opened.callback(source.close)
+        sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
+        opened.callback(sources.close)
+        arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, budget.host_kv_tokens)
+        opened.callback(arena.close)
+        attention = attention_for(geometry, arithmetic, arena)
+        engine = RotaryEngine(
+            manifest=manifest,
+            decoder=Mixtral(geometry, dense, sources, attention, arithmetic, manifest.context_tokens, trace),
+            experts=sources,
+            tier=source,
+            kv=arena,
+            trace=trace,
+            stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
+            pieces=tokenizer.pieces(),
+            budget=budget,
+            footprint=model,
+            rates=None if arithmetic.exact else rates,  # they are of fast numerics: no bound for exact ones
+            span_tokens=prefill_span,
+            share_prefixes=share_prefixes,
+        )
+        opened.pop_all()
+    return engine
 
 
 def _unknown(manifest: Manifest, batch: int) -> Workload:
@@ -121,18 +128,6 @@ def _pack_dir(model_dir: Path, experts: str) -> Path:
     if (model_dir / MANIFEST_NAME).is_file():
         return model_dir
     return pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts)
-
-
-def _device(name: str) -> torch.device:
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UnavailableError(f"--device {name}: torch {torch.__version__} finds no CUDA device; use --device cpu")
-    if name.startswith(
-        "cuda"
-    ):  # rows come and go in every number; in fixed blocks 5 % of the memory cannot be joined up
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    if name == "cuda":  # torch wants the number of the device whose memory is capped
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device(name)
 
 
 def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
@@ -158,7 +153,7 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
         raise ModelError(f"{path}: {error}; see `model verify`") from error
 
 
-def _override(budget: Budget, manifest: Manifest, slots: int | None, share: float | None) -> Placement:
+def _placement(budget: Budget, manifest: Manifest, slots: int | None, share: float | None) -> Placement:
     if slots is None and share is None:
         return Placement(budget.num_residents, budget.num_slots)
     residents = round(len(manifest.slabs) * (share or 0.0))

@@ -37,22 +37,22 @@ class Guesser:
 
     def likely(self, layer: int, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Distance -> likely experts of the layer so far ahead, [n]; x [T, H] is the residual stream at `layer`."""
-        if self._pause_layers:
-            self._pause_layers -= 1
+        self._pause_layers = max(0, self._pause_layers - 1)
+        if self._pause_layers and not self._trace.keeps_routing:
             return {}
         width = self._top_k + (self.recall[1] < WIDE_RECALL)
         ahead = [distance for distance in DISTANCES if layer + distance < self._num_layers]
         return {d: likely_experts(self._scores(layer + d, x), width) for d in ahead}
 
     def guess(self, layer: int, likely: Mapping[int, Sequence[int]]) -> list[ExpertKey]:
-        """The keys worth loading now, nearest layer first; takes note of all that were likely."""
+        """The keys worth loading now, nearest layer first, none while resting; takes note of all that were likely."""
         found: list[ExpertKey] = []
         for distance, experts in likely.items():
             keys = [ExpertKey(layer + distance, expert) for expert in dict.fromkeys(experts)]
             self._open[distance, layer + distance] = frozenset(keys)
             if distance == 1 or self.recall[distance] >= FAR_RECALL:
                 found += keys
-        return found
+        return [] if self._pause_layers else found
 
     def observe(self, asked: Collection[ExpertKey], num_unused: int, num_used: int) -> None:
         """What a layer really asked for, and what became of slabs that were loaded on a guess."""
@@ -67,6 +67,8 @@ class Guesser:
                 self._trace.add("guessed", len(guess))
                 self._trace.add("guessed_right", right)
                 self._trace.add("asked_after_guess", len(asked))
+        if self._pause_layers:
+            return  # of what was loaded before
         self.useful *= (1 - SMOOTHING) ** num_unused
         self.useful = 1 - (1 - self.useful) * (1 - SMOOTHING) ** num_used
         if self.useful < MIN_USEFUL:

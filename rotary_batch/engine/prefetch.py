@@ -68,8 +68,8 @@ class CpuTransfer:
 class CudaTransfer:
     """Copies on a stream of its own, from the pinned arena or through pinned staging buffers.
 
-    Per slot a `ready` and a `free` event; the host never waits for a stream, only, before it overwrites a
-    staging buffer, for the event of that buffer's last copy.
+    Per slot a `ready` and a `free` event; until it closes, the host never waits for a stream, only, before it
+    overwrites a staging buffer, for the event of that buffer's last copy.
     """
 
     NUM_STAGING = 3
@@ -82,6 +82,7 @@ class CudaTransfer:
         # one block: the allocator rounds each up to 2 MiB, 170 MB for 219 slabs of 94 MB
         memory = torch.empty(num_slots * slab_nbytes, dtype=torch.uint8, device=device)
         self.slots: Sequence[torch.Tensor] = torch.split(memory, slab_nbytes)
+        self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still read what lay there before
         self._ready: list[torch.cuda.Event | None] = [None] * num_slots
         self._free: list[torch.cuda.Event | None] = [None] * num_slots
         self._staging: list[torch.Tensor] = []

@@ -148,8 +148,7 @@ class RamTier:
         self._registered = pinned and page_lock(self._arena)
         # Memory that goes back to the system locked would be taken for locked when its addresses are used again, and
         # copies would read what lay there before; so not only `close` unlocks it.
-        arena, is_locked = self._arena, self._registered
-        self._unlock = weakref.finalize(self, lambda: page_unlock(arena) if is_locked else None)
+        self._unlock = weakref.finalize(self, page_unlock, *([self._arena] if self._registered else []))
 
     @property
     def name(self) -> str:
@@ -181,6 +180,7 @@ def page_lock(memory: torch.Tensor) -> bool:
     return int(result) == 0
 
 
-def page_unlock(memory: torch.Tensor) -> None:
+def page_unlock(*memories: torch.Tensor) -> None:
     """Undo `page_lock`."""
-    torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())  # type: ignore[no-untyped-call]
+    for memory in memories:
+        torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())  # type: ignore[no-untyped-call]

@@ -1,7 +1,8 @@
 """The arithmetic of a night: what fits, what a revolution costs at the least, which resource binds.
 
 Knows byte counts and measured rates; knows nothing of torch, files or clocks.  A revolution moves every expert that
-is not resident and computes every row that rides it; the two overlap, so it takes at least the longer of the two:
+is not resident (one of few rows what they ask for) and computes every row that rides it; the two overlap, so it takes
+at least the longer of the two:
 
     T = max(streamed bytes / rate of the link or disk, compute of N decode rows and F prompt rows)
 
@@ -83,8 +84,8 @@ def bound(
 ) -> Bound:
     """The bound of a revolution of so many rows; decode rows look at `context` keys on average.
 
-    A sweep moves all that is not resident, few rows what they ask for (what they asked for before counts again); keys
-    that lie in host memory move every time.
+    A sweep moves all that is not resident, few rows what they ask for and no slot holds, as uniform routing would have
+    it; keys that lie in host memory move every time.
     """
     geometry, rows = model.geometry, decode_rows + prefill_rows
     share = touched_share(rows, geometry.num_experts, geometry.top_k)
@@ -151,10 +152,11 @@ def plan_memory(
     if rates is None:
         return _candidates(model, memory_nbytes, prefill, max_batch, workload)[-1]
     needed = max_batch * workload.prompt_tokens / max(1.0, workload.new_tokens)
-    room = memory_nbytes // 8 // model.row_nbytes()
     more = [prefill * factor for factor in PREFILL_FACTORS if prefill * factor // 2 < needed]
+    room = memory_nbytes // 8 // model.row_nbytes()
+    fitting = [count for count in more if count <= room and _holds_longest(model, memory_nbytes, count, workload)]
     candidates: list[Budget] = []
-    for tokens in (prefill, *(count for count in more if count <= room)):
+    for tokens in (prefill, *fitting):
         plain = _candidates(model, memory_nbytes, tokens, max_batch, workload)
         left = _left(model, memory_nbytes, tokens)
         candidates += [*plain, *_with_host_keys(model, left, max_batch, plain[-1], workload, host_nbytes)]
@@ -167,8 +169,12 @@ def _prefill_tokens(model: Footprint, memory_nbytes: int, max_batch: int, worklo
     """Prompt tokens of a revolution: no more than ever wait, or than leave room for the longest item."""
     waiting = math.ceil(max_batch * workload.prompt_tokens)
     prefill = max(MIN_PREFILL_TOKENS, min(PREFILL_TOKENS, waiting, memory_nbytes // 8 // model.row_nbytes()))
+    return prefill if _holds_longest(model, memory_nbytes, prefill, workload) else MIN_PREFILL_TOKENS
+
+
+def _holds_longest(model: Footprint, memory_nbytes: int, prefill: int, workload: Workload) -> bool:
     needed = MIN_SLOTS * model.slab_nbytes + workload.longest_tokens * model.kv_token_nbytes
-    return prefill if _left(model, memory_nbytes, prefill) >= needed else MIN_PREFILL_TOKENS
+    return _left(model, memory_nbytes, prefill) >= needed
 
 
 def _left(model: Footprint, memory_nbytes: int, prefill: int) -> int:
@@ -220,7 +226,7 @@ def _with_host_keys(
         few = max(0, math.ceil((batch * sequence - (left - slots)) / max(1, sequence - windows)))
         for hosted in {few, batch}:
             device_nbytes = max(at_least, (batch - hosted) * sequence)
-            room = left - device_nbytes - hosted * windows
+            room = left - device_nbytes - hosted * windows - (batch - 1) * model.row_nbytes()
             if hosted == 0 or hosted > batch or hosted * sequence > host_nbytes or room < slots:
                 continue
             fitting = min(model.num_slabs, room // model.slab_nbytes)
@@ -236,9 +242,19 @@ def _with_host_keys(
 
 def replace_drafts(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> Budget:
     """Draft tokens where verifying them hides behind moving."""
-    rows = budget.batch * (1 + DRAFT_TOKENS)
-    found = bound(model, budget, rates, rows, steady_prefill_rows(budget, workload), workload.mean_context_tokens)
-    return budget._replace(draft_tokens=DRAFT_TOKENS if found.compute_s < found.move_s else 0)
+    drafts = drafts_at_most(DRAFT_TOKENS, budget.batch, model.geometry.num_experts, model.geometry.top_k)
+    is_few = touched_share(budget.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE
+    prefill = 0 if is_few else steady_prefill_rows(budget, workload)
+    found = bound(model, budget, rates, budget.batch * (1 + drafts), prefill, workload.mean_context_tokens)
+    return budget._replace(draft_tokens=drafts if found.compute_s < found.move_s else 0)
+
+
+def drafts_at_most(most: int, num_rows: int, num_experts: int, top_k: int) -> int:
+    """Draft tokens of each row that leave few rows few: as a sweep they would move every expert."""
+    if touched_share(num_rows, num_experts, top_k) >= SWEEP_SHARE:
+        return most
+    fitting = (n for n in range(most, 0, -1) if touched_share(num_rows * (1 + n), num_experts, top_k) < SWEEP_SHARE)
+    return next(fitting, 0)
 
 
 def steady_prefill_rows(budget: Budget, workload: Workload) -> float:
@@ -252,7 +268,12 @@ def tokens_per_s(model: Footprint, budget: Budget, rates: Rates, workload: Workl
 
 
 def steady_revolution_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
-    """The bound of a revolution in the middle of a night."""
+    """The bound of a revolution in the middle of a night; few sequences get their prompts in sweeps of their own."""
+    if touched_share(budget.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE:
+        alone = bound(model, budget, rates, budget.batch, 0, workload.mean_context_tokens).revolution_s
+        span = min(budget.prefill_tokens, workload.prompt_tokens)
+        sweeps = budget.batch / max(1.0, workload.new_tokens) * math.ceil(workload.prompt_tokens / span)
+        return alone + sweeps * bound(model, budget, rates, 0, span, 0).revolution_s
     prefill = steady_prefill_rows(budget, workload)
     found = bound(model, budget, rates, budget.batch, prefill, workload.mean_context_tokens)
     unserved = budget.batch * workload.prompt_tokens / max(1.0, workload.new_tokens) / max(1.0, prefill)

@@ -6,7 +6,7 @@ Knows sizes; knows nothing of rates or of how memory is split.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rotary_batch.model.geometry import Geometry
@@ -95,8 +95,3 @@ def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
         else:
             total += math.prod(shape) * number_nbytes
     return total
-
-
-def cheaper(model: Footprint, experts: str, slab_nbytes: int) -> Footprint:
-    """The same model with its experts stored otherwise."""
-    return replace(model, experts=experts, slab_nbytes=slab_nbytes)

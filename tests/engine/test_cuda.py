@@ -15,7 +15,9 @@ from rotary_batch.engine import open_engine, tiers
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention_triton import TritonAttention
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.kernels import HAS_TRITON
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.matmul import FastMatmul
 from rotary_batch.engine.pack import pack
@@ -87,6 +89,7 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window):
     geometry = replace(geometry, sliding_window=window)
     kinds = [ExactAttention(geometry, torch.device("cpu")), FastAttention(geometry, torch.bfloat16, CUDA)]
     kinds += [VarlenAttention(geometry, CUDA)] if varlen_works(geometry, CUDA) else []
+    kinds += [TritonAttention(geometry, torch.bfloat16, CUDA)] if HAS_TRITON else []
     found = []
     for kind in kinds:
         exact = isinstance(kind, ExactAttention)
@@ -162,7 +165,7 @@ def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):
     assert asked[0] == asked[1], "the rest is for all layers together"
 
 
-def test_a_slab_is_used_after_it_came_and_replaced_after_it_was_used(packs):
+def test_a_slab_is_used_after_it_came(packs):
     engine = open_engine(packs["bf16"], numerics="fast", device="cuda", ring_slots=3, resident_share=0.0, timeline=True)
     drain(engine, requests())
     spans, totals = engine.trace.timeline, engine.trace.totals()

@@ -117,7 +117,13 @@ def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
     load()
     assert ring.take_outcomes() == (1, 0)
     ring.hold(later)
+    ring.release(later)
     assert ring.take_outcomes() == (0, 0)
+    ring.aim([wrong], num_needed=0)
+    load()
+    ring.forget_guesses()
+    ring.hold(wrong)
+    assert ring.take_outcomes() == (0, 0), "a sweep would have asked for it in any case"
 
 
 def test_the_window_turns_over_the_end():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from pathlib import Path
 
 import pytest
 import torch
 
-from rotary_batch.engine import open_engine, tiers
+from rotary_batch.engine import open_engine, opening, tiers
 from rotary_batch.engine.tiers import DiskTier, RamTier, page_buffer, page_lock
 from rotary_batch.engine.trace import Trace
+from rotary_batch.errors import UnavailableError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 
 PROMPT = [5, 9, 200, 31]
@@ -65,7 +68,7 @@ def test_an_engine_without_direct_reads_gives_the_same_tokens_and_says_so(tiny_p
 def test_memory_that_cannot_be_locked_goes_through_staging(tiny_pack, monkeypatch, is_locked):
     manifest, unlocked = Manifest.load(tiny_pack), []
     monkeypatch.setattr(tiers, "page_lock", lambda _: is_locked)
-    monkeypatch.setattr(tiers, "page_unlock", unlocked.append)
+    monkeypatch.setattr(tiers, "page_unlock", lambda *memories: unlocked.extend(memories))
     tier = RamTier(manifest, DiskTier(manifest, tiny_pack, Trace()), pinned=True)
     assert tier.name == ("host (pinned arena)" if is_locked else "host (pageable, through a pinned staging ring)")
     for key, place in manifest.slabs.items():
@@ -99,3 +102,18 @@ def test_the_system_s_answer_to_locking_is_taken(monkeypatch, status, is_locked)
     assert page_lock(memory) is is_locked
     assert asked == [(memory.data_ptr(), 4096, 0)]
     assert raised == ["cuda"] * (not is_locked), "the error is taken where there is one"
+
+
+def num_open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_an_engine_that_cannot_be_opened_leaves_no_thread_and_no_file(tiny_pack, monkeypatch):
+    def broken(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory (test)")
+
+    monkeypatch.setattr(opening, "attention_for", broken)
+    before = threading.active_count(), num_open_files()
+    with pytest.raises(UnavailableError, match="give a smaller --device-memory"):
+        open_engine(tiny_pack, ring_slots=2, resident_share=0.0)
+    assert (threading.active_count(), num_open_files()) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from rotary_batch.model.budget import (
     PREFILL_TOKENS,
     SLOTS,
     bound,
+    drafts_at_most,
     drain_s,
     minimum_nbytes,
     plan_memory,
@@ -206,6 +209,29 @@ def test_few_rows_move_what_they_ask_for_and_many_move_everything():
     moved = [bound(model(), budget, rates(), rows, 0, 100).move_s / everything for rows in (1, 2, 5, 64)]
     missing = 1 - budget.num_slots * model().slab_nbytes / budget.streamed_nbytes(model())  # from the slots
     assert moved == pytest.approx([2 / 8 * missing, (1 - (6 / 8) ** 2) * missing, 1, 1])
+
+
+def test_drafts_never_make_a_sweep_of_few_rows():
+    drafts = [drafts_at_most(4, rows, 8, 2) for rows in (1, 2, 3, 4, 5, 64)]
+    assert drafts == [3, 1, 0, 0, 4, 4], "four rows ask for 68 % of the experts, five for 76 %: a sweep"
+    one = plan_memory(model(), 24 * 10**9, 1, JOB, rates())
+    assert one.draft_tokens <= 3
+
+
+def test_one_sequence_pays_for_its_prompt_once_and_not_with_every_token():
+    """5 or 6 prompt tokens a revolution, as many sequences share them, would be a sweep each."""
+    one = plan_memory(model(), 12 * 10**9, 1, JOB, rates())
+    token_s = bound(model(), one, rates(), 1, 0, JOB.mean_context_tokens).revolution_s
+    prompt_s = bound(model(), one, rates(), 0, one.prefill_tokens, 0).revolution_s
+    spans = math.ceil(JOB.prompt_tokens / one.prefill_tokens)
+    assert 1 / tokens_per_s(model(), one, rates(), JOB) == pytest.approx(token_s + spans * prompt_s / JOB.new_tokens)
+
+
+@given(st.floats(1.0, 1.2), st.integers(1, 64))
+def test_spans_never_take_the_room_of_the_longest_item(factor, batch):
+    work = Workload(100, 3000, 20, 3020)
+    found = plan_memory(model(), int(minimum_nbytes(model(), 3020) * factor), batch, work, rates())
+    assert found.kv_tokens >= 3020
 
 
 def test_prompts_ride_in_larger_spans_only_where_a_batch_begins_faster_than_2048_tokens_a_revolution():

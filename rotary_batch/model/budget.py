@@ -32,8 +32,8 @@ MIN_PREFILL_TOKENS = 64
 DRAFT_TOKENS = 4
 # From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
 SWEEP_SHARE = 0.75
-# Below this share (1 or 2 rows of top 2 of 8) slots that keep what was used last beat a fixed set of residents: 63 and
-# 50 % of hits with 3 slots for 8 experts on real routing, 32 and 38 % on random routing (benchmarks/cache_sim.md).
+# Below this share (1 or 2 rows of top 2 of 8) slots that keep what was used last beat a fixed set of residents: 55 and
+# 35 % of hits with 3 slots for 8 experts on real routing, 33 and 38 % on random routing (benchmarks/cache_sim.md).
 CACHE_SHARE = 0.5
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from rotary_batch.testing import write_tiny_checkpoint
 
@@ -33,14 +34,12 @@ def _own_folders(tmp_path_factory, monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+CUDA = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
+
+
+@pytest.fixture(scope="session", params=["cpu", *CUDA])
 def device(request) -> str:
     """The laws of the engine are the same on both."""
-    if request.param == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
     return request.param
 
 

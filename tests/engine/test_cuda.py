@@ -12,7 +12,6 @@ import torch
 
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine, tiers
-from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_triton import TritonAttention
@@ -73,15 +72,8 @@ def test_logits_at_speed_are_those_of_the_processor_within_bf16(packs, experts, 
 
 
 @pytest.mark.parametrize("window", [None, 9])
-def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window):
+def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, mixed_rows):
     geometry = Manifest.load(packs["bf16"]).geometry
-    rows = [
-        Rows(0, 1, 0, 5),
-        Rows(1, 1, 150, 20),
-        Rows(2, 4, 60, 200),
-        Rows(6, 1, 80, 300, 10, 70),
-        Rows(7, 12, 0, 330),
-    ]
     generator = torch.Generator().manual_seed(1)
     shape = (400, geometry.num_kv_heads, geometry.head_dim)
     keys, values = (torch.randn(shape, generator=generator).bfloat16() for _ in "kv")
@@ -96,7 +88,7 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window):
         device, dtype = (torch.device("cpu"), torch.float32) if exact else (CUDA, torch.bfloat16)
         kv = KvArena(geometry, 400, "bf16", dtype, device)
         kv.write(0, torch.arange(400, device=device), keys.to(device, dtype), values.to(device, dtype))
-        kind.plan(rows)
+        kind.plan(mixed_rows)
         found.append(kind.attend(0, queries.to(device, dtype), kv).float().cpu())
     assert all((one - found[0]).abs().max() <= 0.03 for one in found[1:])
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_triton import TritonAttention
 from rotary_batch.engine.kernels import HAS_TRITON, int4_product_on_cuda, triton_kernels, unpack_int4
@@ -61,18 +60,11 @@ def test_a_product_with_packed_weights_is_the_one_with_unpacked_weights(rows, co
 
 @pytest.mark.parametrize("kept", ["bf16", "int8"])
 @pytest.mark.parametrize("window", [None, 9])
-def test_decode_over_keys_as_they_lie_is_the_torch_way(window, kept):
+def test_decode_over_keys_as_they_lie_is_the_torch_way(window, kept, mixed_rows):
     """Decode rows and drafts, with a shared prefix and without, contexts of one key to several tiles, two visitors."""
     geometry = dataclasses.replace(
         Manifest.load(EMBEDDED).geometry, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=64, sliding_window=window
     )
-    rows = [
-        Rows(0, 1, 0, 5),
-        Rows(1, 1, 150, 20),
-        Rows(2, 4, 60, 200),
-        Rows(6, 1, 80, 300, 10, 70),
-        Rows(7, 12, 0, 330),
-    ]
     generator = torch.Generator().manual_seed(1)
     make = lambda *shape: torch.randn(shape, generator=generator).to(DEVICE, DTYPE)  # noqa: E731
     kv = KvArena(geometry, 250, kept, DTYPE, DEVICE, host_tokens=150)
@@ -80,6 +72,6 @@ def test_decode_over_keys_as_they_lie_is_the_torch_way(window, kept):
     kv.write(0, torch.arange(400, device=DEVICE), make(400, 2, 64), make(400, 2, 64))
     queries, found = make(19, 8, 64), []
     for attention in (FastAttention(geometry, DTYPE, DEVICE), TritonAttention(geometry, DTYPE, DEVICE)):
-        attention.plan(rows)
+        attention.plan(mixed_rows)
         found.append(attention.attend(0, queries, kv).float())
     assert (found[0] - found[1]).abs().max() <= 0.03

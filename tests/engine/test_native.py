@@ -109,18 +109,14 @@ def test_rows_that_are_not_next_to_each_other(kernels):
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96), (2, 1, 256), (24, 2, 32)]
 )
-def test_attention_is_the_torch_way(kernels, heads, kv_heads, dim, window):
+def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, window):
     """Decode rows, drafts and a prompt; with a shared prefix and without; contexts of one key to several tiles."""
     geometry = dataclasses.replace(
         Manifest.load(EMBEDDED).geometry, num_layers=2, num_heads=heads, num_kv_heads=kv_heads, head_dim=dim,
         sliding_window=window,
     )  # fmt: skip
     rows = [
-        Rows(0, 1, 0, 5),
-        Rows(1, 1, 150, 20),
-        Rows(2, 4, 60, 200),
-        Rows(6, 1, 80, 300, 10, 70),
-        Rows(7, 12, 0, 330),
+        *mixed_rows,
         Rows(19, 8, 100, 350, 10, 70),
         *[Rows(27 + n, 1, 64 + n, 400 + 20 * n, 10, 60) for n in range(5)],
     ]

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that needs a CUDA device: sh benchmarks/gpu_night.sh [OUT [PART...]]
-# Parts: machine tests sanitizer 8x7b one 8x22b; all by default, a quarter of an hour.  `machine 8x7b 8x22b` took 466 s on an
+# Parts: machine tests sanitizer 8x7b disk one 8x22b; all by default, a quarter of an hour.  `machine 8x7b 8x22b` took 466 s on an
 # H100, `machine tests one` about 400 s; the time goes to packing and to filling 24 and 72 GB of RAM before every run.
 # Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
 # Needs 80 GB of RAM for 8x22B in int4, and 11 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
@@ -23,7 +23,7 @@ bench() { # NAME LIMIT_S ARGUMENTS...
     step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
 }
 [ $# -gt 0 ] && shift
-PARTS=${*:-machine tests sanitizer 8x7b one 8x22b}
+PARTS=${*:-machine tests sanitizer 8x7b disk one 8x22b}
 has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
 if has machine; then
     step machine.txt 60 "$PYTHON" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))"
@@ -38,6 +38,9 @@ if has sanitizer && command -v compute-sanitizer > /dev/null; then
 fi
 if has 8x7b; then
     bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --decode-revolutions 25 --timeline "$OUT/8x7b.svg"
+fi
+if has disk; then # a third of what revolves in RAM, the rest from disk
+    bench 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --host-memory 6GB --lengths job --max-batch 256 --decode-revolutions 6
 fi
 if has one; then
     one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SWEEPS = ("8x7b-int4-job", "8x22b-int4-int8-job", "8x22b-int4-bf16-job")
+SWEEPS = ("8x7b-int4-job", "8x7b-int4-disk-job", "8x22b-int4-int8-job", "8x22b-int4-bf16-job")
 ONES = ("8x7b-int4-one-12", "8x7b-int4-one-24", "8x7b-int4-one-resident")
 GB = 1e9
 
@@ -22,16 +22,14 @@ def main(folder: Path) -> None:
     print(
         f"Machine: {machine['machine']}; link {machine['move_nbytes_per_s'] / GB:.1f} GB/s (page-locked, as measured)."
     )
-    print(
-        "Command: `sh benchmarks/gpu_night.sh`, one run of each.  Random weights, fast numerics, experts in RAM.  The cap is"
-    )
+    print("Command: `sh benchmarks/gpu_night.sh`, one run of each.  Random weights, fast numerics.  The cap is")
     print(
         "on device memory: `torch.cuda.set_per_process_memory_fraction`, and the engine's own plan.  `Bound` comes from rates"
     )
     print("that were measured before, the link's just before and after the run.\n")
     print("## Sweeps at *job* lengths (600 + 100 tokens), keys in int8\n")
     print(
-        "| Model | Dense part | Cap | Sequences | Resident experts | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Link GB/s: used of measured | Peak device / host GB |"
+        "| Model | Dense part | Cap | Sequences | Experts resident / in RAM | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Link GB/s: used of measured | Peak device / host GB |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for one in (found[name] for name in SWEEPS if name in found):
@@ -53,7 +51,7 @@ def main(folder: Path) -> None:
 def sweep(one: dict[str, Any]) -> str:
     return (
         f"| {one['shape']} {one['experts']} | {one['dense']} | {one['device_memory'] / GB:.0f} GB | {one['sequences']} | "
-        f"{one['residents']} | {one['prefill_tokens_per_s']:,.0f} ({one['bound_prefill_tokens_per_s']:,.0f}) | "
+        f"{one['residents']} / {one['in_host_memory']} | {one['prefill_tokens_per_s']:,.0f} ({one['bound_prefill_tokens_per_s']:,.0f}) | "
         f"{one['decode_tokens_per_s']:,.0f} ({one['bound_decode_tokens_per_s']:,.0f}) | {one['share_of_bound']:.0%} | "
         f"{one['moved_bytes_per_s'] / GB:.1f} of {one['link_bytes_per_s'] / GB:.1f} | "
         f"{one['peak_device_bytes'] / GB:.1f} / {one['peak_host_bytes'] / GB:.1f} |"

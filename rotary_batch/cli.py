@@ -55,7 +55,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Log = Annotated[Path | None, typer.Option(help="Append JSON lines to this file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
 DeviceMemory = Annotated[str | None, typer.Option(help="Cap for everything on the device, e.g. 22GB.")]
-HostMemory = Annotated[str | None, typer.Option(help="RAM for expert weights, e.g. 64GB.")]
+HostMemory = Annotated[
+    str | None,
+    typer.Option(help="RAM beside a GPU for experts and keys, e.g. 48GB; default: 80 % of what is free."),
+]
 MaxBatch = Annotated[int | None, typer.Option(min=1, help="The most live sequences.")]
 Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
 Kv = Annotated[str | None, typer.Option(help="How keys and values are kept: bf16 (as computed) or int8.")]
@@ -197,13 +200,13 @@ def status(repos: Repos = None, db: Db = None, config: Config = None, json: Json
 @app.command()
 def plan(
     repos: Repos = None, until: Until = None, for_: For = None, device: Device = None,
-    device_memory: DeviceMemory = None, max_batch: MaxBatch = None, numerics: Numerics = None, kv: Kv = None,
-    db: Db = None, config: Config = None, json: Json = False,
+    device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
+    numerics: Numerics = None, kv: Kv = None, db: Db = None, config: Config = None, json: Json = False,
 ) -> None:  # fmt: skip
     """What is left to do, how long it takes, what would help most."""
     settings = _settings(
-        config, repos or [], device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics, kv=kv,
-        db=db,
+        config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
+        max_batch=max_batch, numerics=numerics, kv=kv, db=db,
     )  # fmt: skip
     with reading(settings) as store:
         found = planning.plan(store, settings, repos or [], draining.window_s(until=until, duration=for_))

@@ -229,6 +229,7 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
     _row(table, "keys on the device / in host memory, tokens",
          f"{model['device_kv_tokens']:,} / {model['host_kv_tokens']:,}")  # fmt: skip
     _row(table, "experts resident / ring slots", f"{model['residents']} / {model['ring_slots']}")
+    _row(table, "others in host memory / on disk", f"{model['in_host_memory']} / {model['from_disk']}")
     _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
     _row(table, "  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
     _row(table, "new tokens a second", f"{model['decode_tokens_per_s']:,.1f}")

@@ -13,7 +13,6 @@ from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
 from rotary_batch.model.budget import DEFAULT_BATCH
 from rotary_batch.model.footprint import Workload
-from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.shapes import shape
 
@@ -78,13 +77,12 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
             raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {wanted.sequences}")
         measuring.warm_up(engine)
         counters = engine.trace.totals()
-        manifest = Manifest.load(pack)
-        before = measuring.link_rate(pack, manifest, rates)
+        before = measuring.rates_now(engine, pack, rates)
         reports = measuring.run(
             engine, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
             decode_revolutions=wanted.decode_revolutions,
         )  # fmt: skip
-        after = measuring.link_rate(pack, manifest, rates)
+        after = measuring.rates_now(engine, pack, rates)
         found = measuring.figures(
             engine, reports, before=before, after=after, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
             kv=settings.kv, device_memory=settings.device_memory, prefetch=wanted.prefetch,
@@ -95,7 +93,7 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
 
             draw(engine.trace.timeline, wanted.timeline)
         if wanted.routing is not None:
-            measuring.save_routing(engine.trace.routing, manifest.geometry, wanted.routing)
+            measuring.save_routing(engine.trace.routing, engine.manifest.geometry, wanted.routing)
     finally:
         engine.close()
     event("bench", **found.as_dict())

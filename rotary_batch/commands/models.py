@@ -15,8 +15,8 @@ from typing import Any
 
 from rotary_batch.commands.opening import EMBEDDED, database_path
 from rotary_batch.config import Settings, c_compiler
+from rotary_batch.model.host import physical_nbytes, usable_nbytes
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.rates import physical_nbytes
 from rotary_batch.repo.languages import LANGUAGES, grammar, query
 from rotary_batch.work.connection import journal_mode_for
 
@@ -47,7 +47,7 @@ def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
         ("database", *_database(database_path(settings))),
         *(_language(name) for name in LANGUAGES),
         ("embedded model", (EMBEDDED / "manifest.json").is_file(), str(EMBEDDED)),
-        ("memory", True, f"{physical_nbytes() / 1e9:.1f} GB"),
+        ("memory", True, f"{physical_nbytes() / 1e9:.1f} GB, of which {usable_nbytes() / 1e9:.1f} may be taken now"),
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.commands.draining import chosen
 from rotary_batch.config import Settings, cache_dir
@@ -22,13 +22,13 @@ from rotary_batch.model.budget import (
     MEMORY_SHARE,
     bound,
     drain_s,
-    fits_in_ram,
-    host_room_nbytes,
+    host_nbytes_for,
     plan_memory,
     steady_prefill_rows,
     tokens_per_s,
 )
 from rotary_batch.model.footprint import Footprint, Workload, footprint
+from rotary_batch.model.host import usable_nbytes
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.slabs import slab_layout
@@ -37,6 +37,14 @@ from rotary_batch.work.store import WorkStore
 
 NIGHT_S = 8 * 3600
 MIN_GAIN = 1.05  # an alternative that helps less is not named
+
+
+class Limits(NamedTuple):
+    """What a plan may use."""
+
+    device_nbytes: int
+    batch: int
+    host_nbytes: int
 
 
 def plan(store: WorkStore, settings: Settings, roots: Sequence[Path], window_s: float | None) -> dict[str, Any]:
@@ -65,19 +73,18 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         return found | {"needs": f"bench --machine --device {settings.device}"}
     exact = (settings.numerics or manifest.default_numerics) == "exact"
     model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes), settings.device)
-    batch = settings.max_batch or DEFAULT_BATCH
-    memory = settings.device_memory or int(rates.device_memory_nbytes * MEMORY_SHARE[settings.device.partition(":")[0]])
-    in_ram = fits_in_ram(manifest, settings.host_memory)
-    host = 0 if settings.device == "cpu" else host_room_nbytes(manifest, settings.host_memory, in_ram=in_ram)
-    budget = plan_memory(model, memory, batch, workload, rates, host)
+    limits = _limits(settings, rates)
+    budget = plan_memory(model, limits.device_nbytes, limits.batch, workload, rates, limits.host_nbytes)
     rows = steady_prefill_rows(budget, workload)
     least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
     seconds = drain_s(model, budget, rates, workload)
     return found | {
-        "device_memory": memory,
+        "device_memory": limits.device_nbytes,
         "batch": budget.batch,
         "residents": budget.num_residents,
         "ring_slots": budget.num_slots,
+        "in_host_memory": budget.num_hosted,
+        "from_disk": budget.disk_nbytes(model) // model.slab_nbytes,
         "device_kv_tokens": budget.kv_tokens,
         "host_kv_tokens": budget.host_kv_tokens,
         "prefill_tokens": budget.prefill_tokens,
@@ -90,19 +97,27 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         "hours": seconds / 3600,
         "nights": seconds / NIGHT_S,
         "items_by_deadline": None if window_s is None else int(workload.num_items * min(1.0, window_s / seconds)),
-        "best_next": best_next(model, manifest, settings, memory, host, batch, workload, rates, seconds),
+        "best_next": best_next(model, manifest, settings, limits, workload, rates, seconds),
     }  # fmt: skip
 
 
-def best_next(  # noqa: PLR0913 - everything that a forecast stands on
-    model: Footprint, manifest: Manifest, settings: Settings, memory: int, host: int, batch: int,
-    workload: Workload, rates: Rates, seconds: float,
+def _limits(settings: Settings, rates: Rates) -> Limits:
+    """The settings', or as an engine that is opened now would choose."""
+    kind = settings.device.partition(":")[0]
+    total = usable_nbytes() if kind == "cpu" else rates.device_memory_nbytes
+    memory = settings.device_memory or int(total * MEMORY_SHARE[kind])
+    return Limits(memory, settings.max_batch or DEFAULT_BATCH, host_nbytes_for(kind, settings.host_memory))
+
+
+def best_next(
+    model: Footprint, manifest: Manifest, settings: Settings, limits: Limits, workload: Workload, rates: Rates,
+    seconds: float,
 ) -> str | None:  # fmt: skip
     """The change that shortens the night most; None when none is worth its name."""
     gains = []
-    for name, other, memory_then, batch_then in _alternatives(model, manifest, settings, memory, batch, rates):
+    for name, other, given in _alternatives(model, manifest, settings, limits, rates):
         try:
-            budget = plan_memory(other, memory_then, batch_then, workload, rates, host)
+            budget = plan_memory(other, given.device_nbytes, given.batch, workload, rates, given.host_nbytes)
         except UnavailableError:
             continue
         gains.append((seconds / drain_s(other, budget, rates, workload), name))
@@ -111,19 +126,20 @@ def best_next(  # noqa: PLR0913 - everything that a forecast stands on
 
 
 def _alternatives(
-    model: Footprint, manifest: Manifest, settings: Settings, memory: int, batch: int, rates: Rates
-) -> Iterator[tuple[str, Footprint, int, int]]:
+    model: Footprint, manifest: Manifest, settings: Settings, limits: Limits, rates: Rates
+) -> Iterator[tuple[str, Footprint, Limits]]:
     geometry = manifest.geometry
     for experts in ("int8", "int4"):
         if model.slab_nbytes > (nbytes := slab_layout(geometry, experts).nbytes):
-            yield f"{experts} experts", replace(model, experts=experts, slab_nbytes=nbytes), memory, batch
+            yield f"{experts} experts", replace(model, experts=experts, slab_nbytes=nbytes), limits
     if settings.kv == "bf16":
         small = footprint(
             manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device
         ).kv_token_nbytes
-        yield "--kv int8", replace(model, kv="int8", kv_token_nbytes=small), memory, batch
+        yield "--kv int8", replace(model, kv="int8", kv_token_nbytes=small), limits
     if model.number_nbytes == 4:
-        fast = footprint(manifest, settings.kv, 2, rates.activation_nbytes, settings.device)
-        yield "--numerics fast", fast, memory, batch
-    yield f"--max-batch {2 * batch}", model, memory, 2 * batch
-    yield f"--device-memory {2 * memory / 1e9:.0f}GB", model, 2 * memory, batch
+        yield "--numerics fast", footprint(manifest, settings.kv, 2, rates.activation_nbytes, settings.device), limits
+    yield f"--max-batch {2 * limits.batch}", model, limits._replace(batch=2 * limits.batch)
+    device, host = 2 * limits.device_nbytes, 2 * limits.host_nbytes
+    yield f"--device-memory {device / 1e9:.0f}GB", model, limits._replace(device_nbytes=device)
+    yield f"--host-memory {host / 1e9:.0f}GB", model, limits._replace(host_nbytes=host)

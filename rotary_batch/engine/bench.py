@@ -24,7 +24,7 @@ from rotary_batch.engine.measure import disk_nbytes_per_s, link_nbytes_per_s
 from rotary_batch.engine.trace import Routing
 from rotary_batch.model.budget import Bound, bound
 from rotary_batch.model.geometry import Geometry
-from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+from rotary_batch.model.manifest import EXPERTS_NAME
 from rotary_batch.model.rates import Rates
 
 SAMPLE_NBYTES = 10**9  # of a pack's file that are read to learn the disk's rate
@@ -49,6 +49,7 @@ class Figures:
     sequences: int
     residents: int
     ring_slots: int
+    in_host_memory: int  # experts; what is neither there nor resident comes from disk
     prefill_tokens_per_s: float
     bound_prefill_tokens_per_s: float
     decode_tokens_per_s: float
@@ -79,13 +80,16 @@ class Figures:
         return asdict(self)
 
 
-def link_rate(pack_dir: Path, manifest: Manifest, rates: Rates) -> Rates:
-    """The rates with what experts come over as it is this minute: the link, or on a CPU the disk."""
-    if rates.device != "cpu":
-        return replace(rates, move_nbytes_per_s=link_nbytes_per_s(torch.device(rates.device)))
+def rates_now(engine: RotaryEngine, pack_dir: Path, rates: Rates) -> Rates:
+    """The rates with what experts come over as it is this minute: the link of a CUDA device, the disk."""
+    manifest, on_cpu = engine.manifest, rates.device == "cpu"
+    if not on_cpu:
+        rates = replace(rates, move_nbytes_per_s=link_nbytes_per_s(torch.device(rates.device)))
+        if not engine.budget.disk_nbytes(engine.footprint):
+            return rates
     places = sorted(manifest.slabs.values())[: max(1, SAMPLE_NBYTES // manifest.slab_nbytes)]
     found = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
-    return replace(rates, move_nbytes_per_s=found, disk_nbytes_per_s=found)
+    return replace(rates, disk_nbytes_per_s=found, move_nbytes_per_s=found if on_cpu else rates.move_nbytes_per_s)
 
 
 def run(
@@ -116,7 +120,11 @@ def figures(  # noqa: PLR0913 - everything that was asked for
 ) -> Figures:  # fmt: skip
     """Figures of a run, beside the bound; what was counted before it does not count."""
     model, budget, manifest = engine.footprint, engine.budget, engine.manifest
-    rates = replace(before, move_nbytes_per_s=(before.move_nbytes_per_s + after.move_nbytes_per_s) / 2)
+    rates = replace(
+        before,
+        move_nbytes_per_s=(before.move_nbytes_per_s + after.move_nbytes_per_s) / 2,
+        disk_nbytes_per_s=(before.disk_nbytes_per_s + after.disk_nbytes_per_s) / 2,
+    )
     filling = [report for report in reports if report.prefill_tokens]
     decoding = [report for report in reports if not report.prefill_tokens and len(report.new_tokens) == sequences]
     prefill_s = sum(report.step_s for report in filling)
@@ -143,6 +151,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         sequences=sequences,
         residents=budget.num_residents,
         ring_slots=budget.num_slots,
+        in_host_memory=budget.num_hosted,
         prefill_tokens_per_s=num_prefill / prefill_s,
         bound_prefill_tokens_per_s=budget.prefill_tokens / least_prefill.revolution_s,
         decode_tokens_per_s=decoded / step_s,

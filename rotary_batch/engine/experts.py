@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ import torch
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.encoding import DTYPES
-from rotary_batch.engine.policy import choose_residents, prefers_sweep, sweep_window
+from rotary_batch.engine.policy import choose_kept, prefers_sweep, sweep_window
 from rotary_batch.engine.prefetch import Rotor, Transfer, open_transfer
 from rotary_batch.engine.quant import Matrix, matrix_from
 from rotary_batch.engine.ring import Ring
@@ -25,7 +26,7 @@ from rotary_batch.model.budget import MIN_SLOTS
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.slabs import matrix_shapes
 
-NUM_ROTORS = 2  # reads in flight on a CPU machine; with one the disk idles between two reads
+NUM_LOADERS = 4  # threads that fill residents: checking digests takes a thread longer than reading does
 
 
 class Slab(NamedTuple):
@@ -84,12 +85,12 @@ class AllResident:
     wants_guesses = False
 
     def __init__(self, manifest: Manifest, keys: Sequence[ExpertKey], transfer: Transfer) -> None:
-        self._slabs: dict[ExpertKey, Slab] = {}
-        for slot, key in enumerate(keys):
-            transfer.fill(key, slot)
-            transfer.wait_ready(slot)
-            self._slabs[key] = views(transfer.slots[slot], manifest)
-        transfer.close()
+        try:
+            with ThreadPoolExecutor(NUM_LOADERS) as pool:
+                list(pool.map(transfer.fill, keys, range(len(keys))))
+        finally:
+            transfer.close()
+        self._slabs = {key: views(transfer.slots[slot], manifest) for slot, key in enumerate(keys)}
 
     def start(self, num_rows: int) -> None:
         """Nothing to prepare."""
@@ -229,16 +230,25 @@ class RingWithResidents:
 
 
 class Placement(NamedTuple):
-    """How many experts stay in device memory and how many slots the others share (0 = none revolves)."""
+    """How many experts stay in device memory, how many slots the others share, how many of those lie in host memory."""
 
     num_residents: int
-    num_slots: int
+    num_slots: int  # 0 = none revolves
+    num_hosted: int
 
 
-def open_tier(manifest: Manifest, pack_dir: Path, device: torch.device, kind: str, trace: Trace) -> Tier:
-    """The tier that slabs come from: `disk`, or `ram` filled from it."""
+def open_tier(manifest: Manifest, pack_dir: Path, placement: Placement, device: torch.device, trace: Trace) -> Tier:
+    """The tier that slabs come from: the disk, or host memory for those that lie there."""
     disk = DiskTier(manifest, pack_dir, trace)
-    return disk if kind == "disk" else RamTier(manifest, disk, pinned=device.type == "cuda")
+    residents, hosted = choose_kept(list(manifest.slabs), placement.num_residents, placement.num_hosted)
+    if not hosted:
+        return disk
+    num_left = len(manifest.slabs) - len(residents) - len(hosted)
+    with ExitStack() as opened:  # and closed again when a slab is damaged
+        opened.callback(disk.close)
+        tier = RamTier(manifest, disk, hosted, num_left, pinned=device.type == "cuda")
+        opened.pop_all()
+    return tier
 
 
 def open_experts(
@@ -246,7 +256,7 @@ def open_experts(
 ) -> ExpertSource:
     """The source for a placement: all resident, a ring, or a ring with residents."""
     order = sorted(manifest.slabs)
-    kept = choose_residents(order, placement.num_residents)
+    kept, _ = choose_kept(order, placement.num_residents, 0)
     residents = None
     if kept:
         transfer = open_transfer(tier, len(kept), manifest.slab_nbytes, device, trace)
@@ -257,6 +267,5 @@ def open_experts(
         return residents
     slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
     transfer = open_transfer(tier, slots, manifest.slab_nbytes, device, trace)
-    num_rotors = 0 if not rotor else 1 if device.type == "cuda" else NUM_ROTORS
-    ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=num_rotors)
+    ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=tier.num_readers if rotor else 0)
     return RingWithResidents(residents, kept, ring) if residents else ring

@@ -29,7 +29,8 @@ from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.quant import Matrix, encode, matrix_from
 from rotary_batch.engine.tiers import READ_NBYTES, page_buffer
 from rotary_batch.model.geometry import Geometry
-from rotary_batch.model.rates import Rates, physical_nbytes
+from rotary_batch.model.host import physical_nbytes
+from rotary_batch.model.rates import Rates
 from rotary_batch.model.slabs import FORMATS
 
 ROUNDS = 5

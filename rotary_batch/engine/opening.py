@@ -6,8 +6,10 @@ Knows defaults and which part goes with which; the arithmetic is in model/budget
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -31,11 +33,11 @@ from rotary_batch.model.budget import (
     MEMORY_SHARE,
     MIN_SLOTS,
     Budget,
-    fits_in_ram,
-    host_room_nbytes,
+    host_nbytes_for,
     plan_memory,
+    with_hosted,
 )
-from rotary_batch.model.footprint import Workload, footprint
+from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.rates import cached_rates
 from rotary_batch.model.tokens import Tokenizer
@@ -56,17 +58,15 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
 
     `device_memory` bytes cap everything that the engine keeps there; how they are used is the budget planner's choice,
     for `workload`, with the machine's cached rates; a batch of `least_batch` is kept room for, where it fits, even when
-    a smaller one pays more.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens`,
-    `prefill_span` (prompt tokens of one sequence in one revolution) and `host_kv_tokens` (how many tokens' keys lie in
-    host memory) override it.  `host_memory` bytes decide whether slabs are kept in RAM, and keys beside them (CUDA
-    only).  `kv` is bf16 (as computed) or int8.  `experts` asks for that quantisation.
+    a smaller one pays more.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens`, `prefill_span` (prompt tokens
+    of one sequence in one revolution) and `host_kv_tokens` (how many tokens' keys lie in host memory) override it.
+    `host_memory` bytes beside a CUDA device are for slabs and for keys; what revolves and has no room there comes from
+    disk; `tier` disk or ram puts none or all of it there.  `kv` is bf16 (as computed) or int8.  `experts` asks for that
+    quantisation.
     Raises ModelError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
-    pack_dir = _pack_dir(Path(model_dir), experts or "bf16")
-    target = device_named(device)
-    manifest, tokenizer = Manifest.load(pack_dir), Tokenizer.load(pack_dir)
-    if experts is not None and experts != manifest.experts:
-        raise ModelError(f"{pack_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")
+    pack_dir, manifest = _open_pack(Path(model_dir), experts)
+    target, tokenizer = device_named(device), Tokenizer.load(pack_dir)
     if target.type == "cpu":
         keep_freed_memory()
     elif device_memory is not None:
@@ -77,21 +77,15 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
-    kind = tier or ("ram" if target.type == "cuda" and fits_in_ram(manifest, host_memory) else "disk")
-    host_nbytes = host_room_nbytes(manifest, host_memory, in_ram=kind == "ram") if target.type == "cuda" else 0
+    host_nbytes = host_nbytes_for(target.type, host_memory)
     planned = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes, least_batch)
-    placement = _placement(planned, manifest, ring_slots, resident_share)
-    budget = planned._replace(
-        batch=batch,
-        num_residents=placement.num_residents,
-        num_slots=placement.num_slots,
-        host_kv_tokens=planned.host_kv_tokens if host_kv_tokens is None else host_kv_tokens,
-        draft_tokens=planned.draft_tokens if draft_tokens is None else draft_tokens,
-    )
+    given = Overrides(ring_slots, resident_share, draft_tokens, host_kv_tokens, tier, host_memory)
+    budget = _overridden(planned._replace(batch=batch), given, model, host_nbytes)
+    placement = Placement(budget.num_residents, budget.num_slots, budget.num_hosted)
     geometry = manifest.geometry
     with ExitStack() as opened:  # and closed again when the rest fails
         dense = _load_dense(pack_dir, manifest, arithmetic, target)
-        source = open_tier(manifest, pack_dir, target, kind, trace)
+        source = open_tier(manifest, pack_dir, placement, target, trace)
         opened.callback(source.close)
         sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
         opened.callback(sources.close)
@@ -124,10 +118,13 @@ def _unknown(manifest: Manifest, batch: int) -> Workload:
     return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
 
 
-def _pack_dir(model_dir: Path, experts: str) -> Path:
-    if (model_dir / MANIFEST_NAME).is_file():
-        return model_dir
-    return pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts)
+def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
+    if not (model_dir / MANIFEST_NAME).is_file():
+        model_dir = pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts or "bf16")
+    manifest = Manifest.load(model_dir)
+    if experts is not None and experts != manifest.experts:
+        raise ModelError(f"{model_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")
+    return model_dir, manifest
 
 
 def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
@@ -153,8 +150,26 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
         raise ModelError(f"{path}: {error}; see `model verify`") from error
 
 
-def _placement(budget: Budget, manifest: Manifest, slots: int | None, share: float | None) -> Placement:
-    if slots is None and share is None:
-        return Placement(budget.num_residents, budget.num_slots)
-    residents = round(len(manifest.slabs) * (share or 0.0))
-    return Placement(residents, slots or max(MIN_SLOTS, budget.num_slots))
+class Overrides(NamedTuple):
+    """What was asked for, whatever the planner found; None = as planned."""
+
+    ring_slots: int | None
+    resident_share: float | None
+    draft_tokens: int | None
+    host_kv_tokens: int | None
+    tier: str | None
+    host_memory: int | None
+
+
+def _overridden(planned: Budget, given: Overrides, model: Footprint, host_nbytes: int) -> Budget:
+    budget = planned._replace(
+        host_kv_tokens=planned.host_kv_tokens if given.host_kv_tokens is None else given.host_kv_tokens,
+        draft_tokens=planned.draft_tokens if given.draft_tokens is None else given.draft_tokens,
+    )
+    if given.ring_slots is not None or given.resident_share is not None:
+        budget = budget._replace(
+            num_residents=round(model.num_slabs * (given.resident_share or 0.0)),
+            num_slots=given.ring_slots or max(MIN_SLOTS, planned.num_slots),
+        )
+    everything = sys.maxsize if given.host_memory is None else given.host_memory
+    return with_hosted(model, budget, {None: host_nbytes, "disk": 0, "ram": everything}[given.tier])

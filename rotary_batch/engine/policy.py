@@ -47,10 +47,12 @@ def prefers_sweep(num_rows: int, num_experts: int, top_k: int) -> bool:
     return touched_share(num_rows, num_experts, top_k) >= SWEEP_SHARE
 
 
-def choose_residents(order: Sequence[ExpertKey], count: int) -> frozenset[ExpertKey]:
-    """A fixed set of `count` experts, spread evenly over the layers so that no layer becomes a bubble.
+def choose_kept(
+    order: Sequence[ExpertKey], num_residents: int, num_hosted: int
+) -> tuple[frozenset[ExpertKey], frozenset[ExpertKey]]:
+    """Two fixed sets, each spread evenly over the layers so that no layer becomes a bubble: residents, and hosted.
 
     Fixed, not least-recently-used: on a cyclic scan LRU hits nothing, a fixed set its share.
     """
     by_rank = sorted(order, key=lambda key: (key.expert, key.layer))
-    return frozenset(by_rank[:count])
+    return frozenset(by_rank[:num_residents]), frozenset(by_rank[num_residents:][:num_hosted])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from queue import SimpleQueue
 from typing import Protocol
 
 import torch
@@ -18,7 +19,7 @@ from rotary_batch.engine.trace import Trace
 
 
 class Transfer(Protocol):
-    """Moves slabs into slots.  `fill` is called by one thread at a time, the others by the compute thread."""
+    """Moves slabs into slots.  `fill` may be called by several threads, for different slots, the others are not."""
 
     @property
     def slots(self) -> Sequence[torch.Tensor]:
@@ -72,7 +73,7 @@ class CudaTransfer:
     overwrites a staging buffer, for the event of that buffer's last copy.
     """
 
-    NUM_STAGING = 3
+    NUM_STAGING = 4
 
     def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> None:
         self._tier = tier
@@ -85,38 +86,39 @@ class CudaTransfer:
         self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still read what lay there before
         self._ready: list[torch.cuda.Event | None] = [None] * num_slots
         self._free: list[torch.cuda.Event | None] = [None] * num_slots
-        self._staging: list[torch.Tensor] = []
-        self._copied: list[torch.cuda.Event | None] = [None] * self.NUM_STAGING
-        self._turn = 0
+        # pinned buffers with the event of their last copy; those that wait the longest come first
+        self._staging: SimpleQueue[tuple[torch.Tensor, torch.cuda.Event] | None] = SimpleQueue()
+        for _ in range(self.NUM_STAGING):
+            self._staging.put(None)  # made at first use: an arena that is page-locked needs none
 
     def fill(self, key: ExpertKey, slot: int) -> None:
         """Enqueue the copy behind the last compute that used the slot."""
         source = self._tier.view(key) if isinstance(self._tier, RamTier) else None
-        staged = None if source is not None else self._stage(key)
+        if source is not None:
+            self._copy(key, source, slot)
+            return
+        staged = self._staging.get()
+        try:
+            if staged is not None:
+                staged[1].synchronize()
+            buffer = staged[0] if staged else torch.empty(self.slots[0].numel(), dtype=torch.uint8, pin_memory=True)
+            self._tier.read_into(key, buffer)
+            staged = buffer, self._copy(key, buffer, slot)
+        finally:
+            self._staging.put(staged)
+
+    def _copy(self, key: ExpertKey, source: torch.Tensor, slot: int) -> torch.cuda.Event:
         with torch.cuda.stream(self._stream):
             free = self._free[slot]
             if free is not None:
                 self._stream.wait_event(free)
-            origin = source if source is not None else self._staging[staged or 0]
             with self._trace.work("copy", f"{key.layer}.{key.expert}"):
-                self.slots[slot].copy_(origin, non_blocking=True)
+                self.slots[slot].copy_(source, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
         self._ready[slot] = event
-        if staged is not None:
-            self._copied[staged] = event
         self._trace.add("bytes_moved", self.slots[slot].numel())
-
-    def _stage(self, key: ExpertKey) -> int:
-        turn = self._turn
-        self._turn = (turn + 1) % self.NUM_STAGING
-        if len(self._staging) <= turn:
-            self._staging.append(torch.empty(self.slots[0].numel(), dtype=torch.uint8, pin_memory=True))
-        copied = self._copied[turn]
-        if copied is not None:
-            copied.synchronize()
-        self._tier.read_into(key, self._staging[turn])
-        return turn
+        return event
 
     def wait_ready(self, slot: int) -> None:
         """The compute stream waits for the copy, the host does not."""

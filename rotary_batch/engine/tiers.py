@@ -10,6 +10,7 @@ import hashlib
 import mmap
 import os
 import weakref
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,8 @@ from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
 from rotary_batch.model.slabs import PAGE_NBYTES
 
 READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
-NUM_READERS = 8  # that fill host memory: one thread touches fresh pages at 1 GB/s
+NUM_READERS = 2  # reads of a disk in flight; with one it idles between two reads
+NUM_FILLERS = 8  # that fill host memory: one thread touches fresh pages at 1 GB/s
 
 
 class Tier(Protocol):
@@ -33,6 +35,11 @@ class Tier(Protocol):
     @property
     def name(self) -> str:
         """The way that the bytes come, for reports."""
+        ...
+
+    @property
+    def num_readers(self) -> int:
+        """How many threads it pays to read with."""
         ...
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
@@ -54,6 +61,8 @@ def page_buffer(nbytes: int) -> torch.Tensor:
 
 class DiskTier:
     """Reads slabs from the pack with O_DIRECT, or buffered where the file system refuses that."""
+
+    num_readers = NUM_READERS
 
     def __init__(self, manifest: Manifest, pack_dir: Path, trace: Trace) -> None:
         self._places = manifest.slabs
@@ -131,19 +140,21 @@ class DiskTier:
 
 
 class RamTier:
-    """Every slab in host memory, page-locked when the slabs go on to a CUDA device and the system allows it."""
+    """A fixed set of slabs in host memory, the others on disk, of which `num_left` revolve.
 
-    def __init__(self, manifest: Manifest, disk: DiskTier, *, pinned: bool) -> None:
-        places = manifest.slabs
-        self._arena = page_buffer(manifest.experts_nbytes)
-        self._views: dict[ExpertKey, torch.Tensor] = {}
-        offset = 0
-        for key, place in sorted(places.items()):
-            self._views[key] = self._arena[offset : offset + place.nbytes]
-            offset += place.nbytes
-        with ThreadPoolExecutor(NUM_READERS) as pool:
+    The memory is page-locked when slabs go on to a CUDA device and the system allows it.
+    """
+
+    def __init__(
+        self, manifest: Manifest, disk: DiskTier, hosted: Collection[ExpertKey], num_left: int, *, pinned: bool
+    ) -> None:
+        self._disk = disk
+        self._num_left = num_left
+        self._arena = page_buffer(len(hosted) * manifest.slab_nbytes)
+        places = torch.split(self._arena, manifest.slab_nbytes)
+        self._views = dict(zip(sorted(hosted), places, strict=True))
+        with ThreadPoolExecutor(NUM_FILLERS) as pool:
             list(pool.map(disk.read_into, self._views.keys(), self._views.values()))
-        disk.close()
         self._staged = pinned  # on its way to a CUDA device
         self._registered = pinned and page_lock(self._arena)
         # Memory that goes back to the system locked would be taken for locked when its addresses are used again, and
@@ -153,22 +164,31 @@ class RamTier:
     @property
     def name(self) -> str:
         """The way that the bytes come, for reports."""
-        if self._registered:
-            return "host (pinned arena)"
-        return "host (pageable, through a pinned staging ring)" if self._staged else "RAM"
+        unlocked = "host (pageable, through a pinned staging ring)" if self._staged else "RAM"
+        name = "host (pinned arena)" if self._registered else unlocked
+        return f"{name}; {self._num_left} slabs: {self._disk.name}" if self._num_left else name
+
+    @property
+    def num_readers(self) -> int:
+        """As of a disk when something is read there."""
+        return self._disk.num_readers if self._num_left else 1
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
-        """Copy one slab; torch releases the GIL while it copies."""
-        target[: self._views[key].numel()].copy_(self._views[key])
+        """Copy one slab, or read it; torch releases the GIL while it copies."""
+        if key in self._views:
+            target[: self._views[key].numel()].copy_(self._views[key])
+        else:
+            self._disk.read_into(key, target)
 
     def view(self, key: ExpertKey) -> torch.Tensor | None:
         """The slab where it lies when a device may copy from there without staging."""
-        return self._views[key] if self._registered else None
+        return self._views.get(key) if self._registered else None
 
     def close(self) -> None:
-        """Unlock the arena."""
+        """Unlock the arena, close the files."""
         self._unlock()
         self._registered = False
+        self._disk.close()
 
 
 def page_lock(memory: torch.Tensor) -> bool:

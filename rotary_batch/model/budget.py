@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload
-from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.rates import Rates, physical_nbytes
+from rotary_batch.model.host import usable_nbytes
+from rotary_batch.model.rates import Rates
 
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
@@ -38,11 +38,11 @@ CACHE_SHARE = 0.5
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
 MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
-HOST_MEMORY_SHARE = 0.8  # of the machine's, beside a CUDA device
+HOST_MEMORY_SHARE = 0.8  # of what the machine has to spare, beside a CUDA device
 
 
 class Budget(NamedTuple):
-    """How device memory is used."""
+    """How memory is used."""
 
     num_residents: int
     num_slots: int  # 0 = nothing revolves
@@ -51,17 +51,23 @@ class Budget(NamedTuple):
     batch: int  # live sequences
     prefill_tokens: int
     draft_tokens: int
+    num_hosted: int  # slabs that are not resident and lie in host memory; the others come from disk
 
     def streamed_nbytes(self, model: Footprint) -> int:
-        """What one revolution moves."""
+        """What one revolution moves into device memory."""
         return (model.num_slabs - self.num_residents) * model.slab_nbytes
+
+    def disk_nbytes(self, model: Footprint) -> int:
+        """What of it comes from disk."""
+        return self.streamed_nbytes(model) - self.num_hosted * model.slab_nbytes
 
 
 class Bound(NamedTuple):
     """The least that a revolution can take."""
 
-    move_s: float
+    move_s: float  # of the slower of link and disk; both work at once
     compute_s: float
+    is_disk_slower: bool = False
 
     @property
     def revolution_s(self) -> float:
@@ -71,7 +77,9 @@ class Bound(NamedTuple):
     @property
     def binding(self) -> str:
         """What to make faster."""
-        return "moving experts" if self.move_s > self.compute_s else "compute"
+        if self.move_s <= self.compute_s:
+            return "compute"
+        return "reading the disk" if self.is_disk_slower else "moving experts"
 
 
 def touched_share(num_rows: float, num_experts: int, top_k: int) -> float:
@@ -99,24 +107,29 @@ def bound(
         geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
     )
     keys_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s[model.kv]
-    moved_nbytes = budget.streamed_nbytes(model) * 1.0
+    streamed_nbytes, moved_share = budget.streamed_nbytes(model), 1.0
     if share < SWEEP_SHARE:  # what slots still hold need not move
-        moved_nbytes = share * max(0, moved_nbytes - budget.num_slots * model.slab_nbytes)
+        kept_nbytes = budget.num_slots * model.slab_nbytes
+        moved_share = share * max(0.0, 1 - kept_nbytes / max(1, streamed_nbytes))
     reserved = (budget.kv_tokens + budget.host_kv_tokens) / budget.batch  # whole ranges travel, full or not
     visiting = min(budget.host_kv_tokens, max(0.0, min(decode_rows, budget.batch) * reserved - budget.kv_tokens))
-    moved_nbytes += visiting * model.kv_token_nbytes
-    return Bound(moved_nbytes / rates.move_nbytes_per_s, experts_s + attention_s + head_s + keys_s)
+    link_s = (moved_share * streamed_nbytes + visiting * model.kv_token_nbytes) / rates.move_nbytes_per_s
+    disk_s = moved_share * budget.disk_nbytes(model) / rates.disk_nbytes_per_s
+    return Bound(max(link_s, disk_s), experts_s + attention_s + head_s + keys_s, disk_s > link_s)
 
 
-def fits_in_ram(manifest: Manifest, host_memory: int | None) -> bool:
-    """Whether all experts may lie in host memory, beside a CUDA device."""
-    return host_memory is None or host_memory >= manifest.experts_nbytes
+def host_nbytes_for(device: str, host_memory: int | None) -> int:
+    """Host memory for slabs and keys: what was allowed, or most of what is free; a CPU's RAM is the device's."""
+    if device == "cpu":
+        return 0
+    return int(usable_nbytes() * HOST_MEMORY_SHARE) if host_memory is None else host_memory
 
 
-def host_room_nbytes(manifest: Manifest, host_memory: int | None, *, in_ram: bool) -> int:
-    """Host memory that keys may take: what was allowed, or most of the machine's, less the experts kept there."""
-    allowed = int(physical_nbytes() * HOST_MEMORY_SHARE) if host_memory is None else host_memory
-    return max(0, allowed - (manifest.experts_nbytes if in_ram else 0))
+def with_hosted(model: Footprint, budget: Budget, host_nbytes: int) -> Budget:
+    """Slabs that revolve lie in host memory as far as keys leave room there; the others come from disk."""
+    room = host_nbytes - budget.host_kv_tokens * model.kv_token_nbytes
+    streamed = model.num_slabs - budget.num_residents
+    return budget._replace(num_hosted=max(0, min(streamed, room // model.slab_nbytes)))
 
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
@@ -138,8 +151,8 @@ def plan_memory(
     Keys and values come first, up to the batch that pays; experts are pinned with what is left.  With measured rates
     every batch is tried and the one with the most tokens a second is taken; without, the batch is as large as it can be
     (X(R) = (V - R) / c * B / (W - R) rises with every byte given to keys while V < W, see NOTES.md).  `host_nbytes` of
-    host memory may take keys too, which then ride the link beside the experts.  Batches below `least_batch` are taken
-    only when no larger one fits.
+    host memory take slabs and, where that pays more, keys, which then ride the link beside the experts; a disk that
+    idles while the link is busy may get slabs for it.  Batches below `least_batch` are taken only when none else fits.
     """
     least = minimum_nbytes(model, workload.longest_tokens)
     if memory_nbytes < least:
@@ -150,7 +163,7 @@ def plan_memory(
         )
     prefill = _prefill_tokens(model, memory_nbytes, max_batch, workload)
     if rates is None:
-        return _candidates(model, memory_nbytes, prefill, max_batch, workload)[-1]
+        return with_hosted(model, _candidates(model, memory_nbytes, prefill, max_batch, workload)[-1], host_nbytes)
     needed = max_batch * workload.prompt_tokens / max(1.0, workload.new_tokens)
     more = [prefill * factor for factor in PREFILL_FACTORS if prefill * factor // 2 < needed]
     room = memory_nbytes // 8 // model.row_nbytes()
@@ -159,7 +172,8 @@ def plan_memory(
     for tokens in (prefill, *fitting):
         plain = _candidates(model, memory_nbytes, tokens, max_batch, workload)
         left = _left(model, memory_nbytes, tokens)
-        candidates += [*plain, *_with_host_keys(model, left, max_batch, plain[-1], workload, host_nbytes)]
+        keyed = _with_host_keys(model, left, max_batch, plain[-1], workload, host_nbytes)
+        candidates += [with_hosted(model, budget, host_nbytes) for budget in (*plain, *keyed)]
     large = [budget for budget in candidates if budget.batch >= least_batch]
     best = max(large or candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
     return replace_drafts(model, best, rates, workload)
@@ -183,7 +197,7 @@ def _left(model: Footprint, memory_nbytes: int, prefill: int) -> int:
 
 
 def _candidates(model: Footprint, memory_nbytes: int, prefill: int, max_batch: int, workload: Workload) -> list[Budget]:
-    """Budgets without host memory, by batch, the largest last."""
+    """Budgets without keys in host memory, by batch, the largest last."""
     left = _left(model, memory_nbytes, prefill)
     kv_room = (left - SLOTS * model.slab_nbytes) // model.kv_token_nbytes
     if kv_room < workload.longest_tokens:
@@ -205,10 +219,10 @@ def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload:
     kv_tokens = min(kv_room, max(workload.longest_tokens, batch * workload.kv_tokens))
     fitting = (left - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
     if fitting >= model.num_slabs:
-        return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0)
+        return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0, 0)
     few = touched_share(batch, model.geometry.num_experts, model.geometry.top_k) < CACHE_SHARE
     slots = fitting if few else min(SLOTS, fitting)
-    return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0)
+    return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0, 0)
 
 
 def _with_host_keys(
@@ -224,10 +238,10 @@ def _with_host_keys(
     at_least = workload.longest_tokens * model.kv_token_nbytes
     for batch in _batches(max_batch):
         few = max(0, math.ceil((batch * sequence - (left - slots)) / max(1, sequence - windows)))
-        for hosted in {few, batch}:
-            device_nbytes = max(at_least, (batch - hosted) * sequence)
-            room = left - device_nbytes - hosted * windows - (batch - 1) * model.row_nbytes()
-            if hosted == 0 or hosted > batch or hosted * sequence > host_nbytes or room < slots:
+        for visiting in {few, batch}:
+            device_nbytes = max(at_least, (batch - visiting) * sequence)
+            room = left - device_nbytes - visiting * windows - (batch - 1) * model.row_nbytes()
+            if visiting == 0 or visiting > batch or visiting * sequence > host_nbytes or room < slots:
                 continue
             fitting = min(model.num_slabs, room // model.slab_nbytes)
             num_slots = 0 if fitting == model.num_slabs else min(SLOTS, fitting)
@@ -235,7 +249,7 @@ def _with_host_keys(
                 num_residents=fitting - num_slots,
                 num_slots=num_slots,
                 kv_tokens=device_nbytes // model.kv_token_nbytes,
-                host_kv_tokens=hosted * workload.kv_tokens,
+                host_kv_tokens=visiting * workload.kv_tokens,
                 batch=batch,
             )
 

@@ -1,4 +1,4 @@
-"""What a machine has, and what it does in a second, as engine/measure.py found it.
+"""What a machine does in a second, as engine/measure.py found it.
 
 Knows the file that keeps it; knows nothing of torch, clocks or models.
 """
@@ -6,7 +6,6 @@ Knows the file that keeps it; knows nothing of torch, clocks or models.
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -66,8 +65,3 @@ def cached_rates(device: str, cache: Path) -> Rates | None:
         return Rates.from_dict(json.loads(rates_path(device, cache).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def physical_nbytes() -> int:
-    """The machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.experts import Placement, open_experts, open_tier, views
-from rotary_batch.engine.policy import choose_residents, sweep_window
+from rotary_batch.engine.policy import choose_kept, sweep_window
 from rotary_batch.engine.ring import Ring, SlotState
 from rotary_batch.engine.tiers import DiskTier, page_buffer
 from rotary_batch.engine.trace import Trace
@@ -132,25 +132,28 @@ def test_the_window_turns_over_the_end():
     assert sweep_window(order, 1, 9) == [order[1], order[2], order[0]]
 
 
-def test_residents_are_spread_over_the_layers():
+@given(st.integers(0, 32), st.integers(0, 40))
+def test_residents_and_what_host_memory_holds_are_each_spread_over_the_layers(num_residents, num_hosted):
     order = [ExpertKey(layer, expert) for layer in range(4) for expert in range(8)]
-    for count in range(33):
-        kept = choose_residents(order, count)
+    residents, hosted = choose_kept(order, num_residents, num_hosted)
+    assert not residents & hosted
+    for kept, count in ((residents, num_residents), (hosted, min(num_hosted, 32 - num_residents))):
         by_layer = [sum(key.layer == layer for key in kept) for layer in range(4)]
         assert sum(by_layer) == count
         assert max(by_layer) - min(by_layer) <= 1
 
 
 @pytest.mark.parametrize("rotor", [True, False])
-@pytest.mark.parametrize("tier", ["disk", "ram"])
-@pytest.mark.parametrize(
-    "placement", [Placement(8, 0), Placement(0, 2), Placement(0, 8), Placement(3, 2), Placement(7, 2)]
-)
-def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pack, placement, tier, rotor, device):
+@pytest.mark.parametrize("num_hosted", [0, 1, 2, 8])
+@pytest.mark.parametrize(("residents", "slots"), [(8, 0), (0, 2), (0, 8), (3, 2), (7, 2)])
+def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(
+    tiny_pack, residents, slots, num_hosted, rotor, device
+):
     """The contract of an ExpertSource, over all three of them."""
     manifest, trace, target = Manifest.load(tiny_pack), Trace(), torch.device(device)
     raw = (tiny_pack / EXPERTS_NAME).read_bytes()
-    opened = open_tier(manifest, tiny_pack, target, tier, trace)
+    placement = Placement(residents, slots, num_hosted)
+    opened = open_tier(manifest, tiny_pack, placement, target, trace)
     source = open_experts(manifest, opened, placement, target, trace, rotor=rotor)
     keys = sorted(manifest.slabs)
     for key in [*keys, *keys, *keys[::3], *reversed(keys)]:
@@ -168,7 +171,7 @@ def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(tiny_pa
 def test_a_read_that_fails_surfaces_in_hold_and_names_the_file(tiny_pack, tmp_path, rotor):
     manifest, trace = Manifest.load(tiny_pack), Trace()
     tier = DiskTier(manifest, tiny_pack, trace)
-    source = open_experts(manifest, tier, Placement(0, 2), CPU, trace, rotor=rotor)
+    source = open_experts(manifest, tier, Placement(0, 2, 0), CPU, trace, rotor=rotor)
     first, second, *_, last = sorted(manifest.slabs)
     with source.hold(first):
         pass

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine, opening, tiers
 from rotary_batch.engine.tiers import DiskTier, RamTier, page_buffer, page_lock
 from rotary_batch.engine.trace import Trace
-from rotary_batch.errors import UnavailableError
+from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 
 PROMPT = [5, 9, 200, 31]
@@ -69,7 +71,7 @@ def test_memory_that_cannot_be_locked_goes_through_staging(tiny_pack, monkeypatc
     manifest, unlocked = Manifest.load(tiny_pack), []
     monkeypatch.setattr(tiers, "page_lock", lambda _: is_locked)
     monkeypatch.setattr(tiers, "page_unlock", lambda *memories: unlocked.extend(memories))
-    tier = RamTier(manifest, DiskTier(manifest, tiny_pack, Trace()), pinned=True)
+    tier = RamTier(manifest, DiskTier(manifest, tiny_pack, Trace()), manifest.slabs, 0, pinned=True)
     assert tier.name == ("host (pinned arena)" if is_locked else "host (pageable, through a pinned staging ring)")
     for key, place in manifest.slabs.items():
         assert (tier.view(key) is not None) is is_locked
@@ -79,6 +81,39 @@ def test_memory_that_cannot_be_locked_goes_through_staging(tiny_pack, monkeypatc
     tier.close()
     tier.close()
     assert len(unlocked) == is_locked, "unlocked once, and only what was locked"
+
+
+def test_what_host_memory_has_no_room_for_is_read_from_disk(tiny_pack, monkeypatch):
+    manifest = Manifest.load(tiny_pack)
+    monkeypatch.setattr(tiers, "page_lock", lambda _: True)
+    monkeypatch.setattr(tiers, "page_unlock", lambda *_: None)
+    hosted = sorted(manifest.slabs)[1::2]
+    trace = Trace()
+    tier = RamTier(manifest, DiskTier(manifest, tiny_pack, trace), hosted, 4, pinned=True)
+    assert trace.totals()["bytes_read"] == len(hosted) * manifest.slab_nbytes
+    assert tier.name == "host (pinned arena); 4 slabs: disk (O_DIRECT)"
+    for key, place in manifest.slabs.items():
+        assert (tier.view(key) is not None) is (key in hosted)
+        target = page_buffer(place.nbytes)
+        tier.read_into(key, target)
+        assert target.numpy().tobytes() == stored(tiny_pack, manifest, key)
+    assert trace.totals()["bytes_read"] == len(manifest.slabs) * manifest.slab_nbytes, "from disk what is not here"
+    tier.close()
+
+
+@pytest.mark.parametrize("slabs_in_ram", [0, 1, 3, 7])
+def test_tokens_do_not_depend_on_how_many_experts_host_memory_holds(tiny_pack, device, slabs_in_ram):
+    nbytes = Manifest.load(tiny_pack).slab_nbytes
+    found = []
+    for options in ({"tier": "disk"}, {"tier": "ram", "host_memory": slabs_in_ram * nbytes}):
+        engine = open_engine(
+            tiny_pack, device=device, numerics="exact", ring_slots=2, resident_share=0.125, host_kv_tokens=0, **options
+        )
+        found.append(engine.generate([PROMPT], max_new_tokens=6))
+        num_hosted = engine.budget.num_hosted
+        engine.close()
+    assert found[0] == found[1]
+    assert num_hosted == slabs_in_ram
 
 
 @pytest.mark.parametrize(("status", "is_locked"), [(0, True), (1, False), (2, False)])
@@ -117,3 +152,15 @@ def test_an_engine_that_cannot_be_opened_leaves_no_thread_and_no_file(tiny_pack,
     with pytest.raises(UnavailableError, match="give a smaller --device-memory"):
         open_engine(tiny_pack, ring_slots=2, resident_share=0.0)
     assert (threading.active_count(), num_open_files()) == before
+
+
+@pytest.mark.parametrize("options", [{"tier": "ram", "ring_slots": 2}, {"resident_share": 1.0}])
+def test_a_damaged_slab_is_named_while_opening_and_leaves_no_file(tiny_pack, tmp_path, options):
+    shutil.copytree(tiny_pack, tmp_path / "pack")
+    with (tmp_path / "pack" / EXPERTS_NAME).open("r+b") as file:
+        file.seek(Manifest.load(tiny_pack).slabs[ExpertKey(0, 1)].offset + 99)
+        file.write(b"?!")
+    before = num_open_files()
+    with pytest.raises(ModelError, match="layer 0 expert 1 is damaged"):
+        open_engine(tmp_path / "pack", **options)
+    assert num_open_files() == before

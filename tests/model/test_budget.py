@@ -29,12 +29,13 @@ from rotary_batch.model.slabs import slab_layout
 FLOPS, MEMORY = 165e12 * 0.6, 1008e9
 
 
-def rates(move: float = 25e9) -> Rates:
+def rates(move: float = 25e9, disk: float | None = None) -> Rates:
+    """A disk as fast as the link makes it the same where experts lie."""
     rows = [1, 16, 64, 256, 1024, 4096]
     table = [(count, max(2 / MEMORY, 2 * count / FLOPS)) for count in rows]
     return Rates(
         machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, activation_nbytes=2, move_nbytes_per_s=move,
-        disk_nbytes_per_s=7e9, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=dict.fromkeys(("bf16", "int8"), MEMORY * 0.8),
+        disk_nbytes_per_s=disk or move, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=dict.fromkeys(("bf16", "int8"), MEMORY * 0.8),
         weight_s=dict.fromkeys(("bf16", "int8", "int4"), table),
     )  # fmt: skip
 
@@ -54,7 +55,8 @@ JOB = Workload(4000, 1100, 200, 2000)
 def used(m: Footprint, memory: int, **limits) -> int:
     host = limits.get("host", 0)
     budget = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"), host)
-    assert budget.host_kv_tokens * m.kv_token_nbytes <= host
+    assert budget.host_kv_tokens * m.kv_token_nbytes + budget.num_hosted * m.slab_nbytes <= host
+    assert 0 <= budget.num_hosted <= m.num_slabs - budget.num_residents
     slots = (budget.num_residents + budget.num_slots) * m.slab_nbytes
     workspace = budget.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
     windows = 2 * budget.host_kv_tokens * m.kv_token_nbytes // m.geometry.num_layers
@@ -143,6 +145,31 @@ def test_keys_in_host_memory_pay_where_experts_are_large_or_the_card_is_small():
     assert 1.0 <= gain["int4", 24] < 1.4
     assert gain["bf16", 24] > 1.4
     assert plan_memory(model("small"), 24 * 10**9, 64, JOB, rates(), 64 * 10**9).host_kv_tokens == 0, "it all fits"
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "mixtral-8x22b"])
+@pytest.mark.parametrize("memory", [12, 24])
+def test_host_memory_never_costs_tokens_beside_a_disk_slower_than_the_link(name, memory):
+    m, slow = model(name), rates(disk=3e9)
+    plans = [plan_memory(m, memory * 10**9, 512, JOB, slow, host * 10**9) for host in (0, 8, 32, 64, 128)]
+    speeds = [tokens_per_s(m, plan, slow, JOB) for plan in plans]
+    assert speeds == sorted(speeds)
+    assert plans[0].num_hosted == 0
+    assert speeds[-1] > 4 * speeds[0], "128 GB hold nearly all of it, and the link is 8 times as fast"
+
+
+def test_experts_beyond_host_memory_come_from_disk_and_the_bound_says_so():
+    """8x22B in int4 has 72 GB of experts: half of them in 36 GB leave the other half to the disk."""
+    m, few = model("mixtral-8x22b"), rates(disk=5e9)
+    host = m.num_slabs // 2 * m.slab_nbytes
+    budget = plan_memory(m, 16 * 10**9, 128, JOB, few, host)
+    left = m.num_slabs - budget.num_residents - budget.num_hosted
+    assert budget.num_hosted * m.slab_nbytes + budget.host_kv_tokens * m.kv_token_nbytes > host - m.slab_nbytes
+    assert budget.disk_nbytes(m) == left * m.slab_nbytes > 0
+    found = bound(m, budget, few, budget.batch, 0, 100)
+    assert found.move_s == pytest.approx(left * m.slab_nbytes / 5e9)
+    assert found.binding == "reading the disk"
+    assert bound(m, budget, rates(disk=100e9), budget.batch, 0, 100).binding == "moving experts"
 
 
 def test_drafts_are_used_where_computing_them_hides_behind_moving():

@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine, opening, tiers
+from rotary_batch.engine.prefetch import CudaTransfer
 from rotary_batch.engine.tiers import DiskTier, RamTier, page_buffer, page_lock
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, UnavailableError
@@ -164,3 +167,55 @@ def test_a_damaged_slab_is_named_while_opening_and_leaves_no_file(tiny_pack, tmp
     with pytest.raises(ModelError, match="layer 0 expert 1 is damaged"):
         open_engine(tmp_path / "pack", **options)
     assert num_open_files() == before
+
+
+class StandIn:
+    """A stream or an event of a device that is not there: every copy ends before it returns."""
+
+    def __init__(self, *_, **__) -> None:
+        self.recorded = 0
+
+    def record(self, *_) -> None:
+        self.recorded += 1
+
+    def synchronize(self) -> None:
+        assert self.recorded, "nobody waits for what was never set in motion"
+
+    wait_event = wait_stream = lambda self, _: None
+
+
+@pytest.mark.parametrize("num_hosted", [0, 3, 8])
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
+    tiny_pack, monkeypatch, is_locked, num_hosted
+):
+    """The bookkeeping of copies to a card, on a machine without one."""
+    made = []
+
+    def empty(count, *, dtype, pin_memory=False, device=None):
+        made.extend([count] * pin_memory)
+        return torch.zeros(count, dtype=dtype)
+
+    for name in ("Stream", "Event", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, StandIn)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(tiers, "page_lock", lambda _: is_locked)
+    monkeypatch.setattr(tiers, "page_unlock", lambda *_: None)
+    manifest, trace = Manifest.load(tiny_pack), Trace()
+    keys = sorted(manifest.slabs)
+    disk = DiskTier(manifest, tiny_pack, trace)
+    left = len(keys) - num_hosted
+    tier = RamTier(manifest, disk, keys[:num_hosted], left, pinned=True) if num_hosted else disk
+    transfer = CudaTransfer(tier, len(keys), manifest.slab_nbytes, torch.device("cpu"), trace)
+    with ThreadPoolExecutor(2 * CudaTransfer.NUM_STAGING) as pool:
+        for _ in range(3):
+            list(pool.map(transfer.fill, keys, range(len(keys))))
+    for slot, key in enumerate(keys):
+        transfer.wait_ready(slot)
+        transfer.note_free(slot)
+        assert transfer.slots[slot].numpy().tobytes() == stored(tiny_pack, manifest, key)
+    through_staging = len(keys) - num_hosted * is_locked
+    assert len(made) <= CudaTransfer.NUM_STAGING
+    assert bool(made) is bool(through_staging), "an arena that is locked needs no buffers"
+    tier.close()

@@ -67,7 +67,7 @@ def _torch() -> tuple[str, bool, str]:
 def _compiler() -> tuple[str, bool, str]:
     wanted = c_compiler(os.environ)
     if wanted is None:
-        return "C compiler", True, "none; fast numerics, or those with int4 weights, take twice as long"
+        return "C compiler", True, "none; fast numerics take two to four times as long"
     path = shutil.which(shlex.split(wanted)[0])
     return "C compiler", path is not None, path or f"CC is {wanted!r}, which is not there; unset it or install that"
 

@@ -1,40 +1,33 @@
-"""The compiled kernels, native*.c: built once with the machine's C compiler, where there is one and they help.
+"""The compiled kernels, native*.c, called with tensors, where a compiler is there and they help.
 
-Knows compilers, a cache folder and pointers.  Without a compiler, or when a result is wrong, `load()` gives None and
-torch's operators do the work.
+Knows pointers, and which kernel is right for what; compiling.py builds them.  Without a compiler, or when a result is
+wrong, `load()` gives None and torch's operators do the work.
 M = rows of x, N = rows of the matrix, K = columns, T = rows of a batch, D = head dimension.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import shlex
 import subprocess
-import tempfile
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 
 import torch
 
-from rotary_batch.config import c_compiler, cache_dir
+from rotary_batch.config import cache_dir
+from rotary_batch.engine.compiling import library
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from, num_columns, num_rows
 from rotary_batch.log import event
 
-SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("native.h", "native.c", "native_attention.c", "native_unpack.c")
-)
-# AVX2 and FMA by name, not -march=native: the cache folder may be shared by machines.
-FLAGS = ("-O3", "-mavx2", "-mfma", "-fopenmp", "-fPIC", "-shared")
-COMPILE_S = 120
 OUTPUTS, LANES = 4, 8  # rows of a matrix and columns come in multiples of these
 HEAD_PIECE, MAX_HEAD_DIM = 32, 256
 # Up to so many rows the products of bf16 and int8 win: torch's keep large x in the caches.  1e-10 s a weight of
 # [1024, 3584] at 1, 8, 64, 256, 512 rows: bf16 0.8, 1.7, 11, 42, 96 and torch's 1.2, 5.3, 14, 44, 85; int8 0.5, 1.7,
 # 11, 41, 82 and 0.7, 2.7, 14, 37, 72.  int4 wins at all of them: 0.7, 1.6, 10, 37, 82 and 1.3, 2.9, 18, 46, 90.
 PLAIN_ROWS = 256
+TILE_ROWS, PANEL_ROWS, TILE_COLUMNS = 16, 64, 32  # of native_tiles.c: rows of x, rows of a matrix, columns
+# One row goes faster by torch's ways: 1.0 ms beside 1.1 to 1.5 for int4 [14336, 2048], 2.8 beside 3.1 for bf16.
+LEAST_TILED_ROWS = 2
 
 
 class Native:
@@ -54,6 +47,16 @@ class Native:
         self._attend.argtypes = [pointer] * 5 + [long] * 5 + [ctypes.c_float, ctypes.c_int]
         for function in (self._bf16, self._int8, self._int4, self._unpack, self._attend):
             function.restype = None
+        self.has_tiles = bool(library.has_tiles())
+        if self.has_tiles:
+            self._tiles_bf16, self._tiles_int8, self._tiles_int4 = (
+                library.tiles_bf16, library.tiles_int8, library.tiles_int4
+            )  # fmt: skip
+            self._tiles_bf16.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
+            self._tiles_int8.argtypes = [pointer] * 5 + [long] * 3 + [ctypes.c_int]
+            self._tiles_int4.argtypes = [pointer] * 6 + [long] * 4 + [ctypes.c_int]
+            for function in (self._tiles_bf16, self._tiles_int8, self._tiles_int4):
+                function.restype = None
 
     @staticmethod
     def takes(matrix: Matrix, rows: int) -> bool:
@@ -79,6 +82,38 @@ class Native:
             self._int8(matrix.values.data_ptr(), x.data_ptr(), out.data_ptr(), *out.shape, x.shape[1], threads)
             return out.mul_(matrix.scale)
         self._bf16(matrix.data_ptr(), x.data_ptr(), out.data_ptr(), *out.shape, x.shape[1], threads)
+        return out
+
+    def takes_tiles(self, matrix: Matrix, rows: int) -> bool:
+        """Whether so many rows of bf16 go fastest by tiles, and the matrix lies in a way that the kernels know."""
+        if not self.has_tiles or rows < LEAST_TILED_ROWS or num_columns(matrix) % TILE_COLUMNS:
+            return False
+        if isinstance(matrix, Int4Matrix):
+            return matrix.nibbles.is_contiguous() and matrix.scale_zero.is_contiguous()
+        values = matrix.values if isinstance(matrix, Int8Matrix) else matrix
+        is_stored = values.dtype in (torch.int8, torch.bfloat16) and values.is_contiguous()
+        return is_stored and num_rows(matrix) % PANEL_ROWS == 0
+
+    def linear_by_tiles(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """x [M, K] bf16 -> [M, N] bf16."""
+        assert (x.dtype, x.shape[1]) == (torch.bfloat16, num_columns(matrix)), "C would read past the end"
+        x, threads, (rows, columns) = x.contiguous(), torch.get_num_threads(), x.shape
+        room = torch.empty(-(-rows // TILE_ROWS) * TILE_ROWS * columns, dtype=x.dtype)  # x as tiles
+        addresses = [tensor.data_ptr() for tensor in (x, room)]
+        if isinstance(matrix, Int4Matrix):
+            out = x.new_empty(rows, len(matrix.nibbles) * PANEL_ROWS)
+            sums = x.view(rows, -1, matrix.group).sum(-1, dtype=torch.float32)
+            stored = (matrix.nibbles.data_ptr(), matrix.scale_zero.data_ptr())
+            self._tiles_int4(
+                *stored, *addresses, out.data_ptr(), sums.data_ptr(), *out.shape, columns, matrix.group, threads
+            )
+            return out[:, : matrix.num_rows]
+        out = x.new_empty(rows, num_rows(matrix))
+        if isinstance(matrix, Int8Matrix):
+            stored = (matrix.values.data_ptr(), matrix.scale.data_ptr())
+            self._tiles_int8(*stored, *addresses, out.data_ptr(), *out.shape, columns, threads)
+        else:
+            self._tiles_bf16(matrix.data_ptr(), *addresses, out.data_ptr(), *out.shape, columns, threads)
         return out
 
     def unpack_int4(self, matrix: Int4Matrix, first_block: int, out: torch.Tensor) -> torch.Tensor:
@@ -128,7 +163,7 @@ def load() -> Native | None:
     if not is_wanted():
         return None
     try:
-        native = Native(_library(cache_dir(os.environ)))
+        native = Native(library(cache_dir(os.environ)))
     except subprocess.CalledProcessError as error:
         event("kernels not built", reason=error.stderr.decode(errors="replace")[-500:])
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -138,45 +173,6 @@ def load() -> Native | None:
             return native
         event("kernels compute wrongly", what=wrong)
     return None
-
-
-def _library(folder: Path) -> ctypes.CDLL:
-    """The shared library of the cache folder; built anew when there is none, or one that is damaged or not ours.
-
-    Raises OSError and SubprocessError.
-    """
-    key = hashlib.sha256(b"".join([" ".join(FLAGS).encode(), *(path.read_bytes() for path in SOURCES)])).hexdigest()[
-        :16
-    ]
-    library = folder / f"native-{key}.so"
-    with suppress(OSError):
-        if _is_ours(library):
-            return ctypes.CDLL(str(library))
-    compiler = c_compiler(os.environ)
-    if compiler is None:
-        raise OSError("there is no C compiler (cc, gcc or clang)")
-    with tempfile.TemporaryDirectory() as temporary:
-        built = Path(temporary) / library.name
-        command = [*shlex.split(compiler), *FLAGS, *(str(path) for path in SOURCES if path.suffix == ".c")]
-        subprocess.run([*command, "-o", str(built)], check=True, capture_output=True, timeout=COMPILE_S)
-        with suppress(OSError):  # a folder that cannot be written costs a second at every start
-            _keep(built, library)
-        return ctypes.CDLL(str(built))
-
-
-def _is_ours(library: Path) -> bool:
-    """Whether nobody else can have written it: what it holds will run."""
-    status = library.stat()
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
-
-
-def _keep(built: Path, library: Path) -> None:
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=library.parent, delete=False) as file:
-        file.write(built.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(library)
 
 
 def _first_wrong(native: Native) -> str | None:
@@ -194,7 +190,20 @@ def _first_wrong(native: Native) -> str | None:
     unpacked = native.unpack_int4(matrix, 1, torch.zeros(128, 192, dtype=torch.bfloat16))[:68]
     if not torch.equal(unpacked, decode(matrix, torch.empty(weight.shape)).bfloat16()[64:]):
         return "unpacking"
+    if native.has_tiles and not _tiles_are_right(native, weight[:128], generator):
+        return "tiles"
     return None if _attention_is_right(native, generator) else "attention"
+
+
+def _tiles_are_right(native: Native, weight: torch.Tensor, generator: torch.Generator) -> bool:
+    for stored_as in ("bf16", "int8", "int4"):
+        matrix = matrix_from(encode(weight, stored_as), len(weight))
+        for rows in (3, 50):
+            x = torch.randn(rows, weight.shape[1], generator=generator).bfloat16()
+            expected = x.float() @ decode(matrix, torch.empty(weight.shape)).T
+            if not torch.allclose(native.linear_by_tiles(x, matrix).float(), expected, rtol=1e-2, atol=1e-2):
+                return False
+    return True
 
 
 def _attention_is_right(native: Native, generator: torch.Generator) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 3  # bump when the engine got faster: older rates would give a bound that is too low
+VERSION = 4  # bump when the engine got faster: older rates would give a bound that is too low
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import c_compiler
-from rotary_batch.engine import matmul, native
+from rotary_batch.engine import compiling, matmul, native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_native import NativeAttention
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory) -> Native:
-    return Native(native._library(tmp_path_factory.mktemp("cache")))
+    return Native(compiling.library(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -78,6 +78,37 @@ def test_unpacking_int4_for_bf16_rows_is_the_reference_bit_by_bit(kernels, monke
     product, wanted = FastMatmul(torch.device("cpu")).linear(x, matrix), x.double() @ expected.double().T
     assert (product.shape, product.dtype) == ((rows, out), torch.bfloat16)
     assert (product - wanted).norm() <= 0.004 * wanted.norm()
+
+
+# Around a tile of rows, two of them, and MANY; parts of a panel's columns, all of them, and more; groups of 32 to 128.
+@pytest.mark.parametrize("rows", [2, 15, 16, 17, 32, 33, 48, 255, 256, 257, 530])
+@pytest.mark.parametrize(("out", "inner"), [(64, 32), (128, 96), (192, 512), (448, 1280), (64, 2336)])
+@pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
+def test_products_by_tiles_are_those_of_the_reference(kernels, stored_as, out, inner, rows):
+    matrix = stored(out, inner, stored_as)
+    if not kernels.takes_tiles(matrix, rows):
+        pytest.skip("needs a processor with tiles")
+    x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(rows)).add(0.5).bfloat16()
+    expected = x.double() @ decode(matrix, torch.empty(out, inner)).double().T
+    found = kernels.linear_by_tiles(x, matrix)
+    assert (found.shape, found.dtype) == ((rows, out), torch.bfloat16)
+    assert (found - expected).abs().max() <= 2**-8 * expected.abs().max(), "one rounding to bf16"
+    assert torch.equal(found[:2], kernels.linear_by_tiles(x[:2], matrix)), "whatever shares the product"
+
+
+def test_what_tiles_cannot_take_goes_another_way(kernels, monkeypatch):
+    """One row, rows of a matrix that are no panel, columns that are no tile, a matrix in pieces, float32."""
+    monkeypatch.setattr(kernels, "has_tiles", True)
+    plain = stored(128, 96, "bf16")
+    assert kernels.takes_tiles(plain, 2)
+    assert not kernels.takes_tiles(plain, 1)
+    assert not kernels.takes_tiles(stored(100, 96, "bf16"), 2)
+    assert not kernels.takes_tiles(stored(64, 40, "bf16"), 2)
+    assert not kernels.takes_tiles(stored(128, 192, "bf16")[:, :96], 2)
+    assert not kernels.takes_tiles(plain.float(), 2)
+    assert kernels.takes_tiles(stored(100, 96, "int4"), 2), "stored in whole panels"
+    with pytest.raises(AssertionError, match="past the end"):
+        kernels.linear_by_tiles(torch.zeros(2, 64, dtype=torch.bfloat16), plain)
 
 
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
@@ -213,15 +244,18 @@ def test_a_compiler_may_come_with_arguments(fresh, tmp_path, monkeypatch):
         (("mine[d] * scale", "mine[d]"), "attention"),
         (("(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)"), "bf16"),
         (("p < span.prefix_tokens", "0"), "attention"),
+        (("SURPLUS 136.0f", "SURPLUS 135.0f"), "tiles"),
     ],
 )
-def test_kernels_that_compute_wrongly_are_not_used(fresh, tmp_path, monkeypatch, wrong, what):
+def test_kernels_that_compute_wrongly_are_not_used(fresh, kernels, tmp_path, monkeypatch, wrong, what):
+    if what == "tiles" and not kernels.has_tiles:
+        pytest.skip("needs a processor with tiles")
     events = []
     monkeypatch.setattr(native, "event", lambda name, **fields: events.append((name, fields)))
-    for source in native.SOURCES:
+    for source in compiling.SOURCES:
         text = source.read_text()
         (tmp_path / source.name).write_text(text.replace(*wrong))
-    monkeypatch.setattr(native, "SOURCES", tuple(tmp_path / source.name for source in native.SOURCES))
+    monkeypatch.setattr(compiling, "SOURCES", tuple(tmp_path / source.name for source in compiling.SOURCES))
     assert native.load() is None
     assert events == [("kernels compute wrongly", {"what": what})]
 

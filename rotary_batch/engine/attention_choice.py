@@ -5,8 +5,6 @@ Knows what each can read; knows nothing of how they work.
 
 from __future__ import annotations
 
-import torch
-
 from rotary_batch.engine import native
 from rotary_batch.engine.attention import Attention
 from rotary_batch.engine.attention_exact import ExactAttention
@@ -31,7 +29,7 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
         staying = VarlenAttention(geometry, device)
     elif device.type == "cuda" and HAS_TRITON and TritonAttention.takes_heads(geometry.head_dim):
         return TritonAttention(geometry, numerics.dtype, device)
-    elif numerics.dtype == torch.float32 and _is_plain(kv, geometry) and (kernels := native.load()):
+    elif _is_plain(kv, geometry) and (kernels := native.load()):
         staying = NativeAttention(geometry, numerics.dtype, device, kernels)
     else:
         return plain

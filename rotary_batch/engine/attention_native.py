@@ -41,6 +41,6 @@ class NativeAttention:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = self._rest.attend(layer, queries.contiguous(), kv) if self._has_rest else torch.empty(queries.shape)
         if len(self._spans):
-            keys, values = kv.layer(layer)
-            self._kernels.attend(queries, keys, values, out, self._spans, self._window)
-        return out
+            out, (keys, values) = out.float(), kv.layer(layer)
+            self._kernels.attend(queries.float(), keys, values, out, self._spans, self._window)
+        return out.to(queries.dtype)

@@ -13,16 +13,25 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rotary_batch.config import c_compiler
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("native.h", "native.c", "native_attention.c", "native_tiles.c", "native_unpack.c")
+    for name in ("native.h", "native.c", "native_attention.c", "native_few.c", "native_tiles.c", "native_unpack.c")
 )
 # AVX2 and FMA by name, not -march=native: the cache folder may be shared by machines.
 FLAGS = ("-O3", "-mavx2", "-mfma", "-fopenmp", "-fPIC", "-shared")
 COMPILE_S = 120
+
+
+def function(library: ctypes.CDLL, name: str, *, pointers: int, longs: int) -> Any:  # noqa: ANN401 - ctypes has no type
+    """A kernel: it takes pointers, sizes and a number of threads, and gives nothing."""
+    kernel = library[name]
+    kernel.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_long] * longs + [ctypes.c_int]
+    kernel.restype = None
+    return kernel
 
 
 def library(folder: Path) -> ctypes.CDLL:

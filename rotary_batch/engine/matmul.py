@@ -3,10 +3,10 @@
 Knows operators and their crossovers, measured (NOTES.md): every choice gives the same product within bf16 rounding of
 `quant.decode` and `linear`.  Knows nothing of what a matrix means.
 
-A processor that multiplies bf16 (AVX-512, AMX) computes in it, as CUDA does; with AMX through the compiled products by
-tiles of native.py, where those can be had.  One that does not (AVX2) takes 6 times
-as long for it as for float32, so rows are float32 there.  They go through the compiled products of native.py
-where those can be had; else matrices are unpacked, tile by tile, into float32.
+A processor that multiplies bf16 (AVX-512, AMX) computes in it, as CUDA does; what the compiled products of
+native_bf16.py take goes through them.  One that does not (AVX2) takes 6 times as long for it as for float32, so rows
+are float32 there.  They go through the compiled products of native.py where those can be had; else matrices are
+unpacked, tile by tile, into float32.
 M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups of columns.
 """
 
@@ -66,8 +66,8 @@ class FastMatmul:
         if self._on_cpu and (compiled := native.load()):
             if x.dtype == torch.float32 and compiled.takes(matrix, len(x)):
                 return compiled.linear(x, matrix)
-            if x.dtype == torch.bfloat16 and compiled.takes_tiles(matrix, len(x)):
-                return compiled.linear_by_tiles(x, matrix)
+            if x.dtype == torch.bfloat16 and compiled.bf16_products.takes(matrix, len(x)):
+                return compiled.bf16_products.linear(x, matrix)
         if isinstance(matrix, Int4Matrix):
             return self._int4(x, matrix)
         if isinstance(matrix, Int8Matrix):

@@ -15,7 +15,8 @@ from functools import cache
 import torch
 
 from rotary_batch.config import cache_dir
-from rotary_batch.engine.compiling import library
+from rotary_batch.engine.compiling import function, library
+from rotary_batch.engine.native_bf16 import Bf16Products
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from, num_columns, num_rows
 from rotary_batch.log import event
 
@@ -25,9 +26,6 @@ HEAD_PIECE, MAX_HEAD_DIM = 32, 256
 # [1024, 3584] at 1, 8, 64, 256, 512 rows: bf16 0.8, 1.7, 11, 42, 96 and torch's 1.2, 5.3, 14, 44, 85; int8 0.5, 1.7,
 # 11, 41, 82 and 0.7, 2.7, 14, 37, 72.  int4 wins at all of them: 0.7, 1.6, 10, 37, 82 and 1.3, 2.9, 18, 46, 90.
 PLAIN_ROWS = 256
-TILE_ROWS, PANEL_ROWS, TILE_COLUMNS = 16, 64, 32  # of native_tiles.c: rows of x, rows of a matrix, columns
-# One row goes faster by torch's ways: 1.0 ms beside 1.1 to 1.5 for int4 [14336, 2048], 2.8 beside 3.1 for bf16.
-LEAST_TILED_ROWS = 2
 
 
 class Native:
@@ -36,27 +34,13 @@ class Native:
     MAX_ATTENTION_ROWS = 64  # of one sequence, times the query heads of a key head
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, long = ctypes.c_void_p, ctypes.c_long
-        self._bf16, self._int8, self._int4 = library.linear_bf16, library.linear_int8, library.linear_int4
-        for function in (self._bf16, self._int8):
-            function.argtypes = [pointer, pointer, pointer, long, long, long, ctypes.c_int]
-        self._int4.argtypes = [pointer, pointer, pointer, pointer, long, long, long, long, ctypes.c_int]
-        self._unpack = library.unpack_int4_bf16
-        self._unpack.argtypes = [pointer, pointer, pointer, long, long, long, long, ctypes.c_int]
-        self._attend = library.attend
-        self._attend.argtypes = [pointer] * 5 + [long] * 5 + [ctypes.c_float, ctypes.c_int]
-        for function in (self._bf16, self._int8, self._int4, self._unpack, self._attend):
-            function.restype = None
-        self.has_tiles = bool(library.has_tiles())
-        if self.has_tiles:
-            self._tiles_bf16, self._tiles_int8, self._tiles_int4 = (
-                library.tiles_bf16, library.tiles_int8, library.tiles_int4
-            )  # fmt: skip
-            self._tiles_bf16.argtypes = [pointer] * 4 + [long] * 3 + [ctypes.c_int]
-            self._tiles_int8.argtypes = [pointer] * 5 + [long] * 3 + [ctypes.c_int]
-            self._tiles_int4.argtypes = [pointer] * 6 + [long] * 4 + [ctypes.c_int]
-            for function in (self._tiles_bf16, self._tiles_int8, self._tiles_int4):
-                function.restype = None
+        self._bf16 = function(library, "linear_bf16", pointers=3, longs=3)
+        self._int8 = function(library, "linear_int8", pointers=3, longs=3)
+        self._int4 = function(library, "linear_int4", pointers=4, longs=4)
+        self._unpack = function(library, "unpack_int4_bf16", pointers=3, longs=4)
+        self._attend = function(library, "attend", pointers=5, longs=5)
+        self._attend.argtypes = [*self._attend.argtypes[:-1], ctypes.c_float, ctypes.c_int]
+        self.bf16_products = Bf16Products(library)
 
     @staticmethod
     def takes(matrix: Matrix, rows: int) -> bool:
@@ -82,38 +66,6 @@ class Native:
             self._int8(matrix.values.data_ptr(), x.data_ptr(), out.data_ptr(), *out.shape, x.shape[1], threads)
             return out.mul_(matrix.scale)
         self._bf16(matrix.data_ptr(), x.data_ptr(), out.data_ptr(), *out.shape, x.shape[1], threads)
-        return out
-
-    def takes_tiles(self, matrix: Matrix, rows: int) -> bool:
-        """Whether so many rows of bf16 go fastest by tiles, and the matrix lies in a way that the kernels know."""
-        if not self.has_tiles or rows < LEAST_TILED_ROWS or num_columns(matrix) % TILE_COLUMNS:
-            return False
-        if isinstance(matrix, Int4Matrix):
-            return matrix.nibbles.is_contiguous() and matrix.scale_zero.is_contiguous()
-        values = matrix.values if isinstance(matrix, Int8Matrix) else matrix
-        is_stored = values.dtype in (torch.int8, torch.bfloat16) and values.is_contiguous()
-        return is_stored and num_rows(matrix) % PANEL_ROWS == 0
-
-    def linear_by_tiles(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] bf16 -> [M, N] bf16."""
-        assert (x.dtype, x.shape[1]) == (torch.bfloat16, num_columns(matrix)), "C would read past the end"
-        x, threads, (rows, columns) = x.contiguous(), torch.get_num_threads(), x.shape
-        room = torch.empty(-(-rows // TILE_ROWS) * TILE_ROWS * columns, dtype=x.dtype)  # x as tiles
-        addresses = [tensor.data_ptr() for tensor in (x, room)]
-        if isinstance(matrix, Int4Matrix):
-            out = x.new_empty(rows, len(matrix.nibbles) * PANEL_ROWS)
-            sums = x.view(rows, -1, matrix.group).sum(-1, dtype=torch.float32)
-            stored = (matrix.nibbles.data_ptr(), matrix.scale_zero.data_ptr())
-            self._tiles_int4(
-                *stored, *addresses, out.data_ptr(), sums.data_ptr(), *out.shape, columns, matrix.group, threads
-            )
-            return out[:, : matrix.num_rows]
-        out = x.new_empty(rows, num_rows(matrix))
-        if isinstance(matrix, Int8Matrix):
-            stored = (matrix.values.data_ptr(), matrix.scale.data_ptr())
-            self._tiles_int8(*stored, *addresses, out.data_ptr(), *out.shape, columns, threads)
-        else:
-            self._tiles_bf16(matrix.data_ptr(), *addresses, out.data_ptr(), *out.shape, columns, threads)
         return out
 
     def unpack_int4(self, matrix: Int4Matrix, first_block: int, out: torch.Tensor) -> torch.Tensor:
@@ -153,7 +105,7 @@ class Native:
 
 
 def is_wanted() -> bool:
-    """Whether this processor has AVX2; one that multiplies bf16 only unpacks with the kernels."""
+    """Whether this processor has AVX2."""
     return torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
@@ -190,18 +142,20 @@ def _first_wrong(native: Native) -> str | None:
     unpacked = native.unpack_int4(matrix, 1, torch.zeros(128, 192, dtype=torch.bfloat16))[:68]
     if not torch.equal(unpacked, decode(matrix, torch.empty(weight.shape)).bfloat16()[64:]):
         return "unpacking"
-    if native.has_tiles and not _tiles_are_right(native, weight[:128], generator):
-        return "tiles"
+    if not _bf16_products_are_right(native.bf16_products, weight[:128], generator):
+        return "bf16 rows"
     return None if _attention_is_right(native, generator) else "attention"
 
 
-def _tiles_are_right(native: Native, weight: torch.Tensor, generator: torch.Generator) -> bool:
+def _bf16_products_are_right(products: Bf16Products, weight: torch.Tensor, generator: torch.Generator) -> bool:
     for stored_as in ("bf16", "int8", "int4"):
         matrix = matrix_from(encode(weight, stored_as), len(weight))
         for rows in (3, 50):
             x = torch.randn(rows, weight.shape[1], generator=generator).bfloat16()
             expected = x.float() @ decode(matrix, torch.empty(weight.shape)).T
-            if not torch.allclose(native.linear_by_tiles(x, matrix).float(), expected, rtol=1e-2, atol=1e-2):
+            if products.takes(matrix, rows) and not torch.allclose(
+                products.linear(x, matrix).float(), expected, rtol=1e-2, atol=1e-2
+            ):
                 return False
     return True
 

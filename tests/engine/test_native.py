@@ -17,6 +17,7 @@ from rotary_batch.engine.attention_native import NativeAttention
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.matmul import FastMatmul
 from rotary_batch.engine.native import Native
+from rotary_batch.engine.native_bf16 import FEW_ROWS
 from rotary_batch.engine.quant import decode, encode, matrix_from, num_columns
 from rotary_batch.model.manifest import Manifest
 
@@ -80,35 +81,40 @@ def test_unpacking_int4_for_bf16_rows_is_the_reference_bit_by_bit(kernels, monke
     assert (product - wanted).norm() <= 0.004 * wanted.norm()
 
 
-# Around a tile of rows, two of them, and MANY; parts of a panel's columns, all of them, and more; groups of 32 to 128.
-@pytest.mark.parametrize("rows", [2, 15, 16, 17, 32, 33, 48, 255, 256, 257, 530])
-@pytest.mark.parametrize(("out", "inner"), [(64, 32), (128, 96), (192, 512), (448, 1280), (64, 2336)])
+# In registers, around a tile of rows, two of them, and MANY; parts of a panel's columns, all of them, and more.
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 15, 16, 17, 32, 33, 48, 255, 256, 257, 530])
+@pytest.mark.parametrize(("out", "inner"), [(4, 32), (64, 32), (128, 96), (192, 512), (448, 1280), (64, 2336)])
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
-def test_products_by_tiles_are_those_of_the_reference(kernels, stored_as, out, inner, rows):
-    matrix = stored(out, inner, stored_as)
-    if not kernels.takes_tiles(matrix, rows):
-        pytest.skip("needs a processor with tiles")
+def test_products_of_bf16_rows_are_those_of_the_reference(kernels, stored_as, out, inner, rows):
+    matrix, products = stored(out, inner, stored_as), kernels.bf16_products
+    if not products.takes(matrix, rows):
+        pytest.skip("goes another way on this processor")
     x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(rows)).add(0.5).bfloat16()
     expected = x.double() @ decode(matrix, torch.empty(out, inner)).double().T
-    found = kernels.linear_by_tiles(x, matrix)
+    found = products.linear(x, matrix)
     assert (found.shape, found.dtype) == ((rows, out), torch.bfloat16)
     assert (found - expected).abs().max() <= 2**-8 * expected.abs().max(), "one rounding to bf16"
-    assert torch.equal(found[:2], kernels.linear_by_tiles(x[:2], matrix)), "whatever shares the product"
+    if rows > FEW_ROWS:
+        assert torch.equal(found[:5], products.linear(x[:5], matrix)), "whatever shares the product"
 
 
-def test_what_tiles_cannot_take_goes_another_way(kernels, monkeypatch):
-    """One row, rows of a matrix that are no panel, columns that are no tile, a matrix in pieces, float32."""
-    monkeypatch.setattr(kernels, "has_tiles", True)
-    plain = stored(128, 96, "bf16")
-    assert kernels.takes_tiles(plain, 2)
-    assert not kernels.takes_tiles(plain, 1)
-    assert not kernels.takes_tiles(stored(100, 96, "bf16"), 2)
-    assert not kernels.takes_tiles(stored(64, 40, "bf16"), 2)
-    assert not kernels.takes_tiles(stored(128, 192, "bf16")[:, :96], 2)
-    assert not kernels.takes_tiles(plain.float(), 2)
-    assert kernels.takes_tiles(stored(100, 96, "int4"), 2), "stored in whole panels"
+def test_what_the_products_of_bf16_rows_cannot_take_goes_another_way(kernels, monkeypatch):
+    """No rows, rows of a matrix that are no panel, columns that fill no register, a matrix in pieces, float32."""
+    products = kernels.bf16_products
+    for has in (True, False):
+        monkeypatch.setattr(products, "has_registers", has)
+        monkeypatch.setattr(products, "has_tiles", has)
+        for rows in (1, 2, 5):
+            assert products.takes(stored(128, 96, "bf16"), rows) is has
+            assert products.takes(stored(128, 96, "int8"), rows) is has
+            assert products.takes(stored(100, 96, "int4"), rows) is (has and rows > 1), "it is stored in whole panels"
+            assert products.takes(stored(100, 96, "bf16"), rows) is (has and rows <= FEW_ROWS)
+            assert not products.takes(stored(102, 96, "bf16"), rows)
+            assert not products.takes(stored(64, 40, "bf16"), rows)
+            assert not products.takes(stored(128, 192, "bf16")[:, :96], rows)
+            assert not products.takes(stored(128, 96, "bf16").float(), rows)
     with pytest.raises(AssertionError, match="past the end"):
-        kernels.linear_by_tiles(torch.zeros(2, 64, dtype=torch.bfloat16), plain)
+        products.linear(torch.zeros(2, 64, dtype=torch.bfloat16), stored(128, 96, "bf16"))
 
 
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
@@ -244,11 +250,12 @@ def test_a_compiler_may_come_with_arguments(fresh, tmp_path, monkeypatch):
         (("mine[d] * scale", "mine[d]"), "attention"),
         (("(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)"), "bf16"),
         (("p < span.prefix_tokens", "0"), "attention"),
-        (("SURPLUS 136.0f", "SURPLUS 135.0f"), "tiles"),
+        (("SURPLUS 136.0f", "SURPLUS 135.0f"), "bf16 rows"),
+        (("_mm512_reduce_add_ps(sums[n][m])", "_mm512_reduce_add_ps(sums[n][0])"), "bf16 rows"),
     ],
 )
 def test_kernels_that_compute_wrongly_are_not_used(fresh, kernels, tmp_path, monkeypatch, wrong, what):
-    if what == "tiles" and not kernels.has_tiles:
+    if what == "bf16 rows" and not kernels.bf16_products.has_tiles:
         pytest.skip("needs a processor with tiles")
     events = []
     monkeypatch.setattr(native, "event", lambda name, **fields: events.append((name, fields)))

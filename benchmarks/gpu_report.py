@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
 def sweep(one: dict[str, Any]) -> str:
     return (
         f"| {one['shape']} {one['experts']} | {one['dense']} | {one['device_memory'] / GB:.0f} GB | {one['sequences']} | "
-        f"{one['residents']} / {one['in_host_memory']} | {one['prefill_tokens_per_s']:,.0f} ({one['bound_prefill_tokens_per_s']:,.0f}) | "
+        f"{one['residents']} / {one.get('in_host_memory', '')} | {one['prefill_tokens_per_s']:,.0f} ({one['bound_prefill_tokens_per_s']:,.0f}) | "
         f"{one['decode_tokens_per_s']:,.0f} ({one['bound_decode_tokens_per_s']:,.0f}) | {one['share_of_bound']:.0%} | "
         f"{one['moved_bytes_per_s'] / GB:.1f} of {one['link_bytes_per_s'] / GB:.1f} | "
         f"{one['peak_device_bytes'] / GB:.1f} / {one['peak_host_bytes'] / GB:.1f} |"

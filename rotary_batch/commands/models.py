@@ -15,7 +15,7 @@ from typing import Any
 
 from rotary_batch.commands.opening import EMBEDDED, database_path
 from rotary_batch.config import Settings, c_compiler
-from rotary_batch.model.host import physical_nbytes, usable_nbytes
+from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.repo.languages import LANGUAGES, grammar, query
 from rotary_batch.work.connection import journal_mode_for
@@ -47,7 +47,7 @@ def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
         ("database", *_database(database_path(settings))),
         *(_language(name) for name in LANGUAGES),
         ("embedded model", (EMBEDDED / "manifest.json").is_file(), str(EMBEDDED)),
-        ("memory", True, f"{physical_nbytes() / 1e9:.1f} GB, of which {usable_nbytes() / 1e9:.1f} may be taken now"),
+        ("memory", True, f"{allowed_nbytes() / 1e9:.1f} GB, of which {free_nbytes() / 1e9:.1f} are free now"),
     ]
 
 
@@ -67,7 +67,7 @@ def _torch() -> tuple[str, bool, str]:
 def _compiler() -> tuple[str, bool, str]:
     wanted = c_compiler(os.environ)
     if wanted is None:
-        return "C compiler", True, "none; fast numerics take two to four times as long"
+        return "C compiler", True, "none; without kernels of their own fast numerics take up to six times as long"
     path = shutil.which(shlex.split(wanted)[0])
     return "C compiler", path is not None, path or f"CC is {wanted!r}, which is not there; unset it or install that"
 

@@ -19,6 +19,7 @@ from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.budget import (
     DEFAULT_BATCH,
+    HOST_MEMORY_SHARE,
     MEMORY_SHARE,
     bound,
     drain_s,
@@ -28,7 +29,7 @@ from rotary_batch.model.budget import (
     tokens_per_s,
 )
 from rotary_batch.model.footprint import Footprint, Workload, footprint
-from rotary_batch.model.host import usable_nbytes
+from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.slabs import slab_layout
@@ -73,7 +74,7 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         return found | {"needs": f"bench --machine --device {settings.device}"}
     exact = (settings.numerics or manifest.default_numerics) == "exact"
     model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes), settings.device)
-    limits = _limits(settings, rates)
+    limits = _limits(settings, rates, model.slab_nbytes)
     budget = plan_memory(model, limits.device_nbytes, limits.batch, workload, rates, limits.host_nbytes)
     rows = steady_prefill_rows(budget, workload)
     least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
@@ -101,12 +102,12 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     }  # fmt: skip
 
 
-def _limits(settings: Settings, rates: Rates) -> Limits:
-    """The settings', or as an engine that is opened now would choose."""
-    kind = settings.device.partition(":")[0]
-    total = usable_nbytes() if kind == "cpu" else rates.device_memory_nbytes
-    memory = settings.device_memory or int(total * MEMORY_SHARE[kind])
-    return Limits(memory, settings.max_batch or DEFAULT_BATCH, host_nbytes_for(kind, settings.host_memory))
+def _limits(settings: Settings, rates: Rates, slab_nbytes: int) -> Limits:
+    """The settings', or as an engine would choose on this machine when nothing else runs there."""
+    kind, free = settings.device.partition(":")[0], allowed_nbytes()
+    memory = settings.device_memory or int((free if kind == "cpu" else rates.device_memory_nbytes) * MEMORY_SHARE[kind])
+    host = host_nbytes_for(kind, settings.host_memory, free, slab_nbytes)
+    return Limits(memory, settings.max_batch or DEFAULT_BATCH, host)
 
 
 def best_next(
@@ -142,4 +143,5 @@ def _alternatives(
     yield f"--max-batch {2 * limits.batch}", model, limits._replace(batch=2 * limits.batch)
     device, host = 2 * limits.device_nbytes, 2 * limits.host_nbytes
     yield f"--device-memory {device / 1e9:.0f}GB", model, limits._replace(device_nbytes=device)
-    yield f"--host-memory {host / 1e9:.0f}GB", model, limits._replace(host_nbytes=host)
+    if host <= physical_nbytes() * HOST_MEMORY_SHARE:
+        yield f"--host-memory {host / 1e9:.0f}GB", model, limits._replace(host_nbytes=host)

@@ -51,7 +51,11 @@ def library(folder: Path) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as temporary:
         built = Path(temporary) / kept.name
         command = [*shlex.split(compiler), *FLAGS, *(str(path) for path in SOURCES if path.suffix == ".c")]
-        subprocess.run([*command, "-o", str(built)], check=True, capture_output=True, timeout=COMPILE_S)
+        command += ["-o", str(built)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_S)
+        except subprocess.CalledProcessError:  # a compiler, or its assembler, that knows less than its version says
+            subprocess.run([*command, "-DNO_BF16"], check=True, capture_output=True, timeout=COMPILE_S)
         with suppress(OSError):  # a folder that cannot be written costs a second at every start
             _keep(built, kept)
         return ctypes.CDLL(str(built))

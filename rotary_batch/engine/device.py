@@ -10,7 +10,7 @@ import os
 import torch
 
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.host import usable_nbytes
+from rotary_batch.model.host import free_nbytes
 
 
 def device_named(name: str) -> torch.device:
@@ -29,7 +29,7 @@ def device_named(name: str) -> torch.device:
 
 
 def device_memory_nbytes(device: torch.device) -> int:
-    """All memory of a device; on a CPU what this process may take."""
+    """All memory of a device; on a CPU what is free."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return usable_nbytes()
+    return free_nbytes()

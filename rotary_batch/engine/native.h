@@ -74,4 +74,37 @@ INLINE void multiply(long rows, const float *x, long x_stride, struct matrix w, 
   if (rows - m == 1) multiply_few(1, x, x_stride, w, out, count);
 }
 
+/* Compilers that know AMX and AVX-512 BF16, and a system that has its permission asked for tiles. */
+#if !defined(NO_BF16) && defined(__linux__) && defined(__x86_64__) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#define KNOWS_BF16 1
+#include <cpuid.h>
+
+#define AVX512_BF16 "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
+#define WIDE static inline __attribute__((always_inline, target(AVX512_BF16)))
+
+/* A bit of CPUID leaf 7; what the system must know as well, the 512 bits, is `__builtin_cpu_supports`'s to say. */
+INLINE int has_bit(int part, char register_name, int bit) {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, part, &a, &b, &c, &d)) return 0;
+  return (register_name == 'a' ? a : d) >> bit & 1;
+}
+
+INLINE int has_avx512_bf16(void) {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && has_bit(1, 'a', 5);
+}
+
+/* 32 numbers in a row, in bf16, as pairs. */
+WIDE __m512i pairs_of(enum kind kind, const char *stored) {
+  if (kind == BF16) return _mm512_loadu_si512(stored);
+  const __m512 first = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored)));
+  const __m512 second = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored + 1)));
+  return (__m512i)_mm512_cvtne2ps_pbh(second, first);
+}
+#else
+#define KNOWS_BF16 0
+#endif
+
 #endif

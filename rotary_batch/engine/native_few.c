@@ -7,23 +7,14 @@
 
 #include "native.h"
 
-#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11)
+#if KNOWS_BF16
 
-#define FEATURES "avx2,fma,avx512f,avx512bw,avx512vl,avx512bf16"
-#define KERNEL __attribute__((target(FEATURES)))
-#define WIDE static inline __attribute__((always_inline, target(FEATURES)))
+/* clang takes such a function into a parallel region, but would compile its code there without the features. */
+#define KERNEL __attribute__((noinline, target(AVX512_BF16)))
 
 #define OUTPUTS 4 /* rows of a matrix in registers */
 #define FEW 4     /* rows of x in registers, at most */
 #define STEP 32   /* columns in a register */
-
-/* STEP numbers in a row. */
-WIDE __m512i pairs_of(enum kind kind, const char *stored) {
-  if (kind == BF16) return _mm512_loadu_si512(stored);
-  const __m512 first = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored)));
-  const __m512 second = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored + 1)));
-  return (__m512i)_mm512_cvtne2ps_pbh(second, first);
-}
 
 WIDE void dots(enum kind kind, int rows, const char *weights, const float *scale, const uint16_t *x, uint16_t *out,
                long N, long K) {
@@ -57,27 +48,34 @@ WIDE void some_rows(enum kind kind, const char *weights, const float *scale, con
   }
 }
 
-/* weights [N, K] bf16, x [M, K] bf16 -> out [M, N] bf16.  M is 1 to 4, N a multiple of 4, K of 32. */
-KERNEL void few_bf16(const char *weights, const uint16_t *x, uint16_t *out, long M, long N, long K, int threads) {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
+KERNEL static void share_bf16(const char *weights, const uint16_t *x, uint16_t *out, long M, long N, long K) {
+#pragma omp for schedule(dynamic, 8)
   for (long n = 0; n < N; n += OUTPUTS) some_rows(BF16, weights + n * K * 2, 0, x, out + n, M, N, K);
 }
 
-/* weights [N, K] int8, scale [N]; the same. */
-KERNEL void few_int8(const char *weights, const float *scale, const uint16_t *x, uint16_t *out, long M, long N, long K,
-                     int threads) {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
+KERNEL static void share_int8(const char *weights, const float *scale, const uint16_t *x, uint16_t *out, long M, long N,
+                              long K) {
+#pragma omp for schedule(dynamic, 8)
   for (long n = 0; n < N; n += OUTPUTS) some_rows(INT8, weights + n * K, scale + n, x, out + n, M, N, K);
 }
 
-/* Whether this processor has all that is used here. */
-int multiplies_bf16(void) {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bf16");
+/* weights [N, K] bf16, x [M, K] bf16 -> out [M, N] bf16.  M is 1 to 4, N a multiple of 4, K of 32. */
+void few_bf16(const char *weights, const uint16_t *x, uint16_t *out, long M, long N, long K, int threads) {
+#pragma omp parallel num_threads(threads)
+  share_bf16(weights, x, out, M, N, K);
 }
 
-#else /* a compiler that does not know the instructions */
+/* weights [N, K] int8, scale [N]; the same. */
+void few_int8(const char *weights, const float *scale, const uint16_t *x, uint16_t *out, long M, long N, long K,
+              int threads) {
+#pragma omp parallel num_threads(threads)
+  share_int8(weights, scale, x, out, M, N, K);
+}
+
+/* Whether this processor has all that is used here. */
+int multiplies_bf16(void) { return has_avx512_bf16(); }
+
+#else
 
 int multiplies_bf16(void) { return 0; }
 

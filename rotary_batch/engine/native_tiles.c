@@ -10,14 +10,16 @@
 
 #include "native.h"
 
-#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11)
+#if KNOWS_BF16
 
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define FEATURES "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16,amx-tile,amx-bf16"
-#define KERNEL __attribute__((target(FEATURES)))
-#define WIDE static inline __attribute__((always_inline, target(FEATURES)))
+#define AMX AVX512_BF16 ",avx512vbmi,amx-tile,amx-bf16"
+/* clang takes such a function into a parallel region, but would compile its code there without the features. */
+#define KERNEL __attribute__((noinline, target(AMX)))
+#define REMEMBER(place) __asm__ volatile("" : : "r"(place) : "memory") /* not all headers say that tiles read memory */
+#define TILES static inline __attribute__((always_inline, target(AMX)))
 
 #define SIDE 16            /* rows of a tile */
 #define STEP 32            /* columns of a tile */
@@ -34,7 +36,7 @@ typedef uint32_t pair; /* two numbers in bf16, the first one in the lower half *
 
 /* A product: x as tiles [M / SIDE, K / STEP, TILE], out [M, N]. */
 struct product {
-  const pair *x;
+  pair *x;
   const float *x_sums; /* [M, K / group], of int4 */
   uint16_t *out;
   long M, N, K;
@@ -43,7 +45,7 @@ struct product {
 /* ---- tiles of weights: PANEL rows of the matrix by `steps` times STEP columns -> [steps, SIDES, TILE] ---- */
 
 /* 16 registers of 16 pairs, as rows -> as columns. */
-WIDE void turn_pairs(__m512i r[SIDE]) {
+TILES void turn_pairs(__m512i r[SIDE]) {
   __m512i t[SIDE];
   for (int n = 0; n < SIDE; n += 2) {
     t[n] = _mm512_unpacklo_epi32(r[n], r[n + 1]);
@@ -65,15 +67,7 @@ WIDE void turn_pairs(__m512i r[SIDE]) {
   }
 }
 
-/* 32 numbers in a row, as pairs. */
-WIDE __m512i pairs_of(enum kind kind, const char *stored) {
-  if (kind == BF16) return _mm512_loadu_si512(stored);
-  const __m512 first = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored)));
-  const __m512 second = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored + 1)));
-  return (__m512i)_mm512_cvtne2ps_pbh(second, first);
-}
-
-WIDE void unpack_rows(enum kind kind, const char *weights, pair *tiles, long steps, long K) {
+TILES void unpack_rows(enum kind kind, const char *weights, pair *tiles, long steps, long K) {
   for (int side = 0; side < SIDES; side++)
     for (long step = 0; step < steps; step++) {
       __m512i r[SIDE];
@@ -93,12 +87,12 @@ WIDE void unpack_rows(enum kind kind, const char *weights, pair *tiles, long ste
 #define SURPLUS 136.0f /* 128, and the 8 that a nibble is less */
 #define AND_OR 0xea    /* (a & b) | c */
 
-WIDE __m512i unpacked(__m512i both) {
+TILES __m512i unpacked(__m512i both) {
   return _mm512_ternarylogic_epi32(both, _mm512_set1_epi32(NIBBLE), _mm512_set1_epi32(EXPONENT), AND_OR);
 }
 
 /* What a weight is beside its scale and zero, and SURPLUS more. */
-WIDE void unpack_int4(const uint8_t *nibbles, pair *tiles, long steps) {
+TILES void unpack_int4(const uint8_t *nibbles, pair *tiles, long steps) {
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i bytes = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(HALF)), 16));
   const __m512i later_bytes = _mm512_add_epi32(bytes, _mm512_set1_epi32(SIDE << 16 | SIDE));
@@ -118,17 +112,18 @@ WIDE void unpack_int4(const uint8_t *nibbles, pair *tiles, long steps) {
 
 /* ---- products of tiles ---- */
 
-WIDE void load_configuration(void) {
+TILES void load_configuration(void) {
   uint8_t shapes[64] __attribute__((aligned(64))) = {1};
   for (int n = 0; n < 8; n++) {
     shapes[16 + 2 * n] = 64; /* bytes of a row */
     shapes[48 + n] = SIDE;
   }
+  REMEMBER(shapes);
   _tile_loadconfig(shapes);
 }
 
 /* x, two tiles of rows `next` pairs apart, times half of a panel: sums [2 SIDE, PANEL] are set, or added to. */
-WIDE void two_by_two(const pair *x, long next, const pair *tiles, float *sums, long steps, int add) {
+TILES void two_by_two(const pair *x, long next, const pair *tiles, float *sums, long steps, int add) {
   const long row = PANEL * sizeof(float), far = SIDE * PANEL;
   if (add) {
     _tile_loadd(0, sums, row);
@@ -158,7 +153,7 @@ WIDE void two_by_two(const pair *x, long next, const pair *tiles, float *sums, l
 }
 
 /* One tile of rows of x times a panel: sums [SIDE, PANEL]. */
-WIDE void one_by_four(const pair *x, const pair *tiles, float *sums, long steps, int add) {
+TILES void one_by_four(const pair *x, const pair *tiles, float *sums, long steps, int add) {
   const long row = PANEL * sizeof(float);
   if (add) {
     _tile_loadd(0, sums, row);
@@ -189,7 +184,8 @@ WIDE void one_by_four(const pair *x, const pair *tiles, float *sums, long steps,
 }
 
 /* Two tiles of rows of x, or the last one, times a panel; the number of rows. */
-WIDE long some_rows(const pair *x, long next, long rows, const pair *tiles, float *sums, long steps, int add) {
+TILES long some_rows(const pair *x, long next, long rows, const pair *tiles, float *sums, long steps, int add) {
+  REMEMBER(tiles);
   if (rows <= SIDE) {
     one_by_four(x, tiles, sums, steps, add);
     return SIDE;
@@ -200,7 +196,7 @@ WIDE long some_rows(const pair *x, long next, long rows, const pair *tiles, floa
 }
 
 /* Sums of a group of columns, less what the surplus brought, times scales: added to totals. */
-WIDE void add_group(const float *found, const uint16_t *scale_zero, const float *x_sums, long groups, float *totals,
+TILES void add_group(const float *found, const uint16_t *scale_zero, const float *x_sums, long groups, float *totals,
                     long rows, int add) {
   for (int side = 0; side < SIDES; side++) {
     const __m512i both = _mm512_loadu_si512(scale_zero + side * 2 * SIDE);
@@ -217,7 +213,7 @@ WIDE void add_group(const float *found, const uint16_t *scale_zero, const float 
 }
 
 /* sums [rows, PANEL] -> out, rounded. */
-WIDE void give_out(const float *sums, const float *scale, uint16_t *out, long rows, long N) {
+TILES void give_out(const float *sums, const float *scale, uint16_t *out, long rows, long N) {
   for (long m = 0; m < rows; m++)
     for (int n = 0; n < PANEL; n += 2 * SIDE) {
       __m512 first = _mm512_load_ps(sums + m * PANEL + n), second = _mm512_load_ps(sums + m * PANEL + n + SIDE);
@@ -237,7 +233,7 @@ struct scratch {
 } __attribute__((aligned(64)));
 
 /* Rows `begin` to `end` of x times PANEL rows of the matrix. */
-WIDE void panel(struct product p, enum kind kind, const char *weights, const float *scale, uint16_t *out, long begin,
+TILES void panel(struct product p, enum kind kind, const char *weights, const float *scale, uint16_t *out, long begin,
                 long end, struct scratch *s) {
   for (long k = 0; k < p.K; k += STEPS * STEP) {
     const long steps = at_most(p.K - k, STEPS * STEP) / STEP;
@@ -251,7 +247,7 @@ WIDE void panel(struct product p, enum kind kind, const char *weights, const flo
   give_out(s->sums, scale, out + begin * p.N, end - begin, p.N);
 }
 
-WIDE void panel_int4(struct product p, const uint8_t *nibbles, const uint16_t *scale_zero, long group, uint16_t *out,
+TILES void panel_int4(struct product p, const uint8_t *nibbles, const uint16_t *scale_zero, long group, uint16_t *out,
                      long begin, long end, struct scratch *s) {
   const long groups = p.K / group;
   for (long k = 0; k < p.K; k += group) {
@@ -277,51 +273,52 @@ KERNEL static void tiles_of_rows(const uint16_t *x, pair *tiles, long M, long K)
       }
 }
 
-KERNEL static void multiply_rows(struct product p, enum kind kind, const char *weights, const float *scale,
-                                 const uint16_t *x, int threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    struct scratch scratch;
-    tiles_of_rows(x, (pair *)p.x, p.M, p.K);
-    load_configuration();
+KERNEL static void share_rows(struct product p, enum kind kind, const char *weights, const float *scale,
+                              const uint16_t *x) {
+  struct scratch scratch;
+  tiles_of_rows(x, p.x, p.M, p.K);
+  load_configuration();
 #pragma omp for schedule(dynamic)
-    for (long n = 0; n < p.N; n += PANEL)
-      for (long m = 0; m < p.M; m += MANY) {
-        const char *mine = weights + n * p.K * size_of(kind);
-        const long end = at_most(p.M, m + MANY);
-        if (kind == BF16) panel(p, BF16, mine, 0, p.out + n, m, end, &scratch);
-        else panel(p, INT8, mine, scale + n, p.out + n, m, end, &scratch);
-      }
-    _tile_release();
-  }
+  for (long n = 0; n < p.N; n += PANEL)
+    for (long m = 0; m < p.M; m += MANY) {
+      const char *mine = weights + n * p.K * size_of(kind);
+      const long end = at_most(p.M, m + MANY);
+      if (kind == BF16) panel(p, BF16, mine, 0, p.out + n, m, end, &scratch);
+      else panel(p, INT8, mine, scale + n, p.out + n, m, end, &scratch);
+    }
+  _tile_release();
+}
+
+KERNEL static void share_int4(struct product p, const uint8_t *nibbles, const uint16_t *scale_zero, const uint16_t *x,
+                              long group) {
+  struct scratch scratch;
+  tiles_of_rows(x, p.x, p.M, p.K);
+  load_configuration();
+#pragma omp for schedule(dynamic)
+  for (long n = 0; n < p.N; n += PANEL)
+    for (long m = 0; m < p.M; m += MANY)
+      panel_int4(p, nibbles + n / 2 * p.K, scale_zero + n * 2, group, p.out + n, m, at_most(p.M, m + MANY), &scratch);
+  _tile_release();
 }
 
 /* weights [N, K] bf16, x [M, K] bf16, room for x in whole tiles -> out [M, N] bf16.  N is a multiple of 64, K of 32. */
 void tiles_bf16(const char *weights, const uint16_t *x, pair *room, uint16_t *out, long M, long N, long K, int threads) {
-  multiply_rows((struct product){room, 0, out, M, N, K}, BF16, weights, 0, x, threads);
+#pragma omp parallel num_threads(threads)
+  share_rows((struct product){room, 0, out, M, N, K}, BF16, weights, 0, x);
 }
 
 /* weights [N, K] int8, scale [N]; the same. */
 void tiles_int8(const char *weights, const float *scale, const uint16_t *x, pair *room, uint16_t *out, long M, long N,
                 long K, int threads) {
-  multiply_rows((struct product){room, 0, out, M, N, K}, INT8, weights, scale, x, threads);
+#pragma omp parallel num_threads(threads)
+  share_rows((struct product){room, 0, out, M, N, K}, INT8, weights, scale, x);
 }
 
 /* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x_sums [M, K / group] float32; the same. */
-KERNEL void tiles_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *room,
-                       uint16_t *out, const float *x_sums, long M, long N, long K, long group, int threads) {
-  const struct product p = {room, x_sums, out, M, N, K};
+void tiles_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *room, uint16_t *out,
+                const float *x_sums, long M, long N, long K, long group, int threads) {
 #pragma omp parallel num_threads(threads)
-  {
-    struct scratch scratch;
-    tiles_of_rows(x, room, M, K);
-    load_configuration();
-#pragma omp for schedule(dynamic)
-    for (long n = 0; n < N; n += PANEL)
-      for (long m = 0; m < M; m += MANY)
-        panel_int4(p, nibbles + n / 2 * K, scale_zero + n * 2, group, out + n, m, at_most(M, m + MANY), &scratch);
-    _tile_release();
-  }
+  share_int4((struct product){room, x_sums, out, M, N, K}, nibbles, scale_zero, x, group);
 }
 
 #define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM, for the 8 KB that a thread's tiles take; arch_prctl(2) */
@@ -329,14 +326,12 @@ KERNEL void tiles_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const
 
 /* Whether this processor has all that is used here, and the system lets this process. */
 int has_tiles(void) {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
-         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-bf16") &&
+  const int has_amx_bf16 = has_bit(0, 'd', 22), has_amx_tile = has_bit(0, 'd', 24);
+  return has_avx512_bf16() && __builtin_cpu_supports("avx512vbmi") && has_amx_bf16 && has_amx_tile &&
          syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
-#else /* a compiler that does not know the instructions */
+#else
 
 int has_tiles(void) { return 0; }
 

@@ -38,6 +38,7 @@ from rotary_batch.model.budget import (
     with_hosted,
 )
 from rotary_batch.model.footprint import Footprint, Workload, footprint
+from rotary_batch.model.host import free_nbytes
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.rates import cached_rates
 from rotary_batch.model.tokens import Tokenizer
@@ -77,7 +78,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
-    host_nbytes = host_nbytes_for(target.type, host_memory)
+    host_nbytes = host_nbytes_for(target.type, host_memory, free_nbytes(), model.slab_nbytes)
     planned = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes, least_batch)
     given = Overrides(ring_slots, resident_share, draft_tokens, host_kv_tokens, tier, host_memory)
     budget = _overridden(planned._replace(batch=batch), given, model, host_nbytes)

@@ -16,6 +16,7 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.ring import Ring
 from rotary_batch.engine.tiers import RamTier, Tier, page_buffer
 from rotary_batch.engine.trace import Trace
+from rotary_batch.model.budget import STAGING_SLABS
 
 
 class Transfer(Protocol):
@@ -73,7 +74,7 @@ class CudaTransfer:
     overwrites a staging buffer, for the event of that buffer's last copy.
     """
 
-    NUM_STAGING = 4
+    NUM_STAGING = STAGING_SLABS
 
     def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> None:
         self._tier = tier
@@ -93,6 +94,10 @@ class CudaTransfer:
 
     def fill(self, key: ExpertKey, slot: int) -> None:
         """Enqueue the copy behind the last compute that used the slot."""
+        with torch.cuda.device(self._device):  # a thread begins with the first device as the current one
+            self._fill(key, slot)
+
+    def _fill(self, key: ExpertKey, slot: int) -> None:
         source = self._tier.view(key) if isinstance(self._tier, RamTier) else None
         if source is not None:
             self._copy(key, source, slot)

@@ -170,8 +170,8 @@ class RamTier:
 
     @property
     def num_readers(self) -> int:
-        """As of a disk when something is read there."""
-        return self._disk.num_readers if self._num_left else 1
+        """One, and when something is read from the disk those of the disk: while they wait, it goes on."""
+        return 1 + self._disk.num_readers if self._num_left else 1
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
         """Copy one slab, or read it; torch releases the GIL while it copies."""

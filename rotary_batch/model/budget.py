@@ -4,7 +4,8 @@ Knows byte counts and measured rates; knows nothing of torch, files or clocks.  
 is not resident (one of few rows what they ask for) and computes every row that rides it; the two overlap, so it takes
 at least the longer of the two:
 
-    T = max(streamed bytes / rate of the link or disk, compute of N decode rows and F prompt rows)
+    T = max(streamed bytes / rate of the link, those from disk / rate of the disk,
+            compute of N decode rows and F prompt rows)
 
     decode tokens a second = N / T, prompt tokens a second = F / T
 
@@ -21,7 +22,6 @@ from typing import NamedTuple
 
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload
-from rotary_batch.model.host import usable_nbytes
 from rotary_batch.model.rates import Rates
 
 MIN_SLOTS = 2
@@ -38,7 +38,8 @@ CACHE_SHARE = 0.5
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
 MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
-HOST_MEMORY_SHARE = 0.8  # of what the machine has to spare, beside a CUDA device
+HOST_MEMORY_SHARE = 0.8  # of what is free, beside a CUDA device
+STAGING_SLABS = 4  # page-locked; torch rounds each up to a power of two
 
 
 class Budget(NamedTuple):
@@ -118,11 +119,12 @@ def bound(
     return Bound(max(link_s, disk_s), experts_s + attention_s + head_s + keys_s, disk_s > link_s)
 
 
-def host_nbytes_for(device: str, host_memory: int | None) -> int:
+def host_nbytes_for(device: str, host_memory: int | None, free_nbytes: int, slab_nbytes: int) -> int:
     """Host memory for slabs and keys: what was allowed, or most of what is free; a CPU's RAM is the device's."""
     if device == "cpu":
         return 0
-    return int(usable_nbytes() * HOST_MEMORY_SHARE) if host_memory is None else host_memory
+    allowed = int(free_nbytes * HOST_MEMORY_SHARE) if host_memory is None else host_memory
+    return max(0, allowed - (STAGING_SLABS << (slab_nbytes - 1).bit_length()))
 
 
 def with_hosted(model: Footprint, budget: Budget, host_nbytes: int) -> Budget:
@@ -151,8 +153,8 @@ def plan_memory(
     Keys and values come first, up to the batch that pays; experts are pinned with what is left.  With measured rates
     every batch is tried and the one with the most tokens a second is taken; without, the batch is as large as it can be
     (X(R) = (V - R) / c * B / (W - R) rises with every byte given to keys while V < W, see NOTES.md).  `host_nbytes` of
-    host memory take slabs and, where that pays more, keys, which then ride the link beside the experts; a disk that
-    idles while the link is busy may get slabs for it.  Batches below `least_batch` are taken only when none else fits.
+    host memory take slabs and, where that pays more, keys, which then ride the link beside the experts; slabs may
+    be left on disk for them while the link is slower.  Batches below `least_batch` are taken only when none else fits.
     """
     least = minimum_nbytes(model, workload.longest_tokens)
     if memory_nbytes < least:

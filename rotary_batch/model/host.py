@@ -1,6 +1,6 @@
 """How much memory there is for this process, as the system says.
 
-Knows /proc and control groups; knows nothing of what the memory is for.
+Knows /proc and control groups, cgroups(7), of both versions; knows nothing of what the memory is for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 
 PROC = Path("/proc")
 GROUPS = Path("/sys/fs/cgroup")
-LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")  # of cgroup v2 and v1
+LIMIT_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
+USAGE_FILES = ("memory.current", "memory.usage_in_bytes")
+DROPPABLE = ("total_inactive_file", "inactive_file")  # page cache within the usage, in memory.stat; the first one found
 
 
 def physical_nbytes() -> int:
@@ -19,35 +21,49 @@ def physical_nbytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def usable_nbytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
-    """What may be taken: what the machine has to spare, within the limits of the control groups around this process.
+def allowed_nbytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
+    """The machine's memory, within the limits of the control groups around this process.
 
     A service with `MemoryMax=`, or a container, is killed at its limit however much the machine has.
     """
-    return min([physical_nbytes(), *_available_nbytes(proc), *_limits_nbytes(proc, groups)])
+    limits = [limit for folder in _groups(proc, groups) for limit in _numbers(folder, LIMIT_FILES)]
+    return min([physical_nbytes(), *limits])
+
+
+def free_nbytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
+    """What of that nobody uses now; page cache that can be dropped counts as free."""
+    left = [
+        limit - max(0, usage - _droppable_nbytes(folder))
+        for folder in _groups(proc, groups)
+        for limit in _numbers(folder, LIMIT_FILES)
+        for usage in [*_numbers(folder, USAGE_FILES), 0][:1]
+    ]
+    return max(0, min([physical_nbytes(), *_available_nbytes(proc), *left]))
 
 
 def _available_nbytes(proc: Path) -> Iterator[int]:
-    """`MemAvailable`: free, or page cache that can be dropped."""
     for line in _lines(proc / "meminfo"):
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            yield int(value.split()[0]) * 1024
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
 
 
-def _limits_nbytes(proc: Path, groups: Path) -> Iterator[int]:
-    """The limit of every group from this process's own up to the root.  See cgroups(7)."""
+def _groups(proc: Path, groups: Path) -> Iterator[Path]:
+    """The folder of every group from this process's own up to the root."""
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        root = groups / controllers
-        folder = root / path.strip("/")
-        for place in (folder, *folder.parents):
-            for name in LIMIT_FILES:
-                yield from (int(text) for text in _lines(place / name) if text.isdigit())
-            if place == root:
-                break
+        if controllers in ("", "memory"):
+            root = groups / controllers
+            folder = root / path.strip("/")
+            yield from (place for place in (folder, *folder.parents) if place.is_relative_to(root))
+
+
+def _numbers(folder: Path, names: tuple[str, ...]) -> Iterator[int]:
+    yield from (int(text) for name in names for text in _lines(folder / name) if text.isdigit())
+
+
+def _droppable_nbytes(folder: Path) -> int:
+    fields = dict(line.split(" ", 1) for line in _lines(folder / "memory.stat"))
+    return next((int(fields[name]) for name in DROPPABLE if name in fields), 0)
 
 
 def _lines(path: Path) -> list[str]:

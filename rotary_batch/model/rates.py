@@ -21,7 +21,7 @@ class Rates:
 
     machine: str
     device: str
-    device_memory_nbytes: int  # all that it has
+    device_memory_nbytes: int  # all that it has; on a CPU what was free
     activation_nbytes: int  # of one number of a row in fast numerics: 2 where bf16 is multiplied as such, else 4
     move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
     disk_nbytes_per_s: float

@@ -99,7 +99,7 @@ def test_products_of_bf16_rows_are_those_of_the_reference(kernels, stored_as, ou
 
 
 def test_what_the_products_of_bf16_rows_cannot_take_goes_another_way(kernels, monkeypatch):
-    """No rows, rows of a matrix that are no panel, columns that fill no register, a matrix in pieces, float32."""
+    """Rows of a matrix that are no panel, columns that fill no register, a matrix in pieces, float32."""
     products = kernels.bf16_products
     for has in (True, False):
         monkeypatch.setattr(products, "has_registers", has)
@@ -142,11 +142,12 @@ def test_rows_that_are_not_next_to_each_other(kernels):
     assert torch.equal(kernels.linear(wide[:, :128], matrix), kernels.linear(wide[:, :128].contiguous(), matrix))
 
 
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
 @pytest.mark.parametrize("window", [None, 9, 64])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96), (2, 1, 256), (24, 2, 32)]
 )
-def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, window):
+def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, window, dtype, apart):
     """Decode rows, drafts and a prompt; with a shared prefix and without; contexts of one key to several tiles."""
     geometry = dataclasses.replace(
         Manifest.load(EMBEDDED).geometry, num_layers=2, num_heads=heads, num_kv_heads=kv_heads, head_dim=dim,
@@ -161,15 +162,13 @@ def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, w
     kv = KvArena(geometry, 520, "bf16", torch.bfloat16, cpu)
     noise = [torch.randn(520, kv_heads, dim, generator=generator) for _ in range(2)]
     kv.write(1, torch.arange(520), *noise)
-    queries = torch.randn(32, heads, dim, generator=generator)
+    queries = torch.randn(32, heads, dim, generator=generator).to(dtype)
     found = []
-    for attention in (
-        FastAttention(geometry, torch.float32, cpu),
-        NativeAttention(geometry, torch.float32, cpu, kernels),
-    ):
+    for attention in (FastAttention(geometry, dtype, cpu), NativeAttention(geometry, dtype, cpu, kernels)):
         attention.plan(rows)
         found.append(attention.attend(1, queries, kv))
-    assert (found[0] - found[1]).abs().max() <= 1e-5
+    assert [one.dtype for one in found] == [dtype, dtype]
+    assert (found[0] - found[1]).abs().max() <= apart
 
 
 def test_scores_that_differ_by_hundreds(kernels):
@@ -241,6 +240,23 @@ def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(fresh,
 def test_a_compiler_may_come_with_arguments(fresh, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "env LC_ALL=C cc")
     assert native.load() is not None
+
+
+def test_a_compiler_that_knows_no_bf16_builds_the_rest(fresh, tmp_path, monkeypatch):
+    """As an old one does, or one with an old assembler; what is not there is never called."""
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *-DNO_BF16*) exec cc "$@" ;; esac\necho "no such mnemonic" >&2\nexit 1\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    found = native.load()
+    assert found is not None
+    products = found.bf16_products
+    assert (products.has_registers, products.has_tiles) == (False, False)
+    assert not any(products.takes(stored(128, 96, kind), rows) for kind in ("bf16", "int8", "int4") for rows in (1, 9))
+    x, matrix = torch.randn(5, 96), stored(128, 96, "int4")
+    assert torch.allclose(found.linear(x, matrix), x @ decode(matrix, torch.empty(128, 96)).T, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -92,9 +93,10 @@ def test_what_host_memory_has_no_room_for_is_read_from_disk(tiny_pack, monkeypat
     monkeypatch.setattr(tiers, "page_unlock", lambda *_: None)
     hosted = sorted(manifest.slabs)[1::2]
     trace = Trace()
-    tier = RamTier(manifest, DiskTier(manifest, tiny_pack, trace), hosted, 4, pinned=True)
+    disk = DiskTier(manifest, tiny_pack, trace)
+    tier = RamTier(manifest, disk, hosted, 4, pinned=True)
     assert trace.totals()["bytes_read"] == len(hosted) * manifest.slab_nbytes
-    assert tier.name == "host (pinned arena); 4 slabs: disk (O_DIRECT)"
+    assert tier.name == f"host (pinned arena); 4 slabs: {disk.name}"
     for key, place in manifest.slabs.items():
         assert (tier.view(key) is not None) is (key in hosted)
         target = page_buffer(place.nbytes)
@@ -172,6 +174,8 @@ def test_a_damaged_slab_is_named_while_opening_and_leaves_no_file(tiny_pack, tmp
 class StandIn:
     """A stream or an event of a device that is not there: every copy ends before it returns."""
 
+    waits: ClassVar[list[StandIn]] = []
+
     def __init__(self, *_, **__) -> None:
         self.recorded = 0
 
@@ -180,6 +184,7 @@ class StandIn:
 
     def synchronize(self) -> None:
         assert self.recorded, "nobody waits for what was never set in motion"
+        self.waits.append(self)
 
     wait_event = wait_stream = lambda self, _: None
 
@@ -190,7 +195,7 @@ def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
     tiny_pack, monkeypatch, is_locked, num_hosted
 ):
     """The bookkeeping of copies to a card, on a machine without one."""
-    made = []
+    made, waits = [], []
 
     def empty(count, *, dtype, pin_memory=False, device=None):
         made.extend([count] * pin_memory)
@@ -198,7 +203,9 @@ def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
 
     for name in ("Stream", "Event", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, StandIn)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    for name in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    monkeypatch.setattr(StandIn, "waits", waits)
     monkeypatch.setattr(torch, "empty", empty)
     monkeypatch.setattr(tiers, "page_lock", lambda _: is_locked)
     monkeypatch.setattr(tiers, "page_unlock", lambda *_: None)
@@ -215,7 +222,13 @@ def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
         transfer.wait_ready(slot)
         transfer.note_free(slot)
         assert transfer.slots[slot].numpy().tobytes() == stored(tiny_pack, manifest, key)
-    through_staging = len(keys) - num_hosted * is_locked
+    through_staging = 3 * (len(keys) - num_hosted * is_locked)
     assert len(made) <= CudaTransfer.NUM_STAGING
     assert bool(made) is bool(through_staging), "an arena that is locked needs no buffers"
+    assert len(waits) == through_staging - len(made), "before a buffer is filled again its last copy is waited for"
+    monkeypatch.setattr(tier, "read_into", refuse)
+    monkeypatch.setattr(tier, "view", lambda _: None, raising=False)
+    for _ in range(2 * CudaTransfer.NUM_STAGING):  # buffers of reads that fail are used again, else this would hang
+        with pytest.raises(OSError, match="Invalid argument"):
+            transfer.fill(keys[0], 0)
     tier.close()

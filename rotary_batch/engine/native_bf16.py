@@ -15,6 +15,7 @@ from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, num_column
 OUTPUTS, FEW_ROWS = 4, 4  # native_few.c: rows of a matrix, and of x, in registers
 SIDE_ROWS, PANEL_ROWS = 16, 64  # native_tiles.c: rows of x in a tile, rows of a matrix in tiles at once
 COLUMNS = 32  # of a register or a tile
+COARSE_ROWS = 128
 # One row times int4 goes faster by torch's operator: 0.31 ms, by tiles 0.38 for [7168, 1024]; two rows 0.40 and 0.32.
 LEAST_INT4_ROWS = 2
 
@@ -52,7 +53,7 @@ class Bf16Products:
         x = x.contiguous()
         if isinstance(matrix, Int4Matrix):
             return self._int4(x, matrix)
-        out = x.new_empty(len(x), num_rows(matrix))
+        out = _room(len(x), num_rows(matrix))
         if isinstance(matrix, Int8Matrix):
             few, tiles, stored = self._few_int8, self._tiles_int8, [matrix.values.data_ptr(), matrix.scale.data_ptr()]
         else:
@@ -61,19 +62,20 @@ class Bf16Products:
         if len(x) <= FEW_ROWS and self.has_registers:
             few(*stored, x.data_ptr(), out.data_ptr(), *sizes)
         else:
-            room = _room(x)  # named: it must live as long as the kernel writes there
+            room = _room(*x.shape)  # named: it must live as long as the kernel writes there
             tiles(*stored, x.data_ptr(), room.data_ptr(), out.data_ptr(), *sizes)
         return out
 
     def _int4(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
-        out = x.new_empty(len(x), len(matrix.nibbles) * PANEL_ROWS)
+        out = _room(len(x), len(matrix.nibbles) * PANEL_ROWS)
         sums = x.view(len(x), -1, matrix.group).sum(-1, dtype=torch.float32)
-        tensors = (matrix.nibbles, matrix.scale_zero, x, _room(x), out, sums)
+        tensors = (matrix.nibbles, matrix.scale_zero, x, _room(*x.shape), out, sums)
         sizes = (*out.shape, x.shape[1], matrix.group, torch.get_num_threads())
         self._tiles_int4(*(tensor.data_ptr() for tensor in tensors), *sizes)
         return out[:, : matrix.num_rows]
 
 
-def _room(x: torch.Tensor) -> torch.Tensor:
-    """For x as tiles."""
-    return x.new_empty(-(-len(x) // SIDE_ROWS) * SIDE_ROWS * x.shape[1])
+def _room(rows: int, columns: int) -> torch.Tensor:
+    """For so many rows, with memory for whole tiles behind them, coarse above some: memory comes in few sizes then."""
+    step = SIDE_ROWS if rows <= COARSE_ROWS else COARSE_ROWS // 2
+    return torch.empty(-(-rows // step) * step, columns, dtype=torch.bfloat16)[:rows]

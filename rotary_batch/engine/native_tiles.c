@@ -27,8 +27,8 @@
 #define PANEL 64           /* rows of the matrix in tiles at once; in int4 byte j of a column is rows j and j + 32 */
 #define SIDES (PANEL / SIDE)
 #define HALF (PANEL / 2)
-#define STEPS 16 /* tiles of columns at once: with those of rows 64 KB */
-#define MANY 256 /* rows of x that go over tiles of weights before those are dropped: their sums are 64 KB */
+#define STEPS 16        /* tiles of columns at once: with those of rows 64 KB */
+#define MANY 256        /* rows of x that go over tiles of weights before those are dropped: their sums are 64 KB */
 #define AHEAD 512       /* bytes of a row that are on their way, */
 #define AHEAD_INT4 2048 /* and of a panel in int4, which lies in one piece */
 
@@ -122,20 +122,32 @@ TILES void load_configuration(void) {
   _tile_loadconfig(shapes);
 }
 
-/* x, two tiles of rows `next` pairs apart, times half of a panel: sums [2 SIDE, PANEL] are set, or added to. */
-TILES void two_by_two(const pair *x, long next, const pair *tiles, float *sums, long steps, int add) {
-  const long row = PANEL * sizeof(float), far = SIDE * PANEL;
-  if (add) {
-    _tile_loadd(0, sums, row);
-    _tile_loadd(1, sums + SIDE, row);
-    _tile_loadd(2, sums + far, row);
-    _tile_loadd(3, sums + far + SIDE, row);
-  } else {
+/* Tiles 0 to 3 hold the sums; a row of those in memory has PANEL. */
+TILES void begin_sums(float *const sums[4], int add) {
+  if (!add) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+    return;
   }
+  _tile_loadd(0, sums[0], PANEL * sizeof(float));
+  _tile_loadd(1, sums[1], PANEL * sizeof(float));
+  _tile_loadd(2, sums[2], PANEL * sizeof(float));
+  _tile_loadd(3, sums[3], PANEL * sizeof(float));
+}
+
+TILES void end_sums(float *const sums[4]) {
+  _tile_stored(0, sums[0], PANEL * sizeof(float));
+  _tile_stored(1, sums[1], PANEL * sizeof(float));
+  _tile_stored(2, sums[2], PANEL * sizeof(float));
+  _tile_stored(3, sums[3], PANEL * sizeof(float));
+}
+
+/* x, two tiles of rows `next` pairs apart, times half of a panel: sums [2 SIDE, PANEL] are set, or added to. */
+TILES void two_by_two(const pair *x, long next, const pair *tiles, float *sums, long steps, int add) {
+  float *const places[4] = {sums, sums + SIDE, sums + SIDE * PANEL, sums + SIDE * PANEL + SIDE};
+  begin_sums(places, add);
   for (long step = 0; step < steps; step++, x += TILE, tiles += SIDES * TILE) {
     _tile_loadd(4, x, 64);
     _tile_loadd(6, tiles, 64);
@@ -146,26 +158,13 @@ TILES void two_by_two(const pair *x, long next, const pair *tiles, float *sums, 
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, sums, row);
-  _tile_stored(1, sums + SIDE, row);
-  _tile_stored(2, sums + far, row);
-  _tile_stored(3, sums + far + SIDE, row);
+  end_sums(places);
 }
 
 /* One tile of rows of x times a panel: sums [SIDE, PANEL]. */
 TILES void one_by_four(const pair *x, const pair *tiles, float *sums, long steps, int add) {
-  const long row = PANEL * sizeof(float);
-  if (add) {
-    _tile_loadd(0, sums, row);
-    _tile_loadd(1, sums + SIDE, row);
-    _tile_loadd(2, sums + 2 * SIDE, row);
-    _tile_loadd(3, sums + 3 * SIDE, row);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
+  float *const places[4] = {sums, sums + SIDE, sums + 2 * SIDE, sums + 3 * SIDE};
+  begin_sums(places, add);
   for (long step = 0; step < steps; step++, x += TILE, tiles += SIDES * TILE) {
     _tile_loadd(4, x, 64);
     _tile_loadd(5, tiles, 64);
@@ -177,10 +176,7 @@ TILES void one_by_four(const pair *x, const pair *tiles, float *sums, long steps
     _tile_dpbf16ps(2, 4, 7);
     _tile_dpbf16ps(3, 4, 5);
   }
-  _tile_stored(0, sums, row);
-  _tile_stored(1, sums + SIDE, row);
-  _tile_stored(2, sums + 2 * SIDE, row);
-  _tile_stored(3, sums + 3 * SIDE, row);
+  end_sums(places);
 }
 
 /* Two tiles of rows of x, or the last one, times a panel; the number of rows. */
@@ -197,7 +193,7 @@ TILES long some_rows(const pair *x, long next, long rows, const pair *tiles, flo
 
 /* Sums of a group of columns, less what the surplus brought, times scales: added to totals. */
 TILES void add_group(const float *found, const uint16_t *scale_zero, const float *x_sums, long groups, float *totals,
-                    long rows, int add) {
+                     long rows, int add) {
   for (int side = 0; side < SIDES; side++) {
     const __m512i both = _mm512_loadu_si512(scale_zero + side * 2 * SIDE);
     const __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
@@ -234,7 +230,7 @@ struct scratch {
 
 /* Rows `begin` to `end` of x times PANEL rows of the matrix. */
 TILES void panel(struct product p, enum kind kind, const char *weights, const float *scale, uint16_t *out, long begin,
-                long end, struct scratch *s) {
+                 long end, struct scratch *s) {
   for (long k = 0; k < p.K; k += STEPS * STEP) {
     const long steps = at_most(p.K - k, STEPS * STEP) / STEP;
     unpack_rows(kind, weights + k * size_of(kind), s->tiles, steps, p.K);
@@ -248,7 +244,7 @@ TILES void panel(struct product p, enum kind kind, const char *weights, const fl
 }
 
 TILES void panel_int4(struct product p, const uint8_t *nibbles, const uint16_t *scale_zero, long group, uint16_t *out,
-                     long begin, long end, struct scratch *s) {
+                      long begin, long end, struct scratch *s) {
   const long groups = p.K / group;
   for (long k = 0; k < p.K; k += group) {
     unpack_int4(nibbles + k * HALF, s->tiles, group / STEP);

@@ -15,6 +15,7 @@ from rotary_batch.core import Completion, Failure, Request, StepReport
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.experts import ExpertSource
 from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.memory import give_back_freed_memory
 from rotary_batch.engine.mixtral import Mixtral
 from rotary_batch.engine.prefix import Prefix, PrefixStore
 from rotary_batch.engine.sampling import Choice, choose
@@ -144,6 +145,8 @@ class RotaryEngine:
         prefill = [span for span in spans if not span.is_decode]
         resumed = sum(span.num_tokens for span in prefill if span.sequence.request.generated_ids)
         num_prefill = sum(span.num_tokens for span in prefill)
+        if prefill and self.device.type == "cpu":
+            give_back_freed_memory()
         bound_s = self._bound_s(spans)
         completions, failures = self._accept_all(choices, spans)
         new_tokens = [new for span in spans if (new := span.sequence.take_fresh())]

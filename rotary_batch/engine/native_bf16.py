@@ -15,8 +15,6 @@ from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, num_column
 OUTPUTS, FEW_ROWS = 4, 4  # native_few.c: rows of a matrix, and of x, in registers
 SIDE_ROWS, PANEL_ROWS = 16, 64  # native_tiles.c: rows of x in a tile, rows of a matrix in tiles at once
 COLUMNS = 32  # of a register or a tile
-# Above it memory is taken in steps of half of it: 1,346 instead of 1,392 MB at job lengths, means of 4 runs each.
-COARSE_ROWS = 128
 # One row times int4 goes faster by torch's operator: 0.31 ms, by tiles 0.38 for [7168, 1024]; two rows 0.40 and 0.32.
 LEAST_INT4_ROWS = 2
 
@@ -77,6 +75,5 @@ class Bf16Products:
 
 
 def _room(rows: int, columns: int) -> torch.Tensor:
-    """For so many rows, with memory for whole tiles behind them, coarse above some: memory comes in few sizes then."""
-    step = SIDE_ROWS if rows <= COARSE_ROWS else COARSE_ROWS // 2
-    return torch.empty(-(-rows // step) * step, columns, dtype=torch.bfloat16)[:rows]
+    """For so many rows, with memory for whole tiles behind them."""
+    return torch.empty(-(-rows // SIDE_ROWS) * SIDE_ROWS, columns, dtype=torch.bfloat16)[:rows]

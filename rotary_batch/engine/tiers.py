@@ -53,7 +53,7 @@ class Tier(Protocol):
 
 def page_buffer(nbytes: int) -> torch.Tensor:
     """A page-aligned uint8 tensor of its own; the memory goes back to the system with it."""
-    memory = mmap.mmap(-1, max(nbytes, PAGE_NBYTES))
+    memory = mmap.mmap(-1, max(nbytes, PAGE_NBYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8, count=nbytes)

@@ -208,9 +208,9 @@ class Runner:
         """With nothing else to do, wait for an item that failed; answer whether there is one."""
         at = self.store.next_retry_at(self.repository_ids)
         limit = self.window.max_items
-        if at is None or at <= self.clock() or (limit is not None and self._num_taken >= limit):
+        if at is None or (limit is not None and self._num_taken >= limit):
             return False
-        self.sleep(min(1.0, at - self.clock()))
+        self.sleep(min(1.0, max(0.0, at - self.clock())))  # its time may have come since the queue was asked
         return True
 
     def _note_reused(self, items: Sequence[WorkItem]) -> None:

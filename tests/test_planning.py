@@ -20,6 +20,7 @@ from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
 from rotary_batch.work import counts
+from rotary_batch.work.store import WorkStore
 
 
 def test_later_sources_of_settings_win(tmp_path):
@@ -193,10 +194,20 @@ class StubbornEngine(FakeEngine):
         )
 
 
+@pytest.mark.parametrize("is_due_when_looked_at", [False, True])
 def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
-    make_repository, tiny_pack, tmp_path, monkeypatch
+    make_repository, tiny_pack, tmp_path, monkeypatch, is_due_when_looked_at
 ):
     monkeypatch.setattr("rotary_batch.runner.RETRY_AFTER_S", 0.01)
+    next_retry_at = WorkStore.next_retry_at
+
+    def when_it_is_due(self, repository_ids):
+        at = next_retry_at(self, repository_ids)
+        time.sleep(max(0.0, (at or 0.0) - time.time()))
+        return at
+
+    if is_due_when_looked_at:  # and was not when the queue was asked, a moment before
+        monkeypatch.setattr(WorkStore, "next_retry_at", when_it_is_due)
     root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with writing(settings) as store:

@@ -27,7 +27,7 @@ from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.quant import Matrix, encode, matrix_from
-from rotary_batch.engine.tiers import READ_NBYTES, page_buffer
+from rotary_batch.engine.tiers import READ_NBYTES, in_own_pages, page_buffer
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
 from rotary_batch.model.rates import Rates
@@ -102,7 +102,7 @@ def _matrix(stored_as: str, device: torch.device) -> list[tuple[int, float]]:
     rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
     parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
     copies: list[Matrix] = [
-        matrix_from({name: part.clone().to(device) for name, part in parts.items()}, rows)
+        matrix_from({name: in_own_pages(part).to(device) for name, part in parts.items()}, rows)
         for _ in range(max(2, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
     ]
     matmul, found = FastMatmul(device), []

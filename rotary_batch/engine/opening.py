@@ -25,6 +25,7 @@ from rotary_batch.engine.mixtral import Mixtral
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.pack import pack_into_cache
 from rotary_batch.engine.quant import Int8Matrix, Matrix
+from rotary_batch.engine.tiers import in_own_pages
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.budget import (
@@ -139,7 +140,7 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
             dense: dict[str, Matrix] = {}
             for name, shape in geometry.dense_shapes().items():
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
-                tensor = file.get_tensor(name).clone().to(device)
+                tensor = in_own_pages(file.get_tensor(name)).to(device)
                 if tuple(tensor.shape) != shape:
                     raise ModelError(f"{path}: {name} is {list(tensor.shape)}, not {list(shape)}; pack the model again")
                 if manifest.dense == "int8" and geometry.is_quantisable(name):

@@ -41,15 +41,15 @@ Found = dict[Case, list[dict[str, Any]]]
 CASES = [
     Case("small bf16, all in RAM", None, "--shape small --sequences 32"),
     Case("small bf16, all in RAM", None, "--shape small --sequences 128"),
-    Case("small bf16, from disk", 1300, "--shape small --sequences 32 --device-memory 740MB"),
-    Case("small bf16, from disk", 1300, "--shape small --sequences 128 --device-memory 740MB"),
-    Case("small bf16, from disk", 1300, "--shape small --lengths job --device-memory 740MB", 3),
+    Case("small bf16, from disk", 1300, "--shape small --sequences 32 --device-memory 1000MB"),
+    Case("small bf16, from disk", 1300, "--shape small --sequences 128 --device-memory 1000MB"),
+    Case("small bf16, from disk", 1300, "--shape small --lengths job --device-memory 1000MB", 3),
     Case("small bf16, 450 MB", 1300, "--shape small --sequences 32 --device-memory 450MB"),
     Case("small int4, 450 MB", 1300, "--shape small --experts int4 --sequences 32 --device-memory 450MB"),
     Case("medium int4, 60 % of its bytes", 1884,
-         "--shape medium --experts int4 --dense int8 --sequences 32 --device-memory 1150MB", 3),
+         "--shape medium --experts int4 --dense int8 --sequences 32 --device-memory 1500MB", 3),
 ]  # fmt: skip
-PICTURE = Case("timeline", None, f"--shape small --sequences 128 --device-memory 740MB --timeline {HERE}/stream.svg")
+PICTURE = Case("timeline", None, f"--shape small --sequences 128 --device-memory 1000MB --timeline {HERE}/stream.svg")
 
 
 def measure(case: Case) -> dict[str, Any]:

@@ -57,10 +57,10 @@ class Setting(NamedTuple):
 
 Found = dict[tuple[Setting, int, str], list[tuple[float, float]]]
 SETTINGS = [
-    Setting("small bf16, 1300 MiB", "small", "bf16", "bf16", 1300, "740MB", (1, 8, 32, 128, 192), (32,), "1100MB"),
+    Setting("small bf16, 1300 MiB", "small", "bf16", "bf16", 1300, "1000MB", (1, 8, 32, 128, 192), (32,), "1100MB"),
     Setting("small bf16, all in RAM", "small", "bf16", "bf16", None, None, (1, 8, 32, 128), (32,)),
     Setting("small int4, all in RAM", "small", "int4", "q4_0", None, None, (1, 8, 32, 128), ()),
-    Setting("medium int4, 1884 MiB (60 %)", "medium", "int4", "q4_0", 1884, "1150MB", (32, 96), (32,)),
+    Setting("medium int4, 1884 MiB (60 %)", "medium", "int4", "q4_0", 1884, "1500MB", (32, 96), (32,)),
 ]
 
 

@@ -37,7 +37,7 @@ SWEEP_SHARE = 0.75
 CACHE_SHARE = 0.5
 DEFAULT_BATCH = 128
 LONGEST_TOKENS = 4096  # what the longest item may need when that is not known yet
-MEMORY_SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the device's memory, when no cap is given
+MEMORY_SHARE = {"cpu": 0.75, "cuda": 0.9}  # of the device's memory, when no cap is given
 HOST_MEMORY_SHARE = 0.8  # of what is free, beside a CUDA device
 STAGING_SLABS = 4  # page-locked; torch rounds each up to a power of two
 

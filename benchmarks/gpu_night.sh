@@ -1,20 +1,28 @@
 #!/bin/sh
 # Everything that needs a CUDA device: sh benchmarks/gpu_night.sh [OUT [PART...]]
-# Parts: machine tests sanitizer 8x7b disk one 8x22b; all by default, a quarter of an hour.  `machine 8x7b 8x22b` took 466 s on an
-# H100, `machine tests one` about 400 s; the time goes to packing and to filling 24 and 72 GB of RAM before every run.
+# Parts: machine tests 8x7b one disk 8x22b sanitizer; all by default, one after the other until LIMIT_S (530 seconds) are over: a
+# step gets what is left, and the log says which had none.  `machine 8x7b 8x22b` took 466 s on an H100, `machine tests one` about
+# 400 s, mostly packing, and filling 24 and 72 GB of RAM before every run; LIMIT_S=1200 leaves time for all at that pace.
 # Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
 # Needs 80 GB of RAM for 8x22B in int4, and 11 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
 set -u
 OUT=${1:-benchmarks/gpu}
 PYTHON=${PYTHON:-.venv/bin/python}
+LIMIT_S=${LIMIT_S:-530}
 mkdir -p "$OUT"
 started=$(date +%s)
 step() { # NAME LIMIT_S COMMAND...: its output in OUT/NAME, its complaints and its time in OUT/log.txt
     name=$1 limit=$2
     shift 2
     begun=$(date +%s)
+    left=$((LIMIT_S - begun + started))
+    if [ "$left" -le 0 ]; then
+        echo "== $name: left out, $LIMIT_S s are over" >> "$OUT/log.txt"
+        return
+    fi
+    [ "$limit" -le "$left" ] || limit=$left
     echo "== $name: $*" >> "$OUT/log.txt"
-    timeout -k 5 "$limit" "$@" > "$OUT/$name" 2>> "$OUT/log.txt"
+    timeout -k 2 "$limit" "$@" > "$OUT/$name" 2>> "$OUT/log.txt"
     echo "== $name: exit $?, $(($(date +%s) - begun)) s, $(($(date +%s) - started)) s in all" >> "$OUT/log.txt"
 }
 bench() { # NAME LIMIT_S ARGUMENTS...
@@ -23,7 +31,7 @@ bench() { # NAME LIMIT_S ARGUMENTS...
     step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
 }
 [ $# -gt 0 ] && shift
-PARTS=${*:-machine tests sanitizer 8x7b disk one 8x22b}
+PARTS=${*:-machine tests 8x7b one disk 8x22b sanitizer}
 has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
 if has machine; then
     step machine.txt 60 "$PYTHON" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))"
@@ -32,15 +40,8 @@ fi
 if has tests; then
     step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 8 tests
 fi
-if has sanitizer && command -v compute-sanitizer > /dev/null; then
-    step sanitizer.txt 90 \
-        compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -q -p no:xdist tests/engine/test_kernels.py
-fi
 if has 8x7b; then
     bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --decode-revolutions 25 --timeline "$OUT/8x7b.svg"
-fi
-if has disk; then # a third of what revolves in RAM, the rest from disk
-    bench 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --host-memory 6GB --lengths job --max-batch 256 --decode-revolutions 6
 fi
 if has one; then
     one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64"
@@ -54,9 +55,16 @@ if has one; then
     bench 8x7b-int4-one-resident 60 $one --device-memory 40GB
     step accelerate.json 90 "$PYTHON" -m benchmarks.peers.accelerate_gpu mixtral-8x7b 24 1 64 3
 fi
+if has disk; then # a third of what revolves in RAM, the rest from disk
+    bench 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --host-memory 6GB --lengths job --max-batch 256 --decode-revolutions 6
+fi
 if has 8x22b; then
     for dense in int8 bf16; do
         bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 192 --decode-revolutions 20
     done
+fi
+if has sanitizer && command -v compute-sanitizer > /dev/null; then
+    step sanitizer.txt 90 \
+        compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -q -p no:xdist tests/engine/test_kernels.py
 fi
 tail -n 40 "$OUT/log.txt"

@@ -1,11 +1,18 @@
-"""What the process keeps of the memory that it has freed."""
+"""Where the process's memory lies, and what it keeps of what it has freed."""
 
 from __future__ import annotations
 
+import ctypes
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from rotary_batch.engine.tiers import page_buffer
+
+STATUS = Path("/proc/self/status")
 
 FRAGMENTS = """
 import re, sys
@@ -27,7 +34,17 @@ print(before - resident_nbytes())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc and /proc")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
 def test_free_pieces_between_pieces_in_use_are_given_back_after_a_revolution_with_prompts(tiny_pack):
     done = subprocess.run([sys.executable, "-c", FRAGMENTS, str(tiny_pack)], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 90 * 2**20
+
+
+@pytest.mark.skipif("RssShmem" not in STATUS.read_text(), reason="the system does not tell shared memory apart")
+def test_pages_of_slabs_are_private_because_shared_ones_are_not_huge():
+    def shared_nbytes() -> int:
+        return 1024 * int(re.search(r"RssShmem:\s+(\d+)", STATUS.read_text())[1])
+
+    before = shared_nbytes()
+    buffer = page_buffer(64 * 2**20).fill_(1)
+    assert (buffer.sum().item(), shared_nbytes() - before) == (64 * 2**20, 0)

@@ -19,10 +19,10 @@ from rotary_batch.engine.encoding import DTYPES
 from rotary_batch.engine.policy import choose_kept, prefers_sweep, sweep_window
 from rotary_batch.engine.prefetch import Rotor, Transfer, open_transfer
 from rotary_batch.engine.quant import Matrix, matrix_from
-from rotary_batch.engine.ring import Ring
+from rotary_batch.engine.ring import Load, Ring
 from rotary_batch.engine.tiers import DiskTier, RamTier, Tier
 from rotary_batch.engine.trace import Trace
-from rotary_batch.model.budget import MIN_SLOTS
+from rotary_batch.model.budget import MIN_SLOTS, bundle_slabs
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.slabs import matrix_shapes
 
@@ -87,7 +87,7 @@ class AllResident:
     def __init__(self, manifest: Manifest, keys: Sequence[ExpertKey], transfer: Transfer) -> None:
         try:
             with ThreadPoolExecutor(NUM_LOADERS) as pool:
-                list(pool.map(transfer.fill, keys, range(len(keys))))
+                list(pool.map(transfer.fill, ([Load(key, slot)] for slot, key in enumerate(keys))))
         finally:
             transfer.close()
         self._slabs = {key: views(transfer.slots[slot], manifest) for slot, key in enumerate(keys)}
@@ -120,7 +120,7 @@ class RingSource:
 
     def __init__(
         self, manifest: Manifest, order: Sequence[ExpertKey], num_slots: int, transfer: Transfer, trace: Trace, *,
-        num_rotors: int,
+        num_rotors: int, bundle: int,
     ) -> None:  # fmt: skip
         self._geometry = manifest.geometry
         self._trace = trace
@@ -131,7 +131,7 @@ class RingSource:
         self._ring = Ring(num_slots, trace)
         self._slabs = [views(buffer, manifest) for buffer in transfer.slots]
         self._sweeping = True
-        self._rotors = [Rotor(self._ring, transfer) for _ in range(num_rotors)]
+        self._rotors = [Rotor(self._ring, transfer, bundle) for _ in range(num_rotors)]
         for rotor in self._rotors:
             rotor.start()
 
@@ -180,10 +180,10 @@ class RingSource:
             self._ring.aim(sweep_window(self._order, position, self._ring.num_slots))
 
     def _load_one(self) -> None:
-        claim = self._ring.next_load(wait=False)
-        assert claim is not None, "the key at the cursor always has a slot"
-        self._transfer.fill(*claim)
-        self._ring.loaded(claim[1])
+        loads = self._ring.next_loads(1, wait=False)
+        assert loads, "the key at the cursor always has a slot"
+        self._transfer.fill(loads)
+        self._ring.loaded(loads)
 
     def close(self) -> None:
         """Stop the rotors."""
@@ -267,5 +267,7 @@ def open_experts(
         return residents
     slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
     transfer = open_transfer(tier, slots, manifest.slab_nbytes, device, trace)
-    ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=tier.num_readers if rotor else 0)
+    bundle = bundle_slabs(manifest.slab_nbytes, slots) if transfer.moves_bundles else 1
+    rotors = tier.num_readers if rotor else 0
+    ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=rotors, bundle=bundle)
     return RingWithResidents(residents, kept, ring) if residents else ring

@@ -102,7 +102,7 @@ def _matrix(stored_as: str, device: torch.device) -> list[tuple[int, float]]:
     rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
     parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
     copies: list[Matrix] = [
-        matrix_from({name: in_own_pages(part).to(device) for name, part in parts.items()}, rows)
+        matrix_from({name: in_own_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows)
         for _ in range(max(2, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
     ]
     matmul, found = FastMatmul(device), []

@@ -139,14 +139,13 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
                 raise ModelError(f"{path}: lacks {min(missing)}; pack the model again")
             dense: dict[str, Matrix] = {}
             for name, shape in geometry.dense_shapes().items():
+                stored = file.get_tensor(name)
+                if tuple(stored.shape) != shape:
+                    raise ModelError(f"{path}: {name} is {list(stored.shape)}, not {list(shape)}; pack the model again")
+                is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
-                tensor = in_own_pages(file.get_tensor(name)).to(device)
-                if tuple(tensor.shape) != shape:
-                    raise ModelError(f"{path}: {name} is {list(tensor.shape)}, not {list(shape)}; pack the model again")
-                if manifest.dense == "int8" and geometry.is_quantisable(name):
-                    dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device))
-                else:
-                    dense[name] = tensor.to(numerics.kept)
+                tensor = in_own_pages(stored, stored.dtype if is_int8 else numerics.kept).to(device)
+                dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
             return dense
     except OSError as error:
         raise ModelError(f"{path}: {error}; see `model verify`") from error

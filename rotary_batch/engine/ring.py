@@ -7,8 +7,10 @@ window of wanted keys came about.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
+from itertools import islice
+from typing import NamedTuple
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.policy import next_to_load, to_give_up
@@ -24,10 +26,17 @@ class SlotState(Enum):
     HELD = "held"
 
 
+class Load(NamedTuple):
+    """A slab on its way into a slot."""
+
+    key: ExpertKey
+    slot: int
+
+
 class Ring:
     """The state of every slot.
 
-    Rotors call `next_load`, `loaded` and `failed`; the compute thread calls `aim`, `hold` and `release`.
+    Rotors call `next_loads`, `loaded` and `failed`; the compute thread calls `aim`, `hold` and `release`.
     `_changed` guards every field and wakes all.
     """
 
@@ -60,19 +69,32 @@ class Ring:
             self._layer_quota = layer_quota
             self._changed.notify_all()
 
-    def next_load(self, *, wait: bool) -> tuple[ExpertKey, int] | None:
-        """Claim a slot for the next wanted key (it is LOADING from now on).
+    def next_loads(self, at_most: int, *, wait: bool) -> list[Load]:
+        """Claim slots for the next wanted keys (they are LOADING from now on), at most so many.
 
-        With `wait`, blocks until there is one; None means that the ring was closed, or nothing to do.
+        In a sweep they come `at_most` at a time while the compute has enough before it.  With `wait`, blocks until
+        there are some; none means that the ring was closed, or nothing to do.
         """
         with self._changed:
             while True:
-                found = None if self._closed else self._claim()
-                if found is not None or self._closed or not wait:
+                found = [] if self._closed else self._claims(at_most)
+                if found or self._closed or not wait:
                     return found
                 self._changed.wait()
 
-    def _claim(self) -> tuple[ExpertKey, int] | None:
+    def _claims(self, at_most: int) -> list[Load]:
+        if self._layer_quota is not None:
+            at_most = 1  # what is asked for now must not wait for what may be asked for next
+        elif at_most > 1 and self._can_wait(at_most):
+            return []
+        return list(islice(iter(self._claim, None), at_most))
+
+    def _can_wait(self, at_most: int) -> bool:
+        """Whether less than a bundle is missing, and all behind half a ring: releases will make the bundle whole."""
+        missing = [place for place, key in enumerate(self._window) if key not in self._slots]
+        return 0 < len(missing) < at_most and missing[0] >= self.num_slots // 2
+
+    def _claim(self) -> Load | None:
         key = next_to_load(self._window, self._slots)
         slot = None if key is None else self._empty_slot(key)
         if key is None or slot is None:
@@ -82,7 +104,7 @@ class Ring:
         self._unused.add(key)
         if key not in self._needed:
             self._guessed.add(key)
-        return key, slot
+        return Load(key, slot)
 
     def _empty_slot(self, wanted: ExpertKey) -> int | None:
         if SlotState.FREE in self._states:
@@ -115,11 +137,12 @@ class Ring:
             self._outcomes = [0, 0]
             return wrong, right
 
-    def loaded(self, slot: int) -> None:
-        """The bytes of a LOADING slot are there."""
+    def loaded(self, loads: Collection[Load]) -> None:
+        """The bytes of LOADING slots are there."""
         with self._changed:
-            assert self._states[slot] is SlotState.LOADING, f"slot {slot} is {self._states[slot]}"
-            self._states[slot] = SlotState.READY
+            for _, slot in loads:
+                assert self._states[slot] is SlotState.LOADING, f"slot {slot} is {self._states[slot]}"
+                self._states[slot] = SlotState.READY
             self._changed.notify_all()
 
     def failed(self, error: BaseException) -> None:

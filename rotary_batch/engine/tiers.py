@@ -63,9 +63,9 @@ def page_buffer(nbytes: int) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8, count=nbytes)
 
 
-def in_own_pages(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy that lies as slabs do."""
-    return page_buffer(tensor.nbytes).view(tensor.dtype).view(tensor.shape).copy_(tensor)
+def in_own_pages(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy, as numbers of that type, that lies as slabs do."""
+    return page_buffer(tensor.numel() * dtype.itemsize).view(dtype).view(tensor.shape).copy_(tensor)
 
 
 class DiskTier:
@@ -188,6 +188,11 @@ class RamTier:
             target[: self._views[key].numel()].copy_(self._views[key])
         else:
             self._disk.read_into(key, target)
+
+    @property
+    def is_pinned_whole(self) -> bool:
+        """Whether a device may copy every slab that revolves from where it lies."""
+        return self._registered and not self._num_left
 
     def view(self, key: ExpertKey) -> torch.Tensor | None:
         """The slab where it lies when a device may copy from there without staging."""

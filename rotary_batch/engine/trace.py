@@ -1,7 +1,7 @@
 """Counters of one engine, and on request a timeline of reads, copies and matmuls.
 
-Knows names and numbers; written by the rotor and the compute thread, so every change takes the lock.  What a CUDA
-device does is timed by events on its streams: the host only sets it in motion.
+Knows names, expert keys and numbers; written by the rotor and the compute thread, so every change takes the lock.
+What a CUDA device does is timed by events on its streams: the host only sets it in motion.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+
+from rotary_batch.core import ExpertKey
 
 
 class Span(NamedTuple):
@@ -104,6 +106,12 @@ class Trace:
                     start_s, end_s = (first_s + first.elapsed_time(event) / 1e3 for event in (begin, end))
                     spans.append(Span(kind, start_s, end_s, label))
             return spans
+
+
+def label(keys: Sequence[ExpertKey]) -> str:
+    """What a span that moves these experts is called, layer before the dot: 3.0, or 3.0 to 3.7."""
+    first, last = (f"{key.layer}.{key.expert}" for key in (keys[0], keys[-1]))
+    return first if first == last else f"{first} to {last}"
 
 
 def _origin() -> tuple[torch.cuda.Event, float]:

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.experts import Placement, open_experts, open_tier, views
+from rotary_batch.engine.experts import Placement, RingSource, open_experts, open_tier, views
+from rotary_batch.engine.pack import pack
 from rotary_batch.engine.policy import choose_kept, sweep_window
-from rotary_batch.engine.ring import Ring, SlotState
+from rotary_batch.engine.prefetch import CpuTransfer
+from rotary_batch.engine.ring import Load, Ring, SlotState
 from rotary_batch.engine.tiers import DiskTier, page_buffer
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+from rotary_batch.testing import write_tiny_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -37,14 +40,14 @@ class RingMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def aim(self, data):
         """Any keys, in any order: a sweep, guesses, nonsense."""
-        quota = data.draw(st.one_of(st.none(), st.integers(0, 3)))
-        self.ring.aim(data.draw(st.lists(st.sampled_from(self.order), unique=True)), quota)
+        self.quota = data.draw(st.one_of(st.none(), st.integers(0, 3)))
+        self.ring.aim(data.draw(st.lists(st.sampled_from(self.order), unique=True)), self.quota)
 
-    @rule()
-    def begin_load(self):
-        claim = self.ring.next_load(wait=False)
-        if claim is not None:
-            key, slot = claim
+    @rule(at_most=st.integers(1, 4))
+    def begin_load(self, at_most):
+        loads = self.ring.next_loads(at_most, wait=False)
+        assert len(loads) <= (at_most if self.quota is None else 1), "what is asked for now waits for nothing else"
+        for key, slot in loads:
             assert self.held is None or slot != self.held[1], "a held slot was given to another key"
             assert slot not in self.loading
             self.loading[slot] = key
@@ -53,26 +56,28 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.loading)
     @rule(data=st.data())
     def end_load(self, data):
-        slot = data.draw(st.sampled_from(sorted(self.loading)))
-        self.content[slot] = self.loading.pop(slot)
-        self.ring.loaded(slot)
+        slots = data.draw(st.lists(st.sampled_from(sorted(self.loading)), unique=True, min_size=1))
+        self.arrive(slots)
+
+    def arrive(self, slots):
+        loads = [Load(self.loading.pop(slot), slot) for slot in slots]
+        self.content |= {slot: key for key, slot in loads}
+        self.ring.loaded(loads)
 
     @precondition(lambda self: self.held is None)
     @rule(data=st.data())
     def hold(self, data):
         key = data.draw(st.sampled_from(self.order))
-        for slot in sorted(self.loading):  # hold waits for a rotor; this machine has one thread
-            self.content[slot] = self.loading.pop(slot)
-            self.ring.loaded(slot)
+        self.arrive(sorted(self.loading))  # hold waits for a rotor; this machine has one thread
         slot = self.ring.hold(key, self.load_one)
         self.num_holds += 1
         assert self.content[slot] == key, "the slot has the bytes of another key"
         self.held = (key, slot)
 
     def load_one(self):
-        key, slot = self.ring.next_load(wait=False)
+        [(key, slot)] = self.ring.next_loads(1, wait=False)
         self.content[slot] = key
-        self.ring.loaded(slot)
+        self.ring.loaded([Load(key, slot)])
 
     @precondition(lambda self: self.held is not None)
     @rule()
@@ -102,7 +107,7 @@ def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
     needed, right, wrong, later = (ExpertKey(0, n) for n in range(4))
 
     def load() -> None:
-        ring.loaded(ring.next_load(wait=False)[1])
+        ring.loaded(ring.next_loads(1, wait=False))
 
     ring.aim([needed, right], num_needed=1)
     load()
@@ -124,6 +129,58 @@ def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
     ring.forget_guesses()
     ring.hold(wrong)
     assert ring.take_outcomes() == (0, 0), "a sweep would have asked for it in any case"
+
+
+def test_a_sweep_claims_several_slots_at_once_as_far_as_they_are_free():
+    ring, order = Ring(8, Trace()), [ExpertKey(0, n) for n in range(12)]
+    ring.aim(order)
+    loads = [ring.next_loads(3, wait=False), ring.next_loads(5, wait=False)]
+    assert [load for bundle in loads for load in bundle] == [Load(order[slot], slot) for slot in range(8)]
+    assert ring.next_loads(3, wait=False) == []
+    ring.loaded([*loads[0], *loads[1]])
+    claims = []
+    for cursor in range(4):
+        ring.aim(order[cursor:])
+        slot = ring.hold(order[cursor])
+        claims.append(ring.next_loads(3, wait=False))
+        assert slot == cursor
+        ring.release(order[cursor])
+    assert claims == [[], [], [], [Load(order[8 + n], n) for n in range(3)]], "a bundle, once three slots are free"
+    ring.aim(order[8:])
+    assert [load.key for load in ring.next_loads(3, wait=False)] == [order[11]], "half a ring does not cover it"
+
+
+@pytest.mark.parametrize(("slots", "bundle"), [(2, 1), (4, 2), (4, 3), (5, 5), (8, 2)])
+@pytest.mark.parametrize("num_rotors", [1, 2])
+def test_bundles_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_fails(
+    tmp_path_factory, slots, bundle, num_rotors
+):
+    folder = tmp_path_factory.mktemp("pack")
+    pack(write_tiny_checkpoint(tmp_path_factory.mktemp("hf"), seed=4, num_hidden_layers=3), folder)
+    manifest, trace = Manifest.load(folder), Trace()
+    tier, raw = DiskTier(manifest, folder, trace), (folder / EXPERTS_NAME).read_bytes()
+    order = sorted(manifest.slabs)
+    transfer = CpuTransfer(tier, slots, manifest.slab_nbytes, trace)
+    source = RingSource(manifest, order, slots, transfer, trace, num_rotors=num_rotors, bundle=bundle)
+    for step in (1, 1, 5, 3, 1):
+        source.start(99)
+        for key in order[::step]:
+            place = manifest.slabs[key]
+            expected = views(torch.frombuffer(bytearray(raw), dtype=torch.uint8)[place.offset :], manifest)
+            with source.hold(key) as slab:
+                assert all(torch.equal(mine, wanted) for mine, wanted in zip(slab, expected, strict=True))
+    source._ring.check_integrity()
+    tier._read = lambda views, offset: 0  # a file that ends
+
+    def turn() -> None:
+        for key in [*order, *order]:
+            with source.hold(key):
+                pass
+
+    with pytest.raises(StorageError, match="ends at byte"):
+        turn()
+    source.close()
+    tier.close()
 
 
 def test_the_window_turns_over_the_end():
@@ -176,7 +233,7 @@ def test_a_read_that_fails_surfaces_in_hold_and_names_the_file(tiny_pack, tmp_pa
     with source.hold(first):
         pass
     tier._path = tmp_path / "gone"
-    broken = lambda view, offset: 0  # noqa: E731 - a file that ends
+    broken = lambda views, offset: 0  # noqa: E731 - a file that ends
     tier._read = broken
     with pytest.raises(StorageError, match="gone: ends at byte"), source.hold(last):
         pass

@@ -8,15 +8,19 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine, opening, tiers
-from rotary_batch.engine.prefetch import CudaTransfer
+from rotary_batch.engine.prefetch import CudaTransfer, runs
+from rotary_batch.engine.ring import Load
 from rotary_batch.engine.tiers import DiskTier, RamTier, page_buffer, page_lock
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError, UnavailableError
@@ -144,6 +148,24 @@ def test_the_system_s_answer_to_locking_is_taken(monkeypatch, status, is_locked)
     assert raised == ["cuda"] * (not is_locked), "the error is taken where there is one"
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=8, unique_by=lambda pair: pair[0])
+)
+def test_neighbours_at_both_ends_go_in_one_copy(places):
+    """Whatever lies beside what, each slot has the bytes of its own slab in the end."""
+    arena = torch.arange(8 * 4, dtype=torch.uint8)
+    parts = torch.split(arena, 4)
+    loads = [Load(ExpertKey(0, source), slot) for slot, source in places]
+    memory = torch.zeros(8 * 4, dtype=torch.uint8)
+    found = list(runs(loads, [parts[source] for _, source in places]))
+    for run, source in found:
+        memory[run[0].slot * 4 :][: source.numel()].copy_(source)
+    assert [load for run, _ in found for load in run] == loads
+    assert all(torch.equal(memory[slot * 4 :][:4], parts[source]) for slot, source in places)
+    steps = [(slot - before[0], source - before[1]) for before, (slot, source) in pairwise(places)]
+    assert len(found) == 1 + sum(step != (1, 1) for step in steps)
+
+
 def num_open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -189,10 +211,11 @@ class StandIn:
     wait_event = wait_stream = lambda self, _: None
 
 
+@pytest.mark.parametrize("bundle", [1, 3, 8])
 @pytest.mark.parametrize("num_hosted", [0, 3, 8])
 @pytest.mark.parametrize("is_locked", [True, False])
 def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
-    tiny_pack, monkeypatch, is_locked, num_hosted
+    tiny_pack, monkeypatch, is_locked, num_hosted, bundle
 ):
     """The bookkeeping of copies to a card, on a machine without one."""
     made, waits = [], []
@@ -215,9 +238,12 @@ def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
     left = len(keys) - num_hosted
     tier = RamTier(manifest, disk, keys[:num_hosted], left, pinned=True) if num_hosted else disk
     transfer = CudaTransfer(tier, len(keys), manifest.slab_nbytes, torch.device("cpu"), trace)
+    assert transfer.moves_bundles is (is_locked and not left), "what is staged would hold up what comes with it"
+    loads = [Load(key, slot) for slot, key in enumerate(keys)]
+    bundles = [loads[first : first + bundle] for first in range(0, len(loads), bundle)]
     with ThreadPoolExecutor(2 * CudaTransfer.NUM_STAGING) as pool:
         for _ in range(3):
-            list(pool.map(transfer.fill, keys, range(len(keys))))
+            list(pool.map(transfer.fill, bundles))
     for slot, key in enumerate(keys):
         transfer.wait_ready(slot)
         transfer.note_free(slot)
@@ -230,5 +256,5 @@ def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
     monkeypatch.setattr(tier, "view", lambda _: None, raising=False)
     for _ in range(2 * CudaTransfer.NUM_STAGING):  # buffers of reads that fail are used again, else this would hang
         with pytest.raises(OSError, match="Invalid argument"):
-            transfer.fill(keys[0], 0)
+            transfer.fill([Load(keys[0], 0)])
     tier.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,14 +11,18 @@ from hypothesis import strategies as st
 
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.budget import (
+    BUNDLE_NBYTES,
     DRAFT_TOKENS,
     PREFILL_TOKENS,
+    RING_SHARE,
     SLOTS,
     bound,
+    bundle_slabs,
     drafts_at_most,
     drain_s,
     minimum_nbytes,
     plan_memory,
+    ring_slots,
     tokens_per_s,
 )
 from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
@@ -265,3 +270,44 @@ def test_prompts_ride_in_larger_spans_only_where_a_batch_begins_faster_than_2048
     steady = plan_memory(model(), 60 * 10**9, 512, Workload(4000, 300, 100, 600), rates())
     flooded = plan_memory(model(), 60 * 10**9, 512, Workload(4000, 3000, 60, 3200), rates())
     assert steady.prefill_tokens == PREFILL_TOKENS < flooded.prefill_tokens
+
+
+def fine() -> Footprint:
+    """Many small experts, each of 2.5 MB."""
+    geometry = replace(
+        SHAPES["mixtral-8x7b"], hidden_size=2048, intermediate_size=768, num_layers=48, num_experts=128, top_k=8
+    )
+    return replace(
+        model(), geometry=geometry, slab_nbytes=slab_layout(geometry, "int4").nbytes, num_slabs=48 * 128,
+        dense_nbytes=dense_nbytes(geometry, "bf16", 2), kv_token_nbytes=geometry.kv_token_params,
+    )  # fmt: skip
+
+
+def test_small_slabs_move_in_bundles_through_a_longer_ring():
+    m = fine()
+    for memory in (6 * 10**9, 12 * 10**9):
+        budget = plan_memory(m, memory, 512, JOB, rates())
+        bundle = bundle_slabs(m.slab_nbytes, budget.num_slots)
+        assert (bundle, budget.num_slots) == (12, 48)
+        assert BUNDLE_NBYTES * 0.9 < bundle * m.slab_nbytes <= BUNDLE_NBYTES
+        assert used(m, memory, rates=rates()) <= memory
+
+
+@given(st.integers(0, 20 * 10**9))
+def test_a_longer_ring_is_a_small_share_of_the_room_and_not_longer_than_what_revolves(room):
+    m = fine()
+    fitting = min(m.num_slabs, room // m.slab_nbytes)
+    slots = ring_slots(m, room, fitting)
+    assert slots <= fitting
+    if slots > SLOTS:
+        assert slots * m.slab_nbytes <= room * RING_SHARE
+        assert slots <= m.num_slabs - fitting
+    assert fitting - slots <= fitting + 1 - ring_slots(m, room + m.slab_nbytes, fitting + 1), "residents never fewer"
+
+
+def test_experts_of_mixtral_are_large_enough_to_move_alone():
+    for name in ("mixtral-8x7b", "mixtral-8x22b"):
+        for experts in ("bf16", "int8", "int4"):
+            m = model(name, experts)
+            assert bundle_slabs(m.slab_nbytes, 1000) == 1
+            assert ring_slots(m, 10**12, 100) == SLOTS

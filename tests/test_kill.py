@@ -161,5 +161,5 @@ def test_twenty_kills_change_nothing(tmp_path, make_repository, talking_pack):
 
 @pytest.mark.faults
 def test_two_hundred_kills_change_nothing(tmp_path, make_repository, talking_pack):
-    kills = kill_and_finish(tmp_path, make_repository, talking_pack, num_kills=200, num_files=70)
+    kills = kill_and_finish(tmp_path, make_repository, talking_pack, num_kills=200, num_files=140)
     assert kills == dict.fromkeys(STAGES, 50)

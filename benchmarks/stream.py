@@ -1,7 +1,7 @@
 """Experts from disk under a cap on the whole process, beside the same in RAM: `python -m benchmarks.stream`.
 
 Every figure comes from `rotary-batch bench --json`, run by itself; cases take turns, medians and spread are given, and
-of how many runs; `small` or `medium` as arguments run those alone.  The bound of each run is computed by the planner
+of how many runs; `small`, `fine` or `medium` as arguments run those alone.  The bound of each run is computed by the planner
 from the machine's rates (`bench --machine`, just before) and the disk's rate in the same minute.  Writes stream.md and
 stream.svg.
 """
@@ -45,6 +45,7 @@ CASES = [
     Case("small bf16, from disk", 1300, "--shape small --lengths job --device-memory 900MB"),
     Case("small bf16, 450 MB", 1300, "--shape small --sequences 32 --device-memory 450MB"),
     Case("small int4, 450 MB", 1300, "--shape small --experts int4 --sequences 32 --device-memory 450MB"),
+    Case("fine bf16, from disk", 1300, "--shape fine --sequences 128 --device-memory 1000MB"),
     Case("medium int4, 60 % of its bytes", 1884,
          "--shape medium --experts int4 --dense int8 --sequences 32 --device-memory 1500MB"),
 ]  # fmt: skip

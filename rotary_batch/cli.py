@@ -66,7 +66,7 @@ Experts = Annotated[
     str | None, typer.Option(help="bf16, int8 or int4: what a checkpoint is packed as, what a pack must be.")
 ]
 ShapeName = Annotated[
-    str | None, typer.Option("--shape", help="Random weights: small, medium, mixtral-8x7b or mixtral-8x22b.")
+    str | None, typer.Option("--shape", help="Random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")
 ]
 Dense = Annotated[str, typer.Option(help="Attention, embeddings and head: bf16 or int8.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]

@@ -21,7 +21,7 @@ from rotary_batch.engine.prefetch import Rotor, Transfer, open_transfer
 from rotary_batch.engine.quant import Matrix, matrix_from
 from rotary_batch.engine.ring import Load, Ring
 from rotary_batch.engine.tiers import DiskTier, RamTier, Tier
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine.trace import Trace, label
 from rotary_batch.model.budget import MIN_SLOTS, bundle_slabs
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.slabs import matrix_shapes
@@ -164,7 +164,7 @@ class RingSource:
         """Borrow an expert, waiting for its bytes.  Raises what stopped a rotor."""
         self._turn(self._position[key])
         start_s = time.perf_counter()
-        with self._trace.work("stall", f"{key.layer}.{key.expert}"):
+        with self._trace.work("stall", label([key])):
             slot = self._ring.hold(key, None if self._rotors else self._load_one)
             self._transfer.wait_ready(slot)
         self._trace.add("stall_s", time.perf_counter() - start_s)

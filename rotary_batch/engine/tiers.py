@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine.trace import Trace, label
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
 from rotary_batch.model.slabs import PAGE_NBYTES
@@ -107,7 +107,7 @@ class DiskTier:
         place = self._places[key]
         view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
         done = 0
-        with self._trace.span("read", f"{key.layer}.{key.expert}"):
+        with self._trace.span("read", label([key])):
             while done < place.nbytes:
                 count = self._read(view[done : done + READ_NBYTES], place.offset + done)
                 if count == 0:

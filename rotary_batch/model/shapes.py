@@ -1,6 +1,6 @@
 """Model shapes by name, for benchmarks that need no download.
 
-Knows sizes only.  `small` and `medium` are made for machines without a GPU; the others are Mixtral's own.
+Knows sizes only.  `small`, `medium` and `fine` are made for machines without a GPU; the others are Mixtral's own.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from rotary_batch.errors import UsageError
 from rotary_batch.model.geometry import Geometry
 
 
-def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int) -> Geometry:
+def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, experts: int = 8) -> Geometry:
     return Geometry(
         hidden_size=hidden, intermediate_size=intermediate, num_layers=layers, num_heads=heads, num_kv_heads=kv_heads,
-        head_dim=hidden // heads, num_experts=8, top_k=2, vocab_size=32000, rope_theta=1e6, rms_norm_eps=1e-5,
+        head_dim=hidden // heads, num_experts=experts, top_k=2, vocab_size=32000, rope_theta=1e6, rms_norm_eps=1e-5,
         tie_word_embeddings=False, max_position=4096, sliding_window=None, dtype="BF16", eos_ids=(),
     )  # fmt: skip
 
@@ -20,6 +20,7 @@ def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate:
 SHAPES = {
     "small": _geometry(1024, 8, 16, 4, 3584),  # 1.6 GB in bf16
     "medium": _geometry(2048, 16, 16, 4, 7168),  # 11.5 GB in bf16
+    "fine": _geometry(1024, 8, 16, 4, 512, experts=64),  # 1.8 GB in bf16, in small experts of 3 MB
     "mixtral-8x7b": _geometry(4096, 32, 32, 8, 14336),
     "mixtral-8x22b": _geometry(6144, 56, 48, 8, 16384),
 }

@@ -170,7 +170,7 @@ def test_bundles_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_
             with source.hold(key) as slab:
                 assert all(torch.equal(mine, wanted) for mine, wanted in zip(slab, expected, strict=True))
     source._ring.check_integrity()
-    tier._read = lambda views, offset: 0  # a file that ends
+    tier._read = lambda view, offset: 0  # a file that ends
 
     def turn() -> None:
         for key in [*order, *order]:
@@ -233,7 +233,7 @@ def test_a_read_that_fails_surfaces_in_hold_and_names_the_file(tiny_pack, tmp_pa
     with source.hold(first):
         pass
     tier._path = tmp_path / "gone"
-    broken = lambda views, offset: 0  # noqa: E731 - a file that ends
+    broken = lambda view, offset: 0  # noqa: E731 - a file that ends
     tier._read = broken
     with pytest.raises(StorageError, match="gone: ends at byte"), source.hold(last):
         pass

@@ -51,7 +51,7 @@ class Transfer(Protocol):
 class CpuTransfer:
     """Reads straight into the slot."""
 
-    moves_bundles = False  # reads of 3 MB, two in flight, were no slower than of 22
+    moves_bundles = False  # single reads of 3 MB, two in flight, were no slower than seven in one
 
     def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, trace: Trace) -> None:
         self._tier = tier

@@ -28,7 +28,7 @@ from rotary_batch.model.rates import Rates
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
 # Small slabs want more slots: with 30 of 3 MB prompts from disk were 1.3 times as fast as with four, decode 1.0 to 1.4
-# times (NOTES.md).  A ring holds SLOTS bundles of so many bytes, of so many slabs at most: a longer one is slow to search.
+# times (NOTES.md).  A ring holds SLOTS bundles of so many bytes, of so many slabs at most: longer is slow to search.
 BUNDLE_NBYTES, BUNDLE_SLABS = 32 * 10**6, 16
 RING_SHARE = 1 / 8  # of the room for keys and experts, at most, for slots beyond SLOTS: what they take, residents lack
 PREFILL_TOKENS = 2048  # prompt tokens of one revolution, as a rule; above about 1,000 a disk hides behind them

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Everything that needs a CUDA device: sh benchmarks/gpu_night.sh [OUT [PART...]]
-# Parts: machine 8x7b one 8x22b sanitizer tests disk; all by default, one after the other until LIMIT_S (530 seconds) are over: a
-# step gets what is left, and the log says which had none.  On an H100 (slabs in shared pages then) machine took 20 s, 8x7b 108,
-# one 145 without accelerate (90 at most), 8x22b 178 with the dense part in int8 and 193 in bf16, tests 114: at that pace the
-# second of 8x22b and what follows it are left out, and LIMIT_S=1200 leaves time for all.
+# Parts: packs machine 8x7b one 8x22b sanitizer tests disk; all by default, one after the other until LIMIT_S (530 seconds) are
+# over: a step gets what is left, and the log says which had none.  LIMIT_S=1200 leaves time for all.
+# What is to be expected in seconds, from an H100's log of runs that wrote their own packs and read every prompt: packs 40,
+# machine 20, 8x7b 65, one 130 and accelerate 50, 8x22b 75 with the dense part in int8 and 85 in bf16: 465, so what the
+# sanitizer needs may be there, and tests (114) and disk want the longer limit.
 # Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
-# Needs 80 GB of RAM for 8x22B in int4, and 11 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
+# Needs 80 GB of RAM for 8x22B in int4, and 20 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
 set -u
 OUT=${1:-benchmarks/gpu}
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -32,17 +33,20 @@ bench() { # NAME LIMIT_S ARGUMENTS...
     step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
 }
 [ $# -gt 0 ] && shift
-PARTS=${*:-machine 8x7b one 8x22b sanitizer tests disk}
+PARTS=${*:-packs machine 8x7b one 8x22b sanitizer tests disk}
 has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
+if has packs; then
+    step packs.txt 120 "$PYTHON" -m benchmarks.gpu_packs
+fi
 if has machine; then
     step machine.txt 60 "$PYTHON" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))"
     bench machine 90 --machine
 fi
 if has 8x7b; then
-    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --decode-revolutions 25 --timeline "$OUT/8x7b.svg"
+    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --prefill-revolutions 12 --decode-revolutions 20 --timeline "$OUT/8x7b.svg"
 fi
 if has one; then
-    one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64"
+    one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64 --decode-revolutions 40"
     for memory in 24 12; do
         # shellcheck disable=SC2086 # words are meant
         bench "8x7b-int4-one-$memory" 60 $one --device-memory ${memory}GB
@@ -51,11 +55,11 @@ if has one; then
     done
     # shellcheck disable=SC2086
     bench 8x7b-int4-one-resident 60 $one --device-memory 40GB
-    step accelerate.json 90 "$PYTHON" -m benchmarks.peers.accelerate_gpu mixtral-8x7b 24 1 64 3
+    step accelerate.json 90 "$PYTHON" -m benchmarks.peers.accelerate_gpu mixtral-8x7b 24 1 64 1
 fi
 if has 8x22b; then
     for dense in int8 bf16; do
-        bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 192 --decode-revolutions 10
+        bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 192 --prefill-revolutions 12 --decode-revolutions 10
     done
 fi
 if has sanitizer && command -v compute-sanitizer > /dev/null; then
@@ -66,6 +70,6 @@ if has tests; then
     step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 8 tests
 fi
 if has disk; then # a third of what revolves in RAM, the rest from disk
-    bench 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --host-memory 6GB --lengths job --max-batch 256 --decode-revolutions 6
+    bench 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --host-memory 6GB --lengths job --max-batch 256 --prefill-revolutions 6 --decode-revolutions 6
 fi
 tail -n 40 "$OUT/log.txt"

@@ -223,6 +223,9 @@ def bench(
     lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
     drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; never with --shape.")] = True,
     prefetch: Annotated[bool, typer.Option(help="Load experts before they are asked for.")] = True,
+    prefill_revolutions: Annotated[
+        int | None, typer.Option(min=1, help="Skip what is left of the prompts after so many revolutions.")
+    ] = None,
     decode_revolutions: Annotated[
         int | None, typer.Option(min=2, help="Stop after so many revolutions of decoding alone; they are alike.")
     ] = None,
@@ -248,6 +251,7 @@ def bench(
             trace,
             drafts=drafts and shape is None,
             prefetch=prefetch,
+            prefill_revolutions=prefill_revolutions,
             decode_revolutions=decode_revolutions,
         )
         found = benching.bench(settings, pack, wanted)

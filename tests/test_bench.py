@@ -15,7 +15,7 @@ from rotary_batch.commands import planning
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
-from rotary_batch.engine import measure, open_engine
+from rotary_batch.engine import bench, measure, open_engine
 from rotary_batch.engine.synthetic import synthetic_pack
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Workload
@@ -75,6 +75,18 @@ def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
         done = rotary("bench", *options)
         assert done.returncode == code, done.stderr
         assert words.replace("\\", "") in done.stderr
+
+
+def test_prompts_that_are_skipped_cost_no_revolution_and_end_like_others():
+    engine = open_engine(EMBEDDED, max_batch=8, device_memory=40_000_000)
+    engine.budget = engine.budget._replace(prefill_tokens=64)
+    reports = bench.run(
+        engine, sequences=8, prompt_tokens=40, new_tokens=6, prefill_revolutions=2, decode_revolutions=9
+    )
+    engine.close()
+    assert [report.prefill_tokens for report in reports] == [64, 64, 0, 0, 0, 0, 0]
+    done = sorted((one.request_id, len(one.token_ids)) for report in reports for one in report.completions)
+    assert done == [(number, 6) for number in range(8)]
 
 
 def test_measuring_a_machine_gives_rates_that_plan_and_a_file_can_hold(tmp_path, monkeypatch):

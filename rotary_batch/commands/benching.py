@@ -53,6 +53,7 @@ class Wanted(NamedTuple):
     routing: Path | None  # where to record it
     drafts: bool  # random weights repeat themselves: with them the success of drafts means nothing
     prefetch: bool
+    prefill_revolutions: int | None  # after which what is left of the prompts is skipped; None = all of them
     decode_revolutions: int | None  # to stop after; None = the whole length
 
 
@@ -80,7 +81,7 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
         before = measuring.rates_now(engine, pack, rates)
         reports = measuring.run(
             engine, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
-            decode_revolutions=wanted.decode_revolutions,
+            prefill_revolutions=wanted.prefill_revolutions, decode_revolutions=wanted.decode_revolutions,
         )  # fmt: skip
         after = measuring.rates_now(engine, pack, rates)
         found = measuring.figures(

@@ -93,10 +93,13 @@ def rates_now(engine: RotaryEngine, pack_dir: Path, rates: Rates) -> Rates:
 
 
 def run(
-    engine: RotaryEngine, *, sequences: int, prompt_tokens: int, new_tokens: int, decode_revolutions: int | None = None
-) -> list[StepReport]:
+    engine: RotaryEngine, *, sequences: int, prompt_tokens: int, new_tokens: int,
+    prefill_revolutions: int | None = None, decode_revolutions: int | None = None,
+) -> list[StepReport]:  # fmt: skip
     """Take so many sequences from prompt to end, all of them live at once; the reports of all revolutions.
 
+    After `prefill_revolutions` what is left of the prompts is skipped: their keys take the same time to read, whatever
+    they hold.  The revolution that chooses the first tokens then is like no other and is not reported.
     After `decode_revolutions` with nothing but decode rows it is cut short.
     """
     engine.stop_ids = frozenset()  # random weights stop at random
@@ -107,6 +110,9 @@ def run(
         engine.admit(Request(request_id=number, prompt_ids=prompt, max_new_tokens=new_tokens))
     reports: list[StepReport] = []
     while engine.num_live:
+        if prefill_revolutions is not None and len(reports) == prefill_revolutions:
+            engine.skip_prompts()
+            engine.step()
         reports.append(engine.step())
         if decode_revolutions is not None and sum(not one.prefill_tokens for one in reports) >= decode_revolutions:
             break

@@ -129,6 +129,14 @@ class RotaryEngine:
             self._kv.give_back(start + sequence.kv_tokens, sequence.prefix.num_tokens)
         return sequence
 
+    def skip_prompts(self) -> None:
+        """Count all prompts as read but for their last tokens, whatever the arena holds in their places.
+
+        For measurements of decoding alone, where what keys hold does not matter.
+        """
+        for sequence in self._live:
+            _note_cached(sequence, max(0, len(sequence.request.prompt_ids) - 1 - sequence.num_cached))
+
     @torch.inference_mode()
     def step(self) -> StepReport:
         """Run one revolution; with nothing live, do nothing."""

@@ -73,16 +73,16 @@ def _free(folder: Path) -> int:
 
 
 def _dense(geometry: Geometry, dense: str) -> Iterator[tuple[str, torch.Tensor]]:
-    drawn: dict[tuple[int, ...], torch.Tensor] = {}
+    drawn: dict[tuple[tuple[int, ...], str], dict[str, torch.Tensor]] = {}
     for number, (name, shape) in enumerate(geometry.dense_shapes().items()):
         if name.endswith("norm"):
             yield name, torch.ones(shape, dtype=torch.bfloat16)
             continue
-        if shape not in drawn:
-            drawn[shape] = _random(shape[0], shape[1])
-        weight = drawn[shape].roll(number, 0)
-        parts = encode(weight, dense if geometry.is_quantisable(name) else "bf16")
-        yield from ((name + suffix, part.contiguous()) for suffix, part in parts.items())
+        kind = shape, dense if geometry.is_quantisable(name) else "bf16"
+        if kind not in drawn:
+            drawn[kind] = encode(_random(shape[0], shape[1]), kind[1])
+        # every row is quantised by itself, so parts may be turned instead of weights
+        yield from ((name + suffix, part.roll(number, 0)) for suffix, part in drawn[kind].items())
 
 
 def _random(rows: int, columns: int) -> torch.Tensor:

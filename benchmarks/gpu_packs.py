@@ -1,0 +1,24 @@
+"""Write the packs of random weights that gpu_night.sh measures, all at once: one by one they take twice as long.
+
+Run as a script: `python -m benchmarks.gpu_packs`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+from rotary_batch.commands.benching import pack_for
+from rotary_batch.config import Settings
+
+PACKS = (("mixtral-8x22b", "bf16"), ("mixtral-8x22b", "int8"), ("mixtral-8x7b", "bf16"))  # shape, dense part
+
+
+def write(shape_name: str, dense: str) -> str:
+    """Write one pack with int4 experts, unless it is there; answer its folder."""
+    settings = Settings(device="cuda", experts="int4")
+    return str(pack_for(settings, shape_name, dense, lambda _done, _total: None))
+
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(len(PACKS)) as pool:
+        print(*pool.map(write, *zip(*PACKS, strict=True)), sep="\n")

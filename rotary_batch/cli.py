@@ -18,6 +18,32 @@ from rotary_batch import console
 from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
 from rotary_batch.commands.draining import DrainOutcome
 from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
+from rotary_batch.commands.options import (
+    Config,
+    Db,
+    Dense,
+    Device,
+    DeviceMemory,
+    Experts,
+    For,
+    HostMemory,
+    JobName,
+    Json,
+    Kv,
+    Limit,
+    LinkTemplate,
+    Log,
+    MaxBatch,
+    Model,
+    Numerics,
+    OneRepo,
+    Out,
+    PackPath,
+    Repos,
+    ShapeName,
+    Until,
+    Worktree,
+)  # fmt: skip
 from rotary_batch.config import Settings, load_settings, parse_nbytes
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RotaryError, StorageError, UsageError
@@ -35,44 +61,6 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="Prepare a model and look at it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
-
-Repos = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="[REPO...]", help="Folders to read; default: the repository around this folder."),
-]
-OneRepo = Annotated[Path | None, typer.Argument(metavar="[REPO]", help="Default: the repository around this folder.")]
-Config = Annotated[Path | None, typer.Option(help="A settings file instead of ./rotary.toml.")]
-Db = Annotated[Path | None, typer.Option(help="The database file.")]
-Model = Annotated[
-    Path | None,
-    typer.Option(help="A pack or a Hugging Face checkpoint; default: the embedded demonstration model."),
-]
-JobName = Annotated[str | None, typer.Option("--job", help="The job to run; default: summarize.")]
-Out = Annotated[str | None, typer.Option(help="The docs folder inside the repository; default: rotary-docs.")]
-Worktree = Annotated[bool | None, typer.Option("--worktree", help="Read files as they are, not as committed.")]
-LinkTemplate = Annotated[str | None, typer.Option(help="Link to source lines, with {path}, {start} and {end}.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Log = Annotated[Path | None, typer.Option(help="Append JSON lines to this file.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
-DeviceMemory = Annotated[str | None, typer.Option(help="Cap for everything on the device, e.g. 22GB.")]
-HostMemory = Annotated[
-    str | None,
-    typer.Option(help="RAM beside a GPU for experts and keys, e.g. 48GB; default: 80 % of what is free."),
-]
-MaxBatch = Annotated[int | None, typer.Option(min=1, help="The most live sequences.")]
-Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
-Kv = Annotated[str | None, typer.Option(help="How keys and values are kept: bf16 (as computed) or int8.")]
-Experts = Annotated[
-    str | None, typer.Option(help="bf16, int8 or int4: what a checkpoint is packed as, what a pack must be.")
-]
-ShapeName = Annotated[
-    str | None, typer.Option("--shape", help="Random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")
-]
-Dense = Annotated[str, typer.Option(help="Attention, embeddings and head: bf16 or int8.")]
-Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
-For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
-PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take up at most so many items.")]
 
 
 def _settings(config: Path | None, folders: list[Path], **flags: Any) -> Settings:  # noqa: ANN401

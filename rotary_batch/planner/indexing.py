@@ -21,6 +21,7 @@ from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import priorities, resolve
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.work.index import StoredIndex, known_files, load_index, replace_files, save_repository
+from rotary_batch.work.items import plan_items
 from rotary_batch.work.rows import PlanCounts, PlannedItem, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -68,7 +69,7 @@ def index_repository(
     touched = {file.path for file in changed} | gone
     texts = {file.path: data for file, data in jobs}
     planned = list(_planned(index, asking, texts, touched))
-    counts = store.plan_items(repository_id, asking.job.name, planned, touched)
+    counts = plan_items(store, repository_id, asking.job.name, planned, touched)
     return Indexed(
         repository=row,
         files=_by_class(files),

@@ -5,7 +5,8 @@
                  |         `-> parked
                  `- retry  <- parked
 
-Knows items, leases and results; the index of repositories is in `index.py`, questions are in `counts.py`.
+Knows items, leases and results; what items there are is in `items.py`, the index of repositories in `index.py`,
+questions are in `counts.py`.
 One thread of one process uses a store.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 from rotary_batch.core import Completion, Guard, ItemState, Lease, NewTokens, Request, WorkItem
 from rotary_batch.errors import StorageError
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlanCounts, PlannedItem, StoredResult
+from rotary_batch.work.rows import Claim, Failed, Finished, Judged, StoredResult
 
 _ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, ended, error"
 
@@ -49,107 +50,7 @@ class WorkStore:
                 f"the database: {error}; nothing of this change was kept, free the disk and go on"
             ) from error
 
-    # Planning
-
-    def plan_items(
-        self, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
-    ) -> PlanCounts:
-        """Make the queue of one repository what is planned.
-
-        `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
-        """
-        with self.transaction():
-            removed = self._remove_unplanned(repository_id, job, planned, changed_paths)
-            queued = sum(self._plan_item(repository_id, job, item) for item in planned)
-            self._set_parents(repository_id, job, planned)
-        return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
-
-    def _remove_unplanned(
-        self, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
-    ) -> int:
-        wanted = {(item.unit, item.subject) for item in planned}
-        rows = self.db.execute(
-            "select id, unit, subject, path from item where repository_id = ? and job = ? and part_of is null",
-            [repository_id, job],
-        ).fetchall()
-        gone = [
-            row["id"]
-            for row in rows
-            if (row["unit"], row["subject"]) not in wanted and (row["unit"] != "chunk" or row["path"] in changed_paths)
-        ]
-        self.db.executemany("delete from item where id = ?", [(item_id,) for item_id in gone])
-        return len(gone)
-
-    def _plan_item(self, repository_id: int, job: str, item: PlannedItem) -> bool:
-        """Insert or refresh one item; answer whether it has work to do now."""
-        row = self.db.execute(
-            "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
-            [repository_id, job, item.unit, item.subject],
-        ).fetchone()
-        if row is not None and item.error == row["error"] and not self._is_stale(row, item):
-            self.db.execute(
-                "update item set priority = ?, position = ? where id = ?", [item.priority, item.position, row["id"]]
-            )
-            return False
-        if row is not None:
-            self._drop_parts(row["id"])
-            self.db.execute("delete from partial where item_id = ?", [row["id"]])
-        state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
-        self.db.execute(
-            """insert into item (repository_id, job, unit, subject, path, position, state, key, priority,
-                                 max_new_tokens, max_sentences, prompt_tokens, num_markers, error)
-               values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority,
-                       :max_new_tokens, :max_sentences, :prompt_tokens, :num_markers, :error)
-               on conflict (repository_id, job, unit, subject) do update set
-                 path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
-                 priority = excluded.priority, max_new_tokens = excluded.max_new_tokens,
-                 max_sentences = excluded.max_sentences, ended = null, attempts = 0,
-                 prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
-                 epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null, verdict = null,
-                 shown_text = null, reused = 0""",
-            {
-                "repository_id": repository_id, "job": job, "unit": item.unit, "subject": item.subject,
-                "path": item.path, "position": item.position, "state": state, "key": item.key,
-                "priority": item.priority, "max_new_tokens": item.max_new_tokens, "error": item.error,
-                "max_sentences": item.max_sentences,
-                "prompt_tokens": len(item.prompt_ids) or None, "num_markers": item.num_markers,
-            },
-        )  # fmt: skip
-        if item.key and not item.error:
-            self._save_prompt(self._id_of(repository_id, job, item.unit, item.subject), item.prompt_ids)
-        return not item.error
-
-    @staticmethod
-    def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
-        return item.touched if item.unit != "chunk" else item.key != row["key"]
-
-    def _id_of(self, repository_id: int, job: str, unit: str, subject: str) -> int:
-        found = self.db.execute(
-            "select id from item where repository_id = ? and job = ? and unit = ? and subject = ?",
-            [repository_id, job, unit, subject],
-        ).fetchone()
-        return int(found["id"])
-
-    def _drop_parts(self, item_id: int) -> None:
-        self.db.execute(
-            """update item set parent_id = :id
-               where part_of is null and parent_id in (select id from item where part_of = :id)""",
-            {"id": item_id},
-        )
-        self.db.execute("delete from item where part_of = ?", [item_id])
-
-    def _set_parents(self, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> None:
-        rows = self.db.execute(
-            "select id, unit, subject, parent_id from item where repository_id = ? and job = ?", [repository_id, job]
-        ).fetchall()
-        ids = {(row["unit"], row["subject"]): row["id"] for row in rows}
-        has_parent = {row["id"] for row in rows if row["parent_id"] is not None}
-        moves = [
-            (ids[item.parent], ids[item.unit, item.subject])
-            for item in planned
-            if item.parent is not None and ids[item.unit, item.subject] not in has_parent
-        ]
-        self.db.executemany("update item set parent_id = ? where id = ?", moves)
+    # Preparing
 
     def add_parts(self, item_id: int, runs: Sequence[Sequence[int]]) -> None:
         """Put a part item for every run of children between an item and these children."""
@@ -201,9 +102,10 @@ class WorkStore:
                    where id = ? and state = 'waiting'""",
                 [key, len(prompt_ids), num_markers, item_id],
             )
-            self._save_prompt(item_id, prompt_ids)
+            self.save_prompt(item_id, prompt_ids)
 
-    def _save_prompt(self, item_id: int, prompt_ids: Sequence[int]) -> None:
+    def save_prompt(self, item_id: int, prompt_ids: Sequence[int]) -> None:
+        """Keep the prompt of an item within a transaction."""
         self.db.execute(
             "insert or replace into prompt (item_id, token_ids) values (?, ?)", [item_id, _blob(prompt_ids)]
         )

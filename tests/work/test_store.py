@@ -21,6 +21,7 @@ from rotary_batch.errors import BusyError, ConfigError
 from rotary_batch.work.connection import journal_mode_for, open_database
 from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import save_repository
+from rotary_batch.work.items import plan_items
 from rotary_batch.work.lock import driver_lock, holder
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
@@ -71,7 +72,7 @@ def claim_all(store: WorkStore, run_id: int, limit: int = 100) -> list[Claim]:
 
 
 def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
-    store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
+    plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
     run = store.start_run("drain", "m", 1)
     claims = claim_all(store, run)
 
@@ -85,7 +86,7 @@ def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
 
 
 def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
-    store.plan_items(1, "summarize", [chunk(1, parent=None)], {"a.py"})
+    plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
     first = store.start_run("drain", "m", 1)
     (claim,) = claim_all(store, first)
     total = 0.0
@@ -107,21 +108,21 @@ def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
 
 
 def test_planning_the_same_again_queues_nothing_and_a_change_resets_only_what_reads_it(store):
-    store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
+    plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
     run = store.start_run("drain", "m", 1)
     for claim in claim_all(store, run):
         store.commit_step([], [finished(claim)], [])
-    same = store.plan_items(1, "summarize", [file_item(touched=False)], set())
+    same = plan_items(store, 1, "summarize", [file_item(touched=False)], set())
     assert (same.queued, same.removed) == (0, 0)
-    changed = store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2, "other")], {"a.py"})
+    changed = plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2, "other")], {"a.py"})
     assert (changed.queued, changed.unchanged, changed.removed) == (2, 1, 0)
     assert states(store, 1) == {"chunk": {"done": 1, "ready": 1}, "file": {"waiting": 1}}
-    gone = store.plan_items(1, "summarize", [], {"a.py"})
+    gone = plan_items(store, 1, "summarize", [], {"a.py"})
     assert (gone.removed, states(store, 1)) == (3, {})
 
 
 def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
-    store.plan_items(1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
+    plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
     run = store.start_run("drain", "m", 1)
     one, two = claim_all(store, run)
     store.commit_step([], [finished(one)], [])
@@ -131,7 +132,7 @@ def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
 
 
 def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(store):
-    store.plan_items(1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
+    plan_items(store, 1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
     run = store.start_run("drain", "m", 1)
     claims = claim_all(store, run)
     for claim in claims:
@@ -140,12 +141,12 @@ def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(
     ids = [claim.item.id for claim in claims]
     store.add_parts(item.id, [ids[:2], ids[2:]])
     assert [part.subject for part in store.unblocked()] == ["a.py#1", "a.py#2"]
-    store.plan_items(1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
+    plan_items(store, 1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
     assert [part.subject for part in store.unblocked()] == ["a.py"]
 
 
 def test_a_failed_item_waits_for_its_time(store):
-    store.plan_items(1, "summarize", [chunk(1, parent=None)], {"a.py"})
+    plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
     run = store.start_run("drain", "m", 1)
     (claim,) = claim_all(store, run)
     store.commit_step([], [], [Failed(claim=claim, error="busy", retry_at=50.0)])
@@ -216,7 +217,7 @@ def test_what_was_committed_survives_a_kill(tmp_path):
         "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[2])\nimport test_store as t\n"
         "from rotary_batch.core import NewTokens\n"
         "store = t.open_store(Path(sys.argv[1])); t.save_repository(store, t.ROW)\n"
-        "store.plan_items(1, 'summarize', [t.chunk(1, parent=None)], {'a.py'})\n"
+        "t.plan_items(store, 1, 'summarize', [t.chunk(1, parent=None)], {'a.py'})\n"
         "run = store.start_run('drain', 'm', 1); (claim,) = t.claim_all(store, run)\n"
         "for n in range(100000):\n"
         "  new = NewTokens(request_id=1, token_ids=(n,), logprob_sum=-float(n))\n"
@@ -259,7 +260,7 @@ class Queue(RuleBasedStateMachine):
 
     def plan(self) -> None:
         planned = [chunk(n, f"key{n}.{version}", parent=None) for n, version in self.keys.items()]
-        self.store.plan_items(1, "summarize", planned, {"a.py"})
+        plan_items(self.store, 1, "summarize", planned, {"a.py"})
 
     @rule(limit=st.integers(1, 4))
     def claim(self, limit):
@@ -309,12 +310,12 @@ TestQueue = Queue.TestCase
 
 def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(store):
     limited = replace(chunk(1, parent=None), max_sentences=3)
-    store.plan_items(1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
+    plan_items(store, 1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
     one, other = claim_all(store, store.start_run("drain", "m", 1))
     assert (one.request.guard, other.request.guard) == (Guard(3, stops_loops=True), Guard(None, stops_loops=True))
     looped = finished(other)
     looped = replace(looped, completion=replace(looped.completion, reason="loop"))
     store.commit_step([], [finished(one), looped], [])
     assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": "loop"}
-    store.plan_items(1, "summarize", [limited, replace(chunk(2, parent=None), key="new")], {"a.py"})
+    plan_items(store, 1, "summarize", [limited, replace(chunk(2, parent=None), key="new")], {"a.py"})
     assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": None}

@@ -1,0 +1,112 @@
+"""What items there are: the queue of one repository becomes what is planned, in one transaction.
+
+Knows which items are new, stale or gone; what becomes of them afterwards is in `store.py`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from rotary_batch.core import ItemState
+from rotary_batch.work.rows import PlanCounts, PlannedItem
+from rotary_batch.work.store import WorkStore
+
+
+def plan_items(
+    store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
+) -> PlanCounts:
+    """Make the queue of one repository what is planned.
+
+    `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
+    """
+    with store.transaction():
+        removed = _remove_unplanned(store, repository_id, job, planned, changed_paths)
+        queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
+        _set_parents(store, repository_id, job, planned)
+    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
+
+
+def _remove_unplanned(
+    store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
+) -> int:
+    wanted = {(item.unit, item.subject) for item in planned}
+    rows = store.db.execute(
+        "select id, unit, subject, path from item where repository_id = ? and job = ? and part_of is null",
+        [repository_id, job],
+    ).fetchall()
+    gone = [
+        row["id"]
+        for row in rows
+        if (row["unit"], row["subject"]) not in wanted and (row["unit"] != "chunk" or row["path"] in changed_paths)
+    ]
+    store.db.executemany("delete from item where id = ?", [(item_id,) for item_id in gone])
+    return len(gone)
+
+
+def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem) -> bool:
+    """Insert or refresh one item; answer whether it has work to do now."""
+    row = store.db.execute(
+        "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
+        [repository_id, job, item.unit, item.subject],
+    ).fetchone()
+    if row is not None and item.error == row["error"] and not _is_stale(row, item):
+        store.db.execute(
+            "update item set priority = ?, position = ? where id = ?", [item.priority, item.position, row["id"]]
+        )
+        return False
+    if row is not None:
+        _drop_parts(store, row["id"])
+        store.db.execute("delete from partial where item_id = ?", [row["id"]])
+    state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
+    (item_id,) = store.db.execute(
+        """insert into item (repository_id, job, unit, subject, path, position, state, key, priority,
+                             max_new_tokens, max_sentences, prompt_tokens, num_markers, error)
+           values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority,
+                   :max_new_tokens, :max_sentences, :prompt_tokens, :num_markers, :error)
+           on conflict (repository_id, job, unit, subject) do update set
+             path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
+             priority = excluded.priority, max_new_tokens = excluded.max_new_tokens,
+             max_sentences = excluded.max_sentences, ended = null, attempts = 0,
+             prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
+             epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null, verdict = null,
+             shown_text = null, reused = 0
+           returning id""",
+        {
+            "repository_id": repository_id, "job": job, "unit": item.unit, "subject": item.subject,
+            "path": item.path, "position": item.position, "state": state, "key": item.key,
+            "priority": item.priority, "max_new_tokens": item.max_new_tokens, "error": item.error,
+            "max_sentences": item.max_sentences,
+            "prompt_tokens": len(item.prompt_ids) or None, "num_markers": item.num_markers,
+        },
+    ).fetchone()  # fmt: skip
+    if item.key and not item.error:
+        store.save_prompt(item_id, item.prompt_ids)
+    return not item.error
+
+
+def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
+    return item.touched if item.unit != "chunk" else item.key != row["key"]
+
+
+def _drop_parts(store: WorkStore, item_id: int) -> None:
+    store.db.execute(
+        """update item set parent_id = :id
+           where part_of is null and parent_id in (select id from item where part_of = :id)""",
+        {"id": item_id},
+    )
+    store.db.execute("delete from item where part_of = ?", [item_id])
+
+
+def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> None:
+    rows = store.db.execute(
+        "select id, unit, subject, parent_id from item where repository_id = ? and job = ?", [repository_id, job]
+    ).fetchall()
+    ids = {(row["unit"], row["subject"]): row["id"] for row in rows}
+    has_parent = {row["id"] for row in rows if row["parent_id"] is not None}
+    moves = [
+        (ids[item.parent], ids[item.unit, item.subject])
+        for item in planned
+        if item.parent is not None and ids[item.unit, item.subject] not in has_parent
+    ]
+    store.db.executemany("update item set parent_id = ? where id = ?", moves)

@@ -1,4 +1,4 @@
-"""The figures of a GPU night as a table: `python -m benchmarks.gpu_report FOLDER > benchmarks/gpu.md`.
+"""The figures of a GPU night as tables for `benchmarks/gpu.md`: `python -m benchmarks.gpu_report FOLDER`.
 
 FOLDER is what gpu_night.sh wrote: one JSON file for each run of `rotary-batch bench`.
 """
@@ -39,9 +39,9 @@ def main(folder: Path) -> None:
         print(sweep(one))
     print("\n## One sequence of 8x7B int4 (64 + 64 tokens), keys in bf16\n")
     print(
-        "| Cap | Slots or residents | Decode tok/s, prefetch on | off | Late or missing slabs, on | off | Peak device GB |"
+        "| Cap | Slots or residents | Decode tok/s, prefetch on | off | Slabs late + missing, on, off | Peak device GB |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name in (name for name in ONES if name in found):
         print(single(found[name], found.get(f"{name}-no-prefetch")))
     if "accelerate" in found:
@@ -63,9 +63,12 @@ def sweep(one: dict[str, Any]) -> str:
 
 def single(on: dict[str, Any], off: dict[str, Any] | None) -> str:
     without = f"{off['decode_tokens_per_s']:.1f}" if off else "(nothing to fetch)"
+    missing = "".join(
+        f"{one['late_prefetches']:,} + {one['fetches']:,}{comma}" for one, comma in ((on, ", "), (off, "")) if one
+    )
     return (
         f"| {on['device_memory'] / GB:.0f} GB | {on['ring_slots'] or on['residents']} | {on['decode_tokens_per_s']:.1f} | "
-        f"{without} | {on['peak_device_bytes'] / GB:.1f} |"
+        f"{without} | {missing} | {on['peak_device_bytes'] / GB:.1f} |"
     )
 
 

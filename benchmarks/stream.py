@@ -118,7 +118,7 @@ def row(case: Case, runs: list[dict[str, Any]]) -> str:
         values = [one[name] for one in runs]
         return f"{mid(name):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
-    cap = f"{case.cap_mib} MiB" if case.cap_mib else "none"
+    cap = f"{case.cap_mib} MiB" if case.cap_mib and can_cap() else "none"
     return (
         f"| {case.name} | {len(runs)} | {cap} | {runs[0]['prompt_tokens']}+{runs[0]['new_tokens']} | {runs[0]['sequences']} | "
         f"{spread('prefill_tokens_per_s')} ({mid('bound_prefill_tokens_per_s'):,.0f}) | "

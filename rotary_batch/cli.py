@@ -50,6 +50,8 @@ from rotary_batch.errors import ModelError, RotaryError, StorageError, UsageErro
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import stop_on_signals
+from rotary_batch.repo.git import enclosing_repository
+from rotary_batch.work.items import ask_again
 
 app = typer.Typer(
     name="rotary-batch",
@@ -63,11 +65,14 @@ model_app = typer.Typer(help="Prepare a model and look at it.", no_args_is_help=
 app.add_typer(model_app, name="model")
 
 
-def _settings(config: Path | None, folders: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
+def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
+    """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
     for name in ("device_memory", "host_memory"):
         if flags.get(name) is not None:
             flags[name] = parse_nbytes(flags[name])
-    return load_settings(flags=flags, environment=os.environ, folders=[Path.cwd(), *folders], config=config)
+    around = None if repos else enclosing_repository(Path.cwd())
+    folders = [Path.cwd(), *repos, *([around] if around else [])]
+    return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
 
 
 def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
@@ -154,8 +159,8 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the pages that the database has; needs no model."""
-    settings = _settings(config, [], db=db)
     (root,) = repository_roots([repo] if repo else [])
+    settings = _settings(config, [root], db=db)
     with writing(settings) as store:
         if accept:
             if accept[0] not in {"ours", "theirs"}:
@@ -183,6 +188,14 @@ def status(repos: Repos = None, db: Db = None, config: Config = None, json: Json
     with reading(settings) as store:
         found = looking.status(store, settings, repos or [])
     _answer(found, json, lambda: console.show_status(found))
+
+
+@app.command()
+def retry(repos: Repos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+    """Ask parked items again at the next drain, and what reads them."""
+    with writing(_settings(config, repos or [], db=db)) as store:
+        count = ask_again(store, [row.id for row in draining.chosen(store, repos or [])])
+    _answer({"retried": count}, json, lambda: console.say(f"{count} parked items go back into the queue"))
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Settings: `rotary.toml`, then `ROTARY_BATCH_*`, then flags; later ones win.
 
-Knows every setting's name and how its text is read; knows nothing of what a setting does.  The one
-place that reads the environment.  An unknown name is an error that names the nearest known one.
+Knows every setting's name and how its text is read; knows nothing of what a setting does.  Callers hand the
+environment in.  An unknown name is an error that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _beside(path: Path, value: object) -> object:
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
-    """Where the database, the reports and the control folder live by default."""
+    """Where the database and the reports live by default."""
     return _xdg(environment, "XDG_STATE_HOME", ".local/state")
 
 

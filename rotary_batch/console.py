@@ -165,6 +165,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _row(table, "seconds", f"{outcome.seconds:.1f}")
         _row(table, "pages written", tally.pages_written)
         _print(table)
+        if outcome.num_parked:
+            say("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
         _say_conflicts(tally.conflicts)
         for folder in outcome.docs:
             say(f"docs: {folder / 'index.md'}")

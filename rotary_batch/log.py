@@ -22,7 +22,8 @@ class _JsonLines(logging.Formatter):
 
 
 def log_to(path: Path) -> None:
-    """Append every event of this process to a file.  Raises OSError when it cannot be opened."""
+    """Append every event of this process to a file, in a folder that is made.  Raises OSError when it cannot be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())
     _LOGGER.addHandler(handler)

@@ -70,11 +70,12 @@ def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
     for options, code, words in [
         (["--sequences", 400, "--lengths", "700+100", "--device-memory", "25MB"], 69, "sequences of 700 + 100 tokens fit, not 400"),
         (["--device-memory", "2MB"], 69, "are missing"), (["--shape", "huge"], 2, "choose one of small, medium"),
-        (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"), (["--lengths", "many"], 2, "600\\+100"),
+        (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"), (["--lengths", "many"], 2, "600+100"),
+        (["--sequences", 40, "--lengths", "200+2", "--device-memory", "25MB"], 2, "no revolution decoded all 40"),
     ]:  # fmt: skip
         done = rotary("bench", *options)
         assert done.returncode == code, done.stderr
-        assert words.replace("\\", "") in done.stderr
+        assert words in done.stderr
 
 
 def test_prompts_that_are_skipped_cost_no_revolution_and_end_like_others():
@@ -124,7 +125,7 @@ def test_plan_without_rates_names_the_command_that_measures(make_repository):
 
 
 def test_the_best_next_action_is_the_one_that_shortens_the_night_most(monkeypatch, tmp_path):
-    """8x7B in bf16 behind a slow link: int4 experts, by far."""
+    """`small` in bf16 behind a slow link: int4 experts, by far."""
     manifest = Manifest.load(synthetic_pack(tmp_path / "p", "tiny", SHAPES["small"], "bf16", "bf16", repeated=True))
     monkeypatch.setattr(planning, "cached_rates", lambda *_: RATES)
     settings = Settings(device_memory=500_000_000, numerics="fast")

@@ -190,6 +190,30 @@ def test_an_edited_page_is_reported_and_kept(make_repository):
     assert "my own page" in page.read_text()
 
 
+def test_edited_pages_of_all_repositories_are_reported(make_repository, tmp_path):
+    one, two = make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="two")
+    answer("run", one, two)
+    (one / "rotary-docs" / "pkg" / "box.py.md").write_text("my own page\n")
+    (both,) = answer("drain", one, two)
+    assert both["conflicts"] == [f"{one}: pkg/box.py.md"]
+    (alone,) = answer("drain", one)
+    assert alone["conflicts"] == ["pkg/box.py.md"]
+
+
+def test_settings_of_a_repository_are_found_from_below_it_and_by_its_name(make_repository, tmp_path):
+    root = make_repository(CODE | {"rotary.toml": 'db = "mine.db"\n'})
+    answer("index", cwd=root / "pkg")
+    assert (root / "mine.db").is_file()
+    assert answer("status", root)["database"] == answer("status", cwd=root / "pkg")["database"] == str(root / "mine.db")
+    assert answer("render", root)["written"] == []
+
+
+def test_a_log_may_lie_in_a_folder_that_is_not_there_yet(make_repository, tmp_path):
+    root = make_repository(CODE)
+    answer("index", root, "--log", tmp_path / "state" / "night.jsonl")
+    assert '"event": "indexed"' in (tmp_path / "state" / "night.jsonl").read_text()
+
+
 def test_a_deleted_source_takes_its_page_along(make_repository, git):
     root = make_repository(CODE)
     answer("index", root)

@@ -20,6 +20,7 @@ from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
 from rotary_batch.work import counts
+from rotary_batch.work.items import ask_again
 from rotary_batch.work.store import WorkStore
 
 
@@ -221,3 +222,41 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
     assert outcome.num_parked == len(failed) > 0
     assert outcome.tally.retried == 2 * len(failed)
     assert {tuple(row) for row in failed} == {(3, "parked", "out of memory")}
+
+
+def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_never_failed(
+    make_repository, tiny_pack, tmp_path, monkeypatch
+):
+    """Chunks, files and parts of a folder fail; index and drain leave them, `retry` makes it all whole."""
+    monkeypatch.setattr("rotary_batch.runner.RETRY_AFTER_S", 0.001)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
+    root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
+
+    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, draining.DrainOutcome]:
+        (again,) = indexing.index(store, settings, [root], lambda *_: None)
+        rows = draining.chosen(store, [root])
+        open_engine = lambda *_, **__: engine(answer_tokens=6)  # noqa: E731
+        (outcome,) = draining.drain(store, settings, rows, Window(), lambda _: None, open_engine, "drain")
+        return again.indexed.counts.queued, outcome
+
+    def said(store: WorkStore) -> list[tuple]:
+        query = "select unit, subject, state, key, attempts, error, verdict, shown_text from item order by 1, 2"
+        return [tuple(row) for row in store.db.execute(query)]
+
+    settings = Settings(model=tiny_pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
+    with writing(settings) as store:
+        _, first = night(store, StubbornEngine)
+        units = {row["unit"] for row in store.db.execute("select unit from item where state = 'parked'")}
+        queued, second = night(store, FakeEngine)
+        assert (queued, second.tally.revolutions, second.num_parked) == (0, 0, first.num_parked)
+        assert ask_again(store, [1]) == first.num_parked
+        assert ask_again(store, [1]) == 0
+        _, third = night(store, FakeEngine)
+        mended = said(store)
+    assert units >= {"chunk", "directory"}
+    assert (first.exit_code, second.exit_code, third.exit_code) == (5, 5, 0)
+    settings = replace(settings, db=tmp_path / "other.db")
+    with writing(settings) as store:
+        night(store, FakeEngine)
+        assert said(store) == mended

@@ -21,6 +21,7 @@ from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.pages.files import Projection
 from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
@@ -161,10 +162,11 @@ def _end_run(
     tally: Tally,
 ) -> None:
     """Bring every page up to date, those of items that an earlier, killed run finished too; store the figures."""
+    tally.conflicts = []
     for row in rows:
         done = project_all(store, row, views[row.id])
         tally.pages_written += len(done.written)
-        tally.conflicts = done.conflicts
+        tally.conflicts += _conflicts(row, rows, done)
     store.end_run(run_id, outcome, tally.as_dict())
     event("run ended", run=run_id, outcome=outcome, **tally.as_dict())
 
@@ -222,8 +224,13 @@ def _project(
         units = [(item.unit, item.subject) for item in items if item.repository_id == row.id]
         done = project_some(store, row, views[row.id], units)
         written += len(done.written)
-        conflicts += done.conflicts
+        conflicts += _conflicts(row, rows, done)
     return written, conflicts
+
+
+def _conflicts(row: RepositoryRow, rows: Sequence[RepositoryRow], done: Projection) -> list[str]:
+    """Pages that a person edited, with their repository where there are several."""
+    return done.conflicts if len(rows) == 1 else [f"{row.root}: {page}" for page in done.conflicts]
 
 
 def save_report(outcome: DrainOutcome, database: Path) -> Path:

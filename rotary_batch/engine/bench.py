@@ -22,6 +22,7 @@ from rotary_batch.core import Request, StepReport
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.measure import disk_nbytes_per_s, link_nbytes_per_s
 from rotary_batch.engine.trace import Routing
+from rotary_batch.errors import UsageError
 from rotary_batch.model.budget import Bound, bound
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import EXPERTS_NAME
@@ -124,7 +125,10 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     prompt_tokens: int, new_tokens: int, kv: str, device_memory: int | None, prefetch: bool,
     counters_before: Mapping[str, float],
 ) -> Figures:  # fmt: skip
-    """Figures of a run, beside the bound; what was counted before it does not count."""
+    """Figures of a run, beside the bound; what was counted before it does not count.
+
+    Raises UsageError when sequences ended before all of them were read.
+    """
     model, budget, manifest = engine.footprint, engine.budget, engine.manifest
     rates = replace(
         before,
@@ -133,6 +137,8 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     )
     filling = [report for report in reports if report.prefill_tokens]
     decoding = [report for report in reports if not report.prefill_tokens and len(report.new_tokens) == sequences]
+    if not decoding:
+        raise UsageError(f"bench: no revolution decoded all {sequences} sequences; give more new tokens in --lengths")
     prefill_s = sum(report.step_s for report in filling)
     num_prefill = sum(report.prefill_tokens for report in filling)
     step_s = statistics.median(report.step_s for report in decoding)

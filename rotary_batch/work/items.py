@@ -1,10 +1,11 @@
-"""What items there are: the queue of one repository becomes what is planned, in one transaction.
+"""What items there are and which are asked again: what is planned, and what was parked, each in one transaction.
 
 Knows which items are new, stale or gone; what becomes of them afterwards is in `store.py`.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -50,7 +51,7 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
         "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
         [repository_id, job, item.unit, item.subject],
     ).fetchone()
-    if row is not None and item.error == row["error"] and not _is_stale(row, item):
+    if row is not None and not _is_stale(row, item):
         store.db.execute(
             "update item set priority = ?, position = ? where id = ?", [item.priority, item.position, row["id"]]
         )
@@ -86,7 +87,10 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
 
 
 def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
-    return item.touched if item.unit != "chunk" else item.key != row["key"]
+    """Whether an item has to be asked again; one that failed, and was parked for it, does not."""
+    if item.unit != "chunk":
+        return item.touched
+    return item.key != row["key"] or item.error not in {None, row["error"]}
 
 
 def _drop_parts(store: WorkStore, item_id: int) -> None:
@@ -110,3 +114,54 @@ def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequen
         if item.parent is not None and ids[item.unit, item.subject] not in has_parent
     ]
     store.db.executemany("update item set parent_id = ? where id = ?", moves)
+
+
+def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
+    """Put parked items back into the queue, and all that reads them; answer how many were parked.
+
+    Chunks that no prompt could be made for stay: another job or model is what they need.
+    """
+    places = ",".join("?" * len(repository_ids))
+    with store.transaction():
+        rows = store.db.execute(
+            f"""select id, unit, coalesce(part_of, id) as root from item
+                where state = 'parked' and repository_id in ({places})
+                and (unit <> 'chunk' or id in (select item_id from prompt))""",
+            list(repository_ids),
+        ).fetchall()
+        chunks = [row["id"] for row in rows if row["unit"] == "chunk"]
+        store.db.executemany(
+            "update item set state = 'ready', attempts = 0, not_before = null, error = null where id = ?",
+            [(item_id,) for item_id in chunks],
+        )
+        readers = {row["root"] for row in rows if row["unit"] != "chunk"}
+        for root in readers | _readers_of(store, [row["id"] for row in rows]):
+            _wait_again(store, root)
+    return len(rows)
+
+
+def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
+    """The roll-ups above some items; what stands in a part's place is what it is a part of."""
+    found: set[int] = set()
+    below = list(item_ids)
+    while below:
+        rows = store.db.execute(
+            """select distinct coalesce(parent.part_of, parent.id) as id from item
+               join item as parent on parent.id = item.parent_id where item.id in (select value from json_each(?))""",
+            [json.dumps(below)],
+        ).fetchall()
+        below = [row["id"] for row in rows if row["id"] not in found]
+        found |= set(below)
+    return found
+
+
+def _wait_again(store: WorkStore, item_id: int) -> None:
+    """Make a roll-up wait for what it reads; what was begun of its old prompt may not be gone on with."""
+    _drop_parts(store, item_id)
+    for table in ("partial", "prompt"):
+        store.db.execute(f"delete from {table} where item_id = ?", [item_id])
+    store.db.execute(
+        """update item set state = 'waiting', key = null, epoch = epoch + 1, run_id = null, attempts = 0,
+                  not_before = null, error = null where id = ?""",
+        [item_id],
+    )

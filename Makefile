@@ -1,6 +1,6 @@
 # Everything a contributor or a newcomer runs.  `make run REPO=path` and `make test` are the two that matter.
 PYTHON ?= python3
-# The CPU build; a machine with an NVIDIA card wants e.g. TORCH=torch (several GB of CUDA libraries).
+# Which build this is depends on the package index; `make clean` before another one.
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 REPO ?= .
@@ -35,14 +35,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmarks: $(VENV)/.installed-dev  ## an hour on an idle machine, root for the caps; writes into benchmarks/
+benchmarks: $(VENV)/.installed-dev  ## two hours on an idle machine, root for the caps; writes into benchmarks/
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.deviation
 	$(BIN)/python -m benchmarks.cache_sim
 	$(BIN)/python -m benchmarks.contention
 	$(BIN)/python -m benchmarks.stream
 
-peers: $(VENV)/.installed-dev  ## beside llama.cpp (built here) and accelerate: an hour, 60 GB of disk, root for the caps
+peers: $(VENV)/.installed-dev  ## beside llama.cpp (built here) and accelerate: five rounds of 20 minutes, 60 GB of disk, root for the caps
 	$(BIN)/pip install --quiet --editable ".[dev,peers]"
 	test -x .peers/bin/llama-batched-bench || sh benchmarks/peers/build_llama.sh $(CURDIR)/.peers
 	LLAMA_CPP=$(CURDIR)/.peers/bin LD_LIBRARY_PATH=$(CURDIR)/.peers/bin $(BIN)/python -m benchmarks.peers.compare
@@ -60,7 +60,7 @@ quality: $(VENV)/.installed-dev  ## judge the embedded model on packages it neve
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 
-# torch first and by itself: `pip install torch` as a dependency would fetch the newest CUDA build.
+# torch first and by itself: as a dependency it would be the newest.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"

@@ -1,4 +1,4 @@
-"""Peak memory of packing and draining a checkpoint whose experts do not fit: `python benchmarks/memory.py`.
+"""Peak memory of packing and draining a checkpoint whose experts do not fit: `python -m benchmarks.memory`.
 
 The bound: VmHWM of the whole process, interpreter and torch included, is at most 512 MB + 450 MB while 2.1 GB of
 experts stream from disk under `--device-memory 512MB`.  Writes benchmarks/memory.md.

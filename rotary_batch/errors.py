@@ -1,6 +1,6 @@
 """Every error that this package raises on purpose, named for what the caller should do next.
 
-    RotaryError
+    RotaryError             never raised itself                           exit 70
       UsageError            the command line is wrong                       exit 2
       InputError            bad input: repository, model, prompt or config  exit 3
         ConfigError         rotary.toml, a job or an environment variable

@@ -35,7 +35,7 @@ from rotary_batch.model.shapes import shape
 HERE = Path(__file__).parent
 LLAMA = Path(os.environ.get("LLAMA_CPP", "."))
 WORK = cache_dir(os.environ) / "peers"
-ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "5"))
 PROMPT, STEPS = 64, 8
 MIB = 2**20
 OURS = "rotary-batch"
@@ -59,7 +59,6 @@ Found = dict[tuple[Setting, int, str], list[tuple[float, float]]]
 SETTINGS = [
     Setting("small bf16, 1300 MiB", "small", "bf16", "bf16", 1300, "1000MB", (1, 8, 32, 128, 192), (32,), "1100MB"),
     Setting("small bf16, all in RAM", "small", "bf16", "bf16", None, None, (1, 8, 32, 128), (32,)),
-    Setting("small int4, all in RAM", "small", "int4", "q4_0", None, None, (1, 8, 32, 128), ()),
     Setting("medium int4, 1884 MiB (60 %)", "medium", "int4", "q4_0", 1884, "1500MB", (32, 96), (32,)),
 ]
 

@@ -1,6 +1,6 @@
 """The rotary engine: admits requests, and at each step takes every live sequence through one revolution.
 
-Knows how a step goes together; everything in it is a call to a module below.
+Knows how a step goes together, and who is live; what a step consists of is in the modules below.
 """
 
 from __future__ import annotations

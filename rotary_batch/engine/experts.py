@@ -70,7 +70,7 @@ def views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
     parts = manifest.layout.parts
     matrices = []
     for name, (rows, _) in matrix_shapes(manifest.geometry).items():
-        mine = {label.removeprefix(name): part for label, part in parts.items() if label.partition(".")[0] == name}
+        mine = {stored.removeprefix(name): part for stored, part in parts.items() if stored.partition(".")[0] == name}
         tensors = {
             suffix: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
             for suffix, part in mine.items()

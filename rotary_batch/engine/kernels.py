@@ -1,6 +1,6 @@
 """Triton kernels, used on CUDA where Triton is installed; torch operators stand in for them elsewhere.
 
-Knows bytes on a device; every kernel has its reference beside it, and the tests marked `gpu` compare the two.
+Knows bytes on a device; tests compare every kernel with torch's operators, on a device and interpreted.
 """
 
 from __future__ import annotations

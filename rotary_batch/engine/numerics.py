@@ -16,10 +16,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from rotary_batch.engine.matmul import TILE_ROWS, FastMatmul, pad_rows
+from rotary_batch.engine.matmul import FastMatmul, pad_rows
 from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
-
-__all__ = ["TILE_ROWS", "Numerics", "in_tiles"]
 
 CUDA_ROWS = 64
 

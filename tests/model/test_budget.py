@@ -30,7 +30,7 @@ from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.shapes import SHAPES
 from rotary_batch.model.slabs import slab_layout
 
-# A card of 165 TFLOP/s at half efficiency behind a link of 25 GB/s, as research/throughput.md section 2 assumes.
+# A card of 165 TFLOP/s at 60 % behind a link of 25 GB/s: an RTX 4090 on PCIe 4.
 FLOPS, MEMORY = 165e12 * 0.6, 1008e9
 
 
@@ -69,7 +69,7 @@ def used(m: Footprint, memory: int, **limits) -> int:
 
 
 def test_byte_counts_are_those_of_the_papers():
-    """research/throughput.md, section 2.1: one expert 352.3 / 93.6 MB, resident part 2.95 GB and the embeddings."""
+    """By hand from the published shapes: one expert 352.3 / 93.6 MB, resident part 2.95 GB and the embeddings."""
     assert slab_layout(SHAPES["mixtral-8x7b"], "bf16").nbytes == 352_321_536
     assert slab_layout(SHAPES["mixtral-8x7b"], "int4").nbytes / 93.6e6 == pytest.approx(1, abs=0.001)
     assert slab_layout(SHAPES["mixtral-8x22b"], "int4").nbytes / 160.4e6 == pytest.approx(1, abs=0.001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from rotary_batch.errors import InputError
 from rotary_batch.pages.check import judge
 from rotary_batch.pages.drift import check_docs
 from rotary_batch.pages.files import accept, project
-from rotary_batch.pages.front import mark_human, read
+from rotary_batch.pages.front import mark_human, read, seal
 from rotary_batch.pages.page import IndexView, Prose, page_paths
 from rotary_batch.pages.sanitise import code, fenced, inline, plain
 from rotary_batch.pages.site import render_pages, render_site
@@ -287,20 +288,36 @@ def test_a_docs_folder_that_leads_elsewhere_is_refused(tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_killed_projection_leaves_whole_pages(tmp_path):
+def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
+    """Killed before each sync and each rename in turn; the more of them were done, the more pages are new."""
     script = (
-        "import os, signal, sys\nfrom pathlib import Path\nimport rotary_batch.pages.files as f\n"
-        "n, sync = [int(sys.argv[2])], os.fsync\n"
-        "def fsync(d):\n  n[0] -= 1\n  if n[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n  sync(d)\n"
-        "os.fsync = fsync\n"
-        "f.project(Path(sys.argv[1]), {f'{i}.md': b'new' * 5000 for i in range(5)}, remove_others=False)"
+        "import os, pickle, signal, sys\nfrom pathlib import Path\nimport rotary_batch.pages.files as f\n"
+        "n = [int(sys.argv[2])]\n"
+        "def counted(call):\n"
+        "  def step(*a):\n    n[0] -= 1\n    if n[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n    return call(*a)\n"
+        "  return step\n"
+        "os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)\n"
+        "f.project(Path(sys.argv[1]), pickle.load(sys.stdin.buffer), remove_others=True)"
     )
-    for count in range(1, 7):
+    paths = ["a.md", "b.md", "src/c.md", "src/d.md"]
+    old, new = ({path: seal({"title": path}, [], f"{word} " * 900) for path in paths} for word in ("old", "new"))
+    num_new, count = [], 0
+    while not num_new or num_new[-1] is not None:
+        count += 1
         docs = tmp_path / str(count)
-        docs.mkdir()
-        done = subprocess.run([sys.executable, "-c", script, str(docs), str(count)], env=os.environ)
-        assert done.returncode == -signal.SIGKILL
-        assert all(path.read_bytes() == b"new" * 5000 for path in docs.glob("*.md"))
+        project(docs, old, remove_others=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(docs), str(count)], input=pickle.dumps(new), env=os.environ
+        )
+        found = {path: (docs / path).read_bytes() for path in old}
+        assert all(page in (old[path], new[path]) for path, page in found.items())
+        num_new.append(sum(found[path] == new[path] for path in found) if done.returncode else None)
+        assert done.returncode in (0, -signal.SIGKILL)
+        project(docs, new, remove_others=True)
+        assert {path: (docs / path).read_bytes() for path in new} == new
+        assert not list(docs.rglob("*.rotary-tmp"))
+    assert num_new[:-1] == sorted(num_new[:-1])
+    assert set(num_new[:-1]) == set(range(len(old) + 1))
 
 
 def test_drift_is_found_without_a_database(tmp_path):

@@ -139,7 +139,7 @@ def test_a_limit_leaves_work_and_the_next_run_finishes_it(make_repository):
     assert passed["outcome"] == "done"
 
 
-def start_drain(root: Path, db_folder: Path) -> subprocess.Popen:
+def start_drain(root: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "rotary_batch.cli", "drain", str(root), "--max-batch", "1"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -151,7 +151,7 @@ def start_drain(root: Path, db_folder: Path) -> subprocess.Popen:
 def test_a_second_driver_is_refused_and_an_interrupt_commits(make_repository, tmp_path):
     root = make_repository(CODE | {f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(60)})
     answer("index", root)
-    child = start_drain(root, tmp_path)
+    child = start_drain(root)
     second = rotary("drain", root)
     assert (second.returncode, f"process {child.pid}" in second.stderr) == (6, True)
     assert answer("status")["driver_pid"] == child.pid
@@ -167,7 +167,7 @@ def test_a_second_driver_is_refused_and_an_interrupt_commits(make_repository, tm
 def test_a_second_interrupt_ends_at_once_and_loses_nothing(make_repository, tmp_path):
     root = make_repository(CODE | {f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(60)})
     answer("index", root)
-    child = start_drain(root, tmp_path)
+    child = start_drain(root)
     while child.poll() is None:  # an impatient person
         os.kill(child.pid, signal.SIGINT)
         time.sleep(0.005)
@@ -232,7 +232,7 @@ def bad_repository(kind: str, tmp_path: Path, git) -> Path:
         root.write_text("x")
         return root
     root.mkdir()
-    git(root, "init", "-q", *(["--bare"] if kind == "bare" else []))
+    git(root, "init", "-q")
     return root
 
 

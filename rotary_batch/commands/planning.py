@@ -1,6 +1,6 @@
 """`plan`: what is left to do, how long it takes at the bound, what would help most.
 
-Knows which alternatives are worth naming; the arithmetic is in model/budget.py.  Needs no torch: the machine's rates
+Knows which alternatives are worth naming; the arithmetic is in model/bound.py.  Needs no torch: the machine's rates
 are read from the cache that `bench --machine` fills.
 """
 
@@ -17,17 +17,8 @@ from typing import Any, NamedTuple
 from rotary_batch.commands.draining import chosen
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.budget import (
-    DEFAULT_BATCH,
-    HOST_MEMORY_SHARE,
-    MEMORY_SHARE,
-    bound,
-    drain_s,
-    host_nbytes_for,
-    plan_memory,
-    steady_prefill_rows,
-    tokens_per_s,
-)
+from rotary_batch.model.bound import bound, drain_s, steady_prefill_rows, tokens_per_s
+from rotary_batch.model.budget import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, host_nbytes_for, plan_memory
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import Manifest

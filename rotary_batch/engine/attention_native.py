@@ -24,14 +24,14 @@ class NativeAttention:
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._window = geometry.sliding_window or NO_WINDOW
         self._rest = FastAttention(geometry, dtype, device)
-        self._spans = torch.empty(0, 6, dtype=torch.int64)
+        self._few = torch.empty(0, 6, dtype=torch.int64)
         self._has_rest = False
 
     def plan(self, rows: Sequence[Rows]) -> None:
         """Rows that the kernel takes, and the rest."""
         few = [run for run in rows if self._takes(run)]
         rest = [run for run in rows if not self._takes(run)]
-        self._spans, self._has_rest = torch.tensor(few, dtype=torch.int64).view(-1, 6), bool(rest)
+        self._few, self._has_rest = torch.tensor(few, dtype=torch.int64).view(-1, 6), bool(rest)
         self._rest.plan(rest)
 
     def _takes(self, run: Rows) -> bool:
@@ -40,7 +40,7 @@ class NativeAttention:
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = self._rest.attend(layer, queries.contiguous(), kv) if self._has_rest else torch.empty(queries.shape)
-        if len(self._spans):
+        if len(self._few):
             out, (keys, values) = out.float(), kv.layer(layer)
-            self._kernels.attend(queries.float(), keys, values, out, self._spans, self._window)
+            self._kernels.attend(queries.float(), keys, values, out, self._few, self._window)
         return out.to(queries.dtype)

@@ -29,7 +29,7 @@ class TritonAttention:
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._device = device
         self._rest = FastAttention(geometry, dtype, device)
-        self._spans: torch.Tensor | None = None
+        self._few: torch.Tensor | None = None
 
     @staticmethod
     def takes_heads(head_dim: int) -> bool:
@@ -40,18 +40,18 @@ class TritonAttention:
         """Rows that the kernel takes, and the rest."""
         few = [run for run in rows if run.num_rows * self._groups <= KERNEL_ROWS]
         self._rest.plan([run for run in rows if run.num_rows * self._groups > KERNEL_ROWS])
-        self._spans = torch.tensor(few, dtype=torch.int32).to(self._device) if few else None
+        self._few = torch.tensor(few, dtype=torch.int32).to(self._device) if few else None
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = self._rest.attend(layer, queries, kv)
-        if self._spans is not None:
+        if self._few is not None:
             keys, values, *scales = kv.stores
             key_scales, value_scales = scales or (keys, values)  # without scales the kernel looks at none
             heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
             window = self._geometry.sliding_window or NO_WINDOW
-            triton_kernels().decode_kernel[(len(self._spans), heads)](
-                queries.contiguous(), keys, key_scales, values, value_scales, out, self._spans, *kv.bases(layer),
+            triton_kernels().decode_kernel[(len(self._few), heads)](
+                queries.contiguous(), keys, key_scales, values, value_scales, out, self._few, *kv.bases(layer),
                 kv.device_tokens, dim**-0.5, heads, self._groups, window,
                 DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE, SCALED=kv.stored_as == "int8",
             )  # fmt: skip

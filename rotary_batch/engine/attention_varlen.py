@@ -23,7 +23,7 @@ from rotary_batch.engine.kv import KvArena
 from rotary_batch.model.geometry import Geometry
 
 
-class Call(NamedTuple):
+class Launch(NamedTuple):
     """One call of the kernel."""
 
     rows: torch.Tensor  # [rows] batch rows in the order of ranges
@@ -41,8 +41,8 @@ class VarlenAttention:
     def __init__(self, geometry: Geometry, device: torch.device) -> None:
         self._window = geometry.sliding_window
         self._device = device
-        self._own: Call | None = None
-        self._prefixes: list[Call] = []
+        self._own: Launch | None = None
+        self._prefixes: list[Launch] = []
 
     def plan(self, rows: Sequence[Rows]) -> None:
         """Own ranges in one call; each shared prefix in one more."""
@@ -59,10 +59,10 @@ class VarlenAttention:
             call = self._call([everyone], [start], [length], (-1, -1))
             self._prefixes.append(call._replace(rows=self._to(row)))
 
-    def _call(self, runs: Sequence[Rows], starts: list[int], lengths: list[int], window: tuple[int, int]) -> Call:
+    def _call(self, runs: Sequence[Rows], starts: list[int], lengths: list[int], window: tuple[int, int]) -> Launch:
         row = [n for run in runs for n in range(run.first_row, run.first_row + run.num_rows)]
         cu_seq_q = list(accumulate((run.num_rows for run in runs), initial=0))
-        return Call(
+        return Launch(
             self._to(row),
             self._to(cu_seq_q).int(),
             self._to([*starts, starts[-1] + lengths[-1]]).int(),
@@ -91,7 +91,7 @@ class VarlenAttention:
 
 
 def _varlen(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, call: Call
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, call: Launch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 

@@ -23,7 +23,7 @@ from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.measure import disk_nbytes_per_s, link_nbytes_per_s
 from rotary_batch.engine.trace import Routing
 from rotary_batch.errors import UsageError
-from rotary_batch.model.budget import Bound, bound
+from rotary_batch.model.bound import Bound, bound
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import EXPERTS_NAME
 from rotary_batch.model.rates import Rates
@@ -147,7 +147,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     least_prefill = _prefill_bound(engine, rates, sequences * prompt_tokens)
     counters = {name: total - counters_before[name] for name, total in reports[-1].counters.items()}
     moved = decoding[-1].counters["bytes_moved"] - decoding[0].counters["bytes_moved"]
-    copies = [span.end_s - span.start_s for span in engine.trace.timeline if span.kind == "copy"]
+    copies = [one.end_s - one.start_s for one in engine.trace.timeline if one.kind == "copy"]
     return Figures(
         shape=manifest.name,
         experts=manifest.experts,

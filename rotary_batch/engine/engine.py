@@ -23,7 +23,8 @@ from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
 from rotary_batch.engine.tiers import Tier
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import PromptError
-from rotary_batch.model.budget import MIN_PREFILL_TOKENS, Budget, bound, drafts_at_most
+from rotary_batch.model.bound import Budget, bound, drafts_at_most
+from rotary_batch.model.budget import MIN_PREFILL_TOKENS
 from rotary_batch.model.footprint import Footprint
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates

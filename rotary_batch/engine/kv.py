@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import torch
 
+from rotary_batch.engine.buffers import page_buffer
 from rotary_batch.engine.kv_host import HostKeys
-from rotary_batch.engine.tiers import page_buffer
 from rotary_batch.model.geometry import Geometry
 
 KV_FORMATS = ("bf16", "int8")  # bf16 stands for float32 in exact numerics

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rotary_batch.engine.tiers import page_buffer, page_lock, page_unlock
+from rotary_batch.engine.buffers import page_buffer, page_lock, page_unlock
 
 
 class HostKeys:

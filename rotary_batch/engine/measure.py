@@ -21,13 +21,14 @@ import torch
 from rotary_batch.engine import native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_choice import attention_for
+from rotary_batch.engine.buffers import in_own_pages, page_buffer
 from rotary_batch.engine.device import device_memory_nbytes, device_named
 from rotary_batch.engine.kv import KV_FORMATS, KvArena
 from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.quant import Matrix, encode, matrix_from
-from rotary_batch.engine.tiers import READ_NBYTES, in_own_pages, page_buffer
+from rotary_batch.engine.tiers import READ_NBYTES
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
 from rotary_batch.model.rates import Rates

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention_choice import attention_for
+from rotary_batch.engine.buffers import in_own_pages
 from rotary_batch.engine.device import device_memory_nbytes, device_named
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
@@ -25,15 +26,14 @@ from rotary_batch.engine.mixtral import Mixtral
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.engine.pack import pack_into_cache
 from rotary_batch.engine.quant import Int8Matrix, Matrix
-from rotary_batch.engine.tiers import in_own_pages
 from rotary_batch.engine.trace import Trace
 from rotary_batch.errors import ModelError
+from rotary_batch.model.bound import Budget
 from rotary_batch.model.budget import (
     DEFAULT_BATCH,
     LONGEST_TOKENS,
     MEMORY_SHARE,
     MIN_SLOTS,
-    Budget,
     host_nbytes_for,
     plan_memory,
     with_hosted,

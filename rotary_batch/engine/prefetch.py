@@ -12,8 +12,9 @@ from typing import Protocol
 
 import torch
 
+from rotary_batch.engine.buffers import page_buffer
 from rotary_batch.engine.ring import Load, Ring
-from rotary_batch.engine.tiers import RamTier, Tier, page_buffer
+from rotary_batch.engine.tiers import RamTier, Tier
 from rotary_batch.engine.trace import Trace, label
 from rotary_batch.model.budget import STAGING_SLABS
 

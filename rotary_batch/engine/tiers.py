@@ -1,28 +1,26 @@
 """Where slabs come from: the pack on disk, or an arena in host memory that was filled from it.
 
-Knows files, alignment and pinning; knows nothing of rings or of what is in a slab.  Never relies on the
+Knows files and which slabs lie where; knows nothing of rings or of what is in a slab.  Never relies on the
 page cache: a map scanned cyclically with less memory than weights hits nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import weakref
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.buffers import page_buffer, page_lock, page_unlock
 from rotary_batch.engine.trace import Trace, label
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
-from rotary_batch.model.slabs import PAGE_NBYTES
 
 READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
 NUM_READERS = 2  # reads of a disk in flight; with one it idles between two reads
@@ -49,23 +47,6 @@ class Tier(Protocol):
     def close(self) -> None:
         """Give everything back; idempotent."""
         ...
-
-
-def page_buffer(nbytes: int) -> torch.Tensor:
-    """A page-aligned uint8 tensor of its own; the memory goes back to the system with it.
-
-    Private, because shared memory has no huge pages on most systems.  Near a memory limit small pages lie scattered,
-    and the disk wrote them at half its speed: 32 sequences decoded 35 tokens a second, in huge pages 61.
-    """
-    memory = mmap.mmap(-1, max(nbytes, PAGE_NBYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8, count=nbytes)
-
-
-def in_own_pages(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A copy, as numbers of that type, that lies as slabs do."""
-    return page_buffer(tensor.numel() * dtype.itemsize).view(dtype).view(tensor.shape).copy_(tensor)
 
 
 class DiskTier:
@@ -107,7 +88,7 @@ class DiskTier:
         place = self._places[key]
         view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
         done = 0
-        with self._trace.span("read", label([key])):
+        with self._trace.timed("read", label([key])):
             while done < place.nbytes:
                 count = self._read(view[done : done + READ_NBYTES], place.offset + done)
                 if count == 0:
@@ -203,18 +184,3 @@ class RamTier:
         self._unlock()
         self._registered = False
         self._disk.close()
-
-
-def page_lock(memory: torch.Tensor) -> bool:
-    """Page-lock bytes of an exact size, if the system allows; torch's own pinned allocator rounds 170 MB up to 256."""
-    result = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)  # type: ignore[no-untyped-call]
-    if int(result):
-        with suppress(RuntimeError):
-            torch.zeros(1, device="cuda")  # takes the error that the refusal leaves behind for the next kernel
-    return int(result) == 0
-
-
-def page_unlock(*memories: torch.Tensor) -> None:
-    """Undo `page_lock`."""
-    for memory in memories:
-        torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())  # type: ignore[no-untyped-call]

@@ -8,29 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotary_batch.engine.trace import Span
+from rotary_batch.engine.trace import Interval
 
 ROWS = {"read": ("reads", "#4477aa"), "copy": ("copies", "#66ccee"), "attention": ("attention", "#cc6677"),
         "compute": ("experts", "#ddaa33"), "stall": ("waiting", "#999999")}  # fmt: skip
 WIDTH, LEFT, ROW_HEIGHT = 1200, 90, 34
-SHOWN_S, SHOWN_SPANS = 3.0, 1500  # the last of a run; more would be a blur
+SHOWN_S, SHOWN_INTERVALS = 3.0, 1500  # the last of a run; more would be a blur
 
 
-def draw(spans: Sequence[Span], target: Path) -> None:
+def draw(intervals: Sequence[Interval], target: Path) -> None:
     """Write the picture of the last seconds; one row for each kind, experts labelled by layer in their titles."""
-    end = max((span.end_s for span in spans), default=0.0)
-    last = sorted(span.start_s for span in spans)[-SHOWN_SPANS:]
+    end = max((one.end_s for one in intervals), default=0.0)
+    last = sorted(one.start_s for one in intervals)[-SHOWN_INTERVALS:]
     start = max(end - SHOWN_S, last[0] if last else 0.0)
     scale = (WIDTH - LEFT - 10) / max(end - start, 1e-9)
     parts = []
     for place, (kind, (label, colour)) in enumerate(ROWS.items()):
         y = 10 + place * ROW_HEIGHT
         parts.append(f'<text x="4" y="{y + 18}" font-size="13">{label}</text>')
-        for span in spans:
-            if span.kind == kind and span.end_s > start:
-                begin = max(span.start_s, start)
-                x, width = LEFT + (begin - start) * scale, max(0.3, (span.end_s - begin) * scale)
-                title = f"<title>{span.label}: {(span.end_s - span.start_s) * 1e3:.1f} ms</title>"
+        for one in intervals:
+            if one.kind == kind and one.end_s > start:
+                begin = max(one.start_s, start)
+                x, width = LEFT + (begin - start) * scale, max(0.3, (one.end_s - begin) * scale)
+                title = f"<title>{one.label}: {(one.end_s - one.start_s) * 1e3:.1f} ms</title>"
                 box = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{ROW_HEIGHT - 8}" fill="{colour}"'
                 parts.append(f"<rect {box}>{title}</rect>")
     height = 10 + len(ROWS) * ROW_HEIGHT + 24

@@ -17,7 +17,7 @@ import torch
 from rotary_batch.core import ExpertKey
 
 
-class Span(NamedTuple):
+class Interval(NamedTuple):
     """One thing that took time; seconds on the clock of `time.perf_counter`."""
 
     kind: str  # read, copy, attention, compute or stall
@@ -44,7 +44,7 @@ class Trace:
             "wasted_prefetches": 0, "stall_s": 0.0, "sweeps": 0, "speculative_revolutions": 0,
             "guessed": 0, "guessed_right": 0, "asked_after_guess": 0, "drafted_tokens": 0, "accepted_tokens": 0,
         }  # fmt: skip
-        self._timeline: list[Span] | None = [] if timeline else None
+        self._timeline: list[Interval] | None = [] if timeline else None
         self._under_way: list[tuple[str, str, torch.cuda.Event, torch.cuda.Event]] = []
         self._origin = _origin() if timeline and on_cuda else None
         self.keeps_routing = routing
@@ -66,7 +66,7 @@ class Trace:
             self.routing.append(Routing(layer, chosen.tolist(), {d: list(ids) for d, ids in likely.items()}))
 
     @contextmanager
-    def span(self, kind: str, label: str) -> Iterator[None]:
+    def timed(self, kind: str, label: str) -> Iterator[None]:
         """Note how long the block took, when a timeline is kept."""
         if self._timeline is None:
             yield
@@ -76,13 +76,13 @@ class Trace:
             yield
         finally:
             with self._lock:
-                self._timeline.append(Span(kind, start_s, time.perf_counter(), label))
+                self._timeline.append(Interval(kind, start_s, time.perf_counter(), label))
 
     @contextmanager
     def work(self, kind: str, label: str) -> Iterator[None]:
         """Note how long the device took over what the block sets in motion; on a CPU, how long the block took."""
         if self._origin is None:
-            with self.span(kind, label):
+            with self.timed(kind, label):
                 yield
             return
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -95,21 +95,21 @@ class Trace:
                 self._under_way.append((kind, label, begin, end))
 
     @property
-    def timeline(self) -> list[Span]:
-        """The spans so far, when the device is done with them; empty when none are kept."""
+    def timeline(self) -> list[Interval]:
+        """The intervals so far, when the device is done with them; empty when none are kept."""
         with self._lock:
-            spans = list(self._timeline or [])
+            found = list(self._timeline or [])
             if self._origin is not None:
                 torch.cuda.synchronize()
                 first, first_s = self._origin
                 for kind, label, begin, end in self._under_way:
                     start_s, end_s = (first_s + first.elapsed_time(event) / 1e3 for event in (begin, end))
-                    spans.append(Span(kind, start_s, end_s, label))
-            return spans
+                    found.append(Interval(kind, start_s, end_s, label))
+            return found
 
 
 def label(keys: Sequence[ExpertKey]) -> str:
-    """What a span that moves these experts is called, layer before the dot: 3.0, or 3.0 to 3.7."""
+    """What an interval that moves these experts is called, layer before the dot: 3.0, or 3.0 to 3.7."""
     first, last = (f"{key.layer}.{key.expert}" for key in (keys[0], keys[-1]))
     return first if first == last else f"{first} to {last}"
 

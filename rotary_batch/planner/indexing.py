@@ -62,13 +62,13 @@ def index_repository(
     sources = [file for file in files if file.file_class is FileClass.SOURCE]
     changed = [file for file in sources if known.get(file.path) != (file.blob, plan_key)]
     gone = known.keys() - {file.path for file in sources}
-    jobs = list(_with_bytes(repository, changed))
-    parsed = list(_parsed(jobs, asking, Path(row.pack_dir), progress, num_workers))
+    texts = list(_with_bytes(repository, changed))
+    parsed = list(_parsed(texts, asking, Path(row.pack_dir), progress, num_workers))
     replace_files(store, repository_id, files, parsed, plan_key)
     index = load_index(store, repository_id)
     touched = {file.path for file in changed} | gone
-    texts = {file.path: data for file, data in jobs}
-    planned = list(_planned(index, asking, texts, touched))
+    by_path = {file.path: data for file, data in texts}
+    planned = list(_planned(index, asking, by_path, touched))
     counts = plan_items(store, repository_id, asking.job.name, planned, touched)
     return Indexed(
         repository=row,
@@ -96,16 +96,16 @@ def _with_bytes(repository: Repository, files: Sequence[SourceFile]) -> Iterator
 
 
 def _parsed(
-    jobs: Sequence[tuple[SourceFile, bytes]], asking: Asking, pack_dir: Path, progress: Progress, num_workers: int
+    texts: Sequence[tuple[SourceFile, bytes]], asking: Asking, pack_dir: Path, progress: Progress, num_workers: int
 ) -> Iterator[ParsedFile]:
     found = parse_files(
-        jobs,
+        texts,
         tokenizer_dir=pack_dir,
         budget_tokens=asking.chunk_budget_tokens,
-        num_workers=min(num_workers, max(1, len(jobs))),
+        num_workers=min(num_workers, max(1, len(texts))),
     )
     for number, one in enumerate(found, 1):
-        progress(number, len(jobs))
+        progress(number, len(texts))
         yield one
 
 

@@ -24,7 +24,7 @@ from rotary_batch.repo.symbols import extract, parse
 
 TIMEOUT_S = 20.0
 WORKER_MEMORY_NBYTES = 3 * 10**9
-Job = tuple[SourceFile, bytes]
+Unparsed = tuple[SourceFile, bytes]
 ParseOne = Callable[[SourceFile, bytes, int, CountTokens], ParsedFile]
 
 
@@ -60,7 +60,7 @@ def cut_at_lines(
 
 
 def parse_files(
-    jobs: Iterable[Job],
+    files: Iterable[Unparsed],
     *,
     tokenizer_dir: Path,
     budget_tokens: int,
@@ -71,13 +71,13 @@ def parse_files(
     """Parse every file, in the order given; nothing a file holds can stop the others."""
     count_tokens = Tokenizer.load(tokenizer_dir).count
     workers = [_Worker(tokenizer_dir, budget_tokens, parse_one) for _ in range(num_workers)]
-    waiting, running, done = iter(jobs), deque[_Task](), dict[int, ParsedFile]()
+    waiting, running, done = iter(files), deque[_Task](), dict[int, ParsedFile]()
     number = given = 0
     try:
         while True:
             for worker in [w for w in workers if w.task is None]:
-                if (job := next(waiting, None)) is not None:
-                    running.append(worker.start(given, job, timeout_s))
+                if (file := next(waiting, None)) is not None:
+                    running.append(worker.start(given, file, timeout_s))
                     given += 1
             if not running:
                 return
@@ -96,7 +96,7 @@ def parse_files(
 @dataclass(eq=False)
 class _Task:
     number: int
-    job: Job
+    file: Unparsed
     deadline: float
     parsed: ParsedFile | None = None
 
@@ -118,7 +118,7 @@ def _settled(
             reason = "parsing took too long"
             worker.restart()
         if reason is not None:
-            task.parsed = cut_at_lines(*task.job, budget_tokens, count_tokens, reason)
+            task.parsed = cut_at_lines(*task.file, budget_tokens, count_tokens, reason)
         if task.parsed is not None:
             found.append(task)
     return found
@@ -133,7 +133,7 @@ class _Worker:
         self.connection: Connection
         self.task: _Task | None = None
 
-    def start(self, number: int, job: Job, timeout_s: float) -> _Task:
+    def start(self, number: int, file: Unparsed, timeout_s: float) -> _Task:
         """Give it a file."""
         if self._process is None:
             context = multiprocessing.get_context("spawn")
@@ -142,8 +142,8 @@ class _Worker:
             self._process.start()
             theirs.close()
             self._await_start()  # the clock of a file starts when its worker does
-        self.task = _Task(number, job, time.monotonic() + timeout_s)
-        self.connection.send(job)
+        self.task = _Task(number, file, time.monotonic() + timeout_s)
+        self.connection.send(file)
         return self.task
 
     def _await_start(self) -> None:

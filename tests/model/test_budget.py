@@ -10,20 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotary_batch.errors import UnavailableError
+from rotary_batch.model.bound import bound, drafts_at_most, drain_s, tokens_per_s
 from rotary_batch.model.budget import (
     BUNDLE_NBYTES,
     DRAFT_TOKENS,
     PREFILL_TOKENS,
     RING_SHARE,
     SLOTS,
-    bound,
     bundle_slabs,
-    drafts_at_most,
-    drain_s,
     minimum_nbytes,
     plan_memory,
     ring_slots,
-    tokens_per_s,
 )
 from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
 from rotary_batch.model.rates import Rates, cached_rates, rates_path

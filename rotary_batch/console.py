@@ -240,6 +240,8 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
         _row(table, "items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
     _row(table, "what would help most", model["best_next"] or "nothing that is known here")
     _print(table)
+    if model["numerics"] == "exact":
+        say("these are rates of fast numerics: exact ones, as set here, take longer")
 
 
 def _nbytes(count: int) -> str:

@@ -57,6 +57,11 @@ class Job:
     select: Select
     attempts: int
 
+    def longest_rollup_tokens(self, context_tokens: int) -> int:
+        """What a prompt that is not known yet, and its answer, may need."""
+        longest = [unit.prompt_tokens + unit.new_tokens for unit in self.units.values() if unit.prompt_tokens]
+        return min(context_tokens, max(longest, default=0))
+
 
 def load_jobs(folder: Path) -> dict[str, Job]:
     """All `*.toml` of a folder by name.  Raises ConfigError naming the file and the key."""

@@ -28,6 +28,12 @@ class Window:
     max_items: int | None = None  # how many items may be taken up
     clock: Callable[[], float] = time.monotonic
     interrupted: bool = field(default=False, init=False)
+    items_taken: int = field(default=0, init=False)
+
+    @property
+    def items_left(self) -> int | None:
+        """How many more items may be taken up; None = any number."""
+        return None if self.max_items is None else self.max_items - self.items_taken
 
     def why_closed(self) -> str | None:
         """Name the reason to stop now, or None."""

@@ -119,7 +119,6 @@ class Runner:
         self._waiting: deque[Claim] = deque()
         self._unprojected: list[WorkItem] = []
         self._projected_at = self._started_at = self.clock()
-        self._num_taken = 0
 
     def drain(self) -> str:
         """Work until the queue is empty or the window closes; answer `done` or the reason to stop."""
@@ -193,13 +192,12 @@ class Runner:
                 self.tally.parked += 1
 
     def _claim(self) -> None:
-        limit = CLAIM_BATCH
-        if self.window.max_items is not None:
-            limit = min(limit, self.window.max_items - self._num_taken)
+        left = self.window.items_left
+        limit = CLAIM_BATCH if left is None else min(CLAIM_BATCH, left)
         if limit > 0:
             found = self.store.claim(self.run_id, limit=limit, now=self.clock(), repository_ids=self.repository_ids)
             self._waiting.extend(found)
-            self._num_taken += len(found)
+            self.window.items_taken += len(found)
 
     def _forget(self, claim: Claim) -> None:
         del self._claims[claim.item.id]
@@ -207,8 +205,7 @@ class Runner:
     def _wait_for_retry(self) -> bool:
         """With nothing else to do, wait for an item that failed; answer whether there is one."""
         at = self.store.next_retry_at(self.repository_ids)
-        limit = self.window.max_items
-        if at is None or (limit is not None and self._num_taken >= limit):
+        if at is None or self.window.items_left == 0:
             return False
         self.sleep(min(1.0, max(0.0, at - self.clock())))  # its time may have come since the queue was asked
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands import draining, indexing
+from rotary_batch.commands.generating import generate
 from rotary_batch.commands.opening import writing
 from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
 from rotary_batch.core import Failure
 from rotary_batch.errors import ConfigError, PromptError, UsageError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
+from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import Window, seconds_for, seconds_until
 from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
@@ -260,3 +263,42 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     with writing(settings) as store:
         night(store, FakeEngine)
         assert said(store) == mended
+
+
+def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack, tmp_path):
+    roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
+    with writing(Settings(db=tmp_path / "work.db")) as store:
+        for root, model in zip(roots, (tiny_pack, None), strict=True):
+            indexing.index(store, Settings(model=model, db=tmp_path / "work.db"), [root], lambda *_: None)
+        window = Window(max_items=3)
+        outcomes = draining.drain(
+            store, Settings(), draining.chosen(store, roots), window, lambda _: None,
+            lambda *_, **__: FakeEngine(answer_tokens=6), "drain",
+        )  # fmt: skip
+    assert sum(outcome.tally.done for outcome in outcomes) == 3
+    assert [outcome.exit_code for outcome in outcomes] == [75, 75]
+
+
+def test_a_job_says_how_long_its_longest_roll_up_may_be(tmp_path):
+    path = tmp_path / "summarize.toml"
+    path.write_text(JOB.format(directory=9000))
+    job = load_job(path)
+    assert job.longest_rollup_tokens(32768) == 9000 + 8
+    assert job.longest_rollup_tokens(2048) == 2048
+
+
+def test_requests_that_an_engine_had_no_memory_for_are_asked_again(tmp_path, tiny_pack):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    bodies = [{"custom_id": f"r{n}", "body": {"prompt": "a" * (n + 1), "max_tokens": 4}} for n in range(8)]
+    source.write_text("".join(json.dumps(body) + "\n" for body in bodies))
+
+    class Recovering(StubbornEngine):
+        """Has its memory back after three steps."""
+
+        def step(self):
+            self.steps = getattr(self, "steps", 0) + 1
+            return super().step() if self.steps <= 3 else FakeEngine.step(self)
+
+    found = generate(source, target, Tokenizer.load(tiny_pack), lambda: Recovering(max_batch=8), lambda *_: None)
+    assert found == (8, 0)
+    assert {json.loads(line)["custom_id"] for line in target.read_text().splitlines()} == {f"r{n}" for n in range(8)}

@@ -123,7 +123,8 @@ def _drain_one_model(  # noqa: PLR0913 - the parts of one run
     run_id = store.start_run(command, manifest.name, os.getpid())
     event("run started", run=run_id, command=command, model=manifest.name)
     started = time.monotonic()
-    engine = _LazyEngine(lambda: open_for(settings, pack, open_engine, counts.workload(store, ids, manifest)))
+    longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
+    engine = _LazyEngine(lambda: open_for(settings, pack, open_engine, counts.workload(store, ids, longest)))
     runner = Runner(
         store=store,
         engine=engine,

@@ -48,6 +48,7 @@ def generate(
 
 
 def _work(engine: Engine, waiting: list[Request], tokenizer: Tokenizer) -> Iterator[tuple[int, dict[str, Any]]]:
+    requests = {request.request_id: request for request in waiting}
     while waiting or engine.num_live:
         while waiting and (engine.has_room(waiting[0]) or not engine.num_live):
             request = waiting.pop(0)
@@ -58,7 +59,8 @@ def _work(engine: Engine, waiting: list[Request], tokenizer: Tokenizer) -> Itera
         report = engine.step()
         for done in report.completions:
             yield done.request_id, {"response": _response(done, tokenizer), "error": None}
-        for lost in report.failures:
+        waiting += [requests[lost.request_id] for lost in report.failures if lost.retry]
+        for lost in (lost for lost in report.failures if not lost.retry):
             yield lost.request_id, {"response": None, "error": {"code": "failed", "message": lost.error}}
 
 

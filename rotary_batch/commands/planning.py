@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.draining import chosen
+from rotary_batch.commands.opening import load_job_named
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.bound import bound, drain_s, steady_prefill_rows, tokens_per_s
@@ -45,7 +46,8 @@ def plan(store: WorkStore, settings: Settings, roots: Sequence[Path], window_s: 
     models = []
     for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
         manifest = Manifest.load(Path(pack))
-        workload = counts.workload(store, [row.id for row in group], manifest)
+        longest = load_job_named(settings).longest_rollup_tokens(manifest.context_tokens)
+        workload = counts.workload(store, [row.id for row in group], longest)
         if workload is not None:
             models.append(forecast(manifest, settings, workload, window_s))
     return {
@@ -71,6 +73,7 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
     seconds = drain_s(model, budget, rates, workload)
     return found | {
+        "numerics": "exact" if exact else "fast",
         "device_memory": limits.device_nbytes,
         "batch": budget.batch,
         "residents": budget.num_residents,

@@ -26,7 +26,7 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
     if numerics.exact:
         return ExactAttention(geometry, device)
     if device.type == "cuda" and kv.stored_as == "bf16" and varlen_works(geometry, device):
-        staying = VarlenAttention(geometry, device)
+        staying = VarlenAttention(device)
     elif device.type == "cuda" and HAS_TRITON and TritonAttention.takes_heads(geometry.head_dim):
         return TritonAttention(geometry, numerics.dtype, device)
     elif _is_plain(kv, geometry) and (kernels := native.load()):

@@ -38,18 +38,16 @@ class Launch(NamedTuple):
 class VarlenAttention:
     """Plans and runs it for one engine."""
 
-    def __init__(self, geometry: Geometry, device: torch.device) -> None:
-        self._window = geometry.sliding_window
+    def __init__(self, device: torch.device) -> None:
         self._device = device
         self._own: Launch | None = None
         self._prefixes: list[Launch] = []
 
     def plan(self, rows: Sequence[Rows]) -> None:
         """Own ranges in one call; each shared prefix in one more."""
-        back = -1 if self._window is None else self._window - 1
         runs = sorted(rows, key=lambda run: run.kv_start)
         lengths = [run.num_keys - run.prefix_tokens for run in runs]
-        self._own = self._call(runs, [run.kv_start for run in runs], lengths, (back, 0))
+        self._own = self._call(runs, [run.kv_start for run in runs], lengths, (-1, 0))
         shared = sorted({(run.prefix_start, run.prefix_tokens) for run in rows if run.prefix_tokens})
         self._prefixes = []
         for start, length in shared:
@@ -99,11 +97,16 @@ def _varlen(
         queries[call.rows], keys, values, call.cu_seq_q, call.cu_seq_k, call.max_q, call.max_k,
         return_aux=AuxRequest(lse=True), window_size=call.window, enable_gqa=True, seqused_k=call.seqused_k,
     )  # fmt: skip
-    return found, lse if lse.shape == found.shape[:2] else lse.transpose(0, 1)
+    return found, lse.T  # [heads, T] as the kernel gives it, whatever the documentation says
 
 
 def varlen_works(geometry: Geometry, device: torch.device) -> bool:
-    """Whether this torch and this device give the same as plain torch on a small mixed revolution."""
+    """Whether this torch and this device give the same as plain torch on a small mixed revolution.
+
+    Not for a sliding window: the end of a shared prefix may be in sight of some rows only.
+    """
+    if geometry.sliding_window is not None:
+        return False
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -111,14 +114,14 @@ def varlen_works(geometry: Geometry, device: torch.device) -> bool:
     if not {"seqused_k", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters):
         return False
     kv = KvArena(replace(geometry, num_layers=1), 64, "bf16", torch.bfloat16, device)
-    rows = [Rows(0, 9, 0, 8), Rows(9, 1, 20, 30, 0, 8)]
+    rows = [Rows(0, 10, 0, 8), Rows(10, 1, 20, 30, 0, 8)]  # 11: unlike any number of heads, so that no turn goes unseen
     generator = torch.Generator(device).manual_seed(0)
     make = partial(torch.randn, generator=generator, device=device, dtype=torch.bfloat16)
     kv.write(0, torch.arange(64, device=device), *(make(64, geometry.num_kv_heads, geometry.head_dim) for _ in "kv"))
-    queries = make(10, geometry.num_heads, geometry.head_dim)
+    queries = make(11, geometry.num_heads, geometry.head_dim)
     found = []
     try:
-        for attention in (VarlenAttention(geometry, device), FastAttention(geometry, torch.bfloat16, device)):
+        for attention in (VarlenAttention(device), FastAttention(geometry, torch.bfloat16, device)):
             attention.plan(rows)
             found.append(attention.attend(0, queries, kv).float())
     except (RuntimeError, TypeError, ValueError):

@@ -23,7 +23,7 @@ from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.measure import disk_nbytes_per_s, link_nbytes_per_s
 from rotary_batch.engine.trace import Routing
 from rotary_batch.errors import UsageError
-from rotary_batch.model.bound import Bound, bound
+from rotary_batch.model.bound import bound
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import EXPERTS_NAME
 from rotary_batch.model.rates import Rates
@@ -144,7 +144,8 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     step_s = statistics.median(report.step_s for report in decoding)
     decoded = statistics.mean(report.decode_tokens for report in decoding)
     least = bound(model, budget, rates, sequences * (1 + budget.draft_tokens), 0, prompt_tokens + new_tokens / 2)
-    least_prefill = _prefill_bound(engine, rates, sequences * prompt_tokens)
+    rows = min(budget.prefill_tokens, sequences * prompt_tokens)
+    least_prefill = bound(model, budget, rates, 0, rows, 0)
     counters = {name: total - counters_before[name] for name, total in reports[-1].counters.items()}
     moved = decoding[-1].counters["bytes_moved"] - decoding[0].counters["bytes_moved"]
     copies = [one.end_s - one.start_s for one in engine.trace.timeline if one.kind == "copy"]
@@ -165,7 +166,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         ring_slots=budget.num_slots,
         in_host_memory=budget.num_hosted,
         prefill_tokens_per_s=num_prefill / prefill_s,
-        bound_prefill_tokens_per_s=budget.prefill_tokens / least_prefill.revolution_s,
+        bound_prefill_tokens_per_s=rows / least_prefill.revolution_s,
         decode_tokens_per_s=decoded / step_s,
         decode_spread_s=(min(r.step_s for r in decoding), max(r.step_s for r in decoding)),
         bound_decode_tokens_per_s=sequences / least.revolution_s,
@@ -189,11 +190,6 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         guessed_recall=counters["guessed_right"] / max(1, counters["asked_after_guess"]),
         prefetch=prefetch,
     )
-
-
-def _prefill_bound(engine: RotaryEngine, rates: Rates, prompt_tokens: int) -> Bound:
-    rows = min(engine.budget.prefill_tokens, prompt_tokens)
-    return bound(engine.footprint, engine.budget, rates, 0, rows, 0)
 
 
 def peak_device_nbytes(engine: RotaryEngine) -> int:

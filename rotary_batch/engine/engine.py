@@ -104,7 +104,10 @@ class RotaryEngine:
         return prefix.num_tokens if prefix else 0
 
     def admit(self, request: Request) -> None:
-        """Take a request.  Raises PromptError when it can never fit, ValueError when there is no room now."""
+        """Take a request.
+
+        Raises PromptError when it can never fit or asks for no new token, ValueError when there is no room now.
+        """
         need = _kv_tokens(request)
         limit = self._limit_tokens
         if need > limit or not request.prompt_ids:
@@ -112,6 +115,8 @@ class RotaryEngine:
                 f"request {request.request_id}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} "
                 f"new ones; the model and its KV memory hold {limit}"
             )
+        if len(request.generated_ids) >= request.max_new_tokens:
+            raise PromptError(f"request {request.request_id}: no new token is left of {request.max_new_tokens}")
         self._live.append(self._place(request))
 
     def _place(self, request: Request) -> Sequence:
@@ -204,7 +209,7 @@ class RotaryEngine:
         error = f"out of device memory with {len(self._live)} live sequences"
         lost = [Failure(request_id=s.request.request_id, error=error, retry=kept > 0) for s in self._live[kept:]]
         self._retire({failure.request_id for failure in lost})
-        return StepReport(failures=tuple(lost), counters=self.trace.totals())
+        return StepReport(failures=tuple(lost), counters=self.trace.totals(), tier=self.tier_name)
 
     def _revolve(self, spans: Seq[Span]) -> tuple[torch.Tensor, list[int]]:
         """Final hidden states of all rows, and the first row of each span."""
@@ -277,13 +282,23 @@ class RotaryEngine:
             heir.makes_prefix, heir.num_cached = True, prefix.num_cached
 
     def generate(self, prompts: Seq[Seq[int]], max_new_tokens: int) -> list[list[int]]:
-        """Greedy continuations of prompts, in their order, prompt and stop token not included."""
+        """Greedy continuations of prompts, in their order, prompt and stop token not included.
+
+        Raises PromptError for one that does not fit; nothing of the others is left live then.
+        """
         requests = [
             Request(request_id=place, prompt_ids=tuple(ids), max_new_tokens=max_new_tokens)
             for place, ids in enumerate(prompts)
         ]
-        waiting = list(requests)
-        found: dict[int, list[int]] = {}
+        try:
+            found = self._run_all(requests)
+        finally:
+            self._retire({request.request_id for request in requests})
+        return [found[place] for place in range(len(prompts))]
+
+    def _run_all(self, requests: Seq[Request]) -> dict[int, list[int]]:
+        """The new tokens of requests that are numbered by their places."""
+        waiting, found = list(requests), dict[int, list[int]]()
         while waiting or self.num_live:
             while waiting and (self.has_room(waiting[0]) or not self.num_live):
                 self.admit(waiting.pop(0))
@@ -293,22 +308,30 @@ class RotaryEngine:
                     raise PromptError(f"prompt {failure.request_id}: {failure.error}")
                 waiting.append(requests[failure.request_id])
             found |= {done.request_id: list(done.token_ids) for done in report.completions}
-        return [found[place] for place in range(len(prompts))]
+        return found
 
     @torch.inference_mode()
     def logits(self, token_ids: Seq[int]) -> torch.Tensor:
-        """float32 logits [tokens, vocabulary] of one sequence, prefilled in spans as `step` does."""
+        """float32 logits [tokens, vocabulary] of one sequence, prefilled in spans as `step` does.
+
+        Raises PromptError when it cannot fit, ValueError when there is no room now.
+        """
         request = Request(request_id=-1, prompt_ids=tuple(token_ids), max_new_tokens=1)
+        if (need := _kv_tokens(request)) <= self._limit_tokens:
+            while not self._kv.has_room(need) and self._prefixes and self._prefixes.give_up_one():
+                pass
         stored, self._prefixes = self._prefixes, None  # every position is wanted, so nothing may be shared
-        self.admit(request)
-        sequence, parts = self._live[-1], []
-        while sequence.num_pending:
-            count = min(sequence.num_pending, self._span_tokens or self.budget.prefill_tokens)
-            hidden, _ = self._revolve([Span(sequence, count)])
-            _note_cached(sequence, count)
-            parts.append(self._decoder.logits(hidden))
-        self._retire({-1})
-        self._prefixes = stored
+        try:
+            self.admit(request)
+            sequence, parts = self._live[-1], []
+            while sequence.num_pending:
+                count = min(sequence.num_pending, self._span_tokens or self.budget.prefill_tokens)
+                hidden, _ = self._revolve([Span(sequence, count)])
+                _note_cached(sequence, count)
+                parts.append(self._decoder.logits(hidden))
+        finally:
+            self._retire({-1})
+            self._prefixes = stored
         return torch.cat(parts)
 
     def close(self) -> None:

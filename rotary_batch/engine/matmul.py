@@ -27,6 +27,7 @@ from rotary_batch.model.slabs import BLOCK_ROWS
 TILE_ROWS = 16
 COARSE_ROWS = 128
 INT8_OPERATOR_ROWS = 8  # up to so many rows torch's weight-only operators beat unpacking: 0.8 against 0.9 ms at 8
+INT8_OPERATOR_COLUMNS = 16  # with other numbers of columns it reads past the end of rows, and crashes
 INT4_OPERATOR_ROWS = 32  # 11.3 against 13 ms at 32 rows of [14336, 2048], 22 against 14 ms at 64
 # With compiled unpacking: 8.7 ms at 33 rows of [14336, 2048], 19 at 340, 24 at 512; with torch 32, 44 and 75.
 UNPACKED_ROWS = 16
@@ -74,7 +75,7 @@ class FastMatmul:
             return self._int8(x, matrix)
         if matrix.dtype == x.dtype:
             return self._product(x, matrix)
-        if self._on_cpu and len(x) <= PLAIN_OPERATOR_ROWS:
+        if self._on_cpu and matrix.dtype == torch.bfloat16 and len(x) <= PLAIN_OPERATOR_ROWS:
             return _few_rows(x.to(matrix.dtype), matrix).to(x.dtype)
         return self._by_tiles(x, matrix)
 
@@ -110,7 +111,7 @@ class FastMatmul:
         return out[: len(x)]
 
     def _int8(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
-        if self._on_cpu and len(x) <= INT8_OPERATOR_ROWS:
+        if self._on_cpu and len(x) <= INT8_OPERATOR_ROWS and x.shape[1] % INT8_OPERATOR_COLUMNS == 0:
             few = x.to(torch.bfloat16).contiguous()  # the operator's float32 variant is 6 to 25 times slower
             out = torch._weight_int8pack_mm(few, matrix.values, _ones(len(matrix.values))).to(x.dtype)
         else:

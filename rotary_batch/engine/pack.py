@@ -154,12 +154,12 @@ def _require_space(packing: _Packing) -> None:
 
 def _write_experts(packing: _Packing, progress: Progress) -> dict[ExpertKey, SlabPlace]:
     checkpoint, dst = packing.checkpoint, packing.dst
+    done = _read_journal(packing)  # takes away what another packing left
     if (dst / EXPERTS_NAME).is_file():  # killed between the rename and the manifest
-        return _read_journal(packing)
+        return done
     slab_nbytes, keys = packing.layout.nbytes, list(checkpoint.experts)
     names = [f"layers.{key.layer}.experts.{key.expert}" for key in keys]
     header = safetensors_header(dict.fromkeys(names, ("U8", (slab_nbytes,), slab_nbytes)))
-    done = _read_journal(packing)
     part = dst / (EXPERTS_NAME + _PART)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -197,8 +197,12 @@ def _write_slab(descriptor: int, offset: int, packing: _Packing, places: Sequenc
 def _slab_runs(packing: _Packing, places: Sequence[TensorPlace]) -> Iterator[memoryview]:
     """The bytes of a slab in order; bf16 goes through in small pieces, the others matrix by matrix."""
     if packing.experts == "bf16":
-        yield from chain(*(pieces(place) for place in places))
-        yield memoryview(bytes(packing.layout.nbytes - sum(place.nbytes for place in places)))
+        w1, w3, w2 = places
+        up, down = packing.layout.parts["up"], packing.layout.parts["down"]
+        yield from chain(pieces(w1), pieces(w3))
+        yield memoryview(bytes(down.offset - up.nbytes))  # `down` begins on a cache line
+        yield from pieces(w2)
+        yield memoryview(bytes(packing.layout.nbytes - down.offset - down.nbytes))
         return
     from rotary_batch.engine.encoding import encoded_slab
 

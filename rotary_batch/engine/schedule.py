@@ -62,7 +62,7 @@ class Sequence:
                 return self._complete("sentences", surplus=1)  # the word that would begin one more
         if guard.stops_loops and (surplus := loop_tokens(generated)):
             return self._complete("loop", surplus=surplus)
-        return self._complete("length") if not self.num_left else None
+        return self._complete("length") if self.num_left <= 0 else None
 
     def _complete(self, reason: Reason, *, surplus: int = 0, num_scored: int | None = None) -> Completion:
         generated = tuple(self.token_ids[len(self.request.prompt_ids) :])

@@ -37,6 +37,7 @@ class Budget(NamedTuple):
     prefill_tokens: int
     draft_tokens: int
     num_hosted: int  # slabs that are not resident and lie in host memory; the others come from disk
+    sequence_kv_tokens: int  # that a sequence reserves on average
 
     def streamed_nbytes(self, model: Footprint) -> int:
         """What one revolution moves into device memory."""
@@ -96,8 +97,8 @@ def bound(
     if share < SWEEP_SHARE:  # what slots still hold need not move
         kept_nbytes = budget.num_slots * model.slab_nbytes
         moved_share = share * max(0.0, 1 - kept_nbytes / max(1, streamed_nbytes))
-    reserved = (budget.kv_tokens + budget.host_kv_tokens) / budget.batch  # whole ranges travel, full or not
-    visiting = min(budget.host_kv_tokens, max(0.0, min(decode_rows, budget.batch) * reserved - budget.kv_tokens))
+    reserved = min(decode_rows, budget.batch) * budget.sequence_kv_tokens  # whole ranges travel, full or not
+    visiting = min(budget.host_kv_tokens, max(0.0, reserved - budget.kv_tokens))
     link_s = (moved_share * streamed_nbytes + visiting * model.kv_token_nbytes) / rates.move_nbytes_per_s
     disk_s = moved_share * budget.disk_nbytes(model) / rates.disk_nbytes_per_s
     return Bound(max(link_s, disk_s), experts_s + attention_s + head_s + keys_s, disk_s > link_s)

@@ -147,9 +147,13 @@ def _candidates(model: Footprint, memory_nbytes: int, prefill: int, max_batch: i
             kv_room = (left - slots * model.slab_nbytes) // model.kv_token_nbytes
     sequence = workload.kv_tokens * model.kv_token_nbytes + model.row_nbytes()
     fitting = max(1, min(max_batch, kv_room * model.kv_token_nbytes // sequence))
-    return [
+    budgets = [
         _with_batch(model, left - (batch - 1) * model.row_nbytes(), batch, prefill, workload, kv_room)
         for batch in _batches(fitting)
+    ]
+    # an item far longer than the average may leave rows of a larger batch no room for the second slot
+    return [
+        one for one in budgets if one.batch == 1 or one.num_slots >= MIN_SLOTS or one.num_slots == 0 < one.num_residents
     ]
 
 
@@ -162,10 +166,10 @@ def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload:
     kv_tokens = min(kv_room, max(workload.longest_tokens, batch * workload.kv_tokens))
     fitting = (left - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
     if fitting >= model.num_slabs:
-        return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0, 0)
+        return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0, 0, workload.kv_tokens)
     few = touched_share(batch, model.geometry.num_experts, model.geometry.top_k) < CACHE_SHARE
     slots = fitting if few else ring_slots(model, left, fitting)
-    return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0, 0)
+    return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0, 0, workload.kv_tokens)
 
 
 def _with_host_keys(

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
 
-# Activations of a row that live at once: hidden vectors, and intermediate ones of the rows of one expert (a few of a
-# row's two experts are at work at the same time only when routing is badly skewed).
-WORKSPACE_HIDDEN, WORKSPACE_INTERMEDIATE = 12, 4
+# Activations of a row that live at once: hidden vectors, of them some for each of its experts, and intermediate ones of
+# the rows of one expert (a few of a row's two experts are at work at the same time only when routing is badly skewed).
+WORKSPACE_HIDDEN, WORKSPACE_EXPERT_HIDDEN, WORKSPACE_INTERMEDIATE = 4, 4, 4
 LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # cuBLAS has 32 MiB; logits, and what the allocator cannot join up
 
 
@@ -55,14 +55,19 @@ class Footprint:
     library_nbytes: int  # what libraries take of the device
 
     def scratch_nbytes(self) -> int:
-        """The largest matrix, unpacked."""
-        quantised = self.experts != "bf16"
-        return self.geometry.expert_params * 2 // 3 * self.number_nbytes if quantised or self.number_nbytes == 4 else 0
+        """The largest matrix that is unpacked as a whole: of an expert, in float32 also the head when it is int8."""
+        is_wide = self.number_nbytes == 4
+        unpacked = [self.geometry.expert_params * 2 // 3] if self.experts != "bf16" or is_wide else []
+        if self.dense == "int8" and is_wide:
+            shapes = self.geometry.dense_shapes().items()
+            unpacked += [math.prod(shape) for name, shape in shapes if self.geometry.is_quantisable(name)]
+        return max(unpacked, default=0) * self.number_nbytes
 
     def row_nbytes(self) -> int:
         """Activations of one row."""
-        hidden, middle = self.geometry.hidden_size, self.geometry.intermediate_size
-        return self.activation_nbytes * (WORKSPACE_HIDDEN * hidden + WORKSPACE_INTERMEDIATE * middle)
+        vectors = WORKSPACE_HIDDEN + WORKSPACE_EXPERT_HIDDEN * self.geometry.top_k
+        middle = WORKSPACE_INTERMEDIATE * self.geometry.intermediate_size
+        return self.activation_nbytes * (vectors * self.geometry.hidden_size + middle)
 
 
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rotary_batch.core import Verdict
-from rotary_batch.model.budget import LONGEST_TOKENS
 from rotary_batch.model.footprint import Workload
-from rotary_batch.model.manifest import Manifest
 from rotary_batch.work.rows import Answer, RunRow
 from rotary_batch.work.store import WorkStore
 
@@ -53,10 +51,10 @@ def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int
     return {row["unit"]: {name: row[name] for name in row.keys() if name != "unit"} for row in rows}  # noqa: SIM118
 
 
-def workload(store: WorkStore, repository_ids: Sequence[int], manifest: Manifest) -> Workload | None:
+def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_tokens: int) -> Workload | None:
     """What is still to do, for the budget planner; None when no prompt is known yet.
 
-    Prompts of roll-ups that are not known yet count as the average one.
+    Prompts of roll-ups that are not known yet count as the average one; the longest may need so many tokens.
     """
     places = ",".join("?" * len(repository_ids))
     row = store.db.execute(
@@ -67,7 +65,7 @@ def workload(store: WorkStore, repository_ids: Sequence[int], manifest: Manifest
     ).fetchone()
     if not row["n"] or row["prompt"] is None:
         return None
-    unknown = min(manifest.context_tokens, LONGEST_TOKENS) if row["unknown"] else 0
+    unknown = longest_unknown_tokens if row["unknown"] else 0
     return Workload(row["n"], row["prompt"], row["new"], max(row["longest"], unknown))
 
 

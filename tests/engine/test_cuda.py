@@ -80,7 +80,7 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, m
     queries = torch.randn(19, geometry.num_heads, geometry.head_dim, generator=generator).bfloat16()
     geometry = replace(geometry, sliding_window=window)
     kinds = [ExactAttention(geometry, torch.device("cpu")), FastAttention(geometry, torch.bfloat16, CUDA)]
-    kinds += [VarlenAttention(geometry, CUDA)] if varlen_works(geometry, CUDA) else []
+    kinds += [VarlenAttention(CUDA)] if varlen_works(geometry, CUDA) else []
     kinds += [TritonAttention(geometry, torch.bfloat16, CUDA)] if HAS_TRITON else []
     found = []
     for kind in kinds:

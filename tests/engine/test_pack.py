@@ -64,6 +64,25 @@ def test_packing_killed_at_any_point_goes_on_and_gives_the_same_bytes(tiny_check
         assert tree(dst) == expected
 
 
+def test_what_another_packing_left_is_packed_anew(tiny_checkpoint, tmp_path, monkeypatch):
+    """The first was killed between its experts and its manifest; so was a pack that lost its manifest and journal."""
+
+    def killed(_packing):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rotary_batch.engine.pack._write_dense", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(tiny_checkpoint, tmp_path / "one", experts="int8")
+    pack(tiny_checkpoint, tmp_path / "one")
+    pack(tiny_checkpoint, tmp_path / "other")
+    expected = tree(tmp_path / "other")
+    assert tree(tmp_path / "one") == expected
+    (tmp_path / "other" / MANIFEST_NAME).unlink()
+    pack(tiny_checkpoint, tmp_path / "other")
+    assert tree(tmp_path / "other") == expected
+
+
 def test_packing_again_does_nothing_and_another_checkpoint_is_refused(tiny_checkpoint, tiny_pack, tmp_path):
     before = (tiny_pack / EXPERTS_NAME).stat().st_mtime_ns
     pack(tiny_checkpoint, tiny_pack)

@@ -57,6 +57,30 @@ def test_logits_and_64_greedy_tokens_equal_transformers(number, configuration, t
     engine.close()
 
 
+@pytest.mark.parametrize("numerics", ["exact", "fast"])
+@pytest.mark.parametrize("experts", ["bf16", "int8"])
+@pytest.mark.parametrize(("hidden", "middle"), [(36, 50), (100, 44), (200, 300)])
+def test_widths_that_nothing_divides(hidden, middle, experts, numerics, tmp_path):
+    """No cache line, no vector: parts of a slab do not follow each other, and operators want other numbers of columns."""
+    source = write_tiny_checkpoint(
+        tmp_path / "hf", dtype="bfloat16", hidden_size=hidden, intermediate_size=middle, num_attention_heads=2,
+        num_key_value_heads=1, eos_token_id=None,
+    )  # fmt: skip
+    pack(source, tmp_path / "pack", experts=experts)
+    reference = MixtralForCausalLM.from_pretrained(
+        source, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
+    engine = open_engine(tmp_path / "pack", numerics=numerics, ring_slots=2, resident_share=0.0)
+    most = 1e-4 if (experts, numerics) == ("bf16", "exact") else 0.15
+    for count in (1, 3, 70):
+        prompt = torch.randint(0, 256, (1, count), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = reference(prompt).logits[0]
+        apart = (engine.logits(prompt[0].tolist()) - expected).norm(dim=1) / expected.norm(dim=1)
+        assert apart.median() <= most
+    engine.close()
+
+
 def test_a_sliding_window_is_honoured(tmp_path):
     source = write_tiny_checkpoint(tmp_path / "hf", dtype="float32", sliding_window=24, eos_token_id=None)
     pack(source, tmp_path / "pack")

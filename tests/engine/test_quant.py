@@ -94,6 +94,17 @@ def test_torch_gives_the_product_of_the_reference(stored_as, out, inner, rows, d
     assert (found.float() - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
+@pytest.mark.parametrize("rows", [1, 2, 8, 9])
+@pytest.mark.parametrize("inner", [36, 100, 200])
+def test_int8_rows_of_any_length(inner, rows, monkeypatch):
+    """Torch's operator wants 16 numbers at a time: with others it gave wrong sums for one row and crashed with more."""
+    monkeypatch.setattr(native, "load", lambda: None)
+    matrix, x = stored(random(60, inner), "int8"), random(rows, inner, 1).bfloat16()
+    monkeypatch.setattr(matmul, "fast_dtype", lambda _: torch.bfloat16)
+    expected = x.float() @ decoded(matrix, 60, inner).T
+    assert (FastMatmul(CPU).linear(x, matrix).float() - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
 def test_the_operator_reads_our_bytes_where_it_says_so():
     if not int4_operator_rows():
         pytest.skip("this processor's operator reads neither layout; the bytes are unpacked instead")

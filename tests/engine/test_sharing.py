@@ -21,6 +21,7 @@ from rotary_batch.engine.policy import prefers_sweep, to_give_up
 from rotary_batch.engine.prediction import MIN_USEFUL, Guesser
 from rotary_batch.engine.prefix import MIN_TOKENS, PrefixStore
 from rotary_batch.engine.trace import Trace
+from rotary_batch.errors import PromptError
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.testing import drain, write_tiny_checkpoint
 
@@ -277,4 +278,37 @@ def test_fewer_sequences_when_halving_the_prompts_was_not_enough(packs, alone, d
     assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
     assert failed
     assert engine.budget.batch < 8
+    engine.close()
+
+
+def test_a_prompt_that_does_not_fit_leaves_nothing_behind(packs):
+    """Neither in `generate`, where others were live already, nor in `logits`, which takes prefixes out of the way."""
+    engine = opened(packs["bf16"], share_prefixes=True, max_batch=4)
+    engine.stop_ids = frozenset()
+    prompts = [[*INSTRUCTIONS, n] for n in range(3)]
+    expected = engine.generate(prompts, 6)
+    free = engine._kv.free_tokens
+    with pytest.raises(PromptError, match="hold"):
+        engine.generate([[5, 6, 7], [1] * 9000], 6)
+    assert (engine.num_live, engine._kv.free_tokens) == (0, free)
+    assert engine.generate(prompts, 6) == expected
+    with pytest.raises(PromptError, match="hold"):
+        engine.logits([1] * 9000)
+    longest, kv, (prefix,) = engine._limit_tokens, engine._kv, engine._prefixes._prefixes
+    ranges = list(kv._free)
+    for _, length in ranges:
+        kv.take(length)
+    kv.give_back(prefix.kv_start + prefix.num_tokens, longest - prefix.num_tokens)
+    assert len(engine.logits([1] * longest)) == longest, "the prefix made room"
+    assert engine.generate(prompts, 6) == expected
+    engine.close()
+
+
+def test_no_new_token_is_refused(packs):
+    engine = opened(packs["bf16"])
+    with pytest.raises(PromptError, match="no new token"):
+        engine.generate([[1, 2, 3]], 0)
+    with pytest.raises(PromptError, match="no new token"):
+        engine.admit(Request(request_id=1, prompt_ids=(1, 2), max_new_tokens=2, generated_ids=(3, 4)))
+    assert engine.num_live == 0
     engine.close()

@@ -308,3 +308,33 @@ def test_experts_of_mixtral_are_large_enough_to_move_alone():
             m = model(name, experts)
             assert bundle_slabs(m.slab_nbytes, 1000) == 1
             assert ring_slots(m, 10**12, 100) == SLOTS
+
+
+def test_a_larger_limit_on_live_sequences_changes_no_bound_of_so_many():
+    m, known = model("mixtral-8x22b", kv_nbytes=2), rates()
+    for gigabytes, host in ((16, 64), (24, 128)):
+        budget = plan_memory(m, gigabytes * 10**9, 4096, JOB, known, host * 10**9)
+        assert budget.host_kv_tokens > 0
+        found = [bound(m, one, known, budget.batch, 0, 1200) for one in (budget, budget._replace(batch=4096))]
+        assert found[0] == found[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 4_000_000), st.integers(2, 600), st.floats(20, 900), st.floats(1, 300), st.integers(1300, 9000),
+    st.sampled_from(["small", "medium", "mixtral-8x7b"]), st.booleans(),
+)  # fmt: skip
+def test_what_revolves_has_two_slots_however_long_the_longest_item_is(spare, batch, prompt, new, longest, name, known):
+    m, work = model(name), Workload(4000, prompt, new, longest)
+    memory = minimum_nbytes(m, longest) + spare
+    budget = plan_memory(m, memory, batch, work, rates() if known else None)
+    assert budget.num_slots >= 2 or budget.num_residents == m.num_slabs
+    assert used(m, memory, batch=batch, work=work, rates=rates() if known else None) <= memory
+
+
+def test_the_head_is_unpacked_as_a_whole_in_exact_numerics():
+    plain = model("small", "bf16")
+    small = replace(plain, dense="int8", number_nbytes=4)
+    assert small.scratch_nbytes() == 4 * max(32000 * 1024, 2 * 3584 * 1024)
+    assert replace(plain, number_nbytes=4).scratch_nbytes() == 4 * 2 * 3584 * 1024
+    assert plain.scratch_nbytes() == 0

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.commands.opening import asking
 from rotary_batch.config import Settings
@@ -95,45 +95,44 @@ def drain(
     command: str,
 ) -> list[DrainOutcome]:
     """Work through the queue of the repositories, one model after the other."""
+    call = _Call(store, settings, limits, look, open_engine, command)
     outcomes = []
     for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
         with device_lock(settings.device):
-            outcomes.append(
-                _drain_one_model(store, settings, Path(pack), list(group), limits, look, open_engine, command)
-            )
+            outcomes.append(_drain_one_model(call, Path(pack), list(group)))
     return outcomes
 
 
-def _drain_one_model(  # noqa: PLR0913 - the parts of one run
-    store: WorkStore,
-    settings: Settings,
-    pack: Path,
-    rows: Sequence[RepositoryRow],
-    limits: Window,
-    look: Callable[[Progress], None],
-    open_engine: OpenEngine,
-    command: str,
-) -> DrainOutcome:
-    ids = [row.id for row in rows]
-    manifest = Manifest.load(pack)
+class _Call(NamedTuple):
+    """What a drain was asked for; the same for all its models."""
+
+    store: WorkStore
+    settings: Settings
+    limits: Window
+    look: Callable[[Progress], None]
+    open_engine: OpenEngine
+    command: str
+
+
+def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> DrainOutcome:
+    store, manifest, ids = call.store, Manifest.load(pack), [row.id for row in rows]
     views = {row.id: load_view(store, row) for row in rows}
-    ask = asking(settings, pack)
+    ask = asking(call.settings, pack)
     _require_index_of(ask, rows)
-    desk = Desk(store, ask, views)
-    run_id = store.start_run(command, manifest.name, os.getpid())
-    event("run started", run=run_id, command=command, model=manifest.name)
+    run_id = store.start_run(call.command, manifest.name, os.getpid())
+    event("run started", run=run_id, command=call.command, model=manifest.name)
     started = time.monotonic()
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
-    engine = _LazyEngine(lambda: open_for(settings, pack, open_engine, counts.workload(store, ids, longest)))
+    engine = _LazyEngine(lambda: open_for(call.settings, pack, call.open_engine, counts.workload(store, ids, longest)))
     runner = Runner(
         store=store,
         engine=engine,
-        desk=desk,
-        window=limits,
+        desk=Desk(store, ask, views),
+        window=call.limits,
         run_id=run_id,
         repository_ids=ids,
         project=lambda items: _project(store, rows, views, items),
-        look=look,
+        look=call.look,
         num_open=lambda: counts.open_items(store, ids),
         max_attempts=ask.job.attempts,
     )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ from rotary_batch.commands.options import (
     Experts,
     For,
     HostMemory,
+    IndexedRepos,
     JobName,
     Json,
     Kv,
@@ -44,7 +45,7 @@ from rotary_batch.commands.options import (
     Until,
     Worktree,
 )  # fmt: skip
-from rotary_batch.config import Settings, load_settings, parse_nbytes
+from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RotaryError, StorageError, UsageError
 from rotary_batch.log import log_to
@@ -67,9 +68,6 @@ app.add_typer(model_app, name="model")
 
 def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
     """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
-    for name in ("device_memory", "host_memory"):
-        if flags.get(name) is not None:
-            flags[name] = parse_nbytes(flags[name])
     around = None if repos else enclosing_repository(Path.cwd())
     folders = [Path.cwd(), *repos, *([around] if around else [])]
     return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
@@ -101,7 +99,7 @@ def index(
 
 @app.command()
 def drain(
-    repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, device: Device = None,
+    repos: IndexedRepos = None, until: Until = None, for_: For = None, limit: Limit = None, device: Device = None,
     device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
     numerics: Numerics = None, kv: Kv = None, job: JobName = None, db: Db = None, config: Config = None,
     log: Log = None, json: Json = False,
@@ -114,8 +112,10 @@ def drain(
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings) as store, stop_on_signals(limits), console.draining() as look:
+    with writing(settings, create=False) as store, stop_on_signals(limits), console.draining() as look:
         rows = draining.chosen(store, repos or [])
+        for row in draining.missing(rows):
+            console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
         outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
     _finish(outcomes, settings, json)
 
@@ -152,7 +152,9 @@ def render(
     repo: OneRepo = None,
     accept: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="ours|theirs PAGE", help="Settle a page that a person edited."),
+        typer.Option(
+            metavar="ours|theirs PAGE", help="Settle a page that a person edited: take the new one, or leave theirs."
+        ),
     ] = None,
     db: Db = None,
     config: Config = None,
@@ -161,7 +163,7 @@ def render(
     """Write the pages that the database has; needs no model."""
     (root,) = repository_roots([repo] if repo else [])
     settings = _settings(config, [root], db=db)
-    with writing(settings) as store:
+    with writing(settings, create=False) as store:
         if accept:
             if accept[0] not in {"ours", "theirs"}:
                 raise UsageError(f"--accept {accept[0]!r}: write ours or theirs, then the page")
@@ -182,7 +184,7 @@ def check(
 
 
 @app.command()
-def status(repos: Repos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
     """How far every repository is, and whether a driver runs now."""
     settings = _settings(config, repos or [], db=db)
     with reading(settings) as store:
@@ -191,16 +193,16 @@ def status(repos: Repos = None, db: Db = None, config: Config = None, json: Json
 
 
 @app.command()
-def retry(repos: Repos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
     """Ask parked items again at the next drain, and what reads them."""
-    with writing(_settings(config, repos or [], db=db)) as store:
+    with writing(_settings(config, repos or [], db=db), create=False) as store:
         count = ask_again(store, [row.id for row in draining.chosen(store, repos or [])])
     _answer({"retried": count}, json, lambda: console.say(f"{count} parked items go back into the queue"))
 
 
 @app.command()
 def plan(
-    repos: Repos = None, until: Until = None, for_: For = None, device: Device = None,
+    repos: IndexedRepos = None, until: Until = None, for_: For = None, device: Device = None,
     device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
     numerics: Numerics = None, kv: Kv = None, db: Db = None, config: Config = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -262,8 +264,9 @@ def bench(
 @app.command()
 def report(db: Db = None, config: Config = None, json: Json = False) -> None:
     """What the last run did."""
-    with reading(_settings(config, [], db=db)) as store:
-        found = looking.report(store)
+    settings = _settings(config, [], db=db)
+    with reading(settings) as store:
+        found = looking.report(store, settings)
     _answer(found, json, lambda: console.show_report(found))
 
 
@@ -328,7 +331,7 @@ def generate(
 def model_pack(
     src: Annotated[Path, typer.Argument(help="A Hugging Face Mixtral checkpoint.")],
     dst: Annotated[Path, typer.Argument(help="The folder to make.")],
-    experts: Annotated[str, typer.Option(help="How experts are stored: bf16, int8 or int4.")] = "bf16",
+    experts: Annotated[Literal["bf16", "int8", "int4"], typer.Option(help="How experts are stored.")] = "bf16",
     dense: Dense = "bf16",
 ) -> None:
     """Turn a checkpoint into a pack; run it again after a kill to go on."""

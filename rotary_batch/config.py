@@ -12,10 +12,10 @@ import shutil
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rotary_batch.errors import ConfigError
+from rotary_batch.errors import ConfigError, UsageError
 
 FILE_NAME = "rotary.toml"
 ENVIRONMENT_PREFIX = "ROTARY_BATCH_"
@@ -48,9 +48,10 @@ class Settings:
 def parse_nbytes(text: str) -> int:
     """Read `22GB`, `512MB`, `64GiB` or plain bytes; MB = 10^6, MiB = 2^20.  Raises ConfigError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if not match or match[2].upper() not in _UNITS:
+    nbytes = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
+    if nbytes == 0:
         raise ConfigError(f"{text!r} is not a size; write for example 512MB, 22GB or 64GiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return nbytes
 
 
 def _boolean(text: str) -> bool:
@@ -81,12 +82,29 @@ def _device(text: str) -> str:
 
 
 def _path(text: str) -> Path:
+    if not text:
+        raise ConfigError("'' is not a path")
     return Path(text).expanduser()
+
+
+def _docs_dir(text: str) -> str:
+    path = PurePosixPath(text)
+    if not text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
+        raise ConfigError(f"{text!r} is no place for docs; name a folder of their own inside the repository, or /PATH")
+    return text
+
+
+def _link_template(text: str) -> str:
+    try:
+        text.format_map({"path": "p", "start": 1, "end": 2})
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"{text!r} may hold {{path}}, {{start}} and {{end}} and no other braces") from error
+    return text
 
 
 _READERS: dict[str, Callable[[str], object]] = {
     "db": _path, "model": _path, "jobs": _path, "prompts": _path,
-    "job": str, "out": str, "link_template": str, "worktree": _boolean, "device": _device,
+    "job": str, "out": _docs_dir, "link_template": _link_template, "worktree": _boolean, "device": _device,
     "device_memory": parse_nbytes, "host_memory": parse_nbytes, "max_batch": _positive,
     "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16", "int8"), "experts": _one_of("bf16", "int8", "int4"),
 }  # fmt: skip
@@ -106,16 +124,27 @@ def load_settings(
     folders: Collection[Path],
     config: Path | None,
 ) -> Settings:
-    """Put the three sources together.  `flags` that are None were not given.
+    """Put the three sources together.  `flags` that are None were not given; text is read as in a file.
 
-    The file is `config`, or the first `rotary.toml` in `folders`.  Raises ConfigError.
+    The file is `config`, or the first `rotary.toml` in `folders`.  Raises ConfigError, UsageError for a flag.
     """
     path = config or next((f / FILE_NAME for f in folders if (f / FILE_NAME).is_file()), None)
     settings = Settings()
     if path is not None:
         settings = replace(settings, **_from_file(path))
     settings = replace(settings, **_from_environment(environment))
-    return replace(settings, **{name: value for name, value in flags.items() if value is not None})
+    return replace(settings, **{name: _flag(name, value) for name, value in flags.items() if value is not None})
+
+
+def _flag(name: str, value: Any) -> Any:  # noqa: ANN401
+    if name == "db" and value.is_dir():
+        raise UsageError(f"--db: '{value}' is a folder; name a file in it")
+    if not isinstance(value, str):
+        return value
+    try:
+        return _READERS[name](value)
+    except ConfigError as error:
+        raise UsageError(f"--{name.replace('_', '-')}: {error}") from error
 
 
 def _from_file(path: Path) -> dict[str, Any]:

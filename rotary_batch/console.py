@@ -188,6 +188,7 @@ def show_drift(drift: Drift) -> None:
         "docs are up to date"
         if not drift.num_found
         else f"{drift.num_found} pages drifted; `rotary-batch run` mends them"
+        + (", `render --accept ours|theirs PAGE` settles what was edited" if drift.edited else "")
     )
 
 
@@ -204,7 +205,7 @@ def show_status(found: Mapping[str, Any]) -> None:
     driver = found["driver_pid"]
     say(f"driver: process {driver} is at work" if driver else "driver: none is running")
     if run := found["last_run"]:
-        say(f"last run: {run['started_at']}, {run['outcome'] or 'still running'}")
+        say(f"last run: {run['started_at']}, {run['outcome']}")
 
 
 def show_plan(found: Mapping[str, Any]) -> None:
@@ -235,7 +236,9 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
     _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
     _row(table, "  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
     _row(table, "new tokens a second", f"{model['decode_tokens_per_s']:,.1f}")
-    _row(table, "time for everything", f"{model['hours']:.1f} h = {model['nights']:.1f} nights of 8 h")
+    seconds = model["hours"] * 3600
+    time = f"{model['hours']:.1f} h = {model['nights']:.1f} nights of 8 h" if seconds >= 3600 else _duration(seconds)
+    _row(table, "time for everything, at the least", time)
     if model["items_by_deadline"] is not None:
         _row(table, "items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
     _row(table, "what would help most", model["best_next"] or "nothing that is known here")

@@ -113,7 +113,9 @@ def test_plan_knows_hours_once_the_machine_was_measured(make_repository, measure
     assert model["items"] == sum(row["items"] for row in found["repositories"][0]["open"].values())
     assert (model["binding"] in {"compute", "moving experts"}, model["items_by_deadline"]) == (True, model["items"])
     assert 0 < model["hours"] < 1
-    assert "nights of 8 h" in rotary("plan", root).stderr
+    shown = rotary("plan", root).stderr
+    assert "time for everything, at the least" in shown
+    assert "exact ones, as set here, take longer" in shown
 
 
 def test_plan_without_rates_names_the_command_that_measures(make_repository):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -155,6 +156,7 @@ def test_a_second_driver_is_refused_and_an_interrupt_commits(make_repository, tm
     second = rotary("drain", root)
     assert (second.returncode, f"process {child.pid}" in second.stderr) == (6, True)
     assert answer("status")["driver_pid"] == child.pid
+    assert answer("report")["outcome"] == answer("status")["last_run"]["outcome"] == "still running"
     os.kill(child.pid, signal.SIGINT)
     _, stderr = child.communicate(timeout=60)
     assert child.returncode == 75, stderr
@@ -173,6 +175,7 @@ def test_a_second_interrupt_ends_at_once_and_loses_nothing(make_repository, tmp_
         time.sleep(0.005)
     child.communicate()
     assert child.returncode == 130
+    assert answer("report")["outcome"] == answer("status")["last_run"]["outcome"] == "killed"
     (rest,) = answer("drain", root)
     assert rest["open"] == 0
 
@@ -212,6 +215,79 @@ def test_a_log_may_lie_in_a_folder_that_is_not_there_yet(make_repository, tmp_pa
     root = make_repository(CODE)
     answer("index", root, "--log", tmp_path / "state" / "night.jsonl")
     assert '"event": "indexed"' in (tmp_path / "state" / "night.jsonl").read_text()
+
+
+@pytest.mark.parametrize("files", [{}, {"README.md": "# Hi\n"}, {"blob.bin": b"\0\1\2"}])
+def test_a_repository_without_sources_has_a_page_that_says_so(files, make_repository):
+    root = make_repository(files)
+    (done,) = answer("run", root)
+    assert (done["outcome"], done["open"], done["done"]) == ("done", 0, 0)
+    assert "Holds nothing that is documented here." in (root / "rotary-docs" / "index.md").read_text()
+    assert answer("status")["repositories"][0]["root"] == str(root)
+
+
+def test_a_repository_that_is_gone_is_not_made_again(make_repository):
+    root, other = make_repository(CODE), make_repository({"a.py": "x = 1\n"}, name="other")
+    answer("index", root, other)
+    shutil.rmtree(root)
+    done = rotary("drain")
+    assert (done.returncode, f"{root} is gone" in done.stderr) == (0, True)
+    assert not root.exists()
+    assert answer("status", other)["repositories"][0]["items"]["chunk"] == {"done": 1}
+    assert rotary("render", root).returncode == 3
+
+
+def test_only_pages_in_the_docs_folder_can_be_settled(make_repository):
+    root = make_repository(CODE)
+    answer("index", root)
+    for page in ("../pkg/box.py", str(root / "pkg" / "box.py")):
+        for whose in ("theirs", "ours"):
+            done = rotary("render", root, "--accept", whose, page)
+            assert (done.returncode, "not inside the docs folder" in done.stderr) == (3, True)
+    assert (root / "pkg" / "box.py").read_text() == CODE["pkg/box.py"]
+
+
+def test_what_was_in_the_docs_folder_before_stays(make_repository, git):
+    root = make_repository(CODE | {"docs/llms.txt": "mine\n", "docs/guide.md": "# Guide\n"})
+    (root / "docs" / "later").mkdir()
+    (index,) = answer("index", root, "--out", "docs")
+    assert index["conflicts"] == ["llms.txt"]
+    assert (root / "docs" / "llms.txt").read_text() == "mine\n"
+    assert "# project" in (root / "docs" / "llms.txt.rotary-new").read_text()
+    git(root, "rm", "-q", "pkg/wrap.py", "pkg/box.py", "pkg/__init__.py")
+    git(root, "commit", "-qm", "gone")
+    answer("index", root, "--out", "docs")
+    assert not (root / "docs" / "pkg").exists()
+    assert (root / "docs" / "later").is_dir()
+    assert (root / "docs" / "guide.md").read_text() == "# Guide\n"
+
+
+def test_a_database_that_cannot_be_used_is_explained(make_repository, tmp_path):
+    root = make_repository(CODE)
+    foreign = sqlite3.connect(tmp_path / "foreign.db")
+    foreign.execute("create table item (x)")
+    foreign.close()
+    (tmp_path / "text.db").write_text("no database " * 100)
+    (tmp_path / "empty.db").touch()
+    answer("index", root, "--db", tmp_path / "damaged.db")
+    data = bytearray((tmp_path / "damaged.db").read_bytes())
+    data[4096:] = bytes(len(data) - 4096)
+    (tmp_path / "damaged.db").write_bytes(data)
+    for name, command, code, words in [
+        ("foreign", "index", 3, "tables of another program"), ("foreign", "status", 3, "tables of another program"),
+        ("text", "index", 3, "not a rotary-batch database"), ("empty", "status", 3, "no database yet"),
+        ("damaged", "status", 74, "damaged"), ("damaged", "drain", 74, "damaged"), ("damaged", "report", 74, "damaged"),
+    ]:  # fmt: skip
+        done = rotary(command, *([root] if command != "report" else []), "--db", tmp_path / f"{name}.db")
+        assert (done.returncode, words in done.stderr, done.stderr.count("\n")) == (code, True, 1), (
+            name,
+            command,
+            done.stderr,
+        )
+    for name in ("foreign", "text", "damaged"):
+        rows = {row["what"]: row for row in answer("doctor", "--db", tmp_path / f"{name}.db", code=69)}
+        assert not rows["database"]["ok"]
+    assert sqlite3.connect(tmp_path / "foreign.db").execute("select name from sqlite_master").fetchall() == [("item",)]
 
 
 def test_a_deleted_source_takes_its_page_along(make_repository, git):
@@ -260,7 +336,26 @@ def test_a_bare_repository_needs_a_place_for_its_docs(make_repository, tmp_path)
         (["index", "--job", "nothing", "."], 3, "no job named 'nothing'"),
         (["index", "--no-such-flag"], 2, "No such option"),
         (["drain", "--until", "25:99"], 2, "write a time of day"),
-        (["drain", "--device-memory", "lots"], 3, "is not a size"),
+        (["drain", "--device-memory", "lots"], 2, "--device-memory: 'lots' is not a size"),
+        (["drain", "--device-memory", "0"], 2, "'0' is not a size"),
+        (["drain", "--for", ""], 2, "write a duration"),
+        (["drain"], 3, "no database yet"),
+        (["retry"], 3, "no database yet"),
+        (["render", "."], 3, "no database yet"),
+        (["index", "--db", "", "."], 2, "'.' is a folder; name a file"),
+        (["index", "--kv", "fp8", "."], 2, "--kv: 'fp8' is not one of bf16, int8"),
+        (["run", "--numerics", "fuzzy", "."], 2, "--numerics: 'fuzzy' is not one of exact, fast"),
+        (["bench", "--device", "gpu"], 2, "--device: 'gpu' is not a device"),
+        (["bench", "--dense", "int3"], 2, "'bf16', 'int8'"),
+        (["bench", "--sequences", "4", "--max-batch", "2"], 2, "more than --max-batch 2"),
+        (["index", "--experts", "int4", "."], 3, "its experts are int8, not int4"),
+        (["index", "--link-template", "x{foo}", "."], 2, "may hold {path}, {start} and {end}"),
+        (["index", "--link-template", "{", "."], 2, "may hold {path}, {start} and {end}"),
+        (["index", "--out", ".", "."], 2, "'.' is no place for docs"),
+        (["index", "--out", "", "."], 2, "'' is no place for docs"),
+        (["index", "--out", "docs/../..", "."], 2, "no place for docs"),
+        (["index", "--out", ".git", "."], 2, "no place for docs"),
+        (["index", "--out", "/", "."], 3, "holds the repository"),
         (["model", "info", "/nowhere"], 3, "make one with `model pack`"),
     ],
 )
@@ -307,6 +402,13 @@ def test_generate_goes_on_where_it_stopped(tmp_path, tiny_pack):
     target.write_text("".join(lines[:3]) + lines[3][:10])
     rotary("generate", source, "-o", target, "--model", tiny_pack)
     assert {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())} == found
+    for body, words in [
+        ({"prompt": [5, 6]}, "[5, 6] is no text"),
+        ({"messages": [{"role": "user"}]}, "lacks 'content'"),
+    ]:
+        source.write_text(json.dumps({"custom_id": "a", "body": body}) + "\n")
+        bad = rotary("generate", source, "-o", tmp_path / "none.jsonl", "--model", tiny_pack)
+        assert (bad.returncode, words in bad.stderr) == (3, True), bad.stderr
     source.write_text('{"custom_id": "a"}\n')
     bad = rotary("generate", source, "-o", tmp_path / "none.jsonl", "--model", tiny_pack)
     assert (bad.returncode, ":1: not an OpenAI-batch request" in bad.stderr, (tmp_path / "none.jsonl").exists()) == (

@@ -59,6 +59,8 @@ class Wanted(NamedTuple):
 
 def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
     """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit."""
+    if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
+        raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
     from rotary_batch.engine import bench as measuring
     from rotary_batch.engine import open_engine
 
@@ -109,5 +111,5 @@ def lengths_of(text: str) -> tuple[int, int]:
         return LENGTHS[text]
     prompt, _, new = text.partition("+")
     if not (prompt.isdigit() and new.isdigit() and int(prompt) > 0 and int(new) > 1):
-        raise UsageError(f"--lengths {text!r}: write short, job, or prompt and new tokens as 600+100")
+        raise UsageError(f"--lengths {text!r}: write short, job, or prompt and two or more new tokens as 600+100")
     return int(prompt), int(new)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rotary_batch.commands.draining import chosen
+from rotary_batch.commands.draining import chosen, missing
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass
+from rotary_batch.errors import RepositoryError
 from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import Projection, accept
 from rotary_batch.projection import docs_folder, load_view, project_all
@@ -18,6 +19,8 @@ from rotary_batch.work.store import WorkStore
 def render(store: WorkStore, root: Path) -> Projection:
     """Make the docs folder what the database says."""
     (row,) = chosen(store, [root])
+    if missing([row]):
+        raise RepositoryError(f"{root}: no such directory; its docs would lie alone")
     return project_all(store, row, load_view(store, row))
 
 

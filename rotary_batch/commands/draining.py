@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from itertools import count, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,8 +65,8 @@ class DrainOutcome:
 
 def window_s(*, until: str | None, duration: str | None) -> float | None:
     """Seconds that the flags leave; None = no deadline."""
-    spans = [seconds_for(duration)] if duration else []
-    spans += [seconds_until(until, datetime.now().astimezone())] if until else []
+    spans = [] if duration is None else [seconds_for(duration)]
+    spans += [] if until is None else [seconds_until(until, datetime.now().astimezone())]
     return min(spans, default=None)
 
 
@@ -95,12 +95,18 @@ def drain(
     command: str,
 ) -> list[DrainOutcome]:
     """Work through the queue of the repositories, one model after the other."""
+    rows = [row for row in rows if row not in missing(rows)]
     call = _Call(store, settings, limits, look, open_engine, command)
     outcomes = []
     for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
         with device_lock(settings.device):
             outcomes.append(_drain_one_model(call, Path(pack), list(group)))
     return outcomes
+
+
+def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
+    """Those that are no longer where they were indexed; what was deleted must not come back as docs alone."""
+    return [row for row in rows if not Path(row.root).is_dir()]
 
 
 class _Call(NamedTuple):
@@ -237,7 +243,11 @@ def save_report(outcome: DrainOutcome, database: Path) -> Path:
     """Leave a run's figures as JSON and Markdown beside the database; answer the Markdown file."""
     folder = database.parent / "reports"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    name = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    name = moment = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    for number in count(2):
+        if not (folder / f"{name}.json").exists():
+            break
+        name = f"{moment}-{number}"  # another model's part of the same run
     (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict(), indent=1) + "\n")
     rows = [f"| {key} | {value} |" for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]

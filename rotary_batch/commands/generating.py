@@ -95,22 +95,32 @@ def _request(where: str, line: str, number: int, tokenizer: Tokenizer) -> tuple[
         row = json.loads(line)
         body, custom_id = row["body"], row["custom_id"]
         ids = (
-            tokenizer.encode(body["prompt"]) if "prompt" in body else tokenizer.encode_chat(_content(body["messages"]))
+            tokenizer.encode(_text(body["prompt"]))
+            if "prompt" in body
+            else tokenizer.encode_chat(_content(body["messages"]))
         )
         limit = int(body.get("max_tokens", DEFAULT_MAX_TOKENS))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except KeyError as error:
+        raise InputError(f"{where}: not an OpenAI-batch request: lacks {error}") from error
+    except (ValueError, TypeError) as error:
         raise InputError(
-            f"{where}: not an OpenAI-batch request: {error!r} (custom_id, body.messages or body.prompt)"
+            f"{where}: not an OpenAI-batch request: {error} (a text custom_id; body.messages or body.prompt)"
         ) from error
     if limit < 1 or not ids or not isinstance(custom_id, str):
         raise InputError(f"{where}: needs a text custom_id, a prompt that is not empty and max_tokens above 0")
     return custom_id, Request(request_id=number, prompt_ids=tuple(ids), max_new_tokens=limit)
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{json.dumps(value)[:40]} is no text")
+    return value
+
+
 def _content(messages: list[dict[str, str]]) -> str:
     if any(message["role"] not in {"system", "user"} for message in messages):
         raise ValueError("only system and user messages are supported")
-    return "\n\n".join(message["content"] for message in messages)
+    return "\n\n".join(_text(message["content"]) for message in messages)
 
 
 def _answered(target: Path) -> set[str]:

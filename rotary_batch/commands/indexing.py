@@ -55,6 +55,8 @@ def index(
         repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
         if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
             raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
+        if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
+            raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
         row = RepositoryRow(
             root=str(repository.root),
             name=repository.name,

@@ -17,6 +17,7 @@ from rotary_batch.repo.git import open_repository
 from rotary_batch.work import counts
 from rotary_batch.work.index import load_index
 from rotary_batch.work.lock import holder
+from rotary_batch.work.rows import RunRow
 from rotary_batch.work.store import WorkStore
 
 KINDS = ("files", "symbols", "chunks", "items")
@@ -24,10 +25,10 @@ KINDS = ("files", "symbols", "chunks", "items")
 
 def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[str, Any]:
     """Where every repository stands, and whether a driver runs now."""
-    run = counts.last_run(store)
+    run, driver = counts.last_run(store), holder(database_path(settings))
     return {
         "database": str(database_path(settings)),
-        "driver_pid": holder(database_path(settings)),
+        "driver_pid": driver,
         "repositories": [
             {
                 "root": row.root,
@@ -37,18 +38,23 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
             }
             for row in chosen(store, roots)
         ],
-        "last_run": run and {"id": run.id, "started_at": run.started_at, "outcome": run.outcome},
+        "last_run": run and {"id": run.id, "started_at": run.started_at, "outcome": _outcome(run, driver)},
     }
 
 
-def report(store: WorkStore) -> dict[str, Any]:
+def _outcome(run: RunRow, driver: int | None) -> str:
+    """A run that left no outcome goes on, or was killed."""
+    return run.outcome or ("still running" if driver else "killed")
+
+
+def report(store: WorkStore, settings: Settings) -> dict[str, Any]:
     """The last run.  Raises InputError when there was none."""
     run = counts.last_run(store)
     if run is None:
         raise InputError("no run yet; `rotary-batch drain` makes one")
     return {
         "run": run.id, "command": run.command, "started_at": run.started_at, "ended_at": run.ended_at,
-        "outcome": run.outcome or "still running", "model": run.model_name, **run.tally,
+        "outcome": _outcome(run, holder(database_path(settings))), "model": run.model_name, **run.tally,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -15,10 +16,12 @@ from typing import Any
 
 from rotary_batch.commands.opening import EMBEDDED, database_path
 from rotary_batch.config import Settings, c_compiler
+from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.repo.languages import LANGUAGES, grammar, query
-from rotary_batch.work.connection import journal_mode_for
+from rotary_batch.work.connection import explained, journal_mode_for, open_database
+from rotary_batch.work.schema import require_current
 
 
 def info(pack_dir: Path) -> dict[str, Any]:
@@ -75,6 +78,13 @@ def _compiler() -> tuple[str, bool, str]:
 def _database(path: Path) -> tuple[bool, str]:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
+    if path.exists() and path.stat().st_size:
+        try:
+            with explained(path), contextlib.closing(open_database(path, read_only=True)) as db:
+                require_current(db)
+                db.execute("pragma quick_check(1)").fetchall()
+        except RotaryError as error:
+            return False, str(error)
     return os.access(folder, os.W_OK) and free > 10**9, f"{path}, {free / 1e9:.1f} GB free"
 
 

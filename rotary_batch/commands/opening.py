@@ -18,9 +18,9 @@ from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.asking import Asking
 from rotary_batch.prompts import load_prompts
 from rotary_batch.repo.git import enclosing_repository
-from rotary_batch.work.connection import open_database
+from rotary_batch.work.connection import explained, open_database
 from rotary_batch.work.lock import driver_lock
-from rotary_batch.work.schema import migrate
+from rotary_batch.work.schema import migrate, require_current
 from rotary_batch.work.store import WorkStore
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -32,29 +32,38 @@ def database_path(settings: Settings) -> Path:
 
 
 @contextmanager
-def writing(settings: Settings) -> Iterator[WorkStore]:
-    """The database as its one writer.  Raises BusyError when another run has it."""
+def writing(settings: Settings, *, create: bool = True) -> Iterator[WorkStore]:
+    """The database as its one writer.  Raises BusyError when another run has it, StorageError when it is damaged."""
     path = database_path(settings)
+    if not create:
+        _require_database(path)
     with driver_lock(path):
         db = open_database(path)
         try:
-            migrate(db)
-            yield WorkStore(db)
+            with explained(path):
+                migrate(db)
+                yield WorkStore(db)
         finally:
             db.close()
 
 
 @contextmanager
 def reading(settings: Settings) -> Iterator[WorkStore]:
-    """The database for questions only.  Raises ConfigError when there is none yet."""
+    """The database for questions only.  Raises ConfigError when there is none yet, StorageError when it is damaged."""
     path = database_path(settings)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
+    _require_database(path)
     db = open_database(path, read_only=True)
     try:
-        yield WorkStore(db)
+        with explained(path):
+            require_current(db)
+            yield WorkStore(db)
     finally:
         db.close()
+
+
+def _require_database(path: Path) -> None:
+    if not path.is_file() or not path.stat().st_size:
+        raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
 
 
 def load_job_named(settings: Settings) -> Job:
@@ -67,19 +76,17 @@ def load_job_named(settings: Settings) -> Job:
 
 def pack_dir(settings: Settings) -> Path:
     """The pack to use: the embedded one, `--model PACK`, or `--model CHECKPOINT` packed into the cache."""
-    if settings.model is None:
-        return EMBEDDED
-    if not settings.model.is_dir():
-        raise ModelError(f"{settings.model}: not a directory; --model takes a checkpoint or a pack directory")
-    if (settings.model / MANIFEST_NAME).is_file():
-        found = Manifest.load(settings.model).experts
+    model = settings.model or EMBEDDED
+    if not model.is_dir():
+        raise ModelError(f"{model}: not a directory; --model takes a checkpoint or a pack directory")
+    if (model / MANIFEST_NAME).is_file():
+        found = Manifest.load(model).experts
         if settings.experts not in {None, found}:
-            wanted = settings.experts
-            raise ModelError(f"{settings.model}: its experts are {found}, not {wanted}; pack the checkpoint again")
-        return settings.model
+            raise ModelError(f"{model}: its experts are {found}, not {settings.experts}; pack the checkpoint again")
+        return model
     from rotary_batch.engine.pack import pack_into_cache  # torch is needed only to pack
 
-    return pack_into_cache(settings.model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16")
+    return pack_into_cache(model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16")
 
 
 def asking(settings: Settings, pack: Path) -> Asking:
@@ -103,7 +110,7 @@ def numerics_label(settings: Settings, manifest: Manifest) -> str:
 def repository_roots(repos: Sequence[Path]) -> list[Path]:
     """The folders that a command names; left out, the repository around the current folder."""
     if repos:
-        return [repo.resolve() for repo in repos]
+        return list(dict.fromkeys(repo.resolve() for repo in repos))
     around = enclosing_repository(Path.cwd())
     if around is None:
         raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")

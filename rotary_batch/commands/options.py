@@ -6,13 +6,16 @@ Knows how they are typed; knows nothing of what commands do with them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 Repos = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[REPO...]", help="Folders to read; default: the repository around this folder."),
+]
+IndexedRepos = Annotated[
+    list[Path] | None, typer.Argument(metavar="[REPO...]", help="Indexed repositories; default: all of them.")
 ]
 OneRepo = Annotated[Path | None, typer.Argument(metavar="[REPO]", help="Default: the repository around this folder.")]
 Config = Annotated[Path | None, typer.Option(help="A settings file instead of ./rotary.toml.")]
@@ -42,7 +45,7 @@ Experts = Annotated[
 ShapeName = Annotated[
     str | None, typer.Option("--shape", help="Random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")
 ]
-Dense = Annotated[str, typer.Option(help="Attention, embeddings and head: bf16 or int8.")]
+Dense = Annotated[Literal["bf16", "int8"], typer.Option(help="Attention, embeddings and head.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
 For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
 PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]

@@ -115,6 +115,11 @@ class RotaryEngine:
                 f"request {request.request_id}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} "
                 f"new ones; the model and its KV memory hold {limit}"
             )
+        vocabulary = self.manifest.geometry.vocab_size
+        if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= vocabulary:
+            raise PromptError(
+                f"request {request.request_id}: holds token ids that a vocabulary of {vocabulary} has not"
+            )
         if len(request.generated_ids) >= request.max_new_tokens:
             raise PromptError(f"request {request.request_id}: no new token is left of {request.max_new_tokens}")
         self._live.append(self._place(request))

@@ -5,6 +5,7 @@ Knows defaults and which part goes with which; the arithmetic is in model/budget
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from contextlib import ExitStack
@@ -133,6 +134,9 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
     """One tensor at a time, so that the peak is the sum and not twice the sum; int8 stays int8."""
     path, geometry = pack_dir / DENSE_NAME, manifest.geometry
     try:
+        with path.open("rb") as raw:  # 1 to 2 GB/s; a flipped bit on disk must not become prose
+            if hashlib.file_digest(raw, "sha256").hexdigest() != manifest.dense_sha256:
+                raise ModelError(f"{path}: damaged (its digest differs); pack the model again")
         with safe_open(str(path), framework="pt") as file:
             names = set(file.keys())
             if missing := geometry.dense_shapes().keys() - names:

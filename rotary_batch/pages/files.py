@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotary_batch.errors import InputError, StorageError
-from rotary_batch.pages.front import mark_human, read
+from rotary_batch.pages.front import GENERATOR, mark_human, read
 from rotary_batch.pages.site import LLMS_NAME, NAV_NAME
 
 NEW_SUFFIX = ".rotary-new"
 _TEMPORARY_SUFFIX = ".rotary-tmp"
-_NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME}  # generated whole, never a person's
+_NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME}  # generated whole; a person's own says nothing of us
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ def _decide(docs_dir: Path, path: str, page: bytes, done: Projection) -> bool:
     if front.is_human:
         done.unchanged += 1
         return False
-    if path not in _NO_FRONT_MATTER and (not front.is_ours or front.is_edited):
+    if GENERATOR.encode() not in old if path in _NO_FRONT_MATTER else (not front.is_ours or front.is_edited):
         done.conflicts.append(path)
         beside = target.with_name(target.name + NEW_SUFFIX)
         if not beside.is_file() or beside.read_bytes() != page:
@@ -81,14 +81,14 @@ def _decide(docs_dir: Path, path: str, page: bytes, done: Projection) -> bool:
 
 
 def _require_inside(docs_dir: Path, target: Path) -> None:
-    """No folder on the way may be a link: a page must not land elsewhere."""
-    for parent in target.parents:
-        if parent == docs_dir:
+    """A page must not land elsewhere, by its name or by a link on the way."""
+    if docs_dir not in target.parents or ".." in target.relative_to(docs_dir).parts:
+        raise InputError(f"{target}: not inside the docs folder; name the page relative to {docs_dir}")
+    for step in (target, *target.parents):
+        if step == docs_dir:
             break
-        if parent.is_symlink():
-            raise InputError(f"{parent}: a symbolic link inside the docs folder; remove it")
-    if target.is_symlink() or ".." in target.parts:
-        raise InputError(f"{target}: a symbolic link inside the docs folder; remove it")
+        if step.is_symlink():
+            raise InputError(f"{step}: a symbolic link inside the docs folder; remove it")
 
 
 def _write_all(docs_dir: Path, writes: Iterable[tuple[str, bytes]]) -> None:
@@ -117,6 +117,7 @@ def _write_all(docs_dir: Path, writes: Iterable[tuple[str, bytes]]) -> None:
 
 
 def _remove_others(docs_dir: Path, wanted: set[str], done: Projection) -> None:
+    """Take away what is ours and not wanted, and folders that this leaves empty; never those of a person."""
     for target in sorted(docs_dir.rglob("*")):
         path = target.relative_to(docs_dir).as_posix()
         if target.name.endswith(_TEMPORARY_SUFFIX):
@@ -129,7 +130,8 @@ def _remove_others(docs_dir: Path, wanted: set[str], done: Projection) -> None:
             if front.is_ours and not front.is_edited and not front.is_human:
                 target.unlink()
                 done.removed.append(path)
-    for folder in sorted((f for f in docs_dir.rglob("*") if f.is_dir()), reverse=True):
+    left = {parent for path in done.removed for parent in (docs_dir / path).parents if docs_dir in parent.parents}
+    for folder in sorted(left, reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
 
@@ -137,6 +139,7 @@ def _remove_others(docs_dir: Path, wanted: set[str], done: Projection) -> None:
 def accept(docs_dir: Path, page: str, whose: str) -> None:
     """Settle a conflict: `ours` takes the generated page, `theirs` leaves the person's alone from now on."""
     target, beside = docs_dir / page, docs_dir / (page + NEW_SUFFIX)
+    _require_inside(docs_dir, target)
     if not target.is_file():
         raise InputError(f"{target}: no such page; name it relative to {docs_dir}")
     if whose == "ours":

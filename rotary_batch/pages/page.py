@@ -146,7 +146,7 @@ def folder_summary(folder: str, view: IndexView) -> str:
         return first_paragraph(view.docstrings[opening])
     inside = [file.path.removeprefix(prefix) for file in view.sources if file.path.startswith(prefix)]
     names = list(dict.fromkeys(f"`{path.split('/')[0]}`" for path in inside))
-    return f"Holds {_listed(names)}."
+    return f"Holds {_listed(names)}." if names else "Holds nothing that is documented here."
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

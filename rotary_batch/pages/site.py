@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from rotary_batch.pages.front import GENERATOR
 from rotary_batch.pages.markdown import ProseMap, Site
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary, parent_of
 
@@ -76,7 +77,7 @@ def _llms(view: IndexView, site: Site) -> bytes:
         if files:
             lines += ["", f"## {folder or '(top)'}", ""]
             lines += [f"- [{path}]({site.paths[path]}): {_one_line(file_summary(path, view))}" for path in files]
-    return ("\n".join(lines) + "\n").encode()
+    return ("\n".join([*lines, "", f"<!-- {GENERATOR} wrote this -->"]) + "\n").encode()
 
 
 def _one_line(text: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rotary_batch.errors import ConfigError, StorageError
@@ -35,11 +37,28 @@ def open_database(path: Path, *, read_only: bool = False, journal_mode: str | No
     except (OSError, sqlite3.OperationalError) as error:
         raise StorageError(f"{path}: cannot be opened: {error}; name another file with --db") from error
     try:
-        _set_up(connection, read_only=read_only, journal_mode=journal_mode)
-    except sqlite3.DatabaseError as error:
+        with explained(path):
+            _set_up(connection, read_only=read_only, journal_mode=journal_mode)
+    except (ConfigError, StorageError):
         connection.close()
-        raise ConfigError(f"{path}: not a rotary-batch database: {error}; name another file with --db") from error
+        raise
     return connection
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What SQLite says of a file that it cannot use becomes our error."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, sqlite3.OperationalError):
+            raise StorageError(f"{path}: {error}; check the disk and that nothing else holds the file") from error
+        if code is None or code == sqlite3.SQLITE_NOTADB:
+            raise ConfigError(f"{path}: not a rotary-batch database: {error}; name another file with --db") from error
+        raise StorageError(
+            f"{path}: damaged: {error}; put back a copy, or move the file away and run `rotary-batch index` again"
+        ) from error
 
 
 def _set_up(connection: sqlite3.Connection, *, read_only: bool, journal_mode: str | None) -> None:
@@ -49,6 +68,8 @@ def _set_up(connection: sqlite3.Connection, *, read_only: bool, journal_mode: st
     owner = connection.execute("pragma application_id").fetchone()[0]
     if owner not in (0, APPLICATION_ID):
         raise sqlite3.DatabaseError(f"application id {owner:#x}")
+    if owner == 0 and connection.execute("select count(*) from sqlite_master").fetchone()[0]:
+        raise sqlite3.DatabaseError("it has tables of another program")
     if read_only:
         return
     connection.execute(f"pragma application_id = {APPLICATION_ID}")

@@ -69,6 +69,14 @@ alter table item add column ended text;
 MIGRATIONS = (_M001, _M002)
 
 
+def require_current(connection: sqlite3.Connection) -> None:
+    """For readers, who change nothing.  Raises ConfigError for a database of another version of the program."""
+    version = connection.execute("pragma user_version").fetchone()[0]
+    if version != len(MIGRATIONS):
+        advice = "run `rotary-batch index REPO` once" if version < len(MIGRATIONS) else "upgrade rotary-batch"
+        raise ConfigError(f"the database has schema {version}, this program knows {len(MIGRATIONS)}; {advice}")
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables up to date.  Raises ConfigError for a database of a newer program."""
     from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that `status` and `--help` do not have

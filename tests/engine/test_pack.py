@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,10 @@ def test_a_dense_tensor_of_another_shape_is_named(tiny_pack, tmp_path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     tensors["layers.0.k"] = tensors["layers.0.k"].T.contiguous()
     save_file(tensors, str(folder / "dense.safetensors"))
+    with pytest.raises(ModelError, match=r"dense\.safetensors: damaged"):
+        open_engine(folder)
+    digest = hashlib.sha256((folder / "dense.safetensors").read_bytes()).hexdigest()
+    replace(Manifest.load(folder), dense_sha256=digest).save(folder)
     rows, columns = tensors["layers.0.k"].shape
     with pytest.raises(ModelError, match=rf"layers\.0\.k is \[{rows}, {columns}\], not \[{columns}, {rows}\]"):
         open_engine(folder)

@@ -312,3 +312,12 @@ def test_no_new_token_is_refused(packs):
         engine.admit(Request(request_id=1, prompt_ids=(1, 2), max_new_tokens=2, generated_ids=(3, 4)))
     assert engine.num_live == 0
     engine.close()
+
+
+def test_token_ids_that_the_vocabulary_has_not_are_refused(packs):
+    engine = opened(packs["bf16"])
+    for prompt in ([1, 5000], [-1]):
+        with pytest.raises(PromptError, match="vocabulary of 320"):
+            engine.generate([prompt], 3)
+    assert engine.num_live == 0
+    engine.close()

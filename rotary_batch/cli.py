@@ -140,7 +140,7 @@ def run(
     with writing(settings) as store, stop_on_signals(limits):
         with console.indexing() as progress:
             indexed = indexing.index(store, settings, repository_roots(repos or []), progress)
-        console.show_index(indexed)
+        console.show_index(indexed, aside=json)
         rows = draining.chosen(store, [Path(one.indexed.repository.root) for one in indexed])
         with console.draining() as look:
             outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "run")
@@ -197,7 +197,7 @@ def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json
     """Ask parked items again at the next drain, and what reads them."""
     with writing(_settings(config, repos or [], db=db), create=False) as store:
         count = ask_again(store, [row.id for row in draining.chosen(store, repos or [])])
-    _answer({"retried": count}, json, lambda: console.say(f"{count} parked items go back into the queue"))
+    _answer({"retried": count}, json, lambda: console.tell(f"{count} parked items go back into the queue"))
 
 
 @app.command()
@@ -281,8 +281,7 @@ def inspect(
     """What the index holds, one JSON object a line."""
     (root,) = repository_roots([repo] if repo else [])
     with reading(_settings(config, [root], db=db)) as store:
-        for row in looking.inspect(store, kind, root):
-            typer.echo(looking.to_json(row))
+        console.stream(looking.to_json(row) for row in looking.inspect(store, kind, root))
 
 
 @app.command()
@@ -360,7 +359,7 @@ def model_verify(path: PackPath = None) -> None:
         console.say(f"damaged: {name}")
     if wrong:
         raise ModelError(f"{path or EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
-    console.say("every byte is as it was packed")
+    console.tell("every byte is as it was packed")
 
 
 @app.command()

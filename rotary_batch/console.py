@@ -1,12 +1,14 @@
 """Tables, progress and the live view; the only module that imports rich, and only when it prints.
 
-Knows how answers look on a terminal and in a mail from cron; everything goes to stderr, so stdout stays data.
+Knows how answers look on a terminal and in a mail from cron.  What was asked for goes to stdout; progress, notes and
+errors go to stderr.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +33,23 @@ ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "
 
 
 def say(text: str) -> None:
-    """One plain line."""
+    """One plain line aside."""
     print(text, file=sys.stderr)  # noqa: T201 - this is the printer
+
+
+def tell(text: str) -> None:
+    """One plain line of an answer."""
+    print(text)  # noqa: T201 - this is the printer
+
+
+def stream(lines: Iterable[str]) -> None:
+    """Lines of data, until they end or the reader has seen enough (`| head`)."""
+    try:
+        for line in lines:
+            tell(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end complains
 
 
 def say_error(text: str) -> None:
@@ -49,10 +66,10 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, *, aside: bool = False) -> None:
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(table)
+    Console(stderr=aside, highlight=False).print(table)
 
 
 def _row(table: Table, *cells: object) -> None:
@@ -115,8 +132,9 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m{rest:02}s"
 
 
-def show_index(outcomes: Sequence[IndexOutcome]) -> None:
-    """What `index` did."""
+def show_index(outcomes: Sequence[IndexOutcome], *, aside: bool = False) -> None:
+    """What `index` did; aside, when something else is the answer."""
+    out = say if aside else tell
     for outcome in outcomes:
         indexed, counts = outcome.indexed, outcome.indexed.counts
         table = _table(f"Indexed {indexed.repository.root}", "", "")
@@ -128,18 +146,18 @@ def show_index(outcomes: Sequence[IndexOutcome]) -> None:
         _row(table, "items queued", counts.queued)
         _row(table, "items removed", counts.removed)
         _row(table, "pages written", len(outcome.projection.written))
-        _print(table)
+        _print(table, aside=aside)
         for note in indexed.notes:
-            say(f"note: {note}")
-        _say_conflicts(outcome.projection.conflicts)
+            out(f"note: {note}")
+        _tell_conflicts(outcome.projection.conflicts, out)
         if outcome.demonstration:
-            say(DEMONSTRATION)
-        say(f"docs: {outcome.docs}")
+            out(DEMONSTRATION)
+        out(f"docs: {outcome.docs}")
 
 
-def _say_conflicts(conflicts: Sequence[str]) -> None:
+def _tell_conflicts(conflicts: Sequence[str], out: Callable[[str], None] = tell) -> None:
     for page in conflicts:
-        say(f"edited by a person, left alone: {page} (the new page is beside it; settle it with render --accept)")
+        out(f"edited by a person, left alone: {page} (the new page is beside it; settle it with render --accept)")
 
 
 def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> None:
@@ -166,25 +184,25 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _row(table, "pages written", tally.pages_written)
         _print(table)
         if outcome.num_parked:
-            say("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
-        _say_conflicts(tally.conflicts)
+            tell("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
+        _tell_conflicts(tally.conflicts)
         for folder in outcome.docs:
-            say(f"docs: {folder / 'index.md'}")
-        say(f"report: {report}")
+            tell(f"docs: {folder / 'index.md'}")
+        tell(f"report: {report}")
 
 
 def show_projection(done: Projection) -> None:
     """What `render` did."""
-    say(f"{len(done.written)} pages written, {done.unchanged} unchanged, {len(done.removed)} removed")
-    _say_conflicts(done.conflicts)
+    tell(f"{len(done.written)} pages written, {done.unchanged} unchanged, {len(done.removed)} removed")
+    _tell_conflicts(done.conflicts)
 
 
 def show_drift(drift: Drift) -> None:
     """What `check` found."""
     for kind in ("stale", "missing", "edited", "orphaned"):
         for page in getattr(drift, kind):
-            say(f"{kind}: {page}")
-    say(
+            tell(f"{kind}: {page}")
+    tell(
         "docs are up to date"
         if not drift.num_found
         else f"{drift.num_found} pages drifted; `rotary-batch run` mends them"
@@ -201,11 +219,11 @@ def show_status(found: Mapping[str, Any]) -> None:
             _row(table, unit, *(by_state.get(state, 0) for state in states))
         _print(table)
     if not found["repositories"]:
-        say("nothing is indexed yet; run `rotary-batch index REPO`")
+        tell("nothing is indexed yet; run `rotary-batch index REPO`")
     driver = found["driver_pid"]
-    say(f"driver: process {driver} is at work" if driver else "driver: none is running")
+    tell(f"driver: process {driver} is at work" if driver else "driver: none is running")
     if run := found["last_run"]:
-        say(f"last run: {run['started_at']}, {run['outcome']}")
+        tell(f"last run: {run['started_at']}, {run['outcome']}")
 
 
 def show_plan(found: Mapping[str, Any]) -> None:
@@ -224,7 +242,7 @@ def show_plan(found: Mapping[str, Any]) -> None:
 
 def _show_forecast(model: Mapping[str, Any]) -> None:
     if "needs" in model:
-        say(f"hours are not known: measure this machine once with `rotary-batch {model['needs']}`")
+        tell(f"hours are not known: measure this machine once with `rotary-batch {model['needs']}`")
         return
     table = _table(f"{model['model']} ({model['experts']} experts) on {model['device']}, at the bound", "", "")
     _row(table, "device memory", _nbytes(model["device_memory"]))
@@ -244,7 +262,7 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
     _row(table, "what would help most", model["best_next"] or "nothing that is known here")
     _print(table)
     if model["numerics"] == "exact":
-        say("these are rates of fast numerics: exact ones, as set here, take longer")
+        tell("these are rates of fast numerics: exact ones, as set here, take longer")
 
 
 def _nbytes(count: int) -> str:
@@ -273,7 +291,7 @@ def show_report(found: Mapping[str, Any]) -> None:
     show_facts({name: value for name, value in found.items() if not isinstance(value, dict | list)})
     for name in ("verdicts", "ended", "engine"):
         if found.get(name):
-            say(f"{name}:")
+            tell(f"{name}:")
             show_facts(found[name])
 
 
@@ -288,4 +306,4 @@ def show_facts(found: Mapping[str, Any]) -> None:
 def show_doctor(found: Sequence[tuple[str, bool, str]]) -> None:
     """What is well and what is not."""
     for what, well, fact in found:
-        say(f"{'ok     ' if well else 'MISSING'} {what}: {fact}")
+        tell(f"{'ok     ' if well else 'MISSING'} {what}: {fact}")

@@ -113,7 +113,7 @@ def test_plan_knows_hours_once_the_machine_was_measured(make_repository, measure
     assert model["items"] == sum(row["items"] for row in found["repositories"][0]["open"].values())
     assert (model["binding"] in {"compute", "moving experts"}, model["items_by_deadline"]) == (True, model["items"])
     assert 0 < model["hours"] < 1
-    shown = rotary("plan", root).stderr
+    shown = rotary("plan", root).stdout
     assert "time for everything, at the least" in shown
     assert "exact ones, as set here, take longer" in shown
 
@@ -123,7 +123,7 @@ def test_plan_without_rates_names_the_command_that_measures(make_repository):
     assert rotary("index", root).returncode == 0
     done = rotary("plan", root)
     assert done.returncode == 0
-    assert "bench --machine --device cpu" in done.stderr
+    assert "bench --machine --device cpu" in done.stdout
 
 
 def test_the_best_next_action_is_the_one_that_shortens_the_night_most(monkeypatch, tmp_path):

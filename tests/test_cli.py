@@ -211,6 +211,21 @@ def test_settings_of_a_repository_are_found_from_below_it_and_by_its_name(make_r
     assert answer("render", root)["written"] == []
 
 
+def test_answers_go_to_stdout_and_stay_whole_when_the_reader_leaves(make_repository):
+    root = make_repository(CODE)
+    done = rotary("index", root)
+    assert (f"Indexed {root}" in done.stdout.replace("\n", ""), "docs: " in done.stdout, done.stderr) == (
+        True,
+        True,
+        "",
+    )
+    answer("index", root)
+    assert "driver: none is running" in rotary("status").stdout
+    command = f"set -o pipefail; {sys.executable} -m rotary_batch.cli inspect symbols {root} | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
+
+
 def test_a_log_may_lie_in_a_folder_that_is_not_there_yet(make_repository, tmp_path):
     root = make_repository(CODE)
     answer("index", root, "--log", tmp_path / "state" / "night.jsonl")

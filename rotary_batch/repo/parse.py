@@ -12,6 +12,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -181,15 +182,13 @@ def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse
     """A worker's whole life: files in, parsed files or the reason of a failure out."""
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_NBYTES, WORKER_MEMORY_NBYTES))
     count_tokens = Tokenizer.load(tokenizer_dir).count
-    connection.send("started")
-    while True:
-        try:
+    with suppress(ConnectionError, EOFError, KeyboardInterrupt):  # who asks is gone, or goes
+        connection.send("started")
+        while True:
             file, source = connection.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            connection.send(parse_one(file, source, budget_tokens, count_tokens))
-        except MemoryError:
-            connection.send("parsing took too much memory")
-        except RecursionError:
-            connection.send("nested too deep to parse")
+            try:
+                connection.send(parse_one(file, source, budget_tokens, count_tokens))
+            except MemoryError:
+                connection.send("parsing took too much memory")
+            except RecursionError:
+                connection.send("nested too deep to parse")

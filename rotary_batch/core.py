@@ -7,7 +7,7 @@ POSIX paths relative to the repository root (undecodable bytes as surrogate esca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
@@ -70,6 +70,25 @@ class Symbol:
         return SymbolId(self.path, self.start_byte)
 
 
+def main_definitions(symbols: Iterable[Symbol]) -> list[Symbol]:
+    """One symbol for each qualified name of a file, in order: of several the documented one, else the longest.
+
+    Overloads, property setters and branches that define the same name give several; declarations are none.
+    """
+    found: dict[tuple[str, str], Symbol] = {}
+    for symbol in symbols:
+        key = symbol.path, symbol.qualified_name
+        if symbol.kind != "declaration" and (key not in found or _says_more(symbol, found[key])):
+            found[key] = symbol
+    return sorted(found.values(), key=lambda symbol: symbol.id)
+
+
+def _says_more(one: Symbol, other: Symbol) -> bool:
+    if (one.docstring is None) != (other.docstring is None):
+        return one.docstring is not None
+    return one.end_byte - one.start_byte > other.end_byte - other.start_byte
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """A use of a name, as written; what it resolves to is the graph's business."""
@@ -79,6 +98,7 @@ class Reference:
     line: int
     start_byte: int
     caller: SymbolId | None  # the innermost symbol around it; None = module level
+    receiver: str | None = None  # the name before its dot, "" when that is no name; None = there is no dot
 
 
 class Call(NamedTuple):

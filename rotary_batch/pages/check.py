@@ -53,7 +53,8 @@ def judge(
     if min_mean_logprob is not None and (word := _word_said_twice(clean)):
         return Judgement(Verdict.LOW_CONFIDENCE, None, (f"says {word} twice",))
     sentences = split_sentences(clean)
-    if ended in {"length", "loop"} and not is_whole(clean):
+    is_cut = ended in {"length", "loop"} or clean.count("(") > clean.count(")")
+    if is_cut and not is_whole(clean):
         sentences.pop()
     if not sentences:
         return Judgement(Verdict.LOW_CONFIDENCE, None, ("no sentence has an end",))

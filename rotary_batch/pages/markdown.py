@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId
+from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
@@ -26,9 +26,9 @@ from rotary_batch.pages.page import (
     page_paths,
     parent_of,
     symbol_summary,
-    visible,
 )
 from rotary_batch.pages.sanitise import code, fenced, inline
+from rotary_batch.sentences import split_sentences
 
 ProseMap = Mapping[tuple[str, str], Prose]
 _FENCES = {"tsx": "tsx", "cpp": "cpp", "c": "c"}
@@ -49,7 +49,7 @@ class Site:
     def file_page(self, path: str) -> bytes:
         """The page of one source file."""
         view, file = self._view, self._files[path]
-        symbols = visible(view.symbols.get(path, ()))
+        symbols = main_definitions(view.symbols.get(path, ()))
         notes = self._chunk_notes(path, symbols)
         blocks = [
             f"# {code(PurePosixPath(path).name)}",
@@ -67,7 +67,7 @@ class Site:
             blocks += [*self._symbol_section(path, symbol, file), *notes.get(symbol.id, [])]
         subjects = [("file", path), *(("chunk", chunk.subject) for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
-        source = {"path": path, "blob": file.blob, "lines": f"1-{lines}"}
+        source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
         return self._seal(blocks, subjects, [source])
 
     def folder_page(self, folder: str) -> bytes:
@@ -149,7 +149,10 @@ class Site:
 
     def _symbol_section(self, path: str, symbol: Symbol, file: SourceFile) -> list[str]:
         language = file.language or "text"
-        where = f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
+        where = self._place(path, symbol)
+        others = [s for s in self._view.symbols[path] if s.qualified_name == symbol.qualified_name and s != symbol]
+        if places := ", ".join(self._place(path, other) for other in others if other.kind != "declaration"):
+            where += f" (also {places})"
         blocks = [
             f"## {code(symbol.qualified_name)}",
             f"{symbol.kind.capitalize()}, {where}",
@@ -164,6 +167,9 @@ class Site:
         ]
         blocks += [f"{word} {self._links(path, ids)}." for word, ids in uses if ids]
         return blocks
+
+    def _place(self, path: str, symbol: Symbol) -> str:
+        return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
 
     def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
         found = dict.fromkeys(self._link(path, self._view.by_id[i]) for i in ids if i in self._view.by_id)
@@ -237,7 +243,7 @@ def _lines(start: int, end: int) -> str:
 
 
 def _sentence(text: str) -> str:
-    found = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
+    found = next(iter(split_sentences(text.strip())), "").strip()
     if len(found) <= MAX_BRIEF_CHARACTERS:
         return found
     cut = found[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]

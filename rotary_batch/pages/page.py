@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict
+from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
 
-_HIDDEN_KINDS = {"declaration"}  # prototypes: their definition is described where it stands
+_RULER = re.compile(r"\s*([=\-~*^#])\1{2,}\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,18 +97,10 @@ def folder_blob(folder: str, blobs: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(here).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def visible(symbols: Sequence[Symbol]) -> list[Symbol]:
-    """The symbols that get a section, each qualified name at its first place only."""
-    seen: dict[str, Symbol] = {}
-    for symbol in symbols:
-        if symbol.kind not in _HIDDEN_KINDS:
-            seen.setdefault(symbol.qualified_name, symbol)
-    return list(seen.values())
-
-
 def first_paragraph(text: str) -> str:
-    """The first paragraph of a docstring on one line."""
-    return " ".join(re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0].split())
+    """The first paragraph of a docstring on one line, without the rulers of headings."""
+    lines = re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0].split("\n")
+    return " ".join(" ".join(line for line in lines if not _RULER.fullmatch(line)).split())
 
 
 def after_first_paragraph(text: str) -> str:
@@ -132,8 +124,12 @@ def file_summary(path: str, view: IndexView) -> str:
     """What structure says of a file."""
     if path in view.docstrings:
         return first_paragraph(view.docstrings[path])
-    names = [f"`{symbol.name}`" for symbol in visible(view.symbols.get(path, ())) if "." not in symbol.qualified_name]
-    return f"Defines {_listed(names)}." if names else "Code without named definitions."
+    names = [
+        f"`{symbol.name}`"
+        for symbol in main_definitions(view.symbols.get(path, ()))
+        if "." not in symbol.qualified_name
+    ]
+    return f"Defines {_listed(names)}." if names else "Code without functions or types."
 
 
 def folder_summary(folder: str, view: IndexView) -> str:

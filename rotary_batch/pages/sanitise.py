@@ -10,7 +10,7 @@ import unicodedata
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?", re.DOTALL)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!~$])")
-_CODE_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_CODE_SPAN = re.compile(r"(?<!`)(`{1,2})([^`\n]+)\1(?!`)")  # of Markdown, and of reStructuredText with two
 _LINK = re.compile(r"\b([a-z][a-z0-9+.-]{1,9})://|\bwww\.", re.IGNORECASE)
 
 
@@ -27,7 +27,7 @@ def inline(text: str) -> str:
     folded = " ".join(plain(text).split())
     parts, start = [], 0
     for span in _CODE_SPAN.finditer(folded):
-        parts += [_literal(folded[start : span.start()]), code(span[1])]
+        parts += [_literal(folded[start : span.start()]), code(span[2])]
         start = span.end()
     return "".join([*parts, _literal(folded[start:])])
 

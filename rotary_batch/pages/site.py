@@ -6,8 +6,10 @@ Knows which files there are; what is in a page is `markdown.py`'s business.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from rotary_batch.pages.front import GENERATOR
 from rotary_batch.pages.markdown import ProseMap, Site
@@ -76,9 +78,9 @@ def _llms(view: IndexView, site: Site) -> bytes:
         files = [file.path for file in view.sources if parent_of(file.path) == folder]
         if files:
             lines += ["", f"## {folder or '(top)'}", ""]
-            lines += [f"- [{path}]({site.paths[path]}): {_one_line(file_summary(path, view))}" for path in files]
+            lines += [f"- [{path}]({quote(site.paths[path])}): {_one_line(file_summary(path, view))}" for path in files]
     return ("\n".join([*lines, "", f"<!-- {GENERATOR} wrote this -->"]) + "\n").encode()
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return textwrap.shorten(text, 200, placeholder=" …")

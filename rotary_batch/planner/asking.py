@@ -72,7 +72,7 @@ class Asking:
     @property
     def plan_key(self) -> str:
         """What the cut into chunks depends on; a repository indexed under another one is cut again."""
-        return _digest(["cut 1", self.tokenizer.digest, self.chunk_budget_tokens, self.job.name])
+        return _digest(["cut 2", self.tokenizer.digest, self.chunk_budget_tokens, self.job.name])
 
     @property
     def chunk_budget_tokens(self) -> int:

@@ -17,7 +17,10 @@ from tree_sitter import Node, Parser, QueryCursor, Tree
 from rotary_batch.core import Reference, Symbol
 from rotary_batch.repo.languages import grammar, query
 
-MAX_SIGNATURE_CHARACTERS = 300
+MAX_SIGNATURE_CHARACTERS = 600
+_LICENCE = re.compile(
+    r"copyright|licen[cs]ed under|see (the )?licen[cs]e|all rights reserved|permission is hereby|spdx-", re.IGNORECASE
+)
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 _WRAPPERS = {
     "decorated_definition",
@@ -25,6 +28,15 @@ _WRAPPERS = {
     "template_declaration",
     "lexical_declaration",
     "type_declaration",
+}
+_DOTTED = {
+    "attribute",
+    "field_expression",
+    "member_expression",
+    "method_invocation",
+    "qualified_identifier",
+    "scoped_identifier",
+    "selector_expression",
 }
 
 
@@ -121,10 +133,23 @@ def _signature(node: Node, source: bytes) -> str:
     if body is not None and body.type in {"arrow_function", "function_expression"}:
         body = body.child_by_field_name("body")
     end = _before(body).end_byte if body is not None else node.end_byte
-    text = source[node.start_byte : end].decode("utf-8", "replace")
+    text = _without_comments(node, source, end).decode("utf-8", "replace")
     text = text if body is not None else text.split("\n", 1)[0]
     folded = " ".join(text.split()).rstrip("{=:> ").rstrip()
     return folded if len(folded) <= MAX_SIGNATURE_CHARACTERS else folded[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+
+
+def _without_comments(node: Node, source: bytes, end: int) -> bytes:
+    """The source of a node up to a byte; on one line a comment would take what follows it along."""
+    kept, start, waiting = [], node.start_byte, [node]
+    while waiting:
+        inner = waiting.pop()
+        if "comment" in inner.type:
+            kept.append(source[start : inner.start_byte])
+            start = inner.end_byte
+        else:
+            waiting += [child for child in reversed(inner.children) if child.start_byte < end]
+    return b"".join([*kept, source[start:end]])
 
 
 def _before(body: Node) -> Node:
@@ -154,7 +179,9 @@ def _file_docstring(language: str, root: Node) -> str | None:
     # A comment that touches the first definition belongs to that.
     if first is not None and comments and first.start_point.row <= _last_row(comments[-1]) + 1 and language != "python":
         return None
-    return _clean_comments(comments)
+    text = _clean_comments(comments) or ""
+    told = [part for part in re.split(r"\n\s*\n", text) if not _LICENCE.search(part)]
+    return "\n\n".join(told).strip() or None
 
 
 def _python_docstring(body: Node | None) -> str | None:
@@ -195,7 +222,7 @@ def _last_row(node: Node) -> int:
 def _clean_comments(comments: Sequence[Node]) -> str | None:
     lines: list[str] = []
     for comment in comments:
-        text = re.sub(r"^(/\*+!?|//+!?|#+!?)|\*+/$", "", _text(comment).strip())
+        text = re.sub(r"^(/\*+!?|//+!?|#+[!:]?)|\*+/$", "", _text(comment).strip())
         lines += [re.sub(r"^\s*(\*|//+!?|#+)\s?", "", line).rstrip() for line in text.split("\n")]
     return inspect.cleandoc("\n".join(lines)).strip() or None
 
@@ -214,9 +241,20 @@ def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str) -> 
                 line=node.start_point.row + 1,
                 start_byte=node.start_byte,
                 caller=symbols[place].id if place >= 0 else None,
+                receiver=_receiver(node),
             )
         )
     return tuple(found)
+
+
+def _receiver(node: Node) -> str | None:
+    """The last name of what stands before the dot, arrow or colons of a name."""
+    around = node.parent
+    before = around.named_children[0] if around is not None and around.type in _DOTTED else node
+    if before.start_byte == node.start_byte:
+        return None
+    name = re.search(r"[A-Za-z_]\w*$", _text(before))
+    return name[0] if name else ""
 
 
 def _text(node: Node) -> str:

@@ -111,9 +111,12 @@ def _save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key
         [(repository_id, *(getattr(s, name) for name in _SYMBOL.split(", "))) for s in one.symbols],
     )
     db.executemany(
-        """insert into reference (repository_id, path, name, line, start_byte, caller_start_byte)
-           values (?, ?, ?, ?, ?, ?)""",
-        [(repository_id, path, r.name, r.line, r.start_byte, r.caller and r.caller.start_byte) for r in one.references],
+        """insert into reference (repository_id, path, name, line, start_byte, caller_start_byte, receiver)
+           values (?, ?, ?, ?, ?, ?, ?)""",
+        [
+            (repository_id, path, r.name, r.line, r.start_byte, r.caller and r.caller.start_byte, r.receiver)
+            for r in one.references
+        ],
     )
     db.executemany(
         f"insert into chunk (repository_id, {_CHUNK}) values (?{', ?' * 9})",
@@ -156,4 +159,5 @@ def _file(row: sqlite3.Row) -> SourceFile:
 
 def _reference(row: sqlite3.Row) -> Reference:
     caller = None if row["caller_start_byte"] is None else SymbolId(row["path"], row["caller_start_byte"])
-    return Reference(path=row["path"], name=row["name"], line=row["line"], start_byte=row["start_byte"], caller=caller)
+    names = ("path", "name", "line", "start_byte", "receiver")
+    return Reference(caller=caller, **{name: row[name] for name in names})

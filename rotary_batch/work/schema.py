@@ -66,7 +66,11 @@ alter table item add column max_sentences integer;
 alter table item add column ended text;
 """
 
-MIGRATIONS = (_M001, _M002)
+_M003 = """
+alter table reference add column receiver text;
+"""
+
+MIGRATIONS = (_M001, _M002, _M003)
 
 
 def require_current(connection: sqlite3.Connection) -> None:

@@ -338,3 +338,31 @@ def test_drift_is_found_without_a_database(tmp_path):
     assert (fewer.orphaned, fewer.stale) == (["src/box.py.md"], ["src/index.md"])
     (tmp_path / "index.md").write_text("mine")
     assert check_docs(tmp_path, blobs).edited == ["index.md"]
+
+
+def test_several_definitions_of_a_name_have_one_section_that_names_them_all():
+    text = '@overload\ndef f(a: int): ...\n@overload\ndef f(a: str): ...\ndef f(a):\n    """Back."""\n    return a\n'
+    page = render_site(make_view({"src/a.py": text}), {})["src/a.py.md"].decode()
+    assert page.count("## `f`") == 1
+    assert "Function, [lines 5-7](../../src/a.py#L5-L7) (also [lines 1-2](../../src/a.py#L1-L2), [lines 3-4]" in page
+    assert "def f(a)\n" in page
+
+
+def test_summaries_are_whole_sentences_without_rulers():
+    text = '"""\nTables\n======\n\nMore.\n"""\n\ndef f():\n    """Makes rows (i.e. ``list``) of them. And more."""\n'
+    pages = render_site(make_view({"src/a.py": text}), {})
+    page = pages["src/a.py.md"].decode()
+    assert "| Makes rows (i.e. `list`) of them. |" in page
+    assert "\n\nTables\n\n" in page
+    assert "[src/a.py](src/a.py.md): Tables\n" in pages["llms.txt"].decode()
+    empty = render_site(make_view({"src/__init__.py": ""}), {})["src/__init__.py.md"].decode()
+    assert "Code without functions or types." in empty
+    assert '"lines"' not in empty
+
+
+def test_an_answer_that_breaks_off_in_a_bracket_loses_its_last_sentence():
+    for text, shown in [
+        ("Parse math expression (e.g.", None), ("It works. Parse math (e.g. `put`", "It works."), ("Put it in", "Put it in"),
+    ]:  # fmt: skip
+        found = judge(text, mean_logprob=-0.1, min_mean_logprob=None, ended="stop", is_known=KNOWN, source="put")
+        assert found.text == shown

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.core import Call, FileClass, SourceFile
+from rotary_batch.core import Call, FileClass, SourceFile, main_definitions
 from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.folder import object_id
@@ -218,3 +218,88 @@ def test_names_resolve_in_their_file_first_and_never_by_guessing():
     )  # fmt: skip
     ranks = priorities(list(texts), calls)
     assert sorted(ranks, key=ranks.get, reverse=True) == ["b.py", "a.py", "c.py", "d.py"]
+
+
+def calls_of(texts: dict[str, str]) -> set[tuple[str, str]]:
+    """(qualified name of the caller, of what it calls) of small sources."""
+    found = []
+    for path, text in texts.items():
+        language = {"py": "python", "java": "java", "go": "go", "rs": "rust", "cpp": "cpp", "ts": "typescript"}[
+            path.rpartition(".")[2]
+        ]
+        found.append(extract(language, text.encode(), path, parse(language, text.encode())))
+    symbols = [symbol for one in found for symbol in one.symbols]
+    names = {symbol.id: symbol.qualified_name for symbol in symbols}
+    calls = resolve(symbols, [reference for one in found for reference in one.references])
+    return {(names[call.caller], names[call.callee]) for call in calls}
+
+
+def test_behind_a_dot_only_what_is_known_resolves():
+    """Of a variable the type is not known; builtins and other libraries have methods of the same names."""
+    assert calls_of({
+        "cache.py": (
+            "class Cache:\n    def items(self): return self.copy().items()\n    def set(self): self.close(); helper()\n"
+            "    def close(self): pass\n    def next(self): pass\n    @classmethod\n    def make(cls): return cls.of()\n"
+            "    @classmethod\n    def of(cls): return Cache()\n"
+        ),
+        "tools.py": "def helper():\n    def inner(): pass\n    inner()\n\ndef join(): pass\n",
+        "user.py": (
+            "import os, tools\n\ndef use(d, f):\n    d.items(); f.close(); os.path.join(d); set(d); next(d); inner()\n"
+            "    Cache.make(); tools.join(); d.tools.join(); d['x'].close(); f().close()\n"
+        ),
+    }) == {
+        ("Cache.set", "Cache.close"), ("Cache.set", "helper"), ("Cache.make", "Cache.of"), ("Cache.of", "Cache"),
+        ("helper", "helper.inner"), ("use", "Cache.make"), ("use", "join"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("A.java", "class A { A() {} void f(B b) { g(); this.g(); b.g(); A.h(); new A(); } void g() {} static void h() {} }",
+         {("A.f", "A.g"), ("A.f", "A.h"), ("A.f", "A")}),
+        ("a.rs", "struct A; impl A { fn new() -> A { A {} } fn f(&self, o: B) { self.g(); o.g(); Self::new(); A::new(); h() } fn g(&self) {} } fn h() {}",
+         {("A.f", "A.g"), ("A.f", "A.new"), ("A.f", "h"), ("A.new", "A")}),
+        ("a.cpp", "namespace n { int f() { return 1; } }\nclass A { void g() { h(); this->h(); n::f(); b.h(); } void h() {} };",
+         {("A.g", "A.h"), ("A.g", "n.f")}),
+        ("box/a.go", "package box\nfunc F(x T) { x.G(); G(); box.G() }\nfunc G() {}", {("F", "G")}),
+        ("a.ts", "class A { f(b) { this.g(); b.g(); h(); } g() {} }\nfunction h() {}", {("A.f", "A.g"), ("A.f", "h")}),
+    ],
+)  # fmt: skip
+def test_receivers_in_other_languages(path, text, expected):
+    assert calls_of({path: text}) == expected
+
+
+def test_of_several_definitions_the_documented_or_the_longest_is_shown():
+    text = (
+        "@overload\ndef f(a: int) -> int: ...\n@overload\ndef f(a: str) -> str: ...\n"
+        'def f(a):\n    """Gives it back."""\n    return a\n\n'
+        "if X:\n    def g(): pass\nelse:\n    def g():\n        x = 1\n        return x\n\n"
+        "def user():\n    f(1); g()\n"
+    )
+    found = extract("python", text.encode(), "a.py", parse("python", text.encode()))
+    shown = main_definitions(found.symbols)
+    assert [(s.name, s.start_line, s.docstring) for s in shown] == [
+        ("f", 5, "Gives it back."),
+        ("g", 12, None),
+        ("user", 16, None),
+    ]
+    assert calls_of({"a.py": text}) == {("user", "f"), ("user", "g")}
+
+
+@pytest.mark.parametrize(
+    ("text", "docstring"),
+    [
+        ("# This file is dual licensed under the terms of the Apache License, Version\n# 2.0. See the LICENSE file.\n\nimport os\n", None),
+        ("# Copyright 2020 Somebody\n#\n# Finds things.\n\nimport os\n", "Finds things."),
+        ("#: A list of licenses.\n\nimport os\n", "A list of licenses."),
+    ],
+)  # fmt: skip
+def test_a_licence_is_no_summary(text, docstring):
+    assert extract("python", text.encode(), "a.py", parse("python", text.encode())).docstring == docstring
+
+
+def test_comments_are_no_part_of_a_signature():
+    text = "def f(\n    a,  # the first\n    b=1,\n    # all others\n    *args,\n):\n    pass\n"
+    (found,) = extract("python", text.encode(), "a.py", parse("python", text.encode())).symbols
+    assert found.signature == "def f( a, b=1, *args, )"

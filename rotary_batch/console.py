@@ -271,19 +271,20 @@ def _nbytes(count: int) -> str:
 
 def show_figures(found: Mapping[str, Any]) -> None:
     """What `bench` measured."""
-    show_facts({name: _short(value) for name, value in found.items() if name != "weight_s"})
+    show_facts({name: value for name, value in found.items() if name != "weight_s"})
 
 
 def _short(value: object) -> object:
+    """A value as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple | list):
         return " to ".join(str(_short(part)) for part in value)
-    return (
-        f"{value:,.4g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else round(value)
-        if isinstance(value, float)
-        else value
-    )
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(part)}" for name, part in value.items())
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else round(value)
+    return "-" if value is None else value
 
 
 def show_report(found: Mapping[str, Any]) -> None:
@@ -299,7 +300,7 @@ def show_facts(found: Mapping[str, Any]) -> None:
     """Names and values."""
     table = _table("", "", "")
     for name, value in found.items():
-        _row(table, name.replace("_", " "), "-" if value is None else value)
+        _row(table, name.replace("_", " "), _short(value))
     _print(table)
 
 

@@ -249,7 +249,9 @@ def save_report(outcome: DrainOutcome, database: Path) -> Path:
             break
         name = f"{moment}-{number}"  # another model's part of the same run
     (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict(), indent=1) + "\n")
-    rows = [f"| {key} | {value} |" for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)]
+    plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
+    rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
+    rows += [f"| docs | {folder} |" for folder in outcome.docs]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
     rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]
     text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"

@@ -6,6 +6,7 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -47,7 +48,7 @@ from rotary_batch.commands.options import (
 )  # fmt: skip
 from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
-from rotary_batch.errors import ModelError, RotaryError, StorageError, UsageError
+from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import stop_on_signals
@@ -68,7 +69,7 @@ app.add_typer(model_app, name="model")
 
 def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
     """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
-    around = None if repos else enclosing_repository(Path.cwd())
+    around = None if repos or shutil.which("git") is None else enclosing_repository(Path.cwd())
     folders = [Path.cwd(), *repos, *([around] if around else [])]
     return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
 
@@ -114,7 +115,10 @@ def drain(
     limits = draining.window(until=until, duration=for_, limit=limit)
     with writing(settings, create=False) as store, stop_on_signals(limits), console.draining() as look:
         rows = draining.chosen(store, repos or [])
-        for row in draining.missing(rows):
+        gone = draining.missing(rows)
+        if gone and len(gone) == len(rows):
+            raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
+        for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
         outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
     _finish(outcomes, settings, json)
@@ -280,8 +284,9 @@ def inspect(
 ) -> None:
     """What the index holds, one JSON object a line."""
     (root,) = repository_roots([repo] if repo else [])
-    with reading(_settings(config, [root], db=db)) as store:
-        console.stream(looking.to_json(row) for row in looking.inspect(store, kind, root))
+    with reading(_settings(config, [root], db=db)) as store, console.reader():
+        for row in looking.inspect(store, kind, root):
+            typer.echo(looking.to_json(row))
 
 
 @app.command()
@@ -378,10 +383,11 @@ def _finish(outcomes: list[DrainOutcome], settings: Settings, json: bool) -> Non
 
 
 def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
-    if json:
-        typer.echo(looking.to_json(data))
-    else:
-        show()
+    with console.reader():
+        if json:
+            typer.echo(looking.to_json(data))
+        else:
+            show()
 
 
 def main() -> None:

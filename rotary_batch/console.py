@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,11 @@ def tell(text: str) -> None:
     print(text)  # noqa: T201 - this is the printer
 
 
-def stream(lines: Iterable[str]) -> None:
-    """Lines of data, until they end or the reader has seen enough (`| head`)."""
+@contextmanager
+def reader() -> Iterator[None]:
+    """Write to stdout until whoever reads it has seen enough (`| head`)."""
     try:
-        for line in lines:
-            tell(line)
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end complains

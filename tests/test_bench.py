@@ -86,6 +86,10 @@ def test_prompts_that_are_skipped_cost_no_revolution_and_end_like_others():
     )
     engine.close()
     assert [report.prefill_tokens for report in reports] == [64, 64, 0, 0, 0, 0, 0]
+    engine = open_engine(EMBEDDED, max_batch=8, device_memory=40_000_000)
+    whole = bench.run(engine, sequences=2, prompt_tokens=40, new_tokens=6, prefill_revolutions=4)
+    engine.close()
+    assert [report.prefill_tokens for report in whole] == [80, 0, 0, 0, 0, 0], "nothing was left to skip"
     done = sorted((one.request_id, len(one.token_ids)) for report in reports for one in report.completions)
     assert done == [(number, 6) for number in range(8)]
 

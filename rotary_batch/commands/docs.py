@@ -21,6 +21,8 @@ def render(store: WorkStore, root: Path) -> Projection:
     (row,) = chosen(store, [root])
     if missing([row]):
         raise RepositoryError(f"{root}: no such directory; its docs would lie alone")
+    if not row.plan_key:
+        raise RepositoryError(f"{root}: indexed by an earlier version; run `rotary-batch index {root}` again")
     return project_all(store, row, load_view(store, row))
 
 

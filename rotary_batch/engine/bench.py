@@ -111,8 +111,7 @@ def run(
         engine.admit(Request(request_id=number, prompt_ids=prompt, max_new_tokens=new_tokens))
     reports: list[StepReport] = []
     while engine.num_live:
-        if prefill_revolutions is not None and len(reports) == prefill_revolutions:
-            engine.skip_prompts()
+        if len(reports) == prefill_revolutions and engine.skip_prompts():
             engine.step()
         reports.append(engine.step())
         if decode_revolutions is not None and sum(not one.prefill_tokens for one in reports) >= decode_revolutions:

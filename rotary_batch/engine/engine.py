@@ -140,13 +140,15 @@ class RotaryEngine:
             self._kv.give_back(start + sequence.kv_tokens, sequence.prefix.num_tokens)
         return sequence
 
-    def skip_prompts(self) -> None:
-        """Count all prompts as read but for their last tokens, whatever the arena holds in their places.
+    def skip_prompts(self) -> bool:
+        """Count all prompts as read but for their last tokens, whatever the arena holds; answer whether any was left.
 
         For measurements of decoding alone, where what keys hold does not matter.
         """
-        for sequence in self._live:
-            _note_cached(sequence, max(0, len(sequence.request.prompt_ids) - 1 - sequence.num_cached))
+        left = [(sequence, len(sequence.request.prompt_ids) - 1 - sequence.num_cached) for sequence in self._live]
+        for sequence, count in left:
+            _note_cached(sequence, max(0, count))
+        return any(count > 0 for _, count in left)
 
     @torch.inference_mode()
     def step(self) -> StepReport:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import string
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +20,11 @@ from rotary_batch.repo.languages import grammar, query
 
 MAX_SIGNATURE_CHARACTERS = 600
 _LICENCE = re.compile(
-    r"copyright|licen[cs]ed under|see (the )?licen[cs]e|all rights reserved|permission is hereby|spdx-", re.IGNORECASE
+    r"copyright\b|\(c\)|spdx-|licen[cs]ed under|all rights reserved|permission is hereby|redistribution and use"
+    r"|this (file|program|software|source|library|code|work)\b.*(licen[cs]|copyright|free software)",
+    re.IGNORECASE | re.DOTALL,
 )
+_LONGEST_NAME = 200
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 _WRAPPERS = {
     "decorated_definition",
@@ -38,6 +42,9 @@ _DOTTED = {
     "scoped_identifier",
     "selector_expression",
 }
+
+
+_NAME_CHARACTERS = string.ascii_letters + string.digits + "_"
 
 
 class Extract(NamedTuple):
@@ -78,7 +85,7 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
             inside = bool(item.receiver) or bool(scopes and scopes[-1][2] in _CLASS_KINDS)
             symbols.append(_symbol(item, qualified, language, source, path, inside_class=inside))
         scopes.append((item.node.end_byte, item.name if item.kind == "scope" else qualified, item.kind))
-    references = _references(names, symbols, path)
+    references = _references(names, symbols, path, source)
     return Extract(_file_docstring(language, tree.root_node), tuple(symbols), references, imports)
 
 
@@ -180,7 +187,7 @@ def _file_docstring(language: str, root: Node) -> str | None:
     if first is not None and comments and first.start_point.row <= _last_row(comments[-1]) + 1 and language != "python":
         return None
     text = _clean_comments(comments) or ""
-    told = [part for part in re.split(r"\n\s*\n", text) if not _LICENCE.search(part)]
+    told = [part for part in re.split(r"\n\s*\n", text) if not _LICENCE.match(part.strip())]
     return "\n\n".join(told).strip() or None
 
 
@@ -227,7 +234,7 @@ def _clean_comments(comments: Sequence[Node]) -> str | None:
     return inspect.cleandoc("\n".join(lines)).strip() or None
 
 
-def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str) -> tuple[Reference, ...]:
+def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str, source: bytes) -> tuple[Reference, ...]:
     starts = [symbol.start_byte for symbol in symbols]
     found = []
     for node in sorted(names, key=lambda node: node.start_byte):
@@ -241,20 +248,24 @@ def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str) -> 
                 line=node.start_point.row + 1,
                 start_byte=node.start_byte,
                 caller=symbols[place].id if place >= 0 else None,
-                receiver=_receiver(node),
+                receiver=_receiver(node, source),
             )
         )
     return tuple(found)
 
 
-def _receiver(node: Node) -> str | None:
-    """The last name of what stands before the dot, arrow or colons of a name."""
+def _receiver(node: Node, source: bytes) -> str | None:
+    """The last name of what stands before the dot, arrow or colons of a name; a path of Rust from `crate` has none."""
     around = node.parent
     before = around.named_children[0] if around is not None and around.type in _DOTTED else node
     if before.start_byte == node.start_byte:
         return None
-    name = re.search(r"[A-Za-z_]\w*$", _text(before))
-    return name[0] if name else ""
+    # only its end: a chain of 10,000 calls would be copied 10,000 times
+    end = source[max(before.start_byte, before.end_byte - _LONGEST_NAME) : before.end_byte].decode("utf-8", "replace")
+    end = end.removesuffix("()") if end.endswith("super()") else end  # Python's
+    found = end[len(end.rstrip(_NAME_CHARACTERS)) :].lstrip("0123456789")
+    is_path = around is not None and around.type == "scoped_identifier"
+    return None if is_path and found in {"crate", "super", "self"} else found
 
 
 def _text(node: Node) -> str:

@@ -15,6 +15,15 @@ from rotary_batch.errors import ConfigError, StorageError
 
 APPLICATION_ID = 0x726F7462  # "rotb"
 BUSY_TIMEOUT_MS = 30_000
+_REFUSED = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
 
 
 def journal_mode_for(version: tuple[int, ...]) -> str:
@@ -38,8 +47,8 @@ def open_database(path: Path, *, read_only: bool = False, journal_mode: str | No
         raise StorageError(f"{path}: cannot be opened: {error}; name another file with --db") from error
     try:
         with explained(path):
-            _set_up(connection, read_only=read_only, journal_mode=journal_mode)
-    except (ConfigError, StorageError):
+            _set_up(connection, path, read_only=read_only, journal_mode=journal_mode)
+    except (ConfigError, StorageError, sqlite3.Error):
         connection.close()
         raise
     return connection
@@ -47,29 +56,35 @@ def open_database(path: Path, *, read_only: bool = False, journal_mode: str | No
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """What SQLite says of a file that it cannot use becomes our error."""
+    """What SQLite says of a file that it cannot use becomes our error; a mistake of ours stays what it is."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if isinstance(error, sqlite3.OperationalError):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _REFUSED:
             raise StorageError(f"{path}: {error}; check the disk and that nothing else holds the file") from error
-        if code is None or code == sqlite3.SQLITE_NOTADB:
-            raise ConfigError(f"{path}: not a rotary-batch database: {error}; name another file with --db") from error
-        raise StorageError(
-            f"{path}: damaged: {error}; put back a copy, or move the file away and run `rotary-batch index` again"
-        ) from error
+        if code == sqlite3.SQLITE_NOTADB:
+            raise _foreign(path, str(error)) from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            raise StorageError(
+                f"{path}: damaged: {error}; put back a copy, or move the file away and run `rotary-batch index` again"
+            ) from error
+        raise
 
 
-def _set_up(connection: sqlite3.Connection, *, read_only: bool, journal_mode: str | None) -> None:
+def _foreign(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"{path}: not a rotary-batch database: {why}; name another file with --db")
+
+
+def _set_up(connection: sqlite3.Connection, path: Path, *, read_only: bool, journal_mode: str | None) -> None:
     connection.row_factory = sqlite3.Row
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
     connection.execute("pragma foreign_keys = on")
     owner = connection.execute("pragma application_id").fetchone()[0]
     if owner not in (0, APPLICATION_ID):
-        raise sqlite3.DatabaseError(f"application id {owner:#x}")
+        raise _foreign(path, f"application id {owner:#x}")
     if owner == 0 and connection.execute("select count(*) from sqlite_master").fetchone()[0]:
-        raise sqlite3.DatabaseError("it has tables of another program")
+        raise _foreign(path, "it has tables of another program")
     if read_only:
         return
     connection.execute(f"pragma application_id = {APPLICATION_ID}")

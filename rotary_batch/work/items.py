@@ -58,7 +58,7 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
         return False
     if row is not None:
         _drop_parts(store, row["id"])
-        store.db.execute("delete from partial where item_id = ?", [row["id"]])
+        _drop_prompt(store, row["id"])
     state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
     (item_id,) = store.db.execute(
         """insert into item (repository_id, job, unit, subject, path, position, state, key, priority,
@@ -91,6 +91,12 @@ def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
     if item.unit != "chunk":
         return item.touched
     return item.key != row["key"] or item.error not in {None, row["error"]}
+
+
+def _drop_prompt(store: WorkStore, item_id: int) -> None:
+    """The prompt and what was begun of its answer, which may not be gone on with under another one."""
+    for table in ("partial", "prompt"):
+        store.db.execute(f"delete from {table} where item_id = ?", [item_id])
 
 
 def _drop_parts(store: WorkStore, item_id: int) -> None:
@@ -126,7 +132,7 @@ def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
         rows = store.db.execute(
             f"""select id, unit, coalesce(part_of, id) as root from item
                 where state = 'parked' and repository_id in ({places})
-                and (unit <> 'chunk' or id in (select item_id from prompt))""",
+                and (unit <> 'chunk' or key is not null)""",
             list(repository_ids),
         ).fetchall()
         chunks = [row["id"] for row in rows if row["unit"] == "chunk"]
@@ -156,12 +162,12 @@ def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
 
 
 def _wait_again(store: WorkStore, item_id: int) -> None:
-    """Make a roll-up wait for what it reads; what was begun of its old prompt may not be gone on with."""
+    """Make a roll-up wait for what it reads."""
     _drop_parts(store, item_id)
-    for table in ("partial", "prompt"):
-        store.db.execute(f"delete from {table} where item_id = ?", [item_id])
+    _drop_prompt(store, item_id)
     store.db.execute(
         """update item set state = 'waiting', key = null, epoch = epoch + 1, run_id = null, attempts = 0,
-                  not_before = null, error = null where id = ?""",
+                  not_before = null, error = null, ended = null, output_tokens = null, verdict = null,
+                  shown_text = null, reused = 0 where id = ?""",
         [item_id],
     )

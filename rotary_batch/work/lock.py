@@ -39,9 +39,9 @@ def holder(database: Path) -> int | None:
     path = database.with_name(database.name + ".lock")
     if not path.is_file():
         return None
-    with path.open("r+") as file:
+    with path.open() as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return int(file.read() or 0)
     return None

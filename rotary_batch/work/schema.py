@@ -68,6 +68,9 @@ alter table item add column ended text;
 
 _M003 = """
 alter table reference add column receiver text;
+delete from reference;
+update file set plan_key = null;
+update repository set plan_key = '';
 """
 
 MIGRATIONS = (_M001, _M002, _M003)

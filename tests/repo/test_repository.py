@@ -270,6 +270,36 @@ def test_receivers_in_other_languages(path, text, expected):
     assert calls_of({path: text}) == expected
 
 
+def test_members_are_inherited_by_the_bases_that_a_head_names():
+    assert calls_of({
+        "base.py": "class Base:\n    def helper(self): pass\n    def run(self): pass\n\nclass Other:\n    def close(self): pass\n",
+        "user.py": (
+            "class Near:\n    def own(self): pass\n\nclass User(Near, base.Base):\n"
+            "    def run(self):\n        self.helper(); self.own(); self.close(); super().run()\n"
+        ),
+    }) == {("User.run", "Base.helper"), ("User.run", "Near.own"), ("User.run", "Base.run")}  # fmt: skip
+    assert calls_of({
+        "Outer.java": "class Outer { void out() {} class Inner { void f() { out(); up(); } } }",
+        "Base.java": "class Base { void up() {} void down() {} }",
+        "Sub.java": "class Sub extends Base { void f() { up(); this.down(); super.up(); down(); } }",
+    }) == {("Sub.f", "Base.up"), ("Sub.f", "Base.down")} | {("Outer.Inner.f", "Outer.out")}  # fmt: skip
+    assert calls_of({
+        "src/lib.rs": "fn f() {}",
+        "src/a.rs": "fn g() { crate::f(); super::f(); self::h() }\nfn h() {}",
+        "b.ts": "class A { render() {} go() { render(); } }",
+    }) == {("g", "f"), ("g", "h")}  # fmt: skip
+
+
+def test_long_chains_and_common_names_take_no_longer_than_their_length():
+    chain = "x" + ".foo(1)" * 5000 + "\n"
+    word = "'" + "d" * 60_000 + "'.decode()\n"
+    text = f"def foo(): pass\n\ndef f():\n    {chain}    {word}"
+    found = extract("python", text.encode(), "a.py", parse("python", text.encode()))
+    assert [reference.receiver for reference in found.references][:2] == ["x", ""]
+    assert len(found.references) == 5001
+    assert resolve(found.symbols, found.references) == ()
+
+
 def test_of_several_definitions_the_documented_or_the_longest_is_shown():
     text = (
         "@overload\ndef f(a: int) -> int: ...\n@overload\ndef f(a: str) -> str: ...\n"

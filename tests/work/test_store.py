@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rotary_batch.core import Completion, Guard, NewTokens, Verdict
-from rotary_batch.errors import BusyError, ConfigError
-from rotary_batch.work.connection import journal_mode_for, open_database
+from rotary_batch.errors import BusyError, ConfigError, StorageError
+from rotary_batch.work.connection import explained, journal_mode_for, open_database
 from rotary_batch.work.counts import answers, items, last_run, states
-from rotary_batch.work.index import save_repository
+from rotary_batch.work.index import repositories, save_repository
 from rotary_batch.work.items import ask_again, plan_items
 from rotary_batch.work.lock import driver_lock, holder
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
-from rotary_batch.work.schema import migrate
+from rotary_batch.work.schema import migrate, require_current
 from rotary_batch.work.store import WorkStore
 
 ROW = RepositoryRow(
@@ -165,6 +165,8 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
         ("a.py", "done"), ("a.py#1", "done"), ("a.py@1", "parked"), ("a.py@2", "done"), ("b.py", "done"),
         ("b.py@3", "done"), ("d", "done"),
     ]  # fmt: skip
+    parked = store.db.execute("select shown_text from item where subject = 'd'").fetchone()[0]
+    assert parked == "It works."
     assert ask_again(store, [2]) == 0
     assert ask_again(store, [1]) == 1
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
@@ -173,6 +175,9 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
         ("d", "waiting"),
     ]  # fmt: skip
     assert store.unblocked() == []
+    assert (
+        store.db.execute("select shown_text, verdict, ended from item where subject = 'd'").fetchone()[:] == (None,) * 3
+    )
     (again,) = claim_all(store, run)
     assert (again.item.subject, again.item.attempts, again.request.prompt_ids) == ("a.py@1", 0, (1, 2, 1))
     store.commit_step([], [finished(again)], [])
@@ -368,3 +373,34 @@ def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(stor
     assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": "loop"}
     plan_items(store, 1, "summarize", [limited, replace(chunk(2, parent=None), key="new")], {"a.py"})
     assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": None}
+
+
+def test_a_chunk_that_no_longer_fits_has_no_prompt_to_be_asked_again(store):
+    plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
+    plan_items(
+        store, 1, "summarize", [replace(chunk(1, parent=None), key=None, prompt_ids=(), error="too long")], {"a.py"}
+    )
+    assert store.db.execute("select count(*) from prompt").fetchone()[0] == 0
+    assert ask_again(store, [1]) == 0
+    assert claim_all(store, store.start_run("drain", "m", 1)) == []
+
+
+def test_a_mistake_of_ours_is_not_called_damage(tmp_path):
+    for query, kind in [("select nothing", sqlite3.OperationalError), ("select ?", sqlite3.ProgrammingError)]:
+        with pytest.raises(kind), explained(tmp_path / "work.db"):
+            sqlite3.connect(":memory:").execute(query)
+    with pytest.raises(StorageError, match="check the disk"), explained(tmp_path / "work.db"):
+        sqlite3.connect(f"file:{tmp_path}/none.db?mode=ro", uri=True)
+
+
+def test_an_index_of_an_earlier_version_is_read_again(tmp_path):
+    """References had no receivers: what they meant was guessed."""
+    store = open_store(tmp_path / "work.db")
+    save_repository(store, ROW)
+    store.db.execute("alter table reference drop column receiver")
+    store.db.execute("pragma user_version = 2")
+    with pytest.raises(ConfigError, match="schema 2, this program knows 3; run"):
+        require_current(store.db)
+    migrate(store.db)
+    assert [row.plan_key for row in repositories(store)] == [""]
+    store.db.close()

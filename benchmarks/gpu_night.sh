@@ -3,7 +3,7 @@
 # Parts: packs machine 8x7b one 8x22b sanitizer tests disk; all by default, one after the other until LIMIT_S (530 seconds) are
 # over: a step gets what is left, and the log says which had none.  LIMIT_S=1200 leaves time for all.
 # What is to be expected in seconds, from an H100's log of runs that wrote their own packs and read every prompt: packs 40,
-# machine 20, 8x7b 65, one 130 and accelerate 50, 8x22b 75 with the dense part in int8 and 85 in bf16: 465, so what the
+# machine 20, 8x7b 65, one 145 and accelerate 50, 8x22b 75 with the dense part in int8 and 85 in bf16: 480, so what the
 # sanitizer needs may be there, and tests (114) and disk want the longer limit.
 # Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
 # Needs 80 GB of RAM for 8x22B in int4, and 20 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).

@@ -142,6 +142,8 @@ def _signature(node: Node, source: bytes) -> str:
     end = _before(body).end_byte if body is not None else node.end_byte
     text = _without_comments(node, source, end).decode("utf-8", "replace")
     text = text if body is not None else text.split("\n", 1)[0]
+    text = re.sub(r"([(\[{])\s*\n\s*", r"\1", text)  # a line break within brackets is no space
+    text = re.sub(r"\s*\n\s*([)\]}])", r"\1", text)
     folded = " ".join(text.split()).rstrip("{=:> ").rstrip()
     return folded if len(folded) <= MAX_SIGNATURE_CHARACTERS else folded[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
 

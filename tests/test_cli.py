@@ -226,6 +226,16 @@ def test_answers_go_to_stdout_and_stay_whole_when_the_reader_leaves(make_reposit
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
 
 
+def test_what_needs_no_git_works_without_it(make_repository, tmp_path):
+    root = make_repository(CODE)
+    answer("run", root)
+    assert answer("status", PATH=str(tmp_path))["last_run"]["outcome"] == "done"
+    assert answer("report", PATH=str(tmp_path))["done"] == 8
+    rows = {row["what"]: row for row in answer("doctor", code=69, PATH=str(tmp_path))}
+    assert not rows["git"]["ok"]
+    assert "git is not installed" in rotary("index", root, PATH=str(tmp_path)).stderr
+
+
 def test_a_log_may_lie_in_a_folder_that_is_not_there_yet(make_repository, tmp_path):
     root = make_repository(CODE)
     answer("index", root, "--log", tmp_path / "state" / "night.jsonl")

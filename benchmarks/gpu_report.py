@@ -27,9 +27,9 @@ def main(folder: Path) -> None:
         "on device memory: `torch.cuda.set_per_process_memory_fraction`, and the engine's own plan.  `Bound` comes from rates"
     )
     print(
-        "that were measured before, the link's just before and after the run.  Sweeps read prompts for 12 revolutions (the"
+        "that were measured before, the link's just before and after the run.  Sweeps read prompts for 6 or 12 revolutions (the"
     )
-    print("rest is skipped: keys take the same time to read, whatever they hold), then decode for 10 or 20.\n")
+    print("rest is skipped: keys take the same time to read, whatever they hold), then decode for 6 to 20.\n")
     print("## Sweeps at *job* lengths (600 + 100 tokens), keys in int8\n")
     print(
         "| Model | Dense part | Cap | Sequences | Experts resident / in RAM | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Link GB/s: used of measured | Peak device / host GB |"

@@ -45,7 +45,7 @@ from rotary_batch.commands.options import (
     ShapeName,
     Until,
     Worktree,
-)  # fmt: skip
+)
 from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError

@@ -95,7 +95,8 @@ def drain(
     command: str,
 ) -> list[DrainOutcome]:
     """Work through the queue of the repositories, one model after the other."""
-    rows = [row for row in rows if row not in missing(rows)]
+    gone = missing(rows)
+    rows = [row for row in rows if row not in gone]
     call = _Call(store, settings, limits, look, open_engine, command)
     outcomes = []
     for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):

@@ -4,8 +4,8 @@ Knows operators and their crossovers, measured (NOTES.md): every choice gives th
 `quant.decode` and `linear`.  Knows nothing of what a matrix means.
 
 A processor that multiplies bf16 (AVX-512, AMX) computes in it, as CUDA does; what the compiled products of
-native_bf16.py take goes through them.  One that does not (AVX2) takes 6 times as long for it as for float32, so rows
-are float32 there.  They go through the compiled products of native.py where those can be had; else matrices are
+kernels/ take goes through them.  One that does not (AVX2) takes 6 times as long for it as for float32, so rows
+are float32 there.  They go through the compiled products of kernels/ where those can be had; else matrices are
 unpacked, tile by tile, into float32.
 M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups of columns.
 """
@@ -17,8 +17,9 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from rotary_batch.engine import native
-from rotary_batch.engine.kernels import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
+from rotary_batch.engine.kernels import dispatch
+from rotary_batch.engine.kernels.cpu import CpuKernels
+from rotary_batch.engine.kernels.cuda import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
 from rotary_batch.engine.quant import HALF_ROWS, Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from
 from rotary_batch.model.slabs import BLOCK_ROWS
 
@@ -64,11 +65,8 @@ class FastMatmul:
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] -> [M, N], both in `dtype`."""
-        if self._on_cpu and (compiled := native.load()):
-            if x.dtype == torch.float32 and compiled.takes(matrix, len(x)):
-                return compiled.linear(x, matrix)
-            if x.dtype == torch.bfloat16 and compiled.bf16_products.takes(matrix, len(x)):
-                return compiled.bf16_products.linear(x, matrix)
+        if self._on_cpu and (compiled := dispatch.load()) and (product := compiled.product(x, matrix)):
+            return product(x, matrix)
         if isinstance(matrix, Int4Matrix):
             return self._int4(x, matrix)
         if isinstance(matrix, Int8Matrix):
@@ -121,12 +119,12 @@ class FastMatmul:
     def _int4(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
         if not self._on_cpu:
             return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
-        compiled = native.load() if x.dtype == torch.bfloat16 else None
+        compiled = dispatch.load() if x.dtype == torch.bfloat16 else None
         operator_rows = UNPACKED_ROWS if compiled else INT4_OPERATOR_ROWS
         if len(x) <= operator_rows and (block := int4_operator_rows()):
             return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
         if compiled:
-            return self._int4_unpacked(x, matrix, compiled)
+            return self._int4_unpacked(x, matrix, compiled.kernels)
         blocks, columns, _ = matrix.nibbles.shape
         step = self._tile_rows(x, columns) // BLOCK_ROWS
         out = torch.empty(len(x), matrix.scale_zero.shape[1], dtype=x.dtype, device=x.device)
@@ -137,7 +135,7 @@ class FastMatmul:
         out += _zeros_part(x, matrix)
         return out[:, : matrix.num_rows]
 
-    def _int4_unpacked(self, x: torch.Tensor, matrix: Int4Matrix, compiled: native.Native) -> torch.Tensor:
+    def _int4_unpacked(self, x: torch.Tensor, matrix: Int4Matrix, kernels: CpuKernels) -> torch.Tensor:
         """By the compiled kernel, in large tiles: it runs at the speed of memory anyway."""
         blocks, columns, _ = matrix.nibbles.shape
         padded, step = pad_rows(x), self._tile_rows(x, columns) // BLOCK_ROWS
@@ -145,7 +143,7 @@ class FastMatmul:
         for begin in range(0, blocks, step):
             rows = min(step, blocks - begin) * BLOCK_ROWS
             weight = self._take(rows * columns, x.dtype).view(rows, columns)
-            product = F.linear(padded, compiled.unpack_int4(matrix, begin, weight))
+            product = F.linear(padded, kernels.dequant_int4(matrix, begin, weight))
             out[:, begin * BLOCK_ROWS : begin * BLOCK_ROWS + rows] = product
         return out[: len(x), : matrix.num_rows]
 

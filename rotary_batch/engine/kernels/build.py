@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rotary_batch.config import c_compiler
 
 FOLDER = Path(__file__).with_name("c")
-FLAGS = ("-O3", "-fopenmp", "-fPIC")
+FLAGS = ("-O3", "-pthread", "-fPIC")
 COMPILE_S = 120
 
 

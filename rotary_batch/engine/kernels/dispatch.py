@@ -33,7 +33,7 @@ _AVX2 = ("-mavx2", "-mfma")
 _AVX512_BF16 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16")
 _AMX = (*_AVX512_BF16, "-mavx512vbmi", "-mamx-tile", "-mamx-bf16")
 UNITS = (
-    Unit(Level.PORTABLE.name, ("detect.c",), ()),
+    Unit(Level.PORTABLE.name, ("detect.c", "pool.c"), ()),
     Unit(Level.AVX2.name, ("gemm_avx2.c", "dequant_avx2.c", "attention_avx2.c"), _AVX2),
     Unit(Level.AVX512_BF16.name, ("gemv_avx512bf16.c",), _AVX512_BF16),
     Unit(Level.AMX.name, ("gemm_amx.c",), _AMX),

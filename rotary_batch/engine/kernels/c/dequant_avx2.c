@@ -1,6 +1,7 @@
 /* int4 weights -> bf16, for processors whose matrix units want it: one pass where torch's operators take six. */
 
 #include "avx2.h"
+#include "pool.h"
 
 #define SQUARE 8 /* weights are turned in squares of SQUARE rows by SQUARE columns */
 #define NC 64    /* byte j of a column holds rows j (low half) and j + 32 */
@@ -51,20 +52,32 @@ INLINE void load_scale_zero(const uint16_t *scale_zero, __m256 *scale, __m256 *z
   *zero = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000)));
 }
 
+struct dequant {
+  const uint8_t *nibbles;
+  const uint16_t *scale_zero;
+  uint16_t *out;
+  long N, K, group;
+};
+
+/* NC rows. */
+static void dequant_task(void *context, long task) {
+  const struct dequant d = *(const struct dequant *)context;
+  for (long begin = 0; begin < d.K; begin += d.group)
+    for (int lane = 0; lane < NC / 2; lane += SQUARE)
+      for (int half = 0; half < 2; half++) {
+        const long row = task * NC + half * (NC / 2) + lane;
+        __m256 scale, zero;
+        load_scale_zero(d.scale_zero + (begin / d.group * d.N + row) * 2, &scale, &zero);
+        for (long k = begin; k < begin + d.group; k += SQUARE)
+          dequant_square(d.nibbles + (task * d.K + k) * (NC / 2) + lane, 4 * half, scale, zero, d.out + row * d.K + k,
+                         d.K);
+      }
+}
+
 /* nibbles [rows / 64, K, 32], scale_zero [K / group, of N its first rows, 2] bf16 -> out [rows, K] bf16.
    `group` is a multiple of 8. */
 void dequant_int4_avx2(const uint8_t *nibbles, const uint16_t *scale_zero, uint16_t *out, long rows, long N, long K,
                        long group, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (long first = 0; first < rows; first += NC)
-    for (long begin = 0; begin < K; begin += group)
-      for (int lane = 0; lane < NC / 2; lane += SQUARE)
-        for (int half = 0; half < 2; half++) {
-          const long row = first + half * (NC / 2) + lane;
-          __m256 scale, zero;
-          load_scale_zero(scale_zero + (begin / group * N + row) * 2, &scale, &zero);
-          for (long k = begin; k < begin + group; k += SQUARE)
-            dequant_square(nibbles + (first / NC * K + k) * (NC / 2) + lane, 4 * half, scale, zero, out + row * K + k,
-                           K);
-        }
+  struct dequant d = {nibbles, scale_zero, out, N, K, group};
+  parallel_for(rows / NC, dequant_task, &d, threads);
 }

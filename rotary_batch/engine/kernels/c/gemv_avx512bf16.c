@@ -46,7 +46,8 @@ INLINE void gemv(enum format format, const char *weights, const float *scale, co
 INLINE void gemv_matrix(enum format format, const char *weights, const float *scale, const uint16_t *x, uint16_t *out,
                         long M, long N, long K, int threads) {
 #pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
-  for (long n = 0; n < N; n += NR) gemv(format, weights + n * K * itemsize(format), scale ? scale + n : 0, x, out + n, M, N, K);
+  for (long n = 0; n < N; n += NR)
+    gemv(format, weights + n * K * itemsize(format), scale ? scale + n : 0, x, out + n, M, N, K);
 }
 
 /* weights [N, K] bf16, x [M, K] bf16 -> out [M, N] bf16.  M is 1 to 4, N a multiple of 4, K of 32. */

@@ -71,7 +71,7 @@ def _compile(units: Sequence[Unit], sources: Path, path: Path) -> dict[str, str]
         raise OSError("there is no C compiler (cc, gcc or clang)")
     command, objects, left_out = [*shlex.split(compiler), *FLAGS], list[str](), {}
     for unit in units:
-        made = {str(path.with_name(f"{name}.o")): str(sources / name) for name in unit.files}
+        made = {str(path.with_name(f"{unit.name}-{name}.o")): str(sources / name) for name in unit.files}
         try:
             for target, source in made.items():
                 _run([*command, *unit.flags, "-c", source, "-o", target])

@@ -22,6 +22,7 @@ BLOCK_ROWS = 64  # of an int4 matrix
 SIGNATURES = {
     "gemm_avx2_bf16": (3, 3), "gemm_avx2_int8": (3, 3), "gemm_avx2_int4": (4, 4), "dequant_int4_avx2": (3, 4),
     "gemv_avx512bf16_bf16": (3, 3), "gemv_avx512bf16_int8": (4, 3),
+    "gemm_avx512bf16_bf16": (4, 3), "gemm_avx512bf16_int8": (5, 3), "gemm_avx512bf16_int4": (6, 4),
     "gemm_amx_bf16": (4, 3), "gemm_amx_int8": (5, 3), "gemm_amx_int4": (6, 4),
 }  # fmt: skip
 
@@ -62,20 +63,27 @@ class CpuKernels:
             self._call("gemv_avx512bf16_bf16", [matrix, x, out], *out.shape, x.shape[1])
         return out
 
+    def gemm_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """x [M, K] bf16 -> [M, N] bf16."""
+        return self._gemm_bf16("gemm_avx512bf16", x, matrix)
+
     def gemm_amx(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] bf16 -> [M, N] bf16."""
+        return self._gemm_bf16("gemm_amx", x, matrix)
+
+    def _gemm_bf16(self, name: str, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         x = _checked(x, matrix, torch.bfloat16)
         packed_x = x.new_empty(-(-len(x) // TILE_ROWS) * TILE_ROWS, x.shape[1])
         if isinstance(matrix, Int4Matrix):
             out = x.new_empty(len(x), len(matrix.nibbles) * BLOCK_ROWS)
             sums = x.view(len(x), -1, matrix.group).sum(-1, dtype=torch.float32)
-            self._call("gemm_amx_int4", [*matrix[:2], x, packed_x, out, sums], *out.shape, x.shape[1], matrix.group)
+            tensors = [*matrix[:2], x, packed_x, out, sums]
+            self._call(f"{name}_int4", tensors, *out.shape, x.shape[1], matrix.group)
             return out[:, : matrix.num_rows]
         out = x.new_empty(len(x), num_rows(matrix))
-        if isinstance(matrix, Int8Matrix):
-            self._call("gemm_amx_int8", [*matrix, x, packed_x, out], *out.shape, x.shape[1])
-        else:
-            self._call("gemm_amx_bf16", [matrix, x, packed_x, out], *out.shape, x.shape[1])
+        stored = list(matrix) if isinstance(matrix, Int8Matrix) else [matrix]
+        kind = "int8" if isinstance(matrix, Int8Matrix) else "bf16"
+        self._call(f"{name}_{kind}", [*stored, x, packed_x, out], *out.shape, x.shape[1])
         return out
 
     def dequant_int4(self, matrix: Int4Matrix, first_block: int, out: torch.Tensor) -> torch.Tensor:

@@ -30,13 +30,13 @@ class Level(IntEnum):
 
 
 _AVX2 = ("-mavx2", "-mfma")
-_AVX512_BF16 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16")
-_AMX = (*_AVX512_BF16, "-mavx512vbmi", "-mamx-tile", "-mamx-bf16")
+_AVX512_BF16 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi", "-mavx512bf16")
+_AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 UNITS = (
     Unit(Level.PORTABLE.name, ("detect.c", "pool.c"), ()),
     Unit(Level.AVX2.name, ("gemm_avx2.c", "dequant_avx2.c", "attention_avx2.c"), _AVX2),
-    Unit(Level.AVX512_BF16.name, ("gemv_avx512bf16.c",), _AVX512_BF16),
-    Unit(Level.AMX.name, ("gemm_amx.c",), _AMX),
+    Unit(Level.AVX512_BF16.name, ("gemv_avx512bf16.c", "gemm_bf16.c"), _AVX512_BF16),
+    Unit(Level.AMX.name, ("gemm_bf16.c",), _AMX),
 )
 
 
@@ -62,6 +62,8 @@ CHOICES = (
     Choice("gemv_avx512bf16", Level.AVX512_BF16, torch.bfloat16, ("bf16", "int8"), range(1, 5), (4, 32)),
     Choice("gemm_amx", Level.AMX, torch.bfloat16, ("bf16", "int8"), range(1, ANY), (64, 32)),
     Choice("gemm_amx", Level.AMX, torch.bfloat16, ("int4",), range(2, ANY), (1, 32)),
+    Choice("gemm_avx512bf16", Level.AVX512_BF16, torch.bfloat16, ("bf16", "int8"), range(1, ANY), (64, 32)),
+    Choice("gemm_avx512bf16", Level.AVX512_BF16, torch.bfloat16, ("int4",), range(1, ANY), (1, 32)),
 )
 
 

@@ -31,19 +31,20 @@ static int saves(unsigned registers) {
 }
 
 int has_avx2(void) {
-  return saves(REGISTERS_AVX) && all(cpuid(1, 0).c, 1u << 12 | 1u << 28 | 1u << 29) && /* FMA, AVX, F16C */
+  return saves(REGISTERS_AVX) && all(cpuid(1, 0).c, 1u << 12 | 1u << 28) && /* FMA, AVX */
          all(cpuid(7, 0).b, 1u << 5);
 }
 
 int has_avx512_bf16(void) {
   return has_avx2() && saves(REGISTERS_AVX512) &&
          all(cpuid(7, 0).b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && /* F, DQ, BW, VL */
+         all(cpuid(7, 0).c, 1u << 1) &&                                   /* VBMI */
          all(cpuid(7, 1).a, 1u << 5);
 }
 
 /* Asks the system for the permission, which holds for the whole process. */
 int has_amx(void) {
-  return has_avx512_bf16() && saves(REGISTERS_AMX) && all(cpuid(7, 0).c, 1u << 1) && /* VBMI */
-         all(cpuid(7, 0).d, 1u << 22 | 1u << 24) &&                                  /* AMX-BF16, AMX-TILE */
+  return has_avx512_bf16() && saves(REGISTERS_AMX) &&
+         all(cpuid(7, 0).d, 1u << 22 | 1u << 24) && /* AMX-BF16, AMX-TILE */
          syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }

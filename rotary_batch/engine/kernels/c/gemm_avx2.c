@@ -11,13 +11,13 @@
 #include "pool.h"
 
 #define GEMV_ROWS 48 /* rows of x up to which weights are unpacked in registers */
-#define MC 192       /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
-#define GEMV_NR 4    /* rows of a matrix in registers, */
+#define MC 192    /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
+#define GEMV_NR 4 /* rows of a matrix in registers, */
 #define GEMV_GROUP 32 /* and in a task */
 #define GEMV_KC 1024 /* of GEMV_NR rows at once: 8 KB of bf16 stay in the first cache for the next rows of x */
 #define NC 64        /* rows of a matrix that are unpacked together; in int4 byte j of a column is rows j and j + 32 */
 #define HALF (NC / 2)
-#define KC 64        /* columns that are unpacked together */
+#define KC 64 /* columns that are unpacked together */
 
 INLINE float horizontal_sum(__m256 v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

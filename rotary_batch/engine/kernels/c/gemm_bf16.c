@@ -1,8 +1,9 @@
-/* Rows of bf16 times a stored matrix, for processors with tiles (AMX: Intel's servers and workstations since 2023).
+/* Rows of bf16 times a stored matrix, for processors with AMX (Intel's servers and workstations since 2023) or with
+   AVX-512 BF16 alone (AMD's since Zen 4).  Compiled for each of them; what multiplies is in tiles_*.h.
 
-   oneDNN wants a matrix unpacked, and packs it anew for its tiles at every call.  Here 64 rows of the matrix by some
-   hundred columns become tiles at once, in the caches, and all rows of x go over them: a product of up to some dozen
-   rows takes little longer than its weights take to come from memory.
+   oneDNN wants a matrix unpacked, and packs it anew at every call.  Here 64 rows of the matrix by some hundred columns
+   become tiles at once, in the caches, and all rows of x go over them: with AMX a product of up to some dozen rows
+   takes little longer than its weights take to come from memory.
 
    A tile has 16 rows of 64 bytes.  sums [16, 16] += a [16, 32] times b: a has rows of x, b has 16 pairs of columns in
    rows, each of 16 rows of the matrix.
@@ -12,21 +13,18 @@
 #include "avx512bf16.h"
 #include "pool.h"
 
-/* Not all headers say that tiles read memory. */
-#define TILES_READ(place) __asm__ volatile("" : : "r"(place) : "memory")
+#ifdef USE_AMX
+#include "tiles_amx.h"
+#define EXPORTED(format) gemm_amx_##format
+#else
+#include "tiles_avx512bf16.h"
+#define EXPORTED(format) gemm_avx512bf16_##format
+#endif
 
-#define TILE_ROWS 16                      /* rows of a tile */
-#define TILE_COLUMNS 32                   /* columns of a tile */
-#define TILE_SIZE (TILE_ROWS * TILE_ROWS) /* pairs in it, or sums */
-#define NC 64 /* rows of the matrix in tiles at once; in int4 byte j of a column is rows j and j + 32 */
-#define TILES (NC / TILE_ROWS)
-#define HALF (NC / 2)
 #define KC_TILES 16         /* tiles of columns at once: with those of rows 64 KB */
 #define MC 256              /* rows of x that go over tiles of weights before those are dropped: their sums are 64 KB */
 #define PREFETCH_NBYTES 512 /* bytes of a row that are on their way, */
 #define PREFETCH_INT4_NBYTES 2048 /* and of a panel in int4, which lies in one piece */
-
-typedef uint32_t pair; /* two numbers in bf16, the first one in the lower half */
 
 #define PACK_ROWS 64 /* rows of x that one task makes tiles of */
 
@@ -111,86 +109,7 @@ INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {
     }
 }
 
-/* ---- products of tiles ---- */
-
-INLINE void configure_tiles(void) {
-  uint8_t shapes[64] __attribute__((aligned(64))) = {1};
-  for (int n = 0; n < 8; n++) {
-    shapes[16 + 2 * n] = 64; /* bytes of a row */
-    shapes[48 + n] = TILE_ROWS;
-  }
-  TILES_READ(shapes);
-  _tile_loadconfig(shapes);
-}
-
-/* Tiles 0 to 3 hold the sums; a row of those in memory has NC. */
-INLINE void load_accumulators(float *const sums[4], int add) {
-  if (!add) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    return;
-  }
-  _tile_loadd(0, sums[0], NC * sizeof(float));
-  _tile_loadd(1, sums[1], NC * sizeof(float));
-  _tile_loadd(2, sums[2], NC * sizeof(float));
-  _tile_loadd(3, sums[3], NC * sizeof(float));
-}
-
-INLINE void store_accumulators(float *const sums[4]) {
-  _tile_stored(0, sums[0], NC * sizeof(float));
-  _tile_stored(1, sums[1], NC * sizeof(float));
-  _tile_stored(2, sums[2], NC * sizeof(float));
-  _tile_stored(3, sums[3], NC * sizeof(float));
-}
-
-/* x, two tiles of rows `next` pairs apart, times half of a panel: sums [2 TILE_ROWS, NC] are set, or added to. */
-INLINE void tile_gemm_2x2(const pair *x, long next, const pair *tiles, float *sums, long steps, int add) {
-  float *const places[4] = {sums, sums + TILE_ROWS, sums + TILE_ROWS * NC, sums + TILE_ROWS * NC + TILE_ROWS};
-  load_accumulators(places, add);
-  for (long step = 0; step < steps; step++, x += TILE_SIZE, tiles += TILES * TILE_SIZE) {
-    _tile_loadd(4, x, 64);
-    _tile_loadd(6, tiles, 64);
-    _tile_loadd(7, tiles + TILE_SIZE, 64);
-    _tile_loadd(5, x + next, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  store_accumulators(places);
-}
-
-/* One tile of rows of x times a panel: sums [TILE_ROWS, NC]. */
-INLINE void tile_gemm_1x4(const pair *x, const pair *tiles, float *sums, long steps, int add) {
-  float *const places[4] = {sums, sums + TILE_ROWS, sums + 2 * TILE_ROWS, sums + 3 * TILE_ROWS};
-  load_accumulators(places, add);
-  for (long step = 0; step < steps; step++, x += TILE_SIZE, tiles += TILES * TILE_SIZE) {
-    _tile_loadd(4, x, 64);
-    _tile_loadd(5, tiles, 64);
-    _tile_loadd(6, tiles + TILE_SIZE, 64);
-    _tile_loadd(7, tiles + 2 * TILE_SIZE, 64);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_loadd(5, tiles + 3 * TILE_SIZE, 64);
-    _tile_dpbf16ps(2, 4, 7);
-    _tile_dpbf16ps(3, 4, 5);
-  }
-  store_accumulators(places);
-}
-
-/* Two tiles of rows of x, or the last one, times a panel; the number of rows. */
-INLINE long tile_gemm(const pair *x, long next, long rows, const pair *tiles, float *sums, long steps, int add) {
-  TILES_READ(tiles);
-  if (rows <= TILE_ROWS) {
-    tile_gemm_1x4(x, tiles, sums, steps, add);
-    return TILE_ROWS;
-  }
-  for (int side = 0; side < TILES; side += 2)
-    tile_gemm_2x2(x, next, tiles + side * TILE_SIZE, sums + side * TILE_ROWS, steps, add);
-  return 2 * TILE_ROWS;
-}
+/* ---- groups of int4, and rounding ---- */
 
 /* Sums of a group of columns, less what the surplus brought, times scales: added to totals. */
 INLINE void add_scaled_group(const float *found, const uint16_t *scale_zero, const float *x_sums, long groups,
@@ -287,7 +206,7 @@ static void gemm_task(void *context, long task) {
     gemm_panel_int4(p, nibbles, p.scale_zero + n * 2, p.group, p.out + n, m, end, &scratch);
   } else if (p.scale) gemm_panel(p, INT8, p.weights + n * p.K, p.scale + n, p.out + n, m, end, &scratch);
   else gemm_panel(p, BF16, p.weights + n * p.K * 2, 0, p.out + n, m, end, &scratch);
-  _tile_release();
+  release_tiles();
 }
 
 static void gemm(struct product p, int threads) {
@@ -297,19 +216,20 @@ static void gemm(struct product p, int threads) {
 
 /* weights [N, K] bf16, x [M, K] bf16, packed_x: room for x in whole tiles -> out [M, N] bf16.
    N is a multiple of 64, K of 32. */
-void gemm_amx_bf16(const char *weights, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
-                   int threads) {
+void EXPORTED(bf16)(const char *weights, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
+                    int threads) {
   gemm((struct product){weights, 0, 0, x, 0, packed_x, out, M, N, K, 0}, threads);
 }
 
 /* weights [N, K] int8, scale [N]; the same. */
-void gemm_amx_int8(const char *weights, const float *scale, const uint16_t *x, pair *packed_x, uint16_t *out, long M,
-                   long N, long K, int threads) {
+void EXPORTED(int8)(const char *weights, const float *scale, const uint16_t *x, pair *packed_x, uint16_t *out, long M,
+                    long N, long K, int threads) {
   gemm((struct product){weights, scale, 0, x, 0, packed_x, out, M, N, K, 0}, threads);
 }
 
 /* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x_sums [M, K / group] float32; the same. */
-void gemm_amx_int4(const char *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x, uint16_t *out,
-                   const float *x_sums, long M, long N, long K, long group, int threads) {
+void EXPORTED(int4)(const char *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x,
+                    uint16_t *out, const float *x_sums, long M, long N, long K, long group, int threads) {
   gemm((struct product){nibbles, 0, scale_zero, x, x_sums, packed_x, out, M, N, K, group}, threads);
 }
+

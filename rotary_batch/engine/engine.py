@@ -228,7 +228,8 @@ class RotaryEngine:
             rows += span.rows(len(token_ids))
             token_ids += span.token_ids()
         ids = torch.tensor(token_ids, dtype=torch.int64).to(self._kv.device)
-        return self._decoder.revolve(ids, rows, self._kv), first_rows
+        with self._decoder.numerics.threads_for(len(ids) * self.manifest.geometry.hidden_size):
+            return self._decoder.revolve(ids, rows, self._kv), first_rows
 
     def _next_choices(self, spans: Seq[Span]) -> list[Choice]:
         """What comes after each span that ends, and after each of its drafts."""

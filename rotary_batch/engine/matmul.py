@@ -20,7 +20,18 @@ import torch.nn.functional as F
 from rotary_batch.engine.kernels import dispatch
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
-from rotary_batch.engine.quant import HALF_ROWS, Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from
+from rotary_batch.engine.quant import (
+    HALF_ROWS,
+    Int4Matrix,
+    Int8Matrix,
+    Matrix,
+    decode,
+    encode,
+    matrix_from,
+    num_columns,
+    num_rows,
+)
+from rotary_batch.engine.threads import threads_for
 from rotary_batch.model.slabs import BLOCK_ROWS
 
 # Rows of x on a CPU come in multiples of TILE_ROWS, above COARSE_ROWS in multiples of that half: oneDNN keeps code and
@@ -67,6 +78,10 @@ class FastMatmul:
         """x [M, K] -> [M, N], both in `dtype`."""
         if self._on_cpu and (compiled := dispatch.load()) and (product := compiled.product(x, matrix)):
             return product(x, matrix)
+        with threads_for(x.numel() + num_rows(matrix) * num_columns(matrix)):
+            return self._by_torch(x, matrix)
+
+    def _by_torch(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         if isinstance(matrix, Int4Matrix):
             return self._int4(x, matrix)
         if isinstance(matrix, Int8Matrix):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, num_columns, num_rows
+from rotary_batch.engine.threads import num_threads
 
 MAX_ATTENTION_ROWS = 64  # of one sequence, times the query heads of a key head
 HEAD_PIECE, MAX_HEAD_DIM = 32, 256
@@ -36,7 +37,7 @@ class CpuKernels:
 
     def _call(self, name: str, tensors: list[torch.Tensor], *sizes: int) -> None:
         """Run a kernel.  The list keeps every tensor alive until it is done."""
-        self._functions[name](*(tensor.data_ptr() for tensor in tensors), *sizes, torch.get_num_threads())
+        self._functions[name](*(tensor.data_ptr() for tensor in tensors), *sizes, num_threads())
 
     def gemm_avx2(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] float32 -> [M, N] float32."""
@@ -115,7 +116,7 @@ class CpuKernels:
         if [tensor.dtype for tensor in tensors] != types or not all(tensor.is_contiguous() for tensor in tensors):
             raise ValueError(f"attention cannot read {[(tensor.dtype, tensor.stride()) for tensor in tensors]}")
         groups = queries.shape[1] // kv_heads
-        pointers, threads = [tensor.data_ptr() for tensor in tensors], torch.get_num_threads()
+        pointers, threads = [tensor.data_ptr() for tensor in tensors], num_threads()
         self._attention(*pointers, len(spans), kv_heads, groups, head_dim, window, head_dim**-0.5, threads)
 
 

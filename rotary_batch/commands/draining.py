@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.opening import asking
+from rotary_batch.commands.rating import RateWatch, refresh_rates
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
 from rotary_batch.errors import RepositoryError
@@ -130,7 +131,12 @@ def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> 
     event("run started", run=run_id, command=call.command, model=manifest.name)
     started = time.monotonic()
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
-    engine = _LazyEngine(lambda: open_for(call.settings, pack, call.open_engine, counts.workload(store, ids, longest)))
+
+    def open_now() -> Engine:
+        refresh_rates(call.settings, pack, manifest)
+        return open_for(call.settings, pack, call.open_engine, counts.workload(store, ids, longest))
+
+    engine = _LazyEngine(open_now)
     runner = Runner(
         store=store,
         engine=engine,
@@ -139,9 +145,10 @@ def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> 
         run_id=run_id,
         repository_ids=ids,
         project=lambda items: _project(store, rows, views, items),
-        look=call.look,
+        look=RateWatch(engine, call.settings, call.look),
         num_open=lambda: counts.open_items(store, ids),
         max_attempts=ask.job.attempts,
+        tally=Tally(device=call.settings.device),
     )
     outcome = "failed"
     try:

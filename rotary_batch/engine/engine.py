@@ -68,6 +68,15 @@ class RotaryEngine:
         """Device memory of keys and values."""
         return self._kv.nbytes
 
+    @property
+    def rates(self) -> Rates | None:
+        """What its bound is computed from."""
+        return self._rates
+
+    def use_rates(self, rates: Rates) -> None:
+        """Compute the bound from these."""
+        self._rates = rates
+
     def num_fitting(self, kv_tokens: int) -> int:
         """How many sequences of so many tokens fit when nothing else is live."""
         return self._kv.num_ranges(kv_tokens)

@@ -26,7 +26,7 @@ from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels.dispatch import DETECTORS, UNITS, Level, Unit
 
 SOURCES = Path(__file__).with_name("c")
-FLAGS = ("-O3", "-fopenmp", "-fPIC")
+FLAGS = ("-O3", "-pthread", "-fPIC")
 IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 COMPILE_S = 120
 CHECK_S = 60

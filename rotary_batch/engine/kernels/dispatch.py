@@ -52,7 +52,7 @@ _AVX2 = ("-mavx2", "-mfma")
 _AVX512_BF16 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vbmi", "bf16")))
 _AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 UNITS = (
-    Unit(Level.PORTABLE, ("detect.c",), ()),
+    Unit(Level.PORTABLE, ("detect.c", "pool.c"), ()),
     Unit(Level.AVX2, ("gemm_avx2.c", "attention_avx2.c"), _AVX2),
     Unit(Level.AVX512_BF16, ("gemv_avx512bf16.c", "gemm_bf16.c"), _AVX512_BF16),
     Unit(Level.AMX, ("gemm_bf16.c",), _AMX),

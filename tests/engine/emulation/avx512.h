@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bf16.h"
@@ -23,6 +24,16 @@ EMULATED __m512i emulated_load(const void *place) {
 EMULATED void emulated_store(void *place, __m512i v) { memcpy(place, &v, 64); }
 EMULATED __m512 emulated_load_ps(const void *place) { return (__m512)emulated_load(place); }
 EMULATED void emulated_store_ps(void *place, __m512 v) { emulated_store(place, (__m512i)v); }
+
+/* An address that is no multiple of 64 raises an exception. */
+EMULATED const void *aligned(const void *place) {
+  if ((uintptr_t)place % 64) abort();
+  return place;
+}
+EMULATED __m512i emulated_load_aligned(const void *place) { return emulated_load(aligned(place)); }
+EMULATED void emulated_store_aligned(void *place, __m512i v) { emulated_store((void *)aligned(place), v); }
+EMULATED __m512 emulated_load_ps_aligned(const void *place) { return emulated_load_ps(aligned(place)); }
+EMULATED void emulated_store_ps_aligned(void *place, __m512 v) { emulated_store_ps((void *)aligned(place), v); }
 
 EMULATED __m512i emulated_set1(int x) {
   emulated_u32 v;
@@ -140,12 +151,12 @@ EMULATED __m128bh emulated_cvtneps_128(__m128 a) {
 #undef _mm512_srli_epi32
 #undef _mm512_ternarylogic_epi32
 #define _mm512_loadu_si512 emulated_load
-#define _mm512_load_si512 emulated_load
+#define _mm512_load_si512 emulated_load_aligned
 #define _mm512_storeu_si512 emulated_store
-#define _mm512_store_si512 emulated_store
+#define _mm512_store_si512 emulated_store_aligned
 #define _mm512_loadu_ps emulated_load_ps
-#define _mm512_load_ps emulated_load_ps
-#define _mm512_store_ps emulated_store_ps
+#define _mm512_load_ps emulated_load_ps_aligned
+#define _mm512_store_ps emulated_store_ps_aligned
 #define _mm512_setzero_si512() emulated_set1(0)
 #define _mm512_setzero_ps() emulated_set1_ps(0)
 #define _mm512_set1_epi32 emulated_set1

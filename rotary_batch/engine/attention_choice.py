@@ -12,8 +12,6 @@ from rotary_batch.engine.attention_native import NativeAttention
 from rotary_batch.engine.attention_places import AttentionByPlace
 from rotary_batch.engine.attention_triton import TritonAttention
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
-from rotary_batch.engine.kernels import dispatch
-from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.numerics import Numerics
@@ -30,13 +28,8 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
         staying = VarlenAttention(device)
     elif device.type == "cuda" and HAS_TRITON and TritonAttention.takes_heads(geometry.head_dim):
         return TritonAttention(geometry, numerics.dtype, device)
-    elif _is_plain(kv, geometry) and (compiled := dispatch.load()):
-        staying = NativeAttention(geometry, numerics.dtype, device, compiled.kernels)
+    elif device.type == "cpu" and kv.stored_as == "bf16" and numerics.kernels.takes_heads(geometry.head_dim):
+        staying = NativeAttention(geometry, numerics.dtype, device, numerics.kernels)
     else:
         return plain
     return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
-
-
-def _is_plain(kv: KvArena, geometry: Geometry) -> bool:
-    """Whether the compiled attention can read these keys."""
-    return kv.device.type == "cpu" and kv.stored_as == "bf16" and CpuKernels.takes_heads(geometry.head_dim)

@@ -17,6 +17,7 @@ from typing import Any
 VERSION = 5  # bump when the engine got faster: older rates would give a bound that is too low
 
 EXCEEDED = 1.05  # of the bound: a run that does more has shown that its rates are too low
+LAST_MOMENT = 253_402_300_800  # the year 10000, which no date can hold
 JUDGED_S = 2.0  # of revolutions, before a run says anything about rates
 
 
@@ -65,7 +66,8 @@ class Rates:
                        rates.measured_at, rates.probed_at, *rates.attention_nbytes_per_s.values(),
                        *(number for rows_s in pairs.values() for pair in rows_s for number in pair)]  # fmt: skip
             ascending = all(rows_s and rows_s == sorted(set(rows_s)) for rows_s in pairs.values())
-            if not (ascending and all(math.isfinite(number) and number > 0 for number in numbers)):
+            dated = max(rates.measured_at, rates.probed_at) < LAST_MOMENT
+            if not (dated and ascending and all(math.isfinite(number) and number > 0 for number in numbers)):
                 raise ValueError("numbers that no machine has")
         except (AttributeError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not a table of rates: {error!r}") from error

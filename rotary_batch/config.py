@@ -210,8 +210,13 @@ def max_isa(environment: Mapping[str, str]) -> str | None:
     Raises ConfigError.
     """
     name = f"{ENVIRONMENT_PREFIX}MAX_ISA"
-    if (label := environment.get(name)) is not None and label not in ISA_LEVELS:
-        raise ConfigError(f"{name}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
+    return isa_named(environment[name], source=name) if name in environment else None
+
+
+def isa_named(label: str, source: str) -> str:
+    """That label, which `source` gave.  Raises ConfigError when it is no level of instructions."""
+    if label not in ISA_LEVELS:
+        raise ConfigError(f"{source}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
     return label
 
 

@@ -25,7 +25,7 @@ GIT_ENVIRONMENT = {
 def _own_folders(tmp_path_factory, monkeypatch):
     """Nothing a test does reaches the user's state, cache or settings."""
     home = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_")]:
+    for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_") and name != "ROTARY_BATCH_MAX_ISA"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))

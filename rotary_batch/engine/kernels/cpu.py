@@ -143,9 +143,9 @@ def _torch_has_bf16() -> bool:
     return found
 
 
-def default() -> CpuKernels:
-    """Those that the environment allows.  Raises ConfigError."""
-    return load(cap(os.environ))
+def default(max_isa: str | None = None) -> CpuKernels:
+    """Those that `max_isa` allows, else the environment.  Raises ConfigError."""
+    return load(cap(os.environ, max_isa))
 
 
 def _function(library: Any, name: str) -> Any:  # noqa: ANN401 - ctypes has no type

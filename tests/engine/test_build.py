@@ -6,13 +6,16 @@ On an emulated processor with AMX, so that every level is there on every machine
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+import sanitize
 import torch
 from emulated import DETECT, EMULATED_UNITS, HAS_AVX2, emulating_sources
 
+from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, cpu
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.dispatch import Level, Unit
@@ -245,3 +248,28 @@ def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monk
     for program in ("/bin/false", "/bin/true"):
         monkeypatch.setattr(sys, "executable", program)
         assert build.why_not(path, Level.AVX2).startswith("its check failed")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "report"),
+    [
+        ("out[m * N + n] = (uint16_t)", "out[m * N + n + 1] = (uint16_t)", "heap-buffer-overflow"),
+        ("const float sum = ", "const float sum = (float)(int)(0x7fffffff + M) + ", "signed integer overflow"),
+    ],
+)
+def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, new, report):
+    """`make sanitize` is worth something: the same way of building and calling ends with a report."""
+    monkeypatch.setattr(build, "FLAGS", ("-pthread", "-fPIC", *sanitize.SANITIZERS))
+    sources, path = emulating_sources(tmp_path / "c"), tmp_path / "planted.so"
+    text = (
+        (sources / "gemv_avx512bf16.c")
+        .read_text()
+        .replace("long K) {\n  __m512 sums", "long K) {\n  const int M = rows;\n  __m512 sums")
+    )
+    assert old in text
+    (sources / "gemv_avx512bf16.c").write_text(text.replace(old, new))
+    compiler = c_compiler(os.environ)
+    units = [unit._replace(files=["gemv_avx512bf16.c"]) if unit.level else unit for unit in only(Level.AVX512_BF16)]
+    assert build._compile(compiler, units, sources, path) == {}
+    assert sanitize.run(compiler, path, [Level.AVX512_BF16]) != 0
+    assert report in capfd.readouterr().err

@@ -199,6 +199,11 @@ def cache_dir(environment: Mapping[str, str]) -> Path:
     return _xdg(environment, "XDG_CACHE_HOME", ".cache")
 
 
+def kernel_dir(environment: Mapping[str, str]) -> Path:
+    """Where the compiled kernels live."""
+    return cache_dir(environment) / "kernels"
+
+
 def c_compiler(environment: Mapping[str, str]) -> str | None:
     """What compiles the kernels of the engine, if anything: `CC`, else cc, gcc or clang."""
     return environment.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)

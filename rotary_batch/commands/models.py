@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.opening import EMBEDDED, database_path
-from rotary_batch.config import Settings, c_compiler, cache_dir
+from rotary_batch.config import Settings, c_compiler, kernel_dir
 from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import Manifest
@@ -82,7 +82,7 @@ def _kernels() -> list[tuple[str, bool, str]]:
     from rotary_batch.engine.kernels.dispatch import cap
 
     most = cap(os.environ)
-    library = open_library(cache_dir(os.environ), most)
+    library = open_library(kernel_dir(os.environ), most)
     given = f" (ROTARY_BATCH_MAX_ISA={most.label})" if "ROTARY_BATCH_MAX_ISA" in os.environ else ""
     no_compiler = c_compiler(os.environ) is None  # which is well: nothing needs one
     left_out = [

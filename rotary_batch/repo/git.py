@@ -140,17 +140,17 @@ class GitCommit(_Git):
 
     @cached_property
     def _entries(self) -> list[Entry]:
+        self._refuse_partial()
         tree = f"{self.commit}:{'' if self.is_bare else self._prefix.rstrip('/')}"
-        self._refuse_partial(tree)
         records = git_records(self.root, "ls-tree", "-r", "-z", "-l", "--full-tree", tree)
         return sorted(within_limits(self.root, map(_tree_entry, records)))
 
-    def _refuse_partial(self, tree: str) -> None:
+    def _refuse_partial(self) -> None:
         """A clone without all contents would have git fetch them one by one; here it may not fetch at all."""
         promised = r"^(extensions\.partialclone|remote\..*\.promisor)$"
         if not run_git(self.root, "config", "--get-regexp", promised, check=False):
             return
-        listed = run_git(self.root, "rev-list", "--objects", "--no-walk", "--missing=print", tree)
+        listed = run_git(self.root, "rev-list", "--objects", "--no-walk", "--missing=print", "HEAD")
         if missing := sum(line.startswith(b"?") for line in listed.splitlines()):
             raise RepositoryError(
                 f"{self.root}: a partial clone, which lacks {missing:,} of the objects to read; fetch them with "

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,15 +134,12 @@ def next_instant(hour: int, minute: int, now: float, show: ShowWall = datetime.f
 def _first_change(start: float, end: float, show: ShowWall) -> int | None:
     """The first second in (start, end] from which the wall clock is set otherwise than at `start`."""
     before, last = _offset(int(start), show), round(end)
-    after = int(start)
-    for probe in [*range(after + _PROBE_S, last, _PROBE_S), last]:
-        if _offset(probe, show) == before:
-            after = probe
-            continue
-        while probe - after > 1:
-            middle = (after + probe) // 2
-            after, probe = (middle, probe) if _offset(middle, show) == before else (after, middle)  # noqa: PLW2901
-        return probe
+    same = int(start)
+    for probe in [*range(same + _PROBE_S, last, _PROBE_S), last]:
+        if _offset(probe, show) != before:
+            between = range(same + 1, probe)
+            return same + 1 + bisect_left(between, True, key=lambda at: _offset(at, show) != before)  # noqa: FBT003
+        same = probe
     return None
 
 

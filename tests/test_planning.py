@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rotary_batch.commands.generating import generate
 from rotary_batch.commands.opening import writing
 from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
 from rotary_batch.core import Failure
-from rotary_batch.errors import ConfigError, PromptError, UsageError
+from rotary_batch.errors import ConfigError, PromptError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import Window

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rotary_batch.core import Completion, Guard, NewTokens, Verdict
-from rotary_batch.errors import BusyError, ConfigError, StorageError
+from rotary_batch.errors import ConfigError, StorageError
 from rotary_batch.work.connection import explained, journal_mode_for, open_database
 from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import repositories, save_repository
 from rotary_batch.work.items import ask_again, plan_items
-from rotary_batch.work.lock import driver_lock, holder
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate, require_current
 from rotary_batch.work.store import WorkStore
@@ -229,25 +228,6 @@ def test_a_database_of_a_newer_program_and_a_foreign_one_are_refused(tmp_path):
     (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at " * 40)
     with pytest.raises(ConfigError, match="not a rotary-batch database"):
         open_database(tmp_path / "text.db")
-
-
-def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
-    database = tmp_path / "work.db"
-    script = (
-        "import sys, time; from pathlib import Path; from rotary_batch.work.lock import driver_lock\n"
-        "with driver_lock(Path(sys.argv[1])):\n  print('held', flush=True); time.sleep(60)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script, str(database)], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    with pytest.raises(BusyError, match=f"process {child.pid}"), driver_lock(database):
-        pass
-    assert holder(database) == child.pid
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    assert holder(database) is None
-    with driver_lock(database):
-        assert True
 
 
 def test_what_was_committed_survives_a_kill(tmp_path):

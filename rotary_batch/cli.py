@@ -215,8 +215,9 @@ def plan(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, db=db,
     )  # fmt: skip
+    left_s = draining.window(until=until, duration=for_).seconds_left
     with reading(settings) as store:
-        found = planning.plan(store, settings, repos or [], draining.window_s(until=until, duration=for_))
+        found = planning.plan(store, settings, repos or [], left_s)
     _answer(found, json, lambda: console.show_plan(found))
 
 

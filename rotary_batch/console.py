@@ -221,7 +221,8 @@ def show_status(found: Mapping[str, Any]) -> None:
     if not found["repositories"]:
         tell("nothing is indexed yet; run `rotary-batch index REPO`")
     driver = found["driver_pid"]
-    tell(f"driver: process {driver} is at work" if driver else "driver: none is running")
+    place = f"process {driver}" if driver else "a process in another container or on another machine"
+    tell("driver: none is running" if driver is None else f"driver: {place} is at work")
     if run := found["last_run"]:
         tell(f"last run: {run['started_at']}, {run['outcome']}")
 

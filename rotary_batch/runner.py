@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, Reason, StepReport, Verdict, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.log import event
-from rotary_batch.night import Window
+from rotary_batch.night import Window, boot_clock
 from rotary_batch.work.rows import Claim, Failed, Finished
 from rotary_batch.work.store import WorkStore
 
@@ -27,12 +27,12 @@ PROJECT_EVERY_S = 5.0  # finished pages wait at most this long, so that their sy
 class Desk(Protocol):
     """What the planner does for the runner."""
 
-    def reuse_answers(self) -> list[WorkItem]:
-        """Answer ready items whose results are already there."""
+    def reuse_answers(self) -> Iterator[list[WorkItem]]:
+        """Answer ready items whose results are already there, some at a time."""
         ...
 
-    def advance(self) -> list[WorkItem]:
-        """Give items whose inputs are complete their prompts; those that needed no model."""
+    def advance(self) -> Iterator[list[WorkItem]]:
+        """Give items whose inputs are complete their prompts, some at a time; those that needed no model."""
         ...
 
     def finish(self, claim: Claim, completion: Completion) -> Finished:
@@ -110,7 +110,7 @@ class Runner:
     look: Callable[[Progress], None]
     num_open: Callable[[], int]
     max_attempts: int
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = boot_clock  # also of when a failed item is due, which no other run asks
     sleep: Callable[[float], None] = time.sleep
     tally: Tally = field(default_factory=Tally)
 
@@ -123,11 +123,13 @@ class Runner:
     def drain(self) -> str:
         """Work until the queue is empty or the window closes; answer `done` or the reason to stop."""
         self.store.reap(self.run_id)
-        self._note_reused(self.desk.reuse_answers())
         try:
+            self._note_reused(self.desk.reuse_answers())
             while (why := self.window.why_closed()) is None:
                 self._note_reused(self.desk.advance())
                 self._admit()
+                if self.window.is_closed():
+                    continue  # opening the engine may have taken long
                 if self.engine.num_live:
                     self._revolve()
                 elif not self._wait_for_retry():
@@ -210,9 +212,13 @@ class Runner:
         self.sleep(min(1.0, max(0.0, at - self.clock())))  # its time may have come since the queue was asked
         return True
 
-    def _note_reused(self, items: Sequence[WorkItem]) -> None:
-        self.tally.reused += len(items)
-        self._unprojected += items
+    def _note_reused(self, batches: Iterator[list[WorkItem]]) -> None:
+        for items in batches:
+            self.tally.reused += len(items)
+            self._unprojected += items
+            self._project(at_once=False)
+            if self.window.is_closed():
+                return
 
     def _give_back(self) -> None:
         self.store.release([claim.lease for claim in (*self._claims.values(), *self._waiting)])

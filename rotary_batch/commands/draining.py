@@ -20,7 +20,7 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.night import Window, deadlines
 from rotary_batch.pages.files import Projection
 from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.asking import Asking
@@ -63,17 +63,9 @@ class DrainOutcome:
         }  # fmt: skip
 
 
-def window_s(*, until: str | None, duration: str | None) -> float | None:
-    """Seconds that the flags leave; None = no deadline."""
-    spans = [] if duration is None else [seconds_for(duration)]
-    spans += [] if until is None else [seconds_until(until, datetime.now().astimezone())]
-    return min(spans, default=None)
-
-
-def window(*, until: str | None, duration: str | None, limit: int | None) -> Window:
+def window(*, until: str | None, duration: str | None, limit: int | None = None) -> Window:
     """The window that the flags ask for."""
-    seconds = window_s(until=until, duration=duration)
-    return Window(deadline=None if seconds is None else time.monotonic() + seconds, max_items=limit)
+    return Window(deadlines=deadlines(until=until, duration=duration), max_items=limit)
 
 
 def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:

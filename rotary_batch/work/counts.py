@@ -15,7 +15,8 @@ from rotary_batch.work.store import WorkStore
 def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
     """unit -> state -> number of items."""
     rows = store.db.execute(
-        "select unit, state, count(*) as n from item where repository_id = ? group by unit, state order by unit, state",
+        """select unit, state, sum(n) as n from item_count where repository_id = ? and n > 0
+           group by unit, state order by unit, state""",
         [repository_id],
     )
     found: dict[str, dict[str, int]] = {}
@@ -36,7 +37,7 @@ def parked_items(store: WorkStore, repository_ids: Sequence[int]) -> int:
 
 def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> int:
     places = ",".join("?" * len(repository_ids))
-    query = f"select count(*) as n from item where {condition} and repository_id in ({places})"
+    query = f"select coalesce(sum(n), 0) as n from item_count where {condition} and repository_id in ({places})"
     return int(store.db.execute(query, list(repository_ids)).fetchone()["n"])
 
 
@@ -72,7 +73,8 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
 def verdicts(store: WorkStore, repository_id: int) -> dict[str, int]:
     """verdict -> number of answered items."""
     rows = store.db.execute(
-        "select verdict, count(*) as n from item where repository_id = ? and verdict is not null group by verdict",
+        """select verdict, sum(n) as n from item_count where repository_id = ? and verdict <> '' and n > 0
+           group by verdict order by verdict""",
         [repository_id],
     )
     return {row["verdict"]: row["n"] for row in rows}

@@ -43,6 +43,10 @@ class Window:
             return "deadline"
         return None
 
+    def is_closed(self) -> bool:
+        """Whether to stop now; handed down as `should_stop`."""
+        return self.why_closed() is not None
+
 
 def seconds_for(text: str) -> float:
     """Read `30m`, `2h`, `90s` or `1h30m`.  Raises UsageError."""

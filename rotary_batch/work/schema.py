@@ -6,6 +6,7 @@ Knows SQL; knows nothing of what the rows mean to the rest.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from rotary_batch.errors import ConfigError
 
@@ -73,7 +74,52 @@ update file set plan_key = null;
 update repository set plan_key = '';
 """
 
-MIGRATIONS = (_M001, _M002, _M003)
+# A page is forgotten when something that it shows changes.  Of an answer these are the page of its thing and the page
+# of the folder above, which lists it.  Files, whose names and calls reach any page, and the settings of a repository
+# make all its pages forgotten.
+_M004 = """
+create table page (
+  repository_id integer not null references repository on delete cascade, thing text not null, stamp text not null,
+  primary key (repository_id, thing)) strict, without rowid;
+"""
+_SHOWN_ON = """
+  case {row}.unit when 'repository' then '/' when 'directory' then {row}.path || '/' else {row}.path end,
+  case when {row}.unit in ('file', 'directory')
+       then coalesce(nullif(rtrim({row}.path, replace({row}.path, '/', '')), ''), '/') end"""
+for _event, _row in (("insert", "new"), ("update of verdict, shown_text", "new"), ("delete", "old")):
+    _M004 += f"""
+create trigger item_{_event[:6]}_forgets_pages after {_event} on item when {_row}.part_of is null begin
+  delete from page where repository_id = {_row}.repository_id and thing in ({_SHOWN_ON.format(row=_row)});
+end;"""
+for _event, _row in (
+    ("insert", "new"),
+    ("update of blob, language, class, reason, docstring, fallback, plan_key", "new"),
+    ("delete", "old"),
+):
+    _M004 += f"""
+create trigger file_{_event[:6]}_forgets_pages after {_event} on file begin
+  delete from page where repository_id = {_row}.repository_id;
+end;"""
+_M004 += """
+create trigger repository_update_forgets_pages
+after update of name, docs_dir, model_name, pack_dir, link_template on repository
+when (old.name, old.docs_dir, old.model_name, old.pack_dir, old.link_template)
+  is not (new.name, new.docs_dir, new.model_name, new.pack_dir, new.link_template) begin
+  delete from page where repository_id = new.id;
+end;
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Each with its semicolons: triggers have some inside."""
+    statement = ""
+    for part in script.split(";")[:-1]:
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def require_current(connection: sqlite3.Connection) -> None:
@@ -95,6 +141,6 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise ConfigError(f"the database has schema {version}, this program knows {known}; upgrade rotary-batch")
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         with db.atomic():
-            for statement in filter(str.strip, script.split(";")):
+            for statement in _statements(script):
                 db.execute(statement)
             db.execute(f"pragma user_version = {number}")

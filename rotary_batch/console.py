@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,8 @@ ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "
 
 def say(text: str) -> None:
     """One plain line aside."""
-    print(text, file=sys.stderr)  # noqa: T201 - this is the printer
+    with suppress(OSError):  # a full disk or a reader that left must not end a night
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
 def tell(text: str) -> None:
@@ -50,11 +51,6 @@ def reader() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end complains
-
-
-def say_error(text: str) -> None:
-    """What went wrong, once; control characters of hostile names do not reach the terminal."""
-    say("rotary-batch: " + "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -146,7 +146,13 @@ def _shard_names(index: Path) -> list[str]:
     table = Table(read_object(index, _MAX_INDEX_NBYTES, _REMEDY), index, _REMEDY)
     names = list(table.mapping("weight_map").values())
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name or name.startswith(".") or not name.isprintable():
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name
+            or name.startswith(".")
+            or not name.isprintable()
+        ):
             raise table.error(f"shard name {shown(name)} is no plain name of a file beside it")
     return sorted(set(names))
 

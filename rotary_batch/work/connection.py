@@ -65,7 +65,8 @@ def explained(path: Path) -> Iterator[None]:
             raise StorageError(f"{path}: {error}; check the disk and that nothing else holds the file") from error
         if code == sqlite3.SQLITE_NOTADB:
             raise _foreign(path, str(error)) from error
-        if code == sqlite3.SQLITE_CORRUPT:
+        # Every table was there when the file was opened.
+        if code == sqlite3.SQLITE_CORRUPT or str(error).startswith("no such table"):
             raise StorageError(
                 f"{path}: damaged: {error}; put back a copy, or move the file away and run `rotary-batch index` again"
             ) from error

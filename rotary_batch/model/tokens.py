@@ -54,11 +54,12 @@ class Tokenizer:
         try:
             return cls(tokenizer_json, specials, template)
         except Exception as error:
-            raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {error}; {_REMEDY}") from error
+            fact = str(error)[:200]  # a whole regular expression may stand in it
+            raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
         except BaseException as error:  # a panic of the Rust library is no Exception
             if type(error).__name__ != "PanicException":
                 raise
-            raise ModelError(f"{path}: `tokenizers` breaks on it: {error}; {_REMEDY}") from error
+            raise ModelError(f"{path}: `tokenizers` breaks on it: {str(error)[:200]}; {_REMEDY}") from error
 
     def count(self, text: str) -> int:
         """How many tokens a text is, as content."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,8 @@ def terminal(text: str) -> str:
 
 def say(text: str) -> None:
     """One plain line aside."""
-    print(terminal(text), file=sys.stderr)  # noqa: T201 - this is the printer
+    with suppress(OSError):  # a full disk or a reader that left must not end a night
+        print(terminal(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
 def tell(text: str) -> None:
@@ -57,11 +58,6 @@ def reader() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end complains
-
-
-def say_error(text: str) -> None:
-    """What went wrong, once."""
-    say(f"rotary-batch: {text}")
 
 
 def _table(title: str, *columns: str) -> Table:

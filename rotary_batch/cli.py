@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -48,10 +47,11 @@ from rotary_batch.commands.options import (
 )
 from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
-from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
+from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import stop_on_signals
+from rotary_batch.process import guarded
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.items import ask_again
 
@@ -215,8 +215,9 @@ def plan(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, db=db,
     )  # fmt: skip
+    left_s = draining.window(until=until, duration=for_).seconds_left
     with reading(settings) as store:
-        found = planning.plan(store, settings, repos or [], draining.window_s(until=until, duration=for_))
+        found = planning.plan(store, settings, repos or [], left_s)
     _answer(found, json, lambda: console.show_plan(found))
 
 
@@ -391,17 +392,8 @@ def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Run the command line; every error that we understand is one line and an exit code."""
-    try:
-        app()
-    except RotaryError as error:
-        console.say_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        console.say_error(f"{error.filename or 'input or output'}: {error.strerror}")
-        sys.exit(StorageError.exit_code)
+    """Run the command line; whatever happens is one line and an exit code."""
+    guarded(app)
 
 
 if __name__ == "__main__":

@@ -226,7 +226,10 @@ def isa_named(label: str, source: str) -> str:
 
 
 def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
-    base = environment.get(variable) or str(Path(environment.get("HOME", "~")).expanduser() / fallback)
+    try:
+        base = environment.get(variable) or str(Path(environment.get("HOME") or "~").expanduser() / fallback)
+    except RuntimeError as error:  # an account without a home folder
+        raise ConfigError(f"neither HOME nor {variable} is set; set one of them") from error
     return Path(base) / "rotary-batch"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from rotary_batch.commands.generating import generate
 from rotary_batch.commands.opening import writing
 from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
 from rotary_batch.core import Failure
-from rotary_batch.errors import ConfigError, PromptError, UsageError
+from rotary_batch.errors import ConfigError, PromptError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.night import Window
 from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
@@ -89,24 +88,6 @@ def test_a_job_selects_by_language_and_path():
     assert [select.takes(path, language) for path, language in [
         ("src/a.py", "python"), ("src/a.go", "go"), ("b.py", "python"), ("src/a_test.py", "python"),
     ]] == [True, False, False, False]  # fmt: skip
-
-
-def test_windows(monkeypatch):
-    assert [seconds_for(text) for text in ("90s", "30m", "1h30m")] == [90, 1800, 5400]
-    for text in ("", "5", "m5"):
-        with pytest.raises(UsageError):
-            seconds_for(text)
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    for now, until, hours in [
-        ("2026-11-23 23:00", "07:00", 8), ("2026-11-24 06:00", "07:00", 1), ("2026-11-24 07:00", "07:00", 24),
-        ("2026-03-28 23:00", "07:00", 7), ("2026-10-24 23:00", "07:00", 9),  # nights of a clock change
-    ]:  # fmt: skip
-        local = datetime.fromisoformat(now).astimezone()
-        assert seconds_until(until, local) == hours * 3600
-    clock = iter([0.0, 9.0, 10.0])
-    window = Window(deadline=10.0, clock=lambda: next(clock))
-    assert [window.why_closed() for _ in range(3)] == [None, None, "deadline"]
 
 
 JOB = """

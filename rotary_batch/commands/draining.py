@@ -21,13 +21,13 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.night import Window, deadlines
 from rotary_batch.pages.files import Projection
 from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
 from rotary_batch.planner.indexing import index_key
-from rotary_batch.projection import docs_folder, load_view, project_all, project_some
+from rotary_batch.projection import docs_folder, load_view, project_pending, project_some
 from rotary_batch.runner import Progress, Runner, Tally
 from rotary_batch.work import counts
 from rotary_batch.work.index import repositories
@@ -64,17 +64,9 @@ class DrainOutcome:
         }  # fmt: skip
 
 
-def window_s(*, until: str | None, duration: str | None) -> float | None:
-    """Seconds that the flags leave; None = no deadline."""
-    spans = [] if duration is None else [seconds_for(duration)]
-    spans += [] if until is None else [seconds_until(until, datetime.now().astimezone())]
-    return min(spans, default=None)
-
-
-def window(*, until: str | None, duration: str | None, limit: int | None) -> Window:
+def window(*, until: str | None, duration: str | None, limit: int | None = None) -> Window:
     """The window that the flags ask for."""
-    seconds = window_s(until=until, duration=duration)
-    return Window(deadline=None if seconds is None else time.monotonic() + seconds, max_items=limit)
+    return Window(deadlines=deadlines(until=until, duration=duration), max_items=limit)
 
 
 def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
@@ -144,7 +136,7 @@ def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> 
         window=call.limits,
         run_id=run_id,
         repository_ids=ids,
-        project=lambda items: _project(store, rows, views, items),
+        project=lambda items: _project(call, rows, views, items),
         look=RateWatch(engine, call.settings, call.look),
         num_open=lambda: counts.open_items(store, ids),
         max_attempts=ask.job.attempts,
@@ -155,7 +147,7 @@ def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> 
         outcome = runner.drain()
     finally:
         engine.close()
-        _end_run(store, rows, views, run_id, outcome, runner.tally)
+        _end_run(call, rows, views, run_id, outcome, runner.tally)
     return DrainOutcome(
         outcome=outcome,
         tally=runner.tally,
@@ -168,20 +160,16 @@ def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> 
 
 
 def _end_run(
-    store: WorkStore,
-    rows: Sequence[RepositoryRow],
-    views: dict[int, IndexView],
-    run_id: int,
-    outcome: str,
-    tally: Tally,
+    call: _Call, rows: Sequence[RepositoryRow], views: dict[int, IndexView], run_id: int, outcome: str, tally: Tally
 ) -> None:
-    """Bring every page up to date, those of items that an earlier, killed run finished too; store the figures."""
-    tally.conflicts = []
+    """Bring the pages up to date that are not, those of items that a killed run finished too; store the figures."""
+    done = Projection()
     for row in rows:
-        done = project_all(store, row, views[row.id])
-        tally.pages_written += len(done.written)
-        tally.conflicts += _conflicts(row, rows, done)
-    store.end_run(run_id, outcome, tally.as_dict())
+        done.add(project_pending(call.store, row, views[row.id], call.limits.is_closed), _prefix(row, rows))
+    if not done.stopped:  # every page that something stands in the way of was looked at again
+        tally.conflicts, tally.pages_failed = [], []
+    tally.add_pages(done)
+    call.store.end_run(run_id, outcome, tally.as_dict())
     event("run ended", run=run_id, outcome=outcome, **tally.as_dict())
 
 
@@ -231,20 +219,19 @@ class _LazyEngine:
 
 
 def _project(
-    store: WorkStore, rows: Sequence[RepositoryRow], views: dict[int, IndexView], items: Sequence[WorkItem]
-) -> tuple[int, list[str]]:
-    written, conflicts = 0, []
+    call: _Call, rows: Sequence[RepositoryRow], views: dict[int, IndexView], items: Sequence[WorkItem]
+) -> Projection:
+    done = Projection()
     for row in rows:
         units = [(item.unit, item.subject) for item in items if item.repository_id == row.id]
-        done = project_some(store, row, views[row.id], units)
-        written += len(done.written)
-        conflicts += _conflicts(row, rows, done)
-    return written, conflicts
+        if units:
+            done.add(project_some(call.store, row, views[row.id], units, call.limits.is_closed), _prefix(row, rows))
+    return done
 
 
-def _conflicts(row: RepositoryRow, rows: Sequence[RepositoryRow], done: Projection) -> list[str]:
-    """Pages that a person edited, with their repository where there are several."""
-    return done.conflicts if len(rows) == 1 else [f"{row.root}: {page}" for page in done.conflicts]
+def _prefix(row: RepositoryRow, rows: Sequence[RepositoryRow]) -> str:
+    """Names the repository of a page where there are several."""
+    return "" if len(rows) == 1 else f"{row.root}: "
 
 
 def save_report(outcome: DrainOutcome, database: Path) -> Path:

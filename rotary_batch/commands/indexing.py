@@ -13,7 +13,7 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.pages.files import Projection
 from rotary_batch.planner.indexing import Indexed, index_repository
-from rotary_batch.projection import docs_folder, load_view, project_all
+from rotary_batch.projection import docs_folder, project_pending
 from rotary_batch.repo.git import GitCommit, open_repository
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -40,7 +40,8 @@ class IndexOutcome:
             "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
             "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(indexed.notes),
             "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
-            "conflicts": self.projection.conflicts, "model": indexed.repository.model_name,
+            "conflicts": self.projection.conflicts, "pages_failed": self.projection.failed,
+            "model": indexed.repository.model_name,
         }  # fmt: skip
 
 
@@ -70,8 +71,7 @@ def index(
             job=settings.job,
         )
         indexed = index_repository(store, repository, ask, row, lambda n, of, r=str(root): progress(r, n, of))  # type: ignore[misc]
-        view = load_view(store, indexed.repository)
-        projection = project_all(store, indexed.repository, view)
+        projection = project_pending(store, indexed.repository)
         outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
         event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
         outcomes.append(outcome)

@@ -44,7 +44,7 @@ def rotary(*arguments: object) -> subprocess.CompletedProcess[str]:
 def measured() -> None:
     """A machine that was measured before."""
     path = rates_path("cpu", Path(os.environ["XDG_CACHE_HOME"]) / "rotary-batch")
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(RATES.as_dict()))
 
 

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("BENCHMARK_ROUNDS", "5"))
 BEFORE = "711a107"  # the last version whose kernels had OpenMP's threads
 BUSY = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-AVX2 = {"ROTARY_BATCH_MAX_ISA": "avx2"}
+AVX2 = ("ROTARY_BATCH_MAX_ISA", "avx2")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -30,14 +30,16 @@ class Variant(NamedTuple):
 
     name: str
     is_before: bool
-    environment: Mapping[str, str]
+    environment: tuple[tuple[str, str], ...]
 
 
 VARIANTS = (
-    Variant("OpenMP, before (float32 rows, AVX2)", True, AVX2),
-    Variant("the same with OMP_WAIT_POLICY=passive", True, AVX2 | {"OMP_WAIT_POLICY": "passive"}),
-    Variant("the pool (float32 rows, AVX2)", False, AVX2),
-    Variant("the pool, with all that the processor has", False, {}),
+    Variant("OpenMP, before (float32 rows, AVX2)", is_before=True, environment=(AVX2,)),
+    Variant(
+        "the same with OMP_WAIT_POLICY=passive", is_before=True, environment=(AVX2, ("OMP_WAIT_POLICY", "passive"))
+    ),
+    Variant("the pool (float32 rows, AVX2)", is_before=False, environment=(AVX2,)),
+    Variant("the pool, with all that the processor has", is_before=False, environment=()),
 )
 
 
@@ -71,7 +73,7 @@ def compare() -> dict[Variant, list[Round]]:
                 finally:
                     busy.kill()
                     busy.wait()
-            print(f"{number + 1}/{ROUNDS}", file=sys.stderr, flush=True)
+                print(f"{number + 1}/{ROUNDS} {variant.name}: {found[variant][-1]}", file=sys.stderr, flush=True)
         for engine in engines.values():
             engine.communicate()
     return found
@@ -87,7 +89,9 @@ def _check_out(folder: Path) -> None:
 def _start(variant: Variant, before: Path, folder: Path) -> subprocess.Popen[str]:
     source = before if variant.is_before else HERE.parent
     kept = {name: value for name, value in os.environ.items() if name not in WAITING}
-    environment = kept | {"PYTHONPATH": str(source), "XDG_CACHE_HOME": str(folder / "cache")} | variant.environment
+    environment = (
+        kept | {"PYTHONPATH": str(source), "XDG_CACHE_HOME": str(folder / "cache")} | dict(variant.environment)
+    )
     command = [sys.executable, str(HERE / "busy_engine.py"), str(folder / "pack")]
     engine = subprocess.Popen(
         command, cwd=source, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

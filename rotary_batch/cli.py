@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from rotary_batch import console
 from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
 from rotary_batch.commands.draining import DrainOutcome
+from rotary_batch.commands.indexing import IndexOutcome
 from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
 from rotary_batch.commands.options import (
     Config,
@@ -46,12 +47,13 @@ from rotary_batch.commands.options import (
     Until,
     Worktree,
 )
+from rotary_batch.commands.separate import Failure, exit_code, failures
 from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.night import stop_on_signals
+from rotary_batch.night import Window, stop_on_signals
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.items import ask_again
 
@@ -93,9 +95,16 @@ def index(
     )  # fmt: skip
     if log is not None:
         log_to(log)
-    with writing(settings) as store, console.indexing() as progress:
-        outcomes = indexing.index(store, settings, repository_roots(repos or []), progress)
-    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(outcomes))
+    limits = Window()
+    with (
+        stop_on_signals(limits),
+        writing(settings, should_stop=limits.is_closed) as store,
+        console.indexing() as progress,
+    ):
+        outcomes = indexing.index(store, settings, repository_roots(repos or []), progress, limits)
+    done = [one for one in outcomes if isinstance(one, IndexOutcome)]
+    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
+    _exit(failures(outcomes), [])
 
 
 @app.command()
@@ -113,15 +122,17 @@ def drain(
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings, create=False) as store, stop_on_signals(limits), console.draining() as look:
-        rows = draining.chosen(store, repos or [])
+    found: list[DrainOutcome | Failure] = []
+    with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
+        rows = draining.chosen_apart(store, repos or [], found)
         gone = draining.missing(rows)
         if gone and len(gone) == len(rows):
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
-        outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
-    _finish(outcomes, settings, json)
+        with console.draining() as look:
+            found += draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
+    _finish(found, settings, json)
 
 
 @app.command()
@@ -141,14 +152,17 @@ def run(
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings) as store, stop_on_signals(limits):
+    with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            indexed = indexing.index(store, settings, repository_roots(repos or []), progress)
+            outcomes = indexing.index(store, settings, repository_roots(repos or []), progress, limits)
+        indexed = [one for one in outcomes if isinstance(one, IndexOutcome)]
         console.show_index(indexed, aside=json)
-        rows = draining.chosen(store, [Path(one.indexed.repository.root) for one in indexed])
+        roots = [Path(one.indexed.repository.root) for one in indexed]
+        found: list[DrainOutcome | Failure] = [*failures(outcomes)]
         with console.draining() as look:
-            outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "run")
-    _finish(outcomes, settings, json)
+            rows = draining.chosen(store, roots) if roots else []
+            found += draining.drain(store, settings, rows, limits, look, _open_engine, "run")
+    _finish(found, settings, json)
 
 
 @app.command()
@@ -377,10 +391,17 @@ def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
     raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
 
 
-def _finish(outcomes: list[DrainOutcome], settings: Settings, json: bool) -> None:
-    reports = [draining.save_report(outcome, database_path(settings)) for outcome in outcomes]
-    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_drain(outcomes, reports))
-    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0))
+def _finish(found: list[DrainOutcome | Failure], settings: Settings, json: bool) -> None:
+    outcomes, failed = [one for one in found if isinstance(one, DrainOutcome)], failures(found)
+    reports = [draining.save_report(outcome, failed, database_path(settings)) for outcome in outcomes]
+    _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, reports))
+    _exit(failed, outcomes)
+
+
+def _exit(failed: list[Failure], outcomes: list[DrainOutcome]) -> NoReturn:
+    for failure in failed:
+        console.say_error(str(failure))
+    raise typer.Exit(exit_code([*(one.exit_code for one in failed), *(one.exit_code for one in outcomes)]))
 
 
 def _answer(data: object, json: bool, show: Callable[[], None]) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.opening import asking, pack_dir
+from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
+from rotary_batch.night import Window
 from rotary_batch.pages.files import Projection
+from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.indexing import Indexed, index_repository
 from rotary_batch.projection import docs_folder, load_view, project_all
-from rotary_batch.repo.git import GitCommit, open_repository
+from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -45,34 +48,66 @@ class IndexOutcome:
 
 
 def index(
-    store: WorkStore, settings: Settings, roots: Sequence[Path], progress: Callable[[str, int, int], None]
-) -> list[IndexOutcome]:
-    """Index every root.  `progress` gets (root, files parsed, files to parse)."""
-    pack = pack_dir(settings)
+    store: WorkStore,
+    settings: Settings,
+    roots: Sequence[Path],
+    progress: Callable[[str, int, int], None],
+    limits: Window,
+) -> list[IndexOutcome | Failure]:
+    """Index every root, each for itself.  `progress` gets (root, files parsed, files to parse)."""
+    pack = pack_dir(settings, lambda _done, _total: limits.check())
     ask = asking(settings, pack)
-    outcomes = []
+    found: list[IndexOutcome | Failure] = []
     for root in roots:
-        repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-        if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
-            raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
-        if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
-            raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
-        row = RepositoryRow(
-            root=str(repository.root),
-            name=repository.name,
-            commit_id=None,
-            worktree=settings.worktree,
-            docs_dir=settings.out,
-            model_name=ask.manifest.name,
-            pack_dir=str(pack.resolve()),
-            plan_key="",
-            link_template=settings.link_template,
-            job=settings.job,
-        )
-        indexed = index_repository(store, repository, ask, row, lambda n, of, r=str(root): progress(r, n, of))  # type: ignore[misc]
-        view = load_view(store, indexed.repository)
-        projection = project_all(store, indexed.repository, view)
-        outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
-        event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
-        outcomes.append(outcome)
-    return outcomes
+        with kept_apart([str(root)], found):
+            limits.check()
+            found.append(_index_one(store, _opened(root, settings), ask, _row(settings, ask, pack), progress, limits))
+    return found
+
+
+def _opened(root: Path, settings: Settings) -> Repository:
+    """The repository.  Raises RepositoryError when it has no place for docs."""
+    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
+    if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
+        raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
+    if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
+        raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
+    return repository
+
+
+def _row(settings: Settings, ask: Asking, pack: Path) -> RepositoryRow:
+    """What the settings say of any repository."""
+    return RepositoryRow(
+        root="",
+        name="",
+        commit_id=None,
+        worktree=settings.worktree,
+        docs_dir=settings.out,
+        model_name=ask.manifest.name,
+        pack_dir=str(pack.resolve()),
+        plan_key="",
+        link_template=settings.link_template,
+        job=settings.job,
+    )
+
+
+def _index_one(
+    store: WorkStore,
+    repository: Repository,
+    ask: Asking,
+    row: RepositoryRow,
+    progress: Callable[[str, int, int], None],
+    limits: Window,
+) -> IndexOutcome:
+    root = str(repository.root)
+
+    def watched(done: int, total: int) -> None:
+        limits.check()
+        progress(root, done, total)
+
+    indexed = index_repository(store, repository, ask, replace(row, root=root, name=repository.name), watched)
+    limits.check()
+    projection = project_all(store, indexed.repository, load_view(store, indexed.repository))
+    outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
+    event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
+    return outcome

@@ -90,8 +90,11 @@ def load_job_named(settings: Settings) -> Job:
     return jobs[settings.job]
 
 
-def pack_dir(settings: Settings) -> Path:
-    """The pack to use: the embedded one, `--model PACK`, or `--model CHECKPOINT` packed into the cache."""
+def pack_dir(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The pack to use: the embedded one, `--model PACK`, or `--model CHECKPOINT` packed into the cache.
+
+    `progress` gets (experts packed, experts to pack); a pack that it stops by raising is gone on with the next time.
+    """
     model = settings.model or EMBEDDED
     if not model.is_dir():
         raise ModelError(f"{model}: not a directory; --model takes a checkpoint or a pack directory")
@@ -102,7 +105,9 @@ def pack_dir(settings: Settings) -> Path:
         return model
     from rotary_batch.engine.pack import pack_into_cache  # torch is needed only to pack
 
-    return pack_into_cache(model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16")
+    return pack_into_cache(
+        model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16", progress=progress
+    )
 
 
 def asking(settings: Settings, pack: Path) -> Asking:

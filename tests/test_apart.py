@@ -173,9 +173,9 @@ def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, ma
     (failure,) = json.loads(stdout)
     assert (failure["repository"], failure["exit_code"]) == (str(root), 75)
     (index,) = answer("index", root)
-    assert index["files"]["source"] == 400
+    assert index["files"]["source"] == 120
     (repository,) = answer("status", root)["repositories"]
-    assert repository["items"]["file"] == {"waiting": 400}
+    assert repository["items"]["file"] == {"waiting": 120}
 
 
 def test_a_reader_holds_a_night_up_and_does_not_end_it(make_repository, tmp_path):

@@ -15,8 +15,6 @@ from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import plan_items
 from rotary_batch.work.store import WorkStore
 
-NOT_OF_THE_QUEUE = ("partial", "prompt", "result", "run", "json_each")
-
 
 @pytest.fixture
 def store(tmp_path):
@@ -43,8 +41,6 @@ def asked_in_a_step(store: WorkStore) -> set[str]:
     store.next_retry_at(ids)
     counts.open_items(store, ids)
     counts.parked_items(store, ids)
-    counts.states(store, 1)
-    counts.verdicts(store, 1)
     store.db.set_trace_callback(None)
     return {text for text in found if text.lstrip().lower().startswith(("select", "update", "insert", "delete"))}
 

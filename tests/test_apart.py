@@ -154,8 +154,8 @@ def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_r
 @pytest.mark.parametrize(("command", "number"), [("index", signal.SIGTERM), ("run", signal.SIGINT)])
 def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, make_repository):
     files = {
-        f"d{n % 7}/m{n}.py": "".join(f"def f{n}_{m}(a):\n    return a + {m}\n\n\n" for m in range(60))
-        for n in range(400)
+        f"d{n % 7}/m{n}.py": "".join(f"def f{n}_{m}(a):\n    return a + {m}\n\n\n" for m in range(30))
+        for n in range(120)
     }
     root = make_repository(files)
     child = subprocess.Popen(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -50,10 +49,11 @@ from rotary_batch.commands.options import (
 from rotary_batch.commands.separate import Failure, exit_code, failures
 from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
-from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
+from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import Window, stop_on_signals
+from rotary_batch.process import guarded
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.items import ask_again
 
@@ -400,7 +400,7 @@ def _finish(found: list[DrainOutcome | Failure], settings: Settings, json: bool)
 
 def _exit(failed: list[Failure], outcomes: list[DrainOutcome]) -> NoReturn:
     for failure in failed:
-        console.say_error(str(failure))
+        console.say(f"rotary-batch: {failure}")
     raise typer.Exit(exit_code([*(one.exit_code for one in failed), *(one.exit_code for one in outcomes)]))
 
 
@@ -413,17 +413,8 @@ def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Run the command line; every error that we understand is one line and an exit code."""
-    try:
-        app()
-    except RotaryError as error:
-        console.say_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        console.say_error(f"{error.filename or 'input or output'}: {error.strerror}")
-        sys.exit(StorageError.exit_code)
+    """Run the command line; whatever happens is one line and an exit code."""
+    guarded(app)
 
 
 if __name__ == "__main__":

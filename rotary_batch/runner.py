@@ -16,6 +16,7 @@ from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, Rea
 from rotary_batch.errors import PromptError
 from rotary_batch.log import event
 from rotary_batch.night import Window, boot_clock
+from rotary_batch.pages.files import PageFailure, Projection
 from rotary_batch.work.rows import Claim, Failed, Finished
 from rotary_batch.work.store import WorkStore
 
@@ -59,6 +60,7 @@ class Tally:
     bound_s: float = 0.0  # what the same revolutions would have taken at the bound; 0 = the machine was not measured
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
+    pages_failed: list[PageFailure] = field(default_factory=list)
     tier: str = ""  # where experts came from, and how
     engine: dict[str, float] = field(default_factory=dict)
 
@@ -79,6 +81,12 @@ class Tally:
         """Count one answer."""
         self.verdicts[verdict.value] = self.verdicts.get(verdict.value, 0) + 1
         self.ended[ended] = self.ended.get(ended, 0) + 1
+
+    def add_pages(self, done: Projection) -> None:
+        """Count pages; what stands in the way of one is told once."""
+        self.pages_written += len(done.written)
+        self.conflicts += [page for page in done.conflicts if page not in self.conflicts]
+        self.pages_failed += [failure for failure in done.failed if failure not in self.pages_failed]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -106,7 +114,7 @@ class Runner:
     window: Window
     run_id: int
     repository_ids: Sequence[int]
-    project: Callable[[Sequence[WorkItem]], tuple[int, list[str]]]
+    project: Callable[[Sequence[WorkItem]], Projection]
     look: Callable[[Progress], None]
     num_open: Callable[[], int]
     max_attempts: int
@@ -226,9 +234,7 @@ class Runner:
     def _project(self, *, at_once: bool) -> None:
         if not self._unprojected or (not at_once and self.clock() - self._projected_at < PROJECT_EVERY_S):
             return
-        written, conflicts = self.project(self._unprojected)
-        self.tally.pages_written += written
-        self.tally.conflicts += [path for path in conflicts if path not in self.tally.conflicts]
+        self.tally.add_pages(self.project(self._unprojected))
         self.store.save_tally(self.run_id, self.tally.as_dict())
         self._unprojected = []
         self._projected_at = self.clock()

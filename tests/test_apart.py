@@ -76,7 +76,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
     """All answers are stored, the other repository has its pages, and when the folder is well again nothing is lost."""
     roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]
     settings, full = Settings(db=tmp_path / "work.db"), [True]
-    project_some, project_all = draining.project_some, draining.project_all
+    project_some, project_pending = draining.project_some, draining.project_pending
 
     def refused(project):
         def call(store, row, *rest):
@@ -94,7 +94,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
     with writing(settings) as store:
         indexing.index(store, settings, roots, lambda *_: None, Window())
         monkeypatch.setattr(draining, "project_some", refused(project_some))
-        monkeypatch.setattr(draining, "project_all", refused(project_all))
+        monkeypatch.setattr(draining, "project_pending", refused(project_pending))
         failure, outcome = drained(store)
         assert (failure.repository, failure.exit_code) == (str(roots[0]), 74)
         assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)

@@ -27,7 +27,7 @@ from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
 from rotary_batch.planner.indexing import index_key
-from rotary_batch.projection import docs_folder, load_view, project_all, project_some
+from rotary_batch.projection import docs_folder, load_view, project_pending, project_some
 from rotary_batch.runner import Progress, Runner, Tally
 from rotary_batch.work import counts
 from rotary_batch.work.index import repositories
@@ -198,33 +198,32 @@ class _Projecting(NamedTuple):
     limits: Window
     failures: list[Failure]
 
-    def some(self, items: Sequence[WorkItem]) -> tuple[int, list[str]]:
-        """The pages of items that were just answered; how many were written, and those that a person edited."""
+    def some(self, items: Sequence[WorkItem]) -> Projection:
+        """The pages of items that were just answered."""
+        units: dict[int, list[tuple[str, str]]] = {}
+        for item in items:
+            units.setdefault(item.repository_id, []).append((item.unit, item.subject))
         return self._each(
-            lambda row: project_some(
-                self.store,
-                row,
-                self.views[row.id],
-                [(item.unit, item.subject) for item in items if item.repository_id == row.id],
-            )
+            [row for row in self.rows if row.id in units],
+            lambda row: project_some(self.store, row, self.views[row.id], units[row.id], self.limits.is_closed),
         )
 
     def rest(self, tally: Tally) -> None:
-        """Every page, those of items that an earlier, killed run finished too; the next run does it when time is up."""
-        if self.limits.is_closed():
-            return
+        """Every page that is not as it should be, those of items that a killed run finished too."""
         self.failures.clear()
-        written, tally.conflicts = self._each(lambda row: project_all(self.store, row, self.views[row.id]))
-        tally.pages_written += written
+        done = self._each(
+            self.rows, lambda row: project_pending(self.store, row, self.views[row.id], self.limits.is_closed)
+        )
+        if not done.stopped:  # every page that something stands in the way of was looked at again
+            tally.conflicts, tally.pages_failed = [], []
+        tally.add_pages(done)
 
-    def _each(self, project: Callable[[RepositoryRow], Projection]) -> tuple[int, list[str]]:
-        written, conflicts = 0, []
-        for row in self.rows:
+    def _each(self, rows: Sequence[RepositoryRow], project: Callable[[RepositoryRow], Projection]) -> Projection:
+        done = Projection()
+        for row in rows:
             with kept_apart([row.root], self.failures):
-                done = project(row)
-                written += len(done.written)
-                conflicts += _conflicts(row, self.rows, done)
-        return written, conflicts
+                done.add(project(row), "" if len(self.rows) == 1 else f"{row.root}: ")
+        return done
 
 
 def _require_index_of(ask: Asking, row: RepositoryRow) -> None:
@@ -269,11 +268,6 @@ class _LazyEngine:
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
-
-
-def _conflicts(row: RepositoryRow, rows: Sequence[RepositoryRow], done: Projection) -> list[str]:
-    """Pages that a person edited, with their repository where there are several."""
-    return done.conflicts if len(rows) == 1 else [f"{row.root}: {page}" for page in done.conflicts]
 
 
 def save_report(outcome: DrainOutcome, failures: Sequence[Failure], database: Path) -> Path:

@@ -16,7 +16,7 @@ from rotary_batch.night import Window
 from rotary_batch.pages.files import Projection
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.indexing import Indexed, index_repository
-from rotary_batch.projection import docs_folder, load_view, project_all
+from rotary_batch.projection import docs_folder, project_pending
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -43,7 +43,8 @@ class IndexOutcome:
             "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
             "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(indexed.notes),
             "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
-            "conflicts": self.projection.conflicts, "model": indexed.repository.model_name,
+            "conflicts": self.projection.conflicts, "pages_failed": self.projection.failed,
+            "model": indexed.repository.model_name,
         }  # fmt: skip
 
 
@@ -106,8 +107,9 @@ def _index_one(
         progress(root, done, total)
 
     indexed = index_repository(store, repository, ask, replace(row, root=root, name=repository.name), watched)
-    limits.check()
-    projection = project_all(store, indexed.repository, load_view(store, indexed.repository))
+    projection = project_pending(store, indexed.repository, should_stop=limits.is_closed)
+    if projection.stopped:
+        limits.check()
     outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
     event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
     return outcome

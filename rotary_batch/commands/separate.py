@@ -1,10 +1,11 @@
 """Several repositories in one command: what goes wrong with one leaves the others alone, and one rule gives the code.
 
-What concerns the database or the device concerns all of them, and still ends the command.
+What concerns the database, the device or the machine concerns all of them, and still ends the command.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rotary_batch.log import event
 # The code of a command that ended in several ways is the first of these: what a person must see to before what another
 # night does (75), and that before what can be asked again (5).
 _MOST_TELLING = (70, 74, 69, 3, 2, 75, 5, 0)
+_OF_THE_MACHINE = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ def kept_apart(roots: Iterable[str], found: list[Any]) -> Iterator[None]:
     except RotaryError as error:
         _note(roots, found, str(error), error.exit_code)
     except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
         text = f"{error.filename or 'input or output'}: {error.strerror}"
         _note(roots, found, text, StorageError.exit_code)
 

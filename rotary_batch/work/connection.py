@@ -86,6 +86,8 @@ def explained(path: Path) -> Iterator[None]:
             raise _foreign(path, str(error)) from error
         if code in _ADVICE:
             raise DatabaseError(f"{path}: {error} ({error.sqlite_errorname}): {_ADVICE[code]}") from error
+        if str(error).startswith("no such table"):  # every table was there when the file was opened
+            raise DatabaseError(f"{path}: {error}: {_ADVICE[sqlite3.SQLITE_CORRUPT]}") from error
         raise
 
 

@@ -11,6 +11,8 @@ from rotary_batch.model.footprint import Workload
 from rotary_batch.work.rows import Answer, RunRow
 from rotary_batch.work.store import WorkStore
 
+_PATHS_IN_A_QUERY = 500
+
 
 def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
     """unit -> state -> number of items."""
@@ -91,13 +93,19 @@ def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def answers(store: WorkStore, repository_id: int) -> list[Answer]:
-    """What every item but the parts of roll-ups says."""
-    rows = store.db.execute(
-        "select unit, subject, state, verdict, shown_text from item where repository_id = ? and part_of is null",
-        [repository_id],
-    )
-    return [_answer(row) for row in rows]
+def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[str]) -> list[Answer]:
+    """What the items of some units say of some files and folders; parts of roll-ups are not among them."""
+    found = []
+    for start in range(0, len(paths), _PATHS_IN_A_QUERY):
+        batch = paths[start : start + _PATHS_IN_A_QUERY]
+        rows = store.db.execute(
+            f"""select unit, subject, state, verdict, shown_text from item
+                where repository_id = ? and part_of is null and path in ({",".join("?" * len(batch))})
+                and unit in ({",".join("?" * len(units))})""",
+            [repository_id, *batch, *units],
+        )
+        found += [_answer(row) for row in rows]
+    return found
 
 
 def children(store: WorkStore, item_id: int) -> list[tuple[int, bool, Answer]]:

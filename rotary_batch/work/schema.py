@@ -74,9 +74,16 @@ update file set plan_key = null;
 update repository set plan_key = '';
 """
 
+# Files and their items were stored apart: a run that was killed between left files without items, for good.
+_M004 = """
+alter table file add column rolled_up integer not null default 1;
+update file set plan_key = null;
+update repository set plan_key = '';
+"""
+
 # What each step asks must not depend on how many items there are.  So items are counted as they change, by triggers,
 # which no statement and no cascade gets past, and an item knows how many of those that it reads are still open.
-_M004 = """
+_M005 = """
 alter table item add column blockers integer not null default 0;
 update item set blockers =
   (select count(*) from item as child where child.parent_id = item.id and child.state not in ('done', 'parked'));
@@ -115,7 +122,42 @@ when old.parent_id is not new.parent_id or (old.state in ('done', 'parked')) <> 
 end;
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004)
+# A page is forgotten when something that it shows changes.  Of an answer these are the page of its thing and the page
+# of the folder above, which lists it.  Files, whose names and calls reach any page, and the settings of a repository
+# make all its pages forgotten.
+_M006 = """
+create table page (
+  repository_id integer not null references repository on delete cascade, thing text not null, stamp text not null,
+  primary key (repository_id, thing)) strict, without rowid;
+"""
+_SHOWN_ON = """
+  case {row}.unit when 'repository' then '/' when 'directory' then {row}.path || '/' else {row}.path end,
+  case when {row}.unit in ('file', 'directory')
+       then coalesce(nullif(rtrim({row}.path, replace({row}.path, '/', '')), ''), '/') end"""
+for _event, _row in (("insert", "new"), ("update of verdict, shown_text", "new"), ("delete", "old")):
+    _M006 += f"""
+create trigger item_{_event[:6]}_forgets_pages after {_event} on item when {_row}.part_of is null begin
+  delete from page where repository_id = {_row}.repository_id and thing in ({_SHOWN_ON.format(row=_row)});
+end;"""
+for _event, _row in (
+    ("insert", "new"),
+    ("update of blob, language, class, reason, docstring, fallback, plan_key", "new"),
+    ("delete", "old"),
+):
+    _M006 += f"""
+create trigger file_{_event[:6]}_forgets_pages after {_event} on file begin
+  delete from page where repository_id = {_row}.repository_id;
+end;"""
+_M006 += """
+create trigger repository_update_forgets_pages
+after update of name, docs_dir, model_name, pack_dir, link_template on repository
+when (old.name, old.docs_dir, old.model_name, old.pack_dir, old.link_template)
+  is not (new.name, new.docs_dir, new.model_name, new.pack_dir, new.link_template) begin
+  delete from page where repository_id = new.id;
+end;
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006)
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -142,14 +184,16 @@ def migrate(connection: sqlite3.Connection) -> None:
     if version > len(MIGRATIONS):
         known = len(MIGRATIONS)
         raise ConfigError(f"the database has schema {version}, this program knows {known}; upgrade rotary-batch")
+    if version < len(MIGRATIONS):
+        _apply(connection, version)
+
+
+def _apply(connection: sqlite3.Connection, version: int) -> None:
+    from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that a current database does not need
+
+    db = Database(connection)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        connection.execute("begin immediate")
-        try:
+        with db.atomic():
             for statement in _statements(script):
-                connection.execute(statement)
-            connection.execute(f"pragma user_version = {number}")
-            connection.execute("commit")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            raise
+                db.execute(statement)
+            db.execute(f"pragma user_version = {number}")

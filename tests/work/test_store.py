@@ -77,7 +77,7 @@ def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
     assert claim_all(store, run) == []
     store.commit_step([], [finished(claims[0])], [])
     store.commit_step([], [finished(claims[0], "Again.")], [])
-    assert {(a.subject, a.shown_text) for a in answers(store, 1)} == {
+    assert {(a.subject, a.shown_text) for a in answers(store, 1, ["a.py"], ["file", "chunk"])} == {
         ("a.py", None), ("a.py@1", "It works."), ("a.py@2", None),
     }  # fmt: skip
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -61,9 +62,11 @@ def index_repository(
     parsed = 0
     counts = PlanCounts()
     if not is_whole:
-        for parsed, found in enumerate(_stored(store, repository, changes.to_read, asking, row, num_workers), 1):
-            counts = _sum(counts, found)
-            progress(parsed, len(changes.to_read))
+        # Closed even when `progress` raises: it is in a transaction between two files.
+        with closing(_stored(store, repository, changes.to_read, asking, row, num_workers)) as plans:
+            for parsed, found in enumerate(plans, 1):
+                counts = _sum(counts, found)
+                progress(parsed, len(changes.to_read))
         counts = _sum(counts, _roll_up(store, changes, asking, row))
     counts = replace(counts, unchanged=num_items(store, row.id, asking.job.name) - counts.queued)
     return Indexed(
@@ -125,7 +128,7 @@ def _stored(
     asking: Asking,
     row: RepositoryRow,
     num_workers: int,
-) -> Iterator[PlanCounts]:
+) -> Generator[PlanCounts, None, None]:
     """Parse files and store each with its items."""
     sources: dict[str, bytes] = {}  # of the files that are being parsed
     parsed = parse_files(

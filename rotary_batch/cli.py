@@ -10,15 +10,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from rotary_batch import console
-from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
-from rotary_batch.commands.draining import DrainOutcome
-from rotary_batch.commands.indexing import IndexOutcome
-from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
+from rotary_batch.commands import imported_when_used, looking
+from rotary_batch.commands.database import chosen, database_path, reading, writing
 from rotary_batch.commands.options import (
     Config,
     Db,
@@ -51,11 +49,18 @@ from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
-from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import Window, stop_on_signals
 from rotary_batch.process import guarded
-from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.items import ask_again
+
+if TYPE_CHECKING:
+    from rotary_batch.commands import benching, docs, draining, generating, indexing, models, opening, planning
+    from rotary_batch.commands.draining import DrainOutcome
+else:  # each command loads what it needs, so that `status` answers at once
+    benching, docs, draining, generating, indexing, models, opening, planning = map(
+        imported_when_used,
+        ("benching", "docs", "draining", "generating", "indexing", "models", "opening", "planning"),
+    )
 
 app = typer.Typer(
     name="rotary-batch",
@@ -71,6 +76,8 @@ app.add_typer(model_app, name="model")
 
 def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
     """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
+    from rotary_batch.repo.git import enclosing_repository
+
     around = None if repos or shutil.which("git") is None else enclosing_repository(Path.cwd())
     folders = [Path.cwd(), *repos, *([around] if around else [])]
     return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
@@ -101,8 +108,8 @@ def index(
         writing(settings, should_stop=limits.is_closed) as store,
         console.indexing() as progress,
     ):
-        outcomes = indexing.index(store, settings, repository_roots(repos or []), progress, limits)
-    done = [one for one in outcomes if isinstance(one, IndexOutcome)]
+        outcomes = indexing.index(store, settings, opening.repository_roots(repos or []), progress, limits)
+    done = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
     _exit(failures(outcomes), [])
 
@@ -154,13 +161,13 @@ def run(
     limits = draining.window(until=until, duration=for_, limit=limit)
     with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            outcomes = indexing.index(store, settings, repository_roots(repos or []), progress, limits)
-        indexed = [one for one in outcomes if isinstance(one, IndexOutcome)]
+            outcomes = indexing.index(store, settings, opening.repository_roots(repos or []), progress, limits)
+        indexed = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
         console.show_index(indexed, aside=json)
         roots = [Path(one.indexed.repository.root) for one in indexed]
         found: list[DrainOutcome | Failure] = [*failures(outcomes)]
         with console.draining() as look:
-            rows = draining.chosen(store, roots) if roots else []
+            rows = chosen(store, roots) if roots else []
             found += draining.drain(store, settings, rows, limits, look, _open_engine, "run")
     _finish(found, settings, json)
 
@@ -179,7 +186,7 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the pages that the database has; needs no model."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     settings = _settings(config, [root], db=db)
     with writing(settings, create=False) as store:
         if accept:
@@ -195,7 +202,7 @@ def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
     """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
     _answer(asdict(drift), json, lambda: console.show_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
@@ -214,7 +221,7 @@ def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
 def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
     """Ask parked items again at the next drain, and what reads them."""
     with writing(_settings(config, repos or [], db=db), create=False) as store:
-        count = ask_again(store, [row.id for row in draining.chosen(store, repos or [])])
+        count = ask_again(store, [row.id for row in chosen(store, repos or [])])
     _answer({"retried": count}, json, lambda: console.tell(f"{count} parked items go back into the queue"))
 
 
@@ -298,7 +305,7 @@ def inspect(
     config: Config = None,
 ) -> None:
     """What the index holds, one JSON object a line."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     with reading(_settings(config, [root], db=db)) as store, console.reader():
         for row in looking.inspect(store, kind, root):
             typer.echo(looking.to_json(row))
@@ -314,7 +321,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Why a file is read or not."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     found = looking.explain(_settings(config, [root], worktree=worktree, out=out), root, path)
     _answer(found, json, lambda: console.show_facts(found))
 
@@ -336,7 +343,9 @@ def generate(
         config, [], model=model, device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics,
         kv=kv,
     )  # fmt: skip
-    pack = pack_dir(settings)
+    pack = opening.pack_dir(settings)
+    from rotary_batch.model.tokens import Tokenizer
+
     tokenizer = Tokenizer.load(pack)
     with console.counting("answers") as progress:
         written, failed = generating.generate(
@@ -364,7 +373,7 @@ def model_pack(
 @model_app.command("info")
 def model_info(path: PackPath = None, json: Json = False) -> None:
     """What a pack holds."""
-    found = models.info(path or EMBEDDED)
+    found = models.info(path or opening.EMBEDDED)
     _answer(found, json, lambda: console.show_facts(found))
 
 
@@ -374,11 +383,11 @@ def model_verify(path: PackPath = None) -> None:
     from rotary_batch.engine.pack import verify
 
     with console.counting("experts") as progress:
-        wrong = verify(path or EMBEDDED, progress)
+        wrong = verify(path or opening.EMBEDDED, progress)
     for name in wrong:
         console.say(f"damaged: {name}")
     if wrong:
-        raise ModelError(f"{path or EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
+        raise ModelError(f"{path or opening.EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
     console.tell("every byte is as it was packed")
 
 
@@ -392,7 +401,7 @@ def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
 
 
 def _finish(found: list[DrainOutcome | Failure], settings: Settings, json: bool) -> None:
-    outcomes, failed = [one for one in found if isinstance(one, DrainOutcome)], failures(found)
+    outcomes, failed = [one for one in found if isinstance(one, draining.DrainOutcome)], failures(found)
     reports = [draining.save_report(outcome, failed, database_path(settings)) for outcome in outcomes]
     _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, reports))
     _exit(failed, outcomes)

@@ -13,14 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rotary_batch.commands.draining import DrainOutcome
-from rotary_batch.commands.indexing import IndexOutcome
-from rotary_batch.pages.drift import Drift
-from rotary_batch.pages.files import PageFailure, Projection
-from rotary_batch.runner import Progress
-
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from rotary_batch.commands.draining import DrainOutcome
+    from rotary_batch.commands.indexing import IndexOutcome
+    from rotary_batch.pages.drift import Drift
+    from rotary_batch.pages.files import PageFailure, Projection
+    from rotary_batch.runner import Progress
 
 DEMONSTRATION = (
     "Model: the embedded demonstration model. It shows the machinery at work; do not rely on its sentences. "

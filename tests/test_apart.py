@@ -15,7 +15,7 @@ import pytest
 from test_cli import CODE, answer, docs_of, rotary
 
 from rotary_batch.commands import draining, indexing
-from rotary_batch.commands.opening import writing
+from rotary_batch.commands.database import writing
 from rotary_batch.commands.separate import Failure, exit_code, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StorageError

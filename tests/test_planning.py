@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands import draining, indexing
+from rotary_batch.commands.database import writing
 from rotary_batch.commands.generating import generate
-from rotary_batch.commands.opening import writing
 from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
 from rotary_batch.core import Failure
 from rotary_batch.errors import ConfigError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from rotary_batch.commands.draining import chosen, missing
+from rotary_batch.commands.database import chosen
+from rotary_batch.commands.draining import missing
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass
 from rotary_batch.errors import RepositoryError

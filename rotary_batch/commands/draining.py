@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.database import chosen
 from rotary_batch.commands.opening import asking
 from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
@@ -30,7 +31,6 @@ from rotary_batch.planner.indexing import index_key
 from rotary_batch.projection import docs_folder, load_view, project_pending, project_some
 from rotary_batch.runner import Progress, Runner, Tally
 from rotary_batch.work import counts
-from rotary_batch.work.index import repositories
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -67,15 +67,6 @@ class DrainOutcome:
 def window(*, until: str | None, duration: str | None, limit: int | None = None) -> Window:
     """The window that the flags ask for."""
     return Window(deadlines=deadlines(until=until, duration=duration), max_items=limit)
-
-
-def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
-    """The indexed repositories that are named; none named = all.  Raises RepositoryError for one not indexed."""
-    rows = {row.root: row for row in repositories(store)}
-    wanted = [str(root.resolve()) for root in roots] or list(rows)
-    if missing := [root for root in wanted if root not in rows]:
-        raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
-    return [rows[root] for root in wanted]
 
 
 def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutcome | Failure]) -> list[RepositoryRow]:

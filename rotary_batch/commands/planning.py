@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.commands.draining import chosen
+from rotary_batch.commands.database import chosen
 from rotary_batch.commands.opening import load_job_named
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError

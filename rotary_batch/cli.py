@@ -187,13 +187,13 @@ def render(
 ) -> None:
     """Write the pages that the database has; needs no model."""
     (root,) = opening.repository_roots([repo] if repo else [])
-    settings = _settings(config, [root], db=db)
-    with writing(settings, create=False) as store:
+    settings, limits = _settings(config, [root], db=db), Window()
+    with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
         if accept:
             if accept[0] not in {"ours", "theirs"}:
                 raise UsageError(f"--accept {accept[0]!r}: write ours or theirs, then the page")
             docs.accept_page(store, root, accept[1], accept[0])
-        done = docs.render(store, root)
+        done = docs.render(store, root, limits)
     _answer(asdict(done), json, lambda: console.show_projection(done))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,11 @@ from pathlib import Path
 import pytest
 from test_cli import CODE, answer, docs_of, rotary
 
-from rotary_batch.commands import draining, indexing
+from rotary_batch.commands import docs, draining, indexing
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.separate import Failure, exit_code, kept_apart
 from rotary_batch.config import Settings
-from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StorageError
+from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
 from rotary_batch.night import Deadline, Window
 from rotary_batch.testing import FakeEngine, FrozenClock
 from rotary_batch.work import counts
@@ -120,6 +121,13 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
         assert "deadline: stopped before the work was done" in stopped.error
         assert seen[-1] == (str(roots[0]), 10, 30)
         assert not store.db.in_transaction
+        engine = lambda *_, **__: FakeEngine()  # noqa: E731
+        (failure,) = draining.drain(
+            store, settings, draining.chosen(store, roots[:1]), Window(), lambda _: None, engine, "drain"
+        )
+        assert (failure.exit_code, "its index did not come to its end" in failure.error) == (3, True)
+        with pytest.raises(RepositoryError, match="its index did not come to its end"):
+            docs.render(store, roots[0], Window())
         one, other = indexing.index(store, settings, roots, lambda *_: None, Window())
         assert (one.indexed.files["source"], other.indexed.files["source"]) == (30, 3)
         assert counts.open_items(store, [one.indexed.repository.id]) == 61  # chunks, files, the repository
@@ -196,3 +204,16 @@ def test_a_reader_holds_a_night_up_and_does_not_end_it(make_repository, tmp_path
     assert [one["by"].startswith(f"process {reader.pid} ") for one in logged if one["event"] == "database locked"] == [
         True
     ]
+
+
+def test_a_rendering_that_is_stopped_says_so_and_the_next_one_goes_on(make_repository, tmp_path):
+    root = make_repository({f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(250)})
+    settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
+    with writing(settings) as store:
+        indexing.index(store, settings, [root], lambda *_: None, Window())
+        shutil.rmtree(root / "rotary-docs")
+        with pytest.raises(StoppedError, match="deadline"):
+            docs.render(store, root, Window(deadlines=[Deadline(0.0, clock)]))
+        assert 0 < len(docs_of(root)) < 250, "one batch is written"
+        assert len(docs.render(store, root, Window()).written) + 100 >= 250
+        assert len(docs_of(root)) > 250

@@ -36,6 +36,7 @@ from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 OpenEngine = Callable[..., Engine]
+NOT_WHOLE = "its index did not come to its end, or an earlier version made it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +220,8 @@ class _Projecting(NamedTuple):
 
 def _require_index_of(ask: Asking, row: RepositoryRow) -> None:
     """Prompts and keys were made at `index`; answers computed otherwise must not be kept under them."""
+    if not row.plan_key:
+        raise RepositoryError(f"{row.root}: {NOT_WHOLE}; run `rotary-batch index {row.root}` again")
     if row.plan_key != index_key(ask, row):
         raise RepositoryError(
             f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "

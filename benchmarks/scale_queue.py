@@ -36,7 +36,7 @@ ROW = RepositoryRow(
     plan_key="k", link_template=None, job="summarize",
 )  # fmt: skip
 LIMITS = {  # upper bounds, in the unit of the figure
-    "enqueue a million, s": 60.0,
+    "enqueue the last tenth, s": 6.0,  # of a million
     "claim of 16, p99 ms": 5.0,
     "commit of a step of 16, p99 ms": 20.0,
     "unblocked roll-ups, p99 ms": 1.0,
@@ -85,16 +85,39 @@ def planned(repository: int, num_items: int) -> list[PlannedItem]:
     return found[:num_items]
 
 
-def enqueue(store: WorkStore, num_items: int) -> Seconds:
-    """Plan everything; the seconds of planning alone."""
-    total = Seconds(0.0, 0.0)
-    for number in range(REPOSITORIES):
-        repository_id = save_repository(store, replace(ROW, root=f"/{number}"))
-        items = planned(number, num_items // REPOSITORIES)
-        began = now()
-        plan_items(store, repository_id, "summarize", items, {item.path for item in items if item.unit == "chunk"})
-        total = Seconds(*(before + more for before, more in zip(total, since(began), strict=True)))
-    return total
+def enqueue(store: WorkStore, number: int, num_items: int) -> Seconds:
+    """Plan one more repository; the seconds of planning alone."""
+    repository_id = save_repository(store, replace(ROW, root=f"/{number}"))
+    items = planned(number, num_items)
+    paths = {item.path for item in items if item.unit == "chunk"}
+    began = now()
+    plan_items(store, repository_id, "summarize", items, paths)
+    return since(began)
+
+
+def copy_first(store: WorkStore, number: int, num_items: int) -> None:
+    """One more repository like the first, in three statements, which is faster than planning it."""
+    repository_id = save_repository(store, replace(ROW, root=f"/{number}"))
+    columns = "job, unit, subject, path, position, state, key, priority, max_new_tokens, prompt_tokens"
+    given = {"shift": number * num_items, "repository_id": repository_id, "num_items": num_items}
+    with store.transaction():
+        for statement in (
+            f"""insert into item (id, repository_id, {columns})
+                select id + :shift, :repository_id, {columns} from item where repository_id = 1""",
+            """update item set parent_id = (select parent_id + :shift from item as first where id = item.id - :shift)
+               where repository_id = :repository_id""",
+            "insert into prompt select item_id + :shift, token_ids from prompt where item_id <= :num_items",
+        ):
+            store.db.execute(statement, given)
+
+
+def fill(store: WorkStore, num_items: int) -> Seconds:
+    """Ten repositories, the first and the last of them planned; the seconds of planning the last."""
+    each = num_items // REPOSITORIES
+    enqueue(store, 0, each)
+    for number in range(1, REPOSITORIES - 1):
+        copy_first(store, number, each)
+    return enqueue(store, REPOSITORIES - 1, each)
 
 
 def finished(claim: Claim) -> Finished:
@@ -149,7 +172,7 @@ def measure(database: Path, num_items: int) -> dict[str, Seconds]:
     db = open_database(database)
     migrate(db)
     store = WorkStore(db)
-    figures = {"enqueue a million, s": Seconds(*(kind * 1e6 / num_items for kind in enqueue(store, num_items)))}
+    figures = {"enqueue the last tenth, s": fill(store, num_items)}
     for name, times in drain(store, store.start_run("drain", "m", 1), STEPS).items():
         figures[f"{name}, median ms"] = percentile(times, 0.5, 1000)
         figures[f"{name}, p99 ms"] = percentile(times, 0.99, 1000)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_counts import check_counts
 from test_store import ROW, chunk, claim_all, file_item, finished, open_store
 
-from benchmarks.scale_queue import LIMITS, drain, enqueue, measure
+from benchmarks.scale_queue import LIMITS, drain, fill, measure
 from rotary_batch.work import counts
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import plan_items
@@ -71,8 +72,10 @@ def test_no_step_looks_through_the_items(store):
 def test_the_benchmark_of_the_queue_asks_what_it_says(tmp_path):
     """Its claims are of the most urgent items over all repositories, and every figure with a bound is measured."""
     store = open_store(tmp_path / "work.db")
-    assert enqueue(store, 20_000).processor > 0
+    assert fill(store, 20_000).processor > 0
     assert counts.open_items(store, list(range(1, 11))) == 20_000
+    check_counts(store)
+    assert [counts.states(store, n) for n in range(1, 11)] == [counts.states(store, 1)] * 10
     times = drain(store, store.start_run("drain", "m", 1), steps=5)
     assert {len(found) for found in times.values()} == {5}
     assert counts.open_items(store, list(range(1, 11))) == 20_000 - 5 * 15

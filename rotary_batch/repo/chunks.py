@@ -39,7 +39,8 @@ def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_tokens: Coun
         return []
     if (tokens := cutter.count_within(0, len(source))) is not None:
         return [Piece(0, len(source), tokens)]
-    pieces = cutter.lines(0, len(source)) if tree is None else cutter.nodes(tree.root_node, 0, len(source), 0)
+    few = budget_tokens // 16  # bytes; a file of 500,000 empty lines is not joined line by line
+    pieces = cutter.lines(0, len(source), few) if tree is None else cutter.nodes(tree.root_node, 0, len(source), 0)
     return cutter.merge(pieces)
 
 
@@ -84,10 +85,10 @@ class _Cutter:
         tokens = self.count_within(start, end)
         return tokens is None or tokens > self._budget // 2
 
-    def lines(self, start: int, end: int) -> Iterator[Piece]:
+    def lines(self, start: int, end: int, least_nbytes: int = 0) -> Iterator[Piece]:
         """Cut at line ends; a line that is too long is halved at characters."""
         while start < end:
-            stop = self._source.find(b"\n", start, end) + 1 or end
+            stop = self._source.find(b"\n", start + least_nbytes, end) + 1 or end
             yield from self._halves(start, stop)
             start = stop
 

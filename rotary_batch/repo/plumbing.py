@@ -142,7 +142,7 @@ def _not_installed() -> UnavailableError:
 
 
 def _silent(root: Path, arguments: Sequence[str]) -> RepositoryError:
-    return RepositoryError(f"{root}: `git {arguments[0]}` gave no answer in {TIMEOUT_S:.0f} s; is a pipe among its files?")
+    return RepositoryError(f"{root}: `git {arguments[0]}` gave no answer in {TIMEOUT_S:.0f} s; look for a pipe")
 
 
 def _explained(root: Path, words: bytes) -> RepositoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ class Interrupted(BaseException):
 class Failing:
     """A connection on which the n-th statement is not reached."""
 
-    def __init__(self, db: sqlite3.Connection, left: int, error: BaseException) -> None:
+    def __init__(self, db: sqlite3.Connection, left: int, error: Callable[[], BaseException]) -> None:
         self._db, self._left, self._error = db, left, error
 
     def __getattr__(self, name: str):
@@ -42,13 +43,13 @@ class Failing:
         if statement != "rollback":
             self._left -= 1
             if self._left == 0:
-                raise self._error
+                raise self._error()
         return self._db.execute(statement, *arguments)
 
     def executemany(self, statement: str, *arguments):
         self._left -= 1
         if self._left == 0:
-            raise self._error
+            raise self._error()
         return self._db.executemany(statement, *arguments)
 
 
@@ -67,10 +68,10 @@ def _in_this_process(monkeypatch):
     monkeypatch.setattr(planner_module, "FILES_A_COMMIT", 1)
 
 
-def index(settings: Settings, root: Path, fail_at: int = 0, error: BaseException | None = None):
+def index(settings: Settings, root: Path, fail_at: int = 0, error: Callable[[], BaseException] = Interrupted):
     with writing(settings) as store:
         db = store.db
-        store.db = Failing(db, fail_at, error or Interrupted())  # type: ignore[assignment]
+        store.db = Failing(db, fail_at, error)  # type: ignore[assignment]
         try:
             return indexing.index(store, settings, [root], lambda *_: None)
         finally:
@@ -99,16 +100,17 @@ def pages(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(docs)): path.read_bytes() for path in sorted(docs.rglob("*")) if path.is_file()}
 
 
-FULL = sqlite3.OperationalError("database or disk is full")
+def full() -> sqlite3.OperationalError:
+    return sqlite3.OperationalError("database or disk is full")
 
 
 @pytest.mark.parametrize(
     ("error", "stride"),
     [
-        (Interrupted(), 11),
-        (FULL, 23),
-        pytest.param(Interrupted(), 1, marks=pytest.mark.faults),
-        pytest.param(FULL, 1, marks=pytest.mark.faults),
+        (Interrupted, 13),
+        (full, 29),
+        pytest.param(Interrupted, 1, marks=pytest.mark.faults),
+        pytest.param(full, 1, marks=pytest.mark.faults),
     ],
 )
 def test_an_index_interrupted_at_any_statement_is_finished_by_the_next(
@@ -151,7 +153,7 @@ def test_an_index_interrupted_at_any_statement_is_finished_by_the_next(
     assert fail_at > 60
 
 
-def fails(settings: Settings, root: Path, fail_at: int, error: BaseException) -> bool:
+def fails(settings: Settings, root: Path, fail_at: int, error: Callable[[], BaseException]) -> bool:
     try:
         index(settings, root, fail_at, error)
     except (Interrupted, StorageError, sqlite3.OperationalError):
@@ -172,7 +174,7 @@ def test_what_is_not_indexed_to_its_end_is_not_drained(make_repository, tiny_pac
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with pytest.raises(Interrupted):
         index(settings, root, 40)
-    with pytest.raises(RepositoryError, match="index .* again"):
+    with pytest.raises(RepositoryError, match=r"index .* again"):
         answer_everything(settings, root)
 
 

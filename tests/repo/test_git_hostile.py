@@ -94,7 +94,7 @@ def test_a_partial_clone_says_what_to_do_and_that_helps(make_repository, git, tm
     clone = tmp_path / "clone"
     command = ["git", "clone", "-q", "--no-checkout", f"--filter={filter_name}", f"file://{origin}", str(clone)]
     subprocess.run(command, check=True)
-    with pytest.raises(RepositoryError, match="a partial clone, which lacks [0-9]+ of the objects to read") as caught:
+    with pytest.raises(RepositoryError, match=r"a partial clone, which lacks [0-9]+ of the objects to read") as caught:
         sources(clone)
     advice = re.search(r"`(git .*?)`", str(caught.value))
     subprocess.run(advice.group(1).split(), check=True, capture_output=True)

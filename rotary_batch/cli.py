@@ -120,6 +120,9 @@ def drain(
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
+        for row in rows:
+            if not row.plan_key:
+                console.say(f"note: {row.root} is left out: its index did not come to its end; index it again")
         outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
     _finish(outcomes, settings, json)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from rotary_batch.commands.draining import chosen, missing
+from rotary_batch.commands.draining import chosen, indexed_whole, missing
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass
 from rotary_batch.errors import RepositoryError
@@ -23,8 +23,7 @@ def render(store: WorkStore, root: Path) -> Projection:
     (row,) = chosen(store, [root])
     if missing([row]):
         raise RepositoryError(f"{root}: no such directory; its docs would lie alone")
-    if not row.plan_key:
-        raise RepositoryError(f"{root}: indexed by an earlier version; run `rotary-batch index {root}` again")
+    indexed_whole([row])
     return project_all(store, row)
 
 

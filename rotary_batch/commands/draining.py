@@ -88,13 +88,24 @@ def drain(
 ) -> list[DrainOutcome]:
     """Work through the queue of the repositories, one model after the other."""
     gone = missing(rows)
-    rows = [row for row in rows if row not in gone]
+    rows = indexed_whole([row for row in rows if row not in gone])
     call = _Call(store, settings, limits, look, open_engine, command)
     outcomes = []
     for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
         with device_lock(settings.device):
             outcomes.append(_drain_one_model(call, Path(pack), list(group)))
     return outcomes
+
+
+def indexed_whole(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
+    """Those whose last index came to its end.  Raises RepositoryError when none did."""
+    whole = [row for row in rows if row.plan_key]
+    if rows and not whole:
+        raise RepositoryError(
+            f"{rows[0].root}: its index was interrupted, or an earlier version made it; run "
+            f"`rotary-batch index {rows[0].root}` again"
+        )
+    return whole
 
 
 def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:

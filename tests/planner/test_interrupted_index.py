@@ -161,21 +161,27 @@ def fails(settings: Settings, root: Path, fail_at: int, error: Callable[[], Base
     return False
 
 
-def answer_everything(settings: Settings, root: Path) -> None:
+def answer_everything(settings: Settings, *roots: Path) -> None:
     with writing(settings) as store:
-        rows = draining.chosen(store, [root])
+        rows = draining.chosen(store, roots)
         draining.drain(
             store, settings, rows, Window(), lambda _: None, lambda *_, **__: FakeEngine(answer_tokens=6), "drain"
         )
 
 
-def test_what_is_not_indexed_to_its_end_is_not_drained(make_repository, tiny_pack, tmp_path):
-    root = make_repository(FILES)
+def test_what_is_not_indexed_to_its_end_is_not_drained_and_the_others_are(make_repository, tiny_pack, tmp_path):
+    root, other = make_repository(FILES), make_repository({"a.py": "x = 1\n"}, name="other")
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with pytest.raises(Interrupted):
         index(settings, root, 40)
-    with pytest.raises(RepositoryError, match=r"index .* again"):
+    with pytest.raises(RepositoryError, match=r"its index was interrupted.* run `rotary-batch index"):
         answer_everything(settings, root)
+    index(settings, other)
+    answer_everything(settings, root, other)
+    states = dict(
+        sqlite3.connect(settings.db).execute("select repository_id, min(state = 'done') from item group by 1")
+    )
+    assert states == {1: 0, 2: 1}
 
 
 def test_a_database_whose_items_an_earlier_version_lost_is_healed(make_repository, tiny_pack, tmp_path):

@@ -6,7 +6,6 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rotary_batch import console
+from rotary_batch import console, own_file
 from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
+from rotary_batch.commands.configuring import Configured, configure
 from rotary_batch.commands.draining import DrainOutcome
 from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
 from rotary_batch.commands.options import (
@@ -46,13 +46,12 @@ from rotary_batch.commands.options import (
     Until,
     Worktree,
 )
-from rotary_batch.config import Settings, load_settings
+from rotary_batch.config import Settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.night import stop_on_signals
-from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.items import ask_again
 
 app = typer.Typer(
@@ -67,11 +66,20 @@ model_app = typer.Typer(help="Prepare a model and look at it.", no_args_is_help=
 app.add_typer(model_app, name="model")
 
 
+def _configured(config: Path | None, repos: list[Path], **flags: Any) -> Configured:  # noqa: ANN401
+    """What the user says, for commands that ask for each repository's settings themselves."""
+    found = configure(config, repos, flags)
+    for note in found.notes:
+        console.say(f"note: {note}")
+    return found
+
+
 def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
-    """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
-    around = None if repos or shutil.which("git") is None else enclosing_repository(Path.cwd())
-    folders = [Path.cwd(), *repos, *([around] if around else [])]
-    return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
+    """The settings of a command as a whole; what a repository may not set is said aside."""
+    found = _configured(config, repos, **flags).whole()
+    for note in found.notes:
+        console.say(f"note: {note}")
+    return found.settings
 
 
 def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
@@ -87,14 +95,15 @@ def index(
     db: Db = None, config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Walk, parse and chunk; write the structural pages; queue the work."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
     if log is not None:
         log_to(log)
-    with writing(settings) as store, console.indexing() as progress:
-        outcomes = indexing.index(store, settings, repository_roots(repos or []), progress)
+    with writing(configured.whole().settings) as store, console.indexing() as progress:
+        wanted = [configured.of(root) for root in repository_roots(repos or [])]
+        outcomes = indexing.index(store, wanted, progress)
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(outcomes))
 
 
@@ -106,10 +115,11 @@ def drain(
     log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Work until the queue is empty, the window closes or a signal comes."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, job=job, db=db,
     )  # fmt: skip
+    settings = configured.whole().settings
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
@@ -120,7 +130,7 @@ def drain(
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
-        outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
+        outcomes = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
     _finish(outcomes, settings, json)
 
 
@@ -133,21 +143,23 @@ def run(
     config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Index, drain and render: the nightly command."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
         numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
+    settings = configured.whole().settings
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
     with writing(settings) as store, stop_on_signals(limits):
         with console.indexing() as progress:
-            indexed = indexing.index(store, settings, repository_roots(repos or []), progress)
+            wanted = [configured.of(root) for root in repository_roots(repos or [])]
+            indexed = indexing.index(store, wanted, progress)
         console.show_index(indexed, aside=json)
         rows = draining.chosen(store, [Path(one.indexed.repository.root) for one in indexed])
         with console.draining() as look:
-            outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "run")
+            outcomes = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
     _finish(outcomes, settings, json)
 
 
@@ -185,6 +197,15 @@ def check(
     drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
     _answer(asdict(drift), json, lambda: console.show_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
+
+
+@app.command()
+def trust(repo: OneRepo = None, json: Json = False) -> None:
+    """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
+    (root,) = repository_roots([repo] if repo else [])
+    values, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
+    found = {"repository": str(root), "settings": values, "record": str(record)}
+    _answer(found, json, lambda: console.show_trust(root, values, record))
 
 
 @app.command()

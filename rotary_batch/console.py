@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rotary_batch.commands.draining import DrainOutcome
 from rotary_batch.commands.indexing import IndexOutcome
+from rotary_batch.config import FILE_NAME
 from rotary_batch.pages.drift import Drift
 from rotary_batch.pages.files import Projection
 from rotary_batch.runner import Progress
@@ -147,7 +148,7 @@ def show_index(outcomes: Sequence[IndexOutcome], *, aside: bool = False) -> None
         _row(table, "items removed", counts.removed)
         _row(table, "pages written", len(outcome.projection.written))
         _print(table, aside=aside)
-        for note in indexed.notes:
+        for note in outcome.notes:
             out(f"note: {note}")
         _tell_conflicts(outcome.projection.conflicts, out)
         if outcome.demonstration:
@@ -186,6 +187,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         if outcome.num_parked:
             tell("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
         _tell_conflicts(tally.conflicts)
+        for note in outcome.notes:
+            tell(f"note: {note}")
         for folder in outcome.docs:
             tell(f"docs: {folder / 'index.md'}")
         tell(f"report: {report}")
@@ -294,6 +297,12 @@ def show_report(found: Mapping[str, Any]) -> None:
         if found.get(name):
             tell(f"{name}:")
             show_facts(found[name])
+
+
+def show_trust(root: Path, values: Mapping[str, Any], record: Path) -> None:
+    """What `trust` let in."""
+    show_facts(values)
+    tell(f"these settings of {root} count now, until its {FILE_NAME} changes; to take that back, delete {record}")
 
 
 def show_facts(found: Mapping[str, Any]) -> None:

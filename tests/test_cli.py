@@ -203,8 +203,9 @@ def test_edited_pages_of_all_repositories_are_reported(make_repository, tmp_path
     assert alone["conflicts"] == ["pkg/box.py.md"]
 
 
-def test_settings_of_a_repository_are_found_from_below_it_and_by_its_name(make_repository, tmp_path):
+def test_trusted_settings_of_a_repository_are_found_from_below_it_and_by_its_name(make_repository, tmp_path):
     root = make_repository(CODE | {"rotary.toml": 'db = "mine.db"\n'})
+    answer("trust", root)
     answer("index", cwd=root / "pkg")
     assert (root / "mine.db").is_file()
     assert answer("status", root)["database"] == answer("status", cwd=root / "pkg")["database"] == str(root / "mine.db")
@@ -393,9 +394,9 @@ def test_bad_input_is_explained(arguments, code, words, make_repository):
 
 def test_an_unknown_setting_names_the_nearest_one(make_repository):
     root = make_repository(CODE)
-    (root / "rotary.toml").write_text('devise = "cpu"\n')
-    assert "unknown key 'devise'; did you mean 'device'?" in rotary("index", root, cwd=root).stderr
-    (root / "rotary.toml").unlink()
+    (root.parent / "rotary.toml").write_text('devise = "cpu"\n')
+    assert "unknown key 'devise'; did you mean 'device'?" in rotary("index", root, cwd=root.parent).stderr
+    (root.parent / "rotary.toml").unlink()
     assert "did you mean 'max_batch'" in rotary("index", root, ROTARY_BATCH_MAX_BATSH="1").stderr
 
 

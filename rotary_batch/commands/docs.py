@@ -11,7 +11,7 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import Projection, accept
 from rotary_batch.projection import docs_folder, load_view, project_all
-from rotary_batch.repo.files import classify
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.store import WorkStore
 
@@ -35,6 +35,6 @@ def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
 def check(settings: Settings, root: Path) -> Drift:
     """Compare docs and sources; needs neither database nor model, so it works in a fresh clone."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    files = classify(repository, docs_dir=settings.out)
+    files = classify(repository, docs_dir=settings.out, patterns=PathPatterns(settings.include, settings.exclude))
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
     return check_docs(repository.root / settings.out, blobs)

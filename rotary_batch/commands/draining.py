@@ -6,13 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import count, groupby
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.opening import asking
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
@@ -48,6 +49,7 @@ class DrainOutcome:
     seconds: float
     model_name: str
     docs: tuple[Path, ...]
+    notes: tuple[str, ...] = ()  # what of the repositories' own settings does not count
 
     @property
     def exit_code(self) -> int:
@@ -59,7 +61,7 @@ class DrainOutcome:
         return {
             "outcome": self.outcome, "exit_code": self.exit_code, "open": self.num_open, "parked": self.num_parked,
             "seconds": round(self.seconds, 3), "model": self.model_name, "docs": [str(path) for path in self.docs],
-            **self.tally.as_dict(),
+            "notes": list(self.notes), **self.tally.as_dict(),
         }  # fmt: skip
 
 
@@ -87,21 +89,25 @@ def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
 
 def drain(
     store: WorkStore,
-    settings: Settings,
+    settings_of: Callable[[RepositoryRow], RepositorySettings],
     rows: Sequence[RepositoryRow],
     limits: Window,
     look: Callable[[Progress], None],
     open_engine: OpenEngine,
     command: str,
 ) -> list[DrainOutcome]:
-    """Work through the queue of the repositories, one model after the other."""
+    """Work through the queue of the repositories: one engine after the other, each for all that can share it."""
     gone = missing(rows)
-    rows = [row for row in rows if row not in gone]
-    call = _Call(store, settings, limits, look, open_engine, command)
+    groups: dict[tuple[str, Settings], list[tuple[RepositoryRow, tuple[str, ...]]]] = {}
+    for row in sorted((row for row in rows if row not in gone), key=attrgetter("pack_dir")):
+        found = settings_of(row)
+        groups.setdefault((row.pack_dir, found.of_engine()), []).append((row, found.notes))
     outcomes = []
-    for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
+    for (pack, settings), members in groups.items():
+        call = _Call(store, settings, limits, look, open_engine, command)
         with device_lock(settings.device):
-            outcomes.append(_drain_one_model(call, Path(pack), list(group)))
+            outcome = _drain_one_model(call, Path(pack), [row for row, _ in members])
+        outcomes.append(replace(outcome, notes=tuple(note for _, notes in members for note in notes)))
     return outcomes
 
 
@@ -111,7 +117,7 @@ def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
 
 
 class _Call(NamedTuple):
-    """What a drain was asked for; the same for all its models."""
+    """What a drain was asked for, with the settings of one engine."""
 
     store: WorkStore
     settings: Settings
@@ -253,6 +259,7 @@ def save_report(outcome: DrainOutcome, database: Path) -> Path:
     plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
     rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
     rows += [f"| docs | {folder} |" for folder in outcome.docs]
+    rows += [f"| note | {note} |" for note in outcome.notes]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
     rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]
     text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.opening import asking, pack_dir
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.pages.files import Projection
+from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.indexing import Indexed, index_repository
 from rotary_batch.projection import docs_folder, load_view, project_all
+from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, open_repository
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -26,6 +29,12 @@ class IndexOutcome:
     indexed: Indexed
     projection: Projection
     demonstration: bool
+    settings_notes: tuple[str, ...] = ()  # what of the repository's own settings does not count
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how it was read."""
+        return (*self.settings_notes, *self.indexed.notes)
 
     @property
     def docs(self) -> Path:
@@ -38,20 +47,22 @@ class IndexOutcome:
         return {
             "repository": indexed.repository.root, "docs": str(self.docs), "files": indexed.files,
             "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
-            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(indexed.notes),
+            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(self.notes),
             "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
             "conflicts": self.projection.conflicts, "model": indexed.repository.model_name,
         }  # fmt: skip
 
 
 def index(
-    store: WorkStore, settings: Settings, roots: Sequence[Path], progress: Callable[[str, int, int], None]
+    store: WorkStore, wanted: Sequence[RepositorySettings], progress: Callable[[str, int, int], None]
 ) -> list[IndexOutcome]:
-    """Index every root.  `progress` gets (root, files parsed, files to parse)."""
-    pack = pack_dir(settings)
-    ask = asking(settings, pack)
+    """Index every repository.  `progress` gets (root, files parsed, files to parse)."""
+    asked: dict[tuple[Path, Settings], Asking] = {}
     outcomes = []
-    for root in roots:
+    for root, settings, notes in wanted:
+        pack = pack_dir(settings)
+        key = pack, RepositorySettings(root, settings).of_engine()
+        ask = asked[key] = asked.get(key) or asking(settings, pack)
         repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
         if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
             raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
@@ -67,12 +78,15 @@ def index(
             pack_dir=str(pack.resolve()),
             plan_key="",
             link_template=settings.link_template,
-            job=settings.job,
+            job=ask.job.name,
         )
-        indexed = index_repository(store, repository, ask, row, lambda n, of, r=str(root): progress(r, n, of))  # type: ignore[misc]
+        patterns = PathPatterns(settings.include, settings.exclude)
+        indexed = index_repository(store, repository, ask, row, patterns, lambda n, of, r=str(root): progress(r, n, of))  # type: ignore[misc]
         view = load_view(store, indexed.repository)
         projection = project_all(store, indexed.repository, view)
-        outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
+        outcome = IndexOutcome(
+            indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration, settings_notes=notes
+        )
         event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
         outcomes.append(outcome)
     return outcomes

@@ -12,7 +12,7 @@ from rotary_batch.commands.opening import database_path
 from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
 from rotary_batch.errors import InputError, UsageError
-from rotary_batch.repo.files import classify
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work import counts
 from rotary_batch.work.index import load_index
@@ -92,7 +92,8 @@ def _file(file: SourceFile) -> dict[str, Any]:
 def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
     """Why a file is or is not read.  Raises InputError when there is no such file."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    for file in classify(repository, docs_dir=settings.out):
+    patterns = PathPatterns(settings.include, settings.exclude)
+    for file in classify(repository, docs_dir=settings.out, patterns=patterns):
         if file.path == path:
             return _file(file)
     raise InputError(f"{path}: not among the files of {root}; paths are relative to it, and git must know the file")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rotary_batch.config import Settings, bundled, cache_dir, state_dir
+from rotary_batch.config import DEFAULT_JOB, Settings, bundled, cache_dir, shown, state_dir
 from rotary_batch.errors import ConfigError, ModelError, RepositoryError
 from rotary_batch.jobs import Job, load_jobs
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -66,12 +66,17 @@ def _require_database(path: Path) -> None:
         raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
 
 
+def jobs_of(settings: Settings) -> dict[str, Job]:
+    """All jobs that the settings offer, by name."""
+    return load_jobs(settings.jobs or bundled("jobs"))
+
+
 def load_job_named(settings: Settings) -> Job:
     """The job that the settings name.  All jobs are loaded, so that a broken one is found now."""
-    jobs = load_jobs(settings.jobs or bundled("jobs"))
-    if settings.job not in jobs:
-        raise ConfigError(f"no job named {settings.job!r}; there are {', '.join(jobs)}")
-    return jobs[settings.job]
+    jobs, name = jobs_of(settings), settings.job or DEFAULT_JOB
+    if name not in jobs:
+        raise ConfigError(f"no job named {shown(name)}; there are {', '.join(jobs)}")
+    return jobs[name]
 
 
 def pack_dir(settings: Settings) -> Path:

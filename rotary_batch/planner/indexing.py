@@ -15,7 +15,7 @@ from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile
 from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.planner.asking import Asking
-from rotary_batch.repo.files import classify
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.folder import Entry
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import priorities, resolve
@@ -48,12 +48,13 @@ def index_repository(
     repository: Repository,
     asking: Asking,
     row: RepositoryRow,
+    patterns: PathPatterns,
     progress: Progress,
     num_workers: int = 2,
 ) -> Indexed:
     """Read what changed since the last index under the same plan key, and queue the work that it makes."""
     asking.check_budget()
-    files = classify(repository, docs_dir=row.docs_dir)
+    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns)
     plan_key = index_key(asking, row)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
     repository_id = save_repository(store, row)

@@ -6,8 +6,9 @@ Knows names, sizes, attributes and content markers; knows nothing of syntax.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import pathspec
 
@@ -30,11 +31,21 @@ _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _HEAD_NBYTES = 4000  # where a generator leaves its mark
 
 
-def classify(repository: Repository, *, docs_dir: str) -> list[SourceFile]:
+class PathPatterns(NamedTuple):
+    """What the settings take and leave, in patterns as in .rotaryignore; no `include` = everything."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+EVERYTHING = PathPatterns()
+
+
+def classify(repository: Repository, *, docs_dir: str, patterns: PathPatterns = EVERYTHING) -> list[SourceFile]:
     """All entries of a repository in path order, each with its class and reason.  Reads candidates once."""
     entries = repository.entries()
-    ignore = _own_ignore(repository, entries)
-    early = {entry.path: _by_name(entry, docs_dir, ignore) for entry in entries}
+    ignored = _ignoring(_own_ignore(repository, entries), patterns)
+    early = {entry.path: _by_name(entry, docs_dir, ignored) for entry in entries}
     undecided = [entry for entry in entries if early[entry.path] is None]
     attributes = repository.attributes([entry.raw_path for entry in undecided])
     for entry in undecided:  # what the repository says of itself comes before our own guesses
@@ -65,7 +76,23 @@ def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> Ignore:
     return pathspec.PathSpec.from_lines("gitignore", lines)
 
 
-def _by_name(entry: Entry, docs_dir: str, ignore: Ignore) -> Decision | None:
+def _ignoring(own: Ignore, patterns: PathPatterns) -> Callable[[str], str | None]:
+    """Why a path is left out, if it is: by the repository's file, or by the settings."""
+    include, exclude = (pathspec.PathSpec.from_lines("gitignore", lines) for lines in patterns)
+
+    def reason(path: str) -> str | None:
+        if own.match_file(path):
+            return f"matches a line of {IGNORE_FILE}"
+        if exclude.match_file(path):
+            return "matches a pattern of `exclude` in the settings"
+        if patterns.include and not include.match_file(path):
+            return "matches no pattern of `include` in the settings"
+        return None
+
+    return reason
+
+
+def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) -> Decision | None:
     """What mode, name and size decide."""
     if entry.mode == SYMLINK:
         return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"
@@ -75,8 +102,8 @@ def _by_name(entry: Entry, docs_dir: str, ignore: Ignore) -> Decision | None:
         return FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented"
     if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
         return FileClass.IGNORED, f"in {docs_dir}/, which holds the generated docs"
-    if ignore.match_file(entry.path):
-        return FileClass.IGNORED, f"matches a line of {IGNORE_FILE}"
+    if reason := ignored(entry.path):
+        return FileClass.IGNORED, reason
     if language_of(entry.path) is None:
         ending = PurePosixPath(entry.path).suffix
         return FileClass.TEXT, f"no grammar for {ending or 'files without an ending'}"

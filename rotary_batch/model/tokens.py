@@ -13,12 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.sandbox
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.errors import ModelError
+from rotary_batch.model.rendering import RenderingError, render
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 # Stands for the content while the template is rendered; private-use characters, so no template holds it.
@@ -30,13 +29,14 @@ _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 class Tokenizer:
     """Counts, encodes and decodes.  Content and template are encoded apart, so content commands nothing."""
 
-    def __init__(self, tokenizer_json: str, config: dict[str, Any], template: str | None) -> None:
+    def __init__(self, tokenizer_json: str, config: dict[str, Any], template: str | None, template_path: Path) -> None:
         self._content = HfTokenizer.from_str(tokenizer_json)
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
         self._content.encode_special_tokens = True
         self._control = HfTokenizer.from_str(tokenizer_json)
         self._config = config
         self._template = template or _PLAIN_TEMPLATE
+        self._template_path = template_path
         self.digest = _digest(tokenizer_json, self._template, [self._special(n) for n in ("bos_token", "eos_token")])
 
     @classmethod
@@ -46,12 +46,9 @@ class Tokenizer:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; a model needs its tokenizer.json (not tokenizer.model)")
         config = _json(model_dir / "tokenizer_config.json")
-        template_path = model_dir / "chat_template.jinja"
-        template = template_path.read_text(encoding="utf-8") if template_path.is_file() else config.get("chat_template")
-        if isinstance(template, list):  # several named templates: the default one
-            template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        template_path, template = _template(model_dir, config)
         try:
-            return cls(path.read_text(encoding="utf-8"), config, template)
+            return cls(path.read_text(encoding="utf-8"), config, template, template_path)
         except Exception as error:
             raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {error}") from error
 
@@ -71,21 +68,22 @@ class Tokenizer:
 
     @cached_property
     def _wrapper(self) -> tuple[list[int], list[int]]:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
+        if self._template == _PLAIN_TEMPLATE:
+            return self._encode_control(self._special("bos_token")), []
         try:
-            rendered = environment.from_string(self._template).render(
-                messages=[{"role": "user", "content": _HOLE}],
-                add_generation_prompt=True,
-                bos_token=self._special("bos_token"),
-                eos_token=self._special("eos_token"),
-            )
-        except jinja2.TemplateError as error:
-            raise ModelError(f"chat template of the model: {error}") from error
+            rendered = render(self._template, _HOLE, self._special("bos_token"), self._special("eos_token"))
+        except RenderingError as error:
+            raise self._bad_template(str(error)) from error
         before, hole, after = rendered.partition(_HOLE)
         if not hole or _HOLE in after:
-            raise ModelError("chat template of the model: does not put the user's message in exactly once")
+            raise self._bad_template("it does not put the user's message in exactly once")
         return self._encode_control(before), self._encode_control(after)
+
+    def _bad_template(self, fact: str) -> ModelError:
+        return ModelError(
+            f"{self._template_path}: chat template: {fact}; take the template of the model's own publisher, or name "
+            "another model"
+        )
 
     def _encode_control(self, text: str) -> list[int]:
         return list(self._control.encode(text, add_special_tokens=False).ids)
@@ -111,8 +109,21 @@ class Tokenizer:
         return str(value["content"] if isinstance(value, dict) else value)
 
 
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def _template(model_dir: Path, config: dict[str, Any]) -> tuple[Path, str | None]:
+    """The chat template, if there is one, and the file that holds it.  Raises ModelError."""
+    path = model_dir / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return path, path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path}: cannot be read as text: {error}") from error
+    path, found = model_dir / "tokenizer_config.json", config.get("chat_template")
+    if isinstance(found, list):  # several named templates: the default one
+        tables = [entry for entry in found if isinstance(entry, dict)]
+        found = next((entry.get("template") for entry in tables if entry.get("name") == "default"), None)
+    if found is not None and not isinstance(found, str):
+        raise ModelError(f"{path}: chat_template is not a text; take the file of the model's own publisher")
+    return path, found
 
 
 def _json(path: Path) -> dict[str, Any]:

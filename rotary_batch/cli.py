@@ -348,7 +348,7 @@ def generate(
         written, failed = generating.generate(
             source, output, tokenizer, lambda: draining.open_for(settings, pack, _open_engine), progress
         )
-    console.say(f"{written} answers written to {output}, {failed} of them errors")
+    console.say(f"{written} results written to {output}; {failed} of all are errors")
     raise typer.Exit(5 if failed else 0)
 
 

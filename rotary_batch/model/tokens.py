@@ -29,14 +29,16 @@ _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 class Tokenizer:
     """Counts, encodes and decodes.  Content and template are encoded apart, so content commands nothing."""
 
-    def __init__(self, tokenizer_json: str, config: dict[str, Any], template: str | None, template_path: Path) -> None:
+    def __init__(
+        self, tokenizer_json: str, config: dict[str, Any], template: str | None, template_source: Path
+    ) -> None:
         self._content = HfTokenizer.from_str(tokenizer_json)
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
         self._content.encode_special_tokens = True
         self._control = HfTokenizer.from_str(tokenizer_json)
         self._config = config
         self._template = template or _PLAIN_TEMPLATE
-        self._template_path = template_path
+        self._template_source = template_source
         self.digest = _digest(tokenizer_json, self._template, [self._special(n) for n in ("bos_token", "eos_token")])
 
     @classmethod
@@ -46,9 +48,13 @@ class Tokenizer:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; a model needs its tokenizer.json (not tokenizer.model)")
         config = _json(model_dir / "tokenizer_config.json")
-        template_path, template = _template(model_dir, config)
+        template_path = model_dir / "chat_template.jinja"
+        template = template_path.read_text(encoding="utf-8") if template_path.is_file() else config.get("chat_template")
+        if isinstance(template, list):  # several named templates: the default one
+            template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
         try:
-            return cls(path.read_text(encoding="utf-8"), config, template, template_path)
+            source = template_path if template_path.is_file() else model_dir / "tokenizer_config.json"
+            return cls(path.read_text(encoding="utf-8"), config, template, source)
         except Exception as error:
             raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {error}") from error
 
@@ -81,7 +87,7 @@ class Tokenizer:
 
     def _bad_template(self, fact: str) -> ModelError:
         return ModelError(
-            f"{self._template_path}: chat template: {fact}; take the template of the model's own publisher, or name "
+            f"{self._template_source}: chat template: {fact}; take the template of the model's own publisher, or name "
             "another model"
         )
 
@@ -107,23 +113,6 @@ class Tokenizer:
     def _special(self, name: str) -> str:
         value = self._config.get(name) or ""
         return str(value["content"] if isinstance(value, dict) else value)
-
-
-def _template(model_dir: Path, config: dict[str, Any]) -> tuple[Path, str | None]:
-    """The chat template, if there is one, and the file that holds it.  Raises ModelError."""
-    path = model_dir / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path, path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: cannot be read as text: {error}") from error
-    path, found = model_dir / "tokenizer_config.json", config.get("chat_template")
-    if isinstance(found, list):  # several named templates: the default one
-        tables = [entry for entry in found if isinstance(entry, dict)]
-        found = next((entry.get("template") for entry in tables if entry.get("name") == "default"), None)
-    if found is not None and not isinstance(found, str):
-        raise ModelError(f"{path}: chat_template is not a text; take the file of the model's own publisher")
-    return path, found
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from rotary_batch.config import LINK_FIELD
 from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
@@ -221,9 +220,8 @@ class Site:
     def _source_link(self, path: str, symbol: Symbol | None) -> str:
         lines = (symbol.start_line, symbol.end_line) if symbol else (1, 1)
         if self._view.link_template:
-            values = {"path": quote(path), "start": str(lines[0]), "end": str(lines[1])}
-            # Never str.format: `{start:>3000000000}` is three gigabytes.
-            return LINK_FIELD.sub(lambda field: values[field[1]], self._view.link_template)
+            values = {"path": quote(path), "start": lines[0], "end": lines[1]}
+            return self._view.link_template.format_map(values)
         page = PurePosixPath(self._view.docs_dir) / self.paths[path]
         target = quote(os.path.relpath(path, str(page.parent)), safe="/-_.~")
         return f"{target}#L{lines[0]}-L{lines[1]}" if symbol else target

@@ -323,3 +323,12 @@ def test_no_file_is_no_news(tmp_path):
         settings_file(job="summarize", include=["a"], exclude=["b"], out="docs", link_template="https://e.org/{path}")
     )
     assert (tuple(read_own(tmp_path, os.environ).values), read_own(tmp_path, os.environ).notes) == (HARMLESS, ())
+
+
+def test_without_git_a_repository_is_known_by_what_is_on_disk(make_repository, rotary, tmp_path, monkeypatch):
+    """Git does not answer for a repository of another owner either; its file is a stranger's all the same."""
+    root = make_repository(CODE | {"rotary.toml": settings_file(db=str(tmp_path / "victim.db"))})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for cwd in (root, root / "pkg"):
+        code, _, err = rotary("status", cwd=cwd)
+        assert (code, "victim" in err, "no database yet" in err) == (3, False, True)

@@ -11,7 +11,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
@@ -19,7 +20,7 @@ from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.units import chunk_items, rollup_items, takes
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import Repository
-from rotary_batch.repo.graph import priorities, resolve
+from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.work import index as stored
 from rotary_batch.work.items import num_items, plan_chunks, plan_rollups, rank_chunks
@@ -162,10 +163,10 @@ def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: Repositor
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if takes(job, file)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
-    ranks = _ranks(store, row.id, paths) if changed else None
     with store.transaction():
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
-        if ranks is not None:
+        if changed:
+            ranks = _ranks(store, row.id, paths)
             for path in sorted(changes.were_sources):
                 counts = _sum(counts, plan_chunks(store, row.id, job.name, path, []))
             items = list(rollup_items(paths, ranks, job, changed))
@@ -175,8 +176,13 @@ def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: Repositor
 
 
 def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
-    symbols, references = stored.stored_symbols(store, repository_id), stored.stored_references(store, repository_id)
-    return priorities(paths, resolve(list(symbols), references))
+    by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
+    found = calls(
+        (list(symbols) for _, symbols in by_file),
+        lambda path: list(stored.stored_outline(store, repository_id, path)),
+        stored.stored_references(store, repository_id),
+    )
+    return priorities(paths, found)
 
 
 def _sum(one: PlanCounts, other: PlanCounts) -> PlanCounts:

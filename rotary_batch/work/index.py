@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from sys import intern
 
 from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
 from rotary_batch.work.rows import RepositoryRow
@@ -174,6 +175,24 @@ def stored_symbols(store: WorkStore, repository_id: int) -> Iterator[Symbol]:
         f"select {_SYMBOL} from symbol where repository_id = ? order by path, start_byte", [repository_id]
     )
     return (Symbol(**dict(row)) for row in rows)
+
+
+def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
+    """Symbols of one file or all, in path order, without docstrings' texts and heads of functions."""
+    rows = store.db.execute(
+        f"""select path, kind, name, nullif(qualified_name, name), start_line, end_line, start_byte, end_byte,
+             case when kind in ('function', 'method', 'constructor') then '' else signature end,
+             case when docstring is null then null else '' end
+           from symbol where repository_id = ? {"" if path is None else "and path = ?"} order by path, start_byte""",
+        [repository_id] if path is None else [repository_id, path],
+    )
+    last = ""
+    for row in rows:
+        values = dict(zip(_SYMBOL.split(", "), row, strict=True))
+        last = last if last == row[0] else row[0]  # one text for all symbols of a file
+        name = values["name"]
+        shared = {"path": last, "kind": intern(row[1]), "qualified_name": values["qualified_name"] or name}
+        yield Symbol(**values | shared)
 
 
 def stored_references(store: WorkStore, repository_id: int) -> Iterator[Reference]:

@@ -21,7 +21,7 @@ def plan_items(
 
     `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
     """
-    by_path: dict[str, list[PlannedItem]] = {path: [] for path in changed_paths}
+    by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
     for item in planned:
         if item.unit == "chunk":
             by_path[item.path].append(item)

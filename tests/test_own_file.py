@@ -314,6 +314,25 @@ def test_check_and_explain_know_the_patterns(make_repository, rotary, index, tmp
     assert (code, json.loads(out)["reason"]) == (0, "matches no pattern of `include` in the settings")
 
 
+def test_patterns_of_a_stranger_take_no_time(make_repository, index):
+    """`a*` 40 times and a long name once took for ever."""
+    bombs = [
+        "a*" * 90 + "b",
+        "/" + "**/a" * 40,
+        "[" * 150,
+        "[a-z]*" * 30 + "!",
+        "**" * 90,
+        "\\",
+        "!" * 100,
+        "?" * 190,
+        "\0",
+    ]
+    code = {f"{'a' * 200}.py": "x = 1\n", f"{'a/' * 60}a.py": "x = 1\n"}
+    root = make_repository(code | {"rotary.toml": settings_file(exclude=bombs)})
+    (found,) = index(root)
+    assert (found["notes"], found["files"]["source"]) == ([], 2)
+
+
 def test_no_file_is_no_news(tmp_path):
     assert read_own(tmp_path, os.environ) == OwnSettings()
     assert read_own(tmp_path / "gone", os.environ) == OwnSettings()

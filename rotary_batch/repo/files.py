@@ -1,20 +1,17 @@
-"""What each file of a repository is, with the reason: source to document, or why not.
-
-Knows names, sizes, attributes and content markers; knows nothing of syntax.
-"""
+"""What each file of a repository is, with the reason: source to document, or why not."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-import pathspec
-
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.repo.folder import SUBMODULE, SYMLINK, Entry, Ignore
+from rotary_batch.errors import RepositoryError
+from rotary_batch.repo.folder import MAX_PATH_NBYTES, MAX_READ_NBYTES, SUBMODULE, SYMLINK, UNREADABLE, Entry
 from rotary_batch.repo.git import Repository
+from rotary_batch.repo.ignore import IgnorePatterns
 from rotary_batch.repo.languages import language_of
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
@@ -41,22 +38,37 @@ class PathPatterns(NamedTuple):
 EVERYTHING = PathPatterns()
 
 
-def classify(repository: Repository, *, docs_dir: str, patterns: PathPatterns = EVERYTHING) -> list[SourceFile]:
-    """All entries of a repository in path order, each with its class and reason.  Reads candidates once."""
+def classify(
+    repository: Repository,
+    *,
+    docs_dir: str,
+    patterns: PathPatterns = EVERYTHING,
+    known_sources: Mapping[str, str] | None = None,
+) -> list[SourceFile]:
+    """All entries of a repository in path order, each with its class and reason.
+
+    Files that nothing else decides are read; `known_sources` (path -> blob) are those that were source code before.
+    """
+    known = known_sources or {}
     entries = repository.entries()
     ignored = _ignoring(_own_ignore(repository, entries), patterns)
-    early = {entry.path: _by_name(entry, docs_dir, ignored) for entry in entries}
-    undecided = [entry for entry in entries if early[entry.path] is None]
+    decided = {entry.path: found for entry in entries if (found := _by_name(entry, docs_dir, ignored))}
+    undecided = [entry for entry in entries if entry.path not in decided]
     attributes = repository.attributes([entry.raw_path for entry in undecided])
+    unread = []
     for entry in undecided:  # what the repository says of itself comes before our own guesses
-        own = _by_attributes(attributes.get(entry.raw_path, {}))
-        early[entry.path] = own or _by_place(entry.path, entry.nbytes)
-    candidates = [entry for entry in undecided if early[entry.path] is None]
-    found = {entry.path: _by_content(data) for entry, data in repository.read(candidates)}
-    return [_file(entry, early[entry.path] or found[entry.path]) for entry in entries]
+        found = _by_attributes(attributes.get(entry.raw_path, {})) or _by_place(entry.path, entry.nbytes)
+        if found or known.get(entry.path) == entry.blob:
+            decided[entry.path] = found or _IS_SOURCE
+        else:
+            unread.append(entry)
+    decided |= {entry.path: _by_content(data) for entry, data in repository.read(unread)}
+    return [_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries]
 
 
 Decision = tuple[FileClass, str]
+_IS_SOURCE = FileClass.SOURCE, "source code"
+_WENT_AWAY = FileClass.UNREADABLE, "changed or went away while it was read; index again"
 
 
 def _file(entry: Entry, decision: Decision) -> SourceFile:
@@ -70,22 +82,26 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
     )
 
 
-def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> Ignore:
+def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> IgnorePatterns:
     mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
+    origin = str(repository.root / IGNORE_FILE)
+    if mine and mine[0].nbytes > MAX_READ_NBYTES:
+        raise RepositoryError(f"{origin}: {mine[0].nbytes:,} bytes; the limit is {MAX_READ_NBYTES:,}")
     lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
-    return pathspec.PathSpec.from_lines("gitignore", lines)
+    return IgnorePatterns(lines, origin)
 
 
-def _ignoring(own: Ignore, patterns: PathPatterns) -> Callable[[str], str | None]:
+def _ignoring(own: IgnorePatterns, patterns: PathPatterns) -> Callable[[str], str | None]:
     """Why a path is left out, if it is: by the repository's file, or by the settings."""
-    include, exclude = (pathspec.PathSpec.from_lines("gitignore", lines) for lines in patterns)
+    include = IgnorePatterns(patterns.include, "the setting include")
+    exclude = IgnorePatterns(patterns.exclude, "the setting exclude")
 
     def reason(path: str) -> str | None:
-        if own.match_file(path):
+        if own.matches(path):
             return f"matches a line of {IGNORE_FILE}"
-        if exclude.match_file(path):
+        if exclude.matches(path):
             return "matches a pattern of `exclude` in the settings"
-        if patterns.include and not include.match_file(path):
+        if patterns.include and not include.matches(path):
             return "matches no pattern of `include` in the settings"
         return None
 
@@ -98,6 +114,10 @@ def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) 
         return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"
     if entry.mode == SUBMODULE:
         return FileClass.SUBMODULE, "a submodule; index it as a repository of its own"
+    if entry.mode == UNREADABLE:
+        return FileClass.UNREADABLE, "may not be read by this user"
+    if len(entry.raw_path) > MAX_PATH_NBYTES:
+        return FileClass.UNREADABLE, f"a path of {len(entry.raw_path):,} bytes; the limit is {MAX_PATH_NBYTES:,}"
     if not entry.has_text_name:
         return FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented"
     if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
@@ -146,4 +166,4 @@ def _by_content(data: bytes) -> Decision:
     longest = max(map(len, data.split(b"\n")))
     if longest > MAX_LINE_NBYTES or len(data) / lines > MAX_MEAN_LINE_NBYTES:
         return FileClass.MINIFIED, f"a line of {longest:,} bytes; such files are generated or minified"
-    return FileClass.SOURCE, "source code"
+    return _IS_SOURCE

@@ -73,7 +73,14 @@ update file set plan_key = null;
 update repository set plan_key = '';
 """
 
-MIGRATIONS = (_M001, _M002, _M003)
+# Files and their items were stored apart: a run that was killed between left files without items, for good.
+_M004 = """
+alter table file add column rolled_up integer not null default 1;
+update file set plan_key = null;
+update repository set plan_key = '';
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004)
 
 
 def require_current(connection: sqlite3.Connection) -> None:

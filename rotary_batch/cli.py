@@ -6,11 +6,10 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -18,6 +17,7 @@ from rotary_batch import console, own_file
 from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
 from rotary_batch.commands.configuring import Configured, configure
 from rotary_batch.commands.draining import DrainOutcome
+from rotary_batch.commands.indexing import IndexOutcome
 from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
 from rotary_batch.commands.options import (
     Config,
@@ -46,12 +46,14 @@ from rotary_batch.commands.options import (
     Until,
     Worktree,
 )
+from rotary_batch.commands.separate import Failure, exit_code, failures
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine
-from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
+from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.night import stop_on_signals
+from rotary_batch.night import Window, stop_on_signals
+from rotary_batch.process import guarded
 from rotary_batch.work.items import ask_again
 
 app = typer.Typer(
@@ -101,10 +103,17 @@ def index(
     )  # fmt: skip
     if log is not None:
         log_to(log)
-    with writing(configured.whole().settings) as store, console.indexing() as progress:
+    limits = Window()
+    with (
+        stop_on_signals(limits),
+        writing(configured.whole().settings, should_stop=limits.is_closed) as store,
+        console.indexing() as progress,
+    ):
         wanted = [configured.of(root) for root in repository_roots(repos or [])]
-        outcomes = indexing.index(store, wanted, progress)
-    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(outcomes))
+        outcomes = indexing.index(store, wanted, progress, limits)
+    done = [one for one in outcomes if isinstance(one, IndexOutcome)]
+    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
+    _exit(failures(outcomes), [])
 
 
 @app.command()
@@ -123,15 +132,17 @@ def drain(
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings, create=False) as store, stop_on_signals(limits), console.draining() as look:
-        rows = draining.chosen(store, repos or [])
+    found: list[DrainOutcome | Failure] = []
+    with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
+        rows = draining.chosen_apart(store, repos or [], found)
         gone = draining.missing(rows)
         if gone and len(gone) == len(rows):
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
-        outcomes = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
-    _finish(outcomes, settings, json)
+        with console.draining() as look:
+            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
+    _finish(found, settings, json)
 
 
 @app.command()
@@ -152,15 +163,18 @@ def run(
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings) as store, stop_on_signals(limits):
+    with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
             wanted = [configured.of(root) for root in repository_roots(repos or [])]
-            indexed = indexing.index(store, wanted, progress)
+            outcomes = indexing.index(store, wanted, progress, limits)
+        indexed = [one for one in outcomes if isinstance(one, IndexOutcome)]
         console.show_index(indexed, aside=json)
-        rows = draining.chosen(store, [Path(one.indexed.repository.root) for one in indexed])
+        roots = [Path(one.indexed.repository.root) for one in indexed]
+        found: list[DrainOutcome | Failure] = [*failures(outcomes)]
         with console.draining() as look:
-            outcomes = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
-    _finish(outcomes, settings, json)
+            rows = draining.chosen(store, roots) if roots else []
+            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
+    _finish(found, settings, json)
 
 
 @app.command()
@@ -236,8 +250,9 @@ def plan(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, db=db,
     )  # fmt: skip
+    left_s = draining.window(until=until, duration=for_).seconds_left
     with reading(settings) as store:
-        found = planning.plan(store, settings, repos or [], draining.window_s(until=until, duration=for_))
+        found = planning.plan(store, settings, repos or [], left_s)
     _answer(found, json, lambda: console.show_plan(found))
 
 
@@ -397,10 +412,17 @@ def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
     raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
 
 
-def _finish(outcomes: list[DrainOutcome], settings: Settings, json: bool) -> None:
-    reports = [draining.save_report(outcome, database_path(settings)) for outcome in outcomes]
-    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_drain(outcomes, reports))
-    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0))
+def _finish(found: list[DrainOutcome | Failure], settings: Settings, json: bool) -> None:
+    outcomes, failed = [one for one in found if isinstance(one, DrainOutcome)], failures(found)
+    reports = [draining.save_report(outcome, failed, database_path(settings)) for outcome in outcomes]
+    _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, reports))
+    _exit(failed, outcomes)
+
+
+def _exit(failed: list[Failure], outcomes: list[DrainOutcome]) -> NoReturn:
+    for failure in failed:
+        console.say(f"rotary-batch: {failure}")
+    raise typer.Exit(exit_code([*(one.exit_code for one in failed), *(one.exit_code for one in outcomes)]))
 
 
 def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
@@ -412,17 +434,8 @@ def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Run the command line; every error that we understand is one line and an exit code."""
-    try:
-        app()
-    except RotaryError as error:
-        console.say_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        console.say_error(f"{error.filename or 'input or output'}: {error.strerror}")
-        sys.exit(StorageError.exit_code)
+    """Run the command line; whatever happens is one line and an exit code."""
+    guarded(app)
 
 
 if __name__ == "__main__":

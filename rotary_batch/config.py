@@ -22,6 +22,7 @@ ENVIRONMENT_PREFIX = "ROTARY_BATCH_"
 DEFAULT_DOCS_DIR = "rotary-docs"
 DEFAULT_JOB = "summarize"
 LINK_FIELD = re.compile(r"\{(path|start|end)\}")
+ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # instructions of processors, each with those before it
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -135,6 +136,7 @@ _KINDS: dict[str, type] = {
     "include": list,
     "exclude": list,
 }
+_ENVIRONMENT_ONLY = ("max_isa",)  # they belong to a machine, not to a repository
 
 
 def refuse_unknown(source: str, found: Collection[str], known: Collection[str]) -> None:
@@ -215,7 +217,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         for k, v in environment.items()
         if k.startswith(ENVIRONMENT_PREFIX)
     }
-    refuse_unknown(f"environment ({ENVIRONMENT_PREFIX}*)", ours, _READERS)
+    max_isa(environment)
+    refuse_unknown(f"environment ({ENVIRONMENT_PREFIX}*)", ours, {*_READERS, *_ENVIRONMENT_ONLY})
+    ours = {name: text for name, text in ours.items() if name not in _ENVIRONMENT_ONLY}
     return {name: _read(f"{ENVIRONMENT_PREFIX}{name.upper()}", name, text) for name, text in ours.items()}
 
 
@@ -257,8 +261,22 @@ def c_compiler(environment: Mapping[str, str]) -> str | None:
     return environment.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
+def max_isa(environment: Mapping[str, str]) -> str | None:
+    """The instructions that kernels may use at most, for tests and for a machine whose kernels misbehave.
+
+    Raises ConfigError.
+    """
+    name = f"{ENVIRONMENT_PREFIX}MAX_ISA"
+    if (label := environment.get(name)) is not None and label not in ISA_LEVELS:
+        raise ConfigError(f"{name}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
+    return label
+
+
 def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
-    base = environment.get(variable) or str(Path(environment.get("HOME", "~")).expanduser() / fallback)
+    try:
+        base = environment.get(variable) or str(Path(environment.get("HOME") or "~").expanduser() / fallback)
+    except RuntimeError as error:  # an account without a home folder
+        raise ConfigError(f"neither HOME nor {variable} is set; set one of them") from error
     return Path(base) / "rotary-batch"
 
 

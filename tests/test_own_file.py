@@ -318,10 +318,9 @@ def test_patterns_of_a_stranger_take_no_time(make_repository, index):
     """`a*` 40 times and a long name once took for ever."""
     bombs = [
         "a*" * 90 + "b",
-        "/" + "**/a" * 40,
+        "/" + "**/a" * 40 + "/b",
         "[" * 150,
         "[a-z]*" * 30 + "!",
-        "**" * 90,
         "\\",
         "!" * 100,
         "?" * 190,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from rotary_batch.commands.draining import chosen, missing
@@ -10,7 +11,8 @@ from rotary_batch.core import FileClass
 from rotary_batch.errors import RepositoryError
 from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import Projection, accept
-from rotary_batch.projection import docs_folder, load_view, project_all
+from rotary_batch.pages.safe_folder import open_safe_folder
+from rotary_batch.projection import opened_docs, project_all
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.store import WorkStore
@@ -23,13 +25,14 @@ def render(store: WorkStore, root: Path) -> Projection:
         raise RepositoryError(f"{root}: no such directory; its docs would lie alone")
     if not row.plan_key:
         raise RepositoryError(f"{root}: indexed by an earlier version; run `rotary-batch index {root}` again")
-    return project_all(store, row, load_view(store, row))
+    return project_all(store, row)
 
 
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
     """Settle one page that a person edited."""
     (row,) = chosen(store, [root])
-    accept(docs_folder(row), page, whose)
+    with opened_docs(row) as folder:
+        accept(folder, page, whose)
 
 
 def check(settings: Settings, root: Path) -> Drift:
@@ -37,4 +40,6 @@ def check(settings: Settings, root: Path) -> Drift:
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     files = classify(repository, docs_dir=settings.out, patterns=PathPatterns(settings.include, settings.exclude))
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
-    return check_docs(repository.root / settings.out, blobs)
+    folder = open_safe_folder(repository.root, settings.out, create=False)
+    with folder or nullcontext():
+        return check_docs(folder, blobs)

@@ -44,7 +44,7 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
 
 def _outcome(run: RunRow, driver: int | None) -> str:
     """A run that left no outcome goes on, or was killed."""
-    return run.outcome or ("still running" if driver else "killed")
+    return run.outcome or ("killed" if driver is None else "still running")
 
 
 def report(store: WorkStore, settings: Settings) -> dict[str, Any]:

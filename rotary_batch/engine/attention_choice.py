@@ -5,7 +5,6 @@ Knows what each can read; knows nothing of how they work.
 
 from __future__ import annotations
 
-from rotary_batch.engine import native
 from rotary_batch.engine.attention import Attention
 from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
@@ -13,7 +12,7 @@ from rotary_batch.engine.attention_native import NativeAttention
 from rotary_batch.engine.attention_places import AttentionByPlace
 from rotary_batch.engine.attention_triton import TritonAttention
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
-from rotary_batch.engine.kernels import HAS_TRITON
+from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.numerics import Numerics
 from rotary_batch.model.geometry import Geometry
@@ -29,13 +28,8 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
         staying = VarlenAttention(device)
     elif device.type == "cuda" and HAS_TRITON and TritonAttention.takes_heads(geometry.head_dim):
         return TritonAttention(geometry, numerics.dtype, device)
-    elif _is_plain(kv, geometry) and (kernels := native.load()):
-        staying = NativeAttention(geometry, numerics.dtype, device, kernels)
+    elif device.type == "cpu" and kv.stored_as == "bf16" and numerics.kernels.takes_heads(geometry.head_dim):
+        staying = NativeAttention(geometry, numerics.dtype, device, numerics.kernels)
     else:
         return plain
     return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
-
-
-def _is_plain(kv: KvArena, geometry: Geometry) -> bool:
-    """Whether the compiled attention can read these keys."""
-    return kv.device.type == "cpu" and kv.stored_as == "bf16" and native.Native.takes_heads(geometry.head_dim)

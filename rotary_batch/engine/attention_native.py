@@ -11,15 +11,15 @@ import torch
 
 from rotary_batch.engine.attention import NO_WINDOW, Rows
 from rotary_batch.engine.attention_fast import DECODE_ROWS, FastAttention
+from rotary_batch.engine.kernels.cpu import MAX_ATTENTION_ROWS, CpuKernels
 from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.native import Native
 from rotary_batch.model.geometry import Geometry
 
 
 class NativeAttention:
     """Plans and runs it for one engine."""
 
-    def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device, kernels: Native) -> None:
+    def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device, kernels: CpuKernels) -> None:
         self._kernels = kernels
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._window = geometry.sliding_window or NO_WINDOW
@@ -35,7 +35,7 @@ class NativeAttention:
         self._rest.plan(rest)
 
     def _takes(self, run: Rows) -> bool:
-        return run.num_rows <= DECODE_ROWS and run.num_rows * self._groups <= Native.MAX_ATTENTION_ROWS
+        return run.num_rows <= DECODE_ROWS and run.num_rows * self._groups <= MAX_ATTENTION_ROWS
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""

@@ -13,7 +13,7 @@ import torch
 
 from rotary_batch.engine.attention import NO_WINDOW, Rows
 from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.kernels import triton_kernels
+from rotary_batch.engine.kernels.cuda import triton_kernels
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.model.geometry import Geometry
 

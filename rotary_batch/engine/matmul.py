@@ -1,12 +1,10 @@
 """Rows times a stored matrix, by whatever is fastest for the number of rows and the device (fast numerics).
 
-Knows operators and their crossovers, measured (NOTES.md): every choice gives the same product within bf16 rounding of
-`quant.decode` and `linear`.  Knows nothing of what a matrix means.
+On a processor kernels/dispatch.py says what that is; here are torch's ways.  Every way gives the same product within
+bf16 rounding of `quant.decode` and `linear`.
 
-A processor that multiplies bf16 (AVX-512, AMX) computes in it, as CUDA does; what the compiled products of
-native_bf16.py take goes through them.  One that does not (AVX2) takes 6 times as long for it as for float32, so rows
-are float32 there.  They go through the compiled products of native.py where those can be had; else matrices are
-unpacked, tile by tile, into float32.
+A processor that multiplies bf16 (AVX-512 BF16, AMX) computes in it, as CUDA does.  One that does not takes 6 times as
+long for it as for float32, so rows are float32 there.
 M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups of columns.
 """
 
@@ -17,8 +15,10 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from rotary_batch.engine import native
-from rotary_batch.engine.kernels import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
+from rotary_batch.engine.kernels import cpu
+from rotary_batch.engine.kernels.cpu import CpuKernels
+from rotary_batch.engine.kernels.cuda import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
+from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.quant import HALF_ROWS, Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from
 from rotary_batch.model.slabs import BLOCK_ROWS
 
@@ -26,11 +26,6 @@ from rotary_batch.model.slabs import BLOCK_ROWS
 # buffers for every count that it meets (690 MB beside the weights after a ragged night, against 450).
 TILE_ROWS = 16
 COARSE_ROWS = 128
-INT8_OPERATOR_ROWS = 8  # up to so many rows torch's weight-only operators beat unpacking: 0.8 against 0.9 ms at 8
-INT8_OPERATOR_COLUMNS = 16  # with other numbers of columns it reads past the end of rows, and crashes
-INT4_OPERATOR_ROWS = 32  # 11.3 against 13 ms at 32 rows of [14336, 2048], 22 against 14 ms at 64
-# With compiled unpacking: 8.7 ms at 33 rows of [14336, 2048], 19 at 340, 24 at 512; with torch 32, 44 and 75.
-UNPACKED_ROWS = 16
 SWAPPED_ROWS = 64  # float32 rows that come second in a product: 4.7 ms instead of 5.8 at 16, 11.2 and 11.7 at 64
 # Scratch of one unpacked tile: it stays in the caches.  Many float32 rows lose more to narrow tiles than to memory:
 # 63 ms at 32 MiB, 78 at 4 MiB for 512 rows of [7168, 1024]; at 16 rows it is 8.8 and 4.7.
@@ -38,7 +33,6 @@ TILE_NBYTES = 4 * 2**20
 WIDE_TILE_NBYTES = 32 * 2**20
 CUDA_TILE_NBYTES = 128 * 2**20  # launching kernels for smaller ones takes longer than the memory
 BF16_TILE_NBYTES = 16 * 2**20  # int8 for 128 bf16 rows of [14336, 2048]: 9.8 ms, at 4 MiB 13.2
-PLAIN_OPERATOR_ROWS = 4  # rows times a bf16 matrix as it lies: 1.9 ms at 2, 4.1 at 4, 5.6 at 6; unpacked 4.2 to 5.5
 
 
 def pad_rows(x: torch.Tensor) -> torch.Tensor:
@@ -47,36 +41,64 @@ def pad_rows(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (0, 0, 0, missing)) if missing else x
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def fast_dtype(device: torch.device, kernels: CpuKernels | None = None) -> torch.dtype:
     """What rows are in when speed is all that counts."""
-    has_bf16 = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu":
+        return torch.bfloat16
+    has_bf16 = (kernels or cpu.default()).has_bf16
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
 class FastMatmul:
     """Rows in `dtype` times stored matrices.  Not shared by threads: the scratch is reused at every call."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, kernels: CpuKernels | None = None) -> None:
         self._on_cpu = device.type == "cpu"
-        self.dtype = fast_dtype(device)
+        self.kernels = kernels or (cpu.default() if self._on_cpu else cpu.load(Level.PORTABLE))
+        self.dtype = fast_dtype(device, self.kernels)
         self._device = device
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] -> [M, N], both in `dtype`."""
-        if self._on_cpu and (compiled := native.load()):
-            if x.dtype == torch.float32 and compiled.takes(matrix, len(x)):
-                return compiled.linear(x, matrix)
-            if x.dtype == torch.bfloat16 and compiled.bf16_products.takes(matrix, len(x)):
-                return compiled.bf16_products.linear(x, matrix)
+        if not self._on_cpu:
+            return self._on_cuda(x, matrix)
+        way = self.kernels.way(x, matrix)
+        product: torch.Tensor = getattr(self if way.startswith("torch_") else self.kernels, way)(x, matrix)
+        return product
+
+    def _on_cuda(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         if isinstance(matrix, Int4Matrix):
-            return self._int4(x, matrix)
+            return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
+        if isinstance(matrix, Int8Matrix) or matrix.dtype != x.dtype:
+            return self.torch_unpacked(x, matrix)
+        return F.linear(x, matrix)
+
+    def torch_product(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Times a matrix of the same type."""
+        return self._product(x, matrix)
+
+    def torch_few_bf16(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Few float32 rows times a bf16 matrix as it lies."""
+        return _few_rows(x.to(matrix.dtype), matrix).to(x.dtype)
+
+    def torch_int8_operator(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
+        """By torch's weight-only operator, in bf16: its float32 variant is 6 to 25 times slower."""
+        few = x.to(torch.bfloat16).contiguous()
+        return torch._weight_int8pack_mm(few, matrix.values, _ones(len(matrix.values))).to(x.dtype).mul_(matrix.scale)
+
+    def torch_int4_operator(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
+        """By torch's weight-only operator, in bf16, where it reads our bytes."""
+        if block := int4_operator_rows():
+            return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
+        return self.torch_unpacked(x, matrix)
+
+    def torch_unpacked(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """Times a matrix that is unpacked first, some rows at a time."""
+        if isinstance(matrix, Int4Matrix):
+            return self._int4_by_tiles(x, matrix)
         if isinstance(matrix, Int8Matrix):
-            return self._int8(x, matrix)
-        if matrix.dtype == x.dtype:
-            return self._product(x, matrix)
-        if self._on_cpu and matrix.dtype == torch.bfloat16 and len(x) <= PLAIN_OPERATOR_ROWS:
-            return _few_rows(x.to(matrix.dtype), matrix).to(x.dtype)
+            return self._by_tiles(x, matrix.values).mul_(matrix.scale)
         return self._by_tiles(x, matrix)
 
     def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -110,23 +132,7 @@ class FastMatmul:
             out[:, begin : begin + step] = self._product(padded, weight)
         return out[: len(x)]
 
-    def _int8(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
-        if self._on_cpu and len(x) <= INT8_OPERATOR_ROWS and x.shape[1] % INT8_OPERATOR_COLUMNS == 0:
-            few = x.to(torch.bfloat16).contiguous()  # the operator's float32 variant is 6 to 25 times slower
-            out = torch._weight_int8pack_mm(few, matrix.values, _ones(len(matrix.values))).to(x.dtype)
-        else:
-            out = self._by_tiles(x, matrix.values)
-        return out.mul_(matrix.scale)
-
-    def _int4(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
-        if not self._on_cpu:
-            return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
-        compiled = native.load() if x.dtype == torch.bfloat16 else None
-        operator_rows = UNPACKED_ROWS if compiled else INT4_OPERATOR_ROWS
-        if len(x) <= operator_rows and (block := int4_operator_rows()):
-            return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
-        if compiled:
-            return self._int4_unpacked(x, matrix, compiled)
+    def _int4_by_tiles(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
         blocks, columns, _ = matrix.nibbles.shape
         step = self._tile_rows(x, columns) // BLOCK_ROWS
         out = torch.empty(len(x), matrix.scale_zero.shape[1], dtype=x.dtype, device=x.device)
@@ -136,18 +142,6 @@ class FastMatmul:
             out[:, rows] = self._product(x, self._unpack(nibbles, scale_zero[..., 0]))
         out += _zeros_part(x, matrix)
         return out[:, : matrix.num_rows]
-
-    def _int4_unpacked(self, x: torch.Tensor, matrix: Int4Matrix, compiled: native.Native) -> torch.Tensor:
-        """By the compiled kernel, in large tiles: it runs at the speed of memory anyway."""
-        blocks, columns, _ = matrix.nibbles.shape
-        padded, step = pad_rows(x), self._tile_rows(x, columns) // BLOCK_ROWS
-        out = torch.empty(len(padded), blocks * BLOCK_ROWS, dtype=x.dtype)
-        for begin in range(0, blocks, step):
-            rows = min(step, blocks - begin) * BLOCK_ROWS
-            weight = self._take(rows * columns, x.dtype).view(rows, columns)
-            product = F.linear(padded, compiled.unpack_int4(matrix, begin, weight))
-            out[:, begin * BLOCK_ROWS : begin * BLOCK_ROWS + rows] = product
-        return out[: len(x), : matrix.num_rows]
 
     def _int4_on_cuda(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
         if takes_int4_product(len(x), matrix.group):

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from rotary_batch.engine import native
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_choice import attention_for
 from rotary_batch.engine.buffers import in_own_pages, page_buffer
 from rotary_batch.engine.device import device_memory_nbytes, device_named
+from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kv import KV_FORMATS, KvArena
 from rotary_batch.engine.matmul import FastMatmul, fast_dtype
 from rotary_batch.engine.memory import keep_freed_memory
@@ -80,7 +80,7 @@ def machine_name(device: torch.device) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    compiled = ", compiled kernels" if device.type == "cpu" and native.load() else ""
+    compiled = f", kernels {cpu.default().level.label}" if device.type == "cpu" else ""
     return (
         f"{len(names)} x {names[0]}, {physical_nbytes() / 1e9:.0f} GB RAM{gpu}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads{compiled}"

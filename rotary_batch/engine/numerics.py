@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.matmul import FastMatmul, pad_rows
 from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
 
@@ -34,11 +35,12 @@ def in_tiles(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) 
 class Numerics:
     """How one engine computes.  Not shared by threads: the scratch is reused at every call."""
 
-    def __init__(self, mode: str, device: torch.device) -> None:
+    def __init__(self, mode: str, device: torch.device, kernels: CpuKernels | None = None) -> None:
         self.mode = mode
         self.exact = mode == "exact"
         self._device = device
-        self._fast = FastMatmul(device)
+        self._fast = FastMatmul(device, kernels)
+        self.kernels = self._fast.kernels
         self.dtype = torch.float32 if self.exact else self._fast.dtype  # of rows
         self.kept = torch.float32 if self.exact else torch.bfloat16  # of dense matrices and keys
         self._scratch = torch.empty(0, dtype=self.dtype, device=device)

@@ -230,7 +230,9 @@ class _Worker:
 
 def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne) -> None:
     """A worker's whole life: files in, parsed files or the reason of a failure out."""
-    resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_NBYTES, WORKER_MEMORY_NBYTES))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # `ulimit -v` may allow less
+    most = WORKER_MEMORY_NBYTES if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY_NBYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     count_tokens = Tokenizer.load(tokenizer_dir).count
     with suppress(ConnectionError, EOFError, KeyboardInterrupt):  # who asks is gone, or goes
         connection.send("started")

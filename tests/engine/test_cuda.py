@@ -16,7 +16,7 @@ from rotary_batch.engine.attention_exact import ExactAttention
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_triton import TritonAttention
 from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
-from rotary_batch.engine.kernels import HAS_TRITON
+from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.matmul import FastMatmul
 from rotary_batch.engine.pack import pack

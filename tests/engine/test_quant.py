@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from rotary_batch.engine import matmul, native, open_engine
+from rotary_batch.engine import matmul, open_engine
 from rotary_batch.engine.experts import views
-from rotary_batch.engine.kernels import unpack_int4
+from rotary_batch.engine.kernels import dispatch
+from rotary_batch.engine.kernels.cuda import unpack_int4
 from rotary_batch.engine.matmul import FastMatmul, _int4_operator, fast_dtype, int4_operator_rows
 from rotary_batch.engine.pack import pack, verify
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
@@ -84,7 +85,7 @@ def test_a_constant_matrix_and_one_of_zeros_survive():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_torch_gives_the_product_of_the_reference(stored_as, out, inner, rows, dtype, monkeypatch):
     """In the processor's own dtype, and in the other one: what runs on other processors is tested here too."""
-    monkeypatch.setattr(native, "load", lambda: None)
+    monkeypatch.setattr(dispatch, "load", lambda: None)
     if dtype != fast_dtype(CPU):
         monkeypatch.setattr(matmul, "fast_dtype", lambda _: dtype)
     matrix, x = stored(random(out, inner), stored_as), random(rows, inner, 1).to(dtype)
@@ -98,7 +99,7 @@ def test_torch_gives_the_product_of_the_reference(stored_as, out, inner, rows, d
 @pytest.mark.parametrize("inner", [36, 100, 200])
 def test_int8_rows_of_any_length(inner, rows, monkeypatch):
     """Torch's operator wants 16 numbers at a time: with others it gave wrong sums for one row and crashed with more."""
-    monkeypatch.setattr(native, "load", lambda: None)
+    monkeypatch.setattr(dispatch, "load", lambda: None)
     matrix, x = stored(random(60, inner), "int8"), random(rows, inner, 1).bfloat16()
     monkeypatch.setattr(matmul, "fast_dtype", lambda _: torch.bfloat16)
     expected = x.float() @ decoded(matrix, 60, inner).T

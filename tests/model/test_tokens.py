@@ -52,7 +52,7 @@ def test_a_prompt_is_filled_once_and_its_fence_depends_on_what_it_fences():
 
 
 def test_bad_tokenizers_are_explained(tmp_path):
-    with pytest.raises(ModelError, match=r"tokenizer\.json: no such file"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json: No such file"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="not a tokenizer"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from rotary_batch.commands import draining, indexing
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.opening import writing
+from rotary_batch.commands.separate import Failure
 from rotary_batch.config import Settings
-from rotary_batch.errors import RepositoryError, StorageError
+from rotary_batch.errors import StorageError
 from rotary_batch.night import Window
 from rotary_batch.planner import indexing as planner_module
 from rotary_batch.testing import FakeEngine
@@ -72,7 +75,7 @@ def index(settings: Settings, root: Path, fail_at: int = 0, error: BaseException
         db = store.db
         store.db = Failing(db, fail_at, error or Interrupted())  # type: ignore[assignment]
         try:
-            return indexing.index(store, settings, [root], lambda *_: None)
+            return indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
         finally:
             store.db = db
 
@@ -153,17 +156,23 @@ def test_an_index_interrupted_at_any_statement_is_finished_by_the_next(
 
 def fails(settings: Settings, root: Path, fail_at: int, error: BaseException) -> bool:
     try:
-        index(settings, root, fail_at, error)
+        found = index(settings, root, fail_at, error)
     except (Interrupted, StorageError, sqlite3.OperationalError):
         return True
-    return False
+    return any(isinstance(one, Failure) for one in found)
 
 
-def answer_everything(settings: Settings, root: Path) -> None:
+def answer_everything(settings: Settings, root: Path) -> list:
     with writing(settings) as store:
         rows = draining.chosen(store, [root])
-        draining.drain(
-            store, settings, rows, Window(), lambda _: None, lambda *_, **__: FakeEngine(answer_tokens=6), "drain"
+        return draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            Window(),
+            lambda _: None,
+            lambda *_, **__: FakeEngine(answer_tokens=6),
+            "drain",
         )
 
 
@@ -172,8 +181,8 @@ def test_what_is_not_indexed_to_its_end_is_not_drained(make_repository, tiny_pac
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with pytest.raises(Interrupted):
         index(settings, root, 40)
-    with pytest.raises(RepositoryError, match=r"index .* again"):
-        answer_everything(settings, root)
+    (failure,) = answer_everything(settings, root)
+    assert re.search(r"index .* again", failure.error)
 
 
 def test_a_database_whose_items_an_earlier_version_lost_is_healed(make_repository, tiny_pack, tmp_path):
@@ -224,8 +233,8 @@ def test_a_damaged_object_leaves_database_and_pages_as_they_were(make_repository
     git(root, "commit", "-q", "-a", "-m", "second")
     oid = git(root, "rev-parse", "HEAD:d.py").strip()
     (root / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
-    with pytest.raises(RepositoryError, match=f"missing or damaged: d.py \\({oid}\\)"):
-        index(settings, root)
+    (failure,) = index(settings, root)
+    assert f"missing or damaged: d.py ({oid})" in failure.error
     assert (contents(settings), pages(root)) == before
 
 

@@ -38,7 +38,7 @@ def unpack_int4(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Tens
 @cache
 def triton_kernels() -> Any:  # noqa: ANN401 - the module is typed in Triton's own way
     """The kernels; imported at first use, because importing Triton takes seconds."""
-    return importlib.import_module("rotary_batch.engine.triton_kernels")
+    return importlib.import_module("rotary_batch.engine.kernels.triton_kernels")
 
 
 def _launch_unpack(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Tensor) -> None:

@@ -1,0 +1,215 @@
+"""Build the kernels of c/ once with the machine's C compiler, check them in a child process, and keep both results.
+
+A kernel can only be left out: what the compiler refuses, what computes wrongly, crashes or hangs is not used, and
+`Library.left_out` says why.  Beside the library is one record of the compiler's refusals, and one of the checks for
+every kind of processor that shares the folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rotary_batch.config import c_compiler
+from rotary_batch.engine.kernels.dispatch import DETECTORS, UNITS, Level, Unit
+
+SOURCES = Path(__file__).with_name("c")
+FLAGS = ("-O3", "-fopenmp", "-fPIC")
+IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
+COMPILE_S = 120
+CHECK_S = 60
+WRONG = 1  # exit status of check.py
+
+
+class Library(NamedTuple):
+    """The kernels of this machine."""
+
+    functions: ctypes.CDLL | None
+    levels: frozenset[Level]  # those that work, PORTABLE always
+    left_out: Mapping[Level, str]  # those that this processor has and that do not work, and why
+
+    @property
+    def level(self) -> Level:
+        """The highest that works."""
+        return max(self.levels)
+
+
+class Compiled(NamedTuple):
+    """A shared library and what could not be compiled into it."""
+
+    path: Path
+    digest: str
+    refused: Mapping[str, str]  # by the name of the level
+
+
+def open_library(folder: Path, cap: Level, units: Sequence[Unit] = UNITS, sources: Path = SOURCES) -> Library:
+    """The kernels up to level `cap`, from the cache folder or built anew.  Nothing that goes wrong here raises."""
+    wanted = [level for level in Level if IS_X86 and Level.PORTABLE < level <= cap]
+    if not wanted:
+        return Library(None, frozenset([Level.PORTABLE]), {})
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            compiled = _compiled(folder, Path(temporary), units, sources)
+            reasons = _checked(folder, compiled, wanted)
+            functions = ctypes.CDLL(str(compiled.path))
+        except OSError as error:
+            return Library(None, frozenset([Level.PORTABLE]), {wanted[0]: str(error)})
+    return _library(functions, wanted, reasons)
+
+
+def _library(functions: ctypes.CDLL, wanted: Sequence[Level], reasons: Mapping[str, str]) -> Library:
+    """`has_amx` also asks the system to let this process use tiles."""
+    had = [level for level in wanted if functions[DETECTORS[level]]()]
+    left_out = {level: reasons[level.name] for level in had if reasons[level.name]}
+    return Library(functions, frozenset([Level.PORTABLE, *had]) - left_out.keys(), left_out)
+
+
+# ---- compiling
+
+
+def _compiled(folder: Path, temporary: Path, units: Sequence[Unit], sources: Path) -> Compiled:
+    """From the folder, if it is whole, nobody else can have written it, and this compiler would do no better."""
+    kept = folder / f"kernels-{_key(units, sources)}.so"
+    compiler = c_compiler(os.environ)
+    record = _read(kept.with_suffix(".json"))
+    digest, refused = _digest(kept), record.get("refused", {})
+    if digest and record.get("digest") == digest and (not refused or record.get("compiler") == compiler):
+        return Compiled(kept, digest, refused)
+    if compiler is None:
+        raise OSError("there is no C compiler (cc, gcc or clang)")
+    path = temporary / kept.name
+    refused = _compile(compiler, units, sources, path)
+    digest = _digest(path)
+    with suppress(OSError):  # a folder that cannot be written costs seconds at every start
+        _write(kept, path.read_bytes())
+        _write(kept.with_suffix(".json"), _json({"digest": digest, "refused": refused, "compiler": compiler}))
+    return Compiled(path, digest, refused)
+
+
+def _key(units: Sequence[Unit], sources: Path) -> str:
+    digest = hashlib.sha256(repr((FLAGS, units)).encode())
+    for path in sorted(sources.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _compile(compiler: str, units: Sequence[Unit], sources: Path, path: Path) -> dict[str, str]:
+    """Link what can be compiled into `path`; what the compiler says of the units that cannot."""
+    command, objects, refused = [*shlex.split(compiler), *FLAGS], list[str](), {}
+    for unit in units:
+        made = {str(path.with_name(f"{unit.level.label}-{name}.o")): str(sources / name) for name in unit.files}
+        try:
+            for target, source in made.items():
+                _run([*command, *unit.flags, "-c", source, "-o", target])
+        except OSError as error:  # an old compiler, or an old assembler behind a new one
+            refused[unit.level.name] = str(error)
+        else:
+            objects += made
+    if Level.PORTABLE.name in refused:
+        raise OSError(refused[Level.PORTABLE.name])
+    _run([*command, "-shared", *objects, "-o", str(path)])
+    return refused
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_S)
+    except subprocess.CalledProcessError as error:
+        text = error.stderr.decode(errors="replace").strip()
+        raise OSError(f"{command[0]} failed: {text[:300]}") from error
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise OSError(str(error)) from error
+
+
+# ---- checking
+
+
+def _checked(folder: Path, compiled: Compiled, wanted: Sequence[Level]) -> dict[str, str]:
+    """For each level '' or why it must not be used here; as it was found before, where it was."""
+    path = folder / f"{compiled.path.stem}-{_processor()}.json"
+    record = _read(path)
+    before = record.get("reasons", {}) if record.get("digest") == compiled.digest else {}
+    found = {level.name: before.get(level.name) for level in wanted}
+    if None not in found.values():
+        return dict(before)
+    for level in wanted:
+        if found[level.name] is None:
+            found[level.name] = compiled.refused.get(level.name) or why_not(compiled.path, level)
+    with suppress(OSError):
+        _write(path, _json({"digest": compiled.digest, "reasons": {**before, **found}}))
+    return {name: reason or "" for name, reason in found.items()}
+
+
+def why_not(path: Path, level: Level) -> str:
+    """Run the kernels of a level in a child process, which may crash; '' when they are right."""
+    command = [sys.executable, "-P", "-m", "rotary_batch.engine.kernels.check", str(path), level.name]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        child = subprocess.run(command, capture_output=True, timeout=CHECK_S, env=environment, text=True)
+    except subprocess.TimeoutExpired:
+        return f"its check took over {CHECK_S} s; remove kernels-* from the cache folder to have it checked again"
+    except OSError as error:
+        return f"its check could not be started: {error}"
+    if child.returncode < 0:
+        return f"its check ended by {signal.Signals(-child.returncode).name}"
+    if child.returncode == WRONG:
+        return child.stdout.strip() or child.stderr.strip()[-300:]
+    return f"its check failed: {child.stderr.strip()[-300:]}" if child.returncode else ""
+
+
+def _processor() -> str:
+    """A short name of this kind of processor: its model and what the system lets programs use of it."""
+    lines = [platform.machine()]
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        lines += [line for line in text.split("\n\n")[0].splitlines() if line.startswith(("model name", "flags"))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
+
+
+# ---- files of the cache folder
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record, {} when there is none, it is damaged or not ours."""
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text()) if _is_ours(path) else {}
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _digest(path: Path) -> str:
+    """Of a library, '' when there is none or it is not ours."""
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest() if _is_ours(path) else ""
+    return ""
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have written it: what it holds will run."""
+    status = path.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _json(record: Mapping[str, object]) -> bytes:
+    return json.dumps(record, indent=1).encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)

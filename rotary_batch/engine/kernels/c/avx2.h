@@ -1,0 +1,69 @@
+/* What the kernels for AVX2 share: conversion to float32, transposition, and the inner loop of a product.
+
+   16 registers of 8 numbers. */
+
+#ifndef ROTARY_BATCH_AVX2_H
+#define ROTARY_BATCH_AVX2_H
+
+#include "common.h"
+
+#define ALIGNED __attribute__((aligned(32)))
+#define MR 3  /* rows of x in registers: with MR x NR / 8 = 12 sums all 16 registers are in use */
+#define NR 32 /* columns of a product in registers */
+
+/* 8 numbers in a row. */
+INLINE __m256 load_f32(enum format format, const char *stored) {
+  if (format == INT8) return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)stored)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)stored)), 16));
+}
+
+/* 8 rows by 8 columns -> out [8 columns, 8 of stride]. */
+INLINE void transpose8x8(enum format format, const char *const rows[8], float *out, long stride) {
+  __m256 r[8], t[8];
+  for (int n = 0; n < 8; n++) r[n] = load_f32(format, rows[n]);
+  for (int n = 0; n < 8; n += 2) {
+    t[n] = _mm256_unpacklo_ps(r[n], r[n + 1]);
+    t[n + 1] = _mm256_unpackhi_ps(r[n], r[n + 1]);
+  }
+  for (int n = 0; n < 8; n += 4) {
+    r[n] = _mm256_shuffle_ps(t[n], t[n + 2], 0x44);
+    r[n + 1] = _mm256_shuffle_ps(t[n], t[n + 2], 0xee);
+    r[n + 2] = _mm256_shuffle_ps(t[n + 1], t[n + 3], 0x44);
+    r[n + 3] = _mm256_shuffle_ps(t[n + 1], t[n + 3], 0xee);
+  }
+  for (int n = 0; n < 4; n++) {
+    _mm256_storeu_ps(out + n * stride, _mm256_permute2f128_ps(r[n], r[n + 4], 0x20));
+    _mm256_storeu_ps(out + (n + 4) * stride, _mm256_permute2f128_ps(r[n], r[n + 4], 0x31));
+  }
+}
+
+/* A matrix of float32: where it begins and how far its rows are apart. */
+struct matrix {
+  float *at;
+  long stride;
+};
+
+INLINE void gemm_f32_rows(int rows, const float *x, long x_stride, struct matrix w, struct matrix out, long count) {
+  __m256 sums[MR][NR / 8];
+  for (int m = 0; m < rows; m++)
+    for (int v = 0; v < NR / 8; v++) sums[m][v] = _mm256_loadu_ps(out.at + m * out.stride + 8 * v);
+  for (long k = 0; k < count; k++)
+    for (int m = 0; m < rows; m++) {
+      const __m256 each = _mm256_broadcast_ss(x + m * x_stride + k);
+      for (int v = 0; v < NR / 8; v++)
+        sums[m][v] = _mm256_fmadd_ps(_mm256_loadu_ps(w.at + k * w.stride + 8 * v), each, sums[m][v]);
+    }
+  for (int m = 0; m < rows; m++)
+    for (int v = 0; v < NR / 8; v++) _mm256_storeu_ps(out.at + m * out.stride + 8 * v, sums[m][v]);
+}
+
+/* x [rows, count] times w [count, NR], added to out [rows, NR]. */
+INLINE void gemm_f32(long rows, const float *x, long x_stride, struct matrix w, struct matrix out, long count) {
+  long m = 0;
+  for (; m + MR <= rows; m += MR, x += MR * x_stride, out.at += MR * out.stride)
+    gemm_f32_rows(3, x, x_stride, w, out, count);
+  if (rows - m == 2) gemm_f32_rows(2, x, x_stride, w, out, count);
+  if (rows - m == 1) gemm_f32_rows(1, x, x_stride, w, out, count);
+}
+
+#endif

@@ -1,0 +1,17 @@
+/* What all kernels share: formats of stored numbers.  Formats of matrices: model/slabs.py. */
+
+#ifndef ROTARY_BATCH_COMMON_H
+#define ROTARY_BATCH_COMMON_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum format { BF16, INT8 };
+
+INLINE long itemsize(enum format format) { return format == BF16 ? 2 : 1; }
+INLINE long min_long(long a, long b) { return a < b ? a : b; }
+
+#endif

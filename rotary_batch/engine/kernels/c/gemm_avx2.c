@@ -1,0 +1,164 @@
+/* Rows of float32 times a stored matrix, for processors with AVX2 and no products in bf16.
+
+   torch's ways there: unpack the matrix into float32 first (a pass over memory that costs as much as 50 rows of
+   products), or weight-only operators made for other processors.  Here weights are unpacked in registers, or 16 KB of
+   them at a time, which stay in the first-level cache.  Tasks are small and are taken one by one: a reader thread that
+   takes a core for a moment delays one task and not the product.
+
+   M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
+
+#include "avx2.h"
+
+#define GEMV_ROWS 48 /* rows of x up to which weights are unpacked in registers */
+#define MC 192    /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
+#define GEMV_NR 4 /* rows of a matrix in registers */
+#define GEMV_KC 1024 /* of GEMV_NR rows at once: 8 KB of bf16 stay in the first cache for the next rows of x */
+#define NC 64        /* rows of a matrix that are unpacked together; in int4 byte j of a column is rows j and j + 32 */
+#define HALF (NC / 2)
+#define KC 64 /* columns that are unpacked together */
+
+INLINE float horizontal_sum(__m256 v) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+/* ---- few rows: GEMV_NR rows of the matrix at a time, sums over columns in the lanes of a register ---- */
+
+/* `rows` rows of x over `count` columns; sums are set, or added to. */
+INLINE void gemv_rows(enum format format, int rows, const char *weights, const float *x, float *out, long count, long N,
+                      long K, int add) {
+  __m256 sums[GEMV_NR][MR];
+  for (int n = 0; n < GEMV_NR; n++)
+    for (int m = 0; m < rows; m++) sums[n][m] = _mm256_setzero_ps();
+  for (long k = 0; k < count; k += 8) {
+    __m256 x_lanes[MR];
+    for (int m = 0; m < rows; m++) x_lanes[m] = _mm256_loadu_ps(x + m * K + k);
+    for (int n = 0; n < GEMV_NR; n++) {
+      const __m256 w = load_f32(format, weights + (n * K + k) * itemsize(format));
+      for (int m = 0; m < rows; m++) sums[n][m] = _mm256_fmadd_ps(w, x_lanes[m], sums[n][m]);
+    }
+  }
+  for (int m = 0; m < rows; m++)
+    for (int n = 0; n < GEMV_NR; n++) out[m * N + n] = horizontal_sum(sums[n][m]) + (add ? out[m * N + n] : 0);
+}
+
+INLINE void gemv(enum format format, const char *weights, const float *x, float *out, long M, long N, long K) {
+  for (long k = 0; k < K; k += GEMV_KC) {
+    const long count = min_long(K - k, GEMV_KC);
+    const char *part = weights + k * itemsize(format);
+    long m = 0;
+    for (; m + MR <= M; m += MR) gemv_rows(format, 3, part, x + m * K + k, out + m * N, count, N, K, k > 0);
+    if (M - m == 2) gemv_rows(format, 2, part, x + m * K + k, out + m * N, count, N, K, k > 0);
+    if (M - m == 1) gemv_rows(format, 1, part, x + m * K + k, out + m * N, count, N, K, k > 0);
+  }
+}
+
+/* ---- many rows: NC rows of the matrix are unpacked, transposed, and every row of x goes over them ---- */
+
+/* NC rows by `count` columns -> f32_tile [count, NC]; the next columns are on their way meanwhile. */
+INLINE void dequant(enum format format, const char *weights, long count, long K, float *f32_tile) {
+  for (int n = 0; n < NC; n += 8) {
+    for (int row = n; row < n + 8; row++)
+      for (long line = 0; line < KC * itemsize(format); line += 64)
+        __builtin_prefetch(weights + (row * K + KC) * itemsize(format) + line);
+    for (long k = 0; k < count; k += 8) {
+      const char *rows[8];
+      for (int row = 0; row < 8; row++) rows[row] = weights + ((n + row) * K + k) * itemsize(format);
+      transpose8x8(format, rows, f32_tile + k * NC + n, NC);
+    }
+  }
+}
+
+/* bf16 is the upper half of float32: of 8 pairs, the first and the second ones. */
+INLINE __m256 first_of_pairs(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+INLINE __m256 second_of_pairs(__m256i pairs) {
+  return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
+}
+
+/* Columns of one group: weight = (nibble - 8) * scale + zero. */
+INLINE void dequant_int4(const uint8_t *nibbles, const uint16_t *scale_zero, long count, float *f32_tile) {
+  const __m256 offset = _mm256_set1_ps(8);
+  for (int j = 0; j < HALF; j += 8) {
+    const __m256i low_pairs = _mm256_loadu_si256((const __m256i *)(scale_zero + 2 * j));
+    const __m256i high_pairs = _mm256_loadu_si256((const __m256i *)(scale_zero + 2 * (j + HALF)));
+    const __m256 low_scale = first_of_pairs(low_pairs), high_scale = first_of_pairs(high_pairs);
+    const __m256 low_zero = _mm256_fnmadd_ps(low_scale, offset, second_of_pairs(low_pairs));
+    const __m256 high_zero = _mm256_fnmadd_ps(high_scale, offset, second_of_pairs(high_pairs));
+    for (long k = 0; k < count; k++) {
+      const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(nibbles + k * HALF + j)));
+      const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+      const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
+      _mm256_storeu_ps(f32_tile + k * NC + j, _mm256_fmadd_ps(low, low_scale, low_zero));
+      _mm256_storeu_ps(f32_tile + k * NC + HALF + j, _mm256_fmadd_ps(high, high_scale, high_zero));
+    }
+  }
+}
+
+/* All rows of x (MC at most) times f32_tile, added to sums [M, NC].
+
+   x is copied first: 3 % of the work at most, where rows 14 KB apart would all fall into a few sets of the cache
+   (512 rows of [1024, 3584]: 10.1 ms a million weights without the copy). */
+INLINE void gemm_tile(float *f32_tile, const float *x, float *sums, long count, long M, long K) {
+  float packed_x[MC * KC] ALIGNED;
+  for (long m = 0; m < M; m++) memcpy(packed_x + m * KC, x + m * K, count * sizeof(float));
+  for (int n = 0; n < NC; n += NR)
+    gemm_f32(M, packed_x, KC, (struct matrix){f32_tile + n, NC}, (struct matrix){sums + n, NC}, count);
+}
+
+INLINE void gemm_block(enum format format, const char *weights, const float *x, float *out, long M, long N, long K) {
+  float f32_tile[KC * NC] ALIGNED, sums[MC * NC] ALIGNED;
+  memset(sums, 0, M * NC * sizeof(float));
+  for (long k = 0; k < K; k += KC) {
+    const long count = min_long(K - k, KC);
+    dequant(format, weights + k * itemsize(format), count, K, f32_tile);
+    gemm_tile(f32_tile, x + k, sums, count, M, K);
+  }
+  for (long m = 0; m < M; m++) memcpy(out + m * N, sums + m * NC, NC * sizeof(float));
+}
+
+INLINE void gemm_block_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const float *x, float *out, long M,
+                            long N, long K, long group) {
+  float f32_tile[KC * NC] ALIGNED, sums[MC * NC] ALIGNED;
+  memset(sums, 0, M * NC * sizeof(float));
+  for (long k = 0, count; k < K; k += count) {
+    count = min_long(group - k % group, KC);
+    dequant_int4(nibbles + k * HALF, scale_zero + k / group * N * 2, count, f32_tile);
+    gemm_tile(f32_tile, x + k, sums, count, M, K);
+  }
+  for (long m = 0; m < M; m++) memcpy(out + m * N, sums + m * NC, NC * sizeof(float));
+}
+
+INLINE void gemm(enum format format, const char *weights, const float *x, float *out, long M, long N, long K,
+                 int threads) {
+  const long whole = M <= GEMV_ROWS ? 0 : N / NC * NC;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(dynamic) nowait
+    for (long n = 0; n < whole; n += NC)
+      for (long m = 0; m < M; m += MC)
+        gemm_block(format, weights + n * K * itemsize(format), x + m * K, out + m * N + n, min_long(M - m, MC), N, K);
+#pragma omp for schedule(dynamic, 8)
+    for (long n = whole; n < N; n += GEMV_NR) gemv(format, weights + n * K * itemsize(format), x, out + n, M, N, K);
+  }
+}
+
+/* weights [N, K] bf16, x [M, K] -> out [M, N].  N is a multiple of 4, K of 8. */
+void gemm_avx2_bf16(const char *weights, const float *x, float *out, long M, long N, long K, int threads) {
+  gemm(BF16, weights, x, out, M, N, K, threads);
+}
+
+/* weights [N, K] int8, x [M, K] -> out [M, N], not yet scaled.  N is a multiple of 4, K of 8. */
+void gemm_avx2_int8(const char *weights, const float *x, float *out, long M, long N, long K, int threads) {
+  gemm(INT8, weights, x, out, M, N, K, threads);
+}
+
+/* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x [M, K] -> out [M, N]. */
+void gemm_avx2_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const float *x, float *out, long M, long N,
+                    long K, long group, int threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (long n = 0; n < N; n += NC)
+    for (long m = 0; m < M; m += MC)
+      gemm_block_int4(nibbles + n / 2 * K, scale_zero + n * 2, x + m * K, out + m * N + n, min_long(M - m, MC), N, K,
+                      group);
+}

@@ -1,0 +1,62 @@
+/* A few rows of bf16 times a stored matrix, for processors that multiply bf16 in registers (AVX-512 BF16).
+
+   Such a product takes as long as its weights take to come from memory, if little else is done with them: each is
+   loaded once, as pairs of columns, while the next rows of the matrix are on their way.
+
+   M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
+
+#include "avx512bf16.h"
+
+#define NR 4     /* rows of a matrix in registers */
+#define MR 4     /* rows of x in registers, at most */
+#define LANES 32 /* columns in a register */
+
+INLINE void gemv_rows(enum format format, int rows, const char *weights, const float *scale, const uint16_t *x,
+                      uint16_t *out, long N, long K) {
+  __m512 sums[NR][MR];
+  for (int n = 0; n < NR; n++)
+    for (int m = 0; m < rows; m++) sums[n][m] = _mm512_setzero_ps();
+  for (long k = 0; k < K; k += LANES) {
+    __m512i each[MR];
+    for (int m = 0; m < rows; m++) each[m] = _mm512_loadu_si512(x + m * K + k);
+    for (int n = 0; n < NR; n++) {
+      const char *place = weights + (n * K + k) * itemsize(format);
+      __builtin_prefetch(place + NR * K * itemsize(format));
+      const __m512i pairs = load_bf16(format, place);
+      for (int m = 0; m < rows; m++) sums[n][m] = _mm512_dpbf16_ps(sums[n][m], (__m512bh)pairs, (__m512bh)each[m]);
+    }
+  }
+  for (int m = 0; m < rows; m++)
+    for (int n = 0; n < NR; n++) {
+      const float sum = _mm512_reduce_add_ps(sums[n][m]) * (format == INT8 ? scale[n] : 1);
+      out[m * N + n] = (uint16_t)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(sum)), 0);
+    }
+}
+
+INLINE void gemv(enum format format, const char *weights, const float *scale, const uint16_t *x, uint16_t *out, long M,
+                 long N, long K) {
+  switch (M) {
+    case 4: gemv_rows(format, 4, weights, scale, x, out, N, K); break;
+    case 3: gemv_rows(format, 3, weights, scale, x, out, N, K); break;
+    case 2: gemv_rows(format, 2, weights, scale, x, out, N, K); break;
+    case 1: gemv_rows(format, 1, weights, scale, x, out, N, K);
+  }
+}
+
+INLINE void gemv_matrix(enum format format, const char *weights, const float *scale, const uint16_t *x, uint16_t *out,
+                        long M, long N, long K, int threads) {
+#pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
+  for (long n = 0; n < N; n += NR)
+    gemv(format, weights + n * K * itemsize(format), scale ? scale + n : 0, x, out + n, M, N, K);
+}
+
+/* weights [N, K] bf16, x [M, K] bf16 -> out [M, N] bf16.  M is 1 to 4, N a multiple of 4, K of 32. */
+void gemv_avx512bf16_bf16(const char *weights, const uint16_t *x, uint16_t *out, long M, long N, long K, int threads) {
+  gemv_matrix(BF16, weights, 0, x, out, M, N, K, threads);
+}
+
+/* weights [N, K] int8, scale [N]; the same. */
+void gemv_avx512bf16_int8(const char *weights, const float *scale, const uint16_t *x, uint16_t *out, long M, long N,
+                          long K, int threads) {
+  gemv_matrix(INT8, weights, scale, x, out, M, N, K, threads);
+}

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from benchmarks.scale_tree import write_repository
-from rotary_batch.commands.opening import asking, pack_dir, writing
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.opening import asking, pack_dir
 from rotary_batch.config import Settings
 from rotary_batch.planner.indexing import index_repository
 from rotary_batch.repo.git import open_repository

@@ -6,7 +6,6 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from rotary_batch import console
+from rotary_batch import console, own_file
 from rotary_batch.commands import imported_when_used, looking
+from rotary_batch.commands.configuring import Configured, configure
 from rotary_batch.commands.database import chosen, database_path, reading, writing
 from rotary_batch.commands.options import (
     Config,
@@ -45,7 +45,7 @@ from rotary_batch.commands.options import (
     Worktree,
 )
 from rotary_batch.commands.separate import Failure, exit_code, failures
-from rotary_batch.config import Settings, load_settings
+from rotary_batch.config import Settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
@@ -74,13 +74,20 @@ model_app = typer.Typer(help="Prepare a model and look at it.", no_args_is_help=
 app.add_typer(model_app, name="model")
 
 
-def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
-    """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
-    from rotary_batch.repo.git import enclosing_repository
+def _configured(config: Path | None, repos: list[Path], **flags: Any) -> Configured:  # noqa: ANN401
+    """What the user says, for commands that ask for each repository's settings themselves."""
+    found = configure(config, repos, flags)
+    for note in found.notes:
+        console.say(f"note: {note}")
+    return found
 
-    around = None if repos or shutil.which("git") is None else enclosing_repository(Path.cwd())
-    folders = [Path.cwd(), *repos, *([around] if around else [])]
-    return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
+
+def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
+    """The settings of a command as a whole; what a repository may not set is said aside."""
+    found = _configured(config, repos, **flags).whole()
+    for note in found.notes:
+        console.say(f"note: {note}")
+    return found.settings
 
 
 def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
@@ -96,7 +103,7 @@ def index(
     db: Db = None, config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Walk, parse and chunk; write the structural pages; queue the work."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
@@ -105,10 +112,11 @@ def index(
     limits = Window()
     with (
         stop_on_signals(limits),
-        writing(settings, should_stop=limits.is_closed) as store,
+        writing(configured.whole().settings, should_stop=limits.is_closed) as store,
         console.indexing() as progress,
     ):
-        outcomes = indexing.index(store, settings, opening.repository_roots(repos or []), progress, limits)
+        wanted = [configured.of(root) for root in opening.repository_roots(repos or [])]
+        outcomes = indexing.index(store, wanted, progress, limits)
     done = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
     _exit(failures(outcomes), [])
@@ -122,10 +130,11 @@ def drain(
     log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Work until the queue is empty, the window closes or a signal comes."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, job=job, db=db,
     )  # fmt: skip
+    settings = configured.whole().settings
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
@@ -138,7 +147,7 @@ def drain(
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
         with console.draining() as look:
-            found += draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
+            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
     _finish(found, settings, json)
 
 
@@ -151,24 +160,26 @@ def run(
     config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Index, drain and render: the nightly command."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
         numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
+    settings = configured.whole().settings
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
     with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            outcomes = indexing.index(store, settings, opening.repository_roots(repos or []), progress, limits)
+            wanted = [configured.of(root) for root in opening.repository_roots(repos or [])]
+            outcomes = indexing.index(store, wanted, progress, limits)
         indexed = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
         console.show_index(indexed, aside=json)
         roots = [Path(one.indexed.repository.root) for one in indexed]
         found: list[DrainOutcome | Failure] = [*failures(outcomes)]
         with console.draining() as look:
             rows = chosen(store, roots) if roots else []
-            found += draining.drain(store, settings, rows, limits, look, _open_engine, "run")
+            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
     _finish(found, settings, json)
 
 
@@ -206,6 +217,15 @@ def check(
     drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
     _answer(asdict(drift), json, lambda: console.show_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
+
+
+@app.command()
+def trust(repo: OneRepo = None, json: Json = False) -> None:
+    """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
+    (root,) = opening.repository_roots([repo] if repo else [])
+    values, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
+    found = {"repository": str(root), "settings": values, "record": str(record)}
+    _answer(found, json, lambda: console.show_trust(root, values, record))
 
 
 @app.command()
@@ -351,7 +371,7 @@ def generate(
         written, failed = generating.generate(
             source, output, tokenizer, lambda: draining.open_for(settings, pack, _open_engine), progress
         )
-    console.say(f"{written} answers written to {output}, {failed} of them errors")
+    console.say(f"{written} results written to {output}; {failed} of all are errors")
     raise typer.Exit(5 if failed else 0)
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rotary_batch.config import FILE_NAME
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -153,7 +155,7 @@ def show_index(outcomes: Sequence[IndexOutcome], *, aside: bool = False) -> None
         _row(table, "items removed", counts.removed)
         _row(table, "pages written", len(outcome.projection.written))
         _print(table, aside=aside)
-        for note in indexed.notes:
+        for note in outcome.notes:
             out(f"note: {note}")
         _tell_pages(outcome.projection.conflicts, outcome.projection.failed, out)
         if outcome.demonstration:
@@ -194,6 +196,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         if outcome.num_parked:
             tell("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
         _tell_pages(tally.conflicts, tally.pages_failed)
+        for note in outcome.notes:
+            tell(f"note: {note}")
         for folder in outcome.docs:
             tell(f"docs: {folder / 'index.md'}")
         tell(f"report: {report}")
@@ -304,6 +308,12 @@ def show_report(found: Mapping[str, Any]) -> None:
         if found.get(name):
             tell(f"{name}:")
             show_facts(found[name])
+
+
+def show_trust(root: Path, values: Mapping[str, Any], record: Path) -> None:
+    """What `trust` let in."""
+    show_facts(values)
+    tell(f"these settings of {root} count now, until its {FILE_NAME} changes; to take that back, delete {record}")
 
 
 def show_facts(found: Mapping[str, Any]) -> None:

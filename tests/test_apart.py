@@ -16,7 +16,8 @@ import pytest
 from test_cli import CODE, answer, docs_of, rotary
 
 from rotary_batch.commands import docs, draining, indexing
-from rotary_batch.commands.database import writing
+from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.separate import Failure, exit_code, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
@@ -88,12 +89,20 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         return call
 
     def drained(store):
-        rows = draining.chosen(store, roots)
+        rows = chosen(store, roots)
         engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
-        return draining.drain(store, settings, rows, Window(), lambda _: None, engine, "drain")
+        return draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            Window(),
+            lambda _: None,
+            engine,
+            "drain",
+        )
 
     with writing(settings) as store:
-        indexing.index(store, settings, roots, lambda *_: None, Window())
+        indexing.index(store, [RepositorySettings(root, settings) for root in roots], lambda *_: None, Window())
         monkeypatch.setattr(draining, "project_some", refused(project_some))
         monkeypatch.setattr(draining, "project_pending", refused(project_pending))
         failure, outcome = drained(store)
@@ -116,19 +125,29 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 
     with writing(settings) as store:
         window = Window(deadlines=[Deadline(10.0, clock)])
-        stopped, not_begun = indexing.index(store, settings, roots, progress, window)
+        stopped, not_begun = indexing.index(
+            store, [RepositorySettings(root, settings) for root in roots], progress, window
+        )
         assert [(one.repository, one.exit_code) for one in (stopped, not_begun)] == [(str(root), 75) for root in roots]
         assert "deadline: stopped before the work was done" in stopped.error
         assert seen[-1] == (str(roots[0]), 10, 30)
         assert not store.db.in_transaction
         engine = lambda *_, **__: FakeEngine()  # noqa: E731
         (failure,) = draining.drain(
-            store, settings, draining.chosen(store, roots[:1]), Window(), lambda _: None, engine, "drain"
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            chosen(store, roots[:1]),
+            Window(),
+            lambda _: None,
+            engine,
+            "drain",
         )
         assert (failure.exit_code, "its index did not come to its end" in failure.error) == (3, True)
         with pytest.raises(RepositoryError, match="its index did not come to its end"):
             docs.render(store, roots[0], Window())
-        one, other = indexing.index(store, settings, roots, lambda *_: None, Window())
+        one, other = indexing.index(
+            store, [RepositorySettings(root, settings) for root in roots], lambda *_: None, Window()
+        )
         assert (one.indexed.files["source"], other.indexed.files["source"]) == (30, 3)
         assert counts.open_items(store, [one.indexed.repository.id]) == 61  # chunks, files, the repository
 
@@ -136,10 +155,18 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 def test_no_model_is_opened_for_a_window_that_is_over(make_repository, tmp_path):
     root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
     with writing(settings) as store:
-        indexing.index(store, settings, [root], lambda *_: None, Window())
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
         window = Window(deadlines=[Deadline(0.0, FrozenClock(1.0))])
-        rows = draining.chosen(store, [root])
-        (failure,) = draining.drain(store, settings, rows, window, lambda _: None, lambda *_: 1 / 0, "drain")
+        rows = chosen(store, [root])
+        (failure,) = draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            window,
+            lambda _: None,
+            lambda *_: 1 / 0,
+            "drain",
+        )
         assert (failure.repository, failure.exit_code) == (str(root), 75)
 
 
@@ -151,10 +178,18 @@ def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_r
         return FakeEngine()
 
     with writing(settings) as store:
-        indexing.index(store, settings, [root], lambda *_: None, Window())
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
         window = Window(deadlines=[Deadline(5.0, clock)])
-        rows = draining.chosen(store, [root])
-        (outcome,) = draining.drain(store, settings, rows, window, lambda _: None, open_engine, "drain")
+        rows = chosen(store, [root])
+        (outcome,) = draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            window,
+            lambda _: None,
+            open_engine,
+            "drain",
+        )
         assert (outcome.outcome, outcome.tally.revolutions, outcome.exit_code) == ("deadline", 0, 75)
         assert counts.states(store, rows[0].id)["chunk"] == {"ready": 3}, "leases were given back"
 

@@ -15,7 +15,7 @@ from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import Projection, accept
 from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.projection import opened_docs, project_all
-from rotary_batch.repo.files import classify
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.store import WorkStore
 
@@ -43,7 +43,7 @@ def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
 def check(settings: Settings, root: Path) -> Drift:
     """Compare docs and sources; needs neither database nor model, so it works in a fresh clone."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    files = classify(repository, docs_dir=settings.out)
+    files = classify(repository, docs_dir=settings.out, patterns=PathPatterns(settings.include, settings.exclude))
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
     folder = open_safe_folder(repository.root, settings.out, create=False)
     with folder or nullcontext():

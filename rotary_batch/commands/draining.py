@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count, groupby
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.database import chosen
 from rotary_batch.commands.opening import asking
 from rotary_batch.commands.separate import Failure, kept_apart
@@ -50,6 +51,7 @@ class DrainOutcome:
     seconds: float
     model_name: str
     docs: tuple[Path, ...]
+    notes: tuple[str, ...] = ()  # what of the repositories' own settings does not count
 
     @property
     def exit_code(self) -> int:
@@ -61,7 +63,7 @@ class DrainOutcome:
         return {
             "outcome": self.outcome, "exit_code": self.exit_code, "open": self.num_open, "parked": self.num_parked,
             "seconds": round(self.seconds, 3), "model": self.model_name, "docs": [str(path) for path in self.docs],
-            **self.tally.as_dict(),
+            "notes": list(self.notes), **self.tally.as_dict(),
         }  # fmt: skip
 
 
@@ -83,20 +85,23 @@ def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutco
 
 def drain(
     store: WorkStore,
-    settings: Settings,
+    settings_of: Callable[[RepositoryRow], RepositorySettings],
     rows: Sequence[RepositoryRow],
     limits: Window,
     look: Callable[[Progress], None],
     open_engine: OpenEngine,
     command: str,
 ) -> list[DrainOutcome | Failure]:
-    """Work through the queue of the repositories, one model after the other."""
+    """Work through the queue of the repositories: one engine after the other, each for all that can share it."""
     gone = missing(rows)
-    rows = [row for row in rows if row not in gone]
-    call = _Call(store, settings, limits, look, open_engine, command)
+    groups: dict[tuple[str, Settings], list[tuple[RepositoryRow, tuple[str, ...]]]] = {}
+    for row in sorted((row for row in rows if row not in gone), key=attrgetter("pack_dir")):
+        own = settings_of(row)
+        groups.setdefault((row.pack_dir, own.of_engine()), []).append((row, own.notes))
     found: list[DrainOutcome | Failure] = []
-    for pack, members in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
-        group = list(members)
+    for (pack, settings), members in groups.items():
+        group, notes = [row for row, _ in members], tuple(note for _, notes in members for note in notes)
+        call = _Call(store, settings, limits, look, open_engine, command, notes)
         with kept_apart([row.root for row in group], found), device_lock(settings.device):
             _drain_one_model(call, Path(pack), group, found)
     return found
@@ -108,7 +113,7 @@ def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
 
 
 class _Call(NamedTuple):
-    """What a drain was asked for; the same for all its models."""
+    """What a drain was asked for, with the settings of one engine."""
 
     store: WorkStore
     settings: Settings
@@ -116,6 +121,7 @@ class _Call(NamedTuple):
     look: Callable[[Progress], None]
     open_engine: OpenEngine
     command: str
+    notes: tuple[str, ...]
 
 
 def _drain_one_model(
@@ -164,6 +170,7 @@ def _drain_one_model(
         seconds=time.monotonic() - started,
         model_name=manifest.name,
         docs=tuple(docs_folder(row) for row in rows),
+        notes=call.notes,
     )
     found.append(done)
 
@@ -278,6 +285,7 @@ def save_report(outcome: DrainOutcome, failures: Sequence[Failure], database: Pa
     plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
     rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
     rows += [f"| docs | {folder} |" for folder in outcome.docs]
+    rows += [f"| note | {note} |" for note in outcome.notes]
     rows += [f"| failed | {failure} |" for failure in failures]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
     rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.opening import asking, pack_dir
 from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
@@ -17,6 +18,7 @@ from rotary_batch.pages.files import Projection
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.indexing import Indexed, index_repository
 from rotary_batch.projection import docs_folder, project_pending
+from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -29,6 +31,12 @@ class IndexOutcome:
     indexed: Indexed
     projection: Projection
     demonstration: bool
+    settings_notes: tuple[str, ...] = ()  # what of the repository's own settings does not count
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how it was read."""
+        return (*self.settings_notes, *self.indexed.notes)
 
     @property
     def docs(self) -> Path:
@@ -41,7 +49,7 @@ class IndexOutcome:
         return {
             "repository": indexed.repository.root, "docs": str(self.docs), "files": indexed.files,
             "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
-            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(indexed.notes),
+            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(self.notes),
             "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
             "conflicts": self.projection.conflicts, "pages_failed": self.projection.failed,
             "model": indexed.repository.model_name,
@@ -50,19 +58,20 @@ class IndexOutcome:
 
 def index(
     store: WorkStore,
-    settings: Settings,
-    roots: Sequence[Path],
+    wanted: Sequence[RepositorySettings],
     progress: Callable[[str, int, int], None],
     limits: Window,
 ) -> list[IndexOutcome | Failure]:
-    """Index every root, each for itself.  `progress` gets (root, files parsed, files to parse)."""
-    pack = pack_dir(settings, lambda _done, _total: limits.check())
-    ask = asking(settings, pack)
+    """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
+    asked: dict[tuple[Path, Settings], Asking] = {}
     found: list[IndexOutcome | Failure] = []
-    for root in roots:
-        with kept_apart([str(root)], found):
+    for one in wanted:
+        with kept_apart([str(one.root)], found):
             limits.check()
-            found.append(_index_one(store, _opened(root, settings), ask, _row(settings, ask, pack), progress, limits))
+            pack = pack_dir(one.settings, lambda _done, _total: limits.check())
+            key = pack, one.of_engine()
+            asked[key] = asked.get(key) or asking(one.settings, pack)
+            found.append(_index_one(store, one, asked[key], pack, progress, limits))
     return found
 
 
@@ -76,11 +85,10 @@ def _opened(root: Path, settings: Settings) -> Repository:
     return repository
 
 
-def _row(settings: Settings, ask: Asking, pack: Path) -> RepositoryRow:
-    """What the settings say of any repository."""
+def _row(repository: Repository, settings: Settings, ask: Asking, pack: Path) -> RepositoryRow:
     return RepositoryRow(
-        root="",
-        name="",
+        root=str(repository.root),
+        name=repository.name,
         commit_id=None,
         worktree=settings.worktree,
         docs_dir=settings.out,
@@ -88,28 +96,35 @@ def _row(settings: Settings, ask: Asking, pack: Path) -> RepositoryRow:
         pack_dir=str(pack.resolve()),
         plan_key="",
         link_template=settings.link_template,
-        job=settings.job,
+        job=ask.job.name,
     )
 
 
 def _index_one(
     store: WorkStore,
-    repository: Repository,
+    one: RepositorySettings,
     ask: Asking,
-    row: RepositoryRow,
+    pack: Path,
     progress: Callable[[str, int, int], None],
     limits: Window,
 ) -> IndexOutcome:
-    root = str(repository.root)
+    repository = _opened(one.root, one.settings)
+    row = _row(repository, one.settings, ask, pack)
 
     def watched(done: int, total: int) -> None:
         limits.check()
-        progress(root, done, total)
+        progress(row.root, done, total)
 
-    indexed = index_repository(store, repository, ask, replace(row, root=root, name=repository.name), watched)
+    patterns = PathPatterns(one.settings.include, one.settings.exclude)
+    indexed = index_repository(store, repository, ask, row, patterns, watched)
     projection = project_pending(store, indexed.repository, should_stop=limits.is_closed)
     if projection.stopped:
         limits.check()
-    outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
+    outcome = IndexOutcome(
+        indexed=indexed,
+        projection=projection,
+        demonstration=ask.manifest.demonstration,
+        settings_notes=one.notes,
+    )
     event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
     return outcome

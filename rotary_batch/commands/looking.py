@@ -88,11 +88,12 @@ def _file(file: SourceFile) -> dict[str, Any]:
 
 def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
     """Why a file is or is not read.  Raises InputError when there is no such file."""
-    from rotary_batch.repo.files import classify  # here, because the other questions do not need git
+    from rotary_batch.repo.files import PathPatterns, classify  # here, because the other questions do not need git
     from rotary_batch.repo.git import open_repository
 
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    for file in classify(repository, docs_dir=settings.out):
+    patterns = PathPatterns(settings.include, settings.exclude)
+    for file in classify(repository, docs_dir=settings.out, patterns=patterns):
         if file.path == path:
             return _file(file)
     raise InputError(f"{path}: not among the files of {root}; paths are relative to it, and git must know the file")

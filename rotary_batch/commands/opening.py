@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rotary_batch.config import Settings, bundled, cache_dir
+from rotary_batch.config import DEFAULT_JOB, Settings, bundled, cache_dir, shown
 from rotary_batch.errors import ConfigError, ModelError, RepositoryError
 from rotary_batch.jobs import Job, load_jobs
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -21,12 +21,17 @@ from rotary_batch.repo.git import enclosing_repository
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
 
+def jobs_of(settings: Settings) -> dict[str, Job]:
+    """All jobs that the settings offer, by name."""
+    return load_jobs(settings.jobs or bundled("jobs"))
+
+
 def load_job_named(settings: Settings) -> Job:
     """The job that the settings name.  All jobs are loaded, so that a broken one is found now."""
-    jobs = load_jobs(settings.jobs or bundled("jobs"))
-    if settings.job not in jobs:
-        raise ConfigError(f"no job named {settings.job!r}; there are {', '.join(jobs)}")
-    return jobs[settings.job]
+    jobs, name = jobs_of(settings), settings.job or DEFAULT_JOB
+    if name not in jobs:
+        raise ConfigError(f"no job named {shown(name)}; there are {', '.join(jobs)}")
+    return jobs[name]
 
 
 def pack_dir(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.units import chunk_items, rollup_items, takes
-from rotary_batch.repo.files import classify
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
@@ -50,13 +50,14 @@ def index_repository(
     repository: Repository,
     asking: Asking,
     row: RepositoryRow,
+    patterns: PathPatterns,
     progress: Progress,
     num_workers: int = 2,
 ) -> Indexed:
     """Read what changed since the last index under the same plan key, and queue the work that it makes."""
     asking.check_budget()
     plan_key = index_key(asking, row)
-    changes = _changes(store, repository, row.root, row.docs_dir, plan_key)
+    changes = _changes(store, repository, row, patterns, plan_key)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
     is_whole = changes.is_nothing and stored.is_planned(store, row.root, plan_key)
     row = replace(row, id=stored.save_repository(store, row if is_whole else replace(row, plan_key="")))
@@ -103,10 +104,12 @@ class _Changes:
         return not (self.to_read or self.others or self.gone)
 
 
-def _changes(store: WorkStore, repository: Repository, root: str, docs_dir: str, plan_key: str) -> _Changes:
-    known = stored.known_sources(store, root, plan_key)
-    files = classify(repository, docs_dir=docs_dir, known_sources=known)
-    old = stored.stored_files(store, root)
+def _changes(
+    store: WorkStore, repository: Repository, row: RepositoryRow, patterns: PathPatterns, plan_key: str
+) -> _Changes:
+    known = stored.known_sources(store, row.root, plan_key)
+    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known)
+    old = stored.stored_files(store, row.root)
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     return _Changes(
         files=files,

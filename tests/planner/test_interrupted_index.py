@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands import draining, indexing
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.separate import failures
 from rotary_batch.config import Settings
@@ -74,7 +75,7 @@ def index(settings: Settings, root: Path, fail_at: int = 0, error: Callable[[], 
         db = store.db
         store.db = Failing(db, fail_at, error)  # type: ignore[assignment]
         try:
-            return indexing.index(store, settings, [root], lambda *_: None)
+            return indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
         finally:
             store.db = db
 
@@ -166,7 +167,13 @@ def answer_everything(settings: Settings, *roots: Path) -> list[object]:
     with writing(settings) as store:
         rows = chosen(store, roots)
         return draining.drain(
-            store, settings, rows, Window(), lambda _: None, lambda *_, **__: FakeEngine(answer_tokens=6), "drain"
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            Window(),
+            lambda _: None,
+            lambda *_, **__: FakeEngine(answer_tokens=6),
+            "drain",
         )
 
 
@@ -233,8 +240,9 @@ def test_a_damaged_object_leaves_database_and_pages_as_they_were(make_repository
     git(root, "commit", "-q", "-a", "-m", "second")
     oid = git(root, "rev-parse", "HEAD:d.py").strip()
     (root / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
-    with pytest.raises(RepositoryError, match=f"missing or damaged: d.py \\({oid}\\)"):
-        index(settings, root)
+    (failure,) = index(settings, root)
+    assert (failure.repository, failure.exit_code) == (str(root), 3)
+    assert f"missing or damaged: d.py ({oid})" in failure.error
     assert (contents(settings), pages(root)) == before
 
 

@@ -159,7 +159,7 @@ def _prose_for(
 ) -> dict[tuple[str, str], Prose]:
     """What may be shown on the pages of some things."""
     files = [thing for thing in things if not thing.endswith("/")]
-    folders = [thing.rstrip("/") for thing in things if thing.endswith("/")]
+    folders = [thing.removesuffix("/") for thing in things if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
     found = [
         *answers(store, repository_id, files, ("chunk", "file")),

@@ -43,7 +43,7 @@ class Pages:
 
     def page(self, thing: str) -> bytes:
         """The page of a file, or of a folder, whose name ends with a slash; "/" is the repository."""
-        return self._folder_page(thing.rstrip("/")) if thing.endswith("/") else self._file_page(thing)
+        return self._folder_page(thing.removesuffix("/")) if thing.endswith("/") else self._file_page(thing)
 
     def _file_page(self, path: str) -> bytes:
         view, file = self._view, self._view.sources[path]

@@ -138,7 +138,7 @@ def folder_summary(folder: str, view: IndexView) -> str:
     inside = view.inside.get(folder, Inside([], []))
     # In the order of the paths in them: `a-b` is before `a/`, a folder stands where its first file does.
     shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
-    names = [f"`{path[len(prefix) :].rstrip('/')}`" for path in shown]
+    names = [f"`{path[len(prefix) :].removesuffix('/')}`" for path in shown]
     return f"Holds {_listed(names)}." if names else "Holds nothing that is documented here."
 
 

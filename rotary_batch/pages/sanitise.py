@@ -87,10 +87,7 @@ def link(target: str) -> str:
     Percent escapes that the target has stay as they are.
     """
     safe = quote(plain(target), safe="/?#=&%:@+,;~-._", errors="replace")
-    try:
-        scheme, host = urlsplit(safe)[:2]
-    except ValueError:
-        return "#"
+    scheme, host = urlsplit(safe)[:2]
     is_path = not scheme and not host and ":" not in safe.split("/", 1)[0]
     if not is_path and not (scheme in {"https", "http"} and host):
         return "#"

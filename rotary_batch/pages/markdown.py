@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
 from rotary_batch.pages.front import seal
@@ -225,8 +224,8 @@ class Pages:
         if view.link_template:
             values = {"path": path_link(path), "start": str(lines[0]), "end": str(lines[1])}
             return link(re.sub(r"\{(path|start|end)\}", lambda field: values[field[1]], view.link_template))
-        page = PurePosixPath(view.root, view.docs_dir, view.paths[path])
-        target = path_link(_relative(f"{view.root.rstrip('/')}/{path}", str(page.parent)))
+        here = parent_of(f"{view.docs_root}/{view.paths[path]}")
+        target = path_link(_relative(f"{view.root.rstrip('/')}/{path}", here))
         return f"{target}#L{lines[0]}-L{lines[1]}" if symbol else target
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
@@ -68,6 +69,11 @@ class IndexView:
         for path in self.sources:
             found[parent_of(path)].files.append(path)
         return found
+
+    @cached_property
+    def docs_root(self) -> str:
+        """The docs folder, as an absolute path."""
+        return str(PurePosixPath(self.root, self.docs_dir))
 
     @cached_property
     def folder_blobs(self) -> Mapping[str, str]:

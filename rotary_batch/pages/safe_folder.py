@@ -103,9 +103,10 @@ class SafeFolder:
         return Staged(tuple(folder), temporary, name)
 
     def publish(self, staged: Sequence[Staged]) -> tuple[dict[str, str], dict[str, str]]:
-        """Sync all, then put all in their places, then sync the folders: each page is the old or the new one.
+        """Sync all, then put all in their places: each page is the old or the new one, never half of one.
 
-        Answers path -> stamp of those in place, and path -> reason of those that something keeps out.
+        Folders are not synced: a page that a power cut puts back has another stamp, and is written again.  Answers
+        path -> stamp of those in place, and path -> reason of those that something keeps out.
         """
         stamps: dict[str, str] = {}
         blocked: dict[str, str] = {}
@@ -119,11 +120,7 @@ class SafeFolder:
         self._for_each(staged, sync, blocked)
         placed = [one for one in staged if one.path not in blocked]
         self._for_each(placed, place, blocked)
-        placed = [one for one in placed if one.path not in blocked]
-        for folder in sorted({one.folder for one in placed}):
-            with self._opened(folder) as descriptor:
-                os.fsync(descriptor)
-        return {one.path: stamps[one.path] for one in placed}, blocked
+        return {one.path: stamps[one.path] for one in placed if one.path not in blocked}, blocked
 
     def _for_each(self, staged: Sequence[Staged], step: Callable[[int, Staged], None], blocked: dict[str, str]) -> None:
         """Take a step with each page in its open folder; those that something keeps out are noted and discarded."""
@@ -146,7 +143,6 @@ class SafeFolder:
         *folder, old = _parts(path)
         with self._explained(path), self._opened(folder) as descriptor:
             os.rename(old, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
-            os.fsync(descriptor)
 
     def remove(self, path: str) -> None:
         """Take away one file."""

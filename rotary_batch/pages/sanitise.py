@@ -69,9 +69,11 @@ def _escaped_opening(match: re.Match[str]) -> str:
 def code(text: str) -> str:
     """An inline code span; safe in a table cell, where a pipe ends it unless one backslash is before it."""
     folded = one_line(text).replace("\\|", "\\ |").replace("|", "\\|")
-    marks = "`" * (max((len(run) for run in re.findall(r"`+", folded)), default=0) + 1)
+    if "`" not in folded:
+        return f"`{folded}`" if folded else ""
+    marks = "`" * (max(map(len, re.findall(r"`+", folded))) + 1)
     pad = " " if folded.startswith("`") or folded.endswith("`") else ""
-    return f"{marks}{pad}{folded}{pad}{marks}" if folded else ""
+    return f"{marks}{pad}{folded}{pad}{marks}"
 
 
 def fenced(text: str, language: str = "text") -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import unicodedata
 from urllib.parse import urlsplit
 
@@ -235,3 +237,44 @@ def test_values_of_yaml_read_back(text):
 )
 def test_a_link_leads_to_https_or_to_a_path(target, allowed):
     assert link(target) == allowed
+
+
+def test_check_explain_and_errors_print_no_escapes(make_repository):
+    name = "a\x1b]0;title\x07\x9b31m\u202e.py"
+    root = make_repository(
+        {name: "x = 1\n", "docs/b.py": "x = 1\n", f"docs/{name}.md": '---\ngenerated_by: "rotary-batch"\n---\n'}
+    )
+    for arguments in (["explain", name, root], ["explain", name + "none", root], ["check", root, "--out", "docs"]):
+        command = [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        text = done.stdout + done.stderr
+        assert all(letter in "\n\t" or letter.isprintable() for letter in text), (arguments, text)
+        assert "\\x1b]0;title\\x07" in text.replace("\n", ""), (arguments, text)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"path": [1], "blob": "x"}', '{"path": "a", "blob": {}}', "{" + '"a":[' * 100_000 + "}", '{"a": 1e999}', "{}", "{nonsense}"]
+)  # fmt: skip
+def test_front_matter_that_a_stranger_wrote_says_nothing(line):
+    page = f'---\ngenerated_by: "rotary-batch"\nsources:\n  - {line}\ndigest: ""\n---\n\nx'
+    front = read(page.encode())
+    assert (front.is_ours, front.is_edited, front.sources) == (True, True, {})
+
+
+def test_pages_of_nested_folders_do_not_grow_with_their_depth():
+    """Links from each of 1,000 nested folders to each above it took 100 s and 1.5 GB."""
+    depth = 1000
+    path = "/".join(f"d{n}" for n in range(depth)) + "/a.py"
+    file = SourceFile(path=path, blob="b", nbytes=1, language="python", file_class=FileClass.SOURCE, reason="")
+    view = IndexView(
+        name="deep", files=(file,), docstrings={}, fallbacks={}, symbols={}, chunks={}, callers={}, callees={}, model_name="m",
+        demonstration=False, docs_dir="docs",
+    )  # fmt: skip
+    pages = dict(render(view, {}, site_paths(view.sources)))
+    assert len(pages) == depth + 4
+    assert max(len(page) for page in pages.values() if not page.startswith(b"#")) < 40_000
+    crumbs = pages[view.paths["/".join(f"d{n}" for n in range(12)) + "/"]].decode()
+    assert (
+        "[deep](../../../../../../../../../../../../index.md) / … / [`d3`](../../../../../../../../index.md) / [`d4`]"
+        in crumbs
+    )

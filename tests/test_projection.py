@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,6 +20,7 @@ import pytest
 from rotary_batch import projection
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
+from rotary_batch.pages.front import read
 from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.site import site_paths
 from rotary_batch.projection import project_all, project_pending, project_some
@@ -61,7 +65,8 @@ class Place:
 
     def __init__(self, folder: Path, paths: list[str] = PATHS) -> None:
         (folder / "repo").mkdir()
-        db = open_database(folder / "work.db")
+        self.database = folder / "work.db"
+        db = open_database(self.database)
         migrate(db)
         self.store = WorkStore(db)
         row = RepositoryRow(
@@ -72,6 +77,9 @@ class Place:
         self.docs = folder / "repo" / "docs"
         self.index(dict.fromkeys(paths, ""))
         plan_items(self.store, self.row.id, "summarize", list(planned(paths)), set(paths))
+
+    def reopen(self) -> None:
+        self.store = WorkStore(open_database(self.database))
 
     def index(self, texts: dict[str, str]) -> None:
         found = [parsed(path, text) for path, text in sorted(texts.items())]
@@ -227,6 +235,54 @@ def test_one_bad_path_fails_alone_and_its_page_is_named(place):
     (place.docs / "pkg" / "deep").unlink()
     done = project_pending(place.store, place.row)
     assert (done.failed, sorted(done.written)) == ([], ["a.py.md", "pkg/deep/d.py.md", "pkg/deep/index.md"])
+
+
+def die_at(count: int, project: Callable[[], object]) -> bool:
+    """Project in a child that is killed at its count-th sync, rename, removal or commit; answer whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = [count]
+
+        def aimed(call):
+            def step(*arguments, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **options)
+
+            return step
+
+        for name in ("fsync", "rename", "unlink", "mkdir"):
+            setattr(os, name, aimed(getattr(os, name)))
+        projection.save_stamps = aimed(projection.save_stamps)
+        try:
+            project()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_fifty_kills_of_a_rendering_leave_what_an_undisturbed_one_leaves(tmp_path, monkeypatch):
+    place = Place(tmp_path, PATHS + [f"many/m{n:02}.py" for n in range(20)])
+    monkeypatch.setattr(projection, "BATCH_PAGES", 5)
+    chance, kills, round_number = random.Random(5), 0, 0
+    while kills < 50:
+        round_number += 1
+        for path in chance.sample(PATHS, 2):
+            place.answer("file", path, f"Words {round_number}.")
+        if round_number % 10 == 0:
+            place.index(dict.fromkeys(PATHS, f"Docstring {round_number}."))
+        place.store.db.close()
+        kills += die_at(chance.randint(1, 30), lambda: place.reopen() or project_pending(place.store, place.row))
+        place.reopen()
+        pages = {path: data for path, data in place.tree().items() if path.endswith(".md")}
+        assert not any(read(data).is_edited for data in pages.values())
+    project_pending(place.store, place.row)
+    stormy = place.tree()
+    shutil.rmtree(place.docs)
+    project_all(place.store, place.row)
+    assert place.tree() == stormy
+    place.store.db.close()
 
 
 def test_sources_with_names_of_ours_and_names_too_long_have_pages_that_links_and_check_find(make_repository):

@@ -21,6 +21,7 @@ _CODE_SPAN = re.compile(r"(?<!`)(`{1,2})([^`\n]+)\1(?!`)")  # of Markdown, and o
 _LINK = re.compile(r"\b([a-z][a-z0-9+.-]{1,9})://|\bwww\.", re.IGNORECASE)
 _MAIL = re.compile(r"(?<=\w)@(?=\w)|\b(mailto|xmpp):", re.IGNORECASE)
 _OPENING = re.compile(r"^(?:([-+=:])|(\d+)([.)](?:\s|$)))")  # lists, rulers, definitions, `:::` of mkdocstrings
+_SNIPPET = re.compile(r"^([ \t]*)(;*-+8<-+)", re.MULTILINE)  # pymdownx.snippets puts files of the builder there
 _NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", '"': "”", "'": "’", "`": "ˋ"})
 
@@ -78,7 +79,7 @@ def code(text: str) -> str:
 
 def fenced(text: str, language: str = "text") -> str:
     """A fenced block that the text cannot end."""
-    clean = plain(text).strip("\n")
+    clean = _SNIPPET.sub(r"\1;\2", plain(text).strip("\n"))
     marks = "`" * max(3, max((len(run) for run in re.findall(r"`+", clean)), default=0) + 1)
     return f"{marks}{language}\n{clean}\n{marks}"
 

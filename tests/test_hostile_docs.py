@@ -196,7 +196,7 @@ def test_a_hard_link_keeps_its_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["../x.md", "a/../../x.md", "/etc/x.md", "a//x.md", "./x.md", ".git/hooks/post-checkout", "a/.Git/x.md", "", "a\0b.md",
+    "path", ["../x.md", "a/../../x.md", "/etc/x.md", "a//x.md", "./x.md", ".git/hooks/post-checkout", "a/.Git/x.md", ".g\u200cit/x.md", "", "a\0b.md",
              "lone\udcffname\ud800.md", "n" * 300 + ".md"]
 )  # fmt: skip
 def test_no_name_of_a_page_leads_out_of_the_folder_or_into_git(path, tmp_path):

@@ -37,7 +37,7 @@ from rotary_batch.pages.descriptors import (
     write_at,
 )
 
-_FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has, in any case of letters
+_FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has
 # What one path may suffer from while the disk is well.
 _PATH_ERRORS = {
     errno.EACCES, errno.EBUSY, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
@@ -172,7 +172,7 @@ class SafeFolder:
                 for name, info in entries_of(descriptor):
                     if info is not None:
                         yield Found("/".join((*folder, name)), stamp_of(info), name.startswith(ours))
-                    elif name.casefold() not in _FORBIDDEN:
+                    elif not _is_forbidden(name):
                         waiting.append((*folder, name))
             finally:
                 os.close(descriptor)
@@ -212,7 +212,7 @@ def open_safe_folder(root: Path, out: str, *, create: bool) -> SafeFolder | None
     """
     path = root / out
     parts = [part for part in PurePosixPath(out).parts if part != "/"]
-    if not parts or any(part.casefold() in _FORBIDDEN for part in parts):
+    if not parts or any(map(_is_forbidden, parts)):
         raise InputError(f"{path}: no place for docs; name a folder of their own inside the repository, or /PATH")
     try:
         start, entered, rest = _enter(root, out, parts)
@@ -251,6 +251,11 @@ def _enter(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]
 def _parts(path: str) -> list[str]:
     """The names of a path below the docs folder.  Raises BlockedError for one that no page may have."""
     parts = path.split("/")
-    if any(part.casefold() in _FORBIDDEN for part in parts):
+    if any(map(_is_forbidden, parts)):
         raise BlockedError(f"{path}: not inside the docs folder; name a page relative to it")
     return parts
+
+
+def _is_forbidden(name: str) -> bool:
+    """Some file systems ignore the case of letters, some ignore invisible ones."""
+    return "".join(filter(str.isprintable, name)).casefold() in _FORBIDDEN

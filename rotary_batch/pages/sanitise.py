@@ -5,7 +5,7 @@
     quoted                 a value in front matter or in the navigation, both YAML
     title                  a title in the navigation, which themes put into HTML as it is
 
-Terminals have a function of their own in `console.py`, the log writes JSON.
+Terminals have a function of their own in `terminal.py`, the log writes JSON.
 """
 
 from __future__ import annotations

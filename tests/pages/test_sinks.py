@@ -162,7 +162,6 @@ def test_each_line_of_llms_txt_begins_as_we_say(payload):
 def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     projection = Projection(conflicts=[payload], failed=[PageFailure(payload, payload)], removed=[payload])
-    console.say_error(payload)
     console.say(payload)
     console.show_projection(projection)
     console.show_drift(

@@ -18,6 +18,7 @@ from rotary_batch.commands.database import writing
 from rotary_batch.commands.opening import asking, pack_dir
 from rotary_batch.config import Settings
 from rotary_batch.planner.indexing import index_repository
+from rotary_batch.repo.files import EVERYTHING
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.rows import RepositoryRow
 
@@ -37,7 +38,7 @@ def index_once(root: Path, db: Path) -> dict[str, float]:
             root=str(root), name=repository.name, commit_id=None, worktree=False, docs_dir=settings.out,
             model_name=ask.manifest.name, pack_dir=str(pack), plan_key="", link_template=None, job=settings.job,
         )  # fmt: skip
-        found = index_repository(store, repository, ask, row, lambda *_: None)
+        found = index_repository(store, repository, ask, row, EVERYTHING, lambda *_: None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "files": found.files["source"],

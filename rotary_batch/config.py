@@ -55,11 +55,11 @@ def parse_nbytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d{1,19}(?:\.\d{1,19})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     nbytes = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
     if nbytes == 0:
-        raise ConfigError(f"{shown(text)} is not a size; write for example 512MB, 22GB or 64GiB")
+        raise ConfigError(f"{excerpt(text)} is not a size; write for example 512MB, 22GB or 64GiB")
     return nbytes
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """A value as an error quotes it: one line, and not all of a long one."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -67,14 +67,14 @@ def shown(value: object) -> str:
 
 def _boolean(text: str) -> bool:
     if text.lower() not in {"true", "false", "1", "0"}:
-        raise ConfigError(f"{shown(text)} is not true or false")
+        raise ConfigError(f"{excerpt(text)} is not true or false")
     return text.lower() in {"true", "1"}
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
-            raise ConfigError(f"{shown(text)} is not one of {', '.join(choices)}")
+            raise ConfigError(f"{excerpt(text)} is not one of {', '.join(choices)}")
         return text
 
     return read
@@ -82,37 +82,37 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,17}", text, re.ASCII):
-        raise ConfigError(f"{shown(text)} is not a whole number above 0")
+        raise ConfigError(f"{excerpt(text)} is not a whole number above 0")
     return int(text)
 
 
 def _device(text: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", text, re.ASCII):
-        raise ConfigError(f"{shown(text)} is not a device; use cpu, cuda or cuda:N")
+        raise ConfigError(f"{excerpt(text)} is not a device; use cpu, cuda or cuda:N")
     return text
 
 
 def _path(text: str) -> Path:
     if not text or "\0" in text:
-        raise ConfigError(f"{shown(text)} is not a path")
+        raise ConfigError(f"{excerpt(text)} is not a path")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{shown(text)}: there is no such user; write the path out") from error
+        raise ConfigError(f"{excerpt(text)}: there is no such user; write the path out") from error
 
 
 def _docs_dir(text: str) -> str:
     path = PurePosixPath(text)
     if not text or "\0" in text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
         raise ConfigError(
-            f"{shown(text)} is no place for docs; name a folder of their own inside the repository, or /PATH"
+            f"{excerpt(text)} is no place for docs; name a folder of their own inside the repository, or /PATH"
         )
     return text
 
 
 def _link_template(text: str) -> str:
     if re.search(r"[{}]", LINK_FIELD.sub("", text)) or not text.isprintable():
-        raise ConfigError(f"{shown(text)} may hold {{path}}, {{start}} and {{end}} and no other braces")
+        raise ConfigError(f"{excerpt(text)} may hold {{path}}, {{start}} and {{end}} and no other braces")
     return text
 
 
@@ -143,7 +143,7 @@ def refuse_unknown(source: str, found: Collection[str], known: Collection[str]) 
     """Raise ConfigError for the first name in `found` that is not known, with the nearest that is."""
     for name in sorted(set(found) - set(known)):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ConfigError(f"{source}: unknown key {shown(name)}; did you mean {near[0]!r}?")
+        raise ConfigError(f"{source}: unknown key {excerpt(name)}; did you mean {near[0]!r}?")
 
 
 def load_settings(

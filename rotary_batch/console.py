@@ -1,6 +1,6 @@
 """Tables, progress and the live view; the only module that imports rich, and only when it prints.
 
-All text passes `terminal`, since names and texts of repositories reach it.  What was asked for goes to stdout;
+All text passes `terminal.shown`, since names and texts of repositories reach it.  What was asked for goes to stdout;
 progress, notes and errors go to stderr.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rotary_batch.config import FILE_NAME
+from rotary_batch.terminal import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,22 +35,15 @@ ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "
          "loop": "repeating themselves"}  # fmt: skip
 
 
-def terminal(text: str) -> str:
-    """Text as it may reach a terminal: what would act there, or hide, is spelt out, as in `\\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
-
-
 def say(text: str) -> None:
     """One plain line aside."""
     with suppress(OSError):  # a full disk or a reader that left must not end a night
-        print(terminal(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
 def tell(text: str) -> None:
     """One plain line of an answer."""
-    print(terminal(text))  # noqa: T201 - this is the printer
+    print(shown(text))  # noqa: T201 - this is the printer
 
 
 @contextmanager
@@ -67,8 +61,8 @@ def _table(title: str, *columns: str) -> Table:
     from rich.text import Text
 
     # A plain string would be read as markup, in which a folder called `[link=...]` is a link.
-    shown = Text(terminal(title), style="bold") if title else None
-    table = Table(title=shown, title_justify="left", header_style="dim", box=None, pad_edge=False)
+    heading = Text(shown(title), style="bold") if title else None
+    table = Table(title=heading, title_justify="left", header_style="dim", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
     return table
@@ -83,7 +77,7 @@ def _print(table: Table, *, aside: bool = False) -> None:
 def _row(table: Table, *cells: object) -> None:
     from rich.text import Text
 
-    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else terminal(str(cell))) for cell in cells))
+    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else shown(str(cell))) for cell in cells))
 
 
 @contextmanager
@@ -119,7 +113,7 @@ def draining() -> Iterator[Callable[[Progress], None]]:
     from rich.status import Status
 
     with Status("opening the model", console=Console(stderr=True)) as line:
-        yield lambda progress: line.update(terminal(live_line(progress)))
+        yield lambda progress: line.update(shown(live_line(progress)))
 
 
 def live_line(progress: Progress) -> str:

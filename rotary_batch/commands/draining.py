@@ -26,6 +26,7 @@ from rotary_batch.model.manifest import Manifest
 from rotary_batch.night import Window, deadlines
 from rotary_batch.pages.files import Projection
 from rotary_batch.pages.page import IndexView
+from rotary_batch.pages.sanitise import inline
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
 from rotary_batch.planner.indexing import index_key
@@ -284,9 +285,10 @@ def save_report(outcome: DrainOutcome, failures: Sequence[Failure], database: Pa
     (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict() | {"failures": failed}, indent=1) + "\n")
     plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
     rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
-    rows += [f"| docs | {folder} |" for folder in outcome.docs]
-    rows += [f"| note | {note} |" for note in outcome.notes]
-    rows += [f"| failed | {failure} |" for failure in failures]
+    rows += [f"| docs | {inline(str(folder))} |" for folder in outcome.docs]
+    rows += [f"| not written | {inline(f'{page}: {reason}')} |" for page, reason in outcome.tally.pages_failed]
+    rows += [f"| note | {inline(note)} |" for note in outcome.notes]
+    rows += [f"| failed | {inline(str(failure))} |" for failure in failures]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
     rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]
     text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"

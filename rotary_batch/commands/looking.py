@@ -101,4 +101,5 @@ def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
 
 def to_json(value: object) -> str:
     """The way that every --json answer is written."""
-    return json.dumps(value, ensure_ascii=True, default=str)
+    # DEL is the one control character that JSON lets through.
+    return json.dumps(value, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")

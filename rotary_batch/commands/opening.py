@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rotary_batch.config import DEFAULT_JOB, Settings, bundled, cache_dir, shown
+from rotary_batch.config import DEFAULT_JOB, Settings, bundled, cache_dir, excerpt
 from rotary_batch.errors import ConfigError, ModelError, RepositoryError
 from rotary_batch.jobs import Job, load_jobs
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -30,7 +30,7 @@ def load_job_named(settings: Settings) -> Job:
     """The job that the settings name.  All jobs are loaded, so that a broken one is found now."""
     jobs, name = jobs_of(settings), settings.job or DEFAULT_JOB
     if name not in jobs:
-        raise ConfigError(f"no job named {shown(name)}; there are {', '.join(jobs)}")
+        raise ConfigError(f"no job named {excerpt(name)}; there are {', '.join(jobs)}")
     return jobs[name]
 
 

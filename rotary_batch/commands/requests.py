@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from rotary_batch import jsonl
-from rotary_batch.config import shown
+from rotary_batch.config import excerpt
 from rotary_batch.core import Request
 from rotary_batch.model.tokens import Tokenizer
 
@@ -63,7 +63,7 @@ def _new_id(row: dict[str, Any], taken: set[str]) -> str:
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _MAX_ID_LETTERS:
         raise ValueError(f"needs a custom_id: a text of 1 to {_MAX_ID_LETTERS} letters")
     if custom_id in taken:
-        raise ValueError(f"custom_id {shown(custom_id)} stands twice")
+        raise ValueError(f"custom_id {excerpt(custom_id)} stands twice")
     return custom_id
 
 
@@ -87,7 +87,7 @@ def _request(row: dict[str, Any], number: int, tokenizer: Tokenizer) -> Request:
 def _content(messages: list[Any]) -> str:
     for message in messages:
         if not isinstance(message, dict):
-            raise ValueError(f"body.messages: {shown(message)} is no object with role and content")  # noqa: TRY004 - as for all else
+            raise ValueError(f"body.messages: {excerpt(message)} is no object with role and content")  # noqa: TRY004 - as for all else
         _check(message, _MESSAGE, "body.messages: ")
         if "content" not in message or "role" not in message:
             raise ValueError("body.messages: a message needs role and content")
@@ -99,17 +99,17 @@ def _text(content: str | list[Any]) -> str:
         return content
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise ValueError(f"body.messages: content: {shown(part)} is no part with the type text")
+            raise ValueError(f"body.messages: content: {excerpt(part)} is no part with the type text")
     return "".join(part["text"] for part in content)
 
 
 def _check(table: dict[str, Any], allowed: _Allowed, where: str) -> None:
     for name, value in table.items():
         if name not in allowed:
-            raise ValueError(f"{where}{shown(name)[1:-1]} is not supported; leave it out")
+            raise ValueError(f"{where}{excerpt(name)[1:-1]} is not supported; leave it out")
         is_right, wanted = allowed[name]
         if not is_right(value):
-            raise ValueError(f"{where}{name}: {shown(value)} is not {wanted}")
+            raise ValueError(f"{where}{name}: {excerpt(value)} is not {wanted}")
 
 
 def _is_text(value: object) -> bool:

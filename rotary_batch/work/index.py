@@ -18,13 +18,12 @@ _CHUNK = "path, blob, start_byte, end_byte, start_line, end_line, tokens, symbol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredIndex:
-    """Everything that is known of a repository, in path order."""
+    """What is known of a repository, in path order; references, of which there are the most, are read one by one."""
 
     files: tuple[SourceFile, ...]
     docstrings: dict[str, str]
     fallbacks: dict[str, str]
     symbols: tuple[Symbol, ...]
-    references: tuple[Reference, ...]
     chunks: tuple[Chunk, ...]
 
 
@@ -154,7 +153,7 @@ def _chunk_row(chunk: Chunk) -> tuple[object, ...]:
 
 
 def load_index(store: WorkStore, repository_id: int) -> StoredIndex:
-    """Read everything back."""
+    """Read it back."""
     files = store.db.execute("select * from file where repository_id = ? order by path", [repository_id]).fetchall()
     chunks = store.db.execute(
         f"select {_CHUNK} from chunk where repository_id = ? order by path, start_byte", [repository_id]
@@ -164,7 +163,6 @@ def load_index(store: WorkStore, repository_id: int) -> StoredIndex:
         docstrings={row["path"]: row["docstring"] for row in files if row["docstring"]},
         fallbacks={row["path"]: row["fallback"] for row in files if row["fallback"]},
         symbols=tuple(stored_symbols(store, repository_id)),
-        references=tuple(stored_references(store, repository_id)),
         chunks=tuple(Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in chunks),
     )
 

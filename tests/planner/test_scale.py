@@ -13,6 +13,7 @@ from rotary_batch.commands.database import writing
 from rotary_batch.commands.opening import asking, pack_dir
 from rotary_batch.config import Settings
 from rotary_batch.planner import indexing as planner_module
+from rotary_batch.repo.files import EVERYTHING
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.rows import RepositoryRow
 
@@ -41,7 +42,7 @@ def work_of_an_index(root: Path, tiny_pack: Path, times: int) -> list[tuple[int,
 
             store.db.set_progress_handler(count_step, 1000)
             sys.setprofile(count_call)
-            planner_module.index_repository(store, open_repository(root), ask, row, lambda *_: None)
+            planner_module.index_repository(store, open_repository(root), ask, row, EVERYTHING, lambda *_: None)
             sys.setprofile(None)
             store.db.set_progress_handler(None, 0)
             found.append((steps, calls))

@@ -1,6 +1,6 @@
 """Tables, progress and the live view; the only module that imports rich, and only when it prints.
 
-All text passes `terminal`, since names and texts of repositories reach it.  What was asked for goes to stdout;
+All text passes `terminal.shown`, since names and texts of repositories reach it.  What was asked for goes to stdout;
 progress, notes and errors go to stderr.
 """
 
@@ -13,14 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rotary_batch.commands.draining import DrainOutcome
-from rotary_batch.commands.indexing import IndexOutcome
-from rotary_batch.pages.drift import Drift
-from rotary_batch.pages.files import PageFailure, Projection
-from rotary_batch.runner import Progress
+from rotary_batch.config import FILE_NAME
+from rotary_batch.terminal import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from rotary_batch.commands.draining import DrainOutcome
+    from rotary_batch.commands.indexing import IndexOutcome
+    from rotary_batch.pages.drift import Drift
+    from rotary_batch.pages.files import PageFailure, Projection
+    from rotary_batch.runner import Progress
 
 DEMONSTRATION = (
     "Model: the embedded demonstration model. It shows the machinery at work; do not rely on its sentences. "
@@ -32,22 +35,15 @@ ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "
          "loop": "repeating themselves"}  # fmt: skip
 
 
-def terminal(text: str) -> str:
-    """Text as it may reach a terminal: what would act there, or hide, is spelt out, as in `\\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
-
-
 def say(text: str) -> None:
     """One plain line aside."""
     with suppress(OSError):  # a full disk or a reader that left must not end a night
-        print(terminal(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
 def tell(text: str) -> None:
     """One plain line of an answer."""
-    print(terminal(text))  # noqa: T201 - this is the printer
+    print(shown(text))  # noqa: T201 - this is the printer
 
 
 @contextmanager
@@ -65,8 +61,8 @@ def _table(title: str, *columns: str) -> Table:
     from rich.text import Text
 
     # A plain string would be read as markup, in which a folder called `[link=...]` is a link.
-    shown = Text(terminal(title), style="bold") if title else None
-    table = Table(title=shown, title_justify="left", header_style="dim", box=None, pad_edge=False)
+    heading = Text(shown(title), style="bold") if title else None
+    table = Table(title=heading, title_justify="left", header_style="dim", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
     return table
@@ -81,7 +77,7 @@ def _print(table: Table, *, aside: bool = False) -> None:
 def _row(table: Table, *cells: object) -> None:
     from rich.text import Text
 
-    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else terminal(str(cell))) for cell in cells))
+    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else shown(str(cell))) for cell in cells))
 
 
 @contextmanager
@@ -117,7 +113,7 @@ def draining() -> Iterator[Callable[[Progress], None]]:
     from rich.status import Status
 
     with Status("opening the model", console=Console(stderr=True)) as line:
-        yield lambda progress: line.update(terminal(live_line(progress)))
+        yield lambda progress: line.update(shown(live_line(progress)))
 
 
 def live_line(progress: Progress) -> str:
@@ -153,7 +149,7 @@ def show_index(outcomes: Sequence[IndexOutcome], *, aside: bool = False) -> None
         _row(table, "items removed", counts.removed)
         _row(table, "pages written", len(outcome.projection.written))
         _print(table, aside=aside)
-        for note in indexed.notes:
+        for note in outcome.notes:
             out(f"note: {note}")
         _tell_pages(outcome.projection.conflicts, outcome.projection.failed, out)
         if outcome.demonstration:
@@ -196,6 +192,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         if outcome.num_parked:
             tell("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
         _tell_pages(tally.conflicts, tally.pages_failed)
+        for note in outcome.notes:
+            tell(f"note: {note}")
         for folder in outcome.docs:
             tell(f"docs: {folder / 'index.md'}")
         tell(f"report: {report}")
@@ -320,6 +318,12 @@ def show_report(found: Mapping[str, Any]) -> None:
         if found.get(name):
             tell(f"{name}:")
             show_facts(found[name])
+
+
+def show_trust(root: Path, values: Mapping[str, Any], record: Path) -> None:
+    """What `trust` let in."""
+    show_facts(values)
+    tell(f"these settings of {root} count now, until its {FILE_NAME} changes; to take that back, delete {record}")
 
 
 def show_facts(found: Mapping[str, Any]) -> None:

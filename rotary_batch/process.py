@@ -18,6 +18,7 @@ from typing import NoReturn
 from rotary_batch import __version__
 from rotary_batch.config import state_dir
 from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError
+from rotary_batch.terminal import shown
 
 INTERNAL, CRASH, INTERRUPTED = 70, 1, 130
 _NO_MEMORY = "not enough memory; allow more (`ulimit -v`, the limit of the container), or use less: --device-memory 1GB"
@@ -127,10 +128,9 @@ def _place(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    """One line on stderr, if that can be written to; control characters of hostile names do not reach a terminal."""
-    line = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+    """One line on stderr, if that can be written to."""
     with suppress(OSError):
-        print(f"rotary-batch: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the last printer
+        print(f"rotary-batch: {shown(text)}", file=sys.stderr, flush=True)  # noqa: T201 - the last printer
 
 
 def _flush(code: int) -> int:

@@ -21,7 +21,7 @@ from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
 from rotary_batch.pages.site import page_of, render, site_paths, things_of
 from rotary_batch.repo.graph import callers_and_callees, resolve
 from rotary_batch.work.counts import answers
-from rotary_batch.work.index import load_index
+from rotary_batch.work.index import load_index, stored_references
 from rotary_batch.work.projected import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -37,7 +37,7 @@ def never() -> bool:
 def load_view(store: WorkStore, row: RepositoryRow) -> IndexView:
     """The index of one repository, as pages and roll-ups see it."""
     index = load_index(store, row.id)
-    callers, callees = callers_and_callees(resolve(index.symbols, index.references))
+    callers, callees = callers_and_callees(resolve(index.symbols, stored_references(store, row.id)))
     by_path = attrgetter("path")
     return IndexView(
         name=row.name,
@@ -159,7 +159,7 @@ def _prose_for(
 ) -> dict[tuple[str, str], Prose]:
     """What may be shown on the pages of some things."""
     files = [thing for thing in things if not thing.endswith("/")]
-    folders = [thing.rstrip("/") for thing in things if thing.endswith("/")]
+    folders = [thing.removesuffix("/") for thing in things if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
     found = [
         *answers(store, repository_id, files, ("chunk", "file")),

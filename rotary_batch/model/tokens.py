@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import jinja2
-import jinja2.sandbox
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.errors import ModelError
+from rotary_batch.model.rendering import RenderingError, render
 from rotary_batch.model.tables import Table, read_object, read_text
 
 _REMEDY = "fetch the files of the model again"
@@ -33,13 +32,16 @@ _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 class Tokenizer:
     """Counts, encodes and decodes.  Content and template are encoded apart, so content commands nothing."""
 
-    def __init__(self, tokenizer_json: str, specials: Mapping[str, str], template: str | None) -> None:
+    def __init__(
+        self, tokenizer_json: str, specials: Mapping[str, str], template: str | None, template_source: Path
+    ) -> None:
         self._content = HfTokenizer.from_str(tokenizer_json)
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
         self._content.encode_special_tokens = True
         self._control = HfTokenizer.from_str(tokenizer_json)
         self._specials = specials
         self._template = template or _PLAIN_TEMPLATE
+        self._template_source = template_source
         self.digest = _digest(tokenizer_json, self._template, [specials["bos_token"], specials["eos_token"]])
 
     @classmethod
@@ -50,9 +52,10 @@ class Tokenizer:
         table = Table(config, config_path, _REMEDY)
         tokenizer_json = read_text(path, _MAX_TOKENIZER_NBYTES, f"a model needs its tokenizer.json; {_REMEDY}")
         specials = {name: _special(table, name) for name in ("bos_token", "eos_token")}
-        template = _template(model_dir / "chat_template.jinja", table)
+        template_path = model_dir / "chat_template.jinja"
+        template = _template(template_path, table)
         try:
-            return cls(tokenizer_json, specials, template)
+            return cls(tokenizer_json, specials, template, template_path if template_path.exists() else config_path)
         except Exception as error:
             fact = str(error)[:200]  # a whole regular expression may stand in it
             raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
@@ -77,23 +80,22 @@ class Tokenizer:
 
     @cached_property
     def _wrapper(self) -> tuple[list[int], list[int]]:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
+        if self._template == _PLAIN_TEMPLATE:
+            return self._encode_control(self._specials["bos_token"]), []
         try:
-            rendered = environment.from_string(self._template).render(
-                messages=[{"role": "user", "content": _HOLE}],
-                add_generation_prompt=True,
-                bos_token=self._specials["bos_token"],
-                eos_token=self._specials["eos_token"],
-            )
-        except MemoryError:
-            raise
-        except Exception as error:  # a template is a program: it may divide by zero or recurse
-            raise ModelError(f"chat template of the model: {error or type(error).__name__}; {_REMEDY}") from error
+            rendered = render(self._template, _HOLE, self._specials["bos_token"], self._specials["eos_token"])
+        except RenderingError as error:
+            raise self._bad_template(str(error)) from error
         before, hole, after = rendered.partition(_HOLE)
         if not hole or _HOLE in after:
-            raise ModelError("chat template of the model: does not put the user's message in exactly once")
+            raise self._bad_template("it does not put the user's message in exactly once")
         return self._encode_control(before), self._encode_control(after)
+
+    def _bad_template(self, fact: str) -> ModelError:
+        return ModelError(
+            f"{self._template_source}: chat template: {fact}; take the template of the model's own publisher, or name "
+            "another model"
+        )
 
     def _encode_control(self, text: str) -> list[int]:
         return list(self._control.encode(text, add_special_tokens=False).ids)
@@ -131,10 +133,6 @@ def _template(path: Path, table: Table) -> str | None:
         return table.text("chat_template")
     named = [table.part("chat_template", row) for row in table.rows("chat_template", 64) if isinstance(row, dict)]
     return next((row.text("template") for row in named if row.has("name") and row.text("name") == "default"), None)
-
-
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
 
 
 def _digest(*parts: object) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
 from rotary_batch.pages.front import seal
@@ -43,7 +42,7 @@ class Pages:
 
     def page(self, thing: str) -> bytes:
         """The page of a file, or of a folder, whose name ends with a slash; "/" is the repository."""
-        return self._folder_page(thing.rstrip("/")) if thing.endswith("/") else self._file_page(thing)
+        return self._folder_page(thing.removesuffix("/")) if thing.endswith("/") else self._file_page(thing)
 
     def _file_page(self, path: str) -> bytes:
         view, file = self._view, self._view.sources[path]
@@ -225,8 +224,8 @@ class Pages:
         if view.link_template:
             values = {"path": path_link(path), "start": str(lines[0]), "end": str(lines[1])}
             return link(re.sub(r"\{(path|start|end)\}", lambda field: values[field[1]], view.link_template))
-        page = PurePosixPath(view.root, view.docs_dir, view.paths[path])
-        target = path_link(_relative(f"{view.root.rstrip('/')}/{path}", str(page.parent)))
+        here = parent_of(f"{view.docs_root}/{view.paths[path]}")
+        target = path_link(_relative(f"{view.root.rstrip('/')}/{path}", here))
         return f"{target}#L{lines[0]}-L{lines[1]}" if symbol else target
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
@@ -68,6 +69,11 @@ class IndexView:
         for path in self.sources:
             found[parent_of(path)].files.append(path)
         return found
+
+    @cached_property
+    def docs_root(self) -> str:
+        """The docs folder, as an absolute path."""
+        return str(PurePosixPath(self.root, self.docs_dir))
 
     @cached_property
     def folder_blobs(self) -> Mapping[str, str]:
@@ -138,7 +144,7 @@ def folder_summary(folder: str, view: IndexView) -> str:
     inside = view.inside.get(folder, Inside([], []))
     # In the order of the paths in them: `a-b` is before `a/`, a folder stands where its first file does.
     shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
-    names = [f"`{path[len(prefix) :].rstrip('/')}`" for path in shown]
+    names = [f"`{path[len(prefix) :].removesuffix('/')}`" for path in shown]
     return f"Holds {_listed(names)}." if names else "Holds nothing that is documented here."
 
 

@@ -37,7 +37,7 @@ from rotary_batch.pages.descriptors import (
     write_at,
 )
 
-_FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has, in any case of letters
+_FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has
 # What one path may suffer from while the disk is well.
 _PATH_ERRORS = {
     errno.EACCES, errno.EBUSY, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
@@ -103,9 +103,10 @@ class SafeFolder:
         return Staged(tuple(folder), temporary, name)
 
     def publish(self, staged: Sequence[Staged]) -> tuple[dict[str, str], dict[str, str]]:
-        """Sync all, then put all in their places, then sync the folders: each page is the old or the new one.
+        """Sync all, then put all in their places: each page is the old or the new one, never half of one.
 
-        Answers path -> stamp of those in place, and path -> reason of those that something keeps out.
+        Folders are not synced: a page that a power cut puts back has another stamp, and is written again.  Answers
+        path -> stamp of those in place, and path -> reason of those that something keeps out.
         """
         stamps: dict[str, str] = {}
         blocked: dict[str, str] = {}
@@ -119,11 +120,7 @@ class SafeFolder:
         self._for_each(staged, sync, blocked)
         placed = [one for one in staged if one.path not in blocked]
         self._for_each(placed, place, blocked)
-        placed = [one for one in placed if one.path not in blocked]
-        for folder in sorted({one.folder for one in placed}):
-            with self._opened(folder) as descriptor:
-                os.fsync(descriptor)
-        return {one.path: stamps[one.path] for one in placed}, blocked
+        return {one.path: stamps[one.path] for one in placed if one.path not in blocked}, blocked
 
     def _for_each(self, staged: Sequence[Staged], step: Callable[[int, Staged], None], blocked: dict[str, str]) -> None:
         """Take a step with each page in its open folder; those that something keeps out are noted and discarded."""
@@ -146,7 +143,6 @@ class SafeFolder:
         *folder, old = _parts(path)
         with self._explained(path), self._opened(folder) as descriptor:
             os.rename(old, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
-            os.fsync(descriptor)
 
     def remove(self, path: str) -> None:
         """Take away one file."""
@@ -176,7 +172,7 @@ class SafeFolder:
                 for name, info in entries_of(descriptor):
                     if info is not None:
                         yield Found("/".join((*folder, name)), stamp_of(info), name.startswith(ours))
-                    elif name.casefold() not in _FORBIDDEN:
+                    elif not _is_forbidden(name):
                         waiting.append((*folder, name))
             finally:
                 os.close(descriptor)
@@ -216,7 +212,7 @@ def open_safe_folder(root: Path, out: str, *, create: bool) -> SafeFolder | None
     """
     path = root / out
     parts = [part for part in PurePosixPath(out).parts if part != "/"]
-    if not parts or any(part.casefold() in _FORBIDDEN for part in parts):
+    if not parts or any(map(_is_forbidden, parts)):
         raise InputError(f"{path}: no place for docs; name a folder of their own inside the repository, or /PATH")
     try:
         start, entered, rest = _enter(root, out, parts)
@@ -255,6 +251,11 @@ def _enter(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]
 def _parts(path: str) -> list[str]:
     """The names of a path below the docs folder.  Raises BlockedError for one that no page may have."""
     parts = path.split("/")
-    if any(part.casefold() in _FORBIDDEN for part in parts):
+    if any(map(_is_forbidden, parts)):
         raise BlockedError(f"{path}: not inside the docs folder; name a page relative to it")
     return parts
+
+
+def _is_forbidden(name: str) -> bool:
+    """Some file systems ignore the case of letters, some ignore invisible ones."""
+    return "".join(filter(str.isprintable, name)).casefold() in _FORBIDDEN

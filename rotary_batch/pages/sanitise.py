@@ -5,7 +5,7 @@
     quoted                 a value in front matter or in the navigation, both YAML
     title                  a title in the navigation, which themes put into HTML as it is
 
-Terminals have a function of their own in `console.py`, the log writes JSON.
+Terminals have a function of their own in `terminal.py`, the log writes JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _CODE_SPAN = re.compile(r"(?<!`)(`{1,2})([^`\n]+)\1(?!`)")  # of Markdown, and o
 _LINK = re.compile(r"\b([a-z][a-z0-9+.-]{1,9})://|\bwww\.", re.IGNORECASE)
 _MAIL = re.compile(r"(?<=\w)@(?=\w)|\b(mailto|xmpp):", re.IGNORECASE)
 _OPENING = re.compile(r"^(?:([-+=:])|(\d+)([.)](?:\s|$)))")  # lists, rulers, definitions, `:::` of mkdocstrings
+_SNIPPET = re.compile(r"^([ \t]*)(;*-+8<-+)", re.MULTILINE)  # pymdownx.snippets puts files of the builder there
 _NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", '"': "”", "'": "’", "`": "ˋ"})
 
@@ -69,14 +70,16 @@ def _escaped_opening(match: re.Match[str]) -> str:
 def code(text: str) -> str:
     """An inline code span; safe in a table cell, where a pipe ends it unless one backslash is before it."""
     folded = one_line(text).replace("\\|", "\\ |").replace("|", "\\|")
-    marks = "`" * (max((len(run) for run in re.findall(r"`+", folded)), default=0) + 1)
+    if "`" not in folded:
+        return f"`{folded}`" if folded else ""
+    marks = "`" * (max(map(len, re.findall(r"`+", folded))) + 1)
     pad = " " if folded.startswith("`") or folded.endswith("`") else ""
-    return f"{marks}{pad}{folded}{pad}{marks}" if folded else ""
+    return f"{marks}{pad}{folded}{pad}{marks}"
 
 
 def fenced(text: str, language: str = "text") -> str:
     """A fenced block that the text cannot end."""
-    clean = plain(text).strip("\n")
+    clean = _SNIPPET.sub(r"\1;\2", plain(text).strip("\n"))
     marks = "`" * max(3, max((len(run) for run in re.findall(r"`+", clean)), default=0) + 1)
     return f"{marks}{language}\n{clean}\n{marks}"
 
@@ -87,10 +90,7 @@ def link(target: str) -> str:
     Percent escapes that the target has stay as they are.
     """
     safe = quote(plain(target), safe="/?#=&%:@+,;~-._", errors="replace")
-    try:
-        scheme, host = urlsplit(safe)[:2]
-    except ValueError:
-        return "#"
+    scheme, host = urlsplit(safe)[:2]
     is_path = not scheme and not host and ":" not in safe.split("/", 1)[0]
     if not is_path and not (scheme in {"https", "http"} and host):
         return "#"

@@ -64,7 +64,7 @@ def _nav_lines(view: IndexView) -> Iterator[str]:
     waiting: list[tuple[str, str]] = [("", "  ")]
     while waiting:
         thing, indent = waiting.pop()
-        name = quoted(title(thing.rstrip("/").rpartition("/")[2] + ("/" if thing.endswith("/") else "")))
+        name = quoted(title(thing.removesuffix("/").rpartition("/")[2] + ("/" if thing.endswith("/") else "")))
         if thing and not thing.endswith("/"):
             yield f"{indent}- {name}: {quoted(view.paths[thing])}"
             continue
@@ -72,7 +72,7 @@ def _nav_lines(view: IndexView) -> Iterator[str]:
             yield f"{indent}- {name}:"
             indent += "    "
         yield f'{indent}- "Overview": {quoted(view.paths[thing or "/"])}'
-        inside = view.inside[thing.rstrip("/")]
+        inside = view.inside[thing.removesuffix("/")]
         waiting += [(path, indent) for path in reversed(inside.files)]
         waiting += [(f"{folder}/", indent) for folder in reversed(inside.folders)]
 

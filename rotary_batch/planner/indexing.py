@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.units import chunk_items, rollup_items, takes
-from rotary_batch.repo.files import classify
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
-from rotary_batch.repo.graph import priorities, resolve
+from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.work import index as stored
 from rotary_batch.work.items import num_items, plan_chunks, plan_rollups, rank_chunks
@@ -48,22 +50,25 @@ def index_repository(
     repository: Repository,
     asking: Asking,
     row: RepositoryRow,
+    patterns: PathPatterns,
     progress: Progress,
     num_workers: int = 2,
 ) -> Indexed:
     """Read what changed since the last index under the same plan key, and queue the work that it makes."""
     asking.check_budget()
     plan_key = index_key(asking, row)
-    changes = _changes(store, repository, row.root, row.docs_dir, plan_key)
+    changes = _changes(store, repository, row, patterns, plan_key)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
     is_whole = changes.is_nothing and stored.is_planned(store, row.root, plan_key)
     row = replace(row, id=stored.save_repository(store, row if is_whole else replace(row, plan_key="")))
     parsed = 0
     counts = PlanCounts()
     if not is_whole:
-        for parsed, found in enumerate(_stored(store, repository, changes.to_read, asking, row, num_workers), 1):
-            counts = _sum(counts, found)
-            progress(parsed, len(changes.to_read))
+        # Closed even when `progress` raises: it is in a transaction between two files.
+        with closing(_stored(store, repository, changes.to_read, asking, row, num_workers)) as plans:
+            for parsed, found in enumerate(plans, 1):
+                counts = _sum(counts, found)
+                progress(parsed, len(changes.to_read))
         counts = _sum(counts, _roll_up(store, changes, asking, row))
     counts = replace(counts, unchanged=num_items(store, row.id, asking.job.name) - counts.queued)
     return Indexed(
@@ -99,10 +104,12 @@ class _Changes:
         return not (self.to_read or self.others or self.gone)
 
 
-def _changes(store: WorkStore, repository: Repository, root: str, docs_dir: str, plan_key: str) -> _Changes:
-    known = stored.known_sources(store, root, plan_key)
-    files = classify(repository, docs_dir=docs_dir, known_sources=known)
-    old = stored.stored_files(store, root)
+def _changes(
+    store: WorkStore, repository: Repository, row: RepositoryRow, patterns: PathPatterns, plan_key: str
+) -> _Changes:
+    known = stored.known_sources(store, row.root, plan_key)
+    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known)
+    old = stored.stored_files(store, row.root)
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     return _Changes(
         files=files,
@@ -125,7 +132,7 @@ def _stored(
     asking: Asking,
     row: RepositoryRow,
     num_workers: int,
-) -> Iterator[PlanCounts]:
+) -> Generator[PlanCounts, None, None]:
     """Parse files and store each with its items."""
     sources: dict[str, bytes] = {}  # of the files that are being parsed
     parsed = parse_files(
@@ -162,10 +169,10 @@ def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: Repositor
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if takes(job, file)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
-    ranks = _ranks(store, row.id, paths) if changed else None
     with store.transaction():
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
-        if ranks is not None:
+        if changed:
+            ranks = _ranks(store, row.id, paths)
             for path in sorted(changes.were_sources):
                 counts = _sum(counts, plan_chunks(store, row.id, job.name, path, []))
             items = list(rollup_items(paths, ranks, job, changed))
@@ -175,8 +182,13 @@ def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: Repositor
 
 
 def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
-    symbols, references = stored.stored_symbols(store, repository_id), stored.stored_references(store, repository_id)
-    return priorities(paths, resolve(list(symbols), references))
+    by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
+    found = calls(
+        (list(symbols) for _, symbols in by_file),
+        lambda path: list(stored.stored_outline(store, repository_id, path)),
+        stored.stored_references(store, repository_id),
+    )
+    return priorities(paths, found)
 
 
 def _sum(one: PlanCounts, other: PlanCounts) -> PlanCounts:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.errors import RepositoryError
@@ -27,8 +28,22 @@ _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _HEAD_NBYTES = 4000  # where a generator leaves its mark
 
 
+class PathPatterns(NamedTuple):
+    """What the settings take and leave, in patterns as in .rotaryignore; no `include` = everything."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+EVERYTHING = PathPatterns()
+
+
 def classify(
-    repository: Repository, *, docs_dir: str, known_sources: Mapping[str, str] | None = None
+    repository: Repository,
+    *,
+    docs_dir: str,
+    patterns: PathPatterns = EVERYTHING,
+    known_sources: Mapping[str, str] | None = None,
 ) -> list[SourceFile]:
     """All entries of a repository in path order, each with its class and reason.
 
@@ -36,8 +51,8 @@ def classify(
     """
     known = known_sources or {}
     entries = repository.entries()
-    ignore = _own_ignore(repository, entries)
-    decided = {entry.path: found for entry in entries if (found := _by_name(entry, docs_dir, ignore))}
+    ignored = _ignoring(_own_ignore(repository, entries), patterns)
+    decided = {entry.path: found for entry in entries if (found := _by_name(entry, docs_dir, ignored))}
     undecided = [entry for entry in entries if entry.path not in decided]
     attributes = repository.attributes([entry.raw_path for entry in undecided])
     unread = []
@@ -76,7 +91,24 @@ def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> IgnorePatte
     return IgnorePatterns(lines, origin)
 
 
-def _by_name(entry: Entry, docs_dir: str, ignore: IgnorePatterns) -> Decision | None:
+def _ignoring(own: IgnorePatterns, patterns: PathPatterns) -> Callable[[str], str | None]:
+    """Why a path is left out, if it is: by the repository's file, or by the settings."""
+    include = IgnorePatterns(patterns.include, "the setting include")
+    exclude = IgnorePatterns(patterns.exclude, "the setting exclude")
+
+    def reason(path: str) -> str | None:
+        if own.matches(path):
+            return f"matches a line of {IGNORE_FILE}"
+        if exclude.matches(path):
+            return "matches a pattern of `exclude` in the settings"
+        if patterns.include and not include.matches(path):
+            return "matches no pattern of `include` in the settings"
+        return None
+
+    return reason
+
+
+def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) -> Decision | None:
     """What mode, name and size decide."""
     if entry.mode == SYMLINK:
         return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"
@@ -90,8 +122,8 @@ def _by_name(entry: Entry, docs_dir: str, ignore: IgnorePatterns) -> Decision | 
         return FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented"
     if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
         return FileClass.IGNORED, f"in {docs_dir}/, which holds the generated docs"
-    if ignore.matches(entry.path):
-        return FileClass.IGNORED, f"matches a line of {IGNORE_FILE}"
+    if reason := ignored(entry.path):
+        return FileClass.IGNORED, reason
     if language_of(entry.path) is None:
         ending = PurePosixPath(entry.path).suffix
         return FileClass.TEXT, f"no grammar for {ending or 'files without an ending'}"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rotary_batch.errors import RepositoryError, UnavailableError
 
-TIMEOUT_S = 300.0  # without a byte of output; a pipe in the place of a file would stop git for ever
+TIMEOUT_S = 120.0  # without a byte of output; a pipe in the place of a file would stop git for ever
 _OPTIONS = (
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
     "-c", "protocol.allow=never",
@@ -142,7 +142,7 @@ def _not_installed() -> UnavailableError:
 
 
 def _silent(root: Path, arguments: Sequence[str]) -> RepositoryError:
-    return RepositoryError(f"{root}: `git {arguments[0]}` gave no answer in {TIMEOUT_S:.0f} s; look at its .git folder")
+    return RepositoryError(f"{root}: `git {arguments[0]}` gave no answer in {TIMEOUT_S:.0f} s; look for a pipe")
 
 
 def _explained(root: Path, words: bytes) -> RepositoryError:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from sys import intern
 
 from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
 from rotary_batch.work.rows import RepositoryRow
@@ -17,13 +18,12 @@ _CHUNK = "path, blob, start_byte, end_byte, start_line, end_line, tokens, symbol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredIndex:
-    """Everything that is known of a repository, in path order."""
+    """What is known of a repository, in path order; references, of which there are the most, are read one by one."""
 
     files: tuple[SourceFile, ...]
     docstrings: dict[str, str]
     fallbacks: dict[str, str]
     symbols: tuple[Symbol, ...]
-    references: tuple[Reference, ...]
     chunks: tuple[Chunk, ...]
 
 
@@ -153,7 +153,7 @@ def _chunk_row(chunk: Chunk) -> tuple[object, ...]:
 
 
 def load_index(store: WorkStore, repository_id: int) -> StoredIndex:
-    """Read everything back."""
+    """Read it back."""
     files = store.db.execute("select * from file where repository_id = ? order by path", [repository_id]).fetchall()
     chunks = store.db.execute(
         f"select {_CHUNK} from chunk where repository_id = ? order by path, start_byte", [repository_id]
@@ -163,7 +163,6 @@ def load_index(store: WorkStore, repository_id: int) -> StoredIndex:
         docstrings={row["path"]: row["docstring"] for row in files if row["docstring"]},
         fallbacks={row["path"]: row["fallback"] for row in files if row["fallback"]},
         symbols=tuple(stored_symbols(store, repository_id)),
-        references=tuple(stored_references(store, repository_id)),
         chunks=tuple(Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in chunks),
     )
 
@@ -174,6 +173,24 @@ def stored_symbols(store: WorkStore, repository_id: int) -> Iterator[Symbol]:
         f"select {_SYMBOL} from symbol where repository_id = ? order by path, start_byte", [repository_id]
     )
     return (Symbol(**dict(row)) for row in rows)
+
+
+def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
+    """Symbols of one file or all, in path order, without docstrings' texts and heads of functions."""
+    rows = store.db.execute(
+        f"""select path, kind, name, nullif(qualified_name, name), start_line, end_line, start_byte, end_byte,
+             case when kind in ('function', 'method', 'constructor') then '' else signature end,
+             case when docstring is null then null else '' end
+           from symbol where repository_id = ? {"" if path is None else "and path = ?"} order by path, start_byte""",
+        [repository_id] if path is None else [repository_id, path],
+    )
+    last = ""
+    for row in rows:
+        values = dict(zip(_SYMBOL.split(", "), row, strict=True))
+        last = last if last == row[0] else row[0]  # one text for all symbols of a file
+        name = values["name"]
+        shared = {"path": last, "kind": intern(row[1]), "qualified_name": values["qualified_name"] or name}
+        yield Symbol(**values | shared)
 
 
 def stored_references(store: WorkStore, repository_id: int) -> Iterator[Reference]:

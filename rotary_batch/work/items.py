@@ -21,7 +21,7 @@ def plan_items(
 
     `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
     """
-    by_path: dict[str, list[PlannedItem]] = {path: [] for path in changed_paths}
+    by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
     for item in planned:
         if item.unit == "chunk":
             by_path[item.path].append(item)
@@ -38,7 +38,9 @@ def plan_chunks(
     """Within a transaction: make the chunks of one file what is planned; who reads them is set with the roll-ups."""
     wanted = {item.subject for item in planned}
     rows = store.db.execute(
-        "select id, subject from item where repository_id = ? and path = ? and job = ? and unit = 'chunk'",
+        # The plus signs keep SQLite to the index by path: it would take the one that has job and unit, and read
+        # all chunks for every file.
+        "select id, subject from item where repository_id = ? and path = ? and +job = ? and +unit = 'chunk'",
         [repository_id, path, job],
     )
     removed = _remove(store, [row["id"] for row in rows if row["subject"] not in wanted])
@@ -139,14 +141,14 @@ def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequen
     store.db.executemany(
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
                                         and reader.job = item.job and reader.unit = ? and reader.subject = ?)
-           where repository_id = ? and job = ? and unit = ? and subject = ? and parent_id is null""",
+           where repository_id = ? and job = ? and unit = ? and subject = ? and +parent_id is null""",
         [(*item.parent, repository_id, job, item.unit, item.subject) for item in planned if item.parent is not None],
     )
     store.db.execute(
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
                                         and reader.job = item.job and reader.unit = 'file'
                                         and reader.subject = item.path)
-           where repository_id = ? and job = ? and unit = 'chunk' and parent_id is null""",
+           where repository_id = ? and job = ? and unit = 'chunk' and +parent_id is null""",
         [repository_id, job],
     )
 
@@ -155,7 +157,7 @@ def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[s
     """Within a transaction: give the chunks of every path their place in the queue."""
     store.db.executemany(
         """update item set priority = ?
-           where repository_id = ? and path = ? and job = ? and unit = 'chunk' and priority <> ?""",
+           where repository_id = ? and path = ? and +job = ? and +unit = 'chunk' and priority <> ?""",
         [(rank, repository_id, path, job, rank) for path, rank in ranks.items()],
     )
 

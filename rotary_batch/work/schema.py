@@ -123,8 +123,8 @@ end;
 """
 
 # A page is forgotten when something that it shows changes.  Of an answer these are the page of its thing and the page
-# of the folder above, which lists it.  Files, whose names and calls reach any page, and the settings of a repository
-# make all its pages forgotten.
+# of the folder above, which lists it.  Sources, whose names and calls reach any page, and the settings of a repository
+# make all its pages forgotten; other files are counted on its first page.
 _M006 = """
 create table page (
   repository_id integer not null references repository on delete cascade, thing text not null, stamp text not null,
@@ -139,14 +139,21 @@ for _event, _row in (("insert", "new"), ("update of verdict, shown_text", "new")
 create trigger item_{_event[:6]}_forgets_pages after {_event} on item when {_row}.part_of is null begin
   delete from page where repository_id = {_row}.repository_id and thing in ({_SHOWN_ON.format(row=_row)});
 end;"""
-for _event, _row in (
-    ("insert", "new"),
-    ("update of blob, language, class, reason, docstring, fallback, plan_key", "new"),
-    ("delete", "old"),
+for _event, _row, _when in (
+    ("insert", "new", "true"),
+    (
+        "update of blob, class, reason, docstring, fallback, plan_key",
+        "new",
+        """(old.class, old.reason, old.docstring, old.fallback, old.plan_key)
+             is not (new.class, new.reason, new.docstring, new.fallback, new.plan_key)
+           or (new.class = 'source' and old.blob <> new.blob)""",
+    ),
+    ("delete", "old", "true"),
 ):
+    _source = "'source' in (old.class, new.class)" if _event[:6] == "update" else f"{_row}.class = 'source'"
     _M006 += f"""
-create trigger file_{_event[:6]}_forgets_pages after {_event} on file begin
-  delete from page where repository_id = {_row}.repository_id;
+create trigger file_{_event[:6]}_forgets_pages after {_event} on file when {_when} begin
+  delete from page where repository_id = {_row}.repository_id and ({_source} or thing = '/');
 end;"""
 _M006 += """
 create trigger repository_update_forgets_pages

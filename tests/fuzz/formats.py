@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.commands import docs, generating, looking
-from rotary_batch.commands.opening import EMBEDDED, reading
+from rotary_batch.commands.database import reading
+from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import Settings, load_settings
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.checkpoint import open_checkpoint, read_header

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_store import ROW, chunk, claim_all, open_store
 
-from rotary_batch.commands.opening import reading, writing
+from rotary_batch.commands.database import reading, writing
 from rotary_batch.config import Settings
 from rotary_batch.core import NewTokens
 from rotary_batch.errors import BusyError, ConfigError, DatabaseError, StoppedError

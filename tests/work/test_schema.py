@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from test_store import claim_all
 
 from rotary_batch.core import Verdict
 from rotary_batch.errors import ConfigError
+from rotary_batch.work import connection
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import load_index, repositories
@@ -23,17 +23,30 @@ from rotary_batch.work.store import WorkStore
 SCHEMA_3 = (
     Path(__file__).parent / "schema3.sql"
 )  # a dump of a database in mid-run, made by the last program that had it
-# Migrate, and die before the statement whose number is given.
-MIGRATE = (
-    "import os, sys; from pathlib import Path; from rotary_batch.work import connection, schema\n"
-    "left = int(sys.argv[2])\n"
-    "class Mortal(connection.Connection):\n"
-    "  def execute(self, sql, parameters=()):\n"
-    "    global left; left -= 1\n"
-    "    if not left: os.kill(os.getpid(), 9)\n"
-    "    return super().execute(sql, parameters)\n"
-    "connection.Connection = Mortal; schema.migrate(connection.open_database(Path(sys.argv[1])))"
-)
+
+
+class Mortal(connection.Connection):
+    """Ends its process before the statement whose number is given."""
+
+    left = 0
+
+    def execute(self, sql, parameters=(), /):
+        Mortal.left -= 1
+        if not Mortal.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().execute(sql, parameters)
+
+
+def migrate_and_die(path: Path, statement: int) -> int:
+    """Migrate in a process of its own; its exit status."""
+    if not (child := os.fork()):
+        try:
+            Mortal.left, connection.Connection = statement, Mortal
+            migrate(open_database(path))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture
@@ -92,14 +105,14 @@ def test_a_migration_that_is_killed_at_any_statement_is_done_again_whole(old, tm
     while True:
         storm = tmp_path / f"storm{kills}.db"
         storm.write_bytes(old.read_bytes())
-        child = subprocess.run([sys.executable, "-c", MIGRATE, str(storm), str(kills + 1)])
+        code = migrate_and_die(storm, kills + 1)
         db = open_database(storm)
         migrate(db)
         db.close()
         assert dump(storm) == dump(calm)
-        if child.returncode == 0:
+        if code == 0:
             break
-        assert child.returncode == -signal.SIGKILL
+        assert code == -signal.SIGKILL
         kills += 1
     assert kills > 20, "it died before each statement of the migration"
 

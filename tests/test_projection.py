@@ -1,0 +1,333 @@
+"""From the database to the docs folder: only what changed, in batches that can be stopped, one bad path alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from rotary_batch import projection
+from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
+from rotary_batch.pages.front import read
+from rotary_batch.pages.markdown import Pages
+from rotary_batch.pages.site import site_paths
+from rotary_batch.projection import project_all, project_pending, project_some
+from rotary_batch.work.connection import open_database
+from rotary_batch.work.index import finish_plan, save_parsed, save_repository
+from rotary_batch.work.items import plan_items
+from rotary_batch.work.projected import known_stamps
+from rotary_batch.work.rows import PlannedItem, RepositoryRow
+from rotary_batch.work.schema import migrate
+from rotary_batch.work.store import WorkStore
+
+PATHS = ["a.py", "pkg/b.py", "pkg/c.py", "pkg/deep/d.py"]
+THINGS = {"/", "pkg/", "pkg/deep/", *PATHS, "/llms.txt", "/.mkdocs/mkdocs.yml"}
+
+
+def parsed(path: str, text: str = "") -> ParsedFile:
+    file = SourceFile(
+        path=path, blob=f"blob {path} {text}", nbytes=9, language="python", file_class=FileClass.SOURCE, reason="source code"
+    )  # fmt: skip
+    symbol = Symbol(
+        path=path, kind="function", name="f", qualified_name="f", start_line=1, end_line=2, start_byte=0, end_byte=9,
+        signature="def f()", docstring=text or None,
+    )  # fmt: skip
+    chunk = Chunk(
+        path=path, blob=file.blob, start_byte=0, end_byte=9, start_line=1, end_line=2, tokens=3, symbols=("f",), breadcrumb=""
+    )  # fmt: skip
+    return ParsedFile(file=file, docstring=None, symbols=(symbol,), references=(), chunks=(chunk,), fallback=None)
+
+
+def planned(paths: list[str]) -> Iterator[PlannedItem]:
+    base = {"max_new_tokens": 5, "parent": None}
+    for path in paths:
+        yield PlannedItem(unit="chunk", subject=f"{path}@0-9", path=path, key=f"k {path}", prompt_ids=(1,), **base)
+        yield PlannedItem(unit="file", subject=path, path=path, **base)
+    for folder in ("pkg", "pkg/deep"):
+        yield PlannedItem(unit="directory", subject=folder, path=folder, **base)
+    yield PlannedItem(unit="repository", subject="", path="", **base)
+
+
+class Place:
+    """An index of some files in a database, and a folder for its docs."""
+
+    def __init__(self, folder: Path, paths: list[str] = PATHS) -> None:
+        (folder / "repo").mkdir()
+        self.database = folder / "work.db"
+        db = open_database(self.database)
+        migrate(db)
+        self.store = WorkStore(db)
+        row = RepositoryRow(
+            root=str(folder / "repo"), name="shop", commit_id=None, worktree=False, docs_dir="docs", model_name="m",
+            pack_dir=str(EMBEDDED), plan_key="k", link_template=None, job="summarize",
+        )  # fmt: skip
+        self.row = replace(row, id=save_repository(self.store, row))
+        self.docs = folder / "repo" / "docs"
+        self.index(dict.fromkeys(paths, ""))
+        plan_items(self.store, self.row.id, "summarize", list(planned(paths)), set(paths))
+
+    def reopen(self) -> None:
+        self.store = WorkStore(open_database(self.database))
+
+    def index(self, texts: dict[str, str]) -> None:
+        rows = self.store.db.execute("select path from file where class = 'source'").fetchall()
+        with self.store.transaction():
+            for path, text in sorted(texts.items()):
+                save_parsed(self.store, self.row.id, parsed(path, text), "k")
+            finish_plan(self.store, self.row.id, "k", [], {row["path"] for row in rows} - texts.keys())
+
+    def answer(self, unit: str, subject: str, text: str) -> None:
+        with self.store.transaction():
+            self.store.db.execute(
+                "update item set state = 'done', verdict = 'shown', shown_text = ? where unit = ? and subject = ?",
+                [text, unit, subject],
+            )
+
+    def tree(self) -> dict[str, bytes]:
+        return {str(path.relative_to(self.docs)): path.read_bytes() for path in self.docs.rglob("*") if path.is_file()}
+
+    def forgotten(self) -> set[str]:
+        return THINGS - known_stamps(self.store, self.row.id).keys()
+
+
+@pytest.fixture
+def place(tmp_path):
+    found = Place(tmp_path)
+    yield found
+    found.store.db.close()
+
+
+@pytest.fixture
+def rendered(monkeypatch) -> list[str]:
+    """The things whose pages are rendered."""
+    things: list[str] = []
+    real = Pages.page
+    monkeypatch.setattr(Pages, "page", lambda self, thing: things.append(thing) or real(self, thing))
+    return things
+
+
+@pytest.mark.parametrize(
+    ("unit", "subject", "shown_on"),
+    [
+        ("chunk", "pkg/b.py@0-9", {"pkg/b.py"}),
+        ("file", "pkg/b.py", {"pkg/b.py", "pkg/"}),
+        ("file", "a.py", {"a.py", "/"}),
+        ("directory", "pkg/deep", {"pkg/deep/", "pkg/"}),
+        ("directory", "pkg", {"pkg/", "/"}),
+        ("repository", "", {"/"}),
+    ],
+)
+def test_an_answer_that_no_run_projected_is_projected_by_the_next_and_nothing_else_is(
+    unit, subject, shown_on, place, rendered
+):
+    assert len(project_pending(place.store, place.row).written) == len(THINGS)
+    assert place.forgotten() == set()
+    place.answer(unit, subject, "New words.")  # and the run is killed
+    assert place.forgotten() == shown_on
+    rendered.clear()
+    done = project_pending(place.store, place.row)
+    assert (set(rendered), place.forgotten()) == (shown_on, set())
+    paths = site_paths(PATHS)
+    assert {thing for thing in THINGS if paths[thing] in done.written} <= shown_on
+    incremental = place.tree()
+    assert project_all(place.store, place.row).written == []
+    assert place.tree() == incremental
+    assert any(b"New words." in page for page in incremental.values())
+
+
+def test_a_run_projects_only_the_pages_of_its_answers(place, rendered):
+    project_pending(place.store, place.row)
+    view = projection.load_view(place.store, place.row)
+    place.answer("file", "pkg/b.py", "New words.")
+    rendered.clear()
+    done = project_some(place.store, place.row, view, [("file", "pkg/b.py"), ("file", "pkg/gone.py")])
+    assert (sorted(rendered), sorted(done.written)) == (["pkg/", "pkg/b.py"], ["pkg/b.py.md", "pkg/index.md"])
+    assert place.forgotten() == set()
+
+
+def test_with_nothing_to_do_no_page_is_rendered_and_the_index_is_not_loaded(place, monkeypatch):
+    project_pending(place.store, place.row)
+    monkeypatch.setattr(projection, "load_view", None)
+    done = project_pending(place.store, place.row)
+    assert (done.written, done.unchanged) == ([], len(THINGS))
+
+
+@pytest.mark.parametrize("change", ["text", "new", "gone", "name", "model_name", "docs_dir", "link_template"])
+def test_a_changed_file_or_setting_may_reach_any_page(change, place):
+    project_pending(place.store, place.row)
+    texts = dict.fromkeys(PATHS, "")
+    if change in {"text", "new", "gone"}:
+        place.index({"text": texts | {"a.py": "Other."}, "new": texts | {"z.py": ""}, "gone": {"a.py": ""}}[change])
+    else:
+        save_repository(place.store, replace(place.row, **{change: "https://other.example/{path}"}))
+    assert place.forgotten() == THINGS
+
+
+def test_an_index_of_the_same_files_and_settings_forgets_nothing(place):
+    project_pending(place.store, place.row)
+    save_repository(place.store, replace(place.row, commit_id="another"))
+    with place.store.transaction():
+        finish_plan(place.store, place.row.id, "k", [parsed(path).file for path in PATHS], [])
+        place.store.db.execute("update item set state = 'ready', attempts = 1")
+    assert place.forgotten() == set()
+
+
+def test_files_that_are_no_source_are_counted_on_the_first_page_alone(place):
+    project_pending(place.store, place.row)
+    readme = replace(parsed("README.md").file, file_class=FileClass.TEXT, reason="no grammar for .md")
+    for file, forgotten in [
+        (readme, {"/"}),
+        (replace(readme, blob="other"), {"/"}),
+        (replace(readme, reason="r"), {"/"}),
+    ]:
+        with place.store.transaction():
+            finish_plan(place.store, place.row.id, "k", [file], [])
+        assert place.forgotten() == forgotten
+        project_pending(place.store, place.row)
+    with place.store.transaction():
+        finish_plan(place.store, place.row.id, "k", [], ["README.md"])
+    assert place.forgotten() == {"/"}
+
+
+def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, rendered):
+    project_pending(place.store, place.row)
+    before = place.tree()
+    (place.docs / "a.py.md").unlink()
+    (place.docs / "pkg" / "b.py.md").write_text("mine\n")
+    (place.docs / "pkg" / "c.py.md").write_bytes(before["pkg/c.py.md"])  # as a checkout does
+    (place.docs / "llms.txt").unlink()
+    shutil.rmtree(place.docs / "pkg" / "deep")
+    for _ in range(2):  # a conflict is told each time
+        rendered.clear()
+        done = project_pending(place.store, place.row)
+        assert done.conflicts == ["pkg/b.py.md"]
+    assert rendered == ["pkg/b.py"]
+    after = place.tree()
+    assert after.pop("pkg/b.py.md.rotary-new") == before["pkg/b.py.md"]
+    assert after == before | {"pkg/b.py.md": b"mine\n"}
+
+
+def test_another_version_of_the_program_looks_at_every_page(place, monkeypatch, rendered):
+    project_pending(place.store, place.row)
+    monkeypatch.setattr(projection, "__version__", "other")
+    rendered.clear()
+    assert project_pending(place.store, place.row).written == []
+    assert len(rendered) == len(THINGS) - 2
+
+
+def test_a_projection_that_is_stopped_keeps_its_batches_and_the_next_one_goes_on(tmp_path, monkeypatch):
+    place = Place(tmp_path, PATHS + [f"many/m{n:02}.py" for n in range(40)])
+    monkeypatch.setattr(projection, "BATCH_PAGES", 8)
+    stops, sizes = iter([False, False, True, True, True]), []
+    while True:
+        done = project_pending(place.store, place.row, should_stop=lambda: next(stops, False))
+        sizes.append(len(done.written))
+        if not done.stopped:
+            break
+    assert sizes == [24, 8, 8, 10]
+    assert project_all(place.store, place.row).written == []
+    assert project_pending(place.store, place.row, should_stop=lambda: True).stopped is False
+    place.store.db.close()
+
+
+def test_one_bad_path_fails_alone_and_its_page_is_named(place):
+    (place.docs / "pkg").mkdir(parents=True)
+    (place.docs / "a.py.md").symlink_to(place.docs.parent / "outside")
+    (place.docs / "pkg" / "deep").write_text("a file")
+    done = project_pending(place.store, place.row)
+    assert {failure.page for failure in done.failed} == {"a.py.md", "pkg/deep/index.md", "pkg/deep/d.py.md"}
+    assert len(done.written) == len(THINGS) - 3
+    assert place.forgotten() == {"a.py", "pkg/deep/", "pkg/deep/d.py"}
+    (place.docs / "a.py.md").unlink()
+    (place.docs / "pkg" / "deep").unlink()
+    done = project_pending(place.store, place.row)
+    assert (done.failed, sorted(done.written)) == ([], ["a.py.md", "pkg/deep/d.py.md", "pkg/deep/index.md"])
+
+
+def die_at(count: int, project: Callable[[], object]) -> bool:
+    """Project in a child that is killed at its count-th sync, rename, removal or commit; answer whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = [count]
+
+        def aimed(call):
+            def step(*arguments, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **options)
+
+            return step
+
+        for name in ("fsync", "rename", "unlink", "mkdir"):
+            setattr(os, name, aimed(getattr(os, name)))
+        projection.save_stamps = aimed(projection.save_stamps)
+        try:
+            project()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_fifty_kills_of_a_rendering_leave_what_an_undisturbed_one_leaves(tmp_path, monkeypatch):
+    place = Place(tmp_path, PATHS + [f"many/m{n:02}.py" for n in range(20)])
+    monkeypatch.setattr(projection, "BATCH_PAGES", 5)
+    chance, kills, round_number = random.Random(5), 0, 0
+    while kills < 50:
+        round_number += 1
+        for path in chance.sample(PATHS, 2):
+            place.answer("file", path, f"Words {round_number}.")
+        if round_number % 10 == 0:
+            place.index(dict.fromkeys(PATHS, f"Docstring {round_number}."))
+        place.store.db.close()
+        kills += die_at(chance.randint(1, 30), lambda: place.reopen() or project_pending(place.store, place.row))
+        place.reopen()
+        pages = {path: data for path, data in place.tree().items() if path.endswith(".md")}
+        assert not any(read(data).is_edited for data in pages.values())
+    project_pending(place.store, place.row)
+    stormy = place.tree()
+    shutil.rmtree(place.docs)
+    project_all(place.store, place.row)
+    assert place.tree() == stormy
+    place.store.db.close()
+
+
+def test_sources_with_names_of_ours_and_names_too_long_have_pages_that_links_and_check_find(make_repository):
+    """Each of these ended every run with exit code 74, and the repositories named beside it got nothing."""
+    code = "def f():\n    return 1\n"
+    names = [
+        "index.md/a.py",
+        "a.py",
+        "a.py.md/b.py",
+        "llms.txt/c.py",
+        "x.rotary-tmp/d.py",
+        "n" * 245 + ".py",
+        ".mkdocs/e.py",
+    ]
+    root = make_repository(dict.fromkeys(names, code))
+    other = make_repository({"good.py": code}, name="other")
+    command = [sys.executable, "-m", "rotary_batch.cli"]
+    done = subprocess.run([*command, "index", root, other, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert (first["pages_failed"], second["pages_failed"]) == ([], [])
+    assert (first["pages_written"], second["pages_written"]) == (len(names) + 6 + 2, 4)
+    docs = root / "rotary-docs"
+    for page in [path for path in docs.rglob("*.md") if path.is_file()]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert (page.parent / unquote(target)).exists(), (page, target)
+    for target in re.findall(r"\]\(([^)]+)\)", (docs / "llms.txt").read_text()):
+        assert (docs / unquote(target)).is_file()
+    assert subprocess.run([*command, "check", root], capture_output=True).returncode == 0

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test test-isa sanitize faults check lint types layers format benchmarks peers corpus embedded-model quality clean
+.PHONY: run setup setup-dev test test-isa sanitize faults fuzz check lint types layers format benchmarks peers corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
 	$(BIN)/rotary-batch run $(REPO)
@@ -24,6 +24,9 @@ sanitize: $(VENV)/.installed-dev  ## every kernel at every level under AddressSa
 
 faults: $(VENV)/.installed-dev  ## 200 aimed SIGKILLs of a drain
 	$(BIN)/pytest -m faults --timeout 7200
+
+fuzz: $(VENV)/.installed-dev  ## 10,000 seeded mutations of each input format
+	FUZZ_MUTATIONS=10000 $(BIN)/pytest -n 2 --timeout 7200 tests/test_fuzz.py
 
 check: lint types layers test  ## what must be green before a commit
 

@@ -6,19 +6,17 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from rotary_batch import console
-from rotary_batch.commands import benching, docs, draining, generating, indexing, looking, models, planning
-from rotary_batch.commands.draining import DrainOutcome
-from rotary_batch.commands.opening import EMBEDDED, database_path, pack_dir, reading, repository_roots, writing
+from rotary_batch import console, own_file
+from rotary_batch.commands import imported_when_used, looking
+from rotary_batch.commands.configuring import Configured, configure
+from rotary_batch.commands.database import chosen, database_path, reading, writing
 from rotary_batch.commands.options import (
     Config,
     Db,
@@ -46,14 +44,23 @@ from rotary_batch.commands.options import (
     Until,
     Worktree,
 )
-from rotary_batch.config import Settings, load_settings
+from rotary_batch.commands.separate import Failure, exit_code, failures
+from rotary_batch.config import Settings
 from rotary_batch.core import Engine
-from rotary_batch.errors import ModelError, RepositoryError, RotaryError, StorageError, UsageError
+from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
-from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.night import stop_on_signals
-from rotary_batch.repo.git import enclosing_repository
+from rotary_batch.night import Window, stop_on_signals
+from rotary_batch.process import guarded
 from rotary_batch.work.items import ask_again
+
+if TYPE_CHECKING:
+    from rotary_batch.commands import benching, docs, draining, generating, indexing, models, opening, planning
+    from rotary_batch.commands.draining import DrainOutcome
+else:  # each command loads what it needs, so that `status` answers at once
+    benching, docs, draining, generating, indexing, models, opening, planning = map(
+        imported_when_used,
+        ("benching", "docs", "draining", "generating", "indexing", "models", "opening", "planning"),
+    )
 
 app = typer.Typer(
     name="rotary-batch",
@@ -67,11 +74,20 @@ model_app = typer.Typer(help="Prepare a model and look at it.", no_args_is_help=
 app.add_typer(model_app, name="model")
 
 
+def _configured(config: Path | None, repos: list[Path], **flags: Any) -> Configured:  # noqa: ANN401
+    """What the user says, for commands that ask for each repository's settings themselves."""
+    found = configure(config, repos, flags)
+    for note in found.notes:
+        console.say(f"note: {note}")
+    return found
+
+
 def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:  # noqa: ANN401
-    """What flags, environment and the first `rotary.toml` say: here, else in the repositories named or around."""
-    around = None if repos or shutil.which("git") is None else enclosing_repository(Path.cwd())
-    folders = [Path.cwd(), *repos, *([around] if around else [])]
-    return load_settings(flags=flags, environment=os.environ, folders=folders, config=config)
+    """The settings of a command as a whole; what a repository may not set is said aside."""
+    found = _configured(config, repos, **flags).whole()
+    for note in found.notes:
+        console.say(f"note: {note}")
+    return found.settings
 
 
 def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
@@ -87,15 +103,23 @@ def index(
     db: Db = None, config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Walk, parse and chunk; write the structural pages; queue the work."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
     if log is not None:
         log_to(log)
-    with writing(settings) as store, console.indexing() as progress:
-        outcomes = indexing.index(store, settings, repository_roots(repos or []), progress)
-    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(outcomes))
+    limits = Window()
+    with (
+        stop_on_signals(limits),
+        writing(configured.whole().settings, should_stop=limits.is_closed) as store,
+        console.indexing() as progress,
+    ):
+        wanted = [configured.of(root) for root in opening.repository_roots(repos or [])]
+        outcomes = indexing.index(store, wanted, progress, limits)
+    done = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
+    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
+    _exit(failures(outcomes), [])
 
 
 @app.command()
@@ -106,22 +130,25 @@ def drain(
     log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Work until the queue is empty, the window closes or a signal comes."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, job=job, db=db,
     )  # fmt: skip
+    settings = configured.whole().settings
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings, create=False) as store, stop_on_signals(limits), console.draining() as look:
-        rows = draining.chosen(store, repos or [])
+    found: list[DrainOutcome | Failure] = []
+    with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
+        rows = draining.chosen_apart(store, repos or [], found)
         gone = draining.missing(rows)
         if gone and len(gone) == len(rows):
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
-        outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "drain")
-    _finish(outcomes, settings, json)
+        with console.draining() as look:
+            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
+    _finish(found, settings, json)
 
 
 @app.command()
@@ -133,22 +160,27 @@ def run(
     config: Config = None, log: Log = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Index, drain and render: the nightly command."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
         device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
         numerics=numerics, kv=kv, experts=experts, db=db,
     )  # fmt: skip
+    settings = configured.whole().settings
     if log is not None:
         log_to(log)
     limits = draining.window(until=until, duration=for_, limit=limit)
-    with writing(settings) as store, stop_on_signals(limits):
+    with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            indexed = indexing.index(store, settings, repository_roots(repos or []), progress)
+            wanted = [configured.of(root) for root in opening.repository_roots(repos or [])]
+            outcomes = indexing.index(store, wanted, progress, limits)
+        indexed = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
         console.show_index(indexed, aside=json)
-        rows = draining.chosen(store, [Path(one.indexed.repository.root) for one in indexed])
+        roots = [Path(one.indexed.repository.root) for one in indexed]
+        found: list[DrainOutcome | Failure] = [*failures(outcomes)]
         with console.draining() as look:
-            outcomes = draining.drain(store, settings, rows, limits, look, _open_engine, "run")
-    _finish(outcomes, settings, json)
+            rows = chosen(store, roots) if roots else []
+            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
+    _finish(found, settings, json)
 
 
 @app.command()
@@ -165,14 +197,14 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the pages that the database has; needs no model."""
-    (root,) = repository_roots([repo] if repo else [])
-    settings = _settings(config, [root], db=db)
-    with writing(settings, create=False) as store:
+    (root,) = opening.repository_roots([repo] if repo else [])
+    settings, limits = _settings(config, [root], db=db), Window()
+    with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
         if accept:
             if accept[0] not in {"ours", "theirs"}:
                 raise UsageError(f"--accept {accept[0]!r}: write ours or theirs, then the page")
             docs.accept_page(store, root, accept[1], accept[0])
-        done = docs.render(store, root)
+        done = docs.render(store, root, limits)
     _answer(asdict(done), json, lambda: console.show_projection(done))
 
 
@@ -181,10 +213,19 @@ def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
     """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
     _answer(asdict(drift), json, lambda: console.show_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
+
+
+@app.command()
+def trust(repo: OneRepo = None, json: Json = False) -> None:
+    """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
+    (root,) = opening.repository_roots([repo] if repo else [])
+    values, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
+    found = {"repository": str(root), "settings": values, "record": str(record)}
+    _answer(found, json, lambda: console.show_trust(root, values, record))
 
 
 @app.command()
@@ -200,7 +241,7 @@ def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
 def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
     """Ask parked items again at the next drain, and what reads them."""
     with writing(_settings(config, repos or [], db=db), create=False) as store:
-        count = ask_again(store, [row.id for row in draining.chosen(store, repos or [])])
+        count = ask_again(store, [row.id for row in chosen(store, repos or [])])
     _answer({"retried": count}, json, lambda: console.tell(f"{count} parked items go back into the queue"))
 
 
@@ -215,8 +256,9 @@ def plan(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, db=db,
     )  # fmt: skip
+    left_s = draining.window(until=until, duration=for_).seconds_left
     with reading(settings) as store:
-        found = planning.plan(store, settings, repos or [], draining.window_s(until=until, duration=for_))
+        found = planning.plan(store, settings, repos or [], left_s)
     _answer(found, json, lambda: console.show_plan(found))
 
 
@@ -283,7 +325,7 @@ def inspect(
     config: Config = None,
 ) -> None:
     """What the index holds, one JSON object a line."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     with reading(_settings(config, [root], db=db)) as store, console.reader():
         for row in looking.inspect(store, kind, root):
             typer.echo(looking.to_json(row))
@@ -299,7 +341,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Why a file is read or not."""
-    (root,) = repository_roots([repo] if repo else [])
+    (root,) = opening.repository_roots([repo] if repo else [])
     found = looking.explain(_settings(config, [root], worktree=worktree, out=out), root, path)
     _answer(found, json, lambda: console.show_facts(found))
 
@@ -321,13 +363,15 @@ def generate(
         config, [], model=model, device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics,
         kv=kv,
     )  # fmt: skip
-    pack = pack_dir(settings)
+    pack = opening.pack_dir(settings)
+    from rotary_batch.model.tokens import Tokenizer
+
     tokenizer = Tokenizer.load(pack)
     with console.counting("answers") as progress:
         written, failed = generating.generate(
             source, output, tokenizer, lambda: draining.open_for(settings, pack, _open_engine), progress
         )
-    console.say(f"{written} answers written to {output}, {failed} of them errors")
+    console.say(f"{written} results written to {output}; {failed} of all are errors")
     raise typer.Exit(5 if failed else 0)
 
 
@@ -349,7 +393,7 @@ def model_pack(
 @model_app.command("info")
 def model_info(path: PackPath = None, json: Json = False) -> None:
     """What a pack holds."""
-    found = models.info(path or EMBEDDED)
+    found = models.info(path or opening.EMBEDDED)
     _answer(found, json, lambda: console.show_facts(found))
 
 
@@ -359,11 +403,11 @@ def model_verify(path: PackPath = None) -> None:
     from rotary_batch.engine.pack import verify
 
     with console.counting("experts") as progress:
-        wrong = verify(path or EMBEDDED, progress)
+        wrong = verify(path or opening.EMBEDDED, progress)
     for name in wrong:
         console.say(f"damaged: {name}")
     if wrong:
-        raise ModelError(f"{path or EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
+        raise ModelError(f"{path or opening.EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
     console.tell("every byte is as it was packed")
 
 
@@ -376,10 +420,17 @@ def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
     raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
 
 
-def _finish(outcomes: list[DrainOutcome], settings: Settings, json: bool) -> None:
-    reports = [draining.save_report(outcome, database_path(settings)) for outcome in outcomes]
-    _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_drain(outcomes, reports))
-    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0))
+def _finish(found: list[DrainOutcome | Failure], settings: Settings, json: bool) -> None:
+    outcomes, failed = [one for one in found if isinstance(one, draining.DrainOutcome)], failures(found)
+    reports = [draining.save_report(outcome, failed, database_path(settings)) for outcome in outcomes]
+    _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, reports))
+    _exit(failed, outcomes)
+
+
+def _exit(failed: list[Failure], outcomes: list[DrainOutcome]) -> NoReturn:
+    for failure in failed:
+        console.say(f"rotary-batch: {failure}")
+    raise typer.Exit(exit_code([*(one.exit_code for one in failed), *(one.exit_code for one in outcomes)]))
 
 
 def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
@@ -391,17 +442,8 @@ def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Run the command line; every error that we understand is one line and an exit code."""
-    try:
-        app()
-    except RotaryError as error:
-        console.say_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        console.say_error(f"{error.filename or 'input or output'}: {error.strerror}")
-        sys.exit(StorageError.exit_code)
+    """Run the command line; whatever happens is one line and an exit code."""
+    guarded(app)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Settings: `rotary.toml`, then `ROTARY_BATCH_*`, then flags; later ones win.
+"""Settings: the user's `rotary.toml`, then `ROTARY_BATCH_*`, then flags; later ones win.
 
-Knows every setting's name and how its text is read; knows nothing of what a setting does.  Callers hand the
-environment in.  An unknown name is an error that names the nearest known one.
+Every setting's name, and how its text is read.  Callers hand the environment in.  An unknown name is an error that
+names the nearest known one.  What a repository may set is in own_file.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,8 @@ from rotary_batch.errors import ConfigError, UsageError
 FILE_NAME = "rotary.toml"
 ENVIRONMENT_PREFIX = "ROTARY_BATCH_"
 DEFAULT_DOCS_DIR = "rotary-docs"
+DEFAULT_JOB = "summarize"
+LINK_FIELD = re.compile(r"\{(path|start|end)\}")
 ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # instructions of processors, each with those before it
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -31,9 +33,11 @@ class Settings:
 
     db: Path | None = None  # the database; default below $XDG_STATE_HOME
     model: Path | None = None  # a pack or a Hugging Face checkpoint; default the embedded one
-    job: str = "summarize"
+    job: str | None = None  # a job by name; default the one that a repository was indexed with, else summarize
     jobs: Path | None = None  # folder of job files instead of the bundled ones
     prompts: Path | None = None  # folder of prompt files instead of the bundled ones
+    include: tuple[str, ...] = ()  # patterns as in .rotaryignore: what to document; empty = everything
+    exclude: tuple[str, ...] = ()  # patterns as in .rotaryignore: what to leave out
     out: str = DEFAULT_DOCS_DIR  # the docs folder, relative to the repository
     link_template: str | None = None  # {path} {start} {end} -> a link to source lines
     worktree: bool = False  # read files as they are, not as committed
@@ -48,67 +52,90 @@ class Settings:
 
 def parse_nbytes(text: str) -> int:
     """Read `22GB`, `512MB`, `64GiB` or plain bytes; MB = 10^6, MiB = 2^20.  Raises ConfigError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,19}(?:\.\d{1,19})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     nbytes = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
     if nbytes == 0:
-        raise ConfigError(f"{text!r} is not a size; write for example 512MB, 22GB or 64GiB")
+        raise ConfigError(f"{shown(text)} is not a size; write for example 512MB, 22GB or 64GiB")
     return nbytes
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: one line, and not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _boolean(text: str) -> bool:
     if text.lower() not in {"true", "false", "1", "0"}:
-        raise ConfigError(f"{text!r} is not true or false")
+        raise ConfigError(f"{shown(text)} is not true or false")
     return text.lower() in {"true", "1"}
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
-            raise ConfigError(f"{text!r} is not one of {', '.join(choices)}")
+            raise ConfigError(f"{shown(text)} is not one of {', '.join(choices)}")
         return text
 
     return read
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise ConfigError(f"{text!r} is not a whole number above 0")
+    if not re.fullmatch(r"0*[1-9]\d{0,17}", text, re.ASCII):
+        raise ConfigError(f"{shown(text)} is not a whole number above 0")
     return int(text)
 
 
 def _device(text: str) -> str:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise ConfigError(f"{text!r} is not a device; use cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", text, re.ASCII):
+        raise ConfigError(f"{shown(text)} is not a device; use cpu, cuda or cuda:N")
     return text
 
 
 def _path(text: str) -> Path:
-    if not text:
-        raise ConfigError("'' is not a path")
-    return Path(text).expanduser()
+    if not text or "\0" in text:
+        raise ConfigError(f"{shown(text)} is not a path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{shown(text)}: there is no such user; write the path out") from error
 
 
 def _docs_dir(text: str) -> str:
     path = PurePosixPath(text)
-    if not text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
-        raise ConfigError(f"{text!r} is no place for docs; name a folder of their own inside the repository, or /PATH")
+    if not text or "\0" in text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
+        raise ConfigError(
+            f"{shown(text)} is no place for docs; name a folder of their own inside the repository, or /PATH"
+        )
     return text
 
 
 def _link_template(text: str) -> str:
-    try:
-        text.format_map({"path": "p", "start": 1, "end": 2})
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise ConfigError(f"{text!r} may hold {{path}}, {{start}} and {{end}} and no other braces") from error
+    if re.search(r"[{}]", LINK_FIELD.sub("", text)) or not text.isprintable():
+        raise ConfigError(f"{shown(text)} may hold {{path}}, {{start}} and {{end}} and no other braces")
     return text
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split("\n")))
 
 
 _READERS: dict[str, Callable[[str], object]] = {
     "db": _path, "model": _path, "jobs": _path, "prompts": _path,
-    "job": str, "out": _docs_dir, "link_template": _link_template, "worktree": _boolean, "device": _device,
-    "device_memory": parse_nbytes, "host_memory": parse_nbytes, "max_batch": _positive,
-    "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16", "int8"), "experts": _one_of("bf16", "int8", "int4"),
+    "job": str, "include": _patterns, "exclude": _patterns, "out": _docs_dir, "link_template": _link_template,
+    "worktree": _boolean, "device": _device, "device_memory": parse_nbytes, "host_memory": parse_nbytes,
+    "max_batch": _positive, "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16", "int8"),
+    "experts": _one_of("bf16", "int8", "int4"),
 }  # fmt: skip
+# What a file may hold instead of a text.
+_KINDS: dict[str, type] = {
+    "worktree": bool,
+    "device_memory": int,
+    "host_memory": int,
+    "max_batch": int,
+    "include": list,
+    "exclude": list,
+}
 _ENVIRONMENT_ONLY = ("max_isa",)  # they belong to a machine, not to a repository
 
 
@@ -116,7 +143,7 @@ def refuse_unknown(source: str, found: Collection[str], known: Collection[str]) 
     """Raise ConfigError for the first name in `found` that is not known, with the nearest that is."""
     for name in sorted(set(found) - set(known)):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ConfigError(f"{source}: unknown key {name!r}; did you mean {near[0]!r}?")
+        raise ConfigError(f"{source}: unknown key {shown(name)}; did you mean {near[0]!r}?")
 
 
 def load_settings(
@@ -126,16 +153,25 @@ def load_settings(
     folders: Collection[Path],
     config: Path | None,
 ) -> Settings:
-    """Put the three sources together.  `flags` that are None were not given; text is read as in a file.
+    """The settings that a user asks for, with our own for the rest.  Raises as `user_values` does."""
+    return Settings(**user_values(flags=flags, environment=environment, folders=folders, config=config))
+
+
+def user_values(
+    *,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    folders: Collection[Path],
+    config: Path | None,
+) -> dict[str, Any]:
+    """What the three sources set.  `flags` that are None were not given; text is read as in a file.
 
     The file is `config`, or the first `rotary.toml` in `folders`.  Raises ConfigError, UsageError for a flag.
     """
     path = config or next((f / FILE_NAME for f in folders if (f / FILE_NAME).is_file()), None)
-    settings = Settings()
-    if path is not None:
-        settings = replace(settings, **_from_file(path))
-    settings = replace(settings, **_from_environment(environment))
-    return replace(settings, **{name: _flag(name, value) for name, value in flags.items() if value is not None})
+    values = {} if path is None else _from_file(path)
+    values |= _from_environment(environment)
+    return values | {name: _flag(name, value) for name, value in flags.items() if value is not None}
 
 
 def _flag(name: str, value: Any) -> Any:  # noqa: ANN401
@@ -151,14 +187,28 @@ def _flag(name: str, value: Any) -> Any:  # noqa: ANN401
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a readable file with --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    table = parse_toml(path, data)
     refuse_unknown(str(path), table, _READERS)
-    values = {name: _read(f"{path}: {name}", name, _as_text(value)) for name, value in table.items()}
-    return {name: _beside(path, value) for name, value in values.items()}
+    return {name: read_value(path, name, value) for name, value in table.items()}
+
+
+def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
+    """The table in a settings file.  Raises ConfigError for whatever is no TOML."""
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except RecursionError as error:  # brackets in brackets, by the thousand
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
+    except ValueError as error:  # also a number of 5,000 digits
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def read_value(path: Path, name: str, value: object) -> object:
+    """One known setting of a file; relative paths are relative to that file.  Raises ConfigError."""
+    found = _read(f"{path}: {name}", name, _as_text(f"{path}: {name}", name, value))
+    return path.parent / found if isinstance(found, Path) else found
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -180,18 +230,25 @@ def _read(source: str, name: str, text: str) -> object:
         raise ConfigError(f"{source}: {error}") from error
 
 
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _beside(path: Path, value: object) -> object:
-    """Relative paths in a file are relative to that file."""
-    return path.parent / value if isinstance(value, Path) else value
+def _as_text(source: str, name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and _KINDS.get(name) is list and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    if isinstance(value, int) and isinstance(value, _KINDS.get(name, str)):
+        return str(value).lower()
+    wanted = {list: "a list of texts", int: "a number or a text", bool: "true or false"}.get(_KINDS.get(name, str))
+    raise ConfigError(f"{source}: a {type(value).__name__}; write {wanted or 'a text'}")
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
     """Where the database and the reports live by default."""
     return _xdg(environment, "XDG_STATE_HOME", ".local/state")
+
+
+def config_dir(environment: Mapping[str, str]) -> Path:
+    """Where the user's own settings file is looked for when there is none in the current folder."""
+    return _xdg(environment, "XDG_CONFIG_HOME", ".config")
 
 
 def cache_dir(environment: Mapping[str, str]) -> Path:
@@ -226,7 +283,10 @@ def isa_named(label: str, source: str) -> str:
 
 
 def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
-    base = environment.get(variable) or str(Path(environment.get("HOME", "~")).expanduser() / fallback)
+    try:
+        base = environment.get(variable) or str(Path(environment.get("HOME") or "~").expanduser() / fallback)
+    except RuntimeError as error:  # an account without a home folder
+        raise ConfigError(f"neither HOME nor {variable} is set; set one of them") from error
     return Path(base) / "rotary-batch"
 
 

@@ -1,7 +1,7 @@
 """Tables, progress and the live view; the only module that imports rich, and only when it prints.
 
-Knows how answers look on a terminal and in a mail from cron.  What was asked for goes to stdout; progress, notes and
-errors go to stderr.
+All text passes `terminal`, since names and texts of repositories reach it.  What was asked for goes to stdout;
+progress, notes and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rotary_batch.commands.draining import DrainOutcome
-from rotary_batch.commands.indexing import IndexOutcome
-from rotary_batch.pages.drift import Drift
-from rotary_batch.pages.files import Projection
-from rotary_batch.runner import Progress
+from rotary_batch.config import FILE_NAME
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from rotary_batch.commands.draining import DrainOutcome
+    from rotary_batch.commands.indexing import IndexOutcome
+    from rotary_batch.pages.drift import Drift
+    from rotary_batch.pages.files import PageFailure, Projection
+    from rotary_batch.runner import Progress
 
 DEMONSTRATION = (
     "Model: the embedded demonstration model. It shows the machinery at work; do not rely on its sentences. "
@@ -32,14 +34,22 @@ ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "
          "loop": "repeating themselves"}  # fmt: skip
 
 
+def terminal(text: str) -> str:
+    """Text as it may reach a terminal: what would act there, or hide, is spelt out, as in `\\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+
+
 def say(text: str) -> None:
     """One plain line aside."""
-    print(text, file=sys.stderr)  # noqa: T201 - this is the printer
+    with suppress(OSError):  # a full disk or a reader that left must not end a night
+        print(terminal(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
 
 
 def tell(text: str) -> None:
     """One plain line of an answer."""
-    print(text)  # noqa: T201 - this is the printer
+    print(terminal(text))  # noqa: T201 - this is the printer
 
 
 @contextmanager
@@ -52,15 +62,13 @@ def reader() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end complains
 
 
-def say_error(text: str) -> None:
-    """What went wrong, once; control characters of hostile names do not reach the terminal."""
-    say("rotary-batch: " + "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
-
-
 def _table(title: str, *columns: str) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    # A plain string would be read as markup, in which a folder called `[link=...]` is a link.
+    shown = Text(terminal(title), style="bold") if title else None
+    table = Table(title=shown, title_justify="left", header_style="dim", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
     return table
@@ -75,7 +83,7 @@ def _print(table: Table, *, aside: bool = False) -> None:
 def _row(table: Table, *cells: object) -> None:
     from rich.text import Text
 
-    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in cells))
+    table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else terminal(str(cell))) for cell in cells))
 
 
 @contextmanager
@@ -111,7 +119,7 @@ def draining() -> Iterator[Callable[[Progress], None]]:
     from rich.status import Status
 
     with Status("opening the model", console=Console(stderr=True)) as line:
-        yield lambda progress: line.update(live_line(progress))
+        yield lambda progress: line.update(terminal(live_line(progress)))
 
 
 def live_line(progress: Progress) -> str:
@@ -147,17 +155,19 @@ def show_index(outcomes: Sequence[IndexOutcome], *, aside: bool = False) -> None
         _row(table, "items removed", counts.removed)
         _row(table, "pages written", len(outcome.projection.written))
         _print(table, aside=aside)
-        for note in indexed.notes:
+        for note in outcome.notes:
             out(f"note: {note}")
-        _tell_conflicts(outcome.projection.conflicts, out)
+        _tell_pages(outcome.projection.conflicts, outcome.projection.failed, out)
         if outcome.demonstration:
             out(DEMONSTRATION)
         out(f"docs: {outcome.docs}")
 
 
-def _tell_conflicts(conflicts: Sequence[str], out: Callable[[str], None] = tell) -> None:
+def _tell_pages(conflicts: Sequence[str], failed: Sequence[PageFailure], out: Callable[[str], None] = tell) -> None:
     for page in conflicts:
         out(f"edited by a person, left alone: {page} (the new page is beside it; settle it with render --accept)")
+    for page, reason in failed:
+        out(f"not written: {page}: {reason}")
 
 
 def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> None:
@@ -185,7 +195,9 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _print(table)
         if outcome.num_parked:
             tell("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
-        _tell_conflicts(tally.conflicts)
+        _tell_pages(tally.conflicts, tally.pages_failed)
+        for note in outcome.notes:
+            tell(f"note: {note}")
         for folder in outcome.docs:
             tell(f"docs: {folder / 'index.md'}")
         tell(f"report: {report}")
@@ -194,12 +206,12 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
 def show_projection(done: Projection) -> None:
     """What `render` did."""
     tell(f"{len(done.written)} pages written, {done.unchanged} unchanged, {len(done.removed)} removed")
-    _tell_conflicts(done.conflicts)
+    _tell_pages(done.conflicts, done.failed)
 
 
 def show_drift(drift: Drift) -> None:
     """What `check` found."""
-    for kind in ("stale", "missing", "edited", "orphaned"):
+    for kind in ("stale", "missing", "edited", "orphaned", "blocked"):
         for page in getattr(drift, kind):
             tell(f"{kind}: {page}")
     tell(
@@ -207,6 +219,7 @@ def show_drift(drift: Drift) -> None:
         if not drift.num_found
         else f"{drift.num_found} pages drifted; `rotary-batch run` mends them"
         + (", `render --accept ours|theirs PAGE` settles what was edited" if drift.edited else "")
+        + (", what is blocked has something in its place that is no page: move it away" if drift.blocked else "")
     )
 
 
@@ -221,7 +234,8 @@ def show_status(found: Mapping[str, Any]) -> None:
     if not found["repositories"]:
         tell("nothing is indexed yet; run `rotary-batch index REPO`")
     driver = found["driver_pid"]
-    tell(f"driver: process {driver} is at work" if driver else "driver: none is running")
+    place = f"process {driver}" if driver else "a process in another container or on another machine"
+    tell("driver: none is running" if driver is None else f"driver: {place} is at work")
     if run := found["last_run"]:
         tell(f"last run: {run['started_at']}, {run['outcome']}")
 
@@ -294,6 +308,12 @@ def show_report(found: Mapping[str, Any]) -> None:
         if found.get(name):
             tell(f"{name}:")
             show_facts(found[name])
+
+
+def show_trust(root: Path, values: Mapping[str, Any], record: Path) -> None:
+    """What `trust` let in."""
+    show_facts(values)
+    tell(f"these settings of {root} count now, until its {FILE_NAME} changes; to take that back, delete {record}")
 
 
 def show_facts(found: Mapping[str, Any]) -> None:

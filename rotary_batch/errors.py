@@ -10,6 +10,8 @@
       BusyError             another run holds the database or the device    exit 6
       UnavailableError      the model or the device is not there            exit 69
       StorageError          the disk refused                                exit 74
+        DatabaseError       the same of the database, which all repositories share
+      StoppedError          the window closed first; run it again           exit 75
 
 Knows exit codes; knows nothing of how a message is printed.  A message names the file, the fact
 and what to do.
@@ -66,3 +68,16 @@ class StorageError(RotaryError):
     """The disk refused: full, read-only, failing."""
 
     exit_code = 74
+
+
+class DatabaseError(StorageError):
+    """The disk refused the database; no other repository could go on either."""
+
+
+class StoppedError(RotaryError):
+    """The window closed before the work was done.  Loops that are handed `should_stop` raise it when that is true."""
+
+    exit_code = 75
+
+    def __init__(self, why: str = "stopped before the work was done; run the same command again to go on") -> None:
+        super().__init__(why)

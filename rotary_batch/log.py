@@ -1,6 +1,6 @@
 """The JSON-lines log: one object a line, stable event names, never source text.
 
-Knows the format; every module logs through `event`.
+Every module logs through `event`.  A line is ASCII without control characters, whatever the fields hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = getattr(record, "fields", {})
-        return json.dumps({"at": at, "event": record.getMessage(), **fields}, ensure_ascii=True)
+        line = json.dumps({"at": at, "event": record.getMessage(), **fields}, ensure_ascii=True, default=str)
+        return line.replace("\x7f", "\\u007f")  # the one control character that JSON lets through
 
 
 def log_to(path: Path) -> None:

@@ -1,6 +1,7 @@
-"""When a run must stop: a deadline, a number of items, a signal.
+"""When a run must stop: a time of day, a duration, a number of items, a signal.
 
-Knows clocks and signals; knows nothing of the queue or the engine.
+A command makes one `Window` at its start, and every phase looks at it.  Loops in modules that do not import this one
+take `should_stop` (`Window.is_closed`) and raise `StoppedError` when it answers true.
 """
 
 from __future__ import annotations
@@ -9,24 +10,41 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import FrameType
+from typing import NamedTuple
 
-from rotary_batch.errors import UsageError
+from rotary_batch.errors import StoppedError, UsageError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_PROBE_S = 900  # no zone ever changed its clock twice within a quarter of an hour
+
+Clock = Callable[[], float]
+ShowWall = Callable[[float], datetime]  # what a clock on the wall, without a zone, shows at an instant
+
+
+class Deadline(NamedTuple):
+    """An instant, in seconds on its own clock."""
+
+    at: float
+    clock: Clock
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until it passes; the clock is read anew each time, so that a suspended machine loses nothing."""
+        return self.at - self.clock()
 
 
 @dataclass(slots=True, kw_only=True)
 class Window:
-    """How long a run may go on.  Signal handlers set `interrupted`; the run reads it between steps."""
+    """How long a run may go on.  Signal handlers set `interrupted`; every phase reads it between steps."""
 
-    deadline: float | None = None  # seconds on `clock`
+    deadlines: Sequence[Deadline] = ()
     max_items: int | None = None  # how many items may be taken up
-    clock: Callable[[], float] = time.monotonic
     interrupted: bool = field(default=False, init=False)
     items_taken: int = field(default=0, init=False)
 
@@ -35,32 +53,98 @@ class Window:
         """How many more items may be taken up; None = any number."""
         return None if self.max_items is None else self.max_items - self.items_taken
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the first deadline; None = there is none."""
+        return min((deadline.seconds_left for deadline in self.deadlines), default=None)
+
     def why_closed(self) -> str | None:
         """Name the reason to stop now, or None."""
         if self.interrupted:
             return "interrupted"
-        if self.deadline is not None and self.clock() >= self.deadline:
+        if any(deadline.seconds_left <= 0 for deadline in self.deadlines):
             return "deadline"
         return None
+
+    def is_closed(self) -> bool:
+        """Whether to stop now; handed down as `should_stop`."""
+        return self.why_closed() is not None
+
+    def check(self) -> None:
+        """Raise StoppedError when it is time to stop."""
+        if why := self.why_closed():
+            raise StoppedError(f"{why}: stopped before the work was done; run the same command again to go on")
+
+
+def deadlines(*, until: str | None, duration: str | None) -> list[Deadline]:
+    """What `--until` and `--for` ask for.
+
+    A time of day is an instant on the wall clock, and follows when that is set.  A duration is counted on the clock
+    since boot, which no time server sets and which goes on while the machine is suspended.  Raises UsageError.
+    """
+    found = []
+    if duration is not None:
+        found.append(Deadline(boot_clock() + seconds_for(duration), boot_clock))
+    if until is not None:
+        found.append(Deadline(next_instant(*time_of_day(until), time.time()), time.time))
+    return found
+
+
+def boot_clock() -> float:
+    """Seconds since boot, those of suspension included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def seconds_for(text: str) -> float:
     """Read `30m`, `2h`, `90s` or `1h30m`.  Raises UsageError."""
-    if not re.fullmatch(r"(\d+[smh])+", text):
+    if not re.fullmatch(r"([0-9]{1,9}[smh])+", text):
         raise UsageError(f"--for {text!r}: write a duration like 90s, 30m or 1h30m")
-    return float(sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)([smh])", text)))
+    return float(sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"([0-9]+)([smh])", text)))
 
 
-def seconds_until(text: str, now: datetime) -> float:
-    """Seconds from `now` (with a time zone) to the next local HH:MM.  Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,2}):(\d{2})", text)
+def time_of_day(text: str) -> tuple[int, int]:
+    """Read `HH:MM`.  Raises UsageError."""
+    match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
     if not match or int(match[1]) > 23 or int(match[2]) > 59:
         raise UsageError(f"--until {text!r}: write a time of day like 07:00")
-    # In local wall time, so that a night with a clock change still ends at the hour that was asked for.
-    wall = now.replace(tzinfo=None)
-    goal = wall.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
-    goal += timedelta(days=1) if goal <= wall else timedelta()
-    return goal.astimezone().timestamp() - now.timestamp()
+    return int(match[1]), int(match[2])
+
+
+def next_instant(hour: int, minute: int, now: float, show: ShowWall = datetime.fromtimestamp) -> float:
+    """The first instant after `now` at which the wall clock shows hour:minute, or is set forward past it.
+
+    So a time that a night skips is the end of the gap, and of a time that a night has twice the first one counts that
+    is still to come.  `show` is the clock of the machine's own zone.
+    """
+    at = now
+    while True:
+        shown = show(at)
+        goal = shown.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+        if goal < shown or (goal == shown and at == now):
+            goal += timedelta(days=1)
+        there = at + (goal - shown).total_seconds()
+        change = _first_change(at, there, show)
+        if change is None:
+            return float(round(there))
+        if show(change) >= goal:
+            return float(change)
+        at = change
+
+
+def _first_change(start: float, end: float, show: ShowWall) -> int | None:
+    """The first second in (start, end] from which the wall clock is set otherwise than at `start`."""
+    before, last = _offset(int(start), show), round(end)
+    same = int(start)
+    for probe in [*range(same + _PROBE_S, last, _PROBE_S), last]:
+        if _offset(probe, show) != before:
+            between = range(same + 1, probe)
+            return same + 1 + bisect_left(between, True, key=lambda at: _offset(at, show) != before)  # noqa: FBT003
+        same = probe
+    return None
+
+
+def _offset(at: int, show: ShowWall) -> timedelta:
+    return show(at) - datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
 
 
 @contextmanager

@@ -70,7 +70,10 @@ def load_prompts(folder: Path) -> dict[str, Prompt]:
 
 
 def _load(path: Path) -> Prompt:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     if not Template(text).is_valid():
         raise ConfigError(f"{path}: a $ that starts no name; write $$ for a dollar sign")
     return Prompt(name=path.stem, text=text)

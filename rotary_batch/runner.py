@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, Reason, StepReport, Verdict, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.log import event
-from rotary_batch.night import Window
+from rotary_batch.night import Window, boot_clock
+from rotary_batch.pages.files import PageFailure, Projection
 from rotary_batch.work.rows import Claim, Failed, Finished
 from rotary_batch.work.store import WorkStore
 
@@ -27,12 +28,12 @@ PROJECT_EVERY_S = 5.0  # finished pages wait at most this long, so that their sy
 class Desk(Protocol):
     """What the planner does for the runner."""
 
-    def reuse_answers(self) -> list[WorkItem]:
-        """Answer ready items whose results are already there."""
+    def reuse_answers(self) -> Iterator[list[WorkItem]]:
+        """Answer ready items whose results are already there, some at a time."""
         ...
 
-    def advance(self) -> list[WorkItem]:
-        """Give items whose inputs are complete their prompts; those that needed no model."""
+    def advance(self) -> Iterator[list[WorkItem]]:
+        """Give items whose inputs are complete their prompts, some at a time; those that needed no model."""
         ...
 
     def finish(self, claim: Claim, completion: Completion) -> Finished:
@@ -59,6 +60,7 @@ class Tally:
     bound_s: float = 0.0  # what the same revolutions would have taken at the bound; 0 = the machine was not measured
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
+    pages_failed: list[PageFailure] = field(default_factory=list)
     tier: str = ""  # where experts came from, and how
     engine: dict[str, float] = field(default_factory=dict)
 
@@ -79,6 +81,12 @@ class Tally:
         """Count one answer."""
         self.verdicts[verdict.value] = self.verdicts.get(verdict.value, 0) + 1
         self.ended[ended] = self.ended.get(ended, 0) + 1
+
+    def add_pages(self, done: Projection) -> None:
+        """Count pages; what stands in the way of one is told once."""
+        self.pages_written += len(done.written)
+        self.conflicts += [page for page in done.conflicts if page not in self.conflicts]
+        self.pages_failed += [failure for failure in done.failed if failure not in self.pages_failed]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -106,11 +114,11 @@ class Runner:
     window: Window
     run_id: int
     repository_ids: Sequence[int]
-    project: Callable[[Sequence[WorkItem]], tuple[int, list[str]]]
+    project: Callable[[Sequence[WorkItem]], Projection]
     look: Callable[[Progress], None]
     num_open: Callable[[], int]
     max_attempts: int
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = boot_clock  # also of when a failed item is due, which no other run asks
     sleep: Callable[[float], None] = time.sleep
     tally: Tally = field(default_factory=Tally)
 
@@ -123,11 +131,13 @@ class Runner:
     def drain(self) -> str:
         """Work until the queue is empty or the window closes; answer `done` or the reason to stop."""
         self.store.reap(self.run_id)
-        self._note_reused(self.desk.reuse_answers())
         try:
+            self._note_reused(self.desk.reuse_answers())
             while (why := self.window.why_closed()) is None:
                 self._note_reused(self.desk.advance())
                 self._admit()
+                if self.window.is_closed():
+                    continue  # opening the engine may have taken long
                 if self.engine.num_live:
                     self._revolve()
                 elif not self._wait_for_retry():
@@ -210,9 +220,13 @@ class Runner:
         self.sleep(min(1.0, max(0.0, at - self.clock())))  # its time may have come since the queue was asked
         return True
 
-    def _note_reused(self, items: Sequence[WorkItem]) -> None:
-        self.tally.reused += len(items)
-        self._unprojected += items
+    def _note_reused(self, batches: Iterator[list[WorkItem]]) -> None:
+        for items in batches:
+            self.tally.reused += len(items)
+            self._unprojected += items
+            self._project(at_once=False)
+            if self.window.is_closed():
+                return
 
     def _give_back(self) -> None:
         self.store.release([claim.lease for claim in (*self._claims.values(), *self._waiting)])
@@ -220,9 +234,7 @@ class Runner:
     def _project(self, *, at_once: bool) -> None:
         if not self._unprojected or (not at_once and self.clock() - self._projected_at < PROJECT_EVERY_S):
             return
-        written, conflicts = self.project(self._unprojected)
-        self.tally.pages_written += written
-        self.tally.conflicts += [path for path in conflicts if path not in self.tally.conflicts]
+        self.tally.add_pages(self.project(self._unprojected))
         self.store.save_tally(self.run_id, self.tally.as_dict())
         self._unprojected = []
         self._projected_at = self.clock()

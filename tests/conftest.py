@@ -30,6 +30,7 @@ def _own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     kernels = tmp_path_factory.getbasetemp() / "kernels"  # compiled once, not in every test that starts the program
     kernels.mkdir(exist_ok=True)
     (home / "cache" / "rotary-batch").mkdir(parents=True)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from rotary_batch.commands import draining, indexing
+from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.generating import generate
-from rotary_batch.commands.opening import writing
 from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
 from rotary_batch.core import Failure
-from rotary_batch.errors import ConfigError, PromptError, UsageError
+from rotary_batch.errors import ConfigError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.night import Window
 from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
 from rotary_batch.work import counts
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.store import WorkStore
+
+
+def asked(settings: Settings):
+    """These settings for every repository that was indexed."""
+    return lambda row: RepositorySettings(Path(row.root), settings)
 
 
 def test_later_sources_of_settings_win(tmp_path):
@@ -91,24 +97,6 @@ def test_a_job_selects_by_language_and_path():
     ]] == [True, False, False, False]  # fmt: skip
 
 
-def test_windows(monkeypatch):
-    assert [seconds_for(text) for text in ("90s", "30m", "1h30m")] == [90, 1800, 5400]
-    for text in ("", "5", "m5"):
-        with pytest.raises(UsageError):
-            seconds_for(text)
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    for now, until, hours in [
-        ("2026-11-23 23:00", "07:00", 8), ("2026-11-24 06:00", "07:00", 1), ("2026-11-24 07:00", "07:00", 24),
-        ("2026-03-28 23:00", "07:00", 7), ("2026-10-24 23:00", "07:00", 9),  # nights of a clock change
-    ]:  # fmt: skip
-        local = datetime.fromisoformat(now).astimezone()
-        assert seconds_until(until, local) == hours * 3600
-    clock = iter([0.0, 9.0, 10.0])
-    window = Window(deadline=10.0, clock=lambda: next(clock))
-    assert [window.why_closed() for _ in range(3)] == [None, None, "deadline"]
-
-
 JOB = """
 [job]
 name = "summarize"
@@ -138,10 +126,16 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
     """Index and drain with an engine that needs no model; states by unit."""
     settings = Settings(model=tiny_pack, jobs=jobs, db=root.parent / "work.db")
     with writing(settings) as store:
-        indexing.index(store, settings, [root], lambda *_: None)
-        rows = draining.chosen(store, [root])
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        rows = chosen(store, [root])
         draining.drain(
-            store, settings, rows, Window(), lambda _: None, lambda *_, **__: FakeEngine(answer_tokens=6), "drain"
+            store,
+            asked(settings),
+            rows,
+            Window(),
+            lambda _: None,
+            lambda *_, **__: FakeEngine(answer_tokens=6),
+            "drain",
         )
         parts = store.db.execute(
             "select count(*), count(distinct part_of) from item where part_of is not null"
@@ -179,8 +173,11 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
         JOB.format(directory=320).replace("new_tokens = 8", "new_tokens = 1000")
     )
     root = make_repository({"a.py": "x = 1\n"})
-    with pytest.raises(PromptError, match=r"leaves -?[0-9]+ for source code"):
-        drained(root, tiny_pack, tmp_path / "jobs")
+    settings = Settings(model=tiny_pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
+    with writing(settings) as store:
+        (failure,) = indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+    assert (failure.repository, failure.exit_code) == (str(root), 3)
+    assert re.search(r"leaves -?[0-9]+ for source code", failure.error)
 
 
 class StubbornEngine(FakeEngine):
@@ -215,10 +212,16 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
     root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with writing(settings) as store:
-        indexing.index(store, settings, [root], lambda *_: None)
-        rows = draining.chosen(store, [root])
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        rows = chosen(store, [root])
         (outcome,) = draining.drain(
-            store, settings, rows, Window(), lambda _: None, lambda *_, **__: StubbornEngine(answer_tokens=6), "drain"
+            store,
+            asked(settings),
+            rows,
+            Window(),
+            lambda _: None,
+            lambda *_, **__: StubbornEngine(answer_tokens=6),
+            "drain",
         )
         failed = store.db.execute("select attempts, state, error from item where error is not null").fetchall()
     assert outcome.exit_code == 5
@@ -237,10 +240,10 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
 
     def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, draining.DrainOutcome]:
-        (again,) = indexing.index(store, settings, [root], lambda *_: None)
-        rows = draining.chosen(store, [root])
+        (again,) = indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        rows = chosen(store, [root])
         open_engine = lambda *_, **__: engine(answer_tokens=6)  # noqa: E731
-        (outcome,) = draining.drain(store, settings, rows, Window(), lambda _: None, open_engine, "drain")
+        (outcome,) = draining.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
         return again.indexed.counts.queued, outcome
 
     def said(store: WorkStore) -> list[tuple]:
@@ -269,10 +272,10 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
     roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
     with writing(Settings(db=tmp_path / "work.db")) as store:
         for root, model in zip(roots, (tiny_pack, None), strict=True):
-            indexing.index(store, Settings(model=model, db=tmp_path / "work.db"), [root], lambda *_: None)
+            indexing.index(store, [RepositorySettings(root, Settings(model=model))], lambda *_: None, Window())
         window = Window(max_items=3)
         outcomes = draining.drain(
-            store, Settings(), draining.chosen(store, roots), window, lambda _: None,
+            store, asked(Settings()), chosen(store, roots), window, lambda _: None,
             lambda *_, **__: FakeEngine(answer_tokens=6), "drain",
         )  # fmt: skip
     assert sum(outcome.tally.done for outcome in outcomes) == 3

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from rotary_batch.commands.draining import chosen, missing
+from rotary_batch.commands.database import chosen
+from rotary_batch.commands.draining import NOT_WHOLE, missing
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass
 from rotary_batch.errors import RepositoryError
+from rotary_batch.night import Window
 from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import Projection, accept
-from rotary_batch.projection import docs_folder, load_view, project_all
-from rotary_batch.repo.files import classify
+from rotary_batch.pages.safe_folder import open_safe_folder
+from rotary_batch.projection import opened_docs, project_all
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.store import WorkStore
 
 
-def render(store: WorkStore, root: Path) -> Projection:
-    """Make the docs folder what the database says."""
+def render(store: WorkStore, root: Path, limits: Window) -> Projection:
+    """Make the docs folder what the database says.  Raises StoppedError when the window closes before that."""
     (row,) = chosen(store, [root])
     if missing([row]):
         raise RepositoryError(f"{root}: no such directory; its docs would lie alone")
     if not row.plan_key:
-        raise RepositoryError(f"{root}: indexed by an earlier version; run `rotary-batch index {root}` again")
-    return project_all(store, row, load_view(store, row))
+        raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
+    done = project_all(store, row, should_stop=limits.is_closed)
+    if done.stopped:
+        limits.check()
+    return done
 
 
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
     """Settle one page that a person edited."""
     (row,) = chosen(store, [root])
-    accept(docs_folder(row), page, whose)
+    with opened_docs(row) as folder:
+        accept(folder, page, whose)
 
 
 def check(settings: Settings, root: Path) -> Drift:
     """Compare docs and sources; needs neither database nor model, so it works in a fresh clone."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    files = classify(repository, docs_dir=settings.out)
+    files = classify(repository, docs_dir=settings.out, patterns=PathPatterns(settings.include, settings.exclude))
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
-    return check_docs(repository.root / settings.out, blobs)
+    folder = open_safe_folder(repository.root, settings.out, create=False)
+    with folder or nullcontext():
+        return check_docs(folder, blobs)

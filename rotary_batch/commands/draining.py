@@ -8,33 +8,36 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count, groupby
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands.database import chosen
 from rotary_batch.commands.opening import asking
+from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.night import Window, seconds_for, seconds_until
+from rotary_batch.night import Window, deadlines
 from rotary_batch.pages.files import Projection
 from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
 from rotary_batch.planner.indexing import index_key
-from rotary_batch.projection import docs_folder, load_view, project_all, project_some
+from rotary_batch.projection import docs_folder, load_view, project_pending, project_some
 from rotary_batch.runner import Progress, Runner, Tally
 from rotary_batch.work import counts
-from rotary_batch.work.index import repositories
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 OpenEngine = Callable[..., Engine]
+NOT_WHOLE = "its index did not come to its end, or an earlier version made it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +51,11 @@ class DrainOutcome:
     seconds: float
     model_name: str
     docs: tuple[Path, ...]
+    notes: tuple[str, ...] = ()  # what of the repositories' own settings does not count
 
     @property
     def exit_code(self) -> int:
-        """75 while work remains, else 5 when items are parked, else 0."""
+        """75 while work remains, else 5 when items are parked, else 0; see `separate.exit_code`."""
         return 75 if self.num_open else 5 if self.num_parked else 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,50 +63,48 @@ class DrainOutcome:
         return {
             "outcome": self.outcome, "exit_code": self.exit_code, "open": self.num_open, "parked": self.num_parked,
             "seconds": round(self.seconds, 3), "model": self.model_name, "docs": [str(path) for path in self.docs],
-            **self.tally.as_dict(),
+            "notes": list(self.notes), **self.tally.as_dict(),
         }  # fmt: skip
 
 
-def window_s(*, until: str | None, duration: str | None) -> float | None:
-    """Seconds that the flags leave; None = no deadline."""
-    spans = [] if duration is None else [seconds_for(duration)]
-    spans += [] if until is None else [seconds_until(until, datetime.now().astimezone())]
-    return min(spans, default=None)
-
-
-def window(*, until: str | None, duration: str | None, limit: int | None) -> Window:
+def window(*, until: str | None, duration: str | None, limit: int | None = None) -> Window:
     """The window that the flags ask for."""
-    seconds = window_s(until=until, duration=duration)
-    return Window(deadline=None if seconds is None else time.monotonic() + seconds, max_items=limit)
+    return Window(deadlines=deadlines(until=until, duration=duration), max_items=limit)
 
 
-def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
-    """The indexed repositories that are named; none named = all.  Raises RepositoryError for one not indexed."""
-    rows = {row.root: row for row in repositories(store)}
-    wanted = [str(root.resolve()) for root in roots] or list(rows)
-    if missing := [root for root in wanted if root not in rows]:
-        raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
-    return [rows[root] for root in wanted]
+def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutcome | Failure]) -> list[RepositoryRow]:
+    """As `chosen`, but a repository that is not indexed is noted among the outcomes."""
+    if not roots:
+        return chosen(store, [])
+    rows: list[RepositoryRow] = []
+    for root in roots:
+        with kept_apart([str(root)], found):
+            rows += chosen(store, [root])
+    return rows
 
 
 def drain(
     store: WorkStore,
-    settings: Settings,
+    settings_of: Callable[[RepositoryRow], RepositorySettings],
     rows: Sequence[RepositoryRow],
     limits: Window,
     look: Callable[[Progress], None],
     open_engine: OpenEngine,
     command: str,
-) -> list[DrainOutcome]:
-    """Work through the queue of the repositories, one model after the other."""
+) -> list[DrainOutcome | Failure]:
+    """Work through the queue of the repositories: one engine after the other, each for all that can share it."""
     gone = missing(rows)
-    rows = [row for row in rows if row not in gone]
-    call = _Call(store, settings, limits, look, open_engine, command)
-    outcomes = []
-    for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
-        with device_lock(settings.device):
-            outcomes.append(_drain_one_model(call, Path(pack), list(group)))
-    return outcomes
+    groups: dict[tuple[str, Settings], list[tuple[RepositoryRow, tuple[str, ...]]]] = {}
+    for row in sorted((row for row in rows if row not in gone), key=attrgetter("pack_dir")):
+        own = settings_of(row)
+        groups.setdefault((row.pack_dir, own.of_engine()), []).append((row, own.notes))
+    found: list[DrainOutcome | Failure] = []
+    for (pack, settings), members in groups.items():
+        group, notes = [row for row, _ in members], tuple(note for _, notes in members for note in notes)
+        call = _Call(store, settings, limits, look, open_engine, command, notes)
+        with kept_apart([row.root for row in group], found), device_lock(settings.device):
+            _drain_one_model(call, Path(pack), group, found)
+    return found
 
 
 def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
@@ -111,7 +113,7 @@ def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
 
 
 class _Call(NamedTuple):
-    """What a drain was asked for; the same for all its models."""
+    """What a drain was asked for, with the settings of one engine."""
 
     store: WorkStore
     settings: Settings
@@ -119,28 +121,36 @@ class _Call(NamedTuple):
     look: Callable[[Progress], None]
     open_engine: OpenEngine
     command: str
+    notes: tuple[str, ...]
 
 
-def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> DrainOutcome:
-    store, manifest, ids = call.store, Manifest.load(pack), [row.id for row in rows]
-    views = {row.id: load_view(store, row) for row in rows}
-    ask = asking(call.settings, pack)
-    _require_index_of(ask, rows)
-    run_id = store.start_run(call.command, manifest.name, os.getpid())
+def _drain_one_model(
+    call: _Call, pack: Path, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
+) -> None:
+    """Add the outcome of one model and what failed to `found`."""
+    manifest, ask = Manifest.load(pack), asking(call.settings, pack)
+    views = _views(call, ask, group, found)
+    rows = [row for row in group if row.id in views]
+    if not rows:
+        return
+    run_id = call.store.start_run(call.command, manifest.name, os.getpid())
     event("run started", run=run_id, command=call.command, model=manifest.name)
-    started = time.monotonic()
+    started, ids = time.monotonic(), [row.id for row in rows]
+    projecting = _Projecting(call.store, rows, views, call.limits, [])
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
-    engine = _LazyEngine(lambda: open_for(call.settings, pack, call.open_engine, counts.workload(store, ids, longest)))
+    engine = _LazyEngine(
+        lambda: open_for(call.settings, pack, call.open_engine, counts.workload(call.store, ids, longest))
+    )
     runner = Runner(
-        store=store,
+        store=call.store,
         engine=engine,
-        desk=Desk(store, ask, views),
+        desk=Desk(call.store, ask, views),
         window=call.limits,
         run_id=run_id,
         repository_ids=ids,
-        project=lambda items: _project(store, rows, views, items),
+        project=projecting.some,
         look=call.look,
-        num_open=lambda: counts.open_items(store, ids),
+        num_open=lambda: counts.open_items(call.store, ids),
         max_attempts=ask.job.attempts,
     )
     outcome = "failed"
@@ -148,44 +158,82 @@ def _drain_one_model(call: _Call, pack: Path, rows: Sequence[RepositoryRow]) -> 
         outcome = runner.drain()
     finally:
         engine.close()
-        _end_run(store, rows, views, run_id, outcome, runner.tally)
-    return DrainOutcome(
+        projecting.rest(runner.tally)
+        found += projecting.failures
+        call.store.end_run(run_id, outcome, runner.tally.as_dict())
+        event("run ended", run=run_id, outcome=outcome, **runner.tally.as_dict())
+    done = DrainOutcome(
         outcome=outcome,
         tally=runner.tally,
-        num_open=counts.open_items(store, ids),
-        num_parked=counts.parked_items(store, ids),
+        num_open=counts.open_items(call.store, ids),
+        num_parked=counts.parked_items(call.store, ids),
         seconds=time.monotonic() - started,
         model_name=manifest.name,
         docs=tuple(docs_folder(row) for row in rows),
+        notes=call.notes,
     )
+    found.append(done)
 
 
-def _end_run(
-    store: WorkStore,
-    rows: Sequence[RepositoryRow],
-    views: dict[int, IndexView],
-    run_id: int,
-    outcome: str,
-    tally: Tally,
-) -> None:
-    """Bring every page up to date, those of items that an earlier, killed run finished too; store the figures."""
-    tally.conflicts = []
-    for row in rows:
-        done = project_all(store, row, views[row.id])
-        tally.pages_written += len(done.written)
-        tally.conflicts += _conflicts(row, rows, done)
-    store.end_run(run_id, outcome, tally.as_dict())
-    event("run ended", run=run_id, outcome=outcome, **tally.as_dict())
+def _views(
+    call: _Call, ask: Asking, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
+) -> dict[int, IndexView]:
+    """What is known of each repository that can be drained."""
+    views = {}
+    for row in group:
+        with kept_apart([row.root], found):
+            call.limits.check()
+            _require_index_of(ask, row)
+            views[row.id] = load_view(call.store, row)
+    return views
 
 
-def _require_index_of(ask: Asking, rows: Sequence[RepositoryRow]) -> None:
+class _Projecting(NamedTuple):
+    """Brings pages up to date in the course of a run, each docs folder for itself."""
+
+    store: WorkStore
+    rows: Sequence[RepositoryRow]
+    views: dict[int, IndexView]
+    limits: Window
+    failures: list[Failure]
+
+    def some(self, items: Sequence[WorkItem]) -> Projection:
+        """The pages of items that were just answered."""
+        units: dict[int, list[tuple[str, str]]] = {}
+        for item in items:
+            units.setdefault(item.repository_id, []).append((item.unit, item.subject))
+        return self._each(
+            [row for row in self.rows if row.id in units],
+            lambda row: project_some(self.store, row, self.views[row.id], units[row.id], self.limits.is_closed),
+        )
+
+    def rest(self, tally: Tally) -> None:
+        """Every page that is not as it should be, those of items that a killed run finished too."""
+        self.failures.clear()
+        done = self._each(
+            self.rows, lambda row: project_pending(self.store, row, self.views[row.id], self.limits.is_closed)
+        )
+        if not done.stopped:  # every page that something stands in the way of was looked at again
+            tally.conflicts, tally.pages_failed = [], []
+        tally.add_pages(done)
+
+    def _each(self, rows: Sequence[RepositoryRow], project: Callable[[RepositoryRow], Projection]) -> Projection:
+        done = Projection()
+        for row in rows:
+            with kept_apart([row.root], self.failures):
+                done.add(project(row), "" if len(self.rows) == 1 else f"{row.root}: ")
+        return done
+
+
+def _require_index_of(ask: Asking, row: RepositoryRow) -> None:
     """Prompts and keys were made at `index`; answers computed otherwise must not be kept under them."""
-    for row in rows:
-        if row.plan_key != index_key(ask, row):
-            raise RepositoryError(
-                f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "
-                f"flags, or run `rotary-batch index {row.root}` again"
-            )
+    if not row.plan_key:
+        raise RepositoryError(f"{row.root}: {NOT_WHOLE}; run `rotary-batch index {row.root}` again")
+    if row.plan_key != index_key(ask, row):
+        raise RepositoryError(
+            f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "
+            f"flags, or run `rotary-batch index {row.root}` again"
+        )
 
 
 def open_for(settings: Settings, pack: Path, open_engine: OpenEngine, workload: Workload | None = None) -> Engine:
@@ -223,25 +271,9 @@ class _LazyEngine:
             self._engine.close()
 
 
-def _project(
-    store: WorkStore, rows: Sequence[RepositoryRow], views: dict[int, IndexView], items: Sequence[WorkItem]
-) -> tuple[int, list[str]]:
-    written, conflicts = 0, []
-    for row in rows:
-        units = [(item.unit, item.subject) for item in items if item.repository_id == row.id]
-        done = project_some(store, row, views[row.id], units)
-        written += len(done.written)
-        conflicts += _conflicts(row, rows, done)
-    return written, conflicts
-
-
-def _conflicts(row: RepositoryRow, rows: Sequence[RepositoryRow], done: Projection) -> list[str]:
-    """Pages that a person edited, with their repository where there are several."""
-    return done.conflicts if len(rows) == 1 else [f"{row.root}: {page}" for page in done.conflicts]
-
-
-def save_report(outcome: DrainOutcome, database: Path) -> Path:
+def save_report(outcome: DrainOutcome, failures: Sequence[Failure], database: Path) -> Path:
     """Leave a run's figures as JSON and Markdown beside the database; answer the Markdown file."""
+    failed = [failure.as_dict() for failure in failures]
     folder = database.parent / "reports"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = moment = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
@@ -249,10 +281,12 @@ def save_report(outcome: DrainOutcome, database: Path) -> Path:
         if not (folder / f"{name}.json").exists():
             break
         name = f"{moment}-{number}"  # another model's part of the same run
-    (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict(), indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict() | {"failures": failed}, indent=1) + "\n")
     plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
     rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
     rows += [f"| docs | {folder} |" for folder in outcome.docs]
+    rows += [f"| note | {note} |" for note in outcome.notes]
+    rows += [f"| failed | {failure} |" for failure in failures]
     rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
     rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]
     text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from rotary_batch.core import Completion, Engine, Request
+from rotary_batch.commands.requests import Asked, Refused, read_requests
+from rotary_batch.commands.results import ResultFile, open_results
+from rotary_batch.core import Completion, Engine, StepReport
 from rotary_batch.errors import InputError, PromptError
 from rotary_batch.model.tokens import Tokenizer
-
-DEFAULT_MAX_TOKENS = 256
 
 
 def generate(
@@ -21,47 +22,98 @@ def generate(
     open_engine: Callable[[], Engine],
     progress: Callable[[int, int], None],
 ) -> tuple[int, int]:
-    """Answer every request that `target` does not hold yet; answers (written, failed).
+    """Answer every request that `target` does not hold yet: (results written, errors among all of this file).
 
-    Raises InputError for a line that is no request; nothing is written then.
+    A line that is no request is an error of its own.  Raises InputError, BusyError or StorageError for the files.
     """
-    requests = _read_requests(source, tokenizer)
-    answered = _answered(target)
-    todo = [(custom_id, request) for custom_id, request in requests if custom_id not in answered]
-    if not todo:
-        return 0, 0
-    names = {request.request_id: custom_id for custom_id, request in todo}
-    waiting = [request for _, request in todo]
-    written = failed = 0
-    engine = open_engine()
+    with _open(source) as file, open_results(target, os.fstat(file.fileno())) as results:
+        work = _Work(source, file, tokenizer, results, progress)
+        work.answer_all(open_engine)
+    return work.num_written, work.num_failed
+
+
+def _open(source: Path) -> BinaryIO:
     try:
-        with target.open("a", encoding="utf-8") as file:
-            for request_id, row in _work(engine, waiting, tokenizer):
-                file.write(json.dumps({"custom_id": names[request_id], **row}, ensure_ascii=False) + "\n")
-                file.flush()
-                written += 1
-                failed += row["error"] is not None
-                progress(written, len(names))
-    finally:
-        engine.close()
-    return written, failed
+        return source.open("rb")
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror}; name a readable JSONL file") from error
 
 
-def _work(engine: Engine, waiting: list[Request], tokenizer: Tokenizer) -> Iterator[tuple[int, dict[str, Any]]]:
-    requests = {request.request_id: request for request in waiting}
-    while waiting or engine.num_live:
-        while waiting and (engine.has_room(waiting[0]) or not engine.num_live):
-            request = waiting.pop(0)
+class _Work:
+    """Requests in the order of the file, and what became of them."""
+
+    def __init__(
+        self, source: Path, file: BinaryIO, tokenizer: Tokenizer, results: ResultFile,
+        progress: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        self._source, self._tokenizer, self._results, self._progress = source, tokenizer, results, progress
+        self._total = _num_lines(file)
+        known = dict(results.answered)
+        self._unread = self._requests(read_requests(source, file, tokenizer, known.__contains__), known)
+        self._waiting: deque[Asked] = deque()  # the next of the file, or what an engine lost
+        self._live: dict[int, Asked] = {}
+        self.num_written = self.num_failed = self._num_known = 0
+
+    def answer_all(self, open_engine: Callable[[], Engine]) -> None:
+        """Take every request through the engine; without any, none is opened."""
+        if self._first() is not None:
+            engine = open_engine()
             try:
-                engine.admit(request)
+                while self._first() is not None or engine.num_live:
+                    self._admit(engine)
+                    if engine.num_live:
+                        self._take(engine.step())
+                    self._results.sync()
+            finally:
+                engine.close()
+        self._results.sync()
+
+    def _requests(self, lines: Iterator[Asked | Refused | str], known: dict[str, bool]) -> Iterator[Asked]:
+        """The requests among the lines; errors are written on the way."""
+        refused = set(self._results.refused)
+        for line in lines:
+            if isinstance(line, Asked):
+                yield line
+            elif isinstance(line, str) or line.message in refused:
+                self._num_known += 1
+                self.num_failed += not isinstance(line, str) or known[line]
+            else:
+                self._add_error(line.custom_id, "invalid_request", line.message)
+
+    def _first(self) -> Asked | None:
+        if not self._waiting:
+            self._waiting.extend(request for request in [next(self._unread, None)] if request is not None)
+        return self._waiting[0] if self._waiting else None
+
+    def _admit(self, engine: Engine) -> None:
+        while (asked := self._first()) is not None and (engine.has_room(asked.request) or not engine.num_live):
+            self._waiting.popleft()
+            try:
+                engine.admit(asked.request)
+                self._live[asked.request.request_id] = asked
             except PromptError as error:
-                yield request.request_id, {"response": None, "error": {"code": "too_long", "message": str(error)}}
-        report = engine.step()
+                self._add_error(asked.custom_id, "too_long", f"{self._source}:{asked.request.request_id}: {error}")
+
+    def _take(self, report: StepReport) -> None:
         for done in report.completions:
-            yield done.request_id, {"response": _response(done, tokenizer), "error": None}
-        waiting += [requests[lost.request_id] for lost in report.failures if lost.retry]
-        for lost in (lost for lost in report.failures if not lost.retry):
-            yield lost.request_id, {"response": None, "error": {"code": "failed", "message": lost.error}}
+            asked = self._live.pop(done.request_id)
+            self._add(asked.custom_id, response=_response(done, self._tokenizer), error=None)
+        for lost in report.failures:
+            asked = self._live.pop(lost.request_id)
+            if lost.retry:
+                self._waiting.append(asked)
+            else:
+                self._add_error(asked.custom_id, "failed", lost.error)
+
+    def _add_error(self, custom_id: str | None, code: str, message: str) -> None:
+        self.num_failed += 1
+        self._add(custom_id, response=None, error={"code": code, "message": message})
+
+    def _add(self, custom_id: str | None, **row: Any) -> None:  # noqa: ANN401 - JSON
+        self._results.add({"custom_id": custom_id, **row})
+        self.num_written += 1
+        done = self._num_known + self.num_written
+        self._progress(done, max(self._total, done))
 
 
 def _response(done: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -74,65 +126,10 @@ def _response(done: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
     return {"status_code": 200, "body": {"choices": [choice], "usage": {"completion_tokens": len(done.token_ids)}}}
 
 
-def _read_requests(source: Path, tokenizer: Tokenizer) -> list[tuple[str, Request]]:
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: {error}; name a readable JSONL file") from error
-    found: dict[str, Request] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        custom_id, request = _request(f"{source}:{number}", line, number, tokenizer)
-        if custom_id in found:
-            raise InputError(f"{source}:{number}: custom_id {custom_id!r} stands twice")
-        found[custom_id] = request
-    return list(found.items())
-
-
-def _request(where: str, line: str, number: int, tokenizer: Tokenizer) -> tuple[str, Request]:
-    try:
-        row = json.loads(line)
-        body, custom_id = row["body"], row["custom_id"]
-        ids = (
-            tokenizer.encode(_text(body["prompt"]))
-            if "prompt" in body
-            else tokenizer.encode_chat(_content(body["messages"]))
-        )
-        limit = int(body.get("max_tokens", DEFAULT_MAX_TOKENS))
-    except KeyError as error:
-        raise InputError(f"{where}: not an OpenAI-batch request: lacks {error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{where}: not an OpenAI-batch request: {error} (a text custom_id; body.messages or body.prompt)"
-        ) from error
-    if limit < 1 or not ids or not isinstance(custom_id, str):
-        raise InputError(f"{where}: needs a text custom_id, a prompt that is not empty and max_tokens above 0")
-    return custom_id, Request(request_id=number, prompt_ids=tuple(ids), max_new_tokens=limit)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{json.dumps(value)[:40]} is no text")
-    return value
-
-
-def _content(messages: list[dict[str, str]]) -> str:
-    if any(message["role"] not in {"system", "user"} for message in messages):
-        raise ValueError("only system and user messages are supported")
-    return "\n\n".join(_text(message["content"]) for message in messages)
-
-
-def _answered(target: Path) -> set[str]:
-    """Ids that are done; a line cut short by a kill is taken off the file."""
-    if not target.is_file():
-        return set()
-    data = target.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) != len(data):
-        with target.open("r+b") as file:
-            file.truncate(len(whole))
-    try:
-        return {json.loads(line)["custom_id"] for line in whole.splitlines()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{target}: has lines that are no results; name another output file") from error
+def _num_lines(file: BinaryIO) -> int:
+    """How many there are at most, for the progress bar; 0 for a pipe."""
+    if not file.seekable():
+        return 0
+    count = sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
+    file.seek(0)
+    return count

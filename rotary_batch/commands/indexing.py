@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.opening import asking, pack_dir
+from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
+from rotary_batch.night import Window
 from rotary_batch.pages.files import Projection
+from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.indexing import Indexed, index_repository
-from rotary_batch.projection import docs_folder, load_view, project_all
-from rotary_batch.repo.git import GitCommit, open_repository
+from rotary_batch.projection import docs_folder, project_pending
+from rotary_batch.repo.files import PathPatterns
+from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -26,6 +31,12 @@ class IndexOutcome:
     indexed: Indexed
     projection: Projection
     demonstration: bool
+    settings_notes: tuple[str, ...] = ()  # what of the repository's own settings does not count
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how it was read."""
+        return (*self.settings_notes, *self.indexed.notes)
 
     @property
     def docs(self) -> Path:
@@ -38,41 +49,82 @@ class IndexOutcome:
         return {
             "repository": indexed.repository.root, "docs": str(self.docs), "files": indexed.files,
             "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
-            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(indexed.notes),
+            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(self.notes),
             "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
-            "conflicts": self.projection.conflicts, "model": indexed.repository.model_name,
+            "conflicts": self.projection.conflicts, "pages_failed": self.projection.failed,
+            "model": indexed.repository.model_name,
         }  # fmt: skip
 
 
 def index(
-    store: WorkStore, settings: Settings, roots: Sequence[Path], progress: Callable[[str, int, int], None]
-) -> list[IndexOutcome]:
-    """Index every root.  `progress` gets (root, files parsed, files to parse)."""
-    pack = pack_dir(settings)
-    ask = asking(settings, pack)
-    outcomes = []
-    for root in roots:
-        repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-        if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
-            raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
-        if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
-            raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
-        row = RepositoryRow(
-            root=str(repository.root),
-            name=repository.name,
-            commit_id=None,
-            worktree=settings.worktree,
-            docs_dir=settings.out,
-            model_name=ask.manifest.name,
-            pack_dir=str(pack.resolve()),
-            plan_key="",
-            link_template=settings.link_template,
-            job=settings.job,
-        )
-        indexed = index_repository(store, repository, ask, row, lambda n, of, r=str(root): progress(r, n, of))  # type: ignore[misc]
-        view = load_view(store, indexed.repository)
-        projection = project_all(store, indexed.repository, view)
-        outcome = IndexOutcome(indexed=indexed, projection=projection, demonstration=ask.manifest.demonstration)
-        event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
-        outcomes.append(outcome)
-    return outcomes
+    store: WorkStore,
+    wanted: Sequence[RepositorySettings],
+    progress: Callable[[str, int, int], None],
+    limits: Window,
+) -> list[IndexOutcome | Failure]:
+    """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
+    asked: dict[tuple[Path, Settings], Asking] = {}
+    found: list[IndexOutcome | Failure] = []
+    for one in wanted:
+        with kept_apart([str(one.root)], found):
+            limits.check()
+            pack = pack_dir(one.settings, lambda _done, _total: limits.check())
+            key = pack, one.of_engine()
+            asked[key] = asked.get(key) or asking(one.settings, pack)
+            found.append(_index_one(store, one, asked[key], pack, progress, limits))
+    return found
+
+
+def _opened(root: Path, settings: Settings) -> Repository:
+    """The repository.  Raises RepositoryError when it has no place for docs."""
+    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
+    if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
+        raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
+    if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
+        raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
+    return repository
+
+
+def _row(repository: Repository, settings: Settings, ask: Asking, pack: Path) -> RepositoryRow:
+    return RepositoryRow(
+        root=str(repository.root),
+        name=repository.name,
+        commit_id=None,
+        worktree=settings.worktree,
+        docs_dir=settings.out,
+        model_name=ask.manifest.name,
+        pack_dir=str(pack.resolve()),
+        plan_key="",
+        link_template=settings.link_template,
+        job=ask.job.name,
+    )
+
+
+def _index_one(
+    store: WorkStore,
+    one: RepositorySettings,
+    ask: Asking,
+    pack: Path,
+    progress: Callable[[str, int, int], None],
+    limits: Window,
+) -> IndexOutcome:
+    repository = _opened(one.root, one.settings)
+    row = _row(repository, one.settings, ask, pack)
+
+    def watched(done: int, total: int) -> None:
+        limits.check()
+        progress(row.root, done, total)
+
+    patterns = PathPatterns(one.settings.include, one.settings.exclude)
+    indexed = index_repository(store, repository, ask, row, patterns, watched)
+    projection = project_pending(store, indexed.repository, should_stop=limits.is_closed)
+    if projection.stopped:
+        limits.check()
+    outcome = IndexOutcome(
+        indexed=indexed,
+        projection=projection,
+        demonstration=ask.manifest.demonstration,
+        settings_notes=one.notes,
+    )
+    event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
+    return outcome

@@ -7,13 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.draining import chosen
-from rotary_batch.commands.opening import database_path
+from rotary_batch.commands.database import chosen, database_path
 from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
 from rotary_batch.errors import InputError, UsageError
-from rotary_batch.repo.files import classify
-from rotary_batch.repo.git import open_repository
 from rotary_batch.work import counts
 from rotary_batch.work.index import load_index
 from rotary_batch.work.lock import holder
@@ -44,7 +41,7 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
 
 def _outcome(run: RunRow, driver: int | None) -> str:
     """A run that left no outcome goes on, or was killed."""
-    return run.outcome or ("still running" if driver else "killed")
+    return run.outcome or ("killed" if driver is None else "still running")
 
 
 def report(store: WorkStore, settings: Settings) -> dict[str, Any]:
@@ -91,8 +88,12 @@ def _file(file: SourceFile) -> dict[str, Any]:
 
 def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
     """Why a file is or is not read.  Raises InputError when there is no such file."""
+    from rotary_batch.repo.files import PathPatterns, classify  # here, because the other questions do not need git
+    from rotary_batch.repo.git import open_repository
+
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    for file in classify(repository, docs_dir=settings.out):
+    patterns = PathPatterns(settings.include, settings.exclude)
+    for file in classify(repository, docs_dir=settings.out, patterns=patterns):
         if file.path == path:
             return _file(file)
     raise InputError(f"{path}: not among the files of {root}; paths are relative to it, and git must know the file")

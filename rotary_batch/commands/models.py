@@ -14,7 +14,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.opening import EMBEDDED, database_path
+from rotary_batch.commands.database import database_path
+from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import Settings, c_compiler, kernel_dir
 from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes

@@ -1,4 +1,4 @@
-"""Open what a command needs: the database, the repositories, the job, the model.
+"""Open what a command needs: the repositories, the job, the model.  The database is in `database.py`.
 
 Knows defaults and where things live; knows nothing of what is done with them.
 """
@@ -6,11 +6,10 @@ Knows defaults and where things live; knows nothing of what is done with them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rotary_batch.config import Settings, bundled, cache_dir, state_dir
+from rotary_batch.config import DEFAULT_JOB, Settings, bundled, cache_dir, shown
 from rotary_batch.errors import ConfigError, ModelError, RepositoryError
 from rotary_batch.jobs import Job, load_jobs
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -18,64 +17,28 @@ from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.asking import Asking
 from rotary_batch.prompts import load_prompts
 from rotary_batch.repo.git import enclosing_repository
-from rotary_batch.work.connection import explained, open_database
-from rotary_batch.work.lock import driver_lock
-from rotary_batch.work.schema import migrate, require_current
-from rotary_batch.work.store import WorkStore
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
 
-def database_path(settings: Settings) -> Path:
-    """The database that the settings name, or the default one."""
-    return settings.db or state_dir(os.environ) / "work.db"
-
-
-@contextmanager
-def writing(settings: Settings, *, create: bool = True) -> Iterator[WorkStore]:
-    """The database as its one writer.  Raises BusyError when another run has it, StorageError when it is damaged."""
-    path = database_path(settings)
-    if not create:
-        _require_database(path)
-    with driver_lock(path):
-        db = open_database(path)
-        try:
-            with explained(path):
-                migrate(db)
-                yield WorkStore(db)
-        finally:
-            db.close()
-
-
-@contextmanager
-def reading(settings: Settings) -> Iterator[WorkStore]:
-    """The database for questions only.  Raises ConfigError when there is none yet, StorageError when it is damaged."""
-    path = database_path(settings)
-    _require_database(path)
-    db = open_database(path, read_only=True)
-    try:
-        with explained(path):
-            require_current(db)
-            yield WorkStore(db)
-    finally:
-        db.close()
-
-
-def _require_database(path: Path) -> None:
-    if not path.is_file() or not path.stat().st_size:
-        raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
+def jobs_of(settings: Settings) -> dict[str, Job]:
+    """All jobs that the settings offer, by name."""
+    return load_jobs(settings.jobs or bundled("jobs"))
 
 
 def load_job_named(settings: Settings) -> Job:
     """The job that the settings name.  All jobs are loaded, so that a broken one is found now."""
-    jobs = load_jobs(settings.jobs or bundled("jobs"))
-    if settings.job not in jobs:
-        raise ConfigError(f"no job named {settings.job!r}; there are {', '.join(jobs)}")
-    return jobs[settings.job]
+    jobs, name = jobs_of(settings), settings.job or DEFAULT_JOB
+    if name not in jobs:
+        raise ConfigError(f"no job named {shown(name)}; there are {', '.join(jobs)}")
+    return jobs[name]
 
 
-def pack_dir(settings: Settings) -> Path:
-    """The pack to use: the embedded one, `--model PACK`, or `--model CHECKPOINT` packed into the cache."""
+def pack_dir(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The pack to use: the embedded one, `--model PACK`, or `--model CHECKPOINT` packed into the cache.
+
+    `progress` gets (experts packed, experts to pack); a pack that it stops by raising is gone on with the next time.
+    """
     model = settings.model or EMBEDDED
     if not model.is_dir():
         raise ModelError(f"{model}: not a directory; --model takes a checkpoint or a pack directory")
@@ -86,7 +49,9 @@ def pack_dir(settings: Settings) -> Path:
         return model
     from rotary_batch.engine.pack import pack_into_cache  # torch is needed only to pack
 
-    return pack_into_cache(model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16")
+    return pack_into_cache(
+        model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16", progress=progress
+    )
 
 
 def asking(settings: Settings, pack: Path) -> Asking:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.commands.draining import chosen
+from rotary_batch.commands.database import chosen
 from rotary_batch.commands.opening import load_job_named
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
@@ -44,9 +44,10 @@ def plan(store: WorkStore, settings: Settings, roots: Sequence[Path], window_s: 
     """What is left, in items and tokens; with measured rates also in hours.  `window_s` = until the deadline."""
     rows = chosen(store, roots)
     models = []
-    for pack, group in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
-        manifest = Manifest.load(Path(pack))
-        longest = load_job_named(settings).longest_rollup_tokens(manifest.context_tokens)
+    for pack, members in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
+        manifest, group = Manifest.load(Path(pack)), list(members)
+        jobs = [load_job_named(replace(settings, job=name)) for name in {row.job for row in group}]
+        longest = max(job.longest_rollup_tokens(manifest.context_tokens) for job in jobs)
         workload = counts.workload(store, [row.id for row in group], longest)
         if workload is not None:
             models.append(forecast(manifest, settings, workload, window_s))

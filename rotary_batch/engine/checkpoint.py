@@ -7,23 +7,30 @@ nothing of packs.  Weights are copied in small pieces: a mapped shard would coun
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES, Geometry
+from rotary_batch.model.tables import Table, open_regular, parse_object, read_object, shown
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 PIECE_NBYTES = 8 * 2**20
 _MAX_HEADER_NBYTES = 100 * 10**6  # the limit of the safetensors format
+_MAX_CONFIG_NBYTES = 2**20
+_MAX_INDEX_NBYTES = 64 * 2**20  # 150 bytes for each of 400,000 tensors
+_MAX_DIMENSIONS = 8
+_MAX_FILE_NBYTES = 2**53
+_STORED_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
+_REMEDY = "fetch the file again"
 _LAYER_NAMES = {
     "attention_norm": "input_layernorm.weight",
     "q": "self_attn.q_proj.weight",
@@ -49,6 +56,11 @@ class TensorPlace(NamedTuple):
         """The `index`-th run of a tensor that holds several of `shape` one after another."""
         nbytes = math.prod(shape) * DTYPE_NBYTES[self.dtype]
         return TensorPlace(self.path, self.offset + index * nbytes, nbytes, self.dtype, shape)
+
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.offset + self.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +88,9 @@ class Checkpoint:
 
 def open_checkpoint(model_dir: Path) -> Checkpoint:
     """Read the headers of a checkpoint.  Raises ModelError naming the file and the fact."""
-    geometry = Geometry.from_config(_json(model_dir / "config.json", "a checkpoint needs its config.json"))
-    if not (model_dir / "tokenizer.json").is_file():
-        raise ModelError(f"{model_dir / 'tokenizer.json'}: no such file; a model needs its tokenizer.json")
+    remedy = "fetch the file again, or name another checkpoint"
+    path = model_dir / "config.json"
+    geometry = Geometry.from_config(Table(read_object(path, _MAX_CONFIG_NBYTES, remedy), path, remedy))
     found = _tensors(model_dir)
     dense = {name: _take(found, model_dir, _hf_name(name), shape) for name, shape in geometry.dense_shapes().items()}
     experts = {key: _expert(found, model_dir, geometry, key) for key in geometry.expert_keys()}
@@ -115,47 +127,66 @@ def _take(found: dict[str, TensorPlace], model_dir: Path, name: str, shape: tupl
         raise ModelError(f"{model_dir}: tensor {name} is in none of its files; is a shard missing?")
     if place.shape != shape:
         raise ModelError(f"{place.path}: tensor {name} has shape {list(place.shape)}; config.json says {list(shape)}")
+    if place.dtype not in DTYPE_NBYTES:
+        raise ModelError(
+            f"{place.path}: tensor {name} is of type {place.dtype}; supported are {', '.join(DTYPE_NBYTES)}"
+        )
     return place
 
 
 def _tensors(model_dir: Path) -> dict[str, TensorPlace]:
     index = model_dir / INDEX_NAME
-    names = {SINGLE_NAME}
-    if index.is_file():
-        names = set(_json(index, "a sharded checkpoint needs it").get("weight_map", {}).values())
     found: dict[str, TensorPlace] = {}
-    for name in sorted(names):
-        if Path(name).name != name:
-            raise ModelError(f"{index}: shard name {name!r} leaves the directory")
+    for name in _shard_names(index) if index.exists() else [SINGLE_NAME]:
         found |= read_header(model_dir / name)
     return found
 
 
+def _shard_names(index: Path) -> list[str]:
+    table = Table(read_object(index, _MAX_INDEX_NBYTES, _REMEDY), index, _REMEDY)
+    names = list(table.mapping("weight_map").values())
+    for name in names:
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name
+            or name.startswith(".")
+            or not name.isprintable()
+        ):
+            raise table.error(f"shard name {shown(name)} is no plain name of a file beside it")
+    return sorted(set(names))
+
+
 def read_header(path: Path) -> dict[str, TensorPlace]:
-    """The tensors of one safetensors file, checked against its size.  Raises ModelError."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-            if length > min(_MAX_HEADER_NBYTES, size - 8):
-                raise ModelError(f"{path}: truncated or not safetensors: its header claims {length} bytes of {size}")
-            header = json.loads(file.read(length))
-        return {name: _place(path, name, row, 8 + length, size) for name, row in header.items() if name[:2] != "__"}
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; is a shard missing?") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: damaged safetensors header: {error}") from error
+    """The tensors of one safetensors file, checked against its size and each other.  Raises ModelError."""
+    with open_regular(path, f"is a shard missing? {_REMEDY}") as file:
+        size = os.fstat(file.fileno()).st_size
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+        if length > min(_MAX_HEADER_NBYTES, size - 8):
+            raise ModelError(f"{path}: truncated or not safetensors: its header claims {length} bytes of {size}")
+        header = parse_object(file.read(length), path, _REMEDY)
+    rows = {name: row for name, row in header.items() if not name.startswith("__")}
+    found = {name: _place(path, name, row, 8 + length, size) for name, row in rows.items()}
+    for before, after in pairwise(sorted(found.items(), key=lambda item: item[1].offset)):
+        if after[1].offset < before[1].end:
+            raise ModelError(f"{path}: tensors {shown(before[0])} and {shown(after[0])} overlap; {_REMEDY}")
+    return found
 
 
-def _place(path: Path, name: str, row: dict[str, Any], base: int, size: int) -> TensorPlace:
-    begin, end = row["data_offsets"]
-    shape, dtype = tuple(row["shape"]), row["dtype"]
-    if dtype not in DTYPE_NBYTES:
-        raise ModelError(f"{path}: tensor {name} is of type {dtype}; supported are {', '.join(DTYPE_NBYTES)}")
-    if end - begin != math.prod(shape) * DTYPE_NBYTES[dtype]:
-        raise ModelError(f"{path}: tensor {name} has {end - begin} bytes, which is not {list(shape)} of {dtype}")
-    if begin < 0 or base + end > size:
-        raise ModelError(f"{path}: truncated: tensor {name} ends at byte {base + end} of {size}; fetch the file again")
+def _place(path: Path, name: str, row: object, base: int, size: int) -> TensorPlace:
+    where = f"{path}: tensor {shown(name)}"
+    if not isinstance(row, dict):
+        raise ModelError(f"{where} is {shown(row)}, not an object; {_REMEDY}")
+    table = Table(row, where, _REMEDY)
+    shape, dtype = table.wholes("shape", _MAX_DIMENSIONS, _MAX_FILE_NBYTES), table.text("dtype")
+    if dtype not in _STORED_NBYTES:
+        raise ModelError(f"{where} is of type {shown(dtype)}; supported are {', '.join(_STORED_NBYTES)}")
+    span = table.wholes("data_offsets", 2, _MAX_FILE_NBYTES)
+    if len(span) != 2 or span[1] - span[0] != math.prod(shape) * _STORED_NBYTES[dtype]:
+        raise table.error(f"bytes {list(span)} are not {list(shape)} of {dtype}")
+    begin, end = span
+    if base + end > size:
+        raise ModelError(f"{path}: truncated: tensor {shown(name)} ends at byte {base + end} of {size}; {_REMEDY}")
     return TensorPlace(path, base + begin, end - begin, dtype, shape)
 
 
@@ -174,15 +205,3 @@ def pieces(place: TensorPlace) -> Iterator[memoryview]:
             done += count
     finally:
         os.close(descriptor)
-
-
-def _json(path: Path, why: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; {why}") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: not a JSON object")
-    return found

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention_choice import attention_for
 from rotary_batch.engine.buffers import in_own_pages
+from rotary_batch.engine.checkpoint import read_header
 from rotary_batch.engine.device import device_memory_nbytes, device_named
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
@@ -41,6 +42,7 @@ from rotary_batch.model.budget import (
     with_hosted,
 )
 from rotary_batch.model.footprint import Footprint, Workload, footprint
+from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.host import free_nbytes
 from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.rates import cached_rates
@@ -88,6 +90,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     budget = _overridden(planned._replace(batch=batch), given, model, host_nbytes)
     placement = Placement(budget.num_residents, budget.num_slots, budget.num_hosted)
     geometry = manifest.geometry
+    _check_dense(pack_dir, manifest)  # before anything is allocated
     with ExitStack() as opened:  # and closed again when the rest fails
         dense = _load_dense(pack_dir, manifest, arithmetic, target)
         source = open_tier(manifest, pack_dir, placement, target, trace)
@@ -97,9 +100,10 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
         arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, budget.host_kv_tokens)
         opened.callback(arena.close)
         attention = attention_for(geometry, arithmetic, arena)
+        longest = min(manifest.context_tokens, arena.longest_tokens)  # a context of 10^7 is not paid for in angles
         engine = RotaryEngine(
             manifest=manifest,
-            decoder=Mixtral(geometry, dense, sources, attention, arithmetic, manifest.context_tokens, trace),
+            decoder=Mixtral(geometry, dense, sources, attention, arithmetic, longest, trace),
             experts=sources,
             tier=source,
             kv=arena,
@@ -132,6 +136,26 @@ def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
     return model_dir, manifest
 
 
+def _check_dense(pack_dir: Path, manifest: Manifest) -> None:
+    """Every tensor is there, of the right type and shape.  Raises ModelError."""
+    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
+    found = read_header(path)
+    for name, shape in geometry.dense_shapes().items():
+        is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
+        wanted = {name: (shape, {"I8"} if is_int8 else DTYPE_NBYTES.keys())}
+        if is_int8:
+            wanted[name + ".scale"] = (shape[:1], {"F32"})
+        for part, (part_shape, dtypes) in wanted.items():
+            place = found.get(part)
+            if place is None:
+                raise ModelError(f"{path}: lacks {part}; pack the model again")
+            if place.shape != part_shape or place.dtype not in dtypes:
+                raise ModelError(
+                    f"{path}: {part} is {list(place.shape)} of {place.dtype}, not {list(part_shape)} of "
+                    f"{' or '.join(dtypes)}; pack the model again"
+                )
+
+
 def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
     """One tensor at a time, so that the peak is the sum and not twice the sum; int8 stays int8."""
     path, geometry = pack_dir / DENSE_NAME, manifest.geometry
@@ -140,20 +164,15 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
             if hashlib.file_digest(raw, "sha256").hexdigest() != manifest.dense_sha256:
                 raise ModelError(f"{path}: damaged (its digest differs); pack the model again")
         with safe_open(str(path), framework="pt") as file:
-            names = set(file.keys())
-            if missing := geometry.dense_shapes().keys() - names:
-                raise ModelError(f"{path}: lacks {min(missing)}; pack the model again")
             dense: dict[str, Matrix] = {}
-            for name, shape in geometry.dense_shapes().items():
+            for name in geometry.dense_shapes():
                 stored = file.get_tensor(name)
-                if tuple(stored.shape) != shape:
-                    raise ModelError(f"{path}: {name} is {list(stored.shape)}, not {list(shape)}; pack the model again")
                 is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
                 tensor = in_own_pages(stored, stored.dtype if is_int8 else numerics.kept).to(device)
                 dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
             return dense
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: {error}; see `model verify`") from error
 
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.checkpoint import Checkpoint, TensorPlace, open_checkpoint, pieces
-from rotary_batch.errors import ModelError, StorageError
+from rotary_batch.errors import BusyError, ModelError, StorageError
 from rotary_batch.model.manifest import (
+    DENSE_FORMATS,
     DENSE_NAME,
     EXPERTS_NAME,
     MANIFEST_NAME,
@@ -31,7 +33,6 @@ from rotary_batch.model.manifest import (
 from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 
-DENSE_FORMATS = ("bf16", "int8")
 SYNC_NBYTES = 64 * 2**20  # a slab enters the journal only after its bytes are on disk; one sync covers this much
 _JOURNAL = "packing.journal"
 _PART = ".part"
@@ -58,20 +59,23 @@ def pack(
         raise ModelError(f"{dst}: source and destination are the same folder; name another destination")
     packing = _Packing(open_checkpoint(src), dst, experts, dense)
     assert packing.layout.nbytes, "an impossible format is refused here, before anything is written"
+    Tokenizer.load(src)  # and a damaged tokenizer
     if (dst / MANIFEST_NAME).is_file():
         return _existing(packing)
     with _disk_errors(dst):
         dst.mkdir(parents=True, exist_ok=True)
         _require_space(packing)
-        slabs = _write_experts(packing, progress or (lambda _done, _total: None))
-        dense_sha256 = _write_dense(packing)
-        for name in ("config.json", *TOKENIZER_FILES):
-            if (src / name).is_file():
-                shutil.copyfile(src / name, dst / name)
-        manifest = _manifest(packing, slabs, dense_sha256, extra or {})
-        (dst / "source.txt").write_text(packing.digest + "\n")
-        manifest.save(dst)
-        (dst / _JOURNAL).unlink(missing_ok=True)
+        with _journal(packing) as journal:
+            slabs = _write_experts(packing, journal, progress or (lambda _done, _total: None))
+            dense_sha256 = _write_dense(packing)
+            for name in ("config.json", *TOKENIZER_FILES):
+                if (src / name).is_file():
+                    shutil.copyfile(src / name, dst / name)
+            manifest = _manifest(packing, slabs, dense_sha256, extra or {})
+            (dst / "source.txt").write_text(packing.digest + "\n")
+            _sync(*(path for path in dst.iterdir() if path.is_file()), dst)
+            manifest.save(dst)
+            (dst / _JOURNAL).unlink()
     return manifest
 
 
@@ -152,33 +156,31 @@ def _require_space(packing: _Packing) -> None:
         raise StorageError(f"{dst}: packing needs {need:,} bytes, {have:,} are free; free {need - have:,} bytes")
 
 
-def _write_experts(packing: _Packing, progress: Progress) -> dict[ExpertKey, SlabPlace]:
-    checkpoint, dst = packing.checkpoint, packing.dst
-    done = _read_journal(packing)  # takes away what another packing left
-    if (dst / EXPERTS_NAME).is_file():  # killed between the rename and the manifest
-        return done
-    slab_nbytes, keys = packing.layout.nbytes, list(checkpoint.experts)
+def _write_experts(packing: _Packing, journal: TextIO, progress: Progress) -> dict[ExpertKey, SlabPlace]:
+    checkpoint, dst, slab_nbytes = packing.checkpoint, packing.dst, packing.layout.nbytes
+    keys, part = list(checkpoint.experts), dst / (EXPERTS_NAME + _PART)
     names = [f"layers.{key.layer}.experts.{key.expert}" for key in keys]
     header = safetensors_header(dict.fromkeys(names, ("U8", (slab_nbytes,), slab_nbytes)))
-    part = dst / (EXPERTS_NAME + _PART)
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+    offsets = {key: len(header) + position * slab_nbytes for position, key in enumerate(keys)}
+    if (dst / EXPERTS_NAME).is_file():  # killed between the rename and the manifest
+        (dst / EXPERTS_NAME).replace(part)
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         os.posix_fallocate(descriptor, 0, len(header) + slab_nbytes * len(keys))
         os.pwrite(descriptor, header, 0)
-        with (dst / _JOURNAL).open("a") as journal:
-            if not done:
-                journal.truncate(0)
-                journal.write(packing.digest + "\n")
-            pending: list[tuple[ExpertKey, SlabPlace]] = []
-            for position, key in enumerate(keys):
-                if key not in done:
-                    offset = len(header) + position * slab_nbytes
-                    pending.append((key, _write_slab(descriptor, offset, packing, checkpoint.experts[key])))
-                if len(pending) * slab_nbytes >= SYNC_NBYTES or (pending and position + 1 == len(keys)):
-                    _commit(descriptor, journal, pending)
-                    done |= dict(pending)
-                    pending = []
-                progress(position + 1, len(keys))
+        done: dict[ExpertKey, SlabPlace] = {}
+        kept = _kept(packing, journal, offsets)
+        pending: list[tuple[ExpertKey, SlabPlace]] = []
+        for position, key in enumerate(keys):
+            if key in kept:
+                done[key] = kept[key]
+            else:
+                pending.append((key, _write_slab(descriptor, offsets[key], packing, checkpoint.experts[key])))
+            if len(pending) * slab_nbytes >= SYNC_NBYTES or (pending and position + 1 == len(keys)):
+                _commit(descriptor, journal, pending)
+                done |= dict(pending)
+                pending = []
+            progress(position + 1, len(keys))
     finally:
         os.close(descriptor)
     part.replace(dst / EXPERTS_NAME)
@@ -215,28 +217,50 @@ def _write_all(descriptor: int, run: memoryview, position: int) -> None:
         run, position = run[count:], position + count
 
 
-def _commit(descriptor: int, journal: Any, pending: Iterable[tuple[ExpertKey, SlabPlace]]) -> None:  # noqa: ANN401
+def _commit(descriptor: int, journal: TextIO, pending: Iterable[tuple[ExpertKey, SlabPlace]]) -> None:
     os.fdatasync(descriptor)
-    for key, place in pending:
-        journal.write(f"{key.layer} {key.expert} {place.offset} {place.nbytes} {place.sha256}\n")
+    rows = [(*key, *place) for key, place in pending]
+    journal.writelines(f"{' '.join(map(str, row))}\n" for row in rows)
     journal.flush()
     os.fsync(journal.fileno())
 
 
-def _read_journal(packing: _Packing) -> dict[ExpertKey, SlabPlace]:
-    """What an earlier run of the same packing wrote; a line without its end was being written at the kill."""
-    dst = packing.dst
-    path = dst / _JOURNAL
-    text = path.read_text() if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    if not whole or whole[0] != packing.digest:
-        for name in (EXPERTS_NAME, EXPERTS_NAME + _PART):
-            (dst / name).unlink(missing_ok=True)
-        return {}
-    if len(text) != text.rfind("\n") + 1:
-        path.write_text("\n".join(whole) + "\n")
-    rows = [line.split() for line in whole[1:]]
-    return {ExpertKey(int(a), int(b)): SlabPlace(int(offset), int(size), digest) for a, b, offset, size, digest in rows}
+@contextlib.contextmanager
+def _journal(packing: _Packing) -> Iterator[TextIO]:
+    """The journal of this packing, held by this process alone; one of another packing begins anew."""
+    path = packing.dst / _JOURNAL
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "r+", encoding="latin-1") as journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"{packing.dst}: another process packs into it; wait for it") from error
+        text = journal.read()
+        if text.split("\n", 1)[0] != packing.digest:
+            for name in (EXPERTS_NAME, EXPERTS_NAME + _PART):
+                (packing.dst / name).unlink(missing_ok=True)
+            text = ""
+        journal.truncate(text.rfind("\n") + 1)  # the last line was being written at a kill
+        journal.seek(0, os.SEEK_END)
+        if journal.tell() == 0:
+            journal.write(packing.digest + "\n")
+        journal.flush()
+        yield journal
+
+
+def _kept(packing: _Packing, journal: TextIO, offsets: Mapping[ExpertKey, int]) -> dict[ExpertKey, SlabPlace]:
+    """What an earlier run wrote, by its journal and by its bytes: a file may be lost while its journal stands."""
+    journal.seek(0)
+    kept, nbytes = {}, packing.layout.nbytes
+    part = packing.dst / (EXPERTS_NAME + _PART)
+    for line in journal.read().splitlines()[1:]:
+        with contextlib.suppress(ValueError):  # a damaged line
+            layer, expert, offset, size, digest = line.split()
+            key, place = ExpertKey(int(layer), int(expert)), SlabPlace(int(offset), int(size), digest)
+            run = TensorPlace(part, place.offset, place.nbytes, "U8", (place.nbytes,))
+            if (offsets.get(key), nbytes) == (place.offset, place.nbytes) and _sha256(pieces(run)) == digest:
+                kept[key] = place
+    return kept
 
 
 def _write_dense(packing: _Packing) -> str:
@@ -265,6 +289,16 @@ def safetensors_header(tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> 
     text = json.dumps(table, separators=(",", ":")).encode()
     length = -(-(8 + len(text)) // PAGE_NBYTES) * PAGE_NBYTES - 8
     return struct.pack("<Q", length) + text.ljust(length)
+
+
+def _sync(*paths: Path) -> None:
+    """Bring files and folders to the disk: a manifest must not outlive what it describes in a power cut."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _file_sha256(path: Path) -> str:

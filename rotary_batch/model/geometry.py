@@ -5,17 +5,32 @@ Knows config.json in both spellings; knows nothing of files or of torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
+from rotary_batch.model.tables import Table, shown
 
 # Names as safetensors spells them, and as config.json does.
 DTYPE_NBYTES = {"F32": 4, "BF16": 2, "F16": 2}
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 ARCHITECTURE = "MixtralForCausalLM"
+# Far above every model that exists, and low enough that what is counted from a damaged file fits in memory.
+MAX_TOKENS = 2**24
+MAX_VOCABULARY = 2**26
+MAX_SLABS = 2**18
+MAX_ENDS = 256
+_MOST = {
+    "hidden_size": 2**20, "intermediate_size": 2**22, "num_layers": 2**12, "num_heads": 2**14, "num_kv_heads": 2**14,
+    "head_dim": 2**14, "num_experts": 2**14, "top_k": 2**14, "vocab_size": MAX_VOCABULARY, "max_position": MAX_TOKENS,
+}  # fmt: skip
+_SPELT = {
+    "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads", "num_experts": "num_local_experts", "top_k": "num_experts_per_tok",
+    "vocab_size": "vocab_size", "max_position": "max_position_embeddings",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +55,14 @@ class Geometry:
     eos_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        self._require(
-            self.num_heads % self.num_kv_heads == 0,
-            "num_attention_heads is not a multiple of num_key_value_heads",
-        )
-        self._require(1 <= self.top_k <= self.num_experts, "num_experts_per_tok exceeds num_local_experts")
-        self._require(self.head_dim % 2 == 0, "head_dim is odd")
-
-    def _require(self, holds: bool, fact: str) -> None:  # noqa: FBT001 - reads as an assertion
-        if not holds:
-            raise ModelError(f"config.json: {fact}; this is not a Mixtral checkpoint")
+        for holds, fact in (
+            (self.num_heads % self.num_kv_heads == 0, "the heads are not a multiple of the key/value heads"),
+            (self.top_k <= self.num_experts, f"each token asks {self.top_k} of {self.num_experts} experts"),
+            (self.head_dim % 2 == 0, f"head_dim {self.head_dim} is odd"),
+            (self.num_layers * self.num_experts <= MAX_SLABS, f"more than {MAX_SLABS:,} experts in all layers"),
+        ):
+            if not holds:
+                raise ModelError(fact)
 
     @property
     def expert_shapes(self) -> dict[str, tuple[int, int]]:
@@ -98,53 +111,74 @@ class Geometry:
         return asdict(self) | {"eos_ids": list(self.eos_ids)}
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Geometry:
-        """The inverse of `as_dict`."""
-        return cls(**{**table, "eos_ids": tuple(table["eos_ids"])})
+    def from_table(cls, table: Table) -> Geometry:
+        """The inverse of `as_dict`.  Raises ModelError."""
+        window = table.has("sliding_window")
+        values: dict[str, Any] = {name: table.whole(name, most) for name, most in _MOST.items()}
+        values |= {name: table.positive(name) for name in ("rope_theta", "rms_norm_eps")}
+        values |= {
+            "dtype": table.one_of("dtype", DTYPE_NBYTES),
+            "eos_ids": table.wholes("eos_ids", MAX_ENDS, MAX_VOCABULARY),
+        }
+        values |= {
+            "tie_word_embeddings": table.boolean("tie_word_embeddings"),
+            "sliding_window": table.whole("sliding_window", MAX_TOKENS) if window else None,
+        }
+        return table.explained(lambda: cls(**values))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Geometry:
+    def from_config(cls, config: Table) -> Geometry:
         """Read a config.json; `rope_theta` / `torch_dtype` or `rope_parameters` / `dtype`.  Raises ModelError."""
-        found = config.get("architectures") or [config.get("model_type")]
-        if ARCHITECTURE not in found and config.get("model_type") != "mixtral":
-            raise ModelError(f"config.json: unknown architecture {found[0]!r}; only {ARCHITECTURE} is supported")
-        try:
-            return cls(**_sizes(config), **_rope(config), **_ends(config))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"config.json: {error} is missing or not a number") from error
+        _require_mixtral(config)
+        values = _sizes(config) | _rope(config) | {"dtype": _dtype(config), "eos_ids": _ends(config)}
+        return config.explained(lambda: cls(**values))
 
 
-def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    heads = int(config["num_attention_heads"])
-    return {
-        "hidden_size": int(config["hidden_size"]),
-        "intermediate_size": int(config["intermediate_size"]),
-        "num_layers": int(config["num_hidden_layers"]),
-        "num_heads": heads,
-        "num_kv_heads": int(config.get("num_key_value_heads") or heads),
-        "head_dim": int(config.get("head_dim") or int(config["hidden_size"]) // heads),
-        "num_experts": int(config["num_local_experts"]),
-        "top_k": int(config["num_experts_per_tok"]),
-        "vocab_size": int(config["vocab_size"]),
-        "rms_norm_eps": float(config["rms_norm_eps"]),
-        "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
-        "max_position": int(config["max_position_embeddings"]),
-        "sliding_window": config.get("sliding_window"),
+def _require_mixtral(config: Table) -> None:
+    named = config.rows("architectures", MAX_ENDS) if config.has("architectures") else []
+    kind = config.text("model_type") if config.has("model_type") else None
+    if ARCHITECTURE not in named and kind != "mixtral":
+        found = next(iter(named), kind)
+        raise config.error(f"unknown architecture {shown(found)}; only {ARCHITECTURE} is supported")
+    if config.has("hidden_act") and config.text("hidden_act") != "silu":
+        raise config.error(f"hidden_act is {shown(config.text('hidden_act'))}; Mixtral has silu")
+
+
+def _sizes(config: Table) -> dict[str, Any]:
+    values: dict[str, Any] = {ours: config.whole(theirs, _MOST[ours]) for ours, theirs in _SPELT.items()}
+    heads, hidden = values["num_heads"], values["hidden_size"]
+    if not config.has("head_dim") and hidden % heads:
+        raise config.error(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    optional = {"num_kv_heads": ("num_key_value_heads", heads), "head_dim": ("head_dim", hidden // heads)}
+    for ours, (theirs, default) in optional.items():
+        values[ours] = config.whole(theirs, _MOST[ours]) if config.has(theirs) else default
+    return values | {
+        "rms_norm_eps": config.positive("rms_norm_eps"),
+        "tie_word_embeddings": config.has("tie_word_embeddings") and config.boolean("tie_word_embeddings"),
+        "sliding_window": config.whole("sliding_window", MAX_TOKENS) if config.has("sliding_window") else None,
     }
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = config.get("rope_parameters") or {}
-    kind = parameters.get("rope_type") or (config.get("rope_scaling") or {}).get("rope_type") or "default"
-    if kind != "default":
-        raise ModelError(f"config.json: rope type {kind!r} is not supported; Mixtral uses the default one")
-    theta = parameters.get("rope_theta", config.get("rope_theta", 1e6))
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
-    if dtype not in _DTYPES:
-        raise ModelError(f"config.json: dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
-    return {"rope_theta": float(theta), "dtype": _DTYPES[dtype]}
+def _rope(config: Table) -> dict[str, float]:
+    parameters, scaling = config.table("rope_parameters"), config.table("rope_scaling")
+    for table, name in ((parameters, "rope_type"), (scaling, "rope_type"), (scaling, "type")):
+        if table.has(name) and table.text(name) != "default":
+            raise config.error(f"rope type {shown(table.text(name))} is not supported; Mixtral has the default one")
+    source = parameters if parameters.has("rope_theta") else config
+    return {"rope_theta": source.positive("rope_theta") if source.has("rope_theta") else 1e6}
 
 
-def _ends(config: Mapping[str, Any]) -> dict[str, Any]:
-    eos = config.get("eos_token_id")
-    return {"eos_ids": tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)}
+def _dtype(config: Table) -> str:
+    for name in ("dtype", "torch_dtype"):
+        if config.has(name):
+            prefix = "torch." if config.text(name).startswith("torch.") else ""
+            return _DTYPES[config.one_of(name, [prefix + known for known in _DTYPES]).removeprefix(prefix)]
+    return "BF16"
+
+
+def _ends(config: Table) -> tuple[int, ...]:
+    if not config.has("eos_token_id"):
+        return ()
+    if config.holds("eos_token_id", list):
+        return config.wholes("eos_token_id", MAX_ENDS, MAX_VOCABULARY)
+    return (config.whole("eos_token_id", MAX_VOCABULARY, least=0),)

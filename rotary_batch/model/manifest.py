@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
-from rotary_batch.model.geometry import Geometry
-from rotary_batch.model.slabs import SlabLayout, slab_layout
+from rotary_batch.model.geometry import MAX_SLABS, MAX_TOKENS, Geometry
+from rotary_batch.model.slabs import FORMATS, PAGE_NBYTES, SlabLayout, slab_layout
+from rotary_batch.model.tables import Table, read_object, shown
 
 MANIFEST_NAME = "manifest.json"
 EXPERTS_NAME = "experts.safetensors"
 DENSE_NAME = "dense.safetensors"
 FORMAT = "rotary-batch pack 1"
+DENSE_FORMATS = ("bf16", "int8")
+MAX_NBYTES = 64 * 2**20  # of the manifest itself; 2^18 experts take 40 MB
+MAX_FILE_NBYTES = 2**53
+_SLAB_FIELDS = ("layer", "expert", "offset", "nbytes", "sha256")
 EXACT_MAX_NBYTES = 10**9  # packs up to this default to exact numerics
 
 
@@ -83,26 +90,67 @@ class Manifest:
         table = {"format": FORMAT, **{name: getattr(self, name) for name in _PLAIN}}
         table |= {"geometry": self.geometry.as_dict(), "slabs": slabs}
         temporary = pack_dir / (MANIFEST_NAME + ".tmp")
-        temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(table, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(pack_dir / MANIFEST_NAME)
 
     @classmethod
     def load(cls, pack_dir: Path) -> Manifest:
         """Read and check it.  Raises ModelError."""
         path = pack_dir / MANIFEST_NAME
-        try:
-            table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if table.get("format") != FORMAT:
-                raise ModelError(
-                    f"{path}: format {table.get('format')!r}, this version reads {FORMAT!r}; pack the model again"
-                )
-            slabs = {ExpertKey(layer, expert): SlabPlace(*place) for layer, expert, *place in table["slabs"]}
-            geometry = Geometry.from_dict(table["geometry"])
-            return cls(geometry=geometry, slabs=slabs, **{name: table[name] for name in _PLAIN})
-        except OSError as error:
-            raise ModelError(f"{path}: {error.strerror}; this is not a pack, make one with `model pack`") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path}: damaged manifest: {error}; pack the model again") from error
+        values = read_object(path, MAX_NBYTES, "this is no whole pack; make one with `model pack`")
+        if values.get("format") != FORMAT:
+            found = shown(values.get("format"))
+            raise ModelError(f"{path}: format {found}; this version reads {FORMAT!r}; pack the model again")
+        table = Table(values, path, "the manifest is damaged; pack the model again")
+        geometry, experts = Geometry.from_table(table.table("geometry")), table.one_of("experts", FORMATS)
+        return cls(
+            name=table.text("name"),
+            geometry=geometry,
+            experts=experts,
+            dense=table.one_of("dense", DENSE_FORMATS),
+            slabs=_slabs(table, geometry, experts),
+            dense_sha256=table.sha256("dense_sha256"),
+            tokenizer_sha256=table.sha256("tokenizer_sha256"),
+            demonstration=table.boolean("demonstration"),
+            context_tokens=table.whole("context_tokens", MAX_TOKENS),
+            chunk_tokens=table.whole("chunk_tokens", MAX_TOKENS) if table.has("chunk_tokens") else None,
+            min_mean_logprob=table.finite("min_mean_logprob") if table.has("min_mean_logprob") else None,
+        )
+
+
+def _slabs(table: Table, geometry: Geometry, experts: str) -> dict[ExpertKey, SlabPlace]:
+    """Exactly one place for each expert, each as long as its layout, on pages and not across one another."""
+    layout = table.explained(lambda: slab_layout(geometry, experts))
+    slabs = dict(_slab(table, row, layout.nbytes) for row in table.rows("slabs", MAX_SLABS))
+    if missing := [key for key in geometry.expert_keys() if key not in slabs]:
+        raise table.error(f"the slab of layer {missing[0].layer} expert {missing[0].expert} is missing")
+    if len(slabs) != geometry.num_layers * geometry.num_experts:
+        raise table.error(f"{len(slabs):,} slabs for {geometry.num_layers} layers of {geometry.num_experts} experts")
+    # Experts may share a slab (benchmarks do); two slabs never overlap in part.
+    offsets = sorted({place.offset for place in slabs.values()})
+    if any(after - before < layout.nbytes for before, after in pairwise(offsets)):
+        raise table.error("two slabs overlap")
+    return slabs
+
+
+def _slab(table: Table, row: object, slab_nbytes: int) -> tuple[ExpertKey, SlabPlace]:
+    if not isinstance(row, list) or len(row) != len(_SLAB_FIELDS):
+        raise table.error(f"a slab is {shown(row)}, not a list of {len(_SLAB_FIELDS)}")
+    fields = table.part("slabs", dict(zip(_SLAB_FIELDS, row, strict=True)))
+    key = ExpertKey(fields.whole("layer", MAX_SLABS, least=0), fields.whole("expert", MAX_SLABS, least=0))
+    place = SlabPlace(
+        fields.whole("offset", MAX_FILE_NBYTES, least=0),
+        fields.whole("nbytes", MAX_FILE_NBYTES),
+        fields.sha256("sha256"),
+    )
+    if place.nbytes != slab_nbytes or place.offset % PAGE_NBYTES:
+        raise fields.error(
+            f"{place.nbytes:,} bytes at {place.offset:,}; a slab has {slab_nbytes:,}, on a page of its own"
+        )
+    return key, place
 
 
 _PLAIN = (

@@ -63,5 +63,5 @@ def cached_rates(device: str, cache: Path) -> Rates | None:
     """What `bench --machine` measured here; None when it never ran, or for a file of another version."""
     try:
         return Rates.from_dict(json.loads(rates_path(device, cache).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

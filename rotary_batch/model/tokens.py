@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import jinja2
-import jinja2.sandbox
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.errors import ModelError
+from rotary_batch.model.rendering import RenderingError, render
+from rotary_batch.model.tables import Table, read_object, read_text
 
+_REMEDY = "fetch the files of the model again"
+_MAX_TOKENIZER_NBYTES = 256 * 2**20
+_MAX_CONFIG_NBYTES = 64 * 2**20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 # Stands for the content while the template is rendered; private-use characters, so no template holds it.
 _HOLE = "\ue000rotary-content\ue001"
@@ -30,30 +32,37 @@ _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 class Tokenizer:
     """Counts, encodes and decodes.  Content and template are encoded apart, so content commands nothing."""
 
-    def __init__(self, tokenizer_json: str, config: dict[str, Any], template: str | None) -> None:
+    def __init__(
+        self, tokenizer_json: str, specials: Mapping[str, str], template: str | None, template_source: Path
+    ) -> None:
         self._content = HfTokenizer.from_str(tokenizer_json)
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
         self._content.encode_special_tokens = True
         self._control = HfTokenizer.from_str(tokenizer_json)
-        self._config = config
+        self._specials = specials
         self._template = template or _PLAIN_TEMPLATE
-        self.digest = _digest(tokenizer_json, self._template, [self._special(n) for n in ("bos_token", "eos_token")])
+        self._template_source = template_source
+        self.digest = _digest(tokenizer_json, self._template, [specials["bos_token"], specials["eos_token"]])
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
         """Read a checkpoint's or a pack's tokenizer.  Raises ModelError when there is none."""
-        path = model_dir / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; a model needs its tokenizer.json (not tokenizer.model)")
-        config = _json(model_dir / "tokenizer_config.json")
+        path, config_path = model_dir / "tokenizer.json", model_dir / "tokenizer_config.json"
+        config = read_object(config_path, _MAX_CONFIG_NBYTES, _REMEDY) if config_path.exists() else {}
+        table = Table(config, config_path, _REMEDY)
+        tokenizer_json = read_text(path, _MAX_TOKENIZER_NBYTES, f"a model needs its tokenizer.json; {_REMEDY}")
+        specials = {name: _special(table, name) for name in ("bos_token", "eos_token")}
         template_path = model_dir / "chat_template.jinja"
-        template = template_path.read_text(encoding="utf-8") if template_path.is_file() else config.get("chat_template")
-        if isinstance(template, list):  # several named templates: the default one
-            template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        template = _template(template_path, table)
         try:
-            return cls(path.read_text(encoding="utf-8"), config, template)
+            return cls(tokenizer_json, specials, template, template_path if template_path.exists() else config_path)
         except Exception as error:
-            raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {error}") from error
+            fact = str(error)[:200]  # a whole regular expression may stand in it
+            raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
+        except BaseException as error:  # a panic of the Rust library is no Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ModelError(f"{path}: `tokenizers` breaks on it: {str(error)[:200]}; {_REMEDY}") from error
 
     def count(self, text: str) -> int:
         """How many tokens a text is, as content."""
@@ -71,21 +80,22 @@ class Tokenizer:
 
     @cached_property
     def _wrapper(self) -> tuple[list[int], list[int]]:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
+        if self._template == _PLAIN_TEMPLATE:
+            return self._encode_control(self._specials["bos_token"]), []
         try:
-            rendered = environment.from_string(self._template).render(
-                messages=[{"role": "user", "content": _HOLE}],
-                add_generation_prompt=True,
-                bos_token=self._special("bos_token"),
-                eos_token=self._special("eos_token"),
-            )
-        except jinja2.TemplateError as error:
-            raise ModelError(f"chat template of the model: {error}") from error
+            rendered = render(self._template, _HOLE, self._specials["bos_token"], self._specials["eos_token"])
+        except RenderingError as error:
+            raise self._bad_template(str(error)) from error
         before, hole, after = rendered.partition(_HOLE)
         if not hole or _HOLE in after:
-            raise ModelError("chat template of the model: does not put the user's message in exactly once")
+            raise self._bad_template("it does not put the user's message in exactly once")
         return self._encode_control(before), self._encode_control(after)
+
+    def _bad_template(self, fact: str) -> ModelError:
+        return ModelError(
+            f"{self._template_source}: chat template: {fact}; take the template of the model's own publisher, or name "
+            "another model"
+        )
 
     def _encode_control(self, text: str) -> list[int]:
         return list(self._control.encode(text, add_special_tokens=False).ids)
@@ -103,26 +113,26 @@ class Tokenizer:
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """The end-of-sequence token of the tokenizer; a model's config may add others."""
-        found = self._control.token_to_id(self._special("eos_token"))
+        found = self._control.token_to_id(self._specials["eos_token"])
         return frozenset() if found is None else frozenset({found})
 
-    def _special(self, name: str) -> str:
-        value = self._config.get(name) or ""
-        return str(value["content"] if isinstance(value, dict) else value)
+
+def _special(table: Table, name: str) -> str:
+    """A control token; absent it is empty, and some configs keep it in an object of its own."""
+    if not table.has(name):
+        return ""
+    return table.table(name).text("content") if table.holds(name, dict) else table.text(name)
 
 
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON: {error}") from error
-    return found if isinstance(found, dict) else {}
+def _template(path: Path, table: Table) -> str | None:
+    if path.exists():
+        return read_text(path, _MAX_CONFIG_NBYTES, _REMEDY)
+    if not table.has("chat_template"):
+        return None
+    if not table.holds("chat_template", list):
+        return table.text("chat_template")
+    named = [table.part("chat_template", row) for row in table.rows("chat_template", 64) if isinstance(row, dict)]
+    return next((row.text("template") for row in named if row.has("name") and row.text("name") == "default"), None)
 
 
 def _digest(*parts: object) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.front import read
-from rotary_batch.pages.page import folder_blob, page_paths
+from rotary_batch.pages.page import folder_blobs
+from rotary_batch.pages.page_paths import page_paths
+from rotary_batch.pages.safe_folder import SafeFolder
 
 
 @dataclass(slots=True)
@@ -18,37 +20,57 @@ class Drift:
     missing: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     orphaned: list[str] = field(default_factory=list)  # what it described is gone
+    blocked: list[str] = field(default_factory=list)  # something that is no page is in its place
 
     @property
     def num_found(self) -> int:
         """How many pages drifted."""
-        return len(self.stale) + len(self.missing) + len(self.edited) + len(self.orphaned)
+        return sum(map(len, (self.stale, self.missing, self.edited, self.orphaned, self.blocked)))
 
 
-def check_docs(docs_dir: Path, blobs: Mapping[str, str]) -> Drift:
-    """Compare the docs folder with the sources (path -> blob) that should have pages."""
+def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str]) -> Drift:
+    """Compare the docs folder, if there is one, with the sources (path -> blob) that should have pages."""
     drift = Drift()
     wanted = {page: thing for thing, page in page_paths(blobs).items()}
+    if folder is None:
+        drift.missing += sorted(wanted)
+        return drift
+    sources = _sources(blobs)
     for page in sorted(wanted):
-        target = docs_dir / page
-        if not target.is_file():
-            drift.missing.append(page)
-            continue
-        front = read(target.read_bytes())
-        if front.is_human:
-            continue
-        if not front.is_ours or front.is_edited:
-            drift.edited.append(page)
-        elif front.sources != _expected(wanted[page], blobs):
-            drift.stale.append(page)
-    for target in sorted(docs_dir.rglob("*.md")):
-        page = target.relative_to(docs_dir).as_posix()
-        if page not in wanted and read(target.read_bytes()).is_ours:
-            drift.orphaned.append(page)
+        _check_page(folder, page, sources[wanted[page]], drift)
+    for path in sorted(found.path for found in folder.walk() if found.path.endswith(".md")):
+        if path not in wanted and _is_ours(folder, path):
+            drift.orphaned.append(path)
     return drift
 
 
-def _expected(thing: str, blobs: Mapping[str, str]) -> dict[str, str]:
-    if not thing.endswith("/"):
-        return {thing: blobs[thing]}
-    return {thing: folder_blob(thing.rstrip("/"), blobs)}
+def _check_page(folder: SafeFolder, page: str, sources: dict[str, str], drift: Drift) -> None:
+    try:
+        content = folder.read(page)
+    except BlockedError:
+        drift.blocked.append(page)
+        return
+    if content is None:
+        drift.missing.append(page)
+        return
+    front = read(content.data)
+    if front.is_human:
+        return
+    if not front.is_ours or front.is_edited:
+        drift.edited.append(page)
+    elif front.sources != sources:
+        drift.stale.append(page)
+
+
+def _is_ours(folder: SafeFolder, path: str) -> bool:
+    try:
+        content = folder.read(path)
+    except BlockedError:
+        return False
+    return content is not None and read(content.data).is_ours
+
+
+def _sources(blobs: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What the page of each thing should say that it describes."""
+    found = {path: {path: blob} for path, blob in blobs.items()}
+    return found | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}

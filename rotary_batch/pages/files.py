@@ -1,23 +1,31 @@
 """Make a docs folder what it should be: atomic, only what differs, never a page that a person edited.
 
-Knows files; knows nothing of what is in them but whose they are.
+A page whose place is taken fails alone; a disk that refuses ends everything.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from rotary_batch.errors import InputError, StorageError
+from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.front import GENERATOR, mark_human, read
-from rotary_batch.pages.site import LLMS_NAME, NAV_NAME
+from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, NEW_SUFFIX
+from rotary_batch.pages.safe_folder import Found, SafeFolder, Staged
 
-NEW_SUFFIX = ".rotary-new"
-_TEMPORARY_SUFFIX = ".rotary-tmp"
 _NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME}  # generated whole; a person's own says nothing of us
+
+
+class PageFailure(NamedTuple):
+    """A page that could not be written, and why."""
+
+    page: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -27,125 +35,135 @@ class Projection:
     written: list[str] = field(default_factory=list)
     unchanged: int = 0
     removed: list[str] = field(default_factory=list)
-    conflicts: list[str] = field(default_factory=list)  # edited by a person; the new page lies beside it
+    conflicts: list[str] = field(default_factory=list)  # edited by a person; the new page is beside it
+    failed: list[PageFailure] = field(default_factory=list)
+    stopped: bool = False  # before all pages were looked at
+
+    def add(self, other: Projection, prefix: str = "") -> None:
+        """Count what was done to another docs folder too; `prefix` says which."""
+        self.written += [prefix + page for page in other.written]
+        self.unchanged += other.unchanged
+        self.removed += [prefix + page for page in other.removed]
+        self.conflicts += [prefix + page for page in other.conflicts]
+        self.failed += [PageFailure(prefix + page, reason) for page, reason in other.failed]
+        self.stopped |= other.stopped
 
 
-def project(docs_dir: Path, pages: Mapping[str, bytes], *, remove_others: bool) -> Projection:
-    """Write the pages that differ; with `remove_others`, take away unedited pages of things that are gone.
+def project(folder: SafeFolder, pages: Iterable[tuple[str, bytes]], done: Projection) -> dict[str, str]:
+    """Write the pages that differ; answers path -> stamp of those that are now as they should be.
 
-    Raises InputError when the folder is no place of ours, StorageError when the disk refuses; then every
+    Pages go to disk as they come, so only one is in memory.  Raises StorageError when the disk refuses; then every
     page is either the old or the new one.
     """
-    done = Projection()
+    stamps: dict[str, str] = {}
+    staged: list[Staged] = []
+    with _disk(folder.path):
+        try:
+            for path, page in pages:
+                try:
+                    place = _place_for(folder, path, page, done, stamps)
+                    staged += [folder.stage(place, page)] if place else []
+                except BlockedError as error:
+                    done.failed.append(PageFailure(path, str(error)))
+            placed, blocked = folder.publish(staged)
+        except BaseException:
+            folder.discard(staged)
+            raise
+    done.failed += [PageFailure(path, reason) for path, reason in blocked.items()]
+    written = {path: stamp for path, stamp in placed.items() if not path.endswith(NEW_SUFFIX)}
+    done.written += written
+    return stamps | written
+
+
+def inventory(folder: SafeFolder) -> list[Found]:
+    """The files that are there.  Raises StorageError when the disk refuses."""
+    with _disk(folder.path):
+        return list(folder.walk())
+
+
+def _place_for(folder: SafeFolder, path: str, page: bytes, done: Projection, stamps: dict[str, str]) -> str | None:
+    """Where a page is to be written, if anywhere; a conflict puts the new one beside the old."""
+    old = folder.read(path)
+    if old is None:
+        return path
+    if old.data == page or read(old.data).is_human:
+        done.unchanged += 1
+        stamps[path] = old.stamp
+        return None
+    if _is_untouched(path, old.data):
+        return path
+    done.conflicts.append(path)
+    beside = path + NEW_SUFFIX
+    there = folder.read(beside)
+    if there is None or (there.data != page and _is_untouched(path, there.data)):
+        return beside
+    if there.data != page:
+        raise BlockedError(f"{folder.path / beside}: edited by a person; move it away")
+    return None
+
+
+def _is_untouched(path: str, data: bytes) -> bool:
+    """Whether a file is as we wrote it."""
+    if path in _NO_FRONT_MATTER:
+        return GENERATOR.encode() in data
+    front = read(data)
+    return front.is_ours and not front.is_edited and not front.is_human
+
+
+def remove_others(folder: SafeFolder, found: Iterable[Found], wanted: Set[str], done: Projection) -> None:
+    """Take away what is ours and not wanted, and folders that this leaves empty; never what is a person's."""
+    with _disk(folder.path):
+        for one in found:
+            with suppress(BlockedError):  # not a page any more
+                _remove_if_ours(folder, one, wanted, done)
+        for above in sorted({above for path in done.removed for above in _folders_above(path)}, reverse=True):
+            folder.remove_if_empty(above)
+
+
+def _remove_if_ours(folder: SafeFolder, one: Found, wanted: Set[str], done: Projection) -> None:
+    path = one.path
+    if one.is_temporary:
+        folder.remove(path)
+    elif path.endswith(NEW_SUFFIX):
+        page = path.removesuffix(NEW_SUFFIX)
+        if page not in done.conflicts and _is_untouched_at(folder, path, page):
+            folder.remove(path)
+    elif path.endswith(".md") and path not in wanted and _is_untouched_at(folder, path, path):
+        folder.remove(path)
+        done.removed.append(path)
+
+
+def _is_untouched_at(folder: SafeFolder, path: str, page: str) -> bool:
+    content = folder.read(path)
+    return content is not None and _is_untouched(page, content.data)
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def accept(folder: SafeFolder, page: str, whose: str) -> None:
+    """Settle a conflict: `ours` takes the generated page, `theirs` leaves the person's alone from now on."""
+    beside = page + NEW_SUFFIX
+    with _disk(folder.path):
+        mine = folder.read(page)
+        if mine is None:
+            raise InputError(f"{folder.path / page}: no such page; name it relative to {folder.path}")
+        if whose == "ours":
+            if folder.read(beside) is None:
+                raise InputError(f"{folder.path / beside}: no new page to take; run `render` first")
+            folder.move(beside, page.rpartition("/")[2])
+            return
+        folder.publish([folder.stage(page, mark_human(mine.data))])
+        if folder.read(beside) is not None:
+            folder.remove(beside)
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
     try:
-        _require_folder(docs_dir)
-        writes = [(path, page) for path, page in sorted(pages.items()) if _decide(docs_dir, path, page, done)]
-        _write_all(docs_dir, writes)
-        done.written += [path for path, _ in writes if not path.endswith(NEW_SUFFIX)]
-        if remove_others:
-            _remove_others(docs_dir, set(pages), done)
+        yield
     except OSError as error:
         hint = "free some space and run `render`" if error.errno == errno.ENOSPC else "check the folder"
-        raise StorageError(f"{error.filename or docs_dir}: {error.strerror}; {hint}") from error
-    return done
-
-
-def _require_folder(docs_dir: Path) -> None:
-    if docs_dir.is_symlink():
-        raise InputError(f"{docs_dir}: a symbolic link; name a real folder with --out")
-    if docs_dir.exists() and not docs_dir.is_dir():
-        raise InputError(f"{docs_dir}: not a folder; name another one with --out")
-
-
-def _decide(docs_dir: Path, path: str, page: bytes, done: Projection) -> bool:
-    """Whether a page is to be written; a conflict puts the new one beside the old."""
-    target = docs_dir / path
-    _require_inside(docs_dir, target)
-    if not target.is_file():
-        return True
-    old = target.read_bytes()
-    if old == page:
-        done.unchanged += 1
-        return False
-    front = read(old)
-    if front.is_human:
-        done.unchanged += 1
-        return False
-    if GENERATOR.encode() not in old if path in _NO_FRONT_MATTER else (not front.is_ours or front.is_edited):
-        done.conflicts.append(path)
-        beside = target.with_name(target.name + NEW_SUFFIX)
-        if not beside.is_file() or beside.read_bytes() != page:
-            _write_all(docs_dir, [(path + NEW_SUFFIX, page)])
-        return False
-    return True
-
-
-def _require_inside(docs_dir: Path, target: Path) -> None:
-    """A page must not land elsewhere, by its name or by a link on the way."""
-    if docs_dir not in target.parents or ".." in target.relative_to(docs_dir).parts:
-        raise InputError(f"{target}: not inside the docs folder; name the page relative to {docs_dir}")
-    for step in (target, *target.parents):
-        if step == docs_dir:
-            break
-        if step.is_symlink():
-            raise InputError(f"{step}: a symbolic link inside the docs folder; remove it")
-
-
-def _write_all(docs_dir: Path, writes: Iterable[tuple[str, bytes]]) -> None:
-    """Write and sync all temporaries, rename all, sync the folders: one page is never half a page."""
-    renames = []
-    try:
-        for path, page in writes:
-            target = docs_dir / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + _TEMPORARY_SUFFIX)
-            with temporary.open("wb") as file:
-                renames.append((temporary, target))
-                file.write(page)
-                file.flush()
-                os.fsync(file.fileno())
-        for temporary, target in renames:
-            temporary.replace(target)
-    except OSError:
-        for temporary, _ in renames:
-            temporary.unlink(missing_ok=True)
-        raise
-    for folder in {target.parent for _, target in renames}:
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def _remove_others(docs_dir: Path, wanted: set[str], done: Projection) -> None:
-    """Take away what is ours and not wanted, and folders that this leaves empty; never those of a person."""
-    for target in sorted(docs_dir.rglob("*")):
-        path = target.relative_to(docs_dir).as_posix()
-        if target.name.endswith(_TEMPORARY_SUFFIX):
-            target.unlink()  # left by a run that was killed
-        elif path.endswith(NEW_SUFFIX):
-            if path.removesuffix(NEW_SUFFIX) not in done.conflicts:
-                target.unlink()
-        elif target.is_file() and path.endswith(".md") and path not in wanted:
-            front = read(target.read_bytes())
-            if front.is_ours and not front.is_edited and not front.is_human:
-                target.unlink()
-                done.removed.append(path)
-    left = {parent for path in done.removed for parent in (docs_dir / path).parents if docs_dir in parent.parents}
-    for folder in sorted(left, reverse=True):
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def accept(docs_dir: Path, page: str, whose: str) -> None:
-    """Settle a conflict: `ours` takes the generated page, `theirs` leaves the person's alone from now on."""
-    target, beside = docs_dir / page, docs_dir / (page + NEW_SUFFIX)
-    _require_inside(docs_dir, target)
-    if not target.is_file():
-        raise InputError(f"{target}: no such page; name it relative to {docs_dir}")
-    if whose == "ours":
-        if not beside.is_file():
-            raise InputError(f"{beside}: no new page to take; run `render` first")
-        beside.replace(target)
-        return
-    _write_all(docs_dir, [(page, mark_human(target.read_bytes()))])
-    beside.unlink(missing_ok=True)
+        raise StorageError(f"{error.filename or path}: {error.strerror}; {hint}") from error

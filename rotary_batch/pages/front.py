@@ -1,7 +1,6 @@
 """The front matter of a page: provenance that both YAML readers and `check` understand, and a digest.
 
-Knows the few lines it writes itself; each value is JSON, which is YAML too.  A page whose digest does not
-match its bytes was edited by a person.
+Each value is JSON, which is YAML too.  A page whose digest does not match its bytes was edited by a person.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from rotary_batch.pages.sanitise import quoted
 
 GENERATOR = "rotary-batch"
 _BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
@@ -28,8 +29,8 @@ class Front(NamedTuple):
 
 def seal(fields: Mapping[str, Any], sources: Sequence[Mapping[str, str]], body: str) -> bytes:
     """A whole page with its digest."""
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
-    lines += ["sources:", *(f"  - {json.dumps(source, ensure_ascii=False)}" for source in sources)] if sources else []
+    lines = [f"{name}: {quoted(value)}" for name, value in fields.items()]
+    lines += ["sources:", *(f"  - {quoted(dict(source))}" for source in sources)] if sources else []
     unsigned = "\n".join(["---", f'generated_by: "{GENERATOR}"', *lines, 'digest: ""', "---", "", body])
     return unsigned.replace('digest: ""', f'digest: "{_digest(unsigned)}"', 1).encode()
 
@@ -52,9 +53,9 @@ def _sources(head: str) -> dict[str, str]:
     for line in re.findall(r"^  - (\{.*\})$", head, re.MULTILINE):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # a person's, or worse
             continue
-        if "path" in row and "blob" in row:
+        if isinstance(row.get("path"), str) and isinstance(row.get("blob"), str):
             found[row["path"]] = row["blob"]
     return found
 

@@ -1,17 +1,15 @@
 """Pages as Markdown: plain CommonMark that a code forge shows and MkDocs and Zensical build.
 
-Knows layout; what may stand in it is `sanitise.py`'s business, what it says `page.py`'s.  The same index and
+This is the layout; what may stand in it is decided in `sanitise.py`, what it says in `page.py`.  The same index and
 prose give the same bytes.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from urllib.parse import quote
 
 from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
 from rotary_batch.pages.front import seal
@@ -21,38 +19,38 @@ from rotary_batch.pages.page import (
     after_first_paragraph,
     file_summary,
     first_paragraph,
-    folder_blob,
     folder_summary,
-    page_paths,
-    parent_of,
     symbol_summary,
 )
-from rotary_batch.pages.sanitise import code, fenced, inline
+from rotary_batch.pages.page_paths import parent_of
+from rotary_batch.pages.sanitise import code, fenced, inline, link, one_line, path_link
 from rotary_batch.sentences import split_sentences
 
 ProseMap = Mapping[tuple[str, str], Prose]
 _FENCES = {"tsx": "tsx", "cpp": "cpp", "c": "c"}
 MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
 MAX_LINKS = 8  # callers or callees named at one symbol
+MAX_CRUMBS = 8  # folders named above a page; links up from 1,000 nested ones would take 3 MB on each page
 DEMONSTRATION = "Sentences in *italics* were written by the embedded **demonstration model**: do not rely on them."
 
 
-class Site:
-    """Renders the pages of one repository."""
+class Pages:
+    """Renders the pages of one repository, with the prose that they need."""
 
     def __init__(self, view: IndexView, prose: ProseMap) -> None:
         self._view = view
         self._prose = prose
-        self._files = {file.path: file for file in view.sources}
-        self.paths = page_paths(self._files)
 
-    def file_page(self, path: str) -> bytes:
-        """The page of one source file."""
-        view, file = self._view, self._files[path]
+    def page(self, thing: str) -> bytes:
+        """The page of a file, or of a folder, whose name ends with a slash; "/" is the repository."""
+        return self._folder_page(thing.rstrip("/")) if thing.endswith("/") else self._file_page(thing)
+
+    def _file_page(self, path: str) -> bytes:
+        view, file = self._view, self._view.sources[path]
         symbols = main_definitions(view.symbols.get(path, ()))
         notes = self._chunk_notes(path, symbols)
         blocks = [
-            f"# {code(PurePosixPath(path).name)}",
+            f"# {code(_name(path))}",
             self._crumbs(path),
             self._lead(("file", path), file_summary(path, view)),
         ]
@@ -63,26 +61,27 @@ class Site:
         blocks += notes.pop(None, [])
         if symbols:
             blocks.append(self._symbol_table(symbols))
+        definitions = defaultdict(list)
+        for symbol in view.symbols.get(path, ()):
+            definitions[symbol.qualified_name].append(symbol)
         for symbol in symbols:
-            blocks += [*self._symbol_section(path, symbol, file), *notes.get(symbol.id, [])]
+            others = [other for other in definitions[symbol.qualified_name] if other != symbol]
+            blocks += [*self._symbol_section(symbol, others, file), *notes.get(symbol.id, [])]
         subjects = [("file", path), *(("chunk", chunk.subject) for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
         source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
         return self._seal(blocks, subjects, [source])
 
-    def folder_page(self, folder: str) -> bytes:
-        """The page of a folder; "" is the repository."""
-        view = self._view
+    def _folder_page(self, folder: str) -> bytes:
+        view, inside = self._view, self._view.inside[folder]
         unit = ("directory", folder) if folder else ("repository", "")
         title = code(folder) if folder else inline(view.name)
         blocks = [f"# {title}", self._crumbs(folder) if folder else "", self._lead(unit, folder_summary(folder, view))]
-        folders = [inner for inner in view.folders if parent_of(inner) == folder]
-        files = [path for path in self._files if parent_of(path) == folder]
         rows = [
-            (f"{PurePosixPath(inner).name}/", f"{inner}/", ("directory", inner), folder_summary(inner, view))
-            for inner in folders
+            (f"{_name(inner)}/", f"{inner}/", ("directory", inner), folder_summary(inner, view))
+            for inner in inside.folders
         ]
-        rows += [(PurePosixPath(path).name, path, ("file", path), file_summary(path, view)) for path in files]
+        rows += [(_name(path), path, ("file", path), file_summary(path, view)) for path in inside.files]
         here = f"{folder}/" if folder else "/"
         if rows:
             body = [
@@ -93,8 +92,7 @@ class Site:
         if not folder:
             blocks += [self._languages(), self._not_read()]
         subjects = [unit, *(key for _, _, key, text in rows if self._leads(key, text))]
-        blob = folder_blob(folder, {path: file.blob for path, file in self._files.items()})
-        return self._seal(blocks, subjects, [{"path": here, "blob": blob}])
+        return self._seal(blocks, subjects, [{"path": here, "blob": view.folder_blobs[folder]}])
 
     def _seal(
         self, blocks: Sequence[str], subjects: Sequence[tuple[str, str]], sources: Sequence[dict[str, str]]
@@ -131,11 +129,15 @@ class Site:
 
     def _crumbs(self, path: str) -> str:
         """Links from the repository down to here."""
-        here = path if path in self._files else f"{path}/"
-        parts = [f"[{inline(self._view.name)}]({self._to(here, '/')})"]
-        above = [str(parent) for parent in reversed(PurePosixPath(path).parents) if str(parent) != "."]
-        parts += [f"[{code(PurePosixPath(folder).name)}]({self._to(here, f'{folder}/')})" for folder in above]
-        if path in self._files:
+        is_file = path in self._view.sources
+        here = path if is_file else f"{path}/"
+        above = [folder := parent_of(path)]
+        while folder and len(above) <= MAX_CRUMBS:
+            above.append(folder := parent_of(folder))
+        named = [folder for folder in above[:MAX_CRUMBS] if folder]
+        parts = [f"[{inline(self._view.name)}]({self._to(here, '/')})", *(["…"] if above[-1] else [])]
+        parts += [f"[{code(_name(folder))}]({self._to(here, f'{folder}/')})" for folder in reversed(named)]
+        if is_file:
             parts.append(f"[source]({self._source_link(path, None)})")
         return " / ".join(parts)
 
@@ -147,10 +149,10 @@ class Site:
         ]
         return "\n".join(["| Symbol | Kind | Summary |", "| --- | --- | --- |", *rows])
 
-    def _symbol_section(self, path: str, symbol: Symbol, file: SourceFile) -> list[str]:
-        language = file.language or "text"
+    def _symbol_section(self, symbol: Symbol, others: Sequence[Symbol], file: SourceFile) -> list[str]:
+        """`others` define the same name."""
+        language, path = file.language or "text", file.path
         where = self._place(path, symbol)
-        others = [s for s in self._view.symbols[path] if s.qualified_name == symbol.qualified_name and s != symbol]
         if places := ", ".join(self._place(path, other) for other in others if other.kind != "declaration"):
             where += f" (also {places})"
         blocks = [
@@ -172,9 +174,10 @@ class Site:
         return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
 
     def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
-        found = dict.fromkeys(self._link(path, self._view.by_id[i]) for i in ids if i in self._view.by_id)
+        symbols = [self._view.by_id[i] for i in ids if i in self._view.by_id]
+        found = list({(symbol.path, symbol.qualified_name): symbol for symbol in symbols}.values())
         more = f" and {len(found) - MAX_LINKS} more" if len(found) > MAX_LINKS else ""
-        return ", ".join(list(found)[:MAX_LINKS]) + more
+        return ", ".join(self._link(path, symbol) for symbol in found[:MAX_LINKS]) + more
 
     def _link(self, path: str, symbol: Symbol) -> str:
         page = "" if symbol.path == path else self._to(path, symbol.path)
@@ -196,7 +199,7 @@ class Site:
         return found
 
     def _languages(self) -> str:
-        counts = Counter(file.language for file in self._files.values())
+        counts = Counter(file.language for file in self._view.sources.values())
         rows = [
             f"| {name} | {count} |" for name, count in sorted(counts.items(), key=lambda row: (-row[1], str(row[0])))
         ]
@@ -214,17 +217,30 @@ class Site:
 
     def _to(self, here: str, there: str) -> str:
         """A relative link from one page to another."""
-        start = str(PurePosixPath(self.paths[here]).parent)
-        return quote(os.path.relpath(self.paths[there], start), safe="/-_.~")
+        return path_link(_relative(self._view.paths[there], parent_of(self._view.paths[here])))
 
     def _source_link(self, path: str, symbol: Symbol | None) -> str:
+        view = self._view
         lines = (symbol.start_line, symbol.end_line) if symbol else (1, 1)
-        if self._view.link_template:
-            values = {"path": quote(path), "start": lines[0], "end": lines[1]}
-            return self._view.link_template.format_map(values)
-        page = PurePosixPath(self._view.docs_dir) / self.paths[path]
-        target = quote(os.path.relpath(path, str(page.parent)), safe="/-_.~")
+        if view.link_template:
+            values = {"path": path_link(path), "start": str(lines[0]), "end": str(lines[1])}
+            return link(re.sub(r"\{(path|start|end)\}", lambda field: values[field[1]], view.link_template))
+        page = PurePosixPath(view.root, view.docs_dir, view.paths[path])
+        target = path_link(_relative(f"{view.root.rstrip('/')}/{path}", str(page.parent)))
         return f"{target}#L{lines[0]}-L{lines[1]}" if symbol else target
+
+
+def _relative(target: str, start: str) -> str:
+    """The way from a folder to a path; as `os.path.relpath`, but of names alone."""
+    there, here = target.split("/"), start.split("/") if start else []
+    shared = 0
+    while shared < min(len(there) - 1, len(here)) and there[shared] == here[shared]:
+        shared += 1
+    return "/".join([".."] * (len(here) - shared) + there[shared:])
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def anchor(name: str) -> str:
@@ -243,7 +259,7 @@ def _lines(start: int, end: int) -> str:
 
 
 def _sentence(text: str) -> str:
-    found = next(iter(split_sentences(text.strip())), "").strip()
+    found = next(iter(split_sentences(one_line(text[: 20 * MAX_BRIEF_CHARACTERS]))), "").strip()
     if len(found) <= MAX_BRIEF_CHARACTERS:
         return found
     cut = found[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]

@@ -1,18 +1,16 @@
-"""What pages are made from, where each page lies, and what structure alone says of a thing.
-
-Knows the index and paths of pages; knows nothing of Markdown syntax or of files on disk.
-"""
+"""What pages are made from, and what structure alone says of a thing."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from functools import cached_property
+from typing import NamedTuple
 
 from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
+from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
 
 _RULER = re.compile(r"\s*([=\-~*^#])\1{2,}\s*")
 
@@ -25,7 +23,14 @@ class Prose:
     verdict: Verdict | None  # None = not answered yet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside(NamedTuple):
+    """What is directly in a folder."""
+
+    folders: list[str]
+    files: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class IndexView:
     """Everything that pages need to know of a repository."""
 
@@ -40,61 +45,51 @@ class IndexView:
     model_name: str
     demonstration: bool
     docs_dir: str
+    root: str = "/"
     link_template: str | None = None
     by_id: Mapping[SymbolId, Symbol] = field(default_factory=dict)
 
-    @property
-    def sources(self) -> list[SourceFile]:
-        """The files that have a page."""
-        return [file for file in self.files if file.file_class is FileClass.SOURCE]
+    @cached_property
+    def sources(self) -> Mapping[str, SourceFile]:
+        """The files that have a page, by path, in path order."""
+        return {file.path: file for file in self.files if file.file_class is FileClass.SOURCE}
 
-    @property
-    def folders(self) -> list[str]:
+    @cached_property
+    def folders(self) -> Sequence[str]:
         """Folders that hold sources, at any depth; the root, "", is not one of them."""
-        return folders_of(file.path for file in self.sources)
+        return folders_of(self.sources)
+
+    @cached_property
+    def inside(self) -> Mapping[str, Inside]:
+        """What is directly in each folder, the root included; in path order."""
+        found = {folder: Inside([], []) for folder in ("", *self.folders)}
+        for folder in self.folders:
+            found[parent_of(folder)].folders.append(folder)
+        for path in self.sources:
+            found[parent_of(path)].files.append(path)
+        return found
+
+    @cached_property
+    def folder_blobs(self) -> Mapping[str, str]:
+        """What the pages of folders say that they describe."""
+        return folder_blobs({path: file.blob for path, file in self.sources.items()})
+
+    @cached_property
+    def paths(self) -> Mapping[str, str]:
+        """Source path, or folder + "/", -> page path."""
+        return page_paths(self.sources)
 
 
-def folders_of(paths: Iterable[str]) -> list[str]:
-    """Every folder above the paths but the root, sorted."""
-    found = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
-    return sorted(found - {"."})
+def folder_blobs(blobs: Mapping[str, str]) -> dict[str, str]:
+    """One id for the files that are directly in each folder; "" is the root."""
+    lines: dict[str, list[str]] = {folder: [] for folder in ("", *folders_of(blobs))}
+    for path in sorted(blobs):
+        lines[parent_of(path)].append(f"{path} {blobs[path]}")
+    return {folder: _digest("\n".join(here)) for folder, here in lines.items()}
 
 
-def parent_of(path: str) -> str:
-    """The folder of a file or folder; "" is the root."""
-    parent = str(PurePosixPath(path).parent)
-    return "" if parent == "." else parent
-
-
-def page_paths(sources: Iterable[str]) -> dict[str, str]:
-    """Source path -> page path, folder + "/" -> page path; the repository is "/".
-
-    Paths that a file system could confuse (case, Unicode forms, a source called `index`) get a hash.
-    """
-    paths = sorted(sources)
-    wanted = {"/": "index.md"}
-    wanted |= {f"{folder}/": f"{folder}/index.md" for folder in folders_of(paths)}
-    wanted |= {path: f"{path}.md" for path in paths}
-    taken: set[str] = set()
-    found = {}
-    for thing, plain_page in wanted.items():
-        page = plain_page
-        folded = unicodedata.normalize("NFC", page).casefold()
-        if folded in taken:
-            mark = hashlib.sha256(thing.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-            page = f"{page.removesuffix('.md')}-{mark}.md"
-            folded = unicodedata.normalize("NFC", page).casefold()
-        taken.add(folded)
-        found[thing] = page
-    return found
-
-
-def folder_blob(folder: str, blobs: Mapping[str, str]) -> str:
-    """One id for the files that lie directly in a folder; "" is the root."""
-    prefix = f"{folder}/" if folder else ""
-    inside = [f"{path} {blobs[path]}" for path in sorted(blobs) if path.startswith(prefix)]
-    here = [line for line in inside if "/" not in line[len(prefix) :].split(" ")[0]]
-    return hashlib.sha256("\n".join(here).encode("utf-8", "surrogateescape")).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def first_paragraph(text: str) -> str:
@@ -140,8 +135,10 @@ def folder_summary(folder: str, view: IndexView) -> str:
     )
     if opening:
         return first_paragraph(view.docstrings[opening])
-    inside = [file.path.removeprefix(prefix) for file in view.sources if file.path.startswith(prefix)]
-    names = list(dict.fromkeys(f"`{path.split('/')[0]}`" for path in inside))
+    inside = view.inside.get(folder, Inside([], []))
+    # In the order of the paths in them: `a-b` is before `a/`, a folder stands where its first file does.
+    shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
+    names = [f"`{path[len(prefix) :].rstrip('/')}`" for path in shown]
     return f"Holds {_listed(names)}." if names else "Holds nothing that is documented here."
 
 

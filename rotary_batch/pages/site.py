@@ -1,35 +1,40 @@
-"""All the files of a site: every page, the MkDocs navigation and llms.txt.
-
-Knows which files there are; what is in a page is `markdown.py`'s business.
-"""
+"""All the files of a site: every page, the MkDocs navigation and llms.txt."""
 
 from __future__ import annotations
 
-import json
-import textwrap
-from collections.abc import Iterable
-from pathlib import PurePosixPath
-from urllib.parse import quote
+from collections.abc import Iterable, Iterator
 
 from rotary_batch.pages.front import GENERATOR
-from rotary_batch.pages.markdown import ProseMap, Site
-from rotary_batch.pages.page import IndexView, file_summary, folder_summary, parent_of
+from rotary_batch.pages.markdown import Pages, ProseMap
+from rotary_batch.pages.page import IndexView, file_summary, folder_summary
+from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, page_paths, parent_of
+from rotary_batch.pages.sanitise import inline, one_line, path_link, quoted, title
 
-NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that lies in its own docs_dir
-LLMS_NAME = "llms.txt"
-
-
-def render_site(view: IndexView, prose: ProseMap) -> dict[str, bytes]:
-    """Path below the docs folder -> bytes, of everything."""
-    site = Site(view, prose)
-    things = ["/", *(f"{folder}/" for folder in view.folders), *(file.path for file in view.sources)]
-    pages = {site.paths[thing]: _page(site, thing) for thing in things}
-    return pages | {NAV_NAME: _nav(view, site), LLMS_NAME: _llms(view, site)}
+# Things that are no file or folder of the repository; no path in it begins like these.
+NAV, LLMS = f"/{NAV_NAME}", f"/{LLMS_NAME}"
+MAX_LLMS_CHARACTERS = 200  # of a line
 
 
-def render_pages(view: IndexView, prose: ProseMap, units: Iterable[tuple[str, str]]) -> dict[str, bytes]:
-    """The pages that show the given (unit, subject)s: their own and the one above that lists them."""
-    site = Site(view, prose)
+def site_paths(sources: Iterable[str]) -> dict[str, str]:
+    """Thing -> path below the docs folder, of everything that is written."""
+    return page_paths(sources) | {NAV: NAV_NAME, LLMS: LLMS_NAME}
+
+
+def page_of(view: IndexView, thing: str) -> str:
+    """The path below the docs folder of one thing."""
+    return thing[1:] if thing in {NAV, LLMS} else view.paths[thing]
+
+
+def render(view: IndexView, prose: ProseMap, things: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """(path below the docs folder, bytes) of each thing, one after the other."""
+    pages = Pages(view, prose)
+    for thing in things:
+        data = _nav(view) if thing == NAV else _llms(view) if thing == LLMS else pages.page(thing)
+        yield page_of(view, thing), data
+
+
+def things_of(units: Iterable[tuple[str, str]]) -> list[str]:
+    """Whose pages show the given (unit, subject)s: their own and the one above that lists them."""
     things: dict[str, None] = {}
     for unit, subject in units:
         path = subject.rsplit("@", 1)[0] if unit == "chunk" else subject
@@ -38,49 +43,49 @@ def render_pages(view: IndexView, prose: ProseMap, units: Iterable[tuple[str, st
         if unit != "chunk" and own != "/":
             above = parent_of(path)
             things |= {f"{above}/" if above else "/": None}
-    return {site.paths[thing]: _page(site, thing) for thing in things if thing in site.paths}
+    return list(things)
 
 
-def _page(site: Site, thing: str) -> bytes:
-    return site.folder_page(thing.rstrip("/")) if thing.endswith("/") else site.file_page(thing)
-
-
-def _nav(view: IndexView, site: Site) -> bytes:
+def _nav(view: IndexView) -> bytes:
     """An MkDocs configuration beside the pages; Zensical reads it too."""
     lines = [
-        f"site_name: {json.dumps(view.name)}",
+        "# Written by rotary-batch; build with `mkdocs build -f .mkdocs/mkdocs.yml`.",
+        f"site_name: {quoted(title(view.name))}",
         "docs_dir: ..",
         "site_dir: ../../site",
         "nav:",
-        '  - "Overview": index.md',
+        *_nav_lines(view),
     ]
-    lines += _nav_of(view, site, "", "  ")
-    text = "\n".join(["# Written by rotary-batch; build with `mkdocs build -f .mkdocs/mkdocs.yml`.", *lines]) + "\n"
-    return text.encode()
+    return ("\n".join(lines) + "\n").encode()
 
 
-def _nav_of(view: IndexView, site: Site, folder: str, indent: str) -> list[str]:
-    lines = []
-    for inner in [f for f in view.folders if parent_of(f) == folder]:
-        lines.append(f"{indent}- {json.dumps(PurePosixPath(inner).name + '/')}:")
-        lines.append(f'{indent}    - "Overview": {json.dumps(site.paths[f"{inner}/"])}')
-        lines += _nav_of(view, site, inner, indent + "    ")
-    for file in view.sources:
-        if parent_of(file.path) == folder:
-            lines.append(f"{indent}- {json.dumps(PurePosixPath(file.path).name)}: {json.dumps(site.paths[file.path])}")
-    return lines
+def _nav_lines(view: IndexView) -> Iterator[str]:
+    """Folders before files, each folder's own page first.  A list, not recursion: folders may be nested deep."""
+    waiting: list[tuple[str, str]] = [("", "  ")]
+    while waiting:
+        thing, indent = waiting.pop()
+        name = quoted(title(thing.rstrip("/").rpartition("/")[2] + ("/" if thing.endswith("/") else "")))
+        if thing and not thing.endswith("/"):
+            yield f"{indent}- {name}: {quoted(view.paths[thing])}"
+            continue
+        if thing:
+            yield f"{indent}- {name}:"
+            indent += "    "
+        yield f'{indent}- "Overview": {quoted(view.paths[thing or "/"])}'
+        inside = view.inside[thing.rstrip("/")]
+        waiting += [(path, indent) for path in reversed(inside.files)]
+        waiting += [(f"{folder}/", indent) for folder in reversed(inside.folders)]
 
 
-def _llms(view: IndexView, site: Site) -> bytes:
+def _llms(view: IndexView) -> bytes:
     """https://llmstxt.org: a title, a quotation, lists of links with one line each."""
-    lines = [f"# {view.name}", "", f"> {_one_line(folder_summary('', view))}"]
+    lines = [f"# {inline(view.name)}", "", f"> {_line(folder_summary('', view))}"]
     for folder in ["", *view.folders]:
-        files = [file.path for file in view.sources if parent_of(file.path) == folder]
-        if files:
-            lines += ["", f"## {folder or '(top)'}", ""]
-            lines += [f"- [{path}]({quote(site.paths[path])}): {_one_line(file_summary(path, view))}" for path in files]
+        if files := view.inside[folder].files:
+            lines += ["", f"## {inline(folder) or '(top)'}", ""]
+            lines += [f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view))}" for f in files]
     return ("\n".join([*lines, "", f"<!-- {GENERATOR} wrote this -->"]) + "\n").encode()
 
 
-def _one_line(text: str) -> str:
-    return textwrap.shorten(text, 200, placeholder=" …")
+def _line(text: str) -> str:
+    return inline(one_line(text, MAX_LLMS_CHARACTERS))

@@ -5,7 +5,7 @@ Knows roll-ups, reuse and verdicts; knows nothing of engines or of pages on disk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from rotary_batch.core import Completion, Symbol, WorkItem
@@ -22,6 +22,8 @@ from rotary_batch.work.counts import children
 from rotary_batch.work.rows import Answer, Claim, Finished, Judged, StoredResult
 from rotary_batch.work.store import WorkStore
 
+BATCH = 64  # in one transaction, and between two looks at the window
+
 
 class Desk:
     """One job of one or more repositories, with one model."""
@@ -36,17 +38,21 @@ class Desk:
             for number, view in views.items()
         }
 
-    def reuse_answers(self) -> list[WorkItem]:
-        """Answer READY chunks whose results are already there; no model is asked."""
-        return [item for item in self._store.ready_items() if item.repository_id in self._views and self._reuse(item)]
+    def reuse_answers(self) -> Iterator[list[WorkItem]]:
+        """Answer READY items whose results are already there, some at a time; no model is asked."""
+        ids = self._store.answered_before(list(self._views))
+        for start in range(0, len(ids), BATCH):
+            with self._store.transaction():
+                items = [self._store.item(item_id) for item_id in ids[start : start + BATCH]]
+                answered = [item for item in items if self._reuse(item)]
+            yield answered
 
-    def advance(self) -> list[WorkItem]:
-        """Give every item whose inputs are complete its prompt; answers those that were answered at once."""
-        answered: list[WorkItem] = []
-        while items := [item for item in self._store.unblocked() if item.repository_id in self._views]:
-            for item in items:
-                answered += [item] if self._prepare(item) else []
-        return answered
+    def advance(self) -> Iterator[list[WorkItem]]:
+        """Give items whose inputs are complete their prompts, some at a time; those that were answered at once."""
+        while items := self._store.unblocked(list(self._views), limit=BATCH):
+            with self._store.transaction():
+                answered = [item for item in items if self._prepare(item)]
+            yield answered
 
     def _prepare(self, item: WorkItem) -> bool:
         """Make a WAITING item ready, done, parked, or the reader of parts; answer whether it is done."""

@@ -1,32 +1,34 @@
 """Bring the database up to date with a repository: its files, and the work that follows from them.
 
-Knows which files changed and which items that makes; knows nothing of answers.
+A source file is stored in one transaction with its chunks and their items; then one transaction plans all roll-ups
+and sets the mark that the plan is whole.  A run that is killed at any place between is gone on with by the next.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from pathlib import Path
 
-from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile
-from rotary_batch.errors import PromptError
-from rotary_batch.jobs import Job
+from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.planner.asking import Asking
-from rotary_batch.repo.files import classify
-from rotary_batch.repo.folder import Entry
+from rotary_batch.planner.units import chunk_items, rollup_items, takes
+from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
-from rotary_batch.repo.graph import priorities, resolve
+from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
-from rotary_batch.work.index import StoredIndex, known_files, load_index, replace_files, save_repository
-from rotary_batch.work.items import plan_items
-from rotary_batch.work.rows import PlanCounts, PlannedItem, RepositoryRow
+from rotary_batch.work import index as stored
+from rotary_batch.work.items import num_items, plan_chunks, plan_rollups, rank_chunks
+from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
-# Roll-ups go before chunks once they are ready, so that files and folders are finished as early as they can be.
-_UNIT_PRIORITY = {"chunk": 0, "file": 10**9, "directory": 2 * 10**9, "repository": 3 * 10**9}
+FILES_A_COMMIT = 100  # a commit waits for the disk; what is not committed is read again after a kill
 Progress = Callable[[int, int], None]
 
 
@@ -48,34 +50,33 @@ def index_repository(
     repository: Repository,
     asking: Asking,
     row: RepositoryRow,
+    patterns: PathPatterns,
     progress: Progress,
     num_workers: int = 2,
 ) -> Indexed:
     """Read what changed since the last index under the same plan key, and queue the work that it makes."""
     asking.check_budget()
-    files = classify(repository, docs_dir=row.docs_dir)
     plan_key = index_key(asking, row)
+    changes = _changes(store, repository, row, patterns, plan_key)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
-    repository_id = save_repository(store, row)
-    row = replace(row, id=repository_id)
-    known = known_files(store, repository_id)
-    sources = [file for file in files if file.file_class is FileClass.SOURCE]
-    changed = [file for file in sources if known.get(file.path) != (file.blob, plan_key)]
-    gone = known.keys() - {file.path for file in sources}
-    texts = list(_with_bytes(repository, changed))
-    parsed = list(_parsed(texts, asking, Path(row.pack_dir), progress, num_workers))
-    replace_files(store, repository_id, files, parsed, plan_key)
-    index = load_index(store, repository_id)
-    touched = {file.path for file in changed} | gone
-    by_path = {file.path: data for file, data in texts}
-    planned = list(_planned(index, asking, by_path, touched))
-    counts = plan_items(store, repository_id, asking.job.name, planned, touched)
+    is_whole = changes.is_nothing and stored.is_planned(store, row.root, plan_key)
+    row = replace(row, id=stored.save_repository(store, row if is_whole else replace(row, plan_key="")))
+    parsed = 0
+    counts = PlanCounts()
+    if not is_whole:
+        # Closed even when `progress` raises: it is in a transaction between two files.
+        with closing(_stored(store, repository, changes.to_read, asking, row, num_workers)) as plans:
+            for parsed, found in enumerate(plans, 1):
+                counts = _sum(counts, found)
+                progress(parsed, len(changes.to_read))
+        counts = _sum(counts, _roll_up(store, changes, asking, row))
+    counts = replace(counts, unchanged=num_items(store, row.id, asking.job.name) - counts.queued)
     return Indexed(
         repository=row,
-        files=_by_class(files),
-        parsed=len(parsed),
-        symbols=len(index.symbols),
-        chunks=len(index.chunks),
+        files=dict(sorted(Counter(file.file_class.value for file in changes.files).items())),
+        parsed=parsed,
+        symbols=stored.count_rows(store, "symbol", row.id),
+        chunks=stored.count_rows(store, "chunk", row.id),
         counts=counts,
         notes=repository.notes,
     )
@@ -88,115 +89,107 @@ def index_key(asking: Asking, row: RepositoryRow) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _with_bytes(repository: Repository, files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, bytes]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changes:
+    """What the stored index does not know yet."""
+
+    files: list[SourceFile]  # everything that is there now
+    to_read: list[SourceFile]
+    others: list[SourceFile]  # what else is stored in another way
+    gone: list[str]
+    were_sources: set[str]  # and are none now
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.to_read or self.others or self.gone)
+
+
+def _changes(
+    store: WorkStore, repository: Repository, row: RepositoryRow, patterns: PathPatterns, plan_key: str
+) -> _Changes:
+    known = stored.known_sources(store, row.root, plan_key)
+    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known)
+    old = stored.stored_files(store, row.root)
+    is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
+    return _Changes(
+        files=files,
+        to_read=[file for file in files if is_source[file.path] and known.get(file.path) != file.blob],
+        others=[
+            file
+            for file in files
+            if (file.path not in old or old[file.path][0] != file)
+            and not (is_source[file.path] and known.get(file.path) != file.blob)
+        ],
+        gone=[path for path in old if path not in is_source],
+        were_sources={path for path, (_, was_parsed) in old.items() if was_parsed and not is_source.get(path)},
+    )
+
+
+def _stored(
+    store: WorkStore,
+    repository: Repository,
+    files: Sequence[SourceFile],
+    asking: Asking,
+    row: RepositoryRow,
+    num_workers: int,
+) -> Generator[PlanCounts, None, None]:
+    """Parse files and store each with its items."""
+    sources: dict[str, bytes] = {}  # of the files that are being parsed
+    parsed = parse_files(
+        _read(repository, files, sources),
+        tokenizer_dir=Path(row.pack_dir),
+        budget_tokens=asking.chunk_budget_tokens,
+        num_workers=min(num_workers, max(1, len(files))),
+    )
+    for first in parsed:
+        with store.transaction():
+            for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
+                yield _store_file(store, one, sources.pop(one.file.path), asking, row)
+
+
+def _read(
+    repository: Repository, files: Sequence[SourceFile], sources: dict[str, bytes]
+) -> Iterator[tuple[SourceFile, bytes]]:
     wanted = {file.path: file for file in files}
-    entries: list[Entry] = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
+    entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
     for entry, data in repository.read(entries):
+        sources[entry.path] = data
         yield wanted[entry.path], data
 
 
-def _parsed(
-    texts: Sequence[tuple[SourceFile, bytes]], asking: Asking, pack_dir: Path, progress: Progress, num_workers: int
-) -> Iterator[ParsedFile]:
-    found = parse_files(
-        texts,
-        tokenizer_dir=pack_dir,
-        budget_tokens=asking.chunk_budget_tokens,
-        num_workers=min(num_workers, max(1, len(texts))),
+def _store_file(store: WorkStore, one: ParsedFile, source: bytes, asking: Asking, row: RepositoryRow) -> PlanCounts:
+    stored.save_parsed(store, row.id, one, row.plan_key)
+    items = list(chunk_items(one, source, asking))
+    return plan_chunks(store, row.id, asking.job.name, one.file.path, items)
+
+
+def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: RepositoryRow) -> PlanCounts:
+    """Plan everything above the chunks; then the plan is whole."""
+    job, counts = asking.job, PlanCounts()
+    sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
+    paths = [file.path for file in sources if takes(job, file)]
+    changed = stored.not_rolled_up(store, row.id) | changes.were_sources
+    with store.transaction():
+        stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
+        if changed:
+            ranks = _ranks(store, row.id, paths)
+            for path in sorted(changes.were_sources):
+                counts = _sum(counts, plan_chunks(store, row.id, job.name, path, []))
+            items = list(rollup_items(paths, ranks, job, changed))
+            counts = _sum(counts, plan_rollups(store, row.id, job.name, items))
+            rank_chunks(store, row.id, job.name, ranks)
+    return counts
+
+
+def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
+    by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
+    found = calls(
+        (list(symbols) for _, symbols in by_file),
+        lambda path: list(stored.stored_outline(store, repository_id, path)),
+        stored.stored_references(store, repository_id),
     )
-    for number, one in enumerate(found, 1):
-        progress(number, len(texts))
-        yield one
+    return priorities(paths, found)
 
 
-def _by_class(files: Sequence[SourceFile]) -> dict[str, int]:
-    names = [file.file_class.value for file in files]
-    return {name: names.count(name) for name in sorted(set(names))}
-
-
-def _planned(index: StoredIndex, asking: Asking, texts: dict[str, bytes], touched: set[str]) -> Iterator[PlannedItem]:
-    """Every roll-up, and the chunks of the files in `texts`."""
-    job = asking.job
-    chosen = [
-        file
-        for file in index.files
-        if file.file_class is FileClass.SOURCE and job.select.takes(file.path, file.language)
-    ]
-    ranks = priorities([file.path for file in chosen], resolve(index.symbols, index.references))
-    yield from _rollups(chosen, ranks, job, touched)
-    by_path: dict[str, list[Chunk]] = {}
-    for chunk in index.chunks:
-        by_path.setdefault(chunk.path, []).append(chunk)
-    for file in chosen:
-        if file.path in texts and "chunk" in job.units:
-            parent = ("file", file.path) if "file" in job.units else None
-            for chunk in _worth_asking(by_path.get(file.path, []), index):
-                yield _chunk_item(chunk, file, texts[file.path], asking, parent, ranks[file.path])
-
-
-def _worth_asking(chunks: Sequence[Chunk], index: StoredIndex) -> list[Chunk]:
-    """All chunks of code; of module-level data (tables, constants) only the first chunk of a file."""
-    spans = [(s.start_byte, s.end_byte) for s in index.symbols if chunks and s.path == chunks[0].path]
-    return [
-        chunk
-        for place, chunk in enumerate(chunks)
-        if place == 0 or any(start < chunk.end_byte and chunk.start_byte < end for start, end in spans)
-    ]
-
-
-def _chunk_item(
-    chunk: Chunk, file: SourceFile, text: bytes, asking: Asking, parent: tuple[str, str] | None, rank: int
-) -> PlannedItem:
-    item = PlannedItem(
-        unit="chunk",
-        subject=chunk.subject,
-        path=chunk.path,
-        parent=parent,
-        position=chunk.start_byte,
-        priority=rank,
-        max_new_tokens=asking.job.units["chunk"].new_tokens,
-        max_sentences=asking.job.units["chunk"].sentences,
-    )
-    try:
-        asked = asking.ask_chunk(chunk, text[chunk.start_byte : chunk.end_byte], file.language or "text")
-    except PromptError as error:
-        return replace(item, error=str(error))
-    return replace(item, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)
-
-
-def _rollups(files: Sequence[SourceFile], ranks: dict[str, int], job: Job, touched: set[str]) -> Iterator[PlannedItem]:
-    """Files, the folders above them, the repository; touched when anything below them was."""
-    units = [unit for unit in ("file", "directory", "repository") if unit in job.units]
-    members = [(unit, subject) for unit in units for subject in _subjects(unit, files)]
-    for unit, subject in members:
-        yield PlannedItem(
-            unit=unit,
-            subject=subject,
-            path=subject,
-            parent=_parent(unit, subject, units),
-            priority=_UNIT_PRIORITY[unit] + ranks.get(subject, subject.count("/")),
-            max_new_tokens=job.units[unit].new_tokens,
-            max_sentences=job.units[unit].sentences,
-            touched=any(_is_below(path, unit, subject) for path in touched),
-        )
-
-
-def _subjects(unit: str, files: Sequence[SourceFile]) -> list[str]:
-    if unit == "file":
-        return [file.path for file in files]
-    if unit == "repository":
-        return [""] if files else []
-    found = {file.path[:place] for file in files for place, letter in enumerate(file.path) if letter == "/"}
-    return sorted(found)
-
-
-def _is_below(path: str, unit: str, subject: str) -> bool:
-    return path == subject if unit == "file" else unit == "repository" or path.startswith(subject + "/")
-
-
-def _parent(unit: str, subject: str, units: Sequence[str]) -> tuple[str, str] | None:
-    """Who reads it: the folder around it, or the repository at the top."""
-    folder = subject.rpartition("/")[0]
-    if unit != "repository" and folder and "directory" in units:
-        return "directory", folder
-    return ("repository", "") if unit != "repository" and "repository" in units else None
+def _sum(one: PlanCounts, other: PlanCounts) -> PlanCounts:
+    return PlanCounts(queued=one.queued + other.queued, removed=one.removed + other.removed)

@@ -2,13 +2,14 @@
 
 The way of cAST (arXiv 2506.15655): a node that fits stays whole, a larger one is cut at its children, small
 neighbours are merged.  What stands between nodes (comments, decorators, blank lines) goes with the node that
-follows.  Knows trees and budgets; counts with a function that it is given.
+follows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from tree_sitter import Node, Tree
@@ -18,6 +19,8 @@ from rotary_batch.core import Chunk, SourceFile, Symbol
 CountTokens = Callable[[str], int]
 MAX_DEPTH = 200  # of nested nodes; deeper code is cut at lines
 MAX_IMPORTS = 8  # named in a breadcrumb
+_PROBE_NBYTES = 16  # a token of budget: more than nearly any code has
+_SEAM_TOKENS = 3  # more than a cut between two pieces, or through the middle of a word, was seen to add
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "module", "namespace"}
 
 
@@ -34,10 +37,10 @@ def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_tokens: Coun
     cutter = _Cutter(source, budget_tokens, count_tokens)
     if not source:
         return []
-    whole = Piece(0, len(source), cutter.count(0, len(source)))
-    if whole.tokens <= budget_tokens:
-        return [whole]
-    pieces = cutter.lines(0, len(source)) if tree is None else cutter.nodes(tree.root_node, 0, len(source), 0)
+    if (tokens := cutter.count_within(0, len(source))) is not None:
+        return [Piece(0, len(source), tokens)]
+    few = budget_tokens // 16  # bytes; a file of 500,000 empty lines is not joined line by line
+    pieces = cutter.lines(0, len(source), few) if tree is None else cutter.nodes(tree.root_node, 0, len(source), 0)
     return cutter.merge(pieces)
 
 
@@ -50,6 +53,14 @@ class _Cutter:
     def count(self, start: int, end: int) -> int:
         return self._count(self._source[start:end].decode("utf-8", "replace"))
 
+    def count_within(self, start: int, end: int) -> int | None:
+        """The tokens of what fits into the budget; of what is far too large only the beginning is counted."""
+        probe = start + _PROBE_NBYTES * self._budget
+        if probe < end and self.count(start, probe) > self._budget + _SEAM_TOKENS:
+            return None
+        tokens = self.count(start, end)
+        return tokens if tokens <= self._budget else None
+
     def nodes(self, node: Node, start: int, end: int, depth: int) -> Iterator[Piece]:
         """Cut [start, end), which is the node with what stands before and after it."""
         children = [child for child in node.children if "comment" not in child.type and child.end_byte > start]
@@ -60,8 +71,7 @@ class _Cutter:
             stop = end if place + 1 == len(children) else child.end_byte
             if stop <= start:
                 continue
-            tokens = self.count(start, stop)
-            if tokens <= self._budget:
+            if (tokens := self.count_within(start, stop)) is not None:
                 yield Piece(start, stop, tokens)
             elif child.start_byte > start and self._is_long(start, child.start_byte):
                 yield from self.lines(start, child.start_byte)
@@ -72,52 +82,69 @@ class _Cutter:
 
     def _is_long(self, start: int, end: int) -> bool:
         """Whether what stands before a node is worth pieces of its own."""
-        return self.count(start, end) > self._budget // 2
+        tokens = self.count_within(start, end)
+        return tokens is None or tokens > self._budget // 2
 
-    def lines(self, start: int, end: int) -> Iterator[Piece]:
+    def lines(self, start: int, end: int, least_nbytes: int = 0) -> Iterator[Piece]:
         """Cut at line ends; a line that is too long is halved at characters."""
         while start < end:
-            stop = self._source.find(b"\n", start, end) + 1 or end
+            stop = self._source.find(b"\n", start + least_nbytes, end) + 1 or end
             yield from self._halves(start, stop)
             start = stop
 
     def _halves(self, start: int, end: int) -> Iterator[Piece]:
-        tokens = self.count(start, end)
-        if tokens <= self._budget or end - start <= 1:
-            yield Piece(start, end, tokens)
-            return
+        tokens = self.count_within(start, end)
         middle = (start + end) // 2
         while middle < end and self._source[middle] & 0xC0 == 0x80:  # inside a UTF-8 character
             middle += 1
-        if middle >= end:
-            yield Piece(start, end, tokens)
+        if tokens is not None or end - start <= 1 or middle >= end:
+            yield Piece(start, end, self.count(start, end) if tokens is None else tokens)
             return
         yield from self._halves(start, middle)
         yield from self._halves(middle, end)
 
-    def merge(self, pieces: Iterator[Piece]) -> list[Piece]:
-        """Join neighbours while they fit together.  A sum of counts may be off by a token a seam: count again."""
+    def merge(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """Join neighbours while they fit together, by what they count together.
+
+        That differs from the sum by a token or two a seam.  What fits for certain is not counted: to count after
+        every line would read a chunk of 300 lines 150 times.
+        """
         merged: list[Piece] = []
+        most = 0  # tokens of the last piece, if every seam adds what a seam can add
         for piece in pieces:
-            if merged and merged[-1].tokens + piece.tokens <= self._budget:
-                tokens = self.count(merged[-1].start, piece.end)
-                if tokens <= self._budget:
-                    merged[-1] = Piece(merged[-1].start, piece.end, tokens)
+            if merged and most + piece.tokens + _SEAM_TOKENS <= self._budget:
+                most += piece.tokens + _SEAM_TOKENS
+                merged[-1] = Piece(merged[-1].start, piece.end, most)
+                continue
+            if merged:
+                merged[-1] = last = self._counted(merged[-1].start, merged[-1].end)
+                together = last.tokens + piece.tokens <= self._budget and self._counted(last.start, piece.end)
+                if together and together.tokens <= self._budget:
+                    merged[-1], most = together, together.tokens
                     continue
             merged.append(piece)
-        return merged
+            most = piece.tokens
+        return [*merged[:-1], *(self._counted(last.start, last.end) for last in merged[-1:])]
+
+    def _counted(self, start: int, end: int) -> Piece:
+        return Piece(start, end, self.count(start, end))
 
 
 def chunks(
     file: SourceFile, source: bytes, pieces: Sequence[Piece], symbols: Sequence[Symbol], imports: Sequence[str]
 ) -> tuple[Chunk, ...]:
     """Pieces as chunks, each with the symbols that start in it and a breadcrumb."""
-    found = []
-    line = 1
+    found, line = [], 1
+    waiting, around = sorted(symbols, key=attrgetter("start_byte"))[::-1], list[Symbol]()
     for piece in pieces:
         text = source[piece.start : piece.end]
+        first = next((place for place in range(piece.start, piece.end) if text[place - piece.start] > 32), piece.start)
+        inside = []
+        around = [symbol for symbol in around if symbol.end_byte > first]
+        while waiting and waiting[-1].start_byte < piece.end:
+            inside.append(waiting.pop())
         newlines = text.count(b"\n")
-        inside = [s for s in symbols if piece.start <= s.start_byte < piece.end]
+        before = [s for s in inside if s.start_byte < first < s.end_byte]
         found.append(
             Chunk(
                 path=file.path,
@@ -128,17 +155,16 @@ def chunks(
                 end_line=max(line, line + newlines - text.endswith(b"\n")),
                 tokens=piece.tokens,
                 symbols=tuple(dict.fromkeys(s.qualified_name for s in inside)),
-                breadcrumb=_breadcrumb(piece, text, symbols, imports),
+                breadcrumb=_breadcrumb([*around, *before], text, imports),
             )
         )
+        around += [symbol for symbol in inside if symbol.end_byte > piece.end]
         line += newlines
     return tuple(found)
 
 
-def _breadcrumb(piece: Piece, text: bytes, symbols: Sequence[Symbol], imports: Sequence[str]) -> str:
+def _breadcrumb(around: Sequence[Symbol], text: bytes, imports: Sequence[str]) -> str:
     """The class or function that the chunk begins inside of, and the imported names that it uses."""
-    first = next((place for place in range(piece.start, piece.end) if text[place - piece.start] > 32), piece.start)
-    around = [s for s in symbols if s.start_byte < first < s.end_byte]
     lines = [f"class {s.name}" if s.kind in _CLASS_KINDS else s.signature for s in around[-2:]]
     words = set(re.findall(rb"\w+", text))
     used = [name for name in imports if name.encode() in words][:MAX_IMPORTS]

@@ -1,19 +1,17 @@
-"""What each file of a repository is, with the reason: source to document, or why not.
-
-Knows names, sizes, attributes and content markers; knows nothing of syntax.
-"""
+"""What each file of a repository is, with the reason: source to document, or why not."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
-
-import pathspec
+from typing import NamedTuple
 
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.repo.folder import SUBMODULE, SYMLINK, Entry, Ignore
+from rotary_batch.errors import RepositoryError
+from rotary_batch.repo.folder import MAX_PATH_NBYTES, MAX_READ_NBYTES, SUBMODULE, SYMLINK, UNREADABLE, Entry
 from rotary_batch.repo.git import Repository
+from rotary_batch.repo.ignore import IgnorePatterns
 from rotary_batch.repo.languages import language_of
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
@@ -30,22 +28,47 @@ _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _HEAD_NBYTES = 4000  # where a generator leaves its mark
 
 
-def classify(repository: Repository, *, docs_dir: str) -> list[SourceFile]:
-    """All entries of a repository in path order, each with its class and reason.  Reads candidates once."""
+class PathPatterns(NamedTuple):
+    """What the settings take and leave, in patterns as in .rotaryignore; no `include` = everything."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+EVERYTHING = PathPatterns()
+
+
+def classify(
+    repository: Repository,
+    *,
+    docs_dir: str,
+    patterns: PathPatterns = EVERYTHING,
+    known_sources: Mapping[str, str] | None = None,
+) -> list[SourceFile]:
+    """All entries of a repository in path order, each with its class and reason.
+
+    Files that nothing else decides are read; `known_sources` (path -> blob) are those that were source code before.
+    """
+    known = known_sources or {}
     entries = repository.entries()
-    ignore = _own_ignore(repository, entries)
-    early = {entry.path: _by_name(entry, docs_dir, ignore) for entry in entries}
-    undecided = [entry for entry in entries if early[entry.path] is None]
+    ignored = _ignoring(_own_ignore(repository, entries), patterns)
+    decided = {entry.path: found for entry in entries if (found := _by_name(entry, docs_dir, ignored))}
+    undecided = [entry for entry in entries if entry.path not in decided]
     attributes = repository.attributes([entry.raw_path for entry in undecided])
+    unread = []
     for entry in undecided:  # what the repository says of itself comes before our own guesses
-        own = _by_attributes(attributes.get(entry.raw_path, {}))
-        early[entry.path] = own or _by_place(entry.path, entry.nbytes)
-    candidates = [entry for entry in undecided if early[entry.path] is None]
-    found = {entry.path: _by_content(data) for entry, data in repository.read(candidates)}
-    return [_file(entry, early[entry.path] or found[entry.path]) for entry in entries]
+        found = _by_attributes(attributes.get(entry.raw_path, {})) or _by_place(entry.path, entry.nbytes)
+        if found or known.get(entry.path) == entry.blob:
+            decided[entry.path] = found or _IS_SOURCE
+        else:
+            unread.append(entry)
+    decided |= {entry.path: _by_content(data) for entry, data in repository.read(unread)}
+    return [_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries]
 
 
 Decision = tuple[FileClass, str]
+_IS_SOURCE = FileClass.SOURCE, "source code"
+_WENT_AWAY = FileClass.UNREADABLE, "changed or went away while it was read; index again"
 
 
 def _file(entry: Entry, decision: Decision) -> SourceFile:
@@ -59,24 +82,48 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
     )
 
 
-def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> Ignore:
+def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> IgnorePatterns:
     mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
+    origin = str(repository.root / IGNORE_FILE)
+    if mine and mine[0].nbytes > MAX_READ_NBYTES:
+        raise RepositoryError(f"{origin}: {mine[0].nbytes:,} bytes; the limit is {MAX_READ_NBYTES:,}")
     lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
-    return pathspec.PathSpec.from_lines("gitignore", lines)
+    return IgnorePatterns(lines, origin)
 
 
-def _by_name(entry: Entry, docs_dir: str, ignore: Ignore) -> Decision | None:
+def _ignoring(own: IgnorePatterns, patterns: PathPatterns) -> Callable[[str], str | None]:
+    """Why a path is left out, if it is: by the repository's file, or by the settings."""
+    include = IgnorePatterns(patterns.include, "the setting include")
+    exclude = IgnorePatterns(patterns.exclude, "the setting exclude")
+
+    def reason(path: str) -> str | None:
+        if own.matches(path):
+            return f"matches a line of {IGNORE_FILE}"
+        if exclude.matches(path):
+            return "matches a pattern of `exclude` in the settings"
+        if patterns.include and not include.matches(path):
+            return "matches no pattern of `include` in the settings"
+        return None
+
+    return reason
+
+
+def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) -> Decision | None:
     """What mode, name and size decide."""
     if entry.mode == SYMLINK:
         return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"
     if entry.mode == SUBMODULE:
         return FileClass.SUBMODULE, "a submodule; index it as a repository of its own"
+    if entry.mode == UNREADABLE:
+        return FileClass.UNREADABLE, "may not be read by this user"
+    if len(entry.raw_path) > MAX_PATH_NBYTES:
+        return FileClass.UNREADABLE, f"a path of {len(entry.raw_path):,} bytes; the limit is {MAX_PATH_NBYTES:,}"
     if not entry.has_text_name:
         return FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented"
     if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
         return FileClass.IGNORED, f"in {docs_dir}/, which holds the generated docs"
-    if ignore.match_file(entry.path):
-        return FileClass.IGNORED, f"matches a line of {IGNORE_FILE}"
+    if reason := ignored(entry.path):
+        return FileClass.IGNORED, reason
     if language_of(entry.path) is None:
         ending = PurePosixPath(entry.path).suffix
         return FileClass.TEXT, f"no grammar for {ending or 'files without an ending'}"
@@ -119,4 +166,4 @@ def _by_content(data: bytes) -> Decision:
     longest = max(map(len, data.split(b"\n")))
     if longest > MAX_LINE_NBYTES or len(data) / lines > MAX_MEAN_LINE_NBYTES:
         return FileClass.MINIFIED, f"a line of {longest:,} bytes; such files are generated or minified"
-    return FileClass.SOURCE, "source code"
+    return _IS_SOURCE

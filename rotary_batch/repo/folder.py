@@ -1,7 +1,4 @@
-"""Read a folder as it is on disk: never through a symlink, `.gitignore` honoured as git does.
-
-Knows directories and the ids that git gives contents; runs no git.
-"""
+"""Read a folder as it is on disk: never through a symlink, `.gitignore` honoured as git does."""
 
 from __future__ import annotations
 
@@ -9,14 +6,22 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import pathspec
+from rotary_batch.errors import RepositoryError
+from rotary_batch.repo.ignore import IgnorePatterns
 
-Ignore = pathspec.PathSpec[pathspec.Pattern]
 SYMLINK, SUBMODULE = "120000", "160000"
+UNREADABLE = "000000"  # no mode of git's: something on disk that we may not read
+MAX_ENTRIES = 1_000_000
+MAX_FOLDERS = 200_000  # each gets a page; a few kilobytes of git trees that name each other can spell out 10^10
+MAX_PATH_NBYTES = 4096  # no longer path can be opened
+MAX_READ_NBYTES = 4 * 10**6  # larger files are neither documented nor worth a hash of their own
 
 
 class Entry(NamedTuple):
@@ -42,7 +47,7 @@ class Files:
         self._algorithm = algorithm
 
     def entry(self, raw_path: bytes) -> Entry | None:
-        """What lies there now; None when it is gone or neither file nor symlink."""
+        """What is there now; None when it is gone or neither file nor symlink."""
         full = os.fsencode(self._root) + b"/" + raw_path
         try:
             info = os.lstat(full)
@@ -51,33 +56,35 @@ class Files:
                 return Entry(path_text(raw_path), raw_path, SYMLINK, object_id(target, self._algorithm), len(target))
             if not stat.S_ISREG(info.st_mode):
                 return None
-            # Files too large to document are not worth a hash of their own.
-            data = self.read(raw_path) if info.st_size <= 4 * 10**6 else str(info.st_size).encode()
-        except OSError:
+            data = self.read(raw_path) if info.st_size <= MAX_READ_NBYTES else str(info.st_size).encode()
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:
+            return Entry(path_text(raw_path), raw_path, UNREADABLE, "", 0)
         return Entry(path_text(raw_path), raw_path, "100644", object_id(data, self._algorithm), info.st_size)
 
     def read(self, raw_path: bytes) -> bytes:
-        """The bytes of one regular file; raises OSError when a symlink stands in the way."""
+        """The bytes of one regular file, up to the limit.  Raises OSError when a symlink stands in the way."""
         folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # does not wait for a writer of a pipe
         try:
             *parents, name = raw_path.split(b"/")
             for parent in parents:
                 below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                 os.close(folder)
                 folder = below
-            with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
-                return file.read()
+            with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
+                return file.read(MAX_READ_NBYTES)
         finally:
             os.close(folder)
 
     def read_all(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """The content of regular files; one that went away meanwhile is empty."""
+        """The content of regular files; one that changed or went away since it was listed is left out."""
         for entry in entries:
-            try:
-                yield entry, self.read(entry.raw_path)
-            except OSError:
-                yield entry, b""
+            with suppress(OSError):
+                data = self.read(entry.raw_path)
+                if object_id(data, self._algorithm) == entry.blob:
+                    yield entry, data
 
 
 @dataclass
@@ -89,28 +96,53 @@ class PlainFolder:
     def __post_init__(self) -> None:
         self.name = self.root.name or "repository"
         self.commit: str | None = None
-        self.notes: tuple[str, ...] = ("not a git repository; every file that .gitignore allows is read",)
         self._files = Files(self.root, "sha1")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how it was read."""
+        note = "not a git repository; every file that .gitignore allows is read"
+        return (note, *(f"{folder}: {why}; nothing in it is read" for folder, why in self._listed[1]))
 
     def entries(self) -> list[Entry]:
         """What is on disk; ignored folders are pruned, as git does, whatever a pattern below them says."""
-        found = [self._files.entry(os.fsencode(path)) for path in self._walk("", [])]
-        return sorted(entry for entry in found if entry is not None)
+        return self._listed[0]
 
-    def _walk(self, folder: str, specs: list[tuple[str, Ignore]]) -> Iterator[str]:
-        ignore = self.root / folder / ".gitignore"
-        if ignore.is_file() and not ignore.is_symlink():
-            lines = ignore.read_text("utf-8", "replace").splitlines()
-            specs = [*specs, (folder, pathspec.PathSpec.from_lines("gitignore", lines))]
-        for item in sorted(os.scandir(self.root / folder), key=lambda item: item.name):
-            path = f"{folder}/{item.name}" if folder else item.name
-            is_folder = item.is_dir(follow_symlinks=False)
-            if item.name == ".git" or _is_ignored(path + "/" * is_folder, specs):
+    @cached_property
+    def _listed(self) -> tuple[list[Entry], list[tuple[str, str]]]:
+        """Entries, and folders that cannot be read with the reason."""
+        unread: list[tuple[str, str]] = []
+        paths = within_limits(self.root, self._walk(unread))
+        return sorted(paths), unread
+
+    def _walk(self, unread: list[tuple[str, str]]) -> Iterator[Entry]:
+        waiting: list[tuple[str, _Ignore | None]] = [("", None)]
+        while waiting:
+            folder, ignore = waiting.pop()
+            try:
+                found = sorted(os.scandir(self.root / folder), key=attrgetter("name"))
+            except OSError as error:
+                unread.append((path_text(os.fsencode(folder)), error.strerror or "unreadable"))
                 continue
-            if is_folder:
-                yield from self._walk(path, specs)
-            else:
-                yield path
+            ignore = self._ignore(folder, ignore)
+            for item in found:
+                path = f"{folder}/{item.name}" if folder else item.name
+                is_folder = item.is_dir(follow_symlinks=False)
+                if item.name == ".git" or _is_ignored(path, ignore, is_folder=is_folder):
+                    continue
+                if is_folder:
+                    waiting.append((path, ignore))
+                elif (entry := self._files.entry(os.fsencode(path))) is not None:
+                    yield entry
+
+    def _ignore(self, folder: str, above: _Ignore | None) -> _Ignore | None:
+        """The patterns that hold in a folder: its own and those of the folders around it."""
+        path = f"{folder}/.gitignore" if folder else ".gitignore"
+        try:
+            lines = self._files.read(os.fsencode(path)).decode("utf-8", "replace").splitlines()
+        except OSError:  # there is none
+            return above
+        return _Ignore(folder, IgnorePatterns(lines, str(self.root / path)), above)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """The content of regular files."""
@@ -121,13 +153,36 @@ class PlainFolder:
         return {}
 
 
-def _is_ignored(path: str, specs: Sequence[tuple[str, Ignore]]) -> bool:
+class _Ignore(NamedTuple):
+    """One `.gitignore`, and the next one above it."""
+
+    folder: str
+    patterns: IgnorePatterns
+    above: _Ignore | None
+
+
+def _is_ignored(path: str, ignore: _Ignore | None, *, is_folder: bool) -> bool:
     """The deepest .gitignore that has an opinion decides."""
-    for folder, spec in reversed(specs):
-        found = spec.check_file(path[len(folder) :].lstrip("/") if folder else path)
-        if found.include is not None:
-            return bool(found.include)
+    while ignore is not None:
+        inner = path[len(ignore.folder) :].lstrip("/") if ignore.folder else path
+        if (found := ignore.patterns.verdict(inner, is_folder=is_folder)) is not None:
+            return found
+        ignore = ignore.above
     return False
+
+
+def within_limits(root: Path, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries as they come.  Raises RepositoryError when there are more than anybody could want pages of."""
+    folders: set[bytes] = set()
+    for number, entry in enumerate(entries, 1):
+        folder = entry.raw_path.rpartition(b"/")[0]
+        while folder and folder not in folders and len(folder) <= MAX_PATH_NBYTES:
+            folders.add(folder)
+            folder = folder.rpartition(b"/")[0]
+        if number > MAX_ENTRIES or len(folders) > MAX_FOLDERS:
+            limit = f"{MAX_ENTRIES:,} files" if number > MAX_ENTRIES else f"{MAX_FOLDERS:,} folders"
+            raise RepositoryError(f"{root}: more than {limit}; name a part of it")
+        yield entry
 
 
 def object_id(data: bytes, algorithm: str = "sha1") -> str:

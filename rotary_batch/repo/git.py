@@ -1,7 +1,7 @@
 """Enumerate and read a folder: a git repository at HEAD, its working tree, or a folder without git.
 
-Knows hardened plumbing (`ls-tree`, `cat-file`, `ls-files`); none of it runs a repository's own config, as
-`git status` and friends do.  Knows nothing of what a file is.
+Plumbing commands only (`ls-tree`, `cat-file`, `ls-files`): none of them runs a repository's own config, as
+`git status` and friends do.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from rotary_batch.errors import RepositoryError, UnavailableError
-from rotary_batch.repo.folder import SUBMODULE, Entry, Files, PlainFolder, object_id, path_text
+from rotary_batch.errors import RepositoryError
+from rotary_batch.repo.folder import SUBMODULE, Entry, Files, PlainFolder, object_id, path_text, within_limits
+from rotary_batch.repo.plumbing import GitProcess, git_records, run_git
 
-_HARDENED = (
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
-    "-c", "protocol.allow=never",
-)  # fmt: skip
+_ASKED_AHEAD = 64  # object ids; they and git's buffers fit into a pipe, so that neither side waits for ever
+_MOST_DAMAGED = 100  # then no more is read
+_NAMED = 5  # of them in the error
 
 
 class Repository(Protocol):
@@ -51,32 +51,6 @@ class Repository(Protocol):
     def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
         """The `linguist-*` attributes that are set."""
         ...
-
-
-def run_git(root: Path, *arguments: str, stdin: bytes | None = None, check: bool = True) -> bytes:
-    """Run one plumbing command.  Raises RepositoryError with git's own words."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-        **{name: os.environ[name] for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM") if name in os.environ},
-        "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C",
-    }  # fmt: skip
-    command = ["git", *_HARDENED, "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, input=stdin or b"", capture_output=True, env=environment)
-    except FileNotFoundError as error:
-        raise UnavailableError("git is not installed; install it to read git repositories") from error
-    if check and done.returncode:
-        raise _explained(root, done.stderr.decode("utf-8", "replace"))
-    return done.stdout
-
-
-def _explained(root: Path, words: str) -> RepositoryError:
-    if "dubious ownership" in words:
-        return RepositoryError(
-            f"{root}: owned by another user, so git refuses to read it; if you trust it, run "
-            f"`git config --global --add safe.directory {root}`"
-        )
-    return RepositoryError(f"{root}: git: {words.strip().splitlines()[0] if words.strip() else 'failed'}")
 
 
 def enclosing_repository(folder: Path) -> Path | None:
@@ -140,13 +114,7 @@ class _Git:
 
 def _origin_name(root: Path) -> str | None:
     """What the remote `origin` calls the repository, so that clones in other folders give the same pages."""
-    from git import GitCommandError, InvalidGitRepositoryError, Repo  # metadata only: it reads files, runs nothing
-
-    try:
-        with Repo(root) as repo:
-            url = repo.remote("origin").url
-    except (InvalidGitRepositoryError, GitCommandError, ValueError, OSError, AttributeError):
-        return None
+    url = run_git(root, "config", "--get", "remote.origin.url", check=False).decode("utf-8", "replace").strip()
     return re.split(r"[/:\\]", url.rstrip("/").removesuffix(".git"))[-1] or None
 
 
@@ -168,9 +136,26 @@ class GitCommit(_Git):
 
     def entries(self) -> list[Entry]:
         """The tree of HEAD below the folder."""
-        prefix = "" if self.is_bare else self._prefix.rstrip("/")
-        output = run_git(self.root, "ls-tree", "-r", "-z", "-l", "--full-tree", f"{self.commit}:{prefix}")
-        return sorted(_tree_entry(line) for line in output.split(b"\0") if line)
+        return self._entries
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        self._refuse_partial()
+        tree = f"{self.commit}:{'' if self.is_bare else self._prefix.rstrip('/')}"
+        records = git_records(self.root, "ls-tree", "-r", "-z", "-l", "--full-tree", tree)
+        return sorted(within_limits(self.root, map(_tree_entry, records)))
+
+    def _refuse_partial(self) -> None:
+        """A clone without all contents would have git fetch them one by one; here it may not fetch at all."""
+        promised = r"^(extensions\.partialclone|remote\..*\.promisor)$"
+        if not run_git(self.root, "config", "--get-regexp", promised, check=False):
+            return
+        listed = run_git(self.root, "rev-list", "--objects", "--no-walk", "--missing=print", "HEAD")
+        if missing := sum(line.startswith(b"?") for line in listed.splitlines()):
+            raise RepositoryError(
+                f"{self.root}: a partial clone, which lacks {missing:,} of the objects to read; fetch them with "
+                f"`git -C {self.root} fetch --refetch --no-filter`, or read the files on disk with --worktree"
+            )
 
     def _num_uncommitted(self) -> int:
         """Missing, changed and untracked files, by lstat alone: no filter and no hook of the repository runs."""
@@ -188,27 +173,38 @@ class GitCommit(_Git):
         return changed + sum(bool(path) and not path.startswith(self._docs) for path in untracked.split(b"\0"))
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Blobs from one `cat-file --batch`."""
-        command = ["git", *_HARDENED, "-C", str(self.root), "cat-file", "--batch"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            for entry in entries:
-                process.stdin.write(entry.blob.encode() + b"\n")
-                process.stdin.flush()
-                header = process.stdout.readline().split()
-                if len(header) != 3:
-                    raise RepositoryError(
-                        f"{self.root}: object {entry.blob} of {entry.path} is missing; run `git fsck`"
-                    )
-                data = process.stdout.read(int(header[2]))
-                process.stdout.read(1)
-                yield entry, data
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait()
+        """Blobs from `cat-file --batch`.  Raises RepositoryError at the end when some cannot be read."""
+        damaged: list[Entry] = []
+        waiting = iter(entries)
+        while asked := list(islice(waiting, _ASKED_AHEAD)):
+            while asked and len(damaged) < _MOST_DAMAGED:
+                asked = yield from self._answers(asked, waiting, damaged)
+        if damaged:
+            named = ", ".join(f"{entry.path} ({entry.blob})" for entry in damaged[:_NAMED])
+            more = f" and {len(damaged) - _NAMED:,} more" if len(damaged) > _NAMED else ""
+            raise RepositoryError(
+                f"{self.root}: objects that are missing or damaged: {named}{more}; `git -C {self.root} fsck` says "
+                f"more, and a fetch from another clone brings them back"
+            )
+
+    def _answers(
+        self, asked: list[Entry], waiting: Iterator[Entry], damaged: list[Entry]
+    ) -> Generator[tuple[Entry, bytes], None, list[Entry]]:
+        """Read with one process; it may die of a damaged object, so what is still to be read is returned."""
+        with GitProcess(self.root, "cat-file", "--batch") as process:
+            while asked:
+                process.write(b"".join(entry.blob.encode() + b"\n" for entry in asked))
+                for place, entry in enumerate(asked):
+                    header = process.read_line().split()
+                    data = process.read_exactly(int(header[2]) + 1) if len(header) == 3 else None
+                    if data is not None and header[1] == b"blob":
+                        yield entry, data[:-1]
+                        continue
+                    damaged.append(entry)
+                    if data is None and header[1:] != [b"missing"]:
+                        return asked[place + 1 :]
+                asked = list(islice(waiting, _ASKED_AHEAD))
+        return []
 
 
 def _changed_since(path: bytes, info: os.stat_result, blob: str) -> bool:
@@ -225,7 +221,7 @@ def _changed_since(path: bytes, info: os.stat_result, blob: str) -> bool:
 def _tree_entry(line: bytes) -> Entry:
     info, raw_path = line.split(b"\t", 1)
     mode, _, blob, size = info.split()
-    nbytes = 0 if size == b"-" else int(size)
+    nbytes = int(size) if size.isdigit() else 0  # "-" of a submodule, "BAD" of an object that is not there
     return Entry(path_text(raw_path), raw_path, mode.decode(), blob.decode(), nbytes)
 
 
@@ -240,13 +236,17 @@ class GitWorktree(_Git):
 
     def entries(self) -> list[Entry]:
         """What is on disk."""
-        tracked = run_git(self.root, "ls-files", "-z", "-s").split(b"\0")
+        return self._entries
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        tracked = list(git_records(self.root, "ls-files", "-z", "-s"))
         submodules = {line.split(b"\t", 1)[1]: line.split()[1] for line in tracked if line.startswith(b"160000")}
-        paths = {line.split(b"\t", 1)[1] for line in tracked if line}
-        paths |= set(filter(None, run_git(self.root, "ls-files", "-z", "-o", "--exclude-standard").split(b"\0")))
+        paths = {line.split(b"\t", 1)[1] for line in tracked}
+        paths.update(git_records(self.root, "ls-files", "-z", "-o", "--exclude-standard"))
         found = [self._files.entry(path) for path in paths - submodules.keys()]
         linked = [Entry(path_text(path), path, SUBMODULE, oid.decode(), 0) for path, oid in submodules.items()]
-        return sorted([*(entry for entry in found if entry is not None), *linked])
+        return sorted(within_limits(self.root, [*(entry for entry in found if entry is not None), *linked]))
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """The content of regular files."""

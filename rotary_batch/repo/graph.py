@@ -1,15 +1,17 @@
 """Who uses whom: references resolved to symbols, and what of it says which files matter most.
 
-Knows names and edges; nothing is guessed: a name that could be several things resolves to none.
+Nothing is guessed: a name that could be several things resolves to none.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from rotary_batch.core import Call, Reference, Symbol, SymbolId, main_definitions
 
@@ -17,20 +19,56 @@ _MEMBERS = {"method", "constructor"}
 _CALLABLE = {"function", *_MEMBERS}
 _SELF = {"self", "cls", "this", "Self", "super"}
 _BARE_MEMBERS = (".java", ".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".h")  # where members go by bare names
+MAX_ANCESTORS = 64  # classes looked through for one member; a chain of 100,000 would be walked for every reference
 _Key = TypeVar("_Key")
+_Map: TypeAlias = dict[_Key, Symbol | None]
 DAMPING = 0.85  # of PageRank
 ROUNDS = 20
 
 
 def resolve(symbols: Sequence[Symbol], references: Iterable[Reference]) -> tuple[Call, ...]:
     """Calls in the order of the references, each pair once."""
-    names = _Names(symbols)
-    calls: dict[Call, None] = {}
-    for reference in references:
-        target = names.target(reference)
-        if target is not None and reference.caller is not None and target.id != reference.caller:
-            calls[Call(reference.caller, target.id)] = None
-    return tuple(calls)
+    by_path: dict[str, list[Symbol]] = defaultdict(list)
+    for symbol in symbols:
+        by_path[symbol.path].append(symbol)
+    return tuple(dict.fromkeys(calls(by_path.values(), by_path.__getitem__, references)))
+
+
+def calls(
+    files: Iterable[Sequence[Symbol]], symbols_of: Callable[[str], Sequence[Symbol]], references: Iterable[Reference]
+) -> Iterator[Call]:
+    """As `resolve`, but holds what one file and the whole repository mean by a name, and nothing else.
+
+    `files` are the symbols file by file.  References of one file come together, so that a pair comes once.
+    """
+    names = _Names(files)
+    for path, uses in groupby(references, attrgetter("path")):
+        here, known = _FileNames(symbols_of(path)), set[Call]()
+        for reference in uses:
+            target = names.target(reference, here)
+            if target is not None and reference.caller is not None and target.id != reference.caller:
+                call = Call(reference.caller, target.id)
+                if call not in known:
+                    known.add(call)
+                    yield call
+
+
+class _FileNames:
+    """What names mean within one file."""
+
+    def __init__(self, symbols: Sequence[Symbol]) -> None:
+        self.shown = main_definitions(symbols)
+        self.outer_names = {symbol.id: symbol.qualified_name for symbol in symbols}
+        self.kinds = {symbol.qualified_name: symbol.kind for symbol in self.shown}
+        self.free = [symbol for symbol in self.shown if symbol.kind not in _MEMBERS]
+        self.by_name = _unique((s.name, s) for s in self.free)
+        self.members = _unique(
+            ((outer, s.name), s) for s in self.shown if (outer := _outer_name(s)) not in {"", s.name}
+        )
+
+    def seen_elsewhere(self) -> list[Symbol]:
+        """All but members and functions within functions."""
+        return [s for s in self.free if self.kinds.get(s.qualified_name.rpartition(".")[0]) not in _CALLABLE]
 
 
 class _Names:
@@ -41,80 +79,104 @@ class _Names:
     a dot a name is looked up in what stands before it: in the class around the place and its bases for `self` or
     `this`, in a class or namespace of that name, in a module or folder of that name.  Of a variable the type is not
     known, so what it calls is not either.
+
+    A map holds what a key means, or None when that is several things: 100,000 classes called Meta take one entry.
     """
 
-    def __init__(self, symbols: Sequence[Symbol]) -> None:
-        shown = main_definitions(symbols)
-        self._by_id = {symbol.id: symbol for symbol in symbols}
-        self._kinds = {(symbol.path, symbol.qualified_name): symbol.kind for symbol in shown}
-        self._classes = _grouped((s.name, s) for s in shown if s.kind not in _CALLABLE)
-        self._members = _grouped(((_outer_name(s), s.name), s) for s in shown if _outer_name(s) not in {"", s.name})
-        free = [symbol for symbol in shown if symbol.kind not in _MEMBERS]
-        self._here = _grouped(((s.path, s.name), s) for s in free)
-        seen = [symbol for symbol in free if not self._is_inner(symbol)]
-        self._everywhere = _grouped((s.name, s) for s in seen)
-        self._modules = _grouped(((word, s.name), s) for s in seen for word in _module_words(s.path))
+    def __init__(self, files: Iterable[Sequence[Symbol]]) -> None:
+        self._everywhere: _Map[str] = {}
+        self._modules: _Map[tuple[str, str]] = {}
+        self._classes: _Map[str] = {}
+        self._classes_of: _Map[tuple[str, str]] = {}  # by path
+        self._members: _Map[tuple[str, str]] = {}
+        self._members_of: _Map[tuple[str, str, str]] = {}  # by path, and the whole name around them
+        self._bases: dict[SymbolId, tuple[Symbol, ...]] = {}
+        for symbols in files:
+            self._add(_FileNames(symbols))
 
-    def target(self, reference: Reference) -> Symbol | None:
+    def _add(self, file: _FileNames) -> None:
+        for symbol in file.seen_elsewhere():
+            _put(self._everywhere, symbol.name, symbol)
+            for word in _module_words(symbol.path):
+                _put(self._modules, (word, symbol.name), symbol)
+        for symbol in file.shown:
+            outer, last = symbol.qualified_name.rpartition(".")[0], _outer_name(symbol)
+            if last not in {"", symbol.name}:
+                _put(self._members, (last, symbol.name), symbol)
+                _put(self._members_of, (symbol.path, outer, symbol.name), symbol)
+            if symbol.kind not in _CALLABLE:
+                _put(self._classes, symbol.name, symbol)
+                _put(self._classes_of, (symbol.path, symbol.name), symbol)
+
+    def target(self, reference: Reference, here: _FileNames) -> Symbol | None:
         """What a reference means, if that is one thing."""
-        name, path, receiver = reference.name, reference.path, reference.receiver
+        name, receiver = reference.name, reference.receiver
         if receiver is None:
-            members = self._inherited(reference) if path.endswith(_BARE_MEMBERS) else None
-            return members or _only(self._here.get((path, name), ())) or _only(self._everywhere.get(name, ()))
+            members = self._inherited(reference, here) if reference.path.endswith(_BARE_MEMBERS) else None
+            return members or here.by_name.get(name) or self._everywhere.get(name)
         if receiver in _SELF:
-            return self._inherited(reference)
-        inside = self._members.get((receiver, name), ())
-        nearest = _only([symbol for symbol in inside if symbol.path == path])
-        return nearest or _only(inside) or _only(self._modules.get((receiver, name), ()))
+            return self._inherited(reference, here)
+        nearest = here.members.get((receiver, name)) or self._members.get((receiver, name))
+        return nearest or self._modules.get((receiver, name))
 
-    def _inherited(self, reference: Reference) -> Symbol | None:
+    def _inherited(self, reference: Reference, here: _FileNames) -> Symbol | None:
         """A member of the classes around a reference, from the inside out, or of the bases that their heads name."""
-        for around in self._classes_around(reference):
-            waiting, known = [around], {around.id}
-            while waiting:
-                one = waiting.pop(0)
-                members = self._members.get((one.name, reference.name), ())
-                own = _only([s for s in members if s.path == one.path and _is_within(s, one)])
+        for around in self._classes_around(reference, here):
+            for one in self._with_ancestors(around):
+                own = self._member(one, reference.name)
                 if own is not None and not (one is around and reference.receiver == "super"):
                     return own
-                bases = [self._class_named(word, one.path) for word in _base_names(one)]
-                waiting += [base for base in bases if base is not None and base.id not in known]
-                known |= {base.id for base in waiting}
         return None
 
+    def _member(self, one: Symbol, name: str) -> Symbol | None:
+        """What stands in a class, or in an `impl` that gives only the class's last name."""
+        outer_names = {one.qualified_name, one.name}
+        keys = [key for outer in outer_names if (key := (one.path, outer, name)) in self._members_of]
+        return self._members_of[keys[0]] if len(keys) == 1 else None
+
+    def _with_ancestors(self, around: Symbol) -> list[Symbol]:
+        """A class and those that it inherits from, the nearest first."""
+        found, waiting = {around.id: around}, deque([around])
+        while waiting and len(found) < MAX_ANCESTORS:
+            for base in self._bases_of(waiting.popleft()):
+                if base.id not in found:
+                    found[base.id] = base
+                    waiting.append(base)
+        return list(found.values())
+
+    def _bases_of(self, one: Symbol) -> tuple[Symbol, ...]:
+        if one.id not in self._bases:
+            named = (self._class_named(word, one.path) for word in _base_names(one))
+            self._bases[one.id] = tuple(base for base in named if base is not None)
+        return self._bases[one.id]
+
     def _class_named(self, name: str, path: str) -> Symbol | None:
-        found = self._classes.get(name, ())
-        return _only([symbol for symbol in found if symbol.path == path]) or _only(found)
+        return self._classes_of.get((path, name)) or self._classes.get(name)
 
-    def _classes_around(self, reference: Reference) -> list[Symbol]:
+    def _classes_around(self, reference: Reference, here: _FileNames) -> Iterator[Symbol]:
         """Types that a reference stands in, the innermost first; what stands in an `impl` stands in its type."""
-        around = self._by_id.get(reference.caller) if reference.caller else None
-        names = around.qualified_name.split(".") if around else []
-        found = (
-            self._class_named(names[n], reference.path)
-            for n in range(len(names) - 1, -1, -1)
-            if self._kinds.get((reference.path, ".".join(names[: n + 1])), "scope") not in _CALLABLE
-        )
-        return [symbol for symbol in found if symbol is not None]
-
-    def _is_inner(self, symbol: Symbol) -> bool:
-        outer = symbol.qualified_name.rpartition(".")[0]
-        return self._kinds.get((symbol.path, outer)) in _CALLABLE
+        names = here.outer_names.get(reference.caller, "") if reference.caller else ""
+        while names:
+            outer, _, name = names.rpartition(".")
+            is_class = here.kinds.get(names, "scope") not in _CALLABLE
+            if is_class and (found := self._class_named(name, reference.path)) is not None:
+                yield found
+            names = outer
 
 
-def _grouped(pairs: Iterable[tuple[_Key, Symbol]]) -> dict[_Key, list[Symbol]]:
-    found: dict[_Key, list[Symbol]] = defaultdict(list)
+def _put(into: _Map[_Key], key: _Key, symbol: Symbol) -> None:
+    into[key] = None if key in into else symbol
+
+
+def _unique(pairs: Iterable[tuple[_Key, Symbol]]) -> _Map[_Key]:
+    found: _Map[_Key] = {}
     for key, symbol in pairs:
-        found[key].append(symbol)
-    return dict(found)
+        _put(found, key, symbol)
+    return found
 
 
 def _outer_name(symbol: Symbol) -> str:
     return symbol.qualified_name.rpartition(".")[0].rpartition(".")[2]
-
-
-def _is_within(member: Symbol, outer: Symbol) -> bool:
-    return member.qualified_name.rpartition(".")[0] in {outer.qualified_name, outer.name}
 
 
 def _base_names(symbol: Symbol) -> list[str]:
@@ -129,19 +191,17 @@ def _module_words(path: str) -> set[str]:
     return {place.stem, place.parent.name} - {""}
 
 
-def _only(symbols: Sequence[Symbol]) -> Symbol | None:
-    return symbols[0] if len(symbols) == 1 else None
-
-
-def priorities(paths: Sequence[str], calls: Iterable[Call]) -> dict[str, int]:
+def priorities(paths: Sequence[str], found: Iterable[Call]) -> dict[str, int]:
     """Path -> rank, higher first: PageRank over files, from the user to what it uses (iterative)."""
-    edges: Counter[tuple[str, str]] = Counter(
-        (call.caller.path, call.callee.path) for call in calls if call.caller.path != call.callee.path
+    score = dict.fromkeys(paths, 1.0)
+    edges = Counter(
+        (call.caller.path, call.callee.path)
+        for call in found
+        if call.caller.path != call.callee.path and call.caller.path in score and call.callee.path in score
     )
     out_weight: Counter[str] = Counter()
     for (source, _), count in edges.items():
         out_weight[source] += count
-    score = dict.fromkeys(paths, 1.0)
     for _ in range(ROUNDS):
         fresh = dict.fromkeys(paths, 1.0 - DAMPING)
         for (source, target), count in edges.items():
@@ -152,12 +212,12 @@ def priorities(paths: Sequence[str], calls: Iterable[Call]) -> dict[str, int]:
 
 
 def callers_and_callees(
-    calls: Iterable[Call],
+    found: Iterable[Call],
 ) -> tuple[dict[SymbolId, list[SymbolId]], dict[SymbolId, list[SymbolId]]]:
     """callee -> its callers, caller -> its callees; both in the order of the calls."""
     callers: dict[SymbolId, list[SymbolId]] = defaultdict(list)
     callees: dict[SymbolId, list[SymbolId]] = defaultdict(list)
-    for call in calls:
+    for call in found:
         callers[call.callee].append(call.caller)
         callees[call.caller].append(call.callee)
     return dict(callers), dict(callees)

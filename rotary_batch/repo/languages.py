@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from importlib import resources
-from pathlib import PurePosixPath
 
 from tree_sitter import Language, Query
 
@@ -36,7 +35,8 @@ LANGUAGES = tuple(_GRAMMARS)
 
 def language_of(path: str) -> str | None:
     """The language of a file by its ending, or None."""
-    return _ENDINGS.get(PurePosixPath(path).suffix.lower())
+    stem, _, ending = path.rpartition("/")[2].rpartition(".")
+    return _ENDINGS.get(f".{ending.lower()}") if stem else None
 
 
 @cache

@@ -1,7 +1,4 @@
-"""Symbols and references of one source file, from a tree-sitter query.
-
-Knows syntax trees; knows nothing of files on disk or of what a reference resolves to.
-"""
+"""Symbols and references of one source file, from a tree-sitter query."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import ast
 import inspect
 import re
 import string
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +20,8 @@ _LICENCE = re.compile(
     r"|this (file|program|software|source|library|code|work)\b.*(licen[cs]|copyright|free software)",
     re.IGNORECASE | re.DOTALL,
 )
-_LONGEST_NAME = 200
+_LONGEST_NAME = 200  # characters; longer ones are no names that anybody reads or calls
+_DEEPEST_NESTING = 50  # of symbols: a qualified name repeats all those around it
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 _WRAPPERS = {
     "decorated_definition",
@@ -79,6 +76,8 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
     for item in found:
         while scopes and scopes[-1][0] <= item.node.start_byte:
             scopes.pop()
+        if len(item.name) > _LONGEST_NAME or len(scopes) >= _DEEPEST_NESTING:
+            continue
         outer = item.receiver or (scopes[-1][1] if scopes else "")
         qualified = f"{outer}.{item.name}" if outer else item.name
         if item.kind != "scope":
@@ -237,19 +236,22 @@ def _clean_comments(comments: Sequence[Node]) -> str | None:
 
 
 def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str, source: bytes) -> tuple[Reference, ...]:
-    starts = [symbol.start_byte for symbol in symbols]
+    waiting, around = list(reversed(symbols)), list[Symbol]()
     found = []
     for node in sorted(names, key=lambda node: node.start_byte):
-        place = bisect_right(starts, node.start_byte) - 1
-        while place >= 0 and symbols[place].end_byte <= node.start_byte:
-            place -= 1
+        while waiting and waiting[-1].start_byte <= node.start_byte:
+            around.append(waiting.pop())
+        while around and around[-1].end_byte <= node.start_byte:
+            around.pop()
+        if node.end_byte - node.start_byte > _LONGEST_NAME:
+            continue
         found.append(
             Reference(
                 path=path,
                 name=_text(node),
                 line=node.start_point.row + 1,
                 start_byte=node.start_byte,
-                caller=symbols[place].id if place >= 0 else None,
+                caller=around[-1].id if around else None,
                 receiver=_receiver(node, source),
             )
         )

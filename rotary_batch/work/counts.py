@@ -11,11 +11,14 @@ from rotary_batch.model.footprint import Workload
 from rotary_batch.work.rows import Answer, RunRow
 from rotary_batch.work.store import WorkStore
 
+_PATHS_IN_A_QUERY = 500
+
 
 def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
     """unit -> state -> number of items."""
     rows = store.db.execute(
-        "select unit, state, count(*) as n from item where repository_id = ? group by unit, state order by unit, state",
+        """select unit, state, sum(n) as n from item_count where repository_id = ? and n > 0
+           group by unit, state order by unit, state""",
         [repository_id],
     )
     found: dict[str, dict[str, int]] = {}
@@ -36,7 +39,7 @@ def parked_items(store: WorkStore, repository_ids: Sequence[int]) -> int:
 
 def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> int:
     places = ",".join("?" * len(repository_ids))
-    query = f"select count(*) as n from item where {condition} and repository_id in ({places})"
+    query = f"select coalesce(sum(n), 0) as n from item_count where {condition} and repository_id in ({places})"
     return int(store.db.execute(query, list(repository_ids)).fetchone()["n"])
 
 
@@ -72,7 +75,8 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
 def verdicts(store: WorkStore, repository_id: int) -> dict[str, int]:
     """verdict -> number of answered items."""
     rows = store.db.execute(
-        "select verdict, count(*) as n from item where repository_id = ? and verdict is not null group by verdict",
+        """select verdict, sum(n) as n from item_count where repository_id = ? and verdict <> '' and n > 0
+           group by verdict order by verdict""",
         [repository_id],
     )
     return {row["verdict"]: row["n"] for row in rows}
@@ -89,13 +93,19 @@ def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def answers(store: WorkStore, repository_id: int) -> list[Answer]:
-    """What every item but the parts of roll-ups says."""
-    rows = store.db.execute(
-        "select unit, subject, state, verdict, shown_text from item where repository_id = ? and part_of is null",
-        [repository_id],
-    )
-    return [_answer(row) for row in rows]
+def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[str]) -> list[Answer]:
+    """What the items of some units say of some files and folders; parts of roll-ups are not among them."""
+    found = []
+    for start in range(0, len(paths), _PATHS_IN_A_QUERY):
+        batch = paths[start : start + _PATHS_IN_A_QUERY]
+        rows = store.db.execute(
+            f"""select unit, subject, state, verdict, shown_text from item
+                where repository_id = ? and part_of is null and path in ({",".join("?" * len(batch))})
+                and unit in ({",".join("?" * len(units))})""",
+            [repository_id, *batch, *units],
+        )
+        found += [_answer(row) for row in rows]
+    return found
 
 
 def children(store: WorkStore, item_id: int) -> list[tuple[int, bool, Answer]]:

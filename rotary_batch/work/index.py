@@ -1,14 +1,12 @@
-"""The index of a repository in the database: files, symbols, references, chunks.
-
-Knows how core values become rows and back; knows nothing of items.
-"""
+"""The index of a repository in the database: files, symbols, references, chunks."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from sys import intern
 
 from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
 from rotary_batch.work.rows import RepositoryRow
@@ -61,47 +59,73 @@ def save_repository(store: WorkStore, row: RepositoryRow) -> int:
         return int(found["id"])
 
 
-def known_files(store: WorkStore, repository_id: int) -> dict[str, tuple[str, str | None]]:
-    """Path -> (blob, plan key) of every file that was parsed."""
+def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
+    """Path -> blob of every source file that is stored with its items under this key.
+
+    A file is stored in one transaction with its items; one that has chunks and no item at all is read again.
+    """
     rows = store.db.execute(
-        "select path, blob, plan_key from file where repository_id = ? and plan_key is not null", [repository_id]
+        """select path, blob from file join repository on repository.id = repository_id
+           where root = ? and file.plan_key = ? and (
+             exists (select 1 from item where item.repository_id = file.repository_id and item.path = file.path)
+             or not exists (select 1 from chunk
+                            where chunk.repository_id = file.repository_id and chunk.path = file.path))""",
+        [root, plan_key],
     )
-    return {row["path"]: (row["blob"], row["plan_key"]) for row in rows}
+    return {row["path"]: row["blob"] for row in rows}
 
 
-def replace_files(
-    store: WorkStore, repository_id: int, files: Sequence[SourceFile], parsed: Iterable[ParsedFile], plan_key: str
+def stored_files(store: WorkStore, root: str) -> dict[str, tuple[SourceFile, bool]]:
+    """Path -> (file, whether it was parsed) as of the last index."""
+    rows = store.db.execute(
+        "select file.* from file join repository on repository.id = repository_id where root = ?", [root]
+    )
+    return {row["path"]: (_file(row), row["plan_key"] is not None) for row in rows}
+
+
+def is_planned(store: WorkStore, root: str, plan_key: str) -> bool:
+    """Whether the last index under this key came to its end."""
+    row = store.db.execute("select 1 from repository where root = ? and plan_key = ?", [root, plan_key]).fetchone()
+    return row is not None
+
+
+def finish_plan(
+    store: WorkStore, repository_id: int, plan_key: str, others: Iterable[SourceFile], gone: Iterable[str]
 ) -> None:
-    """Make the index what `files` says; rows of files that are neither parsed anew nor gone stay."""
+    """Within the transaction that plans the roll-ups: bring files that are not parsed up to date, set the mark."""
     db = store.db
-    with store.transaction():
-        present = {file.path for file in files}
-        old = {row["path"]: row for row in db.execute("select * from file where repository_id = ?", [repository_id])}
-        db.executemany(
-            "delete from file where repository_id = ? and path = ?",
-            [(repository_id, path) for path in old.keys() - present],
-        )
-        for file in files:
-            _save_file(store, repository_id, file, old.get(file.path))
-        for one in parsed:
-            _save_parsed(store, repository_id, one, plan_key)
+    remove = "delete from file where repository_id = ? and path = ?"
+    db.executemany(remove, [(repository_id, path) for path in gone])
+    for file in others:
+        if file.file_class is not FileClass.SOURCE:  # what was parsed of it before goes with its row
+            db.execute(remove, [repository_id, file.path])
+        _save_file(store, repository_id, file)
+    db.execute("update file set rolled_up = 1 where repository_id = ? and rolled_up = 0", [repository_id])
+    db.execute("update repository set plan_key = ? where id = ?", [plan_key, repository_id])
 
 
-def _save_file(store: WorkStore, repository_id: int, file: SourceFile, old: sqlite3.Row | None) -> None:
-    row = (file.blob, file.nbytes, file.language, file.file_class.value, file.reason)
-    if old is not None and row == tuple(old[name] for name in ("blob", "nbytes", "language", "class", "reason")):
-        return
-    store.db.execute("delete from file where repository_id = ? and path = ?", [repository_id, file.path])
+def not_rolled_up(store: WorkStore, repository_id: int) -> set[str]:
+    """Files that were stored since the roll-ups above them were planned."""
+    rows = store.db.execute("select path from file where repository_id = ? and rolled_up = 0", [repository_id])
+    return {row["path"] for row in rows}
+
+
+def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
     store.db.execute(
-        "insert into file (repository_id, path, blob, nbytes, language, class, reason) values (?, ?, ?, ?, ?, ?, ?)",
-        [repository_id, file.path, *row],
+        """insert into file (repository_id, path, blob, nbytes, language, class, reason) values (?, ?, ?, ?, ?, ?, ?)
+           on conflict do update set blob = excluded.blob, nbytes = excluded.nbytes, language = excluded.language,
+             class = excluded.class, reason = excluded.reason""",
+        [repository_id, file.path, file.blob, file.nbytes, file.language, file.file_class.value, file.reason],
     )
 
 
-def _save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:
+def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:
+    """Within a transaction: a source file and all that was found in it."""
     db, path = store.db, one.file.path
+    _save_file(store, repository_id, one.file)
     db.execute(
-        "update file set docstring = ?, fallback = ?, plan_key = ? where repository_id = ? and path = ?",
+        """update file set docstring = ?, fallback = ?, plan_key = ?, rolled_up = 0
+           where repository_id = ? and path = ?""",
         [one.docstring, one.fallback, plan_key, repository_id, path],
     )
     for table in ("symbol", "reference", "chunk"):
@@ -131,19 +155,56 @@ def _chunk_row(chunk: Chunk) -> tuple[object, ...]:
 
 def load_index(store: WorkStore, repository_id: int) -> StoredIndex:
     """Read everything back."""
-    db, only = store.db, [repository_id]
-    files = db.execute("select * from file where repository_id = ? order by path", only).fetchall()
-    symbols = db.execute(f"select {_SYMBOL} from symbol where repository_id = ? order by path, start_byte", only)
-    references = db.execute("select * from reference where repository_id = ? order by path, id", only)
-    chunks = db.execute(f"select {_CHUNK} from chunk where repository_id = ? order by path, start_byte", only)
+    files = store.db.execute("select * from file where repository_id = ? order by path", [repository_id]).fetchall()
+    chunks = store.db.execute(
+        f"select {_CHUNK} from chunk where repository_id = ? order by path, start_byte", [repository_id]
+    )
     return StoredIndex(
         files=tuple(_file(row) for row in files),
         docstrings={row["path"]: row["docstring"] for row in files if row["docstring"]},
         fallbacks={row["path"]: row["fallback"] for row in files if row["fallback"]},
-        symbols=tuple(Symbol(**dict(row)) for row in symbols),
-        references=tuple(_reference(row) for row in references),
+        symbols=tuple(stored_symbols(store, repository_id)),
+        references=tuple(stored_references(store, repository_id)),
         chunks=tuple(Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in chunks),
     )
+
+
+def stored_symbols(store: WorkStore, repository_id: int) -> Iterator[Symbol]:
+    """In path order."""
+    rows = store.db.execute(
+        f"select {_SYMBOL} from symbol where repository_id = ? order by path, start_byte", [repository_id]
+    )
+    return (Symbol(**dict(row)) for row in rows)
+
+
+def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
+    """Symbols of one file or all, in path order, without docstrings' texts and heads of functions."""
+    rows = store.db.execute(
+        f"""select path, kind, name, nullif(qualified_name, name), start_line, end_line, start_byte, end_byte,
+             case when kind in ('function', 'method', 'constructor') then '' else signature end,
+             case when docstring is null then null else '' end
+           from symbol where repository_id = ? {"" if path is None else "and path = ?"} order by path, start_byte""",
+        [repository_id] if path is None else [repository_id, path],
+    )
+    last = ""
+    for row in rows:
+        values = dict(zip(_SYMBOL.split(", "), row, strict=True))
+        last = last if last == row[0] else row[0]  # one text for all symbols of a file
+        name = values["name"]
+        shared = {"path": last, "kind": intern(row[1]), "qualified_name": values["qualified_name"] or name}
+        yield Symbol(**values | shared)
+
+
+def stored_references(store: WorkStore, repository_id: int) -> Iterator[Reference]:
+    """In path order."""
+    rows = store.db.execute("select * from reference where repository_id = ? order by path, id", [repository_id])
+    return (_reference(row) for row in rows)
+
+
+def count_rows(store: WorkStore, table: str, repository_id: int) -> int:
+    """How many symbols or chunks there are."""
+    query = f"select count(*) as n from {table} where repository_id = ?"
+    return int(store.db.execute(query, [repository_id]).fetchone()["n"])
 
 
 def _file(row: sqlite3.Row) -> SourceFile:

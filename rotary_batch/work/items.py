@@ -1,13 +1,13 @@
-"""What items there are and which are asked again: what is planned, and what was parked, each in one transaction.
+"""What items there are and which are asked again: what is planned, and what was parked.
 
-Knows which items are new, stale or gone; what becomes of them afterwards is in `store.py`.
+What becomes of them afterwards is in `store.py`.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rotary_batch.core import ItemState
 from rotary_batch.work.rows import PlanCounts, PlannedItem
@@ -17,32 +17,60 @@ from rotary_batch.work.store import WorkStore
 def plan_items(
     store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
 ) -> PlanCounts:
-    """Make the queue of one repository what is planned.
+    """Make the queue of one repository what is planned, in one transaction.
 
     `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
     """
+    by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
+    for item in planned:
+        if item.unit == "chunk":
+            by_path[item.path].append(item)
     with store.transaction():
-        removed = _remove_unplanned(store, repository_id, job, planned, changed_paths)
-        queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
-        _set_parents(store, repository_id, job, planned)
+        found = [plan_chunks(store, repository_id, job, path, chunks) for path, chunks in by_path.items()]
+        found.append(plan_rollups(store, repository_id, job, [item for item in planned if item.unit != "chunk"]))
+    queued = sum(one.queued for one in found)
+    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=sum(one.removed for one in found))
+
+
+def plan_chunks(
+    store: WorkStore, repository_id: int, job: str, path: str, planned: Sequence[PlannedItem]
+) -> PlanCounts:
+    """Within a transaction: make the chunks of one file what is planned; who reads them is set with the roll-ups."""
+    wanted = {item.subject for item in planned}
+    rows = store.db.execute(
+        # The plus signs keep SQLite to the index by path: it would take the one that has job and unit, and read
+        # all chunks for every file.
+        "select id, subject from item where repository_id = ? and path = ? and +job = ? and +unit = 'chunk'",
+        [repository_id, path, job],
+    )
+    removed = _remove(store, [row["id"] for row in rows if row["subject"] not in wanted])
+    queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
     return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
 
 
-def _remove_unplanned(
-    store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
-) -> int:
+def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> PlanCounts:
+    """Within a transaction: make the roll-ups what is planned, and give everything its reader."""
     wanted = {(item.unit, item.subject) for item in planned}
     rows = store.db.execute(
-        "select id, unit, subject, path from item where repository_id = ? and job = ? and part_of is null",
+        """select id, unit, subject from item
+           where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'""",
         [repository_id, job],
-    ).fetchall()
-    gone = [
-        row["id"]
-        for row in rows
-        if (row["unit"], row["subject"]) not in wanted and (row["unit"] != "chunk" or row["path"] in changed_paths)
-    ]
-    store.db.executemany("delete from item where id = ?", [(item_id,) for item_id in gone])
-    return len(gone)
+    )
+    removed = _remove(store, [row["id"] for row in rows if (row["unit"], row["subject"]) not in wanted])
+    queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
+    _set_parents(store, repository_id, job, planned)
+    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
+
+
+def num_items(store: WorkStore, repository_id: int, job: str) -> int:
+    """How many there are, without the parts of roll-ups."""
+    query = "select count(*) as n from item where repository_id = ? and job = ? and part_of is null"
+    return int(store.db.execute(query, [repository_id, job]).fetchone()["n"])
+
+
+def _remove(store: WorkStore, item_ids: Sequence[int]) -> int:
+    store.db.executemany("delete from item where id = ?", [(item_id,) for item_id in item_ids])
+    return len(item_ids)
 
 
 def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem) -> bool:
@@ -109,17 +137,29 @@ def _drop_parts(store: WorkStore, item_id: int) -> None:
 
 
 def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> None:
-    rows = store.db.execute(
-        "select id, unit, subject, parent_id from item where repository_id = ? and job = ?", [repository_id, job]
-    ).fetchall()
-    ids = {(row["unit"], row["subject"]): row["id"] for row in rows}
-    has_parent = {row["id"] for row in rows if row["parent_id"] is not None}
-    moves = [
-        (ids[item.parent], ids[item.unit, item.subject])
-        for item in planned
-        if item.parent is not None and ids[item.unit, item.subject] not in has_parent
-    ]
-    store.db.executemany("update item set parent_id = ? where id = ?", moves)
+    """Only where there is none yet: a part may stand between."""
+    store.db.executemany(
+        """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
+                                        and reader.job = item.job and reader.unit = ? and reader.subject = ?)
+           where repository_id = ? and job = ? and unit = ? and subject = ? and +parent_id is null""",
+        [(*item.parent, repository_id, job, item.unit, item.subject) for item in planned if item.parent is not None],
+    )
+    store.db.execute(
+        """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
+                                        and reader.job = item.job and reader.unit = 'file'
+                                        and reader.subject = item.path)
+           where repository_id = ? and job = ? and unit = 'chunk' and +parent_id is null""",
+        [repository_id, job],
+    )
+
+
+def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[str, int]) -> None:
+    """Within a transaction: give the chunks of every path their place in the queue."""
+    store.db.executemany(
+        """update item set priority = ?
+           where repository_id = ? and path = ? and +job = ? and +unit = 'chunk' and priority <> ?""",
+        [(rank, repository_id, path, job, rank) for path, rank in ranks.items()],
+    )
 
 
 def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:

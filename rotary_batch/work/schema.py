@@ -6,6 +6,7 @@ Knows SQL; knows nothing of what the rows mean to the rest.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from rotary_batch.errors import ConfigError
 
@@ -73,7 +74,100 @@ update file set plan_key = null;
 update repository set plan_key = '';
 """
 
-MIGRATIONS = (_M001, _M002, _M003)
+# Files and their items were stored apart: a run that was killed between left files without items, for good.
+_M004 = """
+alter table file add column rolled_up integer not null default 1;
+update file set plan_key = null;
+update repository set plan_key = '';
+"""
+
+# What each step asks must not depend on how many items there are.  So items are counted as they change, by triggers,
+# which no statement and no cascade gets past, and an item knows how many of those that it reads are still open.
+_M005 = """
+alter table item add column blockers integer not null default 0;
+update item set blockers =
+  (select count(*) from item as child where child.parent_id = item.id and child.state not in ('done', 'parked'));
+create table item_count (
+  repository_id integer not null references repository on delete cascade, unit text not null, state text not null,
+  verdict text not null, n integer not null, primary key (repository_id, unit, state, verdict)) strict, without rowid;
+insert into item_count
+  select repository_id, unit, state, coalesce(verdict, ''), count(*) from item group by 1, 2, 3, 4;
+drop index item_ready;
+drop index item_waiting;
+create index item_ready on item (repository_id, priority desc, id) where state = 'ready';
+create index item_retried on item (repository_id, not_before) where state = 'ready' and not_before is not null;
+create index item_unblocked on item (repository_id, id) where state = 'waiting' and blockers = 0;
+create trigger item_added after insert on item begin
+  insert into item_count values (new.repository_id, new.unit, new.state, coalesce(new.verdict, ''), 1)
+    on conflict do update set n = n + 1;
+  update item set blockers = blockers + 1 where id = new.parent_id and new.state not in ('done', 'parked');
+end;
+create trigger item_removed after delete on item begin
+  update item_count set n = n - 1 where repository_id = old.repository_id and unit = old.unit
+    and state = old.state and verdict = coalesce(old.verdict, '');
+  update item set blockers = blockers - 1 where id = old.parent_id and old.state not in ('done', 'parked');
+end;
+create trigger item_counted after update of repository_id, unit, state, verdict on item
+when (old.repository_id, old.unit, old.state, old.verdict) is not (new.repository_id, new.unit, new.state, new.verdict)
+begin
+  update item_count set n = n - 1 where repository_id = old.repository_id and unit = old.unit
+    and state = old.state and verdict = coalesce(old.verdict, '');
+  insert into item_count values (new.repository_id, new.unit, new.state, coalesce(new.verdict, ''), 1)
+    on conflict do update set n = n + 1;
+end;
+create trigger item_read after update of state, parent_id on item
+when old.parent_id is not new.parent_id or (old.state in ('done', 'parked')) <> (new.state in ('done', 'parked')) begin
+  update item set blockers = blockers - 1 where id = old.parent_id and old.state not in ('done', 'parked');
+  update item set blockers = blockers + 1 where id = new.parent_id and new.state not in ('done', 'parked');
+end;
+"""
+
+# A page is forgotten when something that it shows changes.  Of an answer these are the page of its thing and the page
+# of the folder above, which lists it.  Files, whose names and calls reach any page, and the settings of a repository
+# make all its pages forgotten.
+_M006 = """
+create table page (
+  repository_id integer not null references repository on delete cascade, thing text not null, stamp text not null,
+  primary key (repository_id, thing)) strict, without rowid;
+"""
+_SHOWN_ON = """
+  case {row}.unit when 'repository' then '/' when 'directory' then {row}.path || '/' else {row}.path end,
+  case when {row}.unit in ('file', 'directory')
+       then coalesce(nullif(rtrim({row}.path, replace({row}.path, '/', '')), ''), '/') end"""
+for _event, _row in (("insert", "new"), ("update of verdict, shown_text", "new"), ("delete", "old")):
+    _M006 += f"""
+create trigger item_{_event[:6]}_forgets_pages after {_event} on item when {_row}.part_of is null begin
+  delete from page where repository_id = {_row}.repository_id and thing in ({_SHOWN_ON.format(row=_row)});
+end;"""
+for _event, _row in (
+    ("insert", "new"),
+    ("update of blob, language, class, reason, docstring, fallback, plan_key", "new"),
+    ("delete", "old"),
+):
+    _M006 += f"""
+create trigger file_{_event[:6]}_forgets_pages after {_event} on file begin
+  delete from page where repository_id = {_row}.repository_id;
+end;"""
+_M006 += """
+create trigger repository_update_forgets_pages
+after update of name, docs_dir, model_name, pack_dir, link_template on repository
+when (old.name, old.docs_dir, old.model_name, old.pack_dir, old.link_template)
+  is not (new.name, new.docs_dir, new.model_name, new.pack_dir, new.link_template) begin
+  delete from page where repository_id = new.id;
+end;
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Each with its semicolons: triggers have some inside."""
+    statement = ""
+    for part in script.split(";")[:-1]:
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def require_current(connection: sqlite3.Connection) -> None:
@@ -86,15 +180,20 @@ def require_current(connection: sqlite3.Connection) -> None:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables up to date.  Raises ConfigError for a database of a newer program."""
-    from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that `status` and `--help` do not have
-
-    db = Database(connection)
-    version = db.execute("pragma user_version").fetchone()[0]
+    version = connection.execute("pragma user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         known = len(MIGRATIONS)
         raise ConfigError(f"the database has schema {version}, this program knows {known}; upgrade rotary-batch")
+    if version < len(MIGRATIONS):
+        _apply(connection, version)
+
+
+def _apply(connection: sqlite3.Connection, version: int) -> None:
+    from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that a current database does not need
+
+    db = Database(connection)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         with db.atomic():
-            for statement in filter(str.strip, script.split(";")):
+            for statement in _statements(script):
                 db.execute(statement)
             db.execute(f"pragma user_version = {number}")

@@ -18,25 +18,45 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from rotary_batch.core import Completion, Guard, ItemState, Lease, NewTokens, Request, WorkItem
-from rotary_batch.errors import StorageError
+from rotary_batch.work.connection import explained
+from rotary_batch.work.patience import Connection
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, StoredResult
 
 _ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, ended, error"
+
+# What every step asks, of one repository each: only then does an index give both the rows and their order.
+_READY = """select id, priority from item where state = 'ready' and repository_id = ?
+  and (not_before is null or not_before <= ?) order by priority desc, id limit ?"""
+_LEASE = "update item set state = 'leased', run_id = ?, epoch = epoch + 1 where id = ? returning *"
+_NEXT_RETRY = """select min(not_before) as at from item
+  where state = 'ready' and not_before is not null and repository_id = ?"""
+_UNBLOCKED = f"""select {_ITEM} from item where state = 'waiting' and blockers = 0 and repository_id = ?
+  order by id limit ?"""
+_ANSWERED_BEFORE = """select id from item where state = 'ready' and repository_id = ?
+  and exists (select 1 from result where result.key = item.key)"""
 
 
 class WorkStore:
     """The queue in one database."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self.db = db
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything in the block happens or nothing does.  Raises StorageError when the disk refuses."""
-        try:
+        """Everything in the block happens or nothing does; within a transaction, as a part of that.
+
+        Raises DatabaseError when the disk refuses, BusyError or StoppedError when another program has the file locked.
+        """
+        joins = self.db.in_transaction
+        if joins:
+            yield
+            return
+        with explained(self.db.path):
             self.db.execute("begin immediate")
             try:
                 yield
@@ -45,10 +65,6 @@ class WorkStore:
                 if self.db.in_transaction:
                     self.db.execute("rollback")
                 raise
-        except sqlite3.OperationalError as error:
-            raise StorageError(
-                f"the database: {error}; nothing of this change was kept, free the disk and go on"
-            ) from error
 
     # Preparing
 
@@ -72,18 +88,18 @@ class WorkStore:
                     "update item set parent_id = ? where id = ?", [(part_id, child) for child in children]
                 )
 
-    def unblocked(self) -> list[WorkItem]:
-        """WAITING items all of whose children are done or parked."""
-        rows = self.db.execute(
-            f"""select {_ITEM} from item where state = 'waiting' and not exists (
-                  select 1 from item as child where child.parent_id = item.id and child.state not in ('done', 'parked'))
-                order by id"""
-        ).fetchall()
-        return [_item(row) for row in rows]
+    def unblocked(self, repository_ids: Sequence[int], limit: int = -1) -> list[WorkItem]:
+        """WAITING items all of whose children are done or parked; -1 = all of them."""
+        rows = _each(self.db, _UNBLOCKED, [(repository_id, limit) for repository_id in repository_ids])
+        return [_item(row) for row in sorted(rows, key=itemgetter("id"))][: limit if limit >= 0 else None]
 
-    def ready_items(self) -> list[WorkItem]:
-        """Everything that could be claimed now or later."""
-        return [_item(row) for row in self.db.execute(f"select {_ITEM} from item where state = 'ready' order by id")]
+    def answered_before(self, repository_ids: Sequence[int]) -> list[int]:
+        """Ids of READY items whose results are already there."""
+        return [row["id"] for row in _each(self.db, _ANSWERED_BEFORE, [(found,) for found in repository_ids])]
+
+    def item(self, item_id: int) -> WorkItem:
+        """One item."""
+        return _item(self.db.execute(f"select {_ITEM} from item where id = ?", [item_id]).fetchone())
 
     def is_part(self, item_id: int) -> bool:
         """Whether an item reduces notes for another."""
@@ -143,16 +159,11 @@ class WorkStore:
     # Working
 
     def claim(self, run_id: int, *, limit: int, now: float, repository_ids: Sequence[int]) -> list[Claim]:
-        """Lease ready items, the most urgent first, in one statement; with what earlier runs wrote of them."""
-        places = ",".join("?" * len(repository_ids))
+        """Lease ready items, the most urgent first, with what earlier runs wrote of them."""
         with self.transaction():
-            rows = self.db.execute(
-                f"""update item set state = 'leased', run_id = ?, epoch = epoch + 1 where id in (
-                      select id from item where state = 'ready' and (not_before is null or not_before <= ?)
-                      and repository_id in ({places}) order by priority desc, id limit ?) returning *""",
-                [run_id, now, *repository_ids, limit],
-            ).fetchall()
-            return [self._claimed(row) for row in sorted(rows, key=lambda row: (-row["priority"], row["id"]))]
+            ready = _each(self.db, _READY, [(repository_id, now, limit) for repository_id in repository_ids])
+            chosen = sorted((-row["priority"], row["id"]) for row in ready)[:limit]
+            return [self._claimed(self.db.execute(_LEASE, [run_id, item_id]).fetchone()) for _, item_id in chosen]
 
     def _claimed(self, row: sqlite3.Row) -> Claim:
         prompt = self.db.execute("select token_ids from prompt where item_id = ?", [row["id"]]).fetchone()
@@ -172,9 +183,8 @@ class WorkStore:
 
     def next_retry_at(self, repository_ids: Sequence[int]) -> float | None:
         """When the first item that waits for another attempt may be claimed."""
-        places = ",".join("?" * len(repository_ids))
-        query = f"select min(not_before) as at from item where state = 'ready' and repository_id in ({places})"
-        return self.db.execute(query, list(repository_ids)).fetchone()["at"]  # type: ignore[no-any-return]
+        rows = _each(self.db, _NEXT_RETRY, [(repository_id,) for repository_id in repository_ids])
+        return min((row["at"] for row in rows if row["at"] is not None), default=None)
 
     def commit_step(
         self, progress: Sequence[tuple[Lease, NewTokens]], finished: Sequence[Finished], failed: Sequence[Failed]
@@ -242,8 +252,12 @@ class WorkStore:
                 )
 
     def reap(self, run_id: int) -> int:
-        """Give back what other runs held: under the driver's lock they are dead by construction."""
+        """Give back what other runs held: under the driver's lock they are dead by construction.
+
+        When items may be tried again is told by a clock that only their run had; a new one tries them at once.
+        """
         with self.transaction():
+            self.db.execute("update item set not_before = null where state = 'ready' and not_before is not null")
             found = self.db.execute(
                 "update item set state = 'ready', run_id = null where state = 'leased' and run_id <> ?", [run_id]
             )
@@ -275,6 +289,10 @@ class WorkStore:
                 "update run set ended_at = ?, outcome = ?, tally = ? where id = ?",
                 [_now(), outcome, json.dumps(tally), run_id],
             )
+
+
+def _each(db: Connection, query: str, parameters: Sequence[Sequence[float]]) -> list[sqlite3.Row]:
+    return [row for given in parameters for row in db.execute(query, given).fetchall()]
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import rotary_batch.engine.engine as engine_module
-import rotary_batch.pages.files as files_module
+import rotary_batch.pages.safe_folder as safe_folder_module
 import rotary_batch.runner as runner_module
 from rotary_batch import cli
 from rotary_batch.engine.attention_exact import ExactAttention
@@ -95,8 +95,8 @@ def arm() -> None:
     WorkStore.commit_step = committed
     wrap(WorkStore, "_append_partial", before="commit")
     wrap(WorkStore, "_finish", before="commit", after="commit")
-    wrap(files_module.os, "fsync", before="pages", after="pages")
-    wrap(files_module.Path, "replace", before="pages", after="pages")
+    wrap(safe_folder_module.os, "fsync", before="pages", after="pages")
+    wrap(safe_folder_module.os, "rename", before="pages", after="pages")
     runner_module.PROJECT_EVERY_S = 0.0
 
 

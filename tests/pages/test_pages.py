@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 from rotary_batch.core import FileClass, SourceFile, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.pages.check import judge
-from rotary_batch.pages.drift import check_docs
-from rotary_batch.pages.files import accept, project
+from rotary_batch.pages.drift import Drift, check_docs
+from rotary_batch.pages.files import Projection, accept, inventory, project, remove_others
 from rotary_batch.pages.front import mark_human, read, seal
-from rotary_batch.pages.page import IndexView, Prose, page_paths
+from rotary_batch.pages.page import IndexView, Prose
+from rotary_batch.pages.page_paths import page_paths
+from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.pages.sanitise import code, fenced, inline, plain
-from rotary_batch.pages.site import render_pages, render_site
+from rotary_batch.pages.site import render, site_paths, things_of
 from rotary_batch.repo.chunks import chunks, cut
 from rotary_batch.repo.graph import callers_and_callees, resolve
 from rotary_batch.repo.symbols import extract, parse
@@ -63,6 +66,30 @@ def make_view(sources=SOURCES, **options) -> IndexView:
         "docs_dir": "rotary-docs", "by_id": {symbol.id: symbol for symbol in every},
     }  # fmt: skip
     return IndexView(**base | options)
+
+
+def render_site(view: IndexView, prose: dict) -> dict[str, bytes]:
+    return dict(render(view, prose, site_paths(view.sources)))
+
+
+def make_docs(docs: Path, pages: dict[str, bytes]) -> Projection:
+    """Project a whole site into a docs folder."""
+    done = Projection()
+    with open_safe_folder(docs.parent, docs.name, create=True) as folder:
+        found = inventory(folder)
+        project(folder, sorted(pages.items()), done)
+        remove_others(folder, found, set(pages), done)
+    return done
+
+
+def settle(docs: Path, page: str, whose: str) -> None:
+    with open_safe_folder(docs.parent, docs.name, create=False) as folder:
+        accept(folder, page, whose)
+
+
+def drift_of(docs: Path, blobs: dict[str, str]) -> Drift:
+    with open_safe_folder(docs.parent, docs.name, create=False) as folder:
+        return check_docs(folder, blobs)
 
 
 def body(page: bytes) -> str:
@@ -114,7 +141,7 @@ def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
     assert 'status: "complete"\nmodel: "demo"\ncoverage: "2 of 2 texts"' in page
     assert b"demonstration" not in pages["src/wrap.py.md"]
     assert render_site(view, prose) == pages
-    some = render_pages(view, prose, [("file", "src/box.py")])
+    some = dict(render(view, prose, things_of([("file", "src/box.py")])))
     assert some == {path: pages[path] for path in ("src/box.py.md", "src/index.md")}
 
 
@@ -240,64 +267,71 @@ def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_a
 
 def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
     pages = render_site(make_view(), {})
-    assert len(project(tmp_path / "d", pages, remove_others=True).written) == 6
+    assert len(make_docs(tmp_path / "d", pages).written) == 6
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}
-    again = project(tmp_path / "d", pages, remove_others=True)
+    again = make_docs(tmp_path / "d", pages)
     assert (again.written, again.unchanged, again.removed) == ([], 6, [])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")} == times
     fewer = render_site(make_view({"src/wrap.py": SOURCES["src/wrap.py"]}), {})
-    (tmp_path / "d" / "src" / "left.rotary-tmp").write_text("a killed run's")
-    assert project(tmp_path / "d", fewer, remove_others=True).removed == ["src/box.py.md"]
-    assert not (tmp_path / "d" / "src" / "left.rotary-tmp").exists()
+    with open_safe_folder(tmp_path, "d", create=False) as folder:
+        left = folder.stage("src/left.md", b"a killed run's")
+    like_ours = tmp_path / "d" / "src" / ".rotary-0123456789abcdef-0123456789abcdef"
+    like_ours.write_text("somebody's")
+    assert (tmp_path / "d" / "src" / left.temporary).exists()
+    assert make_docs(tmp_path / "d", fewer).removed == ["src/box.py.md"]
+    assert [path.name for path in sorted((tmp_path / "d" / "src").iterdir())] == [
+        like_ours.name,
+        "index.md",
+        "wrap.py.md",
+    ]
 
 
 def test_an_edited_page_is_kept_until_a_person_settles_it(tmp_path):
     docs, pages = tmp_path / "d", render_site(make_view(), {})
-    project(docs, pages, remove_others=True)
+    make_docs(docs, pages)
     page = docs / "src" / "box.py.md"
     page.write_text(page.read_text() + "\nMy own words.\n")
     edited = page.read_bytes()
-    done = project(docs, pages, remove_others=True)
+    done = make_docs(docs, pages)
     assert (done.conflicts, page.read_bytes()) == (["src/box.py.md"], edited)
     assert (docs / "src" / "box.py.md.rotary-new").read_bytes() == pages["src/box.py.md"]
-    accept(docs, "src/box.py.md", "theirs")
-    done = project(docs, pages, remove_others=True)
+    settle(docs, "src/box.py.md", "theirs")
+    done = make_docs(docs, pages)
     assert (done.conflicts, done.written) == ([], [])
     assert "My own words." in page.read_text()
     assert read(page.read_bytes()).is_human
     other = docs / "src" / "wrap.py.md"
     other.write_text("all mine")
-    assert project(docs, pages, remove_others=True).conflicts == ["src/wrap.py.md"]
-    accept(docs, "src/wrap.py.md", "ours")
+    assert make_docs(docs, pages).conflicts == ["src/wrap.py.md"]
+    settle(docs, "src/wrap.py.md", "ours")
     assert other.read_bytes() == pages["src/wrap.py.md"]
-    assert project(docs, pages, remove_others=True).conflicts == []
+    assert make_docs(docs, pages).conflicts == []
     assert mark_human(mark_human(b"text")) == mark_human(b"text")
     with pytest.raises(InputError, match="no such page"):
-        accept(docs, "none.md", "ours")
+        settle(docs, "none.md", "ours")
 
 
 def test_a_docs_folder_that_leads_elsewhere_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "d").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="symbolic link"):
-        project(tmp_path / "d", {"index.md": b"x"}, remove_others=True)
-    (tmp_path / "e").mkdir()
-    (tmp_path / "e" / "src").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="symbolic link"):
-        project(tmp_path / "e", {"src/index.md": b"x"}, remove_others=True)
+        make_docs(tmp_path / "d", {"index.md": b"x"})
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
     """Killed before each sync and each rename in turn; the more of them were done, the more pages are new."""
     script = (
-        "import os, pickle, signal, sys\nfrom pathlib import Path\nimport rotary_batch.pages.files as f\n"
+        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import Projection, project\n"
+        "from rotary_batch.pages.safe_folder import open_safe_folder\n"
         "n = [int(sys.argv[2])]\n"
         "def counted(call):\n"
-        "  def step(*a):\n    n[0] -= 1\n    if n[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n    return call(*a)\n"
+        "  def step(*a, **k):\n    n[0] -= 1\n    if n[0] == 0: os.kill(os.getpid(), signal.SIGKILL)\n    return call(*a, **k)\n"
         "  return step\n"
-        "os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)\n"
-        "f.project(Path(sys.argv[1]), pickle.load(sys.stdin.buffer), remove_others=True)"
+        "docs = Path(sys.argv[1])\n"
+        "os.fsync, os.rename = counted(os.fsync), counted(os.rename)\n"
+        "with open_safe_folder(docs.parent, docs.name, create=True) as folder:\n"
+        "  project(folder, pickle.load(sys.stdin.buffer).items(), Projection())"
     )
     paths = ["a.md", "b.md", "src/c.md", "src/d.md"]
     old, new = ({path: seal({"title": path}, [], f"{word} " * 900) for path in paths} for word in ("old", "new"))
@@ -305,7 +339,7 @@ def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
     while not num_new or num_new[-1] is not None:
         count += 1
         docs = tmp_path / str(count)
-        project(docs, old, remove_others=True)
+        make_docs(docs, old)
         done = subprocess.run(
             [sys.executable, "-c", script, str(docs), str(count)], input=pickle.dumps(new), env=os.environ
         )
@@ -313,31 +347,31 @@ def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
         assert all(page in (old[path], new[path]) for path, page in found.items())
         num_new.append(sum(found[path] == new[path] for path in found) if done.returncode else None)
         assert done.returncode in (0, -signal.SIGKILL)
-        project(docs, new, remove_others=True)
+        make_docs(docs, new)
         assert {path: (docs / path).read_bytes() for path in new} == new
-        assert not list(docs.rglob("*.rotary-tmp"))
+        assert {path.relative_to(docs).as_posix() for path in docs.rglob("*") if path.is_file()} == set(paths)
     assert num_new[:-1] == sorted(num_new[:-1])
     assert set(num_new[:-1]) == set(range(len(old) + 1))
 
 
 def test_drift_is_found_without_a_database(tmp_path):
     view = make_view()
-    blobs = {file.path: file.blob for file in view.sources}
-    project(tmp_path, render_site(view, {}), remove_others=True)
-    assert check_docs(tmp_path, blobs).num_found == 0
-    changed = check_docs(tmp_path, blobs | {"src/box.py": "other"})
+    blobs = {path: file.blob for path, file in view.sources.items()}
+    make_docs(tmp_path, render_site(view, {}))
+    assert drift_of(tmp_path, blobs).num_found == 0
+    changed = drift_of(tmp_path, blobs | {"src/box.py": "other"})
     assert (changed.stale, changed.missing, changed.edited, changed.orphaned) == (
         ["src/box.py.md", "src/index.md"],
         [],
         [],
         [],
     )
-    more = check_docs(tmp_path, blobs | {"new.py": "n"})
+    more = drift_of(tmp_path, blobs | {"new.py": "n"})
     assert (more.stale, more.missing) == (["index.md"], ["new.py.md"])
-    fewer = check_docs(tmp_path, {"src/wrap.py": blobs["src/wrap.py"]})
+    fewer = drift_of(tmp_path, {"src/wrap.py": blobs["src/wrap.py"]})
     assert (fewer.orphaned, fewer.stale) == (["src/box.py.md"], ["src/index.md"])
     (tmp_path / "index.md").write_text("mine")
-    assert check_docs(tmp_path, blobs).edited == ["index.md"]
+    assert drift_of(tmp_path, blobs).edited == ["index.md"]
 
 
 def test_several_definitions_of_a_name_have_one_section_that_names_them_all():

@@ -1,0 +1,92 @@
+"""A tree of 100,000 files: the first index, and one again with nothing changed.  Pages are measured apart.
+
+python -m benchmarks.scale [FILES ...]     writes benchmarks/scale.md
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.scale_tree import write_repository
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.opening import asking, pack_dir
+from rotary_batch.config import Settings
+from rotary_batch.planner.indexing import index_repository
+from rotary_batch.repo.git import open_repository
+from rotary_batch.work.rows import RepositoryRow
+
+# What an index may take here, with 2 cores: seconds of the first, seconds of one again, bytes of the main process.
+FIRST_S, AGAIN_S, PEAK_NBYTES = 15 * 60, 10, 400 * 10**6
+
+
+def index_once(root: Path, db: Path) -> dict[str, float]:
+    """One index without its pages, in this process."""
+    settings = Settings(db=db)
+    pack = pack_dir(settings)
+    ask = asking(settings, pack)
+    began, busy = time.monotonic(), time.process_time()
+    with writing(settings) as store:
+        repository = open_repository(root)
+        row = RepositoryRow(
+            root=str(root), name=repository.name, commit_id=None, worktree=False, docs_dir=settings.out,
+            model_name=ask.manifest.name, pack_dir=str(pack), plan_key="", link_template=None, job=settings.job,
+        )  # fmt: skip
+        found = index_repository(store, repository, ask, row, lambda *_: None)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "files": found.files["source"],
+        "items": found.counts.queued + found.counts.unchanged,
+        "queued": found.counts.queued,
+        "wall_s": time.monotonic() - began,
+        "main_cpu_s": time.process_time() - busy,
+        "parser_cpu_s": children.ru_utime + children.ru_stime,
+        "peak_nbytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def in_own_process(root: Path, db: Path) -> dict[str, float]:
+    """As `index_once`, where nothing was allocated before."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(root), str(db)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    return dict(json.loads(done.stdout))
+
+
+def measure(num_files: int) -> tuple[dict[str, float], dict[str, float]]:
+    """The first index of a fresh tree, and one again."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, db = Path(folder) / "tree", Path(folder) / "work.db"
+        write_repository(root, num_files)
+        return in_own_process(root, db), in_own_process(root, db)
+
+
+def main() -> None:
+    lines = [
+        "# A tree of many files",
+        "",
+        "`python -m benchmarks.scale`: small Python, JavaScript and Go files, 100 in a folder; index without pages.",
+        f"The bounds for 100,000 files on 2 cores: {FIRST_S} s, {AGAIN_S} s, {PEAK_NBYTES // 10**6} MB.",
+        "",
+        "| files | items | first index | CPU of main process and parsers | index again | peak of the main process |",
+        "|---|---|---|---|---|---|",
+    ]
+    for num_files in map(int, sys.argv[1:] or ["5000", "20000", "100000"]):
+        first, again = measure(num_files)
+        lines.append(
+            f"| {num_files:,} | {first['items']:,} | {first['wall_s']:.0f} s | {first['main_cpu_s']:.0f} s and "
+            f"{first['parser_cpu_s']:.0f} s | {again['wall_s']:.1f} s | {first['peak_nbytes'] / 10**6:.0f} MB |"
+        )
+        print(lines[-1], flush=True)
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(index_once(Path(sys.argv[2]), Path(sys.argv[3]))))
+    else:
+        main()

@@ -1,0 +1,20 @@
+"""`rotary-batch` and `python -m rotary_batch`: even a failing import ends in one line and an exit code."""
+
+from __future__ import annotations
+
+from rotary_batch.process import guarded
+
+
+def main() -> None:
+    """Run the command line."""
+    guarded(_command)
+
+
+def _command() -> None:
+    from rotary_batch.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""OpenAI-batch requests from a file: each line a request, or what is wrong with it."""
+
+from __future__ import annotations
+
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from rotary_batch import jsonl
+from rotary_batch.config import shown
+from rotary_batch.core import Request
+from rotary_batch.model.tokens import Tokenizer
+
+DEFAULT_MAX_TOKENS = 256
+MAX_LINE_NBYTES = 8 * 2**20  # above any context of a model; a line of empty lists takes 25 times its size in memory
+_MAX_ID_LETTERS = 512
+
+
+class Asked(NamedTuple):
+    """A request that an engine can take."""
+
+    custom_id: str
+    request: Request  # its id is the number of its line
+
+
+class Refused(NamedTuple):
+    """A line that is no request."""
+
+    line: int
+    custom_id: str | None  # None when it has none of its own
+    message: str
+
+
+def read_requests(
+    path: Path, file: BinaryIO, tokenizer: Tokenizer, is_known: Callable[[str], bool]
+) -> Iterator[Asked | Refused | str]:
+    """Every line that is not empty: a request, what is wrong with it, or the id of one that is known already."""
+    taken: set[str] = set()
+    for number, line, _ in jsonl.lines(file, MAX_LINE_NBYTES):
+        data = line.removeprefix(BOM_UTF8) if line is not None and number == 1 else line
+        if data is not None and not data.strip():
+            continue
+        custom_id = None
+        try:
+            row = _row(data)
+            custom_id = _new_id(row, taken)
+            taken.add(custom_id)
+            yield custom_id if is_known(custom_id) else Asked(custom_id, _request(row, number, tokenizer))
+        except (ValueError, RecursionError) as error:  # what was read at some depth may not be shown at any
+            fact = "nested too deeply" if isinstance(error, RecursionError) else error
+            yield Refused(number, custom_id, f"{path}:{number}: {fact}")
+
+
+def _row(data: bytes | None) -> dict[str, Any]:
+    if data is None:
+        raise ValueError(f"a line of over {MAX_LINE_NBYTES:,} bytes")
+    return jsonl.parse_object(data)
+
+
+def _new_id(row: dict[str, Any], taken: set[str]) -> str:
+    custom_id = row.get("custom_id")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _MAX_ID_LETTERS:
+        raise ValueError(f"needs a custom_id: a text of 1 to {_MAX_ID_LETTERS} letters")
+    if custom_id in taken:
+        raise ValueError(f"custom_id {shown(custom_id)} stands twice")
+    return custom_id
+
+
+def _request(row: dict[str, Any], number: int, tokenizer: Tokenizer) -> Request:
+    """Raises ValueError naming the parameter."""
+    _check(row, _ROW, "")
+    body = row.get("body")
+    if not isinstance(body, dict):
+        raise ValueError("needs a body: an object with messages or prompt")  # noqa: TRY004 - as for all else
+    _check(body, _BODY, "body.")
+    if ("prompt" in body) == ("messages" in body):
+        raise ValueError("needs body.messages or body.prompt, and not both")
+    text = body["prompt"] if "prompt" in body else _content(body["messages"])
+    if not text:
+        raise ValueError("the prompt is empty")
+    ids = tokenizer.encode(text) if "prompt" in body else tokenizer.encode_chat(text)
+    limit = body.get("max_tokens") or DEFAULT_MAX_TOKENS
+    return Request(request_id=number, prompt_ids=tuple(ids), max_new_tokens=limit)
+
+
+def _content(messages: list[Any]) -> str:
+    for message in messages:
+        if not isinstance(message, dict):
+            raise ValueError(f"body.messages: {shown(message)} is no object with role and content")  # noqa: TRY004 - as for all else
+        _check(message, _MESSAGE, "body.messages: ")
+        if "content" not in message or "role" not in message:
+            raise ValueError("body.messages: a message needs role and content")
+    return "\n\n".join(map(_text, (message["content"] for message in messages)))
+
+
+def _text(content: str | list[Any]) -> str:
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ValueError(f"body.messages: content: {shown(part)} is no part with the type text")
+    return "".join(part["text"] for part in content)
+
+
+def _check(table: dict[str, Any], allowed: _Allowed, where: str) -> None:
+    for name, value in table.items():
+        if name not in allowed:
+            raise ValueError(f"{where}{shown(name)[1:-1]} is not supported; leave it out")
+        is_right, wanted = allowed[name]
+        if not is_right(value):
+            raise ValueError(f"{where}{name}: {shown(value)} is not {wanted}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_only(*values: object) -> Callable[[Any], bool]:
+    """What asks for nothing but what happens anyway; False is not 0 here."""
+    return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+
+
+def _is_whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
+
+
+_Allowed = dict[str, tuple[Callable[[Any], bool], str]]
+_NO = (False, None)
+_ROW: _Allowed = {
+    "custom_id": (_is_text, "a text"),
+    "method": (_is_only("POST"), "POST"),
+    "url": (_is_only("/v1/chat/completions", "/v1/completions"), "/v1/chat/completions or /v1/completions"),
+    "body": (lambda value: isinstance(value, dict), "an object"),
+}
+# The model is the one that `generate` was given, and its answers are greedy: a parameter that asks for another answer
+# is refused, one that asks for the same is not.
+_BODY: _Allowed = {
+    "messages": (lambda value: isinstance(value, list), "a list"),
+    "prompt": (_is_text, "a text"),
+    "max_tokens": (_is_whole(1), "a whole number above 0"),
+    "model": (_is_text, "a text"),
+    "user": (_is_text, "a text"),
+    "seed": (_is_whole(-(2**63)), "a whole number"),
+    "temperature": (_is_only(0, None), "0; answers are greedy"),
+    "top_p": (_is_only(1, None), "1; answers are greedy"),
+    "n": (_is_only(1, None), "1; each request has one answer"),
+    "stream": (_is_only(*_NO), "false; answers are written whole"),
+}
+_MESSAGE: _Allowed = {
+    "role": (_is_only("system", "user"), "system or user"),
+    "content": (lambda value: isinstance(value, str | list), "a text or a list of parts"),
+}

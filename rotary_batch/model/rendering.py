@@ -1,0 +1,93 @@
+"""Render the chat template of a checkpoint in a child process with a limit on time, memory and output.
+
+A template is a program of whoever made the checkpoint: three nested loops run for years, `'a' * 10**10` takes all
+memory, and no list of forbidden operations is complete.  The operating system's limits hold for all of them.  A
+process renders a template once, so the child's tenth of a second does not matter.  Run as a script, this file is the
+child; it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from functools import lru_cache
+
+MAX_TEMPLATE_NBYTES = 10**6  # the longest of the field are under 20 KB
+_CPU_S = 5
+_WALL_S = 60.0  # on a busy machine
+_MEMORY_NBYTES = 512 * 2**20
+_MAX_OUTPUT_LETTERS = 10**6
+
+
+class RenderingError(ValueError):
+    """A template that cannot be rendered; the text says why."""
+
+
+@lru_cache(maxsize=16)
+def render(template: str, content: str, bos_token: str, eos_token: str) -> str:
+    """One user message in a template.  Raises RenderingError."""
+    if len(template.encode("utf-8", "replace")) > MAX_TEMPLATE_NBYTES:
+        raise RenderingError(f"over {MAX_TEMPLATE_NBYTES:,} bytes")
+    values = {
+        "messages": [{"role": "user", "content": content}], "add_generation_prompt": True,
+        "bos_token": bos_token, "eos_token": eos_token,
+    }  # fmt: skip
+    try:
+        # -P: the folder of this file, whose modules have names of their own, is not searched for imports.
+        child = subprocess.run(
+            [sys.executable, "-P", __file__], input=json.dumps([template, values, _CPU_S]).encode(),
+            capture_output=True, timeout=_WALL_S, start_new_session=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RenderingError(f"takes over {_WALL_S:.0f} s to render") from error
+    if child.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+        raise RenderingError(f"takes over {_CPU_S} s to render")
+    if child.returncode:
+        raise RenderingError(f"the process that renders it ended with {child.returncode}: {_last_line(child.stderr)}")
+    answer = json.loads(child.stdout)
+    if "error" in answer:
+        raise RenderingError(answer["error"])
+    return str(answer["text"])
+
+
+def _last_line(stderr: bytes) -> str:
+    return (stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:200]
+
+
+def _limit(cpu_s: int) -> None:
+    for kind, amount in (
+        (resource.RLIMIT_CPU, cpu_s), (resource.RLIMIT_AS, _MEMORY_NBYTES), (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):  # fmt: skip
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (amount, amount) if hard == resource.RLIM_INFINITY else (min(amount, hard), hard))
+
+
+def _answer(template: str, values: dict[str, object], cpu_s: int) -> dict[str, str]:
+    import jinja2
+    import jinja2.sandbox
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
+    _limit(cpu_s)
+    try:
+        text = environment.from_string(template).render(values)
+    except MemoryError:
+        return {"error": f"takes over {_MEMORY_NBYTES // 2**20} MiB of memory"}
+    except jinja2.TemplateError as error:
+        return {"error": str(error)[:300]}
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's program raises
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    if len(text) > _MAX_OUTPUT_LETTERS:
+        return {"error": f"makes a prompt of {len(text):,} letters"}
+    return {"text": text}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_answer(*json.load(sys.stdin))))

@@ -1,0 +1,185 @@
+"""A repository's own `rotary.toml`: a stranger's data, of which a few harmless keys count.
+
+Whoever writes a repository does not choose which files of the user are written, which model is opened or what it is
+asked.  All keys count once the user trusts the file: its digest is kept in the state folder, so that a later commit
+cannot change what was looked at.  Nothing in such a file is an error; what does not count is named in a note.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, read_value, refuse_unknown, state_dir
+from rotary_batch.errors import ConfigError, StorageError
+
+HARMLESS = ("job", "include", "exclude", "out", "link_template")
+MAX_NBYTES = 64 * 1024
+_MAX_LINE_NBYTES = 2_000  # tomllib takes 10 s for one key of 30,000 parts, and its time grows with their square
+_MAX_PATTERNS = 200
+_MAX_LETTERS = 200  # of one value
+_MAX_NAMED = 10  # refused keys in one note
+_KNOWN = tuple(field.name for field in fields(Settings))
+# A folder below the repository: no dot or tilde at the beginning of a name, so no `..`, `.git` or `.github`.
+_PLAIN_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,7}")
+# Nothing that ends a link or an attribute, and no user name before the host.
+_PLAIN_LINK = re.compile(rf"https://[A-Za-z0-9.-]+(:[0-9]+)?/([A-Za-z0-9_.~:/?#@&=+,;%-]|{LINK_FIELD.pattern})*")
+
+
+class OwnSettings(NamedTuple):
+    """What counts of a repository's own file, and what the user should know about the rest."""
+
+    values: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
+
+
+def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
+    """The settings that a repository may make itself."""
+    path = root / FILE_NAME
+    try:
+        data = _read(root)
+        if data is None:
+            return OwnSettings()
+        table, known = parse_toml(path, data), _trusted_digest(root, environment)
+        if known == _digest(data):
+            return OwnSettings(_all_values(path, table))
+    except ConfigError as error:
+        return OwnSettings(notes=(f"{_one_line(str(error))}; the file is ignored",))
+    found = _harmless(path, table)
+    changed = f"{path}: changed since it was trusted; look at it, then run `rotary-batch trust {root}` again"
+    return found if known is None else found._replace(notes=(changed, *found.notes))
+
+
+def trust(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Let all keys of a repository's file count while it stays as it is; the settings that it makes.
+
+    Raises ConfigError when there is no such file or a key is wrong, StorageError.
+    """
+    path = root / FILE_NAME
+    data = _read(root)
+    if data is None:
+        raise ConfigError(f"{path}: no such file; there is nothing to trust")
+    values = _all_values(path, parse_toml(path, data))
+    _write_record(trust_record(root, environment), {"root": str(root), "sha256": _digest(data)})
+    return values
+
+
+def trust_record(root: Path, environment: Mapping[str, str]) -> Path:
+    """The file that remembers which settings of a repository the user trusts; deleting it takes the trust back."""
+    return state_dir(environment) / "trusted" / f"{_digest(os.fsencode(root))}.json"
+
+
+def _read(root: Path) -> bytes | None:
+    """The file's bytes; None without one.  Raises ConfigError for what is no plain, small file."""
+    path = root / FILE_NAME
+    try:
+        # Without O_NONBLOCK opening a FIFO would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        fact = "a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise ConfigError(f"{path}: {fact}; settings are read from a plain file") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigError(f"{path}: not a file; settings are read from a plain file")
+        data = _up_to(MAX_NBYTES + 1, descriptor)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; make it readable") from error
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_NBYTES:
+        raise ConfigError(f"{path}: over {MAX_NBYTES:,} bytes; settings are shorter")
+    if max(map(len, data.split(b"\n"))) > _MAX_LINE_NBYTES:
+        raise ConfigError(f"{path}: a line of over {_MAX_LINE_NBYTES:,} bytes; write one pattern a line")
+    return data
+
+
+def _up_to(nbytes: int, descriptor: int) -> bytes:
+    data = b""
+    while part := os.read(descriptor, nbytes - len(data)):
+        data += part
+    return data
+
+
+def _all_values(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    refuse_unknown(str(path), table, _KNOWN)
+    return {name: read_value(path, name, value) for name, value in table.items()}
+
+
+def _harmless(path: Path, table: Mapping[str, Any]) -> OwnSettings:
+    """What counts of a file that nobody looked at.  No note repeats a value: whoever wrote it may aim at a page."""
+    values, notes = {}, []
+    if refused := [name for name in table if name not in HARMLESS]:
+        notes.append(_refusal(path, refused))
+    for name in [name for name in HARMLESS if name in table]:
+        try:
+            value = read_value(path, name, table[name])
+            wrong = _not_plain(name, value)
+        except ConfigError:
+            wrong = "not a value that it can have"
+        if wrong:
+            notes.append(f"{path}: {name}: {wrong}; the key is ignored")
+        else:
+            values[name] = value
+    return OwnSettings(values, tuple(notes))
+
+
+def _refusal(path: Path, names: list[str]) -> str:
+    """A note on the keys that do not count.  A name may be anything, so only plain ones are repeated."""
+    plain = sorted(name for name in names if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name))[:_MAX_NAMED]
+    rest = len(names) - len(plain)
+    others = [] if not rest else [f"{rest} other key{'s' * (rest > 1)}" if plain else f"{rest} unknown keys"]
+    return (
+        f"{path}: ignored: {', '.join([*plain, *others])}. A repository may set {', '.join(HARMLESS)}; the rest goes "
+        f"into your own settings, or counts after `rotary-batch trust {path.parent}`"
+    )
+
+
+def _not_plain(name: str, value: Any) -> str | None:  # noqa: ANN401 - as read
+    """What is wrong with a value from a stranger, if anything."""
+    parts = value if isinstance(value, tuple) else (value,)
+    if len(parts) > _MAX_PATTERNS or any(len(part) > _MAX_LETTERS for part in parts):
+        return f"over {_MAX_PATTERNS} patterns or {_MAX_LETTERS} letters"
+    if name == "out" and not _PLAIN_FOLDER.fullmatch(value):
+        return "not a folder below the repository with plain names"
+    if name == "link_template" and not _PLAIN_LINK.fullmatch(value):
+        return "not a plain https:// link"
+    return None
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:400]
+
+
+def _trusted_digest(root: Path, environment: Mapping[str, str]) -> str | None:
+    try:
+        found = json.loads(trust_record(root, environment).read_bytes())
+        return str(found["sha256"]) if found["root"] == str(root) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # no record, or one that this program did not write
+
+
+def _write_record(path: Path, record: Mapping[str, str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(record, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; trust cannot be recorded") from error
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,99 @@
+"""Where the page of each thing is: paths that every file system takes, no two of which any file system confuses.
+
+A path depends on the names of the sources alone, so pages, links, the navigation and `check` agree on it.  Most
+things get their own path with `.md`.  The others get a digest of their path into their name: names that differ only
+in case or Unicode form, names that a page of ours has already, names that are too long or unfit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator
+from itertools import count
+
+NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that is in its own docs_dir
+LLMS_NAME = "llms.txt"
+NEW_SUFFIX = ".rotary-new"  # of the new page beside one that a person edited
+MAX_NAME_NBYTES = 240  # file systems take 255; NEW_SUFFIX has to fit as well
+MAX_PATH_NBYTES = 2000  # systems take 4096 with the folders above the repository
+_LONG_PATHS = "long-paths"  # the folder of what is nested too deep
+_UNFIT = {"", ".", "..", ".git", ".mkdocs"}
+
+
+def folders_of(paths: Iterable[str]) -> list[str]:
+    """Every folder above the paths but the root, sorted."""
+    found: set[str] = set()
+    for path in paths:
+        folder = parent_of(path)
+        while folder and folder not in found:
+            found.add(folder)
+            folder = parent_of(folder)
+    return sorted(found)
+
+
+def parent_of(path: str) -> str:
+    """The folder of a file or folder; "" is the root."""
+    return path.rpartition("/")[0]
+
+
+def page_paths(sources: Iterable[str]) -> dict[str, str]:
+    """Source path -> page path, folder + "/" -> page path; the repository is "/"."""
+    paths = sorted(sources)
+    places = _Places()
+    folders = {"": ""}
+    found = {"/": "index.md"}
+    for folder in folders_of(paths):  # a folder sorts before what it holds
+        above, _, name = folder.rpartition("/")
+        folders[folder] = places.take(folder + "/", folders[above], name, "")
+        found[f"{folder}/"] = places.take(folder, folders[folder], "index", ".md")
+    for path in paths:
+        above, _, name = path.rpartition("/")
+        found[path] = places.take(path, folders[above], name, ".md")
+    return found
+
+
+class _Places:
+    """Paths that are given away."""
+
+    def __init__(self) -> None:
+        self._taken = {_folded(name) for name in ("index.md", LLMS_NAME)}
+
+    def take(self, thing: str, above: str, name: str, ending: str) -> str:
+        """A path for a thing in the folder `above`: its own name, or the first that is free."""
+        for candidate in _candidates(thing, above, name, ending):
+            if (folded := _folded(candidate)) not in self._taken:
+                self._taken.add(folded)
+                return candidate
+        raise AssertionError("candidates have no end")
+
+
+def _candidates(thing: str, above: str, name: str, ending: str) -> Iterator[str]:
+    plain = _joined(above, name + ending)
+    if _is_fit(name, ending) and len(_bytes(plain)) <= MAX_PATH_NBYTES:
+        yield plain
+    stem = "".join(letter if letter.isprintable() and letter != "/" else "_" for letter in name)
+    stem = _bytes(stem)[: MAX_NAME_NBYTES - 40].decode("utf-8", "ignore")
+    for number in count():
+        digest = hashlib.sha256(_bytes(thing if not number else f"{thing}/{number}")).hexdigest()
+        marked = f"{stem}-{digest[:8] if not number else digest[:32]}{ending}"
+        path = _joined(above, marked)
+        yield path if len(_bytes(path)) <= MAX_PATH_NBYTES else _joined(_LONG_PATHS, marked)
+
+
+def _is_fit(name: str, ending: str) -> bool:
+    is_ours = name.casefold() in _UNFIT or name.casefold().endswith(NEW_SUFFIX)
+    return not is_ours and name.isprintable() and len(_bytes(name + ending)) <= MAX_NAME_NBYTES
+
+
+def _joined(above: str, name: str) -> str:
+    return f"{above}/{name}" if above else name
+
+
+def _folded(path: str) -> str:
+    """What file systems that ignore case and Unicode forms make of a path."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

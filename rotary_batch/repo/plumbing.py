@@ -1,0 +1,155 @@
+"""Run git on a repository that may mean no good.
+
+Every call has the same few settings of the environment, the same options, no shell, no network and a time limit.
+Whatever the caller's environment says of another repository (`GIT_DIR` in a hook) does not reach git, and nothing
+that a repository's own config names is run: no monitor, hook, filter or transport.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rotary_batch.errors import RepositoryError, UnavailableError
+
+TIMEOUT_S = 120.0  # without a byte of output; a pipe in the place of a file would stop git for ever
+_OPTIONS = (
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
+    "-c", "protocol.allow=never",
+)  # fmt: skip
+# Which settings are the user's own, and which repositories the user trusts: a repository cannot set these.
+_KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM")
+_BLOCK_NBYTES = 1 << 16
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of every git process."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT}
+    return own | {
+        "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "",  # git before 2.45 knows no GIT_NO_LAZY_FETCH, and a config may allow a transport
+    }  # fmt: skip
+
+
+def run_git(root: Path, *arguments: str, stdin: bytes = b"", check: bool = True) -> bytes:
+    """Run one plumbing command.  Raises RepositoryError with git's own words."""
+    try:
+        done = subprocess.run(
+            _command(root, arguments), input=stdin, capture_output=True, env=clean_environment(), timeout=TIMEOUT_S
+        )
+    except FileNotFoundError as error:
+        raise _not_installed() from error
+    except subprocess.TimeoutExpired as error:
+        raise _silent(root, arguments) from error
+    if check and done.returncode:
+        raise _explained(root, done.stderr)
+    return done.stdout
+
+
+def git_records(root: Path, *arguments: str) -> Iterator[bytes]:
+    """What a command prints, cut at its zero bytes, without holding all of it.  Raises RepositoryError."""
+    with tempfile.TemporaryFile() as errors, GitProcess(root, *arguments, stderr=errors.fileno()) as process:
+        rest = b""
+        while block := process.read_some():
+            *records, rest = (rest + block).split(b"\0")
+            yield from records
+        if process.wait():
+            errors.seek(0)
+            raise _explained(root, errors.read(10_000))
+
+
+class GitProcess:
+    """A git process that answers as it is asked; leaving the `with` ends it."""
+
+    def __init__(self, root: Path, *arguments: str, stderr: int = subprocess.DEVNULL) -> None:
+        self._root = root
+        self._arguments = arguments
+        try:
+            self._process = subprocess.Popen(
+                _command(root, arguments),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=clean_environment(),
+                bufsize=0,
+            )
+        except FileNotFoundError as error:
+            raise _not_installed() from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self._buffer = bytearray()
+
+    def __enter__(self) -> GitProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._input.close()
+        self._output.close()
+
+    def write(self, data: bytes) -> None:
+        """Ask something short; that nobody is there to read it shows when the answer is read."""
+        with suppress(BrokenPipeError):
+            self._input.write(data)
+
+    def wait(self) -> int:
+        """The exit code of a process whose output has ended."""
+        return self._process.wait(TIMEOUT_S)
+
+    def read_some(self) -> bytes:
+        """What comes next; empty at the end.  Raises RepositoryError when nothing comes."""
+        if not select.select([self._output], [], [], TIMEOUT_S)[0]:
+            raise _silent(self._root, self._arguments)
+        return os.read(self._output.fileno(), _BLOCK_NBYTES)
+
+    def read_line(self) -> bytes:
+        """Up to the next line end, or what was left when the output ended."""
+        while (end := self._buffer.find(b"\n")) < 0:
+            if not (block := self.read_some()):
+                end = len(self._buffer)
+                break
+            self._buffer += block
+        return self._take(end + 1).rstrip(b"\n")
+
+    def read_exactly(self, nbytes: int) -> bytes | None:
+        """So many bytes; None when the output ended before."""
+        while len(self._buffer) < nbytes:
+            if not (block := self.read_some()):
+                return None
+            self._buffer += block
+        return self._take(nbytes)
+
+    def _take(self, nbytes: int) -> bytes:
+        taken = bytes(self._buffer[:nbytes])
+        del self._buffer[:nbytes]
+        return taken
+
+
+def _command(root: Path, arguments: Sequence[str]) -> list[str]:
+    return ["git", *_OPTIONS, "-C", str(root), *arguments]
+
+
+def _not_installed() -> UnavailableError:
+    return UnavailableError("git is not installed; install it to read git repositories")
+
+
+def _silent(root: Path, arguments: Sequence[str]) -> RepositoryError:
+    return RepositoryError(f"{root}: `git {arguments[0]}` gave no answer in {TIMEOUT_S:.0f} s; look for a pipe")
+
+
+def _explained(root: Path, words: bytes) -> RepositoryError:
+    text = words.decode("utf-8", "replace").strip()
+    if "dubious ownership" in text:
+        return RepositoryError(
+            f"{root}: owned by another user, so git refuses to read it; if you trust it, run "
+            f"`git config --global --add safe.directory {root}`"
+        )
+    return RepositoryError(f"{root}: git: {text.splitlines()[0] if text else 'failed'}")

@@ -1,0 +1,90 @@
+"""A connection that waits for other programs: whoever looks into the database ends no night.
+
+With a rollback journal, a reader that keeps its transaction open (a backup, a browser of databases) holds up every
+commit.  SQLite's own busy timeout sleeps in C, where no signal is heard, so it is kept short and the waiting is done
+here: each statement is tried again until it passes, the window has closed, or an hour is over.  A `commit` that was
+held up leaves its transaction as it is, so nothing is lost by trying again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.errors import BusyError, StoppedError
+from rotary_batch.log import event
+
+BUSY_TIMEOUT_MS = 200
+WRITER_PATIENCE_S = 3600.0
+READER_PATIENCE_S = 30.0  # a person waits for the answer
+GRACE_S = 5.0  # how long a closed window still leaves for a commit
+_BETWEEN_TRIES_S = 0.05  # SQLite answers at once, without its timeout, where waiting could be a deadlock
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_LOCK_BYTES = range(0x40000000, 0x40000000 + 512)  # where SQLite puts its locks in the database file
+
+
+class Connection(sqlite3.Connection):
+    """Tries a statement that finds the database locked again, and says in the end who kept it locked."""
+
+    path: Path = Path()
+    patience_s: float = READER_PATIENCE_S
+    should_stop: Callable[[], bool] | None = None
+    _closed_at: float | None = None  # when this connection first saw the window closed
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401 - whatever sqlite3 takes
+        """Run one statement.  Raises BusyError when patience is over, StoppedError when the window has closed."""
+        since: float | None = None
+        while True:
+            try:
+                found = super().execute(sql, parameters)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY:
+                    raise
+                since = self._wait(since, error)
+            else:
+                if since is not None:
+                    event("database free", waited_s=round(time.monotonic() - since, 1))
+                return found
+
+    def _wait(self, since: float | None, error: sqlite3.OperationalError) -> float:
+        now = time.monotonic()
+        if since is None:
+            since = now
+            event("database locked", by=locked_by(self.path))
+        if now - since > self.patience_s:
+            raise BusyError(
+                f"{self.path}: {locked_by(self.path)} has kept it locked for {self.patience_s:.0f} s; close that "
+                f"program, then run the same command again"
+            ) from error
+        if self.should_stop is not None and self.should_stop():
+            self._closed_at = self._closed_at or now
+            if now - self._closed_at > GRACE_S:
+                raise StoppedError(
+                    f"{self.path}: {locked_by(self.path)} kept it locked until the window closed; what could not be "
+                    f"stored is done again at the next run"
+                ) from error
+        time.sleep(_BETWEEN_TRIES_S)
+        return since
+
+
+def locked_by(path: Path) -> str:
+    """Which other process has a lock on a database, as far as this machine says."""
+    with suppress(OSError):
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, _, pid, place, start, *_ = line.replace("-> ", "").split()
+            is_here = (kind, place.rpartition(":")[2]) == ("POSIX", inode) and int(start) in _LOCK_BYTES
+            if is_here and int(pid) not in {0, os.getpid()}:
+                return f"process {pid} ({_name_of(pid)})"
+    return "another program"
+
+
+def _name_of(pid: str) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return "gone by now"

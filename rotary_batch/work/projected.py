@@ -1,0 +1,36 @@
+"""Which pages are on disk as the database wants them.
+
+A row says what the file of a page looked like when it was last right.  Triggers (in `schema.py`) delete the rows of
+pages that show an answer, a file or a repository in the transaction that changes it, so that a run which is killed
+before it writes them leaves them to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rotary_batch.core import FileClass
+from rotary_batch.work.store import WorkStore
+
+
+def known_stamps(store: WorkStore, repository_id: int) -> dict[str, str]:
+    """Thing -> stamp of every page that is right."""
+    rows = store.db.execute("select thing, stamp from page where repository_id = ?", [repository_id])
+    return {row["thing"]: row["stamp"] for row in rows}
+
+
+def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str]) -> None:
+    """Remember that pages are right."""
+    with store.transaction():
+        store.db.executemany(
+            "insert or replace into page (repository_id, thing, stamp) values (?, ?, ?)",
+            [(repository_id, thing, stamp) for thing, stamp in stamps.items()],
+        )
+
+
+def source_paths(store: WorkStore, repository_id: int) -> list[str]:
+    """The files that have pages."""
+    rows = store.db.execute(
+        "select path from file where repository_id = ? and class = ? order by path", [repository_id, FileClass.SOURCE]
+    )
+    return [row["path"] for row in rows]

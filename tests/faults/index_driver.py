@@ -1,0 +1,76 @@
+"""Run `index` again and again, each time in a process of its own that gets a real SIGKILL at a statement.
+
+    python index_driver.py [40,17,...] REPO
+
+The last run is left alone.  Prints what ended the others, how the last one ended and how many statements it had.  All runs are forks of one process
+that has imported everything: 300 starts of Python would take most of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from rotary_batch import cli
+from rotary_batch.planner import indexing
+from rotary_batch.work import connection
+
+CHILD_FAILED = 99
+
+
+class Counted(connection.sqlite3.Connection):
+    """Kills this process at a statement."""
+
+    left = 0
+
+    def _count(self) -> None:
+        Counted.left -= 1
+        if Counted.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def execute(self, *arguments):
+        self._count()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments):
+        self._count()
+        return super().executemany(*arguments)
+
+
+def run(kill_at: int) -> tuple[int, int]:
+    """The exit code of one run, negative when a signal ended it, and the number of statements."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = CHILD_FAILED
+        try:
+            code = index(kill_at)
+            os.write(writer, b"%d" % (kill_at - Counted.left))
+        finally:
+            os._exit(code)
+    os.close(writer)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with os.fdopen(reader) as counted:
+        return code, int(counted.read() or 0)
+
+
+def index(kill_at: int) -> int:
+    Counted.left = kill_at
+    connect = connection.sqlite3.connect
+    connection.sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Counted, **options)
+    indexing.FILES_A_COMMIT = 3
+    sys.argv = ["rotary-batch", "index", sys.argv[2]]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+if __name__ == "__main__":  # parser processes import this file too
+    ended = [run(at)[0] for at in json.loads(sys.argv[1])]
+    exit_code, num_statements = run(0)
+    signals = [-code for code in ended if code < 0]
+    sys.stdout.write(json.dumps({"signals": signals, "exit": exit_code, "statements": num_statements}) + "\n")

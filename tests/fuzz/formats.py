@@ -1,0 +1,264 @@
+"""Every format that the program reads: whole examples of it, and the real reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rotary_batch.commands import docs, generating, looking
+from rotary_batch.commands.database import reading
+from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.config import Settings, load_settings
+from rotary_batch.core import FileClass, SourceFile
+from rotary_batch.engine.checkpoint import open_checkpoint, read_header
+from rotary_batch.jobs import load_job
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import cached_rates, rates_path
+from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.pages import front
+from rotary_batch.prompts import load_prompts
+from rotary_batch.repo.files import classify
+from rotary_batch.repo.folder import object_id
+from rotary_batch.repo.git import open_repository
+from rotary_batch.repo.parse import parse_file
+from rotary_batch.testing import FakeEngine, write_tiny_checkpoint
+
+SOURCES = {
+    "python": b'"""Doc."""\nimport os\n\n\nclass A(B):\n    """A."""\n\n    @x\n    def f(self, a: int = 1, *b) -> str:\n        return f"{a!r}" if b else self.g(lambda: 1)\n',
+    "javascript": b"// doc\nimport a from 'b';\nexport class A extends B { /** m */ m(x = {}) { return `${x}` + a?.b; } }\nconst f = async (a) => { await a(); };\n",
+    "typescript": b"/** doc */\nexport interface I<T> { f(a: T): void }\nenum E { A = 1 }\nexport function g<T extends I<T>>(a?: T): a is T { return !!a as any; }\n",
+    "go": b'// Package a.\npackage a\n\nimport "fmt"\n\n// T is.\ntype T[K any] struct { a int `json:"a"` }\n\nfunc (t *T[K]) F(a ...int) (err error) { defer func() {}(); return fmt.Errorf("%d", a) }\n',
+    "rust": b"//! doc\nuse std::fmt;\n/// A.\n#[derive(Debug)]\npub struct A<'a> { x: &'a str }\nimpl<'a> fmt::Display for A<'a> { fn fmt(&self) -> Result<(), ()> { match self { _ => Ok(()) } } }\nmacro_rules! m { ($a:expr) => { $a } }\n",
+    "java": b"/** Doc. */\npackage a.b;\nimport java.util.*;\npublic final class A<T> extends B implements C { /** m */ @Override public <U> int m(T... a) throws E { return a -> 1; } record R(int a) {} }\n",
+    "c": b'/* doc */\n#include <stdio.h>\n#define M(a) ((a) + 1)\n/** f */\nstatic int f(const char *a[], int (*g)(void)) { return printf("%s", a[0]); }\ntypedef struct { int a : 3; } T;\n',
+    "cpp": b"// doc\n#include <v>\nnamespace n { template <typename T, int N = 1> class A : public B<T> { public: /** f */ virtual auto f(T&& a) const noexcept -> T override { return [=]() { return a; }(); } }; }\n",
+}  # fmt: skip
+ENDINGS = {
+    "python": "py",
+    "javascript": "js",
+    "typescript": "ts",
+    "go": "go",
+    "rust": "rs",
+    "java": "java",
+    "c": "c",
+    "cpp": "cpp",
+}
+ROTARY_TOML = (
+    b'model = "m"\nworktree = true\ndevice_memory = "22GB"\nlink_template = "https://h/{path}#L{start}-L{end}"\nout = "docs/api"\n',
+    b'job = "summarize"\nnumerics = "exact"\nmax_batch = 4\ndb = "work.db"\nkv = "int8"\n',
+)  # fmt: skip
+REQUESTS = (
+    b'{"custom_id": "1", "body": {"prompt": "hello", "max_tokens": 3}}\n',
+    b'{"custom_id": "2", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}\n{"custom_id": "3", "body": {"prompt": "x"}}\n',
+)  # fmt: skip
+IGNORES = (b"*.py\n!a.py\n/src/**\n# c\n\\#x\n[a-z]?.js\n**/b/*\n", b"build/\n*~\n", b"a*a*a*\n[!a-\n")
+TREE_NAMES = (
+    b"a.py",
+    b"README.md",
+    b"src",
+    b"caf\xc3\xa9.py",
+    b"-x.py",
+    b"a b.js",
+    b"index.md",
+    b".gitattributes",
+    b"x.rotary-tmp",
+)
+
+
+class Format(NamedTuple):
+    """`read` gets the path of a damaged file."""
+
+    seeds: Sequence[bytes]
+    name: str  # of the file
+    read: Callable[[Path], None]
+
+
+def formats(folder: Path) -> dict[str, Format]:
+    """All of them, in folders of their own below `folder`."""
+    model = write_tiny_checkpoint(folder / "model")
+    tokenizer, pack = Tokenizer.load(model), folder / "pack"
+    shutil.copytree(EMBEDDED, pack)
+    found = {
+        f"source {name}": Format([text], f"a.{ENDINGS[name]}", _source(name, tokenizer))
+        for name, text in SOURCES.items()
+    }
+    bundled = Path(__file__).parent.parent.parent
+    return found | {
+        "rotary.toml": Format(ROTARY_TOML, "rotary.toml", _settings),
+        "job": Format([(bundled / "jobs" / "summarize.toml").read_bytes()], "summarize.toml", lambda path: _use(load_job(path))),
+        "prompt": Format([path.read_bytes() for path in sorted((bundled / "prompts").glob("*.md"))], "chunk.md", _prompt),
+        "requests": Format(REQUESTS, "in.jsonl", _requests(tokenizer)),
+        "results": Format([_results(folder, tokenizer)], "out.jsonl", _resume(folder, tokenizer)),
+        "config.json": Format([(model / "config.json").read_bytes()], "config.json", _beside(model, open_checkpoint)),
+        "manifest.json": Format([(EMBEDDED / "manifest.json").read_bytes()], "manifest.json", _beside(pack, Manifest.load)),
+        "tokenizer_config.json": Format(
+            [(model / "tokenizer_config.json").read_bytes()], "tokenizer_config.json", _beside(model, Tokenizer.load)
+        ),
+        "tokenizer.json": Format([(model / "tokenizer.json").read_bytes()], "tokenizer.json", _beside(model, _encode)),
+        "safetensors": Format([_small_safetensors()], "model.safetensors", read_header),
+        "shard index": Format([b'{"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}}'], "model.safetensors.index.json",
+                              _beside(model, open_checkpoint)),
+        "rates": Format([b'{"version": 4, "machine": "m", "weight_s": {"bf16": [[1, 2.0]]}}'], rates_path("cpu", Path()).name,
+                        lambda path: _use(cached_rates("cpu", path.parent))),
+        "ignore file": Format(IGNORES, ".gitignore", _ignore(folder / "ignoring")),
+        "database": Format([_database(folder)], "work.db", _status),
+        "page": Format([front.seal({"title": "T"}, [{"path": "a.py", "blob": object_id(b"x = 1\n")}], "# T\n\nText.\n")], "a.py.md",
+                       _page(folder / "paged")),
+    }  # fmt: skip
+
+
+def _use(_value: object) -> None:
+    """What was read is of no interest here."""
+
+
+def _source(language: str, tokenizer: Tokenizer) -> Callable[[Path], None]:
+    def read(path: Path) -> None:
+        data = path.read_bytes()
+        file = SourceFile(
+            path=path.name, blob="0" * 40, nbytes=len(data), language=language, file_class=FileClass.SOURCE, reason=""
+        )
+        parsed = parse_file(file, data, 60, lambda text: len(text) // 4)
+        spans = [(chunk.start_byte, chunk.end_byte) for chunk in parsed.chunks]
+        assert b"".join(data[start:end] for start, end in spans) == data, "chunks are not the file"
+        assert all(0 <= s.start_byte <= s.end_byte <= len(data) for s in parsed.symbols)
+
+    return read
+
+
+def _settings(path: Path) -> None:
+    load_settings(flags={}, environment={}, folders=[], config=path)
+    load_settings(flags={}, environment={}, folders=[path.parent], config=None)
+
+
+def _prompt(path: Path) -> None:
+    prompts = load_prompts(path.parent)
+    for prompt in prompts.values():
+        prompt.fill(dict.fromkeys(prompt.variables | {"text"}, "</s> $x ${y}"))
+
+
+def _requests(tokenizer: Tokenizer) -> Callable[[Path], None]:
+    def read(path: Path) -> None:
+        generating.generate(path, path.with_name("new.jsonl"), tokenizer, FakeEngine, lambda _done, _total: None)
+        path.with_name("new.jsonl").unlink(missing_ok=True)
+
+    return read
+
+
+def _results(folder: Path, tokenizer: Tokenizer) -> bytes:
+    (folder / "in.jsonl").write_bytes(b"".join(REQUESTS))
+    generating.generate(folder / "in.jsonl", folder / "out.jsonl", tokenizer, FakeEngine, lambda _done, _total: None)
+    return (folder / "out.jsonl").read_bytes()
+
+
+def _resume(folder: Path, tokenizer: Tokenizer) -> Callable[[Path], None]:
+    def read(path: Path) -> None:
+        before = path.read_bytes()
+        try:
+            generating.generate(folder / "in.jsonl", path, tokenizer, FakeEngine, lambda _done, _total: None)
+        except Exception:
+            assert path.read_bytes() == before, "a file that was refused was changed"
+            raise
+
+    return read
+
+
+def _beside(whole: Path, load: Callable[[Path], object]) -> Callable[[Path], None]:
+    """The damaged file among the whole ones of a model."""
+
+    def read(path: Path) -> None:
+        for other in whole.iterdir():
+            if not (path.parent / other.name).exists():
+                os.link(other, path.parent / other.name)
+        load(path.parent)
+
+    return read
+
+
+def _encode(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.decode(tokenizer.encode("def f(a): return '</s>'"))
+
+
+def _small_safetensors() -> bytes:
+    rows = {
+        name: {"dtype": "BF16", "shape": [2, 3], "data_offsets": [12 * n, 12 * n + 12]} for n, name in enumerate("abc")
+    }
+    text = json.dumps(rows).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(36)
+
+
+def _ignore(root: Path) -> Callable[[Path], None]:
+    for name in ("a.py", "src/b/c.js", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x = 1\n")
+
+    def read(path: Path) -> None:
+        shutil.copyfile(path, root / ".gitignore")
+        shutil.copyfile(path, root / ".rotaryignore")
+        classify(open_repository(root, worktree=True), docs_dir="rotary-docs")
+
+    return read
+
+
+def _database(folder: Path) -> bytes:
+    from rotary_batch.work.connection import open_database
+    from rotary_batch.work.schema import migrate
+
+    db = open_database(folder / "whole.db", journal_mode="delete")
+    migrate(db)
+    db.close()
+    return (folder / "whole.db").read_bytes()
+
+
+def _status(path: Path) -> None:
+    settings = Settings(db=path)
+    try:
+        with reading(settings) as store:
+            looking.status(store, settings, [])
+    finally:
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _page(root: Path) -> Callable[[Path], None]:
+    docs_folder = root / "rotary-docs"
+    docs_folder.mkdir(parents=True)
+    (root / "a.py").write_text("x = 1\n")
+
+    def read(path: Path) -> None:
+        data = path.read_bytes()
+        front.read(data)
+        assert front.read(front.mark_human(data)).is_human
+        (docs_folder / "a.py.md").write_bytes(data)
+        docs.check(Settings(worktree=True), root)
+
+    return read
+
+
+def odd_tree(root: Path, names: Sequence[bytes]) -> None:
+    """A commit whose tree holds these names, whatever git thinks of them."""
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    blob = _git(root, b"x = 1\n", "hash-object", "-w", "--stdin")
+    modes = (b"100644", b"100755", b"120000", b"160000", b"40000")
+    empty = _git(root, b"", "hash-object", "-t", "tree", "-w", "--stdin")
+    rows = {}
+    for number, name in enumerate(names):
+        clean = name.replace(b"\0", b"").replace(b"/", b"")[:200]
+        if clean:
+            mode = modes[number % 7] if number % 7 < len(modes) else modes[0]
+            rows[clean] = mode + b" " + clean + b"\0" + bytes.fromhex(empty if mode == b"40000" else blob)
+    data = b"".join(rows[name] for name in sorted(rows))
+    tree = _git(root, data, "hash-object", "-t", "tree", "-w", "--literally", "--stdin")
+    commit = _git(root, b"", "commit-tree", "-m", "x", tree)
+    _git(root, b"", "update-ref", "HEAD", commit)
+
+
+def _git(root: Path, data: bytes, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], input=data, capture_output=True, check=True)
+    return done.stdout.decode().strip()

@@ -1,0 +1,254 @@
+"""One command over several repositories: each for itself, one window for all, one exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import CODE, answer, docs_of, rotary
+
+from rotary_batch.commands import docs, draining, indexing
+from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands.database import chosen, writing
+from rotary_batch.commands.separate import Failure, exit_code, kept_apart
+from rotary_batch.config import Settings
+from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
+from rotary_batch.night import Deadline, Window
+from rotary_batch.testing import FakeEngine, FrozenClock
+from rotary_batch.work import counts
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [([], 0), ([0, 5], 5), ([75, 5], 75), ([0, 3, 75], 3), ([69, 3], 69), ([3, 74, 69], 74), ([75, 2], 2)],
+)
+def test_the_most_telling_code_wins(codes, code):
+    assert exit_code(codes) == code
+
+
+def test_what_concerns_one_repository_is_noted_once_and_what_concerns_all_ends_the_command():
+    found: list = []
+    for _ in range(2):
+        with kept_apart(["/a"], found):
+            raise RepositoryError("/a: not there")
+    with kept_apart(["/b", "/c"], found):
+        raise PermissionError(13, "Permission denied", "/b/x")
+    assert found == [
+        Failure(repository="/a", error="/a: not there", exit_code=3),
+        *(Failure(repository=root, error="/b/x: Permission denied", exit_code=74) for root in ("/b", "/c")),
+    ]
+    assert [str(one) for one in found] == [
+        "/a: not there", "/b/x: Permission denied", "/c: /b/x: Permission denied",
+    ]  # fmt: skip
+    for error in (DatabaseError("d"), BusyError("b"), ZeroDivisionError()):
+        with pytest.raises(type(error)), kept_apart(["/a"], found):
+            raise error
+
+
+def test_a_repository_that_fails_is_named_and_the_others_get_their_night(make_repository, tmp_path):
+    """One is gone, of one the docs folder is a file, one has no commits; two are well."""
+    good, other = make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")
+    blocked = make_repository({"b.py": "def g(): pass\n", "rotary-docs": "a file\n"}, name="blocked")
+    empty = tmp_path / "empty"
+    subprocess.run(["git", "init", "-q", str(empty)], check=True)
+    roots = [tmp_path / "gone", good, blocked, empty, other]
+    found = answer("run", *roots, code=3)
+    failed = {one["repository"]: one["error"] for one in found if "error" in one}
+    assert failed.keys() == {str(tmp_path / "gone"), str(blocked), str(empty)}
+    (outcome,) = [one for one in found if "error" not in one]
+    assert (outcome["outcome"], outcome["open"], outcome["parked"]) == ("done", 0, 0)
+    for root in (good, other):
+        assert "index.md" in docs_of(root)
+        assert answer("status", root)["repositories"][0]["items"]["repository"] == {"done": 1}
+    (report,) = (Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "reports").glob("*.json")
+    assert {one["repository"] for one in json.loads(report.read_text())["failures"]} == failed.keys()
+    done = rotary("drain", good, tmp_path / "gone", other)
+    assert (done.returncode, f"{tmp_path / 'gone'}: not indexed yet" in done.stderr) == (3, True)
+
+
+def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_repository, tmp_path, monkeypatch):
+    """All answers are stored, the other repository has its pages, and when the folder is well again nothing is lost."""
+    roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]
+    settings, full = Settings(db=tmp_path / "work.db"), [True]
+    project_some, project_pending = draining.project_some, draining.project_pending
+
+    def refused(project):
+        def call(store, row, *rest):
+            if full[0] and row.root == str(roots[0]):
+                raise StorageError(f"{row.root}: No space left on device; free some space")
+            return project(store, row, *rest)
+
+        return call
+
+    def drained(store):
+        rows = chosen(store, roots)
+        engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
+        return draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            Window(),
+            lambda _: None,
+            engine,
+            "drain",
+        )
+
+    with writing(settings) as store:
+        indexing.index(store, [RepositorySettings(root, settings) for root in roots], lambda *_: None, Window())
+        monkeypatch.setattr(draining, "project_some", refused(project_some))
+        monkeypatch.setattr(draining, "project_pending", refused(project_pending))
+        failure, outcome = drained(store)
+        assert (failure.repository, failure.exit_code) == (str(roots[0]), 74)
+        assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)
+        full[0] = False
+        (again,) = drained(store)
+        assert (again.tally.done, again.tally.revolutions, again.exit_code) == (0, 0, 0)
+
+
+def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goes_on(make_repository, tmp_path):
+    files = {f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(30)}
+    roots = [make_repository(files), make_repository(CODE, name="other")]
+    settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
+    seen = []
+
+    def progress(root, done, total):
+        seen.append((root, done, total))
+        clock.now = float(done)
+
+    with writing(settings) as store:
+        window = Window(deadlines=[Deadline(10.0, clock)])
+        stopped, not_begun = indexing.index(
+            store, [RepositorySettings(root, settings) for root in roots], progress, window
+        )
+        assert [(one.repository, one.exit_code) for one in (stopped, not_begun)] == [(str(root), 75) for root in roots]
+        assert "deadline: stopped before the work was done" in stopped.error
+        assert seen[-1] == (str(roots[0]), 10, 30)
+        assert not store.db.in_transaction
+        engine = lambda *_, **__: FakeEngine()  # noqa: E731
+        (failure,) = draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            chosen(store, roots[:1]),
+            Window(),
+            lambda _: None,
+            engine,
+            "drain",
+        )
+        assert (failure.exit_code, "its index did not come to its end" in failure.error) == (3, True)
+        with pytest.raises(RepositoryError, match="its index did not come to its end"):
+            docs.render(store, roots[0], Window())
+        one, other = indexing.index(
+            store, [RepositorySettings(root, settings) for root in roots], lambda *_: None, Window()
+        )
+        assert (one.indexed.files["source"], other.indexed.files["source"]) == (30, 3)
+        assert counts.open_items(store, [one.indexed.repository.id]) == 61  # chunks, files, the repository
+
+
+def test_no_model_is_opened_for_a_window_that_is_over(make_repository, tmp_path):
+    root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
+    with writing(settings) as store:
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        window = Window(deadlines=[Deadline(0.0, FrozenClock(1.0))])
+        rows = chosen(store, [root])
+        (failure,) = draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            window,
+            lambda _: None,
+            lambda *_: 1 / 0,
+            "drain",
+        )
+        assert (failure.repository, failure.exit_code) == (str(root), 75)
+
+
+def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_repository, tmp_path):
+    root, settings, clock = make_repository(CODE), Settings(db=tmp_path / "work.db"), FrozenClock()
+
+    def open_engine(*_, **__):
+        clock.now = 10.0
+        return FakeEngine()
+
+    with writing(settings) as store:
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        window = Window(deadlines=[Deadline(5.0, clock)])
+        rows = chosen(store, [root])
+        (outcome,) = draining.drain(
+            store,
+            lambda row: RepositorySettings(Path(row.root), settings),
+            rows,
+            window,
+            lambda _: None,
+            open_engine,
+            "drain",
+        )
+        assert (outcome.outcome, outcome.tally.revolutions, outcome.exit_code) == ("deadline", 0, 75)
+        assert counts.states(store, rows[0].id)["chunk"] == {"ready": 3}, "leases were given back"
+
+
+@pytest.mark.parametrize(("command", "number"), [("index", signal.SIGTERM), ("run", signal.SIGINT)])
+def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, make_repository):
+    files = {
+        f"d{n % 7}/m{n}.py": "".join(f"def f{n}_{m}(a):\n    return a + {m}\n\n\n" for m in range(30))
+        for n in range(120)
+    }
+    root = make_repository(files)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "rotary_batch.cli", command, str(root), "--log", str(root.parent / "log"), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(0.2)
+    database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
+    while not database.exists() or not database.stat().st_size:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(child.pid, number)
+    stdout, stderr = child.communicate(timeout=100)
+    assert (child.returncode, "interrupted: stopped before the work was done" in stderr) == (75, True), stderr
+    (failure,) = json.loads(stdout)
+    assert (failure["repository"], failure["exit_code"]) == (str(root), 75)
+    (index,) = answer("index", root)
+    assert index["files"]["source"] == 120
+    (repository,) = answer("status", root)["repositories"]
+    assert repository["items"]["file"] == {"waiting": 120}
+
+
+def test_a_reader_holds_a_night_up_and_does_not_end_it(make_repository, tmp_path):
+    root = make_repository(CODE)
+    answer("index", root)
+    database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
+    pin = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('begin'); db.execute('select * from repository').fetchall(); print(flush=True); sys.stdin.read()"
+    )
+    reader = subprocess.Popen([sys.executable, "-c", pin, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    reader.stdout.readline()
+    threading.Timer(6, reader.communicate).start()
+    (outcome,) = answer("drain", root, "--log", tmp_path / "log")
+    reader.wait()
+    assert (outcome["outcome"], outcome["open"]) == ("done", 0)
+    logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [one["by"].startswith(f"process {reader.pid} ") for one in logged if one["event"] == "database locked"] == [
+        True
+    ]
+
+
+def test_a_rendering_that_is_stopped_says_so_and_the_next_one_goes_on(make_repository, tmp_path):
+    root = make_repository({f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(250)})
+    settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
+    with writing(settings) as store:
+        indexing.index(store, settings, [root], lambda *_: None, Window())
+        shutil.rmtree(root / "rotary-docs")
+        with pytest.raises(StoppedError, match="deadline"):
+            docs.render(store, root, Window(deadlines=[Deadline(0.0, clock)]))
+        assert 0 < len(docs_of(root)) < 250, "one batch is written"
+        assert len(docs.render(store, root, Window()).written) + 100 >= 250
+        assert len(docs_of(root)) > 250

@@ -1,0 +1,174 @@
+"""Windows: what time of day a night ends at, wherever clocks are changed, and who closes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from rotary_batch import night
+from rotary_batch.errors import StoppedError, UsageError
+from rotary_batch.night import Deadline, Window, deadlines, next_instant, seconds_for, stop_on_signals, time_of_day
+from rotary_batch.testing import FrozenClock
+
+# A zone and the hour (UTC) of a change of its clocks.
+CHANGES = {
+    "Europe/Berlin": ["2026-03-29 01:00", "2026-10-25 01:00"],
+    "America/New_York": ["2026-03-08 07:00", "2026-11-01 06:00"],
+    "Australia/Lord_Howe": ["2026-04-04 15:00", "2026-10-03 15:30"],  # half an hour
+    "Africa/Casablanca": ["2026-02-15 02:00", "2026-03-22 02:00"],  # back for Ramadan
+    "America/Sao_Paulo": ["2017-10-15 03:00", "2018-02-18 02:00"],  # at midnight
+    "Asia/Kathmandu": ["1985-12-31 18:30"],  # a quarter of an hour, for good
+    "Asia/Gaza": ["2023-04-28 22:00", "2023-10-28 00:00"],
+    "America/St_Johns": ["2010-03-14 03:31", "2010-11-07 02:31"],  # a minute past midnight
+    "Antarctica/Troll": ["2026-03-29 01:00", "2026-10-25 01:00"],  # two hours
+    "Pacific/Apia": ["2011-12-30 10:00", "2012-03-31 14:00"],  # a whole day that was not
+    "Pacific/Kwajalein": ["1993-08-21 12:00"],
+    "UTC": ["2026-03-29 01:00"],
+}
+TARGETS = [
+    (0, 0), (0, 1), (0, 30), (1, 0), (1, 30), (1, 45), (2, 0), (2, 15), (2, 30), (2, 59), (3, 0), (7, 0), (12, 34),
+    (23, 0), (23, 59),
+]  # fmt: skip
+STARTS_MIN = [
+    -1500,
+    -1440,
+    -721,
+    -180,
+    -121,
+    -90,
+    -61,
+    -60,
+    -59,
+    -31,
+    -30,
+    -29,
+    -2,
+    -1,
+    0,
+    1,
+    15,
+    29,
+    30,
+    59,
+    60,
+    61,
+    90,
+    121,
+    400,
+]
+
+
+def minute_by_minute(zone: ZoneInfo, start: datetime) -> dict[tuple[int, int], datetime]:
+    """Watch a wall clock for two days and more: when each time of day is first shown, or jumped over."""
+    found: dict[tuple[int, int], datetime] = {}
+    instant = start
+    shown = start.astimezone(zone).replace(tzinfo=None)
+    while len(found) < 1440:
+        instant += timedelta(minutes=1)
+        expected, shown = shown + timedelta(minutes=1), instant.astimezone(zone).replace(tzinfo=None)
+        passed = min(expected, shown) if shown > expected else shown
+        while passed <= shown:
+            found.setdefault((passed.hour, passed.minute), instant)
+            passed += timedelta(minutes=1)
+    return found
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_night_ends_when_the_clock_first_shows_the_hour_or_is_set_past_it(name):
+    """7,875 cases against a scan of the wall clock, around every kind of change that a zone ever made."""
+    zone = ZoneInfo(name)
+
+    def show(at: float) -> datetime:
+        return datetime.fromtimestamp(at, zone).replace(tzinfo=None)
+
+    for change in CHANGES[name]:
+        for minutes in STARTS_MIN:
+            start = datetime.fromisoformat(change).replace(tzinfo=UTC) + timedelta(minutes=minutes)
+            truth = minute_by_minute(zone, start)
+            for hour, minute in TARGETS:
+                found = datetime.fromtimestamp(next_instant(hour, minute, start.timestamp(), show), UTC)
+                assert found == truth[hour, minute], (name, start, hour, minute)
+
+
+@pytest.mark.parametrize(
+    ("now", "until", "hours"),
+    [
+        ("2026-11-23 23:00", "07:00", 8), ("2026-11-24 06:00", "07:00", 1), ("2026-11-24 07:00", "07:00", 24),
+        ("2026-03-28 23:00", "07:00", 7), ("2026-10-24 23:00", "07:00", 9), ("2026-11-24 06:59:59.5", "7:00", 0.5 / 3600),
+        ("2026-03-29 01:00", "02:30", 1),  # skipped: at the end of the gap
+    ],
+)  # fmt: skip
+def test_a_time_of_day_is_one_of_the_machines_own_zone(now, until, hours, monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        at = datetime.fromisoformat(now).timestamp()
+        assert next_instant(*time_of_day(until), at) - at == pytest.approx(hours * 3600, abs=1e-6)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_durations_and_times_are_read():
+    assert [seconds_for(text) for text in ("90s", "30m", "1h30m")] == [90, 1800, 5400]
+    for text in ("", "5", "m5", "-5m", "5m ", "\u0665m", "9" * 5000 + "h"):
+        with pytest.raises(UsageError):
+            seconds_for(text)
+    for text in ("", "7", "24:00", "07:60", "07:00:00", "7:0", "\u0660\u0667:00"):
+        with pytest.raises(UsageError):
+            time_of_day(text)
+
+
+def test_a_window_closes_when_its_first_deadline_is_over_and_says_why():
+    first, second = FrozenClock(), FrozenClock(1000.0)
+    window = Window(deadlines=[Deadline(10.0, first), Deadline(1020.0, second)])
+    window.check()
+    assert (window.seconds_left, window.why_closed(), window.is_closed()) == (10.0, None, False)
+    second.now = 1015.0
+    assert window.seconds_left == 5.0
+    second.now = 1020.0
+    assert (window.why_closed(), window.is_closed()) == ("deadline", True)
+    with pytest.raises(StoppedError, match="deadline: stopped before the work was done"):
+        window.check()
+    assert (Window().seconds_left, Window().why_closed()) == (None, None)
+
+
+def test_a_duration_counts_suspension_and_no_step_of_the_clock_a_time_of_day_follows_it(monkeypatch):
+    """The machine sleeps for an hour, or a time server sets it forward by one: `--until` is nearer, `--for` by sleep only."""
+    wall, boot = FrozenClock(1_800_000_000.0), FrozenClock(500.0)
+    monkeypatch.setattr(night.time, "time", wall)
+    monkeypatch.setattr(night.time, "clock_gettime", lambda which: boot.now if which == time.CLOCK_BOOTTIME else None)
+    span, day = (Window(deadlines=deadlines(**asked)) for asked in (
+        {"until": None, "duration": "2h"}, {"until": "07:00", "duration": None},
+    ))  # fmt: skip
+    whole = day.seconds_left
+    wall.now += 3600
+    assert (span.seconds_left, day.seconds_left) == (7200, whole - 3600)
+    wall.now, boot.now = wall.now + 3600, boot.now + 3600
+    assert (span.seconds_left, day.seconds_left) == (3600, whole - 7200)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_the_window_and_only_while_it_is_asked_to(number):
+    before, window = signal.getsignal(number), Window()
+    with stop_on_signals(window):
+        os.kill(os.getpid(), number)
+        assert window.why_closed() == "interrupted"
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_ends_at_once():
+    script = (
+        "import os, signal; from rotary_batch.night import Window, stop_on_signals\n"
+        "with stop_on_signals(Window()):\n  for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n  print('on')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")

@@ -1,0 +1,352 @@
+"""A repository's own rotary.toml is a stranger's data: what counts of it, and that nothing in it ends a night."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rotary_batch import cli
+from rotary_batch.config import LINK_FIELD
+from rotary_batch.own_file import HARMLESS, MAX_NBYTES, OwnSettings, read_own
+
+CODE = {"pkg/a.py": "def a():\n    return 1\n", "pkg/b.py": "def b():\n    return 2\n", "tests/t.py": "x = 1\n"}
+
+
+@pytest.fixture
+def rotary(monkeypatch, capsys):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object, cwd: Path | None = None) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["rotary-batch", *map(str, arguments)])
+            if cwd is not None:
+                patch.chdir(cwd)
+            code = 0
+            try:
+                cli.main()
+            except SystemExit as error:
+                code = int(error.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def index(rotary, tmp_path):
+    """Index repositories; what --json says of each, without the note that counts uncommitted changes."""
+
+    def run(*repos: Path, cwd: Path = tmp_path) -> list[dict]:
+        code, out, err = rotary("index", *repos, "--json", cwd=cwd)
+        assert code == 0, err
+        found = json.loads(out)
+        for row in found:
+            row["notes"] = [note for note in row["notes"] if "uncommitted" not in note]
+        return found
+
+    return run
+
+
+def everything_below(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def settings_file(**values: object) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+def test_harmless_keys_count_and_all_others_are_named_and_touch_nothing(make_repository, index, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("keep.lock", "keep", "jobs.toml", "prompt.md"):
+        (outside / name).write_text(f"the user's {name}\n")
+    before = everything_below(outside)
+    hostile = {
+        "db": f"{outside}/keep", "model": str(outside), "jobs": str(outside), "prompts": str(outside), "worktree": True,
+        "device": "cuda", "device_memory": "1GB", "host_memory": "1GB", "max_batch": 1, "numerics": "fast",
+        "kv": "int8", "experts": "int4", "unknown": 1,
+    }  # fmt: skip
+    harmless = {"out": "docs/api", "exclude": ["tests/"], "link_template": "https://e.org/x/{path}#L{start}-L{end}"}
+    root = make_repository(CODE | {"rotary.toml": settings_file(**hostile, **harmless)})
+    (found,) = index(root)
+    assert everything_below(outside) == before
+    (note,) = found["notes"]
+    assert note.startswith(f"{root}/rotary.toml: ignored: db, device, ")
+    assert ("and counts" in note, "3 other keys" in note, f"`rotary-batch trust {root}`" in note) == (False, True, True)
+    assert (found["docs"], found["files"]) == (f"{root}/docs/api", {"ignored": 1, "source": 2, "text": 1})
+    assert found["model"] != "tiny"
+    page = (root / "docs/api/pkg/a.py.md").read_text()
+    assert "https://e.org/x/pkg/a.py#L1-L2" in page
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "javascript:alert(1)//{path}", "http://e.org/{path}", "https://user@e.org/{path}", "https://{path}.e.org/",
+        "https://e.org/{start:>3000000000}", "https://e.org/{path!r}", "https://e.org/{path.__class__}",
+        "https://e.org/{path[0]}", "https://e.org/{}", "https://e.org/{{path}}", "https://e.org/)<script>{path}",
+        "https://e.org/{path}\"onclick=\"", "https://e.org/a b", "https://e.org/\u202e{path}", "https://e.org/`{path}",
+        "https://e.org/" + "a" * 300, "data:text/html,{path}", "//e.org/{path}", "https:/{path}", "",
+    ],
+)  # fmt: skip
+def test_a_link_of_a_repository_is_a_plain_https_link(template, tmp_path):
+    (tmp_path / "rotary.toml").write_text(settings_file(link_template=template), encoding="utf-8")
+    values, notes = read_own(tmp_path, os.environ)
+    assert (values, len(notes)) == ({}, 1)
+    assert "link_template" in notes[0]
+    assert "e.org" not in notes[0]
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        "/tmp/x", "../x", "a/../../x", "~/x", "~", ".git", ".git/hooks", ".GIT/hooks", "a/.git", ".github/workflows",
+        "", ".", "a//b", "a/", "a\\b", "a\nb", "é", "a" * 201, "/".join("abcdefghij"), "$HOME", "-rf",
+    ],
+)  # fmt: skip
+def test_a_docs_folder_of_a_repository_is_below_it_by_plain_names(out, tmp_path):
+    (tmp_path / "rotary.toml").write_text(settings_file(out=out), encoding="utf-8")
+    values, notes = read_own(tmp_path, os.environ)
+    assert (values, len(notes)) == ({}, 1)
+    assert notes[0].startswith(f"{tmp_path}/rotary.toml: out: ")
+
+
+def test_a_link_is_filled_by_replacing_and_nothing_else(make_repository, rotary, tmp_path):
+    """The user's own template too: a width of three gigabytes once was three gigabytes."""
+    root = make_repository({"a {start}.py": "def f():\n    return 1\n"})
+    code, _, err = rotary("index", root, "--link-template", "https://e.org/{start:>3000000000}", cwd=tmp_path)
+    assert (code, "no other braces" in err) == (2, True)
+    assert rotary("index", root, "--link-template", "https://e.org/{path}#{start}-{end}", cwd=tmp_path)[0] == 0
+    assert "https://e.org/a%20%7Bstart%7D.py#1-2" in (root / "rotary-docs/a {start}.py.md").read_text()
+    assert LINK_FIELD.findall("{path}{start}{end}{startx}{start:3}") == ["path", "start", "end"]
+
+
+HOSTILE = {
+    "bad TOML": b"[[",
+    "not UTF-8": b"\xff\xfe",
+    "brackets by the thousand": b"a = " + b"[" * 30_000,
+    "brackets on short lines": b"a = " + b"[\n" * 30_000,
+    "deep tables": b"".join(b"[" + b".".join([b"%d" % n] * 660) + b"]\n" + b"a=1\n" * 15 for n in range(40)),
+    "tables by the thousand": b"a = " + b"{a=" * 10_000,
+    "a key of 30,000 parts": b".".join([b"a"] * 30_000) + b" = 1",
+    "too large": b"#" * (MAX_NBYTES + 1),
+    "a number of 50,000 digits": b"max_batch = " + b"9" * 50_000,
+    "wrong types": b"job = 1\ninclude = 5\nexclude = [1]\nout = []\nlink_template = {a = 1}\n",
+    "many patterns": b"exclude = [" + b'"a",' * 9_000 + b"]",
+    "long patterns": b'include = ["' + b"a" * 1000 + b'"]',
+    "control characters in a key": b'"\\u001b]0;x\\u0007<script>" = 1',
+    "a job that is not there": b'job = "../../etc/passwd"',
+    "twice the same key": b'job = "a"\njob = "b"',
+    "an unknown key": b'outt = "x"',
+    "a date": b"out = 2020-01-01",
+}
+
+
+def test_nothing_in_the_file_ends_the_night(make_repository, index):
+    code = {"a.py": "x = 1\n"}
+    roots = [
+        make_repository(code | {"rotary.toml": data}, name=name.replace(" ", "-")) for name, data in HOSTILE.items()
+    ]
+    *hostile, calm = index(*roots, make_repository(code, name="good"))
+    assert calm["notes"] == []
+    for root, found in zip(roots, hostile, strict=True):
+        assert (found["docs"], found["queued"]) == (f"{root}/rotary-docs", calm["queued"])
+        assert len(found["notes"]) >= 1, root
+        for note in found["notes"]:
+            assert note.startswith(f"{root}/rotary.toml: ")
+            assert note.isprintable()
+            assert len(note) < 600
+            assert "<script>" not in note
+
+
+def test_a_huge_file_and_a_bomb_take_no_memory(tmp_path):
+    """Each under 100 MB more than a process that reads nothing."""
+    with (tmp_path / "rotary.toml").open("wb") as file:
+        file.truncate(10**10)
+    script = (
+        "import os, resource, sys\nfrom pathlib import Path\nfrom rotary_batch.own_file import read_own\n"
+        "least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(read_own(Path(sys.argv[1]), os.environ))\n"
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < least + 100_000\n"
+    )
+    for data in (None, b"a = " + b"[\n" * 30_000, b"a = [" + b"{},\n" * 15_000, b"a" * 60_000):
+        if data is not None:
+            (tmp_path / "rotary.toml").write_bytes(data)
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-500:]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "device"])
+def test_only_a_plain_file_is_read(kind, tmp_path):
+    target, own = tmp_path / "mine.toml", tmp_path / "repo"
+    own.mkdir()
+    target.write_text('job = "summarize"\n')
+    path = own / "rotary.toml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target if kind == "link" else "/dev/zero")
+    values, notes = read_own(own, os.environ)
+    assert (values, len(notes)) == ({}, 1)
+    assert "settings are read from a plain file" in notes[0]
+
+
+def test_trust_is_for_one_file_as_it_is(make_repository, rotary, index, tmp_path):
+    mine = settings_file(db="mine.db", job="summarize", max_batch=3)
+    root = make_repository(CODE | {"rotary.toml": mine})
+    code, out, _ = rotary("trust", root, "--json")
+    found = json.loads(out)
+    assert (code, found["settings"]) == (0, {"db": f"{root}/mine.db", "job": "summarize", "max_batch": 3})
+    assert index(root)[0]["notes"] == []
+    assert (root / "mine.db").is_file()
+
+    other = make_repository(CODE, name="other")  # one database for both: not the one that a repository names
+    (together, _) = index(root, other)
+    assert together["notes"] == [f"{root}/rotary.toml: ignored: db. It counts when the repository is named alone"]
+
+    (root / "mine.db").unlink()
+    (root / "rotary.toml").write_text(mine + 'kv = "int8"\n')
+    (changed,) = index(root)
+    assert not (root / "mine.db").exists()
+    assert "changed since it was trusted" in changed["notes"][0]
+    assert ": ignored: db, kv, max_batch." in changed["notes"][1]
+
+    (root / "rotary.toml").write_text(mine)
+    assert index(root)[0]["notes"] == []
+    Path(found["record"]).unlink()
+    assert ": ignored: db, max_batch." in index(root)[0]["notes"][0]
+
+
+def test_what_cannot_be_trusted_is_explained(make_repository, rotary):
+    root = make_repository(CODE)
+    assert "there is nothing to trust" in rotary("trust", root)[2]
+    (root / "rotary.toml").write_text("devise = 1\n")
+    assert "did you mean 'device'" in rotary("trust", root)[2]
+    (root / "rotary.toml").unlink()
+    (root / "rotary.toml").symlink_to("/etc/passwd")
+    code, _, err = rotary("trust", root)
+    assert (code, "a symbolic link" in err) == (3, True)
+
+
+def test_each_repository_has_its_own_settings_and_none_has_the_others(make_repository, index, tmp_path):
+    """The first file that was found once counted for all."""
+    one = make_repository(CODE | {"rotary.toml": settings_file(out="first", exclude=["tests/"])}, name="one")
+    two = make_repository(CODE | {"rotary.toml": settings_file(include=["/tests/"])}, name="two")
+    three = make_repository(CODE, name="three")
+    found = {Path(row["repository"]).name: row for row in index(one, two, three)}
+    assert {name: (Path(row["docs"]).name, row["files"]["source"]) for name, row in found.items()} == {
+        "one": ("first", 2), "two": ("rotary-docs", 1), "three": ("rotary-docs", 3),
+    }  # fmt: skip
+    (tmp_path / "rotary.toml").write_text(settings_file(out="of-the-user"))
+    found = {Path(row["repository"]).name: row for row in index(one, two, three)}
+    assert {Path(row["docs"]).name for row in found.values()} == {"of-the-user"}
+
+
+def test_the_file_in_the_current_folder_is_the_users_only_outside_of_repositories(make_repository, rotary, tmp_path):
+    victim = tmp_path / "victim.db"
+    root, other = make_repository(CODE, name="theirs"), make_repository(CODE, name="mine")
+    for folder in (root, root / "pkg"):
+        (folder / "rotary.toml").write_text(settings_file(db=str(victim)))
+    for cwd, repos in [(root, []), (root / "pkg", []), (root, [root]), (root / "pkg", [other]), (root, [other])]:
+        code, _, err = rotary("index", *repos, cwd=cwd)
+        assert code == 0, err
+    assert not victim.exists()
+    (root / ".git").rename(tmp_path / "gone")  # an archive that was unpacked
+    assert rotary("index", ".", cwd=root)[0] == 0
+    assert not victim.exists()
+    (tmp_path / "rotary.toml").write_text(settings_file(db=str(victim)))
+    assert rotary("index", other, cwd=tmp_path)[0] == 0
+    assert victim.is_file()
+
+
+def test_the_users_file_is_here_or_in_the_config_folder(make_repository, rotary, tmp_path):
+    root = make_repository(CODE)
+    config = Path(os.environ["XDG_CONFIG_HOME"]) / "rotary-batch" / "rotary.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('db = "home.db"\nexclude = ["tests/"]\n')
+    code, out, _ = rotary("index", root, "--json", cwd=root)
+    assert (code, json.loads(out)[0]["files"]["source"], (config.parent / "home.db").is_file()) == (0, 2, True)
+    (tmp_path / "rotary.toml").write_text('db = "here.db"\n')
+    rotary("index", root, cwd=tmp_path)
+    assert (tmp_path / "here.db").is_file()
+    config.write_text("devise = 1\n")
+    assert rotary("index", root, cwd=root)[0] == 3
+
+
+def test_a_drain_keeps_the_job_that_a_repository_was_indexed_with(make_repository, rotary, tmp_path, monkeypatch):
+    """Also when its file asks for another one by then: only an index plans anew."""
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    for name in ("summarize", "brief"):
+        (jobs / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+    monkeypatch.setenv("ROTARY_BATCH_JOBS", str(jobs))
+    code = {"a.py": "x = 1\n"}
+    one = make_repository(code | {"rotary.toml": 'job = "brief"\n'}, name="one")
+    two = make_repository(code, name="two")
+    assert rotary("index", one, two, cwd=tmp_path)[0] == 0
+    (one / "rotary.toml").write_text('job = "summarize"\ndevice = "cuda"\n')
+    code, out, err = rotary("drain", "--json", cwd=tmp_path)
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(row["outcome"], row["open"]) for row in found] == [("done", 0), ("done", 0)]
+    notes = [note for row in found for note in row["notes"]]
+    assert [note.partition(". ")[0] for note in notes] == [f"{one}/rotary.toml: ignored: device"]
+    reports = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "reports"
+    assert sum("ignored: device" in path.read_text() for path in reports.glob("*.md")) == 1
+
+
+def test_check_and_explain_know_the_patterns(make_repository, rotary, index, tmp_path):
+    root = make_repository(CODE | {"rotary.toml": settings_file(exclude=["tests/"], include=["*.py"])})
+    index(root)
+    assert rotary("check", root, cwd=tmp_path)[0] == 0
+    code, out, _ = rotary("explain", "tests/t.py", root, "--json", cwd=tmp_path)
+    assert (code, json.loads(out)["reason"]) == (0, "matches a pattern of `exclude` in the settings")
+    code, out, _ = rotary("explain", "rotary.toml", root, "--json", cwd=tmp_path)
+    assert (code, json.loads(out)["reason"]) == (0, "matches no pattern of `include` in the settings")
+
+
+def test_patterns_of_a_stranger_take_no_time(make_repository, index):
+    """`a*` 40 times and a long name once took for ever."""
+    bombs = [
+        "a*" * 90 + "b",
+        "/" + "**/a" * 40 + "/b",
+        "[" * 150,
+        "[a-z]*" * 30 + "!",
+        "\\",
+        "!" * 100,
+        "?" * 190,
+        "\0",
+    ]
+    code = {f"{'a' * 200}.py": "x = 1\n", f"{'a/' * 60}a.py": "x = 1\n"}
+    root = make_repository(code | {"rotary.toml": settings_file(exclude=bombs)})
+    (found,) = index(root)
+    assert (found["notes"], found["files"]["source"]) == ([], 2)
+
+
+def test_no_file_is_no_news(tmp_path):
+    assert read_own(tmp_path, os.environ) == OwnSettings()
+    assert read_own(tmp_path / "gone", os.environ) == OwnSettings()
+    (tmp_path / "rotary.toml").write_text("")
+    assert read_own(tmp_path, os.environ) == OwnSettings()
+    (tmp_path / "rotary.toml").write_text(
+        settings_file(job="summarize", include=["a"], exclude=["b"], out="docs", link_template="https://e.org/{path}")
+    )
+    assert (tuple(read_own(tmp_path, os.environ).values), read_own(tmp_path, os.environ).notes) == (HARMLESS, ())
+
+
+def test_without_git_a_repository_is_known_by_what_is_on_disk(make_repository, rotary, tmp_path, monkeypatch):
+    """Git does not answer for a repository of another owner either; its file is a stranger's all the same."""
+    root = make_repository(CODE | {"rotary.toml": settings_file(db=str(tmp_path / "victim.db"))})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for cwd in (root, root / "pkg"):
+        code, _, err = rotary("status", cwd=cwd)
+        assert (code, "victim" in err, "no database yet" in err) == (3, False, True)

@@ -8,13 +8,19 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test faults fuzz check lint types layers format benchmarks peers corpus embedded-model quality clean
+.PHONY: run setup setup-dev test test-isa sanitize faults fuzz check lint types layers format benchmarks peers corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
 	$(BIN)/rotary-batch run $(REPO)
 
 test: $(VENV)/.installed-dev  ## the test suite, without the long kill test
 	$(BIN)/pytest -n 2 -m "not faults"
+
+test-isa: $(VENV)/.installed-dev  ## the engine's tests as on processors with fewer instructions than this one
+	for isa in portable avx2 avx512_bf16; do echo "== $$isa"; ROTARY_BATCH_MAX_ISA=$$isa $(BIN)/pytest -n 2 -m "not faults" -rs tests/engine || exit 1; done
+
+sanitize: $(VENV)/.installed-dev  ## every kernel at every level under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/python tests/engine/sanitize.py
 
 faults: $(VENV)/.installed-dev  ## 200 aimed SIGKILLs of a drain
 	$(BIN)/pytest -m faults --timeout 7200

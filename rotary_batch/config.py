@@ -256,6 +256,11 @@ def cache_dir(environment: Mapping[str, str]) -> Path:
     return _xdg(environment, "XDG_CACHE_HOME", ".cache")
 
 
+def kernel_dir(environment: Mapping[str, str]) -> Path:
+    """Where the compiled kernels live."""
+    return cache_dir(environment) / "kernels"
+
+
 def c_compiler(environment: Mapping[str, str]) -> str | None:
     """What compiles the kernels of the engine, if anything: `CC`, else cc, gcc or clang."""
     return environment.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -267,8 +272,13 @@ def max_isa(environment: Mapping[str, str]) -> str | None:
     Raises ConfigError.
     """
     name = f"{ENVIRONMENT_PREFIX}MAX_ISA"
-    if (label := environment.get(name)) is not None and label not in ISA_LEVELS:
-        raise ConfigError(f"{name}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
+    return isa_named(environment[name], source=name) if name in environment else None
+
+
+def isa_named(label: str, source: str) -> str:
+    """That label, which `source` gave.  Raises ConfigError when it is no level of instructions."""
+    if label not in ISA_LEVELS:
+        raise ConfigError(f"{source}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
     return label
 
 

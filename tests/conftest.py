@@ -25,12 +25,16 @@ GIT_ENVIRONMENT = {
 def _own_folders(tmp_path_factory, monkeypatch):
     """Nothing a test does reaches the user's state, cache or settings."""
     home = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_")]:
+    for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_") and name != "ROTARY_BATCH_MAX_ISA"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    kernels = tmp_path_factory.getbasetemp() / "kernels"  # compiled once, not in every test that starts the program
+    kernels.mkdir(exist_ok=True)
+    (home / "cache" / "rotary-batch").mkdir(parents=True)
+    (home / "cache" / "rotary-batch" / "kernels").symlink_to(kernels)
     for name, value in GIT_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 

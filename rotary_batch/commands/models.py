@@ -16,7 +16,7 @@ from typing import Any
 
 from rotary_batch.commands.database import database_path
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.config import Settings, c_compiler
+from rotary_batch.config import Settings, c_compiler, kernel_dir
 from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import Manifest
@@ -47,6 +47,7 @@ def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
         _git(),
         _torch(),
         _compiler(),
+        *_kernels(),
         ("sqlite", True, f"{sqlite3.sqlite_version}, journal {journal_mode_for(sqlite3.sqlite_version_info)}"),
         ("database", *_database(database_path(settings))),
         *(_language(name) for name in LANGUAGES),
@@ -74,6 +75,22 @@ def _compiler() -> tuple[str, bool, str]:
         return "C compiler", True, "none; without kernels of their own fast numerics take up to six times as long"
     path = shutil.which(shlex.split(wanted)[0])
     return "C compiler", path is not None, path or f"CC is {wanted!r}, which is not there; unset it or install that"
+
+
+def _kernels() -> list[tuple[str, bool, str]]:
+    """The level of the compiled kernels, and what is left out.  Raises ConfigError."""
+    from rotary_batch.engine.kernels.build import open_library
+    from rotary_batch.engine.kernels.dispatch import cap
+
+    most = cap(os.environ)
+    library = open_library(kernel_dir(os.environ), most)
+    given = f" (ROTARY_BATCH_MAX_ISA={most.label})" if "ROTARY_BATCH_MAX_ISA" in os.environ else ""
+    no_compiler = c_compiler(os.environ) is None  # which is well: nothing needs one
+    left_out = [
+        (f"kernels {level.label}", no_compiler, f"left out because {reason}")
+        for level, reason in library.left_out.items()
+    ]
+    return [("kernels", True, f"{library.level.label}{given}"), *left_out]
 
 
 def _database(path: Path) -> tuple[bool, str]:

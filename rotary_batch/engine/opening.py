@@ -22,6 +22,7 @@ from rotary_batch.engine.checkpoint import read_header
 from rotary_batch.engine.device import device_memory_nbytes, device_named
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.experts import Placement, open_experts, open_tier
+from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kv import KvArena
 from rotary_batch.engine.memory import keep_freed_memory
 from rotary_batch.engine.mixtral import Mixtral
@@ -57,7 +58,7 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     tier: str | None = None, host_memory: int | None = None, rotor: bool = True, prefill_span: int | None = None,
     kv: str = "bf16", experts: str | None = None, draft_tokens: int | None = None, share_prefixes: bool = True,
     host_kv_tokens: int | None = None, workload: Workload | None = None, least_batch: int = 1, timeline: bool = False,
-    routing: bool = False,
+    routing: bool = False, max_isa: str | None = None,
 ) -> RotaryEngine:  # fmt: skip
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
@@ -67,8 +68,8 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     of one sequence in one revolution) and `host_kv_tokens` (how many tokens' keys lie in host memory) override it.
     `host_memory` bytes beside a CUDA device are for slabs and for keys; what revolves and has no room there comes from
     disk; `tier` disk or ram puts none or all of it there.  `kv` is bf16 (as computed) or int8.  `experts` asks for that
-    quantisation.
-    Raises ModelError, UnavailableError (no such device, or a cap too small, with the minimum).
+    quantisation.  `max_isa` caps the instructions that kernels use on a processor, as ROTARY_BATCH_MAX_ISA does.
+    Raises ModelError, ConfigError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
     pack_dir, manifest = _open_pack(Path(model_dir), experts)
     target, tokenizer = device_named(device), Tokenizer.load(pack_dir)
@@ -77,7 +78,8 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     elif device_memory is not None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(target)), target)
     trace = Trace(timeline=timeline, routing=routing, on_cuda=target.type == "cuda")
-    arithmetic = Numerics(numerics or manifest.default_numerics, target)
+    kernels = cpu.default(max_isa) if target.type == "cpu" else None
+    arithmetic = Numerics(numerics or manifest.default_numerics, target, kernels)
     model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize, device)
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])

@@ -1,4 +1,4 @@
-"""The compiled products: right for every format and shape, and never used when they are not."""
+"""The compiled kernels: right for every format and shape, at every level, on the processor or emulated."""
 
 from __future__ import annotations
 
@@ -7,45 +7,63 @@ import os
 
 import pytest
 import torch
+from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.config import c_compiler
-from rotary_batch.engine import matmul
+from rotary_batch.config import kernel_dir
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_native import NativeAttention
-from rotary_batch.engine.kernels import build, dispatch
-from rotary_batch.engine.kernels.dispatch import Dispatch, Level, choose
+from rotary_batch.engine.kernels.build import open_library
+from rotary_batch.engine.kernels.cpu import CpuKernels
+from rotary_batch.engine.kernels.dispatch import CHOICES, Level
 from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.matmul import FastMatmul
-from rotary_batch.engine.quant import decode, encode, matrix_from, num_columns
+from rotary_batch.engine.quant import Int4Matrix, decode, encode, matrix_from
 from rotary_batch.model.manifest import Manifest
 
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
-pytestmark = pytest.mark.skipif(
-    c_compiler(os.environ) is None or not CAPABILITY.startswith("AVX"), reason="needs a C compiler and AVX2"
-)
+pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")
+# Each kernel by the processor where it can, and all that need more than AVX2 emulated as well.
+RUNS = [("native", level) for level in NATIVE_LEVELS] + [("emulated", Level.AVX512_BF16), ("emulated", Level.AMX)]
+KERNELS = {
+    "gemm_avx2": (Level.AVX2, torch.float32), "gemv_avx512bf16": (Level.AVX512_BF16, torch.bfloat16),
+    "gemm_avx512bf16": (Level.AVX512_BF16, torch.bfloat16), "gemm_amx": (Level.AMX, torch.bfloat16),
+}  # fmt: skip
+# Rows below, at and above what goes at once: registers of 3, 4 and 8, tiles of 16, the counts of gemm_avx2.c (48, 192)
+# and of gemm_bf16.c (256).
+ROWS = {
+    "gemm_avx2": [0, 1, 2, 3, 4, 8, 47, 48, 49, 50, 192, 193, 385], "gemv_avx512bf16": [1, 2, 3, 4],
+    "gemm_avx512bf16": [1, 2, 5, 7, 8, 9, 15, 16, 17, 33, 255, 256, 257], "gemm_amx": [1, 2, 5, 15, 16, 17, 32, 33, 48, 256, 257],
+}  # fmt: skip
+# Blocks of 64 outputs that are whole or not; parts of the columns that go at once, all of them, and more.
+SHAPES = {
+    "gemm_avx2": [(64, 128), (100, 96), (4, 8), (448, 1288), (200, 2336)],
+    "gemv_avx512bf16": [(4, 32), (64, 32), (132, 96), (448, 1280), (64, 2336)],
+    "gemm_avx512bf16": [(64, 32), (128, 96), (192, 512), (64, 2336)], "gemm_amx": [(64, 32), (128, 96), (192, 512), (64, 2336)],
+}  # fmt: skip
+FORMATS = {"gemv_avx512bf16": ["bf16", "int8"]}
+CASES = [
+    (how, kernel, stored_as, out, inner)
+    for how, level in RUNS
+    for kernel in KERNELS
+    for stored_as in FORMATS.get(kernel, ["bf16", "int8", "int4"])
+    for out, inner in SHAPES[kernel]
+    if KERNELS[kernel][0] == level and not (stored_as == "int4" and inner % 32)
+]
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Dispatch:
-    found = dispatch.load.__wrapped__()
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module")
-def kernels(compiled):
-    return compiled.kernels
+def machines(tmp_path_factory) -> dict[str, CpuKernels]:
+    """This processor's kernels, and those of an emulated processor with AMX."""
+    native = open_library(kernel_dir(os.environ), max(NATIVE_LEVELS))
+    emulated = emulated_library(tmp_path_factory.mktemp("emulated"))
+    assert [dict(native.left_out), dict(emulated.left_out)] == [{}, {}]
+    assert (native.level, emulated.level) == (max(NATIVE_LEVELS), Level.AMX)
+    return {"native": kernels_of(native), "emulated": kernels_of(emulated)}
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """A process that has loaded nothing yet, on a processor with AVX2."""
-    monkeypatch.setattr(dispatch, "is_wanted", lambda: True)
-    dispatch.load.cache_clear()
-    yield
-    dispatch.load.cache_clear()
+def kernels(machines) -> CpuKernels:
+    return machines["native"]
 
 
 def stored(out: int, inner: int, stored_as: str):
@@ -53,84 +71,46 @@ def stored(out: int, inner: int, stored_as: str):
     return matrix_from(encode(weight, stored_as), out)
 
 
-# Below, at and above a group of rows in registers, FEW, MANY and two of MANY; blocks of 64 that are whole or not.
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 8, 47, 48, 49, 50, 192, 193, 385])
-@pytest.mark.parametrize(("out", "inner"), [(64, 128), (100, 96), (4, 8), (448, 1288), (200, 2336)])
+def some(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).add(0.5).to(dtype)
+
+
+@pytest.mark.parametrize(("how", "kernel", "stored_as", "out", "inner"), CASES)
+def test_products_are_those_of_the_reference(machines, how, kernel, stored_as, out, inner):
+    matrix, (_, dtype) = stored(out, inner, stored_as), KERNELS[kernel]
+    multiply, wide = getattr(machines[how], kernel), decode(matrix, torch.empty(out, inner)).double()
+    most = 1e-5 if dtype == torch.float32 else 2**-8  # of the largest number; bf16 is rounded once
+    for rows in ROWS[kernel] if how == "native" else ROWS[kernel][:-1]:
+        x = some(rows, inner, dtype)
+        expected, found = x.double() @ wide.T, multiply(x, matrix)
+        assert (found.shape, found.dtype) == ((rows, out), dtype)
+        assert not rows or (found - expected).abs().max() <= most * expected.abs().max(), rows
+
+
+@pytest.mark.parametrize("kernel", [k for k in ("gemm_avx512bf16", "gemm_amx") if KERNELS[k][0] in NATIVE_LEVELS])
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
-def test_products_are_those_of_the_reference(kernels, stored_as, out, inner, rows):
-    if stored_as == "int4" and inner % 32:
-        pytest.skip("int4 has groups of 32 columns at least")
-    matrix = stored(out, inner, stored_as)
-    x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(rows))
-    expected = x.double() @ decode(matrix, torch.empty(out, inner)).double().T
-    found = kernels.gemm_avx2(x, matrix)
-    assert (found.shape, found.dtype) == ((rows, out), torch.float32)
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+def test_the_emulation_gives_the_bits_of_the_processor(machines, kernel, stored_as):
+    """Numbers below the normal ones too, which these instructions take as 0."""
+    matrix = stored(64, 544, stored_as)
+    x = some(37, 544, torch.bfloat16)
+    for scale in (1.0, 1e-38, 1e38):
+        found = [getattr(machines[how], kernel)(x * scale, matrix) for how in ("native", "emulated")]
+        assert torch.equal(found[0].view(torch.int16), found[1].view(torch.int16)), scale
 
 
-@pytest.mark.parametrize("rows", [17, 33, 200])
-@pytest.mark.parametrize(("out", "inner"), [(64, 128), (100, 96), (4160, 2048)])
-def test_unpacking_int4_for_bf16_rows_is_the_reference_bit_by_bit(compiled, kernels, monkeypatch, out, inner, rows):
-    """Whole matrices, parts of them, and through the product in several tiles."""
-    matrix = stored(out, inner, "int4")
-    expected = decode(matrix, torch.empty(out, inner)).bfloat16()
-    blocks = len(matrix.nibbles)
-    for first in range(0, blocks, 7):
-        found = kernels.dequant_int4(matrix, first, torch.zeros((blocks - first) * 64, inner, dtype=torch.bfloat16))
-        assert torch.equal(found[: out - first * 64], expected[first * 64 :])
-    with pytest.raises(ValueError, match="does not go with rows"):
-        kernels.dequant_int4(matrix, 1, torch.zeros(blocks * 64, inner, dtype=torch.bfloat16))
-    monkeypatch.setattr(dispatch, "load", lambda: compiled)
-    monkeypatch.setattr(matmul, "BF16_TILE_NBYTES", 2**20)
-    x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(rows)).bfloat16()
-    product, wanted = FastMatmul(torch.device("cpu")).linear(x, matrix), x.double() @ expected.double().T
-    assert (product.shape, product.dtype) == ((rows, out), torch.bfloat16)
-    assert (product - wanted).norm() <= 0.004 * wanted.norm()
-
-
-# In registers, around a tile of rows, two of them, and MANY; parts of a panel's columns, all of them, and more.
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 15, 16, 17, 32, 33, 48, 255, 256, 257, 530])
-@pytest.mark.parametrize(("out", "inner"), [(4, 32), (64, 32), (128, 96), (192, 512), (448, 1280), (64, 2336)])
+@pytest.mark.parametrize("how", ["native", "emulated"])
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
-def test_products_of_bf16_rows_are_those_of_the_reference(compiled, stored_as, out, inner, rows):
-    matrix = stored(out, inner, stored_as)
-    x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(rows)).add(0.5).bfloat16()
-    if (product := compiled.product(x, matrix)) is None:
-        pytest.skip("goes another way on this processor")
-    expected = x.double() @ decode(matrix, torch.empty(out, inner)).double().T
-    found = product(x, matrix)
-    assert (found.shape, found.dtype) == ((rows, out), torch.bfloat16)
-    assert (found - expected).abs().max() <= 2**-8 * expected.abs().max(), "one rounding to bf16"
-    if rows > 4:
-        assert torch.equal(found[:5], product(x[:5], matrix)), "whatever shares the product"
-
-
-@pytest.mark.parametrize("level", Level)
-def test_the_choice_of_products_of_bf16_rows(level):
-    """Rows of a matrix that are no panel, columns that fill no register, a matrix in pieces, float32."""
-    bf16, few = torch.bfloat16, level >= Level.AVX512_BF16
-    for rows in (1, 2, 5):
-        small = few and rows <= 4
-        assert bool(choose(level, bf16, stored(128, 96, "bf16"), rows)) is few
-        assert bool(choose(level, bf16, stored(128, 96, "int8"), rows)) is few
-        assert bool(choose(level, bf16, stored(100, 96, "int4"), rows)) is few, "in whole panels"
-        assert bool(choose(level, bf16, stored(100, 96, "bf16"), rows)) is small
-        assert not choose(level, bf16, stored(102, 96, "bf16"), rows)
-        assert not choose(level, bf16, stored(64, 40, "bf16"), rows)
-        assert not choose(level, bf16, stored(128, 192, "bf16")[:, :96], rows)
-        assert not choose(level, bf16, stored(128, 96, "bf16").float(), rows)
-
-
-@pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
-def test_threads_share_the_work_and_change_no_bit(kernels, stored_as, threads):
-    matrix, outputs = stored(448, 1288 if stored_as != "int4" else 1280, stored_as), []
-    for rows in (0, 5, 100):
-        x = torch.randn(rows, num_columns(matrix), generator=torch.Generator().manual_seed(rows))
+def test_threads_and_rows_that_share_a_product_change_no_bit(machines, stored_as, threads, how):
+    matrix, kernels = stored(448, 1280, stored_as), machines[how]
+    names = [name for name, (level, _) in KERNELS.items() if level in kernels.levels and not name.startswith("gemv")]
+    for name in names:
+        x, found = some(70, 1280, KERNELS[name][1]), []
         for count in (1, 3):
             threads(count)
-            outputs.append(kernels.gemm_avx2(x, matrix))
-        assert outputs[-1].shape == (rows, 448)
-        assert torch.equal(*outputs[-2:])
+            found.append(getattr(kernels, name)(x, matrix))
+        assert torch.equal(*found)
+        if name != "gemm_avx2":  # which has another order of sums for up to 48 rows
+            assert torch.equal(found[0][:5], getattr(kernels, name)(x[:5], matrix))
 
 
 @pytest.fixture
@@ -144,6 +124,49 @@ def threads():
 def test_rows_that_are_not_next_to_each_other(kernels):
     matrix, wide = stored(64, 128, "bf16"), torch.randn(5, 256)
     assert torch.equal(kernels.gemm_avx2(wide[:, :128], matrix), kernels.gemm_avx2(wide[:, :128].contiguous(), matrix))
+
+
+def _bad_matrices():
+    """Matrices [128, 96] of rows of 96 numbers, each with one thing that a kernel would trip over."""
+    int4, int8 = stored(128, 96, "int4"), stored(128, 96, "int8")
+    yield from (stored(128, 192, "bf16")[:, :96], stored(96, 128, "bf16").T, stored(128, 96, "bf16").float())
+    yield from (stored(128, 64, "bf16"), stored(126, 96, "bf16"), stored(128, 100, "bf16"))
+    yield from (int8._replace(scale=int8.scale[:64]), int8._replace(values=int8.values.float()))
+    yield from (int8._replace(scale=int8.scale.double()), int8._replace(values=int8.values[:, :64]))
+    yield from (int4._replace(nibbles=int4.nibbles[:, :64]), int4._replace(scale_zero=int4.scale_zero[:, :64]))
+    yield from (int4._replace(nibbles=int4.nibbles[:1]), int4._replace(scale_zero=int4.scale_zero.float()))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("number", range(len(list(_bad_matrices()))))
+def test_what_a_kernel_would_read_past_the_end_of_is_refused(machines, kernel, number):
+    matrix, x = list(_bad_matrices())[number], some(3, 96, KERNELS[kernel][1])
+    with pytest.raises(ValueError, match=r"rows \(3, 96\).*do not go with a matrix"):
+        getattr(machines["emulated"], kernel)(x, matrix)
+
+
+def test_rows_of_another_type_count_or_group_are_refused(machines):
+    kernels = machines["emulated"]
+    for kernel, (_, dtype) in KERNELS.items():
+        other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
+        with pytest.raises(ValueError, match="do not go with"):
+            getattr(kernels, kernel)(some(3, 96, other), stored(128, 96, "bf16"))
+    for rows in (0, 5):
+        with pytest.raises(ValueError, match="not for gemv"):
+            kernels.gemv_avx512bf16(some(rows, 96, torch.bfloat16), stored(128, 96, "bf16"))
+    wide = Int4Matrix(torch.zeros(1, 1024, 32, dtype=torch.uint8), torch.zeros(1, 64, 2, dtype=torch.bfloat16), 64)
+    with pytest.raises(ValueError, match="groups of 1024"):
+        kernels.gemm_amx(some(3, 1024, torch.bfloat16), wide)
+
+
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if not choice.way.startswith("torch_")])
+def test_what_is_chosen_can_be_done(machines, choice):
+    """The smallest matrix and rows that the table gives to a kernel."""
+    out, inner = (max(size, 32) for size in choice.multiples)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[choice.x]
+    for stored_as in choice.formats:
+        matrix, x = stored(out, inner, stored_as), some(choice.rows[0], inner, dtype)
+        assert getattr(machines["emulated"], choice.way)(x, matrix).shape == (choice.rows[0], out)
 
 
 @pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
@@ -195,101 +218,34 @@ def test_what_is_not_finite_stays_visible(kernels):
         assert out.isnan().all()
 
 
-def test_a_matrix_that_lies_another_way_is_left_to_torch():
-    assert not choose(Level.AMX, torch.float32, stored(64, 96, "bf16").T, 3)
-    assert not choose(Level.AMX, torch.float32, stored(128, 96, "bf16")[:, :64], 3)
-
-
-def test_rows_of_another_width_are_refused(kernels):
-    with pytest.raises(ValueError, match="does not go with rows"):
-        kernels.gemm_avx2(torch.zeros(3, 64), stored(64, 96, "bf16"))
-
-
-def test_odd_shapes_are_left_to_torch():
-    sizes = ((64, 96), (62, 96), (64, 92))
-    chosen = [choose(Level.AVX2, torch.float32, stored(out, inner, "bf16"), 3) for out, inner in sizes]
-    assert chosen == ["gemm_avx2", None, None]
-    assert not choose(Level.AVX2, torch.float32, torch.zeros(64, 96), 3), "float32 matrices have a product of their own"
-
-
-def test_without_a_compiler_torch_does_the_work(fresh, monkeypatch):
-    monkeypatch.setenv("CC", "/no/such/compiler")
-    assert dispatch.load() is None
-    matrix, x = stored(64, 128, "int4"), torch.randn(3, 128)
-    expected = x @ decode(matrix, torch.empty(64, 128)).T
-    found = FastMatmul(torch.device("cpu")).linear(x, matrix)
-    assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
-
-
-def test_a_cache_folder_that_cannot_be_written_costs_a_compilation(fresh, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert dispatch.load() is not None
-
-
-@pytest.mark.parametrize("damage", ["empty", "of everybody"])
-def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(fresh, tmp_path, monkeypatch, damage):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert dispatch.load() is not None
-    (library,) = tmp_path.rglob("kernels-*.so")
-    whole = library.read_bytes()
-    library.unlink()  # not written in place: this process has it mapped
-    library.write_bytes(b"" if damage == "empty" else b"not a library")
-    library.chmod(0o600 if damage == "empty" else 0o666)
-    dispatch.load.cache_clear()
-    assert dispatch.load() is not None
-    assert library.read_bytes() == whole
-    assert sorted(path.suffix for path in library.parent.iterdir()) == [".json", ".so"]
-
-
-def test_a_compiler_may_come_with_arguments(fresh, tmp_path, monkeypatch):
-    monkeypatch.setenv("CC", "env LC_ALL=C cc")
-    assert dispatch.load() is not None
-
-
-def test_a_compiler_that_knows_no_bf16_builds_the_rest(fresh, tmp_path, monkeypatch):
-    """As an old one does, or one with an old assembler; what is not there is never called."""
-    compiler = tmp_path / "cc"
-    compiler.write_text(
-        '#!/bin/sh\ncase "$*" in *-mavx512bf16*) echo "no such mnemonic" >&2; exit 1 ;; esac\nexec cc "$@"\n'
-    )
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    found = dispatch.load()
-    assert found is not None
-    assert found.level == Level.AVX2
-    x, matrix = torch.randn(5, 96), stored(128, 96, "int4")
-    assert torch.allclose(
-        found.kernels.gemm_avx2(x, matrix), x @ decode(matrix, torch.empty(128, 96)).T, rtol=1e-4, atol=1e-3
-    )
+SPAN = [0, 1, 9, 0, 0, 0]  # row 0 of a sequence of 10 keys, of which none are shared
 
 
 @pytest.mark.parametrize(
-    ("wrong", "what"),
+    "span",
     [
-        (("_mm256_set1_ps(8)", "_mm256_set1_ps(7)"), "int4, torch.float32"),
-        (("mine[d] * scale", "mine[d]"), "attention"),
-        (("(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)"), "bf16, torch.float32"),
-        (("p < span.prefix_tokens", "0"), "attention"),
-        (("SURPLUS 136.0f", "SURPLUS 135.0f"), "int4, torch.bfloat16"),
-        (("_mm512_reduce_add_ps(sums[n][m])", "_mm512_reduce_add_ps(sums[n][0])"), "bf16, torch.bfloat16"),
+        [0, 1, 10, 0, 0, 0], [0, 1, 9, 1, 0, 0], [1, 1, 9, 0, 0, 0], [0, 2, 8, 0, 0, 0], [0, 0, 9, 0, 0, 0],
+        [-1, 1, 9, 0, 0, 0], [0, 1, 9, -1, 0, 0], [0, 1, -1, 0, 0, 0], [0, 1, 9, 0, 8, 3], [0, 1, 9, 0, -1, 3],
     ],
-)
-def test_kernels_that_compute_wrongly_are_not_used(fresh, compiled, tmp_path, monkeypatch, wrong, what):
-    if "SURPLUS" in wrong[0] and compiled.level < Level.AMX:
-        pytest.skip("needs a processor with tiles")
-    events = []
-    monkeypatch.setattr(dispatch, "event", lambda name, **fields: events.append((name, fields)))
-    for source in build.FOLDER.iterdir():
-        (tmp_path / source.name).write_text(source.read_text().replace(*wrong))
-    monkeypatch.setattr(dispatch, "built", lambda folder, units: build.built(folder, units, tmp_path))
-    assert dispatch.load() is None
-    assert events == [("kernels compute wrongly", {"what": what})]
+)  # fmt: skip
+def test_spans_that_leave_their_rows_or_keys_are_refused(kernels, span):
+    queries, keys = torch.zeros(1, 1, 32), torch.zeros(10, 1, 32, dtype=torch.bfloat16)
+    kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SPAN]), 10)
+    with pytest.raises(ValueError, match="leave 1 rows, 10 keys"):
+        kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SPAN, span]), 10)
 
 
-def test_it_is_compiled_once(fresh, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert dispatch.load() is not None
-    dispatch.load.cache_clear()
-    monkeypatch.setenv("CC", "/no/such/compiler")
-    assert dispatch.load() is not None, "the library of the first time is used"
+def test_attention_refuses_what_does_not_go_together(kernels):
+    queries, keys, out = torch.zeros(1, 2, 32), torch.zeros(10, 1, 32, dtype=torch.bfloat16), torch.zeros(1, 2, 32)
+    spans = torch.tensor([SPAN])
+    bad = [
+        (queries.double(), keys, keys, out, spans), (queries, keys.float(), keys, out, spans),
+        (queries, keys, keys[:9], out, spans), (queries, keys, keys, out[:, :1], spans), (queries, keys, keys, out, spans[:, :5]),
+        (queries, keys, keys, out, spans.int()), (queries[..., :16], keys[..., :16], keys[..., :16], out[..., :16], spans),
+        (torch.zeros(1, 80, 32), keys, keys, torch.zeros(1, 80, 32), spans),
+    ]  # fmt: skip
+    for arguments in bad:
+        with pytest.raises(ValueError, match=r"attention cannot read|do not go together|leave"):
+            kernels.attend(*arguments, 10)
+    with pytest.raises(ValueError, match="window 0"):
+        kernels.attend(queries, keys, keys, out, spans, 0)

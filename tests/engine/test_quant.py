@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from rotary_batch.engine import matmul, open_engine
+from rotary_batch.engine import open_engine
 from rotary_batch.engine.experts import views
-from rotary_batch.engine.kernels import dispatch
+from rotary_batch.engine.kernels.build import Library
+from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import unpack_int4
-from rotary_batch.engine.matmul import FastMatmul, _int4_operator, fast_dtype, int4_operator_rows
+from rotary_batch.engine.kernels.dispatch import Level
+from rotary_batch.engine.matmul import FastMatmul, _int4_operator, int4_operator_rows
 from rotary_batch.engine.pack import pack, verify
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
 from rotary_batch.engine.tiers import DiskTier
@@ -36,6 +38,12 @@ def stored(weight: torch.Tensor, stored_as: str):
 
 def decoded(matrix, rows: int, columns: int) -> torch.Tensor:
     return decode(matrix, torch.empty(rows, columns))
+
+
+def torch_alone(dtype: torch.dtype) -> FastMatmul:
+    """Products without compiled kernels."""
+    portable = CpuKernels(Library(None, frozenset([Level.PORTABLE]), {}), has_bf16=dtype == torch.bfloat16)
+    return FastMatmul(CPU, portable)
 
 
 @settings(max_examples=40, deadline=None)
@@ -83,27 +91,22 @@ def test_a_constant_matrix_and_one_of_zeros_survive():
 @pytest.mark.parametrize(("out", "inner"), [(64, 128), (100, 96), (48, 32), (448, 256), (2200, 128)])
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_torch_gives_the_product_of_the_reference(stored_as, out, inner, rows, dtype, monkeypatch):
+def test_torch_gives_the_product_of_the_reference(stored_as, out, inner, rows, dtype):
     """In the processor's own dtype, and in the other one: what runs on other processors is tested here too."""
-    monkeypatch.setattr(dispatch, "load", lambda: None)
-    if dtype != fast_dtype(CPU):
-        monkeypatch.setattr(matmul, "fast_dtype", lambda _: dtype)
     matrix, x = stored(random(out, inner), stored_as), random(rows, inner, 1).to(dtype)
     expected = x.float() @ decoded(matrix, out, inner).T
-    found = FastMatmul(CPU).linear(x, matrix)
+    found = torch_alone(dtype).linear(x, matrix)
     assert (found.shape, found.dtype) == ((rows, out), dtype)
     assert (found.float() - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 9])
 @pytest.mark.parametrize("inner", [36, 100, 200])
-def test_int8_rows_of_any_length(inner, rows, monkeypatch):
+def test_int8_rows_of_any_length(inner, rows):
     """Torch's operator wants 16 numbers at a time: with others it gave wrong sums for one row and crashed with more."""
-    monkeypatch.setattr(dispatch, "load", lambda: None)
     matrix, x = stored(random(60, inner), "int8"), random(rows, inner, 1).bfloat16()
-    monkeypatch.setattr(matmul, "fast_dtype", lambda _: torch.bfloat16)
     expected = x.float() @ decoded(matrix, 60, inner).T
-    assert (FastMatmul(CPU).linear(x, matrix).float() - expected).abs().max() <= 0.02 * expected.abs().max()
+    assert (torch_alone(torch.bfloat16).linear(x, matrix).float() - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 def test_the_operator_reads_our_bytes_where_it_says_so():

@@ -26,11 +26,11 @@ from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels.dispatch import DETECTORS, UNITS, Level, Unit
 
 SOURCES = Path(__file__).with_name("c")
-FLAGS = ("-O3", "-fopenmp", "-fPIC")
+FLAGS = ("-O3", "-pthread", "-fPIC")
 IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 COMPILE_S = 120
 CHECK_S = 60
-WRONG = 1  # exit status of check.py
+SAID = "checked: "  # what check.py prints before the first thing that is wrong
 
 
 class Library(NamedTuple):
@@ -56,7 +56,7 @@ class Compiled(NamedTuple):
 
 def open_library(folder: Path, cap: Level, units: Sequence[Unit] = UNITS, sources: Path = SOURCES) -> Library:
     """The kernels up to level `cap`, from the cache folder or built anew.  Nothing that goes wrong here raises."""
-    wanted = [level for level in Level if IS_X86 and Level.PORTABLE < level <= cap]
+    wanted = [unit.level for unit in units if IS_X86 and Level.PORTABLE < unit.level <= cap]
     if not wanted:
         return Library(None, frozenset([Level.PORTABLE]), {})
     with tempfile.TemporaryDirectory() as temporary:
@@ -107,7 +107,7 @@ def _key(units: Sequence[Unit], sources: Path) -> str:
 
 def _compile(compiler: str, units: Sequence[Unit], sources: Path, path: Path) -> dict[str, str]:
     """Link what can be compiled into `path`; what the compiler says of the units that cannot."""
-    command, objects, refused = [*shlex.split(compiler), *FLAGS], list[str](), {}
+    command, objects, refused = [*_words(compiler), *FLAGS], list[str](), {}
     for unit in units:
         made = {str(path.with_name(f"{unit.level.label}-{name}.o")): str(sources / name) for name in unit.files}
         try:
@@ -123,13 +123,20 @@ def _compile(compiler: str, units: Sequence[Unit], sources: Path, path: Path) ->
     return refused
 
 
+def _words(compiler: str) -> list[str]:
+    try:
+        return shlex.split(compiler)
+    except ValueError as error:
+        raise OSError(f"CC is {compiler!r}: {error}") from error
+
+
 def _run(command: Sequence[str]) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_S)
     except subprocess.CalledProcessError as error:
         text = error.stderr.decode(errors="replace").strip()
         raise OSError(f"{command[0]} failed: {text[:300]}") from error
-    except (subprocess.SubprocessError, ValueError) as error:
+    except subprocess.SubprocessError as error:
         raise OSError(str(error)) from error
 
 
@@ -164,9 +171,9 @@ def why_not(path: Path, level: Level) -> str:
         return f"its check could not be started: {error}"
     if child.returncode < 0:
         return f"its check ended by {signal.Signals(-child.returncode).name}"
-    if child.returncode == WRONG:
-        return child.stdout.strip() or child.stderr.strip()[-300:]
-    return f"its check failed: {child.stderr.strip()[-300:]}" if child.returncode else ""
+    if child.returncode == 0 and child.stdout.startswith(SAID):
+        return child.stdout.removeprefix(SAID).strip()
+    return f"its check failed: {(child.stderr or child.stdout).strip()[-300:]}"
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rotary_batch.engine.kernels.build import SAID
 from rotary_batch.engine.kernels.dispatch import DETECTORS, FUNCTIONS, Level
 
 Array = np.ndarray[Any, Any]
@@ -148,16 +149,12 @@ def first_wrong(library: ctypes.CDLL, level: Level) -> str:
     return ""
 
 
-def main(path: str, level: Level) -> int:
-    """Print the first kernel that is wrong; 1 when there is one."""
+def main(path: str, level: Level) -> None:
+    """Print the first kernel that is wrong, and nothing more where the processor does not have the level."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     library = ctypes.CDLL(path)
-    if not library[DETECTORS[level]]():
-        return 0
-    wrong = first_wrong(library, level)
-    print(wrong)  # noqa: T201 - what the parent reads
-    return 1 if wrong else 0
+    print(SAID, first_wrong(library, level) if library[DETECTORS[level]]() else "")  # noqa: T201 - the parent reads it
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Level[sys.argv[2]]))
+    main(sys.argv[1], Level[sys.argv[2]])

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rotary_batch.config import cache_dir
+from rotary_batch.config import kernel_dir
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
 from rotary_batch.engine.kernels.dispatch import FUNCTIONS, Level, Product, cap, choose
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, num_columns, num_rows
@@ -127,7 +127,7 @@ class CpuKernels:
 @cache
 def load(most: Level) -> CpuKernels:
     """The kernels up to a level, built at first use; those that cannot be had are left out."""
-    library = open_library(cache_dir(os.environ), most)
+    library = open_library(kernel_dir(os.environ), most)
     for level, reason in library.left_out.items():
         event("kernels left out", level=level.label, reason=reason)
     cannot_build = library.functions is None and most >= Level.AVX512_BF16
@@ -143,9 +143,9 @@ def _torch_has_bf16() -> bool:
     return found
 
 
-def default() -> CpuKernels:
-    """Those that the environment allows.  Raises ConfigError."""
-    return load(cap(os.environ))
+def default(max_isa: str | None = None) -> CpuKernels:
+    """Those that `max_isa` allows, else the environment.  Raises ConfigError."""
+    return load(cap(os.environ, max_isa))
 
 
 def _function(library: Any, name: str) -> Any:  # noqa: ANN401 - ctypes has no type

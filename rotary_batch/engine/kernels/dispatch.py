@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from rotary_batch.config import max_isa
+from rotary_batch.config import isa_named, max_isa
 
 
 class Level(IntEnum):
@@ -29,15 +29,10 @@ class Level(IntEnum):
         return self.name.lower()
 
 
-def level_named(label: str) -> Level:
-    """The level of that label, which config.py has checked."""
-    return Level[label.upper()]
-
-
-def cap(environment: Mapping[str, str]) -> Level:
-    """The highest level that may be used: ROTARY_BATCH_MAX_ISA.  Raises ConfigError."""
-    label = max_isa(environment)
-    return level_named(label) if label else Level.AMX
+def cap(environment: Mapping[str, str], argument: str | None = None) -> Level:
+    """The highest level that may be used: `argument`, else ROTARY_BATCH_MAX_ISA.  Raises ConfigError."""
+    label = isa_named(argument, source="max_isa") if argument is not None else max_isa(environment)
+    return Level[label.upper()] if label else Level.AMX
 
 
 class Unit(NamedTuple):
@@ -52,7 +47,7 @@ _AVX2 = ("-mavx2", "-mfma")
 _AVX512_BF16 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vbmi", "bf16")))
 _AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 UNITS = (
-    Unit(Level.PORTABLE, ("detect.c",), ()),
+    Unit(Level.PORTABLE, ("detect.c", "pool.c"), ()),
     Unit(Level.AVX2, ("gemm_avx2.c", "attention_avx2.c"), _AVX2),
     Unit(Level.AVX512_BF16, ("gemv_avx512bf16.c", "gemm_bf16.c"), _AVX512_BF16),
     Unit(Level.AMX, ("gemm_bf16.c",), _AMX),

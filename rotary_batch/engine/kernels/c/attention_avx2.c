@@ -5,6 +5,7 @@
    2205.14135).  G = query heads of a key head, D = head dimension, R = rows of a sequence times G. */
 
 #include "avx2.h"
+#include "pool.h"
 
 #define TILE 64         /* keys at once */
 #define MAX_ROWS 64     /* R */
@@ -104,12 +105,26 @@ static void attend_span(struct span span, long head, const float *queries, const
   }
 }
 
+struct attention {
+  const float *queries;
+  const uint16_t *keys, *values;
+  float *out;
+  const struct span *spans;
+  long heads, groups, D, window;
+  float scale;
+};
+
+static void attend_task(void *context, long task) {
+  const struct attention a = *(const struct attention *)context;
+  attend_span(a.spans[task / a.heads], task % a.heads, a.queries, a.keys, a.values, a.out, a.heads, a.groups, a.D,
+              a.window, a.scale);
+}
+
 /* queries and out [T, heads * groups, D] float32, keys and values [tokens, heads, D] bf16.  A window sees so many keys
    back, itself included.  D is a multiple of NR up to MAX_DIM; no span has more than MAX_ROWS rows times groups. */
 void attention_avx2(const float *queries, const uint16_t *keys, const uint16_t *values, float *out,
                     const struct span *spans, long num_spans, long heads, long groups, long D, long window, float scale,
                     int threads) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (long task = 0; task < num_spans * heads; task++)
-    attend_span(spans[task / heads], task % heads, queries, keys, values, out, heads, groups, D, window, scale);
+  struct attention a = {queries, keys, values, out, spans, heads, groups, D, window, scale};
+  parallel_for(num_spans * heads, attend_task, &a, threads);
 }

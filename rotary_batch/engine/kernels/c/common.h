@@ -13,5 +13,6 @@ enum format { BF16, INT8 };
 
 INLINE long itemsize(enum format format) { return format == BF16 ? 2 : 1; }
 INLINE long min_long(long a, long b) { return a < b ? a : b; }
+INLINE long div_up(long a, long b) { return (a + b - 1) / b; }
 
 #endif

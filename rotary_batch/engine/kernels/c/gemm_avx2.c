@@ -8,10 +8,12 @@
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "avx2.h"
+#include "pool.h"
 
 #define GEMV_ROWS 48 /* rows of x up to which weights are unpacked in registers */
 #define MC 192    /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
-#define GEMV_NR 4 /* rows of a matrix in registers */
+#define GEMV_NR 4 /* rows of a matrix in registers, */
+#define GEMV_GROUP 32 /* and in a task */
 #define GEMV_KC 1024 /* of GEMV_NR rows at once: 8 KB of bf16 stay in the first cache for the next rows of x */
 #define NC 64        /* rows of a matrix that are unpacked together; in int4 byte j of a column is rows j and j + 32 */
 #define HALF (NC / 2)
@@ -129,18 +131,38 @@ INLINE void gemm_block_int4(const uint8_t *nibbles, const uint16_t *scale_zero, 
   for (long m = 0; m < M; m++) memcpy(out + m * N, sums + m * NC, NC * sizeof(float));
 }
 
-INLINE void gemm(enum format format, const char *weights, const float *x, float *out, long M, long N, long K,
-                 int threads) {
-  const long whole = M <= GEMV_ROWS ? 0 : N / NC * NC;
-#pragma omp parallel num_threads(threads)
-  {
-#pragma omp for schedule(dynamic) nowait
-    for (long n = 0; n < whole; n += NC)
-      for (long m = 0; m < M; m += MC)
-        gemm_block(format, weights + n * K * itemsize(format), x + m * K, out + m * N + n, min_long(M - m, MC), N, K);
-#pragma omp for schedule(dynamic, 8)
-    for (long n = whole; n < N; n += GEMV_NR) gemv(format, weights + n * K * itemsize(format), x, out + n, M, N, K);
+/* A product, cut into tasks: blocks of `whole` rows of the matrix with MC rows of x each, then groups of the other rows. */
+struct product {
+  enum format format;
+  const char *weights;
+  const float *x;
+  float *out;
+  long M, N, K, whole;
+};
+
+INLINE void gemm_part(struct product p, enum format format, long task) {
+  const long blocks = p.whole / NC * div_up(p.M, MC);
+  if (task < blocks) {
+    const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC;
+    gemm_block(format, p.weights + n * p.K * itemsize(format), p.x + m * p.K, p.out + m * p.N + n,
+               min_long(p.M - m, MC), p.N, p.K);
+    return;
   }
+  const long begin = p.whole + (task - blocks) * GEMV_GROUP, end = min_long(begin + GEMV_GROUP, p.N);
+  for (long n = begin; n < end; n += GEMV_NR)
+    gemv(format, p.weights + n * p.K * itemsize(format), p.x, p.out + n, p.M, p.N, p.K);
+}
+
+static void gemm_task(void *context, long task) {
+  const struct product *p = context;
+  if (p->format == BF16) gemm_part(*p, BF16, task);
+  else gemm_part(*p, INT8, task);
+}
+
+static void gemm(enum format format, const char *weights, const float *x, float *out, long M, long N, long K,
+                 int threads) {
+  struct product p = {format, weights, x, out, M, N, K, M <= GEMV_ROWS ? 0 : N / NC * NC};
+  parallel_for(p.whole / NC * div_up(M, MC) + div_up(N - p.whole, GEMV_GROUP), gemm_task, &p, threads);
 }
 
 /* weights [N, K] bf16, x [M, K] -> out [M, N].  N is a multiple of 4, K of 8. */
@@ -153,12 +175,24 @@ void gemm_avx2_int8(const char *weights, const float *x, float *out, long M, lon
   gemm(INT8, weights, x, out, M, N, K, threads);
 }
 
+struct product_int4 {
+  const uint8_t *nibbles;
+  const uint16_t *scale_zero;
+  const float *x;
+  float *out;
+  long M, N, K, group;
+};
+
+static void gemm_int4_task(void *context, long task) {
+  const struct product_int4 p = *(const struct product_int4 *)context;
+  const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC;
+  gemm_block_int4(p.nibbles + n / 2 * p.K, p.scale_zero + n * 2, p.x + m * p.K, p.out + m * p.N + n,
+                  min_long(p.M - m, MC), p.N, p.K, p.group);
+}
+
 /* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x [M, K] -> out [M, N]. */
 void gemm_avx2_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const float *x, float *out, long M, long N,
                     long K, long group, int threads) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (long n = 0; n < N; n += NC)
-    for (long m = 0; m < M; m += MC)
-      gemm_block_int4(nibbles + n / 2 * K, scale_zero + n * 2, x + m * K, out + m * N + n, min_long(M - m, MC), N, K,
-                      group);
+  struct product_int4 p = {nibbles, scale_zero, x, out, M, N, K, group};
+  parallel_for(N / NC * div_up(M, MC), gemm_int4_task, &p, threads);
 }

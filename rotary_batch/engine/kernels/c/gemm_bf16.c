@@ -11,6 +11,7 @@
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "avx512bf16.h"
+#include "pool.h"
 
 #ifdef USE_AMX
 #include "tiles_amx.h"
@@ -25,12 +26,18 @@
 #define PREFETCH_NBYTES 512 /* bytes of a row that are on their way, */
 #define PREFETCH_INT4_NBYTES 2048 /* and of a panel in int4, which lies in one piece */
 
-/* A product: x as tiles [M / TILE_ROWS, K / TILE_COLUMNS, TILE_SIZE], out [M, N]. */
+#define PACK_ROWS 64 /* rows of x that one task makes tiles of */
+
+/* A product: x [M, K], and as tiles [M / TILE_ROWS, K / TILE_COLUMNS, TILE_SIZE], out [M, N]. */
 struct product {
-  pair *packed_x;
+  const char *weights;
+  const float *scale;         /* [N], of int8 */
+  const uint16_t *scale_zero; /* [K / group, N, 2], of int4 */
+  const uint16_t *x;
   const float *x_sums; /* [M, K / group], of int4 */
+  pair *packed_x;
   uint16_t *out;
-  long M, N, K;
+  long M, N, K, group; /* group = 0 when the format has none */
 };
 
 /* ---- weights: NC rows of the matrix by `steps` times TILE_COLUMNS columns -> tiles [steps, TILES, TILE_SIZE] ---- */
@@ -173,63 +180,56 @@ INLINE void gemm_panel_int4(struct product p, const uint8_t *nibbles, const uint
   store_bf16(s->sums, 0, out + begin * p.N, end - begin, p.N);
 }
 
-/* Rows of x [M, K] -> tiles; what is missing in the last one is zero. */
-static void pack_x(const uint16_t *x, pair *tiles, long M, long K) {
-#pragma omp for schedule(static)
-  for (long m = 0; m < M; m += TILE_ROWS)
+/* Rows `begin` to `end` of x [M, K] -> tiles; what is missing in the last one is zero. */
+static void pack_x(const uint16_t *x, pair *tiles, long begin, long end, long K) {
+  for (long m = begin; m < end; m += TILE_ROWS)
     for (long k = 0; k < K; k += TILE_COLUMNS)
       for (int n = 0; n < TILE_ROWS; n++) {
-        const __m512i row = m + n < M ? _mm512_loadu_si512(x + (m + n) * K + k) : _mm512_setzero_si512();
+        const __m512i row = m + n < end ? _mm512_loadu_si512(x + (m + n) * K + k) : _mm512_setzero_si512();
         _mm512_storeu_si512(tiles + (m * K + k * TILE_ROWS) / 2 + n * TILE_ROWS, row);
       }
 }
 
-static void gemm(struct product p, enum format format, const char *weights, const float *scale, const uint16_t *x) {
+static void pack_task(void *context, long task) {
+  const struct product *p = context;
+  pack_x(p->x, p->packed_x, task * PACK_ROWS, min_long(p->M, (task + 1) * PACK_ROWS), p->K);
+}
+
+/* A panel of the matrix times MC rows of x. */
+static void gemm_task(void *context, long task) {
+  const struct product p = *(const struct product *)context;
+  const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC, end = min_long(p.M, m + MC);
   struct scratch scratch;
-  pack_x(x, p.packed_x, p.M, p.K);
   configure_tiles();
-#pragma omp for schedule(dynamic)
-  for (long n = 0; n < p.N; n += NC)
-    for (long m = 0; m < p.M; m += MC) {
-      const char *mine = weights + n * p.K * itemsize(format);
-      const long end = min_long(p.M, m + MC);
-      if (format == BF16) gemm_panel(p, BF16, mine, 0, p.out + n, m, end, &scratch);
-      else gemm_panel(p, INT8, mine, scale + n, p.out + n, m, end, &scratch);
-    }
+  if (p.group) {
+    const uint8_t *nibbles = (const uint8_t *)p.weights + n / 2 * p.K;
+    gemm_panel_int4(p, nibbles, p.scale_zero + n * 2, p.group, p.out + n, m, end, &scratch);
+  } else if (p.scale) gemm_panel(p, INT8, p.weights + n * p.K, p.scale + n, p.out + n, m, end, &scratch);
+  else gemm_panel(p, BF16, p.weights + n * p.K * 2, 0, p.out + n, m, end, &scratch);
   release_tiles();
 }
 
-static void gemm_int4(struct product p, const uint8_t *nibbles, const uint16_t *scale_zero, const uint16_t *x,
-                      long group) {
-  struct scratch scratch;
-  pack_x(x, p.packed_x, p.M, p.K);
-  configure_tiles();
-#pragma omp for schedule(dynamic)
-  for (long n = 0; n < p.N; n += NC)
-    for (long m = 0; m < p.M; m += MC)
-      gemm_panel_int4(p, nibbles + n / 2 * p.K, scale_zero + n * 2, group, p.out + n, m, min_long(p.M, m + MC),
-                      &scratch);
-  release_tiles();
+static void gemm(struct product p, int threads) {
+  parallel_for(div_up(p.M, PACK_ROWS), pack_task, &p, threads);
+  parallel_for(p.N / NC * div_up(p.M, MC), gemm_task, &p, threads);
 }
 
 /* weights [N, K] bf16, x [M, K] bf16, packed_x: room for x in whole tiles -> out [M, N] bf16.
    N is a multiple of 64, K of 32. */
 void EXPORTED(bf16)(const char *weights, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
                     int threads) {
-#pragma omp parallel num_threads(threads)
-  gemm((struct product){packed_x, 0, out, M, N, K}, BF16, weights, 0, x);
+  gemm((struct product){weights, 0, 0, x, 0, packed_x, out, M, N, K, 0}, threads);
 }
 
 /* weights [N, K] int8, scale [N]; the same. */
 void EXPORTED(int8)(const char *weights, const float *scale, const uint16_t *x, pair *packed_x, uint16_t *out, long M,
                     long N, long K, int threads) {
-#pragma omp parallel num_threads(threads)
-  gemm((struct product){packed_x, 0, out, M, N, K}, INT8, weights, scale, x);
+  gemm((struct product){weights, scale, 0, x, 0, packed_x, out, M, N, K, 0}, threads);
 }
 
 /* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x_sums [M, K / group] float32; the same. */
-void EXPORTED(int4)(const uint8_t *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x,
+void EXPORTED(int4)(const char *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x,
                     uint16_t *out, const float *x_sums, long M, long N, long K, long group, int threads) {
-#pragma omp parallel num_threads(threads)
-  gemm_int4((struct product){packed_x, x_sums, out, M, N, K}, nibbles, scale_zero, x, group);
+  gemm((struct product){nibbles, 0, scale_zero, x, x_sums, packed_x, out, M, N, K, group}, threads);
 }
+

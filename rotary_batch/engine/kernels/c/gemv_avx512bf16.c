@@ -6,10 +6,12 @@
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "avx512bf16.h"
+#include "pool.h"
 
 #define NR 4     /* rows of a matrix in registers */
 #define MR 4     /* rows of x in registers, at most */
 #define LANES 32 /* columns in a register */
+#define GROUP 32 /* rows of a matrix in a task */
 
 INLINE void gemv_rows(enum format format, int rows, const char *weights, const float *scale, const uint16_t *x,
                       uint16_t *out, long N, long K) {
@@ -43,20 +45,35 @@ INLINE void gemv(enum format format, const char *weights, const float *scale, co
   }
 }
 
-INLINE void gemv_matrix(enum format format, const char *weights, const float *scale, const uint16_t *x, uint16_t *out,
-                        long M, long N, long K, int threads) {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
-  for (long n = 0; n < N; n += NR)
-    gemv(format, weights + n * K * itemsize(format), scale ? scale + n : 0, x, out + n, M, N, K);
+struct product {
+  enum format format;
+  const char *weights;
+  const float *scale;
+  const uint16_t *x;
+  uint16_t *out;
+  long M, N, K;
+};
+
+INLINE void gemv_group(struct product p, enum format format, long task) {
+  for (long n = task * GROUP; n < min_long((task + 1) * GROUP, p.N); n += NR)
+    gemv(format, p.weights + n * p.K * itemsize(format), p.scale ? p.scale + n : 0, p.x, p.out + n, p.M, p.N, p.K);
+}
+
+static void gemv_task(void *context, long task) {
+  const struct product *p = context;
+  if (p->format == BF16) gemv_group(*p, BF16, task);
+  else gemv_group(*p, INT8, task);
 }
 
 /* weights [N, K] bf16, x [M, K] bf16 -> out [M, N] bf16.  M is 1 to 4, N a multiple of 4, K of 32. */
 void gemv_avx512bf16_bf16(const char *weights, const uint16_t *x, uint16_t *out, long M, long N, long K, int threads) {
-  gemv_matrix(BF16, weights, 0, x, out, M, N, K, threads);
+  struct product p = {BF16, weights, 0, x, out, M, N, K};
+  parallel_for(div_up(N, GROUP), gemv_task, &p, threads);
 }
 
 /* weights [N, K] int8, scale [N]; the same. */
 void gemv_avx512bf16_int8(const char *weights, const float *scale, const uint16_t *x, uint16_t *out, long M, long N,
                           long K, int threads) {
-  gemv_matrix(INT8, weights, scale, x, out, M, N, K, threads);
+  struct product p = {INT8, weights, scale, x, out, M, N, K};
+  parallel_for(div_up(N, GROUP), gemv_task, &p, threads);
 }

@@ -1,0 +1,100 @@
+"""Every kernel at every level under AddressSanitizer and UndefinedBehaviorSanitizer: `make sanitize`.
+
+The kernels are compiled with both, and called from a Python whose allocations the sanitizer sees, in arrays of exactly
+the size that C may touch.  Levels that this processor lacks are emulated, and those that it has are run both ways.
+"""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rotary_batch.config import c_compiler
+from rotary_batch.engine.kernels import build, check
+from rotary_batch.engine.kernels.check import Case
+from rotary_batch.engine.kernels.dispatch import FUNCTIONS, UNITS, Level
+
+SANITIZERS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# One row of registers and all that remain, a tile of rows and more; one block, parts of one, and more; columns that go
+# at once, parts of them, and more; a group of every size.
+CASES = {
+    "gemm_avx2": [Case(1, 4, 32, 32), Case(2, 68, 96, 32), Case(49, 132, 1184, 32), Case(194, 64, 128, 64), Case(3, 64, 512, 128)],
+    "gemv_avx512bf16": [Case(rows, 4 * rows, 544, 32) for rows in (1, 2, 3, 4)],
+    "gemm_avx512bf16": [*(Case(rows, 64, 64, 64) for rows in range(1, 18)), Case(33, 128, 1184, 32), Case(258, 64, 512, 128)],
+    "gemm_amx": [Case(1, 64, 32, 32), Case(16, 64, 64, 64), Case(17, 128, 1184, 32), Case(258, 64, 512, 128)],
+}  # fmt: skip
+
+
+def main() -> int:
+    """Build both libraries, and run them in a process that has the sanitizer's runtime from the start."""
+    from emulated import EMULATED_UNITS, NATIVE_LEVELS, emulating_sources
+
+    build.FLAGS = ("-O1", "-pthread", "-fPIC", *SANITIZERS)
+    compiler = c_compiler(os.environ)
+    if compiler is None or Level.AVX2 not in NATIVE_LEVELS:
+        print("sanitize: needs a C compiler and a processor with AVX2", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        native = [level for level in NATIVE_LEVELS if level > Level.AVX2]
+        plans = [
+            (
+                "emulated",
+                EMULATED_UNITS,
+                emulating_sources(Path(folder) / "c"),
+                [Level.AVX2, Level.AVX512_BF16, Level.AMX],
+            )
+        ]
+        plans += [("native", UNITS, build.SOURCES, native)] if native else []
+        for name, units, sources, levels in plans:
+            path = Path(folder) / f"{name}.so"
+            refused = build._compile(
+                compiler, [unit for unit in units if unit.level in (Level.PORTABLE, *levels)], sources, path
+            )
+            if refused or run(compiler, path, levels):
+                print(f"sanitize: {name} kernels failed {refused}", file=sys.stderr)
+                return 1
+            print(f"sanitize: {name} kernels of {', '.join(level.label for level in levels)} are clean")
+    return 0
+
+
+def run(compiler: str, path: Path, levels: list[Level]) -> int:
+    runtime = subprocess.run(
+        [*shlex.split(compiler), "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
+    if not Path(runtime).is_absolute():
+        print(f"sanitize: {compiler} has no libasan.so; set CC to a gcc that has", file=sys.stderr)
+        return 1
+    environment = {
+        **os.environ, "LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1", "PYTHONMALLOC": "malloc",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, __file__, str(path), *(level.name for level in levels)], env=environment
+    ).returncode
+
+
+def run_here(path: str, levels: list[Level]) -> int:
+    """Call them; the sanitizer ends the process where it finds something, and a wrong sum is an error too."""
+    library = ctypes.CDLL(path)
+    wrong: list[object] = [
+        (kernel, stored_as, case)
+        for level in levels
+        for kernel in check.LEVELS[level]
+        for stored_as in ("bf16", "int8", "int4")
+        for case in (CASES[kernel] if f"{kernel}_{stored_as}" in FUNCTIONS else ())
+        if not check.deviation(library, kernel, stored_as, case) <= 2**-7
+    ]
+    if Level.AVX2 in levels and not max(check.attention_deviation(library, dim) for dim in (32, 96, 256)) <= 1e-4:
+        wrong.append("attention_avx2")
+    print(*wrong, sep="\n", end="", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_here(sys.argv[1], [Level[name] for name in sys.argv[2:]]) if sys.argv[1:] else main())

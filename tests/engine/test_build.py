@@ -1,0 +1,275 @@
+"""A kernel can only be left out: whatever the compiler, the processor or the cache folder does, nothing raises.
+
+On an emulated processor with AMX, so that every level is there on every machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import sanitize
+import torch
+from emulated import DETECT, EMULATED_UNITS, HAS_AVX2, emulating_sources
+
+from rotary_batch.config import c_compiler
+from rotary_batch.engine.kernels import build, cpu
+from rotary_batch.engine.kernels.build import open_library
+from rotary_batch.engine.kernels.dispatch import Level, Unit
+from rotary_batch.engine.matmul import FastMatmul
+from rotary_batch.engine.quant import decode, encode, matrix_from
+
+pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")
+ALL = frozenset(Level)
+QUICK = ("-O1", "-pthread", "-fPIC")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a library that works, and its sources."""
+    folder = tmp_path_factory.mktemp("whole")
+    sources = emulating_sources(folder / "c")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "FLAGS", QUICK)
+        yield from _whole(folder, sources)
+
+
+def _whole(folder, sources):
+    assert open_library(folder / "cache", Level.AMX, EMULATED_UNITS, sources).levels == ALL
+    yield folder
+
+
+def opened(folder, sources, cap=Level.AMX, units=EMULATED_UNITS):
+    return open_library(folder, cap, units, sources)
+
+
+def only(*levels: Level):
+    return tuple(unit for unit in EMULATED_UNITS if unit.level in (Level.PORTABLE, *levels))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """`small()` opens a library of one function, which no child checks: what matters is the cache folder."""
+    sources = tmp_path / "small"
+    sources.mkdir()
+    (sources / "detect.c").write_text(DETECT)
+    (sources / "answer.c").write_text("int answer(void) { return 42; }\n")
+    (sources / "more.c").write_text("int more(void) { return 43; }\n")
+    units = [
+        Unit(Level.PORTABLE, ["detect.c"], []),
+        Unit(Level.AVX2, ["answer.c"], []),
+        Unit(Level.AMX, ["more.c"], ["-DUSE_AMX"]),
+    ]
+    monkeypatch.setattr(build, "why_not", lambda *_: "")
+    return lambda folder: open_library(folder, Level.AMX, units, sources)
+
+
+SMALL = {Level.PORTABLE, Level.AVX2, Level.AMX}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Compiled without optimisation: the faults are the same."""
+    monkeypatch.setattr(build, "FLAGS", QUICK)
+
+
+@pytest.fixture
+def broken(tmp_path, quick):
+    """`broken(file, old, new)`: the library of sources in which that stands instead, or some levels of it."""
+
+    def make(file: str, old: str, new: str, *levels: Level):
+        sources = emulating_sources(tmp_path / "c")
+        text = (sources / file).read_text()
+        assert old in text
+        (sources / file).write_text(text.replace(old, new, 1))
+        return opened(tmp_path / "cache", sources, units=only(*levels or Level))
+
+    return make
+
+
+BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t *out, long rows, long N) {"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "level", "reason"),
+    [
+        ("gemm_avx2.c", "_mm256_set1_ps(8)", "_mm256_set1_ps(7)", Level.AVX2, "gemm_avx2_int4 computes wrongly"),
+        ("attention_avx2.c", "mine[d] * scale", "mine[d]", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "p < span.prefix_tokens", "0", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("avx2.h", "(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)", Level.AVX2, "gemm_avx2_bf16 computes wrongly"),
+        ("gemv_avx512bf16.c", "_mm512_reduce_add_ps(sums[n][m])", "_mm512_reduce_add_ps(sums[n][0])", Level.AVX512_BF16, "gemv_avx512bf16_bf16 computes wrongly"),
+        ("tiles_avx512bf16.h", "case 5: multiply_rows(5", "case 5: multiply_rows(4", Level.AVX512_BF16, "gemm_avx512bf16_bf16 computes wrongly"),
+        ("tiles_amx.h", "_tile_dpbf16ps(2, 5, 6)", "_tile_dpbf16ps(2, 4, 6)", Level.AMX, "gemm_amx_bf16 computes wrongly"),
+        ("gemm_bf16.c", "SURPLUS 136.0f", "SURPLUS 135.0f", Level.AVX512_BF16, "_int4 computes wrongly"),
+        ("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();", Level.AMX, "ended by SIGILL"),
+        ("gemm_bf16.c", BEGIN, BEGIN + "\n  *(volatile int *)8 = 1;", Level.AMX, "ended by SIGSEGV"),
+        ("tiles_amx.h", "  _tile_loadconfig(shapes);", "", Level.AMX, "ended by SIGABRT"),
+        ("gemm_bf16.c", BEGIN, "#ifdef USE_AMX\n#error no such mnemonic\n#endif\n" + BEGIN, Level.AMX, "no such mnemonic"),
+        ("gemm_avx2.c", "INLINE float horizontal_sum", "#error old compiler\nINLINE float horizontal_sum", Level.AVX2, "old compiler"),
+    ],
+)  # fmt: skip
+def test_a_level_with_a_fault_is_left_out(broken, file, old, new, level, reason):
+    library = broken(file, old, new, level)
+    assert (library.levels, library.left_out.keys()) == ({Level.PORTABLE}, {level})
+    assert reason in library.left_out[level]
+
+
+def test_the_levels_without_a_fault_are_used(broken, tmp_path, monkeypatch):
+    """The kernels of two levels crash, and what was found is kept: nothing is compiled or checked again."""
+    first = broken("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();")
+    assert first.levels == {Level.PORTABLE, Level.AVX2}
+    assert first.left_out == dict.fromkeys([Level.AVX512_BF16, Level.AMX], "its check ended by SIGILL")
+    monkeypatch.setattr(build, "why_not", lambda *_: pytest.fail("checked again"))
+    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    again = opened(tmp_path / "cache", tmp_path / "c")
+    assert (again.levels, again.left_out) == (first.levels, first.left_out)
+
+
+def test_a_kernel_that_hangs_is_left_out(broken, monkeypatch):
+    monkeypatch.setattr(build, "CHECK_S", 5)
+    library = broken(
+        "tiles_amx.h", "  _tile_loadconfig(shapes);", "  for (volatile int n = 0;; n++) continue;", Level.AMX
+    )
+    assert library.left_out.keys() == {Level.AMX}
+    assert "took over 5 s" in library.left_out[Level.AMX]
+
+
+def test_a_library_that_cannot_be_linked_leaves_torch_alone(broken):
+    library = broken("pool.c", "void parallel_for(", "void parallel_loop(", Level.AVX2)
+    assert library.levels == {Level.PORTABLE}
+    assert library.left_out.keys() == {Level.AVX2}
+
+
+def test_another_kind_of_processor_checks_for_itself(whole, monkeypatch):
+    checked = []
+    monkeypatch.setattr(build, "_processor", lambda: "another")
+    monkeypatch.setattr(build, "why_not", lambda path, level: checked.append(level) or "")
+    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert opened(whole / "cache", whole / "c", Level.AVX2).levels == {Level.PORTABLE, Level.AVX2}
+    assert opened(whole / "cache", whole / "c").levels == ALL
+    assert checked == [Level.AVX2, Level.AVX512_BF16, Level.AMX], "each level once"
+
+
+@pytest.mark.parametrize("cap", Level)
+def test_nothing_above_the_cap_is_used(whole, cap):
+    library = opened(whole / "cache", whole / "c", cap)
+    assert (library.levels, library.level) == ({level for level in Level if level <= cap}, cap)
+
+
+@pytest.mark.parametrize("compiler", ["/no/such/compiler", "false", "'", "sh -c 'kill -9 $$'", "true"])
+def test_a_compiler_that_fails_leaves_torch_alone(small, tmp_path, monkeypatch, compiler):
+    monkeypatch.setenv("CC", compiler)
+    library = small(tmp_path / "cache")
+    assert library.levels == {Level.PORTABLE}
+    assert library.left_out[Level.AVX2]
+    monkeypatch.delenv("CC")
+    assert small(tmp_path / "cache").levels == SMALL
+    monkeypatch.setenv("CC", compiler)
+    assert small(tmp_path / "cache").levels == SMALL, "a library that is there needs none"
+
+
+def test_another_compiler_is_given_a_try(small, tmp_path, monkeypatch):
+    """One that knows no AMX, or has an assembler that does not; after it one that does."""
+    compiler = tmp_path / "old cc"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *USE_AMX*) echo "no such mnemonic" >&2; exit 1 ;; esac\nexec cc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", f"env LC_ALL=C '{compiler}'")
+    for _ in range(2):
+        library = small(tmp_path / "cache")
+        assert library.levels == SMALL - {Level.AMX}
+        assert "no such mnemonic" in library.left_out[Level.AMX]
+    monkeypatch.delenv("CC")
+    assert small(tmp_path / "cache").levels == SMALL
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_compilation(small, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    library = small(tmp_path / "file")
+    assert (library.levels, library.functions.answer()) == (SMALL, 42)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "of everybody", "no record", "record", "another record"])
+def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(small, tmp_path, damage):
+    """It is never loaded: a library that is cut short ends a process with SIGBUS."""
+    folder = tmp_path / "cache"
+    assert small(folder).levels == SMALL
+    (library,) = folder.glob("kernels-*.so")
+    data, record = library.read_bytes(), library.with_suffix(".json")
+    changed = {"empty": b"", "cut": data[: len(data) // 2], "changed": data[:-9] + b"unchanged"}.get(damage, data)
+    library.unlink()  # not written in place: this process has it mapped
+    library.write_bytes(changed)
+    library.chmod(0o666 if damage == "of everybody" else 0o600)
+    if damage == "no record":
+        record.unlink()
+    elif "record" in damage:
+        record.write_text({"record": '{"digest"', "another record": '["digest"]'}[damage])
+    again = small(folder)
+    assert (again.levels, again.functions.answer()) == (SMALL, 42)
+    assert (library.stat().st_mode & 0o777, library.read_bytes()[:4]) == (0o600, b"\x7fELF")
+    assert json.loads(record.read_text())["digest"] == build._digest(library)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".so"], "nothing is left over"
+
+
+def test_the_check_needs_no_torch():
+    """Importing torch takes a second, and the check is run at the first start."""
+    code = "import sys, rotary_batch.engine.kernels.check, rotary_batch.engine.kernels.build; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_without_kernels_torch_does_the_work_and_the_log_says_why(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(cpu, "event", lambda name, **fields: events.append((name, fields)))
+    monkeypatch.setenv("CC", "/no/such/compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels = cpu.load.__wrapped__(Level.AMX)
+    assert kernels.levels == {Level.PORTABLE}
+    [(name, fields)] = events
+    assert (name, fields["level"]) == ("kernels left out", "avx2")
+    assert "/no/such/compiler" in fields["reason"]
+    matrix, x = matrix_from(encode(torch.randn(64, 128), "int4"), 64), torch.randn(3, 128)
+    expected = x @ decode(matrix, torch.empty(64, 128)).T
+    found = FastMatmul(torch.device("cpu"), kernels).linear(x, matrix)
+    assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
+    assert not kernels.takes_heads(64)
+    with pytest.raises(ValueError, match="no attention at level portable"):
+        kernels.attend(*[torch.zeros(1, 1, 32)] * 5, 1)
+
+
+def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    path = next((whole / "cache").glob("*.so"))
+    assert "could not be started" in build.why_not(path, Level.AVX2)
+    for program in ("/bin/false", "/bin/true"):
+        monkeypatch.setattr(sys, "executable", program)
+        assert build.why_not(path, Level.AVX2).startswith("its check failed")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "report"),
+    [
+        ("out[m * N + n] = (uint16_t)", "out[m * N + n + 1] = (uint16_t)", "heap-buffer-overflow"),
+        ("const float sum = ", "const float sum = (float)(int)(0x7fffffff + M) + ", "signed integer overflow"),
+    ],
+)
+def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, new, report):
+    """`make sanitize` is worth something: the same way of building and calling ends with a report."""
+    monkeypatch.setattr(build, "FLAGS", ("-pthread", "-fPIC", *sanitize.SANITIZERS))
+    sources, path = emulating_sources(tmp_path / "c"), tmp_path / "planted.so"
+    text = (
+        (sources / "gemv_avx512bf16.c")
+        .read_text()
+        .replace("long K) {\n  __m512 sums", "long K) {\n  const int M = rows;\n  __m512 sums")
+    )
+    assert old in text
+    (sources / "gemv_avx512bf16.c").write_text(text.replace(old, new))
+    compiler = c_compiler(os.environ)
+    units = [unit._replace(files=["gemv_avx512bf16.c"]) if unit.level else unit for unit in only(Level.AVX512_BF16)]
+    assert build._compile(compiler, units, sources, path) == {}
+    assert sanitize.run(compiler, path, [Level.AVX512_BF16]) != 0
+    assert report in capfd.readouterr().err

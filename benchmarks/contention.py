@@ -1,6 +1,6 @@
-"""What reading the disk costs the processor: `python -m benchmarks.contention`.  Writes contention.md.
+"""What others on the machine cost the processor: `python -m benchmarks.contention`.  Writes contention.md.
 
-Products of one matrix, alone and beside two processes that read a file past the page cache at full speed.  No part of
+First an engine beside a busy process, before and after the kernels got their own threads (busy.py).  Then products of one matrix, alone and beside two processes that read a file past the page cache at full speed.  No part of
 the engine takes part: what is lost here no engine can hide behind anything.
 """
 
@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks import busy
+from benchmarks.busy_engine import NEW_TOKENS, PROMPT_TOKENS, SEQUENCES
 from benchmarks.shapes import machine
 from rotary_batch.engine.matmul import FastMatmul
 from rotary_batch.engine.measure import READ_NBYTES
@@ -63,6 +65,7 @@ def compare(path: Path) -> Round:
 
 
 def main() -> None:
+    beside_busy = busy.compare()
     with tempfile.NamedTemporaryFile(dir=HERE) as file:
         for _ in range(FILE_NBYTES // 2**20):
             file.write(os.urandom(2**20))
@@ -74,8 +77,12 @@ def main() -> None:
         for r in rounds
     ]
     text = "\n".join([
-        "# What reading the disk costs the processor", "", f"Machine: {machine()}; virtual disk.",
-        "Command: `python -m benchmarks.contention`.  Products of [4096, 2048] with 32 rows, alone and beside two processes",
+        "# What others on the machine cost the processor", "", f"Machine: {machine()}; virtual disk.",
+        "Command: `python -m benchmarks.contention`.", "", "## A busy process on one of two cores", "",
+        f"An engine of two threads, random weights in the shape of `small` with half its layers, bf16, all in RAM, {SEQUENCES}",
+        f"sequences of {PROMPT_TOKENS} + {NEW_TOKENS} tokens.  Variants and quiet and busy took turns, {busy.ROUNDS} rounds; medians (lowest to",
+        f"highest).  Before = commit {busy.BEFORE}.", "", *busy.table(beside_busy), "", "## Reading the disk", "",
+        "Products of [4096, 2048] with 32 rows, alone and beside two processes",
         "that read 1 GiB past the page cache over and over; no engine takes part.", "",
         "| Products/s alone | Beside reads | Left | Read GB/s | Processors that the readers used |",
         "| --- | --- | --- | --- | --- |", *rows, "",

@@ -184,6 +184,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         _row(table, "tokens written", tally.decode_tokens)
         if tally.bound_s:
             _row(table, "share of the machine's bound", f"{tally.bound_s / max(tally.step_s, 1e-9):.0%}")
+        if tally.rates_raised > 1:
+            _row(table, "  its rates were too low and were raised by", f"{tally.rates_raised - 1:.0%}")
         _row(table, "seconds", f"{outcome.seconds:.1f}")
         _row(table, "pages written", tally.pages_written)
         _print(table)
@@ -250,7 +252,9 @@ def show_plan(found: Mapping[str, Any]) -> None:
 
 def _show_forecast(model: Mapping[str, Any]) -> None:
     if "needs" in model:
-        tell(f"hours are not known: measure this machine once with `rotary-batch {model['needs']}`")
+        known = "what the machine could do is not known" if "last_run" in model else "hours are not known"
+        _tell_last_run(model)
+        tell(f"{known}: measure this machine once with `rotary-batch {model['needs']}`")
         return
     table = _table(f"{model['model']} ({model['experts']} experts) on {model['device']}, at the bound", "", "")
     _row(table, "device memory", _nbytes(model["device_memory"]))
@@ -262,15 +266,27 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
     _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
     _row(table, "  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
     _row(table, "new tokens a second", f"{model['decode_tokens_per_s']:,.1f}")
-    seconds = model["hours"] * 3600
-    time = f"{model['hours']:.1f} h = {model['nights']:.1f} nights of 8 h" if seconds >= 3600 else _duration(seconds)
-    _row(table, "time for everything, at the least", time)
+    _row(table, "time for everything, at the least", _nights(model["hours"]))
     if model["items_by_deadline"] is not None:
         _row(table, "items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
     _row(table, "what would help most", model["best_next"] or "nothing that is known here")
+    _row(table, "the machine's rates", model["rates"])
     _print(table)
+    _tell_last_run(model)
     if model["numerics"] == "exact":
         tell("these are rates of fast numerics: exact ones, as set here, take longer")
+
+
+def _tell_last_run(model: Mapping[str, Any]) -> None:
+    if "last_run" in model:
+        tell(
+            f"{model['model']} on {model['device']} at the speed of its last run ({model['last_run']}, "
+            f"{model['last_run_tokens_per_s']:,.1f} tokens a second): {_nights(model['hours_as_last_run'])}"
+        )
+
+
+def _nights(hours: float) -> str:
+    return f"{hours:.1f} h = {hours / 8:.1f} nights of 8 h" if hours >= 1 else _duration(hours * 3600)
 
 
 def _nbytes(count: int) -> str:

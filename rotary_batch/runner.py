@@ -58,6 +58,8 @@ class Tally:
     decode_tokens: int = 0
     step_s: float = 0.0
     bound_s: float = 0.0  # what the same revolutions would have taken at the bound; 0 = the machine was not measured
+    rates_raised: float = 1.0  # by how much, because revolutions were faster than their bound
+    device: str = ""
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
     pages_failed: list[PageFailure] = field(default_factory=list)

@@ -20,13 +20,13 @@ from rotary_batch.engine.synthetic import synthetic_pack
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.rates import Rates, rates_path
+from rotary_batch.model.rates import Rates, rates_path, save_rates
 from rotary_batch.model.shapes import SHAPES
 
 RATES = Rates(
     machine="a test", device="cpu", device_memory_nbytes=10**9, activation_nbytes=4, move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9,
     memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
-    weight_s={name: [(1, 1e-10), (512, 1e-9)] for name in ("bf16", "int8", "int4")},
+    weight_s={name: [(1, 1e-10), (512, 1e-9)] for name in ("bf16", "int8", "int4")}, measured_at=1e9, probed_at=1e9,
 )  # fmt: skip
 FIELDS = {
     "shape", "experts", "kv", "device", "device_memory", "sequences", "prefill_tokens_per_s", "decode_tokens_per_s",
@@ -44,7 +44,7 @@ def rotary(*arguments: object) -> subprocess.CompletedProcess[str]:
 def measured() -> None:
     """A machine that was measured before."""
     path = rates_path("cpu", Path(os.environ["XDG_CACHE_HOME"]) / "rotary-batch")
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(RATES.as_dict()))
 
 
@@ -105,7 +105,7 @@ def test_measuring_a_machine_gives_rates_that_plan_and_a_file_can_hold(tmp_path,
     assert sorted(found.weight_s) == ["bf16", "int4", "int8"]
     assert all([rows for rows, _ in table] == list(measure.ROW_COUNTS) for table in found.weight_s.values())
     assert list(tmp_path.iterdir()) == [], "the file that was read is gone"
-    measure.save_rates(found, tmp_path / "rates.json")
+    save_rates(found, tmp_path / "rates.json")
     assert Rates.from_dict(json.loads((tmp_path / "rates.json").read_text())) == found
 
 

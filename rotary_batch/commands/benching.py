@@ -13,7 +13,7 @@ from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
 from rotary_batch.model.budget import DEFAULT_BATCH
 from rotary_batch.model.footprint import Workload
-from rotary_batch.model.rates import Rates, cached_rates, rates_path
+from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.model.shapes import shape
 
 Progress = Callable[[int, int], None]
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 def machine(settings: Settings) -> Rates:
     """Measure the machine and keep the rates for `plan`, `run` and `bench`."""
-    from rotary_batch.engine.measure import measure_machine, save_rates
+    from rotary_batch.engine.measure import measure_machine
 
     cache = cache_dir(os.environ)
     rates = measure_machine(settings.device, cache)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.database import chosen
 from rotary_batch.commands.opening import asking
+from rotary_batch.commands.rating import RateWatch, refresh_rates
 from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
@@ -139,9 +140,12 @@ def _drain_one_model(
     started, ids = time.monotonic(), [row.id for row in rows]
     projecting = _Projecting(call.store, rows, views, call.limits, [])
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
-    engine = _LazyEngine(
-        lambda: open_for(call.settings, pack, call.open_engine, counts.workload(call.store, ids, longest))
-    )
+
+    def open_now() -> Engine:
+        refresh_rates(call.settings, pack, manifest)
+        return open_for(call.settings, pack, call.open_engine, counts.workload(call.store, ids, longest))
+
+    engine = _LazyEngine(open_now)
     runner = Runner(
         store=call.store,
         engine=engine,
@@ -150,9 +154,10 @@ def _drain_one_model(
         run_id=run_id,
         repository_ids=ids,
         project=projecting.some,
-        look=call.look,
+        look=RateWatch(engine, call.settings, call.look),
         num_open=lambda: counts.open_items(call.store, ids),
         max_attempts=ask.job.attempts,
+        tally=Tally(device=call.settings.device),
     )
     outcome = "failed"
     try:

@@ -26,6 +26,7 @@ from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.slabs import slab_layout
 from rotary_batch.work import counts
+from rotary_batch.work.rows import Speed
 from rotary_batch.work.store import WorkStore
 
 NIGHT_S = 8 * 3600
@@ -50,12 +51,25 @@ def plan(store: WorkStore, settings: Settings, roots: Sequence[Path], window_s: 
         longest = max(job.longest_rollup_tokens(manifest.context_tokens) for job in jobs)
         workload = counts.workload(store, [row.id for row in group], longest)
         if workload is not None:
-            models.append(forecast(manifest, settings, workload, window_s))
+            speed = counts.last_speed(store, manifest.name, settings.device)
+            models.append(forecast(manifest, settings, workload, window_s) | as_last_run(speed, workload))
     return {
         "repositories": [
             {"root": row.root, "model": row.model_name, "open": counts.open_tokens(store, row.id)} for row in rows
         ],
         "models": models,
+    }
+
+
+def as_last_run(speed: Speed | None, workload: Workload) -> dict[str, Any]:
+    """How long it takes at the speed of the last run of this model; nothing when there was none."""
+    if speed is None:
+        return {}
+    tokens = workload.num_items * (workload.prompt_tokens + workload.new_tokens)
+    return {
+        "last_run": speed.at,
+        "last_run_tokens_per_s": speed.tokens_per_s,
+        "hours_as_last_run": tokens / speed.tokens_per_s / 3600,
     }
 
 
@@ -74,6 +88,7 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
     seconds = drain_s(model, budget, rates, workload)
     return found | {
+        "rates": rates.told(),
         "numerics": "exact" if exact else "fast",
         "device_memory": limits.device_nbytes,
         "batch": budget.batch,

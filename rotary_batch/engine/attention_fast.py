@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.threads import threads_for
 from rotary_batch.model.geometry import Geometry
 
 DECODE_ROWS = 8  # sequences with at most so many rows are taken in blocks
@@ -118,17 +119,23 @@ class FastAttention:
         out = torch.empty_like(queries)
         weight = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)  # log-sum-exp
         for span in self._spans:
-            k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, span.place, queries.dtype))
-            q = queries[span.rows].transpose(0, 1)[None]
-            found = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=span.mask, is_causal=span.mask is None, enable_gqa=True
-            )
-            out[span.rows] = found[0].transpose(0, 1)
+            with threads_for(len(span.place) * queries[span.rows, :, 0].numel()):  # scores
+                self._attend_span(out, layer, queries, kv, span)
         for block in self._blocks:
-            self._attend_block(out, weight, layer, queries, kv, block)
+            with threads_for(len(block.place) * queries[0].numel()):
+                self._attend_block(out, weight, layer, queries, kv, block)
         for shared in self._shared:
-            self._attend_shared(out, weight, layer, queries, kv, shared)
+            with threads_for(len(shared.place) * len(shared.row) * queries.shape[1]):
+                self._attend_shared(out, weight, layer, queries, kv, shared)
         return out
+
+    def _attend_span(self, out: torch.Tensor, layer: int, queries: torch.Tensor, kv: KvArena, span: Span) -> None:
+        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, span.place, queries.dtype))
+        q = queries[span.rows].transpose(0, 1)[None]
+        found = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=span.mask, is_causal=span.mask is None, enable_gqa=True
+        )
+        out[span.rows] = found[0].transpose(0, 1)
 
     def _attend_block(
         self, out: torch.Tensor, weight: torch.Tensor, layer: int, queries: torch.Tensor, kv: KvArena, block: Block

@@ -68,6 +68,15 @@ class RotaryEngine:
         """Device memory of keys and values."""
         return self._kv.nbytes
 
+    @property
+    def rates(self) -> Rates | None:
+        """What its bound is computed from."""
+        return self._rates
+
+    def use_rates(self, rates: Rates) -> None:
+        """Compute the bound from these."""
+        self._rates = rates
+
     def num_fitting(self, kv_tokens: int) -> int:
         """How many sequences of so many tokens fit when nothing else is live."""
         return self._kv.num_ranges(kv_tokens)
@@ -228,7 +237,8 @@ class RotaryEngine:
             rows += span.rows(len(token_ids))
             token_ids += span.token_ids()
         ids = torch.tensor(token_ids, dtype=torch.int64).to(self._kv.device)
-        return self._decoder.revolve(ids, rows, self._kv), first_rows
+        with self._decoder.numerics.threads_for(len(ids) * self.manifest.geometry.hidden_size):
+            return self._decoder.revolve(ids, rows, self._kv), first_rows
 
     def _next_choices(self, spans: Seq[Span]) -> list[Choice]:
         """What comes after each span that ends, and after each of its drafts."""

@@ -10,6 +10,7 @@ M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 
 import torch
@@ -19,7 +20,18 @@ from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
 from rotary_batch.engine.kernels.dispatch import Level
-from rotary_batch.engine.quant import HALF_ROWS, Int4Matrix, Int8Matrix, Matrix, decode, encode, matrix_from
+from rotary_batch.engine.quant import (
+    HALF_ROWS,
+    Int4Matrix,
+    Int8Matrix,
+    Matrix,
+    decode,
+    encode,
+    matrix_from,
+    num_columns,
+    num_rows,
+)
+from rotary_batch.engine.threads import threads_for
 from rotary_batch.model.slabs import BLOCK_ROWS
 
 # Rows of x on a CPU come in multiples of TILE_ROWS, above COARSE_ROWS in multiples of that half: oneDNN keeps code and
@@ -64,7 +76,10 @@ class FastMatmul:
         if not self._on_cpu:
             return self._on_cuda(x, matrix)
         way = self.kernels.way(x, matrix)
-        product: torch.Tensor = getattr(self if way.startswith("torch_") else self.kernels, way)(x, matrix)
+        by_torch = way.startswith("torch_")
+        product: torch.Tensor
+        with threads_for(x.numel() + num_rows(matrix) * num_columns(matrix)) if by_torch else nullcontext():
+            product = getattr(self if by_torch else self.kernels, way)(x, matrix)
         return product
 
     def _on_cuda(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:

@@ -1,17 +1,16 @@
-"""What this machine does in a second: link, disk, memory, matrices.  Measured once, kept in the cache folder.
+"""What this machine does in a second: link, disk, memory, matrices.
 
-Knows clocks and buffers; knows nothing of models beyond the formats of stored matrices.  Takes about a minute.
+All of it takes about a minute and is kept in the cache folder; before each run a probe of what the model needs looks
+whether the machine does more than that.  Of several measurements the best counts: others on the machine only slow them.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from rotary_batch.engine.quant import Matrix, encode, matrix_from
 from rotary_batch.engine.tiers import READ_NBYTES
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 from rotary_batch.model.rates import Rates
 from rotary_batch.model.slabs import FORMATS
 
@@ -48,6 +48,11 @@ SMALL_MODEL = Geometry(
 )  # fmt: skip
 
 
+PROBE_S = 1.5  # after so much time a probe measures nothing more
+PROBE_ROWS, PROBE_ROUNDS, PROBE_COPIES = (1, 32, 256), 3, 4
+PROBE_DISK_NBYTES = 64 * 2**20
+
+
 def measure_machine(device_name: str, folder: Path) -> Rates:
     """Measure everything; the disk is that of `folder`."""
     device = device_named(device_name)
@@ -63,16 +68,32 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
         attention_nbytes_per_s={kept: _attention(kept, device) for kept in KV_FORMATS},
-        weight_s={stored_as: _matrix(stored_as, device) for stored_as in FORMATS},
+        weight_s={stored_as: list(_matrix(stored_as, device)) for stored_as in FORMATS},
+        measured_at=time.time(),
+        probed_at=time.time(),
     )
 
 
-def save_rates(rates: Rates, path: Path) -> None:
-    """Write them in one piece."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rates.as_dict(), indent=1) + "\n")
-    temporary.replace(path)
+def probe_machine(kept: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> Rates:
+    """The same in under two seconds, for the formats of one model; where the time ends, what is kept stands."""
+    until = time.monotonic() + PROBE_S
+    device = device_named(kept.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    places = sorted(manifest.slabs.values())[: max(1, PROBE_DISK_NBYTES // manifest.slab_nbytes)]
+    disk = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
+    weight_s = {}
+    for stored_as in dict.fromkeys((manifest.experts, manifest.dense)):
+        weight_s[stored_as] = list(_matrix(stored_as, device, PROBE_ROWS, PROBE_ROUNDS, until))
+    return replace(
+        kept,
+        move_nbytes_per_s=link_nbytes_per_s(device) if device.type == "cuda" else disk,
+        disk_nbytes_per_s=disk,
+        memory_nbytes_per_s=_memory(device),
+        attention_nbytes_per_s={kv: _attention(kv, device)} if time.monotonic() < until else {},
+        weight_s=weight_s,
+        probed_at=time.time(),
+    )
 
 
 def machine_name(device: torch.device) -> str:
@@ -87,31 +108,36 @@ def machine_name(device: torch.device) -> str:
     )
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Median of a few runs, after one to warm up."""
+def seconds(work: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
+    """The best of a few runs, after one to warm up."""
     found = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         found.append(time.perf_counter() - start)
-    return statistics.median(found[1:])
+    return min(found[1:])
 
 
-def _matrix(stored_as: str, device: torch.device) -> list[tuple[int, float]]:
+def _matrix(
+    stored_as: str, device: torch.device, row_counts: Sequence[int] = ROW_COUNTS, rounds: int = ROUNDS,
+    until: float | None = None,
+) -> Iterator[tuple[int, float]]:  # fmt: skip
+    """Rows and seconds a weight, until the clock says so; a probe makes do with fewer copies too."""
     rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
     parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
     copies: list[Matrix] = [
         matrix_from({name: in_own_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows)
-        for _ in range(max(2, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
+        for _ in range(PROBE_COPIES if until else max(2, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
     ]
-    matmul, found = FastMatmul(device), []
-    for count in ROW_COUNTS:
+    matmul = FastMatmul(device)
+    for count in row_counts:
+        if until is not None and time.monotonic() >= until:
+            return
         x = torch.randn(count, columns, device=device, dtype=matmul.dtype)
         work = partial(_multiply, matmul, x, copies[:8])
-        found.append((count, seconds(work, device) / min(8, len(copies)) / (rows * columns)))
-    return found
+        yield count, seconds(work, device, rounds) / min(8, len(copies)) / (rows * columns)
 
 
 def _multiply(matmul: FastMatmul, x: torch.Tensor, matrices: Sequence[Matrix]) -> None:

@@ -12,6 +12,7 @@ CUDA_ROWS rows every time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.matmul import FastMatmul, pad_rows
 from rotary_batch.engine.quant import Int8Matrix, Matrix, decode, num_columns, num_rows
+from rotary_batch.engine.threads import threads_for
 
 CUDA_ROWS = 64
 
@@ -44,6 +46,10 @@ class Numerics:
         self.dtype = torch.float32 if self.exact else self._fast.dtype  # of rows
         self.kept = torch.float32 if self.exact else torch.bfloat16  # of dense matrices and keys
         self._scratch = torch.empty(0, dtype=self.dtype, device=device)
+
+    def threads_for(self, numel: int) -> AbstractContextManager[None]:
+        """As in threads.py; exact numerics keep theirs, for a sum must not change with the number of rows."""
+        return nullcontext() if self.exact else threads_for(numel)
 
     def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [T, in] times a stored matrix [out, in] -> [T, out]."""

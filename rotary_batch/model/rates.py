@@ -1,18 +1,24 @@
-"""What a machine does in a second, as engine/measure.py found it.
+"""What a machine does in a second, as engine/measure.py found it, and the file that keeps it.
 
-Knows the file that keeps it; knows nothing of torch, clocks or models.
+Whatever else runs on the machine makes a measurement too slow, never too fast: of several the best is kept.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-VERSION = 4  # bump when the engine got faster: older rates would give a bound that is too low
+VERSION = 5  # bump when the engine got faster: older rates would give a bound that is too low
+
+EXCEEDED = 1.05  # of the bound: a run that does more has shown that its rates are too low
+LAST_MOMENT = 253_402_300_800  # the year 10000, which no date can hold
+JUDGED_S = 2.0  # of revolutions, before a run says anything about rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,9 @@ class Rates:
     memory_nbytes_per_s: float  # reading device memory
     attention_nbytes_per_s: Mapping[str, float]  # format of keys -> reading keys and values in decode
     weight_s: Mapping[str, Sequence[tuple[int, float]]]  # format -> (rows, seconds per weight), rows ascending
+    measured_at: float  # when all of it was measured, in seconds since 1970
+    probed_at: float  # when it was last compared with a short measurement, or with what a run achieved
+    num_measured: int = 1  # how many measurements these are the best of
 
     def weights_s(self, stored_as: str, rows: float) -> float:
         """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
@@ -46,12 +55,79 @@ class Rates:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Rates:
-        """The inverse of `as_dict`.  Raises ValueError for the rates of another version."""
-        table = dict(table)
-        if table.pop("version", None) != VERSION:
-            raise ValueError("rates of another version")
-        pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
-        return cls(**{**table, "weight_s": pairs})
+        """The inverse of `as_dict`.  Raises ValueError for the rates of another version, and for damaged ones."""
+        try:
+            table = dict(table)
+            if table.pop("version", None) != VERSION:
+                raise ValueError("rates of another version")
+            pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
+            rates = cls(**{**table, "weight_s": pairs})
+            numbers = [rates.move_nbytes_per_s, rates.disk_nbytes_per_s, rates.memory_nbytes_per_s, rates.num_measured,
+                       rates.measured_at, rates.probed_at, *rates.attention_nbytes_per_s.values(),
+                       *(number for rows_s in pairs.values() for pair in rows_s for number in pair)]  # fmt: skip
+            ascending = all(rows_s and rows_s == sorted(set(rows_s)) for rows_s in pairs.values())
+            dated = max(rates.measured_at, rates.probed_at) < LAST_MOMENT
+            if not (dated and ascending and all(math.isfinite(number) and number > 0 for number in numbers)):
+                raise ValueError("numbers that no machine has")
+        except (AttributeError, KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not a table of rates: {error!r}") from error
+        return rates
+
+    def best_of(self, probe: Rates) -> Rates:
+        """These, raised to what a probe of the same machine found faster.  It knows fewer numbers of rows."""
+        weight_s = {
+            name: [(rows, s / max(1.0, _gain(self, probe, name, rows))) for rows, s in rows_s]
+            for name, rows_s in self.weight_s.items()
+        }
+        attention = {
+            name: max(rate, probe.attention_nbytes_per_s.get(name, 0.0))
+            for name, rate in self.attention_nbytes_per_s.items()
+        }
+        return replace(
+            self,
+            move_nbytes_per_s=max(self.move_nbytes_per_s, probe.move_nbytes_per_s),
+            disk_nbytes_per_s=max(self.disk_nbytes_per_s, probe.disk_nbytes_per_s),
+            memory_nbytes_per_s=max(self.memory_nbytes_per_s, probe.memory_nbytes_per_s),
+            attention_nbytes_per_s=attention,
+            weight_s=weight_s,
+            probed_at=probe.probed_at,
+            num_measured=self.num_measured + 1,
+        )
+
+    def raised(self, gain: float, now: float) -> Rates:
+        """These for a machine that is so much faster in all it does."""
+        return replace(
+            self,
+            move_nbytes_per_s=self.move_nbytes_per_s * gain,
+            disk_nbytes_per_s=self.disk_nbytes_per_s * gain,
+            memory_nbytes_per_s=self.memory_nbytes_per_s * gain,
+            attention_nbytes_per_s={name: rate * gain for name, rate in self.attention_nbytes_per_s.items()},
+            weight_s={name: [(rows, s / gain) for rows, s in rows_s] for name, rows_s in self.weight_s.items()},
+            probed_at=now,
+            num_measured=self.num_measured + 1,
+        )
+
+    def told(self) -> str:
+        """When and how they were measured."""
+        measured, probed = (f"{datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M}"
+                            for moment in (self.measured_at, self.probed_at))  # fmt: skip
+        best = f"; best of {self.num_measured} measurements, the last {probed}" if self.num_measured > 1 else ""
+        return f"measured {measured}{best}"
+
+
+def _gain(kept: Rates, probe: Rates, stored_as: str, rows: int) -> float:
+    """How much faster the probe was, at its number of rows that is nearest."""
+    probed = probe.weight_s.get(stored_as)
+    if not probed:
+        return 1.0
+    nearest, found_s = min(probed, key=lambda pair: abs(math.log(pair[0] / rows)))
+    return kept.weights_s(stored_as, nearest) / found_s
+
+
+def exceeded_by(bound_s: float, step_s: float) -> float | None:
+    """By how much revolutions were faster than their bound, when that is more than chance."""
+    share = bound_s / step_s if step_s >= JUDGED_S else 0.0
+    return share if share > EXCEEDED else None
 
 
 def rates_path(device: str, cache: Path) -> Path:
@@ -59,9 +135,17 @@ def rates_path(device: str, cache: Path) -> Path:
     return cache / f"rates-{device.replace(':', '-')}.json"
 
 
+def save_rates(rates: Rates, path: Path) -> None:
+    """Write them in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rates.as_dict(), indent=1) + "\n")
+    temporary.replace(path)
+
+
 def cached_rates(device: str, cache: Path) -> Rates | None:
-    """What `bench --machine` measured here; None when it never ran, or for a file of another version."""
+    """What `bench --machine` measured here; None when it never ran, or for a file of another version or damaged."""
     try:
         return Rates.from_dict(json.loads(rates_path(device, cache).read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None

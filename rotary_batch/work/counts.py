@@ -8,7 +8,7 @@ from typing import Any
 
 from rotary_batch.core import Verdict
 from rotary_batch.model.footprint import Workload
-from rotary_batch.work.rows import Answer, RunRow
+from rotary_batch.work.rows import Answer, RunRow, Speed
 from rotary_batch.work.store import WorkStore
 
 _PATHS_IN_A_QUERY = 500
@@ -123,6 +123,18 @@ def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
     return Answer(
         unit=row["unit"], subject=row["subject"], state=row["state"], verdict=verdict, shown_text=row["shown_text"]
     )
+
+
+def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:
+    """What the newest run of a model on a device that wrote anything achieved."""
+    row = store.db.execute(
+        """select coalesce(ended_at, started_at) as at, tally ->> 'prefill_tokens' as prefill,
+                  tally ->> 'decode_tokens' as decode, tally ->> 'step_s' as step_s
+           from run where model_name = ? and coalesce(nullif(tally ->> 'device', ''), ?) = ?
+             and tally ->> 'decode_tokens' > 0 and tally ->> 'step_s' > 0 order by id desc limit 1""",
+        [model_name, device, device],
+    ).fetchone()
+    return None if row is None else Speed(row["at"], (row["prefill"] + row["decode"]) / row["step_s"])
 
 
 def last_run(store: WorkStore) -> RunRow | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.core import Completion, Lease, Request, Verdict, WorkItem
 
@@ -108,6 +108,13 @@ class Answer:
     state: str
     verdict: Verdict | None
     shown_text: str | None
+
+
+class Speed(NamedTuple):
+    """What a run achieved."""
+
+    at: str  # when it ended
+    tokens_per_s: float  # prompt tokens read and new ones written, in revolutions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def rates(move: float = 25e9, disk: float | None = None) -> Rates:
     return Rates(
         machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, activation_nbytes=2, move_nbytes_per_s=move,
         disk_nbytes_per_s=disk or move, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=dict.fromkeys(("bf16", "int8"), MEMORY * 0.8),
-        weight_s=dict.fromkeys(("bf16", "int8", "int4"), table),
+        weight_s=dict.fromkeys(("bf16", "int8", "int4"), table), measured_at=1e9, probed_at=1e9,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from rotary_batch.config import kernel_dir
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
 from rotary_batch.engine.kernels.dispatch import FUNCTIONS, Level, Product, cap, choose
 from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, num_columns, num_rows
+from rotary_batch.engine.threads import num_threads
 from rotary_batch.log import event
 
 SPAN_FIELDS = 6  # attention.Rows
@@ -45,7 +46,7 @@ class CpuKernels:
 
     def _call(self, name: str, tensors: list[torch.Tensor], *sizes: int) -> None:
         """Run a kernel.  The list keeps every tensor alive until it is done."""
-        self._functions[name](*(tensor.data_ptr() for tensor in tensors), *sizes, torch.get_num_threads())
+        self._functions[name](*(tensor.data_ptr() for tensor in tensors), *sizes, num_threads())
 
     def gemm_avx2(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] float32 -> [M, N] float32."""
@@ -120,7 +121,7 @@ class CpuKernels:
             raise ValueError(f"queries, keys, values and out do not go together: {shapes}")
         if window < 1 or not _are_inside(spans, len(queries), len(keys), groups):
             raise ValueError(f"spans {spans.tolist()} or window {window} leave {len(queries)} rows, {len(keys)} keys")
-        pointers, threads = [tensor.data_ptr() for tensor in tensors], torch.get_num_threads()
+        pointers, threads = [tensor.data_ptr() for tensor in tensors], num_threads()
         self._attention(*pointers, len(spans), kv_heads, groups, head_dim, window, head_dim**-0.5, threads)
 
 

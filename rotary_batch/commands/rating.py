@@ -1,0 +1,62 @@
+"""The machine's rates around a run: probed before it, and raised when the run itself is faster than they allow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.config import Settings, cache_dir
+from rotary_batch.log import event
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates, cached_rates, exceeded_by, rates_path, save_rates
+from rotary_batch.runner import Progress
+
+
+def refresh_rates(settings: Settings, pack: Path, manifest: Manifest) -> None:
+    """Bring the kept rates up to date.  A machine that never was measured stays so: that takes a minute."""
+    path = rates_path(settings.device, cache_dir(os.environ))
+    exact = (settings.numerics or manifest.default_numerics) == "exact"  # rates are of fast numerics
+    if exact or not path.exists():
+        return
+    from rotary_batch.engine import measure
+    from rotary_batch.engine.device import device_named
+
+    kept = cached_rates(settings.device, path.parent)
+    if kept is None or kept.machine != measure.machine_name(device_named(settings.device)):
+        event("rates measured anew", why="damaged or of another version" if kept is None else "another machine")
+        found = measure.measure_machine(settings.device, path.parent)
+    else:
+        found = kept.best_of(measure.probe_machine(kept, pack, manifest, settings.kv))
+        event("rates probed", rates=found.told())
+    save_rates(found, path)
+
+
+class RateWatch:
+    """Looks at every revolution; raises the rates of the engine, and the kept ones, when the bound is exceeded."""
+
+    def __init__(self, engine: Any, settings: Settings, look: Callable[[Progress], None]) -> None:  # noqa: ANN401
+        self._engine = engine
+        self._path = rates_path(settings.device, cache_dir(os.environ))
+        self._look = look
+        self._bound_s = self._step_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Count a revolution, then let others look."""
+        if progress.report.bound_s:
+            self._bound_s += progress.report.bound_s
+            self._step_s += progress.report.step_s
+            if gain := exceeded_by(self._bound_s, self._step_s):
+                self._raise(gain, progress)
+        self._look(progress)
+
+    def _raise(self, gain: float, progress: Progress) -> None:
+        rates: Rates = self._engine.rates.raised(gain, time.time())
+        self._engine.use_rates(rates)
+        save_rates(rates, self._path)
+        self._bound_s = self._step_s = 0.0
+        progress.tally.rates_raised *= gain
+        progress.tally.bound_s /= gain  # of the revolutions before: they were judged by rates that were too low
+        event("rates raised", gain=round(gain, 3), why="revolutions were faster than their bound")

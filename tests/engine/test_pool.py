@@ -1,0 +1,93 @@
+"""The pool of threads behind the compiled kernels, and torch's threads beside it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from rotary_batch.config import c_compiler
+from rotary_batch.engine import kernels
+from rotary_batch.engine.numerics import Numerics
+from rotary_batch.engine.threads import SMALL_NUMEL, num_threads, threads_for
+
+FOLDER = Path(kernels.__file__).with_name("c")
+STRESS = Path(__file__).with_name("pool_stress.c")
+
+
+def built(folder: Path, *flags: str) -> Path:
+    compiler = c_compiler(os.environ)
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    program = folder / "stress"
+    command = [*shlex.split(compiler), "-O2", "-g", "-pthread", "-Wall", "-Wextra", "-Werror", *flags, f"-I{FOLDER}",
+               str(STRESS), str(FOLDER / "pool.c"), "-o", str(program)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if flags and done.returncode:
+        pytest.skip(f"needs a compiler with {flags[0]}: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@pytest.mark.parametrize("sanitizer", ["", "thread", "address,undefined"])
+def test_every_task_runs_once_whoever_calls_from_wherever(tmp_path, sanitizer):
+    """Any number of threads and tasks, loops within tasks, several callers, sleeping workers, forks; see the program."""
+    program = built(tmp_path, *([f"-fsanitize={sanitizer}"] if sanitizer else []))
+    environment = os.environ | {"TSAN_OPTIONS": "die_after_fork=0"}  # children of threads start threads here
+    done = subprocess.run([program, "500"], env=environment, capture_output=True, text=True, timeout=250)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("needs a kernel whose addresses are less random than ThreadSanitizer of this compiler bears")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+
+
+def test_kernels_bring_no_other_threads():
+    """With OpenMP's beside it two pools would wait awake for each other."""
+    assert [path.name for path in FOLDER.iterdir() if "#pragma omp" in path.read_text()] == []
+
+
+def test_torch_takes_one_thread_for_few_numbers_and_gives_back_what_it_had():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads_for(SMALL_NUMEL - 1):
+            assert (torch.get_num_threads(), num_threads()) == (1, 3)
+            with threads_for(SMALL_NUMEL):
+                assert (torch.get_num_threads(), num_threads()) == (3, 3)
+            assert (torch.get_num_threads(), num_threads()) == (1, 3)
+            with pytest.raises(ValueError, match="within"), threads_for(1):
+                raise ValueError("within")
+        assert (torch.get_num_threads(), num_threads()) == (3, 3)
+        with Numerics("exact", torch.device("cpu")).threads_for(1):
+            assert torch.get_num_threads() == 3, "sums of exact numerics do not depend on the number of rows"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_of_one_caller_are_not_those_of_another():
+    found = []
+    with threads_for(1):
+        other = threading.Thread(target=lambda: found.append(num_threads()))
+        other.start()
+        other.join()
+    assert found == [torch.get_num_threads()]
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, "passive 300"), ({"OMP_WAIT_POLICY": "active"}, "active None"), ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+])  # fmt: skip
+def test_torch_waits_asleep_unless_the_user_wants_otherwise(given, expected):
+    """libgomp reads this when torch is loaded, so the engine says it before."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    program = "import sys, os, rotary_batch.engine; assert 'torch' not in sys.modules; print(*map(os.environ.get, %r))"
+    done = subprocess.run(
+        [sys.executable, "-c", program % (names[:2],)], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == expected, done.stderr

@@ -1,0 +1,173 @@
+"""The machine's rates around a run, and what `plan` says of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands.planning import as_last_run
+from rotary_batch.commands.rating import RateWatch, refresh_rates
+from rotary_batch.config import Settings
+from rotary_batch.core import StepReport
+from rotary_batch.engine import measure
+from rotary_batch.model.footprint import Workload
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
+from rotary_batch.runner import Progress, Tally
+from rotary_batch.work.connection import open_database
+from rotary_batch.work.counts import last_speed
+from rotary_batch.work.schema import migrate
+from rotary_batch.work.store import WorkStore
+from tests.model.test_rates import KEPT
+
+FAST = Settings(numerics="fast")
+MANIFEST = Manifest.load(EMBEDDED)
+
+
+@pytest.fixture
+def path() -> Path:
+    """Where the rates of this test's user are kept."""
+    return rates_path("cpu", Path(os.environ["XDG_CACHE_HOME"]) / "rotary-batch")
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[str]:
+    """What was measured; the machine is a fake one that does twice what was kept."""
+    calls = []
+
+    def everything(device: str, folder: Path) -> Rates:
+        calls.append("everything")
+        return KEPT
+
+    def probe(kept: Rates, pack: Path, manifest: Manifest, kv: str) -> Rates:
+        calls.append("probe")
+        return kept.raised(2.0, 2e9)
+
+    monkeypatch.setattr(measure, "measure_machine", everything)
+    monkeypatch.setattr(measure, "probe_machine", probe)
+    monkeypatch.setattr(measure, "machine_name", lambda _device: KEPT.machine)
+    return calls
+
+
+def test_a_run_probes_the_machine_and_keeps_the_best(path, measured):
+    save_rates(KEPT, path)
+    refresh_rates(FAST, EMBEDDED, MANIFEST)
+    assert measured == ["probe"]
+    assert cached_rates("cpu", path.parent) == KEPT.best_of(KEPT.raised(2.0, 2e9))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps(KEPT.as_dict() | {"version": 4}),
+                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict())])  # fmt: skip
+def test_rates_that_are_damaged_or_of_another_machine_are_measured_anew(path, measured, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    refresh_rates(FAST, EMBEDDED, MANIFEST)
+    assert measured == ["everything"]
+    assert cached_rates("cpu", path.parent) == KEPT
+
+
+def test_nothing_is_measured_for_exact_numerics_or_on_a_machine_that_never_was(path, measured):
+    refresh_rates(FAST, EMBEDDED, MANIFEST)
+    save_rates(KEPT, path)
+    refresh_rates(Settings(numerics="exact"), EMBEDDED, MANIFEST)
+    assert measured == []
+    assert cached_rates("cpu", path.parent) == KEPT
+
+
+def test_a_probe_measures_the_formats_of_the_model_and_ends_in_time(monkeypatch, tiny_pack):
+    monkeypatch.setattr(measure, "MATRIX", (256, 128))
+    monkeypatch.setattr(measure, "PROBE_S", 100.0)
+    manifest = Manifest.load(tiny_pack)
+    found = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
+    assert list(found.weight_s) == list(dict.fromkeys((manifest.experts, manifest.dense)))
+    assert all(table[0][0] == 1 and all(s > 0 for _, s in table) for table in found.weight_s.values())
+    assert (found.disk_nbytes_per_s > 0, found.machine, found.measured_at) == (True, KEPT.machine, KEPT.measured_at)
+    monkeypatch.setattr(measure, "PROBE_S", 0.0)
+    late = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
+    assert (set(map(tuple, late.weight_s.values())), late.attention_nbytes_per_s) == ({()}, {})
+    assert KEPT.best_of(late).weight_s == KEPT.weight_s, "what is not measured stays"
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.rates = KEPT
+
+    def use_rates(self, rates: Rates) -> None:
+        self.rates = rates
+
+
+def test_a_run_that_beats_the_bound_raises_the_rates(path):
+    """A run once reached 150 % of a bound from rates that were measured beside other work."""
+    engine, tally, looks = FakeEngine(), Tally(), []
+    watch = RateWatch(engine, FAST, looks.append)
+    for step in range(4):
+        report = StepReport(
+            step_s=1.0, bound_s=1.5 * KEPT.weights_s("bf16", 1) / engine.rates.weights_s("bf16", 1) ** 1
+        )
+        report = dataclasses.replace(
+            report, bound_s=1.5 * engine.rates.weights_s("bf16", 1) / KEPT.weights_s("bf16", 1)
+        )
+        tally.add_step(report)
+        watch(Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=float(step)))
+    assert len(looks) == 4
+    assert (engine.rates.num_measured, tally.rates_raised) == (2, pytest.approx(1.5)), "once, after two seconds"
+    assert tally.bound_s / tally.step_s == pytest.approx(1.0)
+    kept = cached_rates("cpu", path.parent)
+    assert kept == engine.rates
+    assert kept.weights_s("bf16", 1) == pytest.approx(KEPT.weights_s("bf16", 1) / 1.5)
+
+
+def test_a_run_within_its_bound_leaves_the_rates_alone(path):
+    engine, tally = FakeEngine(), Tally()
+    watch = RateWatch(engine, FAST, lambda _progress: None)
+    for bound_s in (0.0, 0.9, 1.04, 0.5):
+        report = StepReport(step_s=1.0, bound_s=bound_s)
+        tally.add_step(report)
+        watch(Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=1.0))
+    assert (engine.rates, path.exists(), tally.rates_raised) == (KEPT, False, 1.0)
+
+
+def test_the_last_run_of_a_model_on_a_device_is_what_counts(tmp_path):
+    db = open_database(tmp_path / "w.sqlite")
+    migrate(db)
+    store = WorkStore(db)
+    for model, tally in [
+        ("m", Tally(device="cpu", prefill_tokens=900, decode_tokens=100, step_s=10.0)),
+        ("m", Tally(device="cuda", prefill_tokens=9000, decode_tokens=1000, step_s=10.0)),
+        ("other", Tally(device="cpu", prefill_tokens=1, decode_tokens=1, step_s=10.0)),
+        ("m", Tally(device="cpu")),  # everything was reused
+    ]:
+        store.end_run(store.start_run("drain", model, 1), "done", tally.as_dict())
+    speed = last_speed(store, "m", "cpu")
+    assert speed is not None
+    assert (speed.tokens_per_s, last_speed(store, "m", "cuda:1")) == (100.0, None)
+    found = as_last_run(speed, Workload(num_items=60, prompt_tokens=500, new_tokens=100, longest_tokens=600))
+    assert found == {"last_run": speed.at, "last_run_tokens_per_s": 100.0, "hours_as_last_run": 0.1}
+    assert as_last_run(None, Workload(60, 500, 100, 600)) == {}
+
+
+def rotary(*arguments: object) -> str:
+    done = subprocess.run([sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)],
+                          capture_output=True, text=True, timeout=200)  # fmt: skip
+    assert done.returncode in (0, 75), done.stderr
+    return done.stdout
+
+
+def test_plan_right_after_a_drain_knows_how_long_the_rest_takes(make_repository):
+    """It said that hours are not known, whatever had been written a minute before."""
+    root = make_repository({f"{name}.py": f"def {name}():\n    return 1\n" for name in "abcdefgh"})
+    rotary("index", root)
+    assert "hours are not known" in rotary("plan", root)
+    rotary("drain", root, "--limit", 2)
+    shown = rotary("plan", root)
+    assert "at the speed of its last run" in shown
+    assert "hours are not known" not in shown
+    (model,) = json.loads(rotary("plan", root, "--json"))["models"]
+    assert model["hours_as_last_run"] > 0

@@ -35,7 +35,7 @@ def index_once(root: Path, db: Path) -> dict[str, float]:
     with writing(settings) as store:
         repository = open_repository(root)
         row = RepositoryRow(
-            root=str(root), name=repository.name, commit_id=None, worktree=False, docs_dir="rotary-docs",
+            root=str(root), name=repository.name, commit_id=None, worktree=False, docs_dir=settings.out,
             model_name=ask.manifest.name, pack_dir=str(pack), plan_key="", link_template=None, job=ask.job.name,
         )  # fmt: skip
         found = index_repository(store, repository, ask, row, EVERYTHING, lambda *_: None)

@@ -18,7 +18,8 @@ QUICK = (
     "docs behind a link",
 )
 QUICK_CONFIGURED = ("programs in the configuration", "a missing object to be fetched", "FIFOs, sockets and devices")
-SLOW = {"a line of 50 MB", "many lines", "10,000 patterns"}  # seconds each; in the default suite one will do
+# Seconds each, of which the default suite needs one: parsers that are killed when their time is over.
+SLOW = {"a line of 50 MB", "many lines", "10,000 patterns", "100,000 brackets", "if within if", "a long expression"}
 
 
 @pytest.fixture

@@ -112,7 +112,3 @@ def test_fifty_kills_of_model_pack_change_nothing(tmp_path, experts):
 @pytest.mark.faults
 def test_fifty_kills_of_generate_change_nothing(tmp_path):
     check_generate(tmp_path, NUM_KILLS)
-
-
-def test_a_few_kills_of_generate_change_nothing(tmp_path):
-    check_generate(tmp_path, 2)

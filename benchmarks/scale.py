@@ -36,7 +36,7 @@ def index_once(root: Path, db: Path) -> dict[str, float]:
         repository = open_repository(root)
         row = RepositoryRow(
             root=str(root), name=repository.name, commit_id=None, worktree=False, docs_dir=settings.out,
-            model_name=ask.manifest.name, pack_dir=str(pack), plan_key="", link_template=None, job=settings.job,
+            model_name=ask.manifest.name, pack_dir=str(pack), plan_key="", link_template=None, job=ask.job.name,
         )  # fmt: skip
         found = index_repository(store, repository, ask, row, EVERYTHING, lambda *_: None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -34,6 +34,8 @@ _LACKS = {
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code."""
     _open_streams()
+    # A parser process is `python -c`, which looks for modules in the current folder first: the repository's own.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         with suppress(BrokenPipeError):  # who reads us has seen enough
             _require_folder()

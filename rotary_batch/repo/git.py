@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from configparser import Error as ConfigFileError
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -114,7 +115,13 @@ class _Git:
 
 def _origin_name(root: Path) -> str | None:
     """What the remote `origin` calls the repository, so that clones in other folders give the same pages."""
-    url = run_git(root, "config", "--get", "remote.origin.url", check=False).decode("utf-8", "replace").strip()
+    from git import GitError, Repo  # here, because importing it runs git; it reads files of metadata, and runs nothing
+
+    try:
+        with Repo(root) as repo:
+            url = repo.remote("origin").url
+    except (GitError, ConfigFileError, ValueError, OSError, AttributeError):
+        return None
     return re.split(r"[/:\\]", url.rstrip("/").removesuffix(".git"))[-1] or None
 
 

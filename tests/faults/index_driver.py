@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from rotary_batch import cli
 from rotary_batch.planner import indexing
@@ -20,23 +21,19 @@ from rotary_batch.work import connection
 CHILD_FAILED = 99
 
 
-class Counted(connection.sqlite3.Connection):
+left = {"statements": 0}
+
+
+def counted(inner: Callable) -> Callable:
     """Kills this process at a statement."""
 
-    left = 0
-
-    def _count(self) -> None:
-        Counted.left -= 1
-        if Counted.left == 0:
+    def run_statement(*arguments):
+        left["statements"] -= 1
+        if left["statements"] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*arguments)
 
-    def execute(self, *arguments):
-        self._count()
-        return super().execute(*arguments)
-
-    def executemany(self, *arguments):
-        self._count()
-        return super().executemany(*arguments)
+    return run_statement
 
 
 def run(kill_at: int) -> tuple[int, int]:
@@ -47,7 +44,7 @@ def run(kill_at: int) -> tuple[int, int]:
         code = CHILD_FAILED
         try:
             code = index(kill_at)
-            os.write(writer, b"%d" % (kill_at - Counted.left))
+            os.write(writer, b"%d" % (kill_at - left["statements"]))
         finally:
             os._exit(code)
     os.close(writer)
@@ -57,9 +54,9 @@ def run(kill_at: int) -> tuple[int, int]:
 
 
 def index(kill_at: int) -> int:
-    Counted.left = kill_at
-    connect = connection.sqlite3.connect
-    connection.sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Counted, **options)
+    left["statements"] = kill_at
+    for name in ("execute", "executemany"):
+        setattr(connection.Connection, name, counted(getattr(connection.Connection, name)))
     indexing.FILES_A_COMMIT = 3
     sys.argv = ["rotary-batch", "index", sys.argv[2]]
     try:

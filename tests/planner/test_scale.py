@@ -24,7 +24,7 @@ def work_of_an_index(root: Path, tiny_pack: Path, times: int) -> list[tuple[int,
     ask = asking(settings, pack_dir(settings))
     row = RepositoryRow(
         root=str(root), name="x", commit_id=None, worktree=False, docs_dir="rotary-docs", model_name="m",
-        pack_dir=str(tiny_pack), plan_key="", link_template=None, job=settings.job,
+        pack_dir=str(tiny_pack), plan_key="", link_template=None, job=ask.job.name,
     )  # fmt: skip
     found = []
     with writing(settings) as store:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from rotary_batch.errors import InputError
+from rotary_batch.repo.files import classify
 from rotary_batch.repo.folder import PlainFolder
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.ignore import MAX_PATTERNS, IgnorePatterns
@@ -124,3 +125,15 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_is_read(tmp_path, m
     folder = PlainFolder(tmp_path)
     assert [entry.path for entry in folder.entries()] == ["b.py"]
     assert folder.notes[1:] == ("shut: Permission denied; nothing in it is read",)
+
+
+@pytest.mark.timeout(60)
+def test_a_repositorys_own_patterns_hold_nothing_up_and_are_honoured(make_repository):
+    patterns = "a*" * 40 + "b\nskipped/\n!skipped/a.py\n**/gen_*.py\n"
+    files = {"a" * 200 + ".py": "x = 1\n", "skipped/a.py": "x = 1\n", "pkg/gen_x.py": "x = 1\n", "pkg/b.py": "x = 1\n"}
+    root = make_repository(files | {".rotaryignore": patterns})
+    found = {file.path: file.file_class.value for file in classify(open_repository(root), docs_dir="rotary-docs")}
+    assert found == {
+        "a" * 200 + ".py": "source", "skipped/a.py": "ignored", "pkg/gen_x.py": "ignored", "pkg/b.py": "source",
+        ".rotaryignore": "text",
+    }  # fmt: skip

@@ -13,9 +13,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from rotary_batch.engine import open_engine  # before torch: it says how OpenMP's threads wait
+
+# isort: split
 import torch
 
-from rotary_batch.engine import bench, matmul, open_engine
+from rotary_batch.engine import bench, matmul
 from rotary_batch.engine.synthetic import synthetic_pack
 from rotary_batch.model.shapes import SHAPES
 

@@ -28,7 +28,7 @@
 
 #define MOST_WORKERS 255
 #ifndef SPIN_NS
-#define SPIN_NS 20000
+#define SPIN_NS 150000 /* 32 sequences decode 97.8 % of what threads that never sleep do, at 20 us 93 % */
 #endif
 #define PAUSES 16 /* between two looks at the clock */
 

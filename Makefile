@@ -22,7 +22,7 @@ test-isa: $(VENV)/.installed-dev  ## the engine's tests as on processors with fe
 sanitize: $(VENV)/.installed-dev  ## every kernel at every level under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/engine/sanitize.py
 
-faults: $(VENV)/.installed-dev  ## 200 aimed SIGKILLs of a drain
+faults: $(VENV)/.installed-dev  ## the slow suites: some 900 SIGKILLs, hostile repositories one by one, 100,000 files, a million items
 	$(BIN)/pytest -m faults --timeout 7200
 
 fuzz: $(VENV)/.installed-dev  ## 10,000 seeded mutations of each input format

@@ -245,7 +245,7 @@ def test_a_rendering_that_is_stopped_says_so_and_the_next_one_goes_on(make_repos
     root = make_repository({f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(250)})
     settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
     with writing(settings) as store:
-        indexing.index(store, settings, [root], lambda *_: None, Window())
+        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
         shutil.rmtree(root / "rotary-docs")
         with pytest.raises(StoppedError, match="deadline"):
             docs.render(store, root, Window(deadlines=[Deadline(0.0, clock)]))

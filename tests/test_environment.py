@@ -119,7 +119,7 @@ def test_little_memory_and_few_files(repo):
 @pytest.mark.faults
 def test_every_size_of_memory_and_any_number_of_files(repo):
     check_limits(repo, [f"-v {kilobytes}" for kilobytes in range(20_000, 2_000_000, 50_000)])
-    check_limits(repo, [f"-n {number}" for number in range(4, 40)])
+    check_limits(repo, [f"-n {number}" for number in range(8, 40)])  # Python itself needs 7
 
 
 def test_a_bug_is_recorded_and_named_in_one_line(repo):

@@ -64,8 +64,9 @@ def test_a_run_probes_the_machine_and_keeps_the_best(path, measured):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps(KEPT.as_dict() | {"version": 4}),
-                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict())])  # fmt: skip
-def test_rates_that_are_damaged_or_of_another_machine_are_measured_anew(path, measured, content):
+                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict()),
+                                     json.dumps(KEPT.raised(1.2, 2e9).as_dict())])  # fmt: skip
+def test_rates_that_are_damaged_of_another_machine_or_exceeded_are_measured_anew(path, measured, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     refresh_rates(FAST, EMBEDDED, MANIFEST)

@@ -25,13 +25,23 @@ def refresh_rates(settings: Settings, pack: Path, manifest: Manifest) -> None:
     from rotary_batch.engine.device import device_named
 
     kept = cached_rates(settings.device, path.parent)
-    if kept is None or kept.machine != measure.machine_name(device_named(settings.device)):
-        event("rates measured anew", why="damaged or of another version" if kept is None else "another machine")
+    why = _why_anew(kept, measure.machine_name(device_named(settings.device)))
+    if kept is None or why is not None:
+        event("rates measured anew", why=why)
         found = measure.measure_machine(settings.device, path.parent)
     else:
         found = kept.best_of(measure.probe_machine(kept, pack, manifest, settings.kv))
         event("rates probed", rates=found.told())
     save_rates(found, path)
+
+
+def _why_anew(kept: Rates | None, machine: str) -> str | None:
+    """Why kept rates are of no use, if they are not."""
+    if kept is None:
+        return "damaged or of another version"
+    if kept.machine != machine:
+        return "another machine"
+    return "a run was faster than their bound" if kept.is_exceeded else None
 
 
 class RateWatch:

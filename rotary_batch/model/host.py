@@ -6,6 +6,7 @@ Knows /proc and control groups, cgroups(7), of both versions; knows nothing of w
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def free_nbytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
         for usage in [*_numbers(folder, USAGE_FILES), 0][:1]
     ]
     return max(0, min([physical_nbytes(), *_available_nbytes(proc), *left]))
+
+
+def address_space_left_nbytes(proc: Path = PROC) -> int | None:
+    """How much more may be mapped under `ulimit -v`; None where there is no such limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = next(iter(_lines(proc / "self" / "statm")), "0").split()[0]
+    return max(0, limit - int(pages) * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _available_nbytes(proc: Path) -> Iterator[int]:

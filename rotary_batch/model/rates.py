@@ -37,6 +37,7 @@ class Rates:
     measured_at: float  # when all of it was measured, in seconds since 1970
     probed_at: float  # when it was last compared with a short measurement, or with what a run achieved
     num_measured: int = 1  # how many measurements these are the best of
+    is_exceeded: bool = False  # a run was faster than their bound: they are a guess until all is measured anew
 
     def weights_s(self, stored_as: str, rows: float) -> float:
         """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
@@ -105,6 +106,7 @@ class Rates:
             weight_s={name: [(rows, s / gain) for rows, s in rows_s] for name, rows_s in self.weight_s.items()},
             probed_at=now,
             num_measured=self.num_measured + 1,
+            is_exceeded=True,
         )
 
     def told(self) -> str:

@@ -24,13 +24,6 @@ DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 DTYPE = torch.float32 if INTERPRETED else torch.bfloat16  # the interpreter cannot multiply bf16
 
 
-@pytest.fixture(autouse=True)
-def _interpreter(monkeypatch):
-    """What Triton looks at when it first sees a kernel."""
-    if INTERPRETED:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
 @pytest.mark.parametrize(("rows", "columns"), [(64, 128), (192, 224), (256, 4096)])
 def test_unpacking_int4_is_the_reference_bit_by_bit(rows, columns):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)).bfloat16()

@@ -63,12 +63,15 @@ def arm() -> None:
 
     inner = sqlite3.connect
 
-    class Aimed(sqlite3.Connection):
-        def execute(self, *arguments):
-            aim()
-            return super().execute(*arguments)
+    def connect(*arguments, factory=sqlite3.Connection, **options):
+        class Aimed(factory):
+            def execute(self, *arguments):
+                aim()
+                return super().execute(*arguments)
 
-    sqlite3.connect = lambda *arguments, **options: inner(*arguments, factory=Aimed, **options)
+        return inner(*arguments, factory=Aimed, **options)
+
+    sqlite3.connect = connect
     io.open = opened
     for module in [Path.open.__globals__]:
         module["io"].open = opened

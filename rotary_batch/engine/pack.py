@@ -65,7 +65,11 @@ def pack(
     with _disk_errors(dst):
         dst.mkdir(parents=True, exist_ok=True)
         _require_space(packing)
-        with _journal(packing) as journal:
+        with _locked_journal(packing) as journal:
+            if (dst / MANIFEST_NAME).is_file():  # another process has finished since the look above
+                (dst / _JOURNAL).unlink()
+                return _existing(packing)
+            _begin(packing, journal)
             slabs = _write_experts(packing, journal, progress or (lambda _done, _total: None))
             dense_sha256 = _write_dense(packing)
             for name in ("config.json", *TOKENIZER_FILES):
@@ -226,26 +230,40 @@ def _commit(descriptor: int, journal: TextIO, pending: Iterable[tuple[ExpertKey,
 
 
 @contextlib.contextmanager
-def _journal(packing: _Packing) -> Iterator[TextIO]:
-    """The journal of this packing, held by this process alone; one of another packing begins anew."""
+def _locked_journal(packing: _Packing) -> Iterator[TextIO]:
+    """The journal of this folder, held by this process alone."""
     path = packing.dst / _JOURNAL
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(descriptor, "r+", encoding="latin-1") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{packing.dst}: another process packs into it; wait for it") from error
-        text = journal.read()
-        if text.split("\n", 1)[0] != packing.digest:
-            for name in (EXPERTS_NAME, EXPERTS_NAME + _PART):
-                (packing.dst / name).unlink(missing_ok=True)
-            text = ""
-        journal.truncate(text.rfind("\n") + 1)  # the last line was being written at a kill
-        journal.seek(0, os.SEEK_END)
-        if journal.tell() == 0:
-            journal.write(packing.digest + "\n")
-        journal.flush()
-        yield journal
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "r+", encoding="latin-1") as journal:
+            try:
+                fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BusyError(f"{packing.dst}: another process packs into it; wait for it") from error
+            if _is_at(journal, path):
+                yield journal
+                return
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one at the path: who finishes a pack deletes the journal."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    return False
+
+
+def _begin(packing: _Packing, journal: TextIO) -> None:
+    """Go on with the journal of this packing; one of another packing begins anew."""
+    text = journal.read()
+    if text.split("\n", 1)[0] != packing.digest:
+        for name in (EXPERTS_NAME, EXPERTS_NAME + _PART):
+            (packing.dst / name).unlink(missing_ok=True)
+        text = ""
+    journal.truncate(text.rfind("\n") + 1)  # the last line was being written at a kill
+    journal.seek(0, os.SEEK_END)
+    if journal.tell() == 0:
+        journal.write(packing.digest + "\n")
+    journal.flush()
 
 
 def _kept(packing: _Packing, journal: TextIO, offsets: Mapping[ExpertKey, int]) -> dict[ExpertKey, SlabPlace]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -106,6 +107,41 @@ def test_two_that_pack_into_one_folder(tiny_checkpoint, tmp_path):
 
     pack(tiny_checkpoint, tmp_path / "pack", progress=second)
     assert verify(tmp_path / "pack") == []
+
+
+@pytest.mark.parametrize("moment", ["rotary_batch.engine.pack._require_space", "fcntl.flock"])
+def test_a_pack_that_another_process_finished_meanwhile_is_kept(tiny_checkpoint, tmp_path, monkeypatch, moment):
+    """It was deleted and packed anew: the manifest was looked for before the journal was locked."""
+    dst, calls, finished = tmp_path / "pack", [], []
+
+    def finished_by_another(*_arguments):
+        monkeypatch.undo()
+        finished.append((pack(tiny_checkpoint, dst), (dst / EXPERTS_NAME).stat()))
+        return fcntl.flock(*_arguments) if moment == "fcntl.flock" else None
+
+    monkeypatch.setattr(moment, finished_by_another)
+    found = pack(tiny_checkpoint, dst, progress=lambda *done: calls.append(done))
+    ((manifest, experts),) = finished
+    assert (found, calls) == (manifest, [])
+    assert os.path.samestat((dst / EXPERTS_NAME).stat(), experts)
+    assert not (dst / "packing.journal").exists()
+
+
+def test_a_journal_that_was_replaced_before_its_lock_was_taken_locks_nothing(tiny_checkpoint, tmp_path, monkeypatch):
+    journal, flock = tmp_path / "pack" / "packing.journal", fcntl.flock
+    others = []
+
+    def replaced(file, how):
+        if not others:
+            journal.unlink()
+            others.append(journal.open("w"))
+            flock(others[0], fcntl.LOCK_EX)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", replaced)
+    with pytest.raises(BusyError, match="another process packs into it"):
+        pack(tiny_checkpoint, tmp_path / "pack")
+    others[0].close()
 
 
 def test_what_another_packing_left_is_packed_anew(tiny_checkpoint, tmp_path, monkeypatch):

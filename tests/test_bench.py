@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rotary_batch.config import Settings
 from rotary_batch.core import Request
 from rotary_batch.engine import bench, measure, open_engine
 from rotary_batch.engine.synthetic import synthetic_pack
-from rotary_batch.errors import UnavailableError
+from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, rates_path, save_rates
@@ -107,6 +108,35 @@ def test_measuring_a_machine_gives_rates_that_plan_and_a_file_can_hold(tmp_path,
     assert list(tmp_path.iterdir()) == [], "the file that was read is gone"
     save_rates(found, tmp_path / "rates.json")
     assert Rates.from_dict(json.loads((tmp_path / "rates.json").read_text())) == found
+
+
+def test_a_probe_multiplies_as_many_copies_of_a_matrix_as_the_full_measurement(monkeypatch):
+    """Half as many stay in the caches: it was too fast by a third, and the best of both is kept."""
+    found: list[list[int]] = [[], []]
+    monkeypatch.setattr(measure, "MATRIX", (256, 128))
+    monkeypatch.setattr(measure, "ROTATED_NBYTES", 3 * 256 * 128 * 2)
+    for copies, until in zip(found, (None, time.monotonic() + 1000), strict=True):
+        monkeypatch.setattr(
+            measure, "_multiply", lambda _matmul, _x, matrices, copies=copies: copies.append(len(matrices))
+        )
+        for stored_as in ("bf16", "int8"):
+            assert [rows for rows, _ in measure._matrix(stored_as, torch.device("cpu"), (1, 8), 1, until)] == [1, 8]
+    assert found == [[3] * 4 + [5] * 4] * 2, "of two bytes, and of one and its scales"
+
+
+def test_a_disk_is_as_fast_as_what_was_read_and_a_short_file_is_an_error(tmp_path):
+    """What could not be read counted as read in no time."""
+    path = tmp_path / "experts.safetensors"
+    path.write_bytes(bytes(2**16))
+    assert measure.disk_nbytes_per_s(path, [(0, 2**15), (2**15, 2**15)]) > 0
+    num_open = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ModelError, match=r"experts\.safetensors: 65,536 of 98,304 bytes could be read; pack the model"):
+        measure.disk_nbytes_per_s(path, [(0, 2**15), (2**15, 2**15), (2**16, 2**15)])
+    with pytest.raises(ModelError, match=r"missing: cannot be read \(No such file or directory\)"):
+        measure.disk_nbytes_per_s(tmp_path / "missing", [(0, 2**15)])
+    with pytest.raises(ModelError, match=r"cannot be read \(Is a directory\)"):
+        measure.disk_nbytes_per_s(tmp_path, [(0, 2**15)])
+    assert len(list(Path("/proc/self/fd").iterdir())) == num_open
 
 
 def test_plan_knows_hours_once_the_machine_was_measured(make_repository, measured):

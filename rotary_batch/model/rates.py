@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-VERSION = 5  # bump when the engine got faster: older rates would give a bound that is too low
+VERSION = 6  # bump when the engine got faster (older rates would give a bound that is too low) or is measured otherwise
 
 EXCEEDED = 1.05  # of the bound: a run that does more has shown that its rates are too low
 LAST_MOMENT = 253_402_300_800  # the year 10000, which no date can hold
+GAIN_REACH = 4  # times the rows of a probed product, or a part: further away other kernels and other limits hold
 JUDGED_S = 2.0  # of revolutions, before a run says anything about rates
 
 
@@ -118,8 +119,8 @@ class Rates:
 
 
 def _gain(kept: Rates, probe: Rates, stored_as: str, rows: int) -> float:
-    """How much faster the probe was, at its number of rows that is nearest."""
-    probed = probe.weight_s.get(stored_as)
+    """How much faster the probe was, at its number of rows that is nearest; 1 where none is near."""
+    probed = [pair for pair in probe.weight_s.get(stored_as, ()) if 1 / GAIN_REACH <= pair[0] / rows <= GAIN_REACH]
     if not probed:
         return 1.0
     nearest, found_s = min(probed, key=lambda pair: abs(math.log(pair[0] / rows)))

@@ -35,8 +35,16 @@ def test_a_probe_that_is_faster_raises_what_it_measured_and_that_alone():
     )
     assert KEPT.best_of(fast) == dataclasses.replace(
         KEPT, disk_nbytes_per_s=3e9, attention_nbytes_per_s={"bf16": 2e10, "int8": 1e10},
-        weight_s=dict(KEPT.weight_s) | {"bf16": [(1, 5e-11), (16, 1e-10), (512, 8e-10)]}, probed_at=2e9, num_measured=2,
+        weight_s=dict(KEPT.weight_s) | {"bf16": [(1, 5e-11), (16, 2e-10), (512, 8e-10)]}, probed_at=2e9, num_measured=2,
     )  # fmt: skip
+
+
+def test_a_gain_reaches_four_times_the_rows_that_were_probed_and_a_quarter_of_them():
+    """A probe that ended after one row raised the rates of 512 rows as well."""
+    rows = (1, 4, 7, 8, 32, 128, 129, 512)
+    kept = dataclasses.replace(KEPT, weight_s={"bf16": [(count, 1e-10) for count in rows]})
+    raised = kept.best_of(probe(weight_s={"bf16": [(1, 5e-11), (32, 2.5e-11)]})).weight_s["bf16"]
+    assert [1e-10 / s for _, s in raised] == pytest.approx([2, 2, 1, 4, 4, 4, 1, 1])
 
 
 def test_the_order_of_measurements_does_not_matter():
@@ -102,7 +110,7 @@ def test_damaged_rates_are_none(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"[1]", b"null", b"3", b'"x"', b"{", b"\xff\x00", b"[" * 100_000, b'{"version": 5}']
+    "content", [b"", b"[]", b"[1]", b"null", b"3", b'"x"', b"{", b"\xff\x00", b"[" * 100_000, b'{"version": 6}']
 )
 def test_a_file_of_anything_else_is_none(tmp_path, content):
     rates_path("cpu", tmp_path).write_bytes(content)

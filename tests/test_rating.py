@@ -28,6 +28,7 @@ from rotary_batch.work.store import WorkStore
 from tests.model.test_rates import KEPT
 
 FAST = Settings(numerics="fast")
+NOW = 2e9
 MANIFEST = Manifest.load(EMBEDDED)
 
 
@@ -58,26 +59,56 @@ def measured(monkeypatch) -> list[str]:
 
 def test_a_run_probes_the_machine_and_keeps_the_best(path, measured):
     save_rates(KEPT, path)
-    refresh_rates(FAST, EMBEDDED, MANIFEST)
+    refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
     assert measured == ["probe"]
     assert cached_rates("cpu", path.parent) == KEPT.best_of(KEPT.raised(2.0, 2e9))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps(KEPT.as_dict() | {"version": 4}),
-                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict()),
-                                     json.dumps(KEPT.raised(1.2, 2e9).as_dict())])  # fmt: skip
-def test_rates_that_are_damaged_of_another_machine_or_exceeded_are_measured_anew(path, measured, content):
+                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict())])  # fmt: skip
+def test_rates_that_are_damaged_or_of_another_machine_are_measured_anew(path, measured, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    refresh_rates(FAST, EMBEDDED, MANIFEST)
+    refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
     assert measured == ["everything"]
     assert cached_rates("cpu", path.parent) == KEPT
 
 
+def test_rates_that_a_run_exceeded_are_measured_anew_once_and_the_better_are_kept(path, monkeypatch, measured):
+    """A model that was always faster than its bound cost a minute at every run."""
+    monkeypatch.setattr(measure, "measure_machine", lambda *_arguments: measured.append("everything") or new)
+    new = dataclasses.replace(KEPT, disk_nbytes_per_s=9e9, measured_at=NOW, probed_at=NOW)
+    raised = KEPT.raised(1.2, 1.5e9)
+    save_rates(raised, path)
+    refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
+    kept = cached_rates("cpu", path.parent)
+    assert kept == dataclasses.replace(
+        raised, disk_nbytes_per_s=9e9, measured_at=NOW, probed_at=NOW, num_measured=3, is_exceeded=False
+    )
+    for now, what in [(NOW + 60, "probe"), (NOW - 60, "probe"), (NOW + 86_400, "everything")]:
+        save_rates(kept.raised(1.2, NOW + 30), path)
+        refresh_rates(FAST, EMBEDDED, MANIFEST, now)
+        assert measured.pop() == what
+    assert measured == ["everything"]
+
+
+def test_rates_that_cannot_be_written_end_no_run(path, measured, caplog):
+    (path / "a folder in their place").mkdir(parents=True)
+    with caplog.at_level("INFO", "rotary_batch"):
+        refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
+        engine, tally = FakeEngine(), Tally()
+        report = StepReport(step_s=10.0, bound_s=20.0)
+        progress = Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=10.0)
+        RateWatch(engine, FAST, lambda _progress: None)(progress)
+    assert (measured, engine.rates.is_exceeded, tally.rates_raised) == (["everything"], True, 2.0)
+    assert list(path.parent.glob(f"{path.stem}*")) == [path], "nothing unfinished is left"
+    assert {"rates not refreshed", "rates not kept"} <= set(caplog.messages)
+
+
 def test_nothing_is_measured_for_exact_numerics_or_on_a_machine_that_never_was(path, measured):
-    refresh_rates(FAST, EMBEDDED, MANIFEST)
+    refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
     save_rates(KEPT, path)
-    refresh_rates(Settings(numerics="exact"), EMBEDDED, MANIFEST)
+    refresh_rates(Settings(numerics="exact"), EMBEDDED, MANIFEST, NOW)
     assert measured == []
     assert cached_rates("cpu", path.parent) == KEPT
 

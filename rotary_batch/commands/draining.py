@@ -142,7 +142,7 @@ def _drain_one_model(
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
 
     def open_now() -> Engine:
-        refresh_rates(call.settings, pack, manifest)
+        refresh_rates(call.settings, pack, manifest, time.time())
         return open_for(call.settings, pack, call.open_engine, counts.workload(call.store, ids, longest))
 
     engine = _LazyEngine(open_now)

@@ -101,7 +101,7 @@ def probe_machine(kept: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> R
 
 
 def machine_name(device: torch.device) -> str:
-    """One line on what was measured."""
+    """One line on what was measured.  Runs that differ in OMP_NUM_THREADS throw out each other's rates."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""

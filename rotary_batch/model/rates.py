@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -96,6 +97,13 @@ class Rates:
             num_measured=self.num_measured + 1,
         )
 
+    def measured_anew(self, found: Rates) -> Rates:
+        """These, which a run exceeded, and a new measurement of everything: the best of both.
+
+        What the run showed is kept: a model that beats every measurement would exceed the new rates at every run.
+        """
+        return replace(found.best_of(self), probed_at=found.probed_at, num_measured=self.num_measured + 1)
+
     def raised(self, gain: float, now: float) -> Rates:
         """These for a machine that is so much faster in all it does."""
         return replace(
@@ -139,11 +147,16 @@ def rates_path(device: str, cache: Path) -> Path:
 
 
 def save_rates(rates: Rates, path: Path) -> None:
-    """Write them in one piece."""
+    """Write them in one piece, whoever else writes them at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rates.as_dict(), indent=1) + "\n")
-    temporary.replace(path)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            json.dump(rates.as_dict(), file, indent=1)
+            file.flush()
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def cached_rates(device: str, cache: Path) -> Rates | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,21 @@ def test_rates_say_when_they_were_measured_and_of_how_many_they_are_the_best(mon
 
 def test_rates_survive_their_file(tmp_path):
     path = rates_path("cpu", tmp_path)
+    save_rates(KEPT, path)
+    assert cached_rates("cpu", tmp_path) == KEPT
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_two_that_write_the_rates_at_once(tmp_path, monkeypatch):
+    """They shared the name of the unfinished file: one took away that of the other."""
+    path, replace_file = rates_path("cpu", tmp_path), Path.replace
+
+    def second(temporary: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        save_rates(KEPT.raised(2.0, 2e9), path)
+        return replace_file(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", second)
     save_rates(KEPT, path)
     assert cached_rates("cpu", tmp_path) == KEPT
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -47,7 +47,11 @@ def render(template: str, content: str, bos_token: str, eos_token: str) -> str:
         raise RenderingError(f"takes over {_CPU_S} s to render")
     if child.returncode:
         raise RenderingError(f"the process that renders it ended with {child.returncode}: {_last_line(child.stderr)}")
-    answer = json.loads(child.stdout)
+    try:
+        answer = json.loads(child.stdout)
+    except ValueError as error:
+        printed = ascii(child.stdout.decode("utf-8", "replace")[:100])
+        raise RenderingError(f"a module that Python loads at its start prints into the answer: {printed}") from error
     if "error" in answer:
         raise RenderingError(answer["error"])
     return str(answer["text"])
@@ -81,12 +85,18 @@ def _answer(template: str, values: dict[str, object], cpu_s: int) -> dict[str, s
     except MemoryError:
         return {"error": f"takes over {_MEMORY_NBYTES // 2**20} MiB of memory"}
     except jinja2.TemplateError as error:
-        return {"error": str(error)[:300]}
+        return {"error": _encodable(str(error)[:300])}
     except Exception as error:  # noqa: BLE001 - whatever a stranger's program raises
-        return {"error": f"{type(error).__name__}: {error}"[:300]}
+        return {"error": _encodable(f"{type(error).__name__}: {error}"[:300])}
     if len(text) > _MAX_OUTPUT_LETTERS:
         return {"error": f"makes a prompt of {len(text):,} letters"}
+    if _encodable(text) != text:
+        return {"error": "makes a prompt that is no valid Unicode: it has half of a surrogate pair"}
     return {"text": text}
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,15 @@ def test_bad_tokenizers_are_explained(tmp_path):
         Tokenizer.load(tmp_path).encode_chat("x")
 
 
+def test_a_module_that_prints_at_the_start_of_python_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('hello')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_byte_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("prints: {{ messages[0].content }}")
+    with pytest.raises(ModelError, match=r"chat_template\.jinja: chat template: a module that Python loads .* 'hello"):
+        Tokenizer.load(tmp_path).encode_chat("x")
+
+
 LONG = "{% for i in range(99999) %}"
 HOSTILE = {
     "nested loops": (LONG * 4 + "x" + "{% endfor %}" * 4, "takes over 1 s"),
@@ -104,6 +113,8 @@ HOSTILE = {
     "a file": ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "unsafe"),
     "a missing name": ("{{ a.b.c }}", "undefined"),
     "a division by zero": ("{{ 1 // 0 }}", "ZeroDivisionError"),
+    "half a surrogate pair": ("{{ '\\ud800' }}{{ messages[0]['content'] }}", "half of a surrogate pair"),
+    "half a surrogate pair in its own error": ("{{ raise_exception('no \\ud800') }}", "no \\ud800"),
 }
 
 
@@ -119,6 +130,7 @@ def test_a_hostile_template_is_an_error_in_bounded_time_and_memory(template, fac
         Tokenizer.load(tmp_path).encode_chat("x")
     assert str(error.value).startswith(f"{tmp_path}/chat_template.jinja: chat template: ")
     assert fact in str(error.value)
+    assert str(error.value).encode(), "any terminal can show it"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000
     assert max(peaks, default=0) < 800_000
 

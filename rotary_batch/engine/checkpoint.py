@@ -129,7 +129,7 @@ def _take(found: dict[str, TensorPlace], model_dir: Path, name: str, shape: tupl
         raise ModelError(f"{place.path}: tensor {name} has shape {list(place.shape)}; config.json says {list(shape)}")
     if place.dtype not in DTYPE_NBYTES:
         raise ModelError(
-            f"{place.path}: tensor {name} is of type {place.dtype}; supported are {', '.join(DTYPE_NBYTES)}"
+            f"{place.path}: tensor {name} is of type {place.dtype}; supported types: {', '.join(DTYPE_NBYTES)}"
         )
     return place
 
@@ -153,7 +153,7 @@ def _shard_names(index: Path) -> list[str]:
             or name.startswith(".")
             or not name.isprintable()
         ):
-            raise table.error(f"shard name {shown(name)} is no plain name of a file beside it")
+            raise table.error(f"shard name {shown(name)} must be a plain file name in the same folder")
     return sorted(set(names))
 
 
@@ -180,7 +180,7 @@ def _place(path: Path, name: str, row: object, base: int, size: int) -> TensorPl
     table = Table(row, where, _REMEDY)
     shape, dtype = table.wholes("shape", _MAX_DIMENSIONS, _MAX_FILE_NBYTES), table.text("dtype")
     if dtype not in _STORED_NBYTES:
-        raise ModelError(f"{where} is of type {shown(dtype)}; supported are {', '.join(_STORED_NBYTES)}")
+        raise ModelError(f"{where} is of type {shown(dtype)}; supported types: {', '.join(_STORED_NBYTES)}")
     span = table.wholes("data_offsets", 2, _MAX_FILE_NBYTES)
     if len(span) != 2 or span[1] - span[0] != math.prod(shape) * _STORED_NBYTES[dtype]:
         raise table.error(f"bytes {list(span)} are not {list(shape)} of {dtype}")

@@ -126,9 +126,7 @@ class RotaryEngine:
             )
         vocabulary = self.manifest.geometry.vocab_size
         if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= vocabulary:
-            raise PromptError(
-                f"request {request.request_id}: holds token ids that a vocabulary of {vocabulary} has not"
-            )
+            raise PromptError(f"request {request.request_id}: has token ids outside the vocabulary of {vocabulary}")
         if len(request.generated_ids) >= request.max_new_tokens:
             raise PromptError(f"request {request.request_id}: no new token is left of {request.max_new_tokens}")
         self._live.append(self._place(request))

@@ -1,7 +1,7 @@
 """Rows times a stored matrix, by whatever is fastest for the number of rows and the device (fast numerics).
 
-On a processor kernels/dispatch.py says what that is; here are torch's ways.  Every way gives the same product within
-bf16 rounding of `quant.decode` and `linear`.
+On CPUs kernels/dispatch.py chooses; torch's ways are here.  Every way gives the same product within bf16 rounding of
+`quant.decode` and `linear`.
 
 A processor that multiplies bf16 (AVX-512 BF16, AMX) computes in it, as CUDA does.  One that does not takes 6 times as
 long for it as for float32, so rows are float32 there.

@@ -91,7 +91,7 @@ def _answer(template: str, values: dict[str, object], cpu_s: int) -> dict[str, s
     if len(text) > _MAX_OUTPUT_LETTERS:
         return {"error": f"makes a prompt of {len(text):,} letters"}
     if _encodable(text) != text:
-        return {"error": "makes a prompt that is no valid Unicode: it has half of a surrogate pair"}
+        return {"error": "makes a prompt that is not valid Unicode: it has half of a surrogate pair"}
     return {"text": text}
 
 

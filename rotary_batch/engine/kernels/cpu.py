@@ -1,4 +1,4 @@
-"""The compiled kernels of c/, called with tensors.  Which of them is right for what, dispatch.py says.
+"""The compiled kernels of c/, called with tensors.  dispatch.py chooses among them.
 
 What C cannot check is checked here, by raising: types, shapes, and whether numbers lie next to each other.
 M = rows of x, N = rows of the matrix, K = columns, T = rows of a batch, D = head dimension.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rotary_batch.errors import UnavailableError
@@ -12,13 +13,14 @@ if TYPE_CHECKING:
     from rotary_batch.engine.engine import RotaryEngine
 
 TORCH_NBYTES = 10**9  # of addresses; it takes 0.6 GB to load, and with less its libraries end the process
-if (_left := address_space_left_nbytes()) is not None and _left < TORCH_NBYTES:
-    raise UnavailableError(f"torch needs {TORCH_NBYTES / 1e9:.0f} GB of address space; raise `ulimit -v`")
 
-# Torch's OpenMP reads this when it is loaded.  By itself it lets threads wait awake for milliseconds: beside one busy
-# process on one of two cores a tenth of the speed is left then.
-if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-    os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
+if "torch" not in sys.modules:
+    if (_left := address_space_left_nbytes()) is not None and _left < TORCH_NBYTES:
+        raise UnavailableError(f"torch needs {TORCH_NBYTES / 1e9:.0f} GB of address space; raise `ulimit -v`")
+    # Torch's OpenMP reads this when it is loaded.  By itself it lets threads wait awake for milliseconds: beside one
+    # busy process on one of two cores a tenth of the speed is left then.
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
 
 
 def open_engine(model_dir: Any, device: str = "cpu", device_memory: int | None = None, **options: Any) -> RotaryEngine:  # noqa: ANN401

@@ -15,22 +15,34 @@ import torch
 # Operators on fewer numbers take one thread: 66 us for the SwiGLU of 32 rows by 3,584, where two take 77.
 SMALL_NUMEL = 2**17
 
-_mine = threading.local()  # .given: threads that torch had before the outermost `threads_for`
+_given = torch.get_num_threads()
+_mine = threading.local()  # .given: within `threads_for`; .left: what torch had when this thread was last here
+_mine.left = _given
 
 
 def num_threads() -> int:
-    """Threads that the engine may use: those that torch was given."""
-    return getattr(_mine, "given", None) or torch.get_num_threads()
+    """Threads that the engine may use: those that torch was given.
+
+    A thread begins with the count that torch was told last in any thread, which may be the 1 of a `threads_for`.  So 1
+    counts only as a change, in a thread that had more here before.
+    """
+    global _given  # noqa: PLW0603 - torch's setting is one of the process
+    if within := getattr(_mine, "given", 0):
+        return int(within)
+    if (count := torch.get_num_threads()) != getattr(_mine, "left", 1):
+        _given = _mine.left = count
+    return _given
 
 
 @contextmanager
 def threads_for(numel: int) -> Iterator[None]:
     """Let torch's operators, which work on `numel` numbers each, take one thread if those are few, else all."""
-    outer, before = getattr(_mine, "given", None), torch.get_num_threads()
-    _mine.given = num_threads()
-    torch.set_num_threads(1 if numel < SMALL_NUMEL else _mine.given)
+    outer, before, given = getattr(_mine, "given", 0), torch.get_num_threads(), num_threads()
+    _mine.given = given
+    torch.set_num_threads(1 if numel < SMALL_NUMEL else given)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
         _mine.given = outer
+        torch.set_num_threads(before if outer else given)
+        _mine.left = given

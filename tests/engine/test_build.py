@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sanitize
@@ -99,6 +100,8 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
         ("gemm_avx2.c", "_mm256_set1_ps(8)", "_mm256_set1_ps(7)", Level.AVX2, "gemm_avx2_int4 computes wrongly"),
         ("attention_avx2.c", "mine[d] * scale", "mine[d]", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "p < span.prefix_tokens", "0", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "a.spans[task / a.heads]", "a.spans[0]", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "task % a.heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
         ("avx2.h", "(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)", Level.AVX2, "gemm_avx2_bf16 computes wrongly"),
         ("gemv_avx512bf16.c", "_mm512_reduce_add_ps(sums[n][m])", "_mm512_reduce_add_ps(sums[n][0])", Level.AVX512_BF16, "gemv_avx512bf16_bf16 computes wrongly"),
         ("tiles_avx512bf16.h", "case 5: multiply_rows(5", "case 5: multiply_rows(4", Level.AVX512_BF16, "gemm_avx512bf16_bf16 computes wrongly"),
@@ -135,6 +138,53 @@ def test_a_kernel_that_hangs_is_left_out(broken, monkeypatch):
     )
     assert library.left_out.keys() == {Level.AMX}
     assert "took over 5 s" in library.left_out[Level.AMX]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("kill -INT $$", "by signal 2"), ("kill -KILL $$", "by signal 9"), ("kill -TERM $$", "by signal 15"),
+        ("sleep 100", "took over 1 s"), ("echo no module >&2; exit 1", "no module"),
+    ],
+)  # fmt: skip
+def test_trouble_of_a_check_that_may_pass_is_forgotten(whole, tmp_path, monkeypatch, trouble, reason):
+    """A kernel that is right is not left out for ever because its check was killed."""
+    monkeypatch.setattr(build, "_processor", lambda: tmp_path.name)
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{trouble}\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(program))
+        patch.setattr(build, "CHECK_S", 1)
+        library = opened(whole / "cache", whole / "c", Level.AVX2)
+    assert library.levels == {Level.PORTABLE}
+    assert reason in library.left_out[Level.AVX2]
+    assert opened(whole / "cache", whole / "c", Level.AVX2).levels == {Level.PORTABLE, Level.AVX2}
+
+
+def test_a_check_is_in_a_session_of_its_own(whole, tmp_path, monkeypatch):
+    """Ctrl-C reaches every process of the terminal's group."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho session $(ps -o sid= -p $$)\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(build.UncheckedError, match=r"session \d+") as caught:
+        build.why_not(next((whole / "cache").glob("*.so")), Level.AVX2)
+    assert not str(caught.value).endswith(f" {os.getsid(0)}")
+
+
+def test_a_check_finds_the_program_where_python_found_it(whole, monkeypatch):
+    """In the folder of a notebook or of `python -c`, which is '' in sys.path."""
+    root = str(Path(build.__file__).parents[3])
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", ["", *(path for path in sys.path if path and path != root)])
+    seen = []
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda *a, env, **k: (seen.append(env["PYTHONPATH"]), run(*a, env=env, **k))[1]
+    )
+    assert build.why_not(next((whole / "cache").glob("*.so")), Level.AVX2) == ""
+    assert seen[0].split(os.pathsep)[0] == root
 
 
 def test_a_library_that_cannot_be_linked_leaves_torch_alone(broken):
@@ -185,6 +235,55 @@ def test_another_compiler_is_given_a_try(small, tmp_path, monkeypatch):
         assert "no such mnemonic" in library.left_out[Level.AMX]
     monkeypatch.delenv("CC")
     assert small(tmp_path / "cache").levels == SMALL
+
+
+REFUSES = 'case "$*" in *USE_AMX*) %s ;; esac'
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """`compiler(trouble)`: CC does that instead of compiling for AMX, or works where there is no trouble."""
+    path = tmp_path / "compiler"
+    monkeypatch.setenv("CC", str(path))
+
+    def write(trouble: str = "") -> None:
+        path.write_text("\n".join(["#!/bin/sh", REFUSES % trouble if trouble else "", 'exec cc "$@"', ""]))
+        path.chmod(0o755)
+
+    return write
+
+
+def test_a_compiler_that_was_mended_in_place_is_given_a_try(small, compiler, tmp_path, monkeypatch):
+    compiler("echo no such mnemonic >&2; exit 1")
+    assert small(tmp_path / "cache").levels == SMALL - {Level.AMX}
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+        assert small(tmp_path / "cache").levels == SMALL - {Level.AMX}
+        patch.setattr(build, "c_compiler", lambda _: None)
+        assert small(tmp_path / "cache").levels == SMALL - {Level.AMX}, "a library that is there needs none"
+    compiler()
+    assert small(tmp_path / "cache").levels == SMALL
+
+
+@pytest.mark.parametrize(
+    "trouble", ["kill -9 $$", "echo Killed signal terminated program cc1 >&2; exit 1", "exec sleep 100"]
+)
+def test_trouble_of_the_compiler_that_may_pass_is_forgotten(small, compiler, tmp_path, monkeypatch, trouble):
+    """With the same compiler the next start compiles again."""
+    flag = tmp_path / "trouble"
+    flag.touch()
+    compiler(f"if [ -e '{flag}' ]; then {trouble}; fi")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "COMPILE_S", 3)
+        library = small(tmp_path / "cache")
+    assert (library.levels, library.left_out.keys()) == (SMALL - {Level.AMX}, {Level.AMX})
+    flag.unlink()
+    assert small(tmp_path / "cache").levels == SMALL
+
+
+def test_a_library_is_loaded_from_the_cache_folder(small, tmp_path):
+    """From a temporary folder that is mounted noexec none can be."""
+    assert Path(small(tmp_path / "cache").functions._name).parent == tmp_path / "cache"
 
 
 def test_a_cache_folder_that_cannot_be_written_costs_a_compilation(small, tmp_path):
@@ -244,10 +343,12 @@ def test_without_kernels_torch_does_the_work_and_the_log_says_why(tmp_path, monk
 def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     path = next((whole / "cache").glob("*.so"))
-    assert "could not be started" in build.why_not(path, Level.AVX2)
+    with pytest.raises(build.UncheckedError, match="could not be started"):
+        build.why_not(path, Level.AVX2)
     for program in ("/bin/false", "/bin/true"):
         monkeypatch.setattr(sys, "executable", program)
-        assert build.why_not(path, Level.AVX2).startswith("its check failed")
+        with pytest.raises(build.UncheckedError, match="its check failed"):
+            build.why_not(path, Level.AVX2)
 
 
 @pytest.mark.parametrize(

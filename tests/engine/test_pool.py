@@ -19,6 +19,7 @@ from rotary_batch.engine.threads import SMALL_NUMEL, num_threads, threads_for
 
 FOLDER = Path(kernels.__file__).with_name("c")
 STRESS = Path(__file__).with_name("pool_stress.c")
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def built(folder: Path, *flags: str) -> Path:
@@ -70,13 +71,47 @@ def test_torch_takes_one_thread_for_few_numbers_and_gives_back_what_it_had():
         torch.set_num_threads(before)
 
 
-def test_threads_of_one_caller_are_not_those_of_another():
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+    assert num_threads() == before
+
+
+def in_a_thread(function):
     found = []
+    other = threading.Thread(target=lambda: found.append(function()))
+    other.start()
+    other.join()
+    return found[0]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_thread_that_begins_while_another_computes_little_has_all_threads():
+    """Torch tells it 1: what any thread was told last."""
+
+    def counts():
+        found = [num_threads()]
+        with threads_for(SMALL_NUMEL):
+            found.append(torch.get_num_threads())
+        return [*found, torch.get_num_threads(), num_threads()]
+
     with threads_for(1):
-        other = threading.Thread(target=lambda: found.append(num_threads()))
-        other.start()
-        other.join()
-    assert found == [torch.get_num_threads()]
+        assert in_a_thread(torch.get_num_threads) == 1
+        assert in_a_thread(counts) == [3, 3, 3, 3]
+    assert (torch.get_num_threads(), num_threads(), in_a_thread(counts)) == (3, 3, [3, 3, 3, 3])
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_what_a_user_tells_torch_later_counts():
+    for count in (3, 1, 2):
+        torch.set_num_threads(count)
+        assert (num_threads(), in_a_thread(num_threads)) == (count, count)
+        with threads_for(1):
+            assert num_threads() == count
+        assert torch.get_num_threads() == count
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -84,10 +119,37 @@ def test_threads_of_one_caller_are_not_those_of_another():
 ])  # fmt: skip
 def test_torch_waits_asleep_unless_the_user_wants_otherwise(given, expected):
     """libgomp reads this when torch is loaded, so the engine says it before."""
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
     program = "import sys, os, rotary_batch.engine; assert 'torch' not in sys.modules; print(*map(os.environ.get, %r))"
     done = subprocess.run(
-        [sys.executable, "-c", program % (names[:2],)], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program % (WAITING[:2],)], env=environment, capture_output=True, text=True
     )
     assert done.stdout.strip() == expected, done.stderr
+
+
+def in_a_fresh_python(program):
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_program_that_has_torch_already_keeps_its_environment():
+    """It would say nothing to its own OpenMP any more, and be handed on to all its children."""
+    program = (
+        "import os, torch; before = dict(os.environ); import rotary_batch.engine; print(before == dict(os.environ))"
+    )
+    assert in_a_fresh_python(program) == "True"
+
+
+def test_a_program_that_has_torch_already_needs_no_room_to_load_it():
+    program = """
+import torch, resource
+from rotary_batch.model.host import address_space_left_nbytes
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 10**8, -1))
+assert address_space_left_nbytes() < 5 * 10**8
+import rotary_batch.engine
+print("loaded")
+"""
+    assert in_a_fresh_python(program) == "loaded"

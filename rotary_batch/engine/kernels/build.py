@@ -2,7 +2,8 @@
 
 A kernel can only be left out: what the compiler refuses, what computes wrongly, crashes or hangs is not used, and
 `Library.left_out` says why.  Beside the library is one record of the compiler's refusals, and one of the checks for
-every kind of processor that shares the folder.
+every kind of processor that shares the folder.  Trouble that may pass (a full disk, a signal from outside, a slow
+machine) is in no record: it counts for this process, and the next one tries again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,19 @@ FLAGS = ("-O3", "-pthread", "-fPIC")
 IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 COMPILE_S = 120
 CHECK_S = 60
+# What the kernels themselves end a process by; others (SIGKILL, SIGTERM, SIGINT) come from outside.
+CRASHES = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+# What gcc and clang say, with a status of their own, when another program of theirs met trouble that may pass.
+PASSING = ("Killed", "No space left", "Cannot allocate memory", "out of memory")
 SAID = "checked: "  # what check.py prints before the first thing that is wrong
+
+
+class RefusedError(OSError):
+    """The compiler cannot make this, and will not until it is another one."""
+
+
+class UncheckedError(OSError):
+    """A check ended without a word on the kernels."""
 
 
 class Library(NamedTuple):
@@ -85,17 +99,28 @@ def _compiled(folder: Path, temporary: Path, units: Sequence[Unit], sources: Pat
     compiler = c_compiler(os.environ)
     record = _read(kept.with_suffix(".json"))
     digest, refused = _digest(kept), record.get("refused", {})
-    if digest and record.get("digest") == digest and (not refused or record.get("compiler") == compiler):
+    is_whole = digest and record.get("digest") == digest
+    if is_whole and (not refused or compiler is None or record.get("compiler") == _identity(compiler)):
         return Compiled(kept, digest, refused)
     if compiler is None:
         raise OSError("there is no C compiler (cc, gcc or clang)")
-    path = temporary / kept.name
-    refused = _compile(compiler, units, sources, path)
-    digest = _digest(path)
+    path, identity = temporary / kept.name, _identity(compiler)
+    errors = _compile(compiler, units, sources, path)
+    digest, refused = _digest(path), {name: str(error) for name, error in errors.items()}
+    will_last = all(isinstance(error, RefusedError) for error in errors.values())
+    record = {"digest": digest, "refused": refused, "compiler": identity if will_last else None}
     with suppress(OSError):  # a folder that cannot be written costs seconds at every start
         _write(kept, path.read_bytes())
-        _write(kept.with_suffix(".json"), _json({"digest": digest, "refused": refused, "compiler": compiler}))
+        path = kept  # a temporary folder may be one from which nothing can be run
+        _write(kept.with_suffix(".json"), _json(record))
     return Compiled(path, digest, refused)
+
+
+def _identity(compiler: str) -> str:
+    """The command, and which files it and the assembler are: a compiler that was mended in place is another one."""
+    files = [Path(found).resolve() for word in (*_words(compiler), "as") if (found := shutil.which(word))]
+    versions = [f"{file} {(status := file.stat()).st_size} {status.st_mtime_ns}" for file in files]
+    return "; ".join([compiler, *versions])
 
 
 def _key(units: Sequence[Unit], sources: Path) -> str:
@@ -105,22 +130,22 @@ def _key(units: Sequence[Unit], sources: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _compile(compiler: str, units: Sequence[Unit], sources: Path, path: Path) -> dict[str, str]:
-    """Link what can be compiled into `path`; what the compiler says of the units that cannot."""
-    command, objects, refused = [*_words(compiler), *FLAGS], list[str](), {}
+def _compile(compiler: str, units: Sequence[Unit], sources: Path, path: Path) -> dict[str, OSError]:
+    """Link what can be compiled into `path`; what went wrong with the units that cannot."""
+    command, objects, errors = [*_words(compiler), *FLAGS], list[str](), dict[str, OSError]()
     for unit in units:
         made = {str(path.with_name(f"{unit.level.label}-{name}.o")): str(sources / name) for name in unit.files}
         try:
             for target, source in made.items():
                 _run([*command, *unit.flags, "-c", source, "-o", target])
         except OSError as error:  # an old compiler, or an old assembler behind a new one
-            refused[unit.level.name] = str(error)
+            errors[unit.level.name] = error
         else:
             objects += made
-    if Level.PORTABLE.name in refused:
-        raise OSError(refused[Level.PORTABLE.name])
+    if Level.PORTABLE.name in errors:
+        raise errors[Level.PORTABLE.name]
     _run([*command, "-shared", *objects, "-o", str(path)])
-    return refused
+    return errors
 
 
 def _words(compiler: str) -> list[str]:
@@ -131,49 +156,67 @@ def _words(compiler: str) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> None:
+    """Raises RefusedError when the command will fail again, OSError when it may not."""
     try:
-        subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_S)
-    except subprocess.CalledProcessError as error:
-        text = error.stderr.decode(errors="replace").strip()
-        raise OSError(f"{command[0]} failed: {text[:300]}") from error
+        done = subprocess.run(command, capture_output=True, timeout=COMPILE_S)
     except subprocess.SubprocessError as error:
         raise OSError(str(error)) from error
+    text = done.stderr.decode(errors="replace").strip()
+    if done.returncode:
+        may_pass = done.returncode < 0 or any(words in text for words in PASSING)
+        raise (OSError if may_pass else RefusedError)(f"{command[0]} failed: {text[:300]}")
 
 
 # ---- checking
 
 
 def _checked(folder: Path, compiled: Compiled, wanted: Sequence[Level]) -> dict[str, str]:
-    """For each level '' or why it must not be used here; as it was found before, where it was."""
+    """For each level '' or why it must not be used here; the verdict that was found before, where there is one."""
     path = folder / f"{compiled.path.stem}-{_processor()}.json"
     record = _read(path)
-    before = record.get("reasons", {}) if record.get("digest") == compiled.digest else {}
-    found = {level.name: before.get(level.name) for level in wanted}
-    if None not in found.values():
-        return dict(before)
+    before = record.get("verdicts", {}) if record.get("digest") == compiled.digest else {}
+    verdicts, others = dict(before), dict(compiled.refused)
     for level in wanted:
-        if found[level.name] is None:
-            found[level.name] = compiled.refused.get(level.name) or why_not(compiled.path, level)
-    with suppress(OSError):
-        _write(path, _json({"digest": compiled.digest, "reasons": {**before, **found}}))
-    return {name: reason or "" for name, reason in found.items()}
+        if level.name not in {**verdicts, **others}:
+            try:
+                verdicts[level.name] = why_not(compiled.path, level)
+            except UncheckedError as error:
+                others[level.name] = str(error)
+    if verdicts != before:
+        with suppress(OSError):
+            _write(path, _json({"digest": compiled.digest, "verdicts": verdicts}))
+    return {**verdicts, **others}
 
 
 def why_not(path: Path, level: Level) -> str:
-    """Run the kernels of a level in a child process, which may crash; '' when they are right."""
+    """Run the kernels of a level in a child process, which may crash; '' when they are right.
+
+    Raises UncheckedError.
+    """
     command = [sys.executable, "-P", "-m", "rotary_batch.engine.kernels.check", str(path), level.name]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        child = subprocess.run(command, capture_output=True, timeout=CHECK_S, env=environment, text=True)
+        folders = [folder or str(Path.cwd()) for folder in sys.path]  # '' in a notebook and in `python -c`
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+        child = subprocess.run(  # in a session of its own, which Ctrl-C does not reach
+            command, capture_output=True, timeout=CHECK_S, env=environment, text=True, start_new_session=True
+        )
     except subprocess.TimeoutExpired:
-        return f"its check took over {CHECK_S} s; remove kernels-* from the cache folder to have it checked again"
+        message = (
+            f"its check took over {CHECK_S} s; to use none from the start set ROTARY_BATCH_MAX_ISA to a level below"
+        )
+        raise UncheckedError(message) from None
     except OSError as error:
-        return f"its check could not be started: {error}"
-    if child.returncode < 0:
+        raise UncheckedError(f"its check could not be started: {error}") from error
+    return _verdict(child)
+
+
+def _verdict(child: subprocess.CompletedProcess[str]) -> str:
+    if -child.returncode in CRASHES:
         return f"its check ended by {signal.Signals(-child.returncode).name}"
     if child.returncode == 0 and child.stdout.startswith(SAID):
         return child.stdout.removeprefix(SAID).strip()
-    return f"its check failed: {(child.stderr or child.stdout).strip()[-300:]}"
+    end = f" by signal {-child.returncode}" if child.returncode < 0 else ""
+    raise UncheckedError(f"its check failed{end}: {(child.stderr or child.stdout).strip()[-300:]}")
 
 
 def _processor() -> str:

@@ -114,20 +114,33 @@ def deviation(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case) -> 
 
 
 def attention_deviation(library: ctypes.CDLL, dim: int = 64) -> float:
-    """One row of two query heads that sees 70 keys back: 20 of a prefix, which lies behind its 50 own ones."""
+    """Rows of two sequences and two key heads of two query heads each, which the threads of the pool share.
+
+    Row 0 sees 70 keys back: 20 of a prefix, which lies behind its 50 own ones.  Row 1 sees the 20 keys between these.
+    """
     random = np.random.default_rng(0)
-    queries = random.standard_normal((1, 2, dim)).astype(np.float32)
-    keys, values = (to_bf16(random.standard_normal((90, 1, dim))) for _ in range(2))
-    out, span = np.empty_like(queries), np.array([[0, 1, 79, 0, 60, 30]], np.int64)
+    queries = random.standard_normal((2, 4, dim)).astype(np.float32)
+    keys, values = (to_bf16(random.standard_normal((90, 2, dim))) for _ in range(2))
+    out, spans = np.empty_like(queries), np.array([[0, 1, 79, 0, 60, 30], [1, 1, 19, 50, 0, 0]], np.int64)
     attention = library["attention_avx2"]
     attention.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 5 + [ctypes.c_float, ctypes.c_int]
-    pointers = [array.ctypes.data for array in (queries, keys, values, out, span)]
-    attention(*pointers, 1, 1, 2, dim, 70, dim**-0.5, THREADS)
-    seen = [*range(70, 90), *range(50)]
-    scores = queries[0].astype(np.float64) @ from_bf16(keys)[seen, 0].T * dim**-0.5
+    pointers = [array.ctypes.data for array in (queries, keys, values, out, spans)]
+    attention(*pointers, len(spans), 2, 2, dim, 70, dim**-0.5, THREADS)
+    seen = ([*range(70, 90), *range(50)], [*range(50, 70)])
+    wanted = [
+        attended(queries[row, 2 * head : 2 * head + 2], keys[seen[row], head], values[seen[row], head])
+        for row in range(2)
+        for head in range(2)
+    ]
+    return float(np.abs(out.reshape(4, 2, dim) - wanted).max())
+
+
+def attended(queries: Array, keys: Array, values: Array) -> Array:
+    """Of queries [heads, D] over keys and values [n, D] in bf16."""
+    scores = queries.astype(np.float64) @ from_bf16(keys).T * queries.shape[1] ** -0.5
     weights = np.exp(scores - scores.max(1, keepdims=True))
-    wanted = weights @ from_bf16(values)[seen, 0] / weights.sum(1, keepdims=True)
-    return float(np.abs(out[0] - wanted).max())
+    mixed: Array = weights @ from_bf16(values) / weights.sum(1, keepdims=True)
+    return mixed
 
 
 def checks(library: ctypes.CDLL, level: Level) -> Iterator[tuple[str, float, float]]:

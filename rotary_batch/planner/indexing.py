@@ -141,10 +141,11 @@ def _stored(
         budget_tokens=asking.chunk_budget_tokens,
         num_workers=min(num_workers, max(1, len(files))),
     )
-    for first in parsed:
-        with store.transaction():
-            for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
-                yield _store_file(store, one, sources.pop(one.file.path), asking, row)
+    with closing(parsed):
+        for first in parsed:
+            with store.transaction():
+                for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
+                    yield _store_file(store, one, sources.pop(one.file.path), asking, row)
 
 
 def _read(

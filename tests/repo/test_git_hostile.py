@@ -229,9 +229,9 @@ def test_a_git_that_a_signal_ended_is_neither_damage_nor_a_no(
     script.write_text(f'#!/bin/sh\n{ends}\nexec {shutil.which("git")} "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    opened = (lambda: open_repository(root).notes) if command == "ls-files" else (lambda: sources(root))
     with pytest.raises(error, match=f"git was ended by signal {int(number)} .*run the same command again") as caught:
-        sources(root)
-        open_repository(root).notes
+        opened()
     assert type(caught.value) is error
 
 

@@ -8,7 +8,8 @@ place: no file that exists is ever opened for writing, and a hard link keeps its
 Whose links are trusted: none of the repository's.  The stored root of a repository has no links left in it, so one
 that is there later is refused too.  Of an absolute `--out /PATH` the components above the docs folder are the user's
 own and may be links (`/tmp` is one on some systems) until they enter a repository: the folder that is documented, or
-any that holds a `.git`, as the clone around it does.  From there on, and for the docs folder itself, none may.  A link of the user's own that leads into a repository is taken at the user's word.
+any that holds a `.git`, as the clone around it does.  From there on, and for the docs folder itself, none may.  A link
+of the user's own that leads into a repository is taken at the user's word.
 """
 
 from __future__ import annotations

@@ -107,6 +107,24 @@ def test_a_docs_folder_that_a_link_leads_to_is_refused(link, out, make_repositor
         assert (snapshot(home), snapshot(root)) == before
 
 
+@pytest.mark.parametrize("kind", ["clone", "worktree"])
+def test_no_link_of_the_clone_around_a_documented_folder_is_followed(kind, make_repository, git, home, tmp_path):
+    root = make_repository(CODE | {"sub/a.py": "x = 1\n"})
+    (root / "docs").symlink_to(home, target_is_directory=True)
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "attack")
+    if kind == "worktree":
+        git(root, "worktree", "add", "-q", str(tmp_path / "second"))
+        root = tmp_path / "second"
+    before = snapshot(home), snapshot(root)
+    for out in ("docs/api", "docs/bin/api"):
+        with pytest.raises(InputError, match="docs: a symbolic link, not a folder; docs go into real folders only"):
+            open_safe_folder(root / "sub", str(root / out), create=True)
+    assert (snapshot(home), snapshot(root)) == before
+    with open_safe_folder(root / "sub", str(root / "real" / "api"), create=True) as folder:
+        assert folder.path == root / "real" / "api"
+
+
 def test_a_repository_whose_own_folder_became_a_link_is_refused(tmp_path, home):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b").rmdir()

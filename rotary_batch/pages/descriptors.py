@@ -67,6 +67,15 @@ def open_folder(above: int, name: str, path: str, *, create: bool = False, flags
     return os.open(name, flags, dir_fd=above)
 
 
+def holds(folder: int, name: str) -> bool:
+    """Whether anything of that name is in an open folder."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read_at(folder: int, name: str, path: str) -> Content | None:
     """A regular file in an open folder; None when nothing is there.
 

@@ -7,8 +7,9 @@ place: no file that exists is ever opened for writing, and a hard link keeps its
 
 Whose links are trusted: none of the repository's.  The stored root of a repository has no links left in it, so one
 that is there later is refused too.  Of an absolute `--out /PATH` the components above the docs folder are the user's
-own and may be links (`/tmp` is one on some systems) until they enter the repository; from there on, and for the docs
-folder itself, none may.  A link of the user's own that leads into a repository is taken at the user's word.
+own and may be links (`/tmp` is one on some systems) until they enter a repository: the folder that is documented, or
+any that holds a `.git`, as the clone around it does.  From there on, and for the docs folder itself, none may.  A link
+of the user's own that leads into a repository is taken at the user's word.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rotary_batch.pages.descriptors import (
     Content,
     descend,
     entries_of,
+    holds,
     open_folder,
     own_prefix,
     read_at,
@@ -235,7 +237,7 @@ def _enter(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]
             raise InputError(f"{root}: no such folder")
         return inside, str(root), parts
     repository, descriptor, path = root.stat(), os.open("/", PASSAGE), ""
-    while len(parts) > 1 and not os.path.samestat(os.fstat(descriptor), repository):
+    while len(parts) > 1 and not (os.path.samestat(os.fstat(descriptor), repository) or holds(descriptor, ".git")):
         try:
             below = open_folder(descriptor, parts[0], f"{path}/{parts[0]}", flags=PASSAGE)
         except BaseException:

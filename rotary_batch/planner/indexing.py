@@ -117,11 +117,14 @@ def _changes(
         others=[
             file
             for file in files
-            if (file.path not in old or old[file.path][0] != file)
+            if (file.path not in old or old[file.path] != file)
             and not (is_source[file.path] and known.get(file.path) != file.blob)
         ],
         gone=[path for path in old if path not in is_source],
-        were_sources={path for path, (_, was_parsed) in old.items() if was_parsed and not is_source.get(path)},
+        # By class: a new version of the schema sets the plan key of every file to null, so that all are read again.
+        were_sources={
+            path for path, file in old.items() if file.file_class is FileClass.SOURCE and not is_source.get(path)
+        },
     )
 
 
@@ -141,10 +144,11 @@ def _stored(
         budget_tokens=asking.chunk_budget_tokens,
         num_workers=min(num_workers, max(1, len(files))),
     )
-    for first in parsed:
-        with store.transaction():
-            for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
-                yield _store_file(store, one, sources.pop(one.file.path), asking, row)
+    with closing(parsed):
+        for first in parsed:
+            with store.transaction():
+                for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
+                    yield _store_file(store, one, sources.pop(one.file.path), asking, row)
 
 
 def _read(

@@ -3,17 +3,21 @@
 A grammar can hang without calling back, and parsing holds the GIL, so a wall-clock limit on a process of its
 own is the only guard; a memory limit holds inside it.  A file whose worker dies is cut at lines, and says why.
 One repository can waste so much time and no more: the limit of a file shrinks with what is left of it.
+
+Ctrl-C and systemd's SIGTERM reach the workers too.  They have both blocked: who started them decides when they end.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import resource
+import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -27,6 +31,7 @@ TIMEOUT_S = 20.0  # of one file
 WASTE_S = 600.0  # of all files of a repository that are not parsed in the end
 WORKER_MEMORY_NBYTES = 3 * 10**9
 START_TIMEOUT_S = 120.0
+_ALONE_S = 200  # after which a worker ends itself: who started it would have killed it after TIMEOUT_S, so is gone
 STARTS = 3  # of one worker in a row, before there is something wrong with the machine
 AHEAD_NBYTES = 4 * 10**6  # of sources that are parsed, while one before them is not
 Unparsed = tuple[SourceFile, bytes]
@@ -72,7 +77,7 @@ def parse_files(
     num_workers: int = 2,
     timeout_s: float = TIMEOUT_S,
     parse_one: ParseOne = parse_file,
-) -> Iterator[ParsedFile]:
+) -> Generator[ParsedFile, None, None]:
     """Parse every file, in the order given; nothing a file holds can stop the others."""
     count_tokens = Tokenizer.load(tokenizer_dir).count
     patience = _Patience(timeout_s)
@@ -189,7 +194,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        self._process.start()
+        with _signals_blocked():
+            self._process.start()
         theirs.close()
         try:
             if self.connection.poll(START_TIMEOUT_S):
@@ -228,21 +234,35 @@ class _Worker:
             self._process = None
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """What is started here has SIGINT and SIGTERM blocked for all its life; here they wait until it is started."""
+    resource_tracker.ensure_running()  # `start` would do so, and unblock both when it has
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne) -> None:
     """A worker's whole life: files in, parsed files or the reason of a failure out."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # `ulimit -v` may allow less
     most = WORKER_MEMORY_NBYTES if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY_NBYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     count_tokens = Tokenizer.load(tokenizer_dir).count
-    with suppress(ConnectionError, EOFError, KeyboardInterrupt):  # who asks is gone, or goes
+    with suppress(ConnectionError, EOFError):  # who asks is gone
         connection.send("started")
         while True:
             file, source = connection.recv()
+            signal.alarm(_ALONE_S)
             try:
-                connection.send(parse_one(file, source, budget_tokens, count_tokens))
+                answer: ParsedFile | str = parse_one(file, source, budget_tokens, count_tokens)
             except MemoryError:
-                connection.send("parsing took too much memory")
+                answer = "parsing took too much memory"
             except RecursionError:
-                connection.send("nested too deep to parse")
+                answer = "nested too deep to parse"
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this file, and the others go on
-                connection.send(f"the parser failed with {type(error).__name__}")
+                answer = f"the parser failed with {type(error).__name__}"
+            signal.alarm(0)
+            connection.send(answer)

@@ -3,19 +3,23 @@
 Every call has the same few settings of the environment, the same options, no shell, no network and a time limit.
 Whatever the caller's environment says of another repository (`GIT_DIR` in a hook) does not reach git, and nothing
 that a repository's own config names is run: no monitor, hook, filter or transport.
+
+Ctrl-C in a terminal reaches a whole process group, so git has a session of its own: it ends when it is told to.  A
+git that a signal ended all the same has answered neither "no" nor "damaged".
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rotary_batch.errors import RepositoryError, UnavailableError
+from rotary_batch.errors import RepositoryError, RotaryError, StoppedError, UnavailableError
 
 TIMEOUT_S = 120.0  # without a byte of output; a pipe in the place of a file would stop git for ever
 _OPTIONS = (
@@ -25,6 +29,7 @@ _OPTIONS = (
 # Which settings are the user's own, and which repositories the user trusts: a repository cannot set these.
 _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM")
 _BLOCK_NBYTES = 1 << 16
+_STOPPING = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}  # sent to end the run, as by systemd to all its processes
 
 
 def clean_environment() -> dict[str, str]:
@@ -38,15 +43,22 @@ def clean_environment() -> dict[str, str]:
 
 
 def run_git(root: Path, *arguments: str, stdin: bytes = b"", check: bool = True) -> bytes:
-    """Run one plumbing command.  Raises RepositoryError with git's own words."""
+    """Run one plumbing command.  Raises RepositoryError with git's own words, StoppedError when git was stopped."""
     try:
         done = subprocess.run(
-            _command(root, arguments), input=stdin, capture_output=True, env=clean_environment(), timeout=TIMEOUT_S
+            _command(root, arguments),
+            input=stdin,
+            capture_output=True,
+            env=clean_environment(),
+            timeout=TIMEOUT_S,
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise _not_installed() from error
     except subprocess.TimeoutExpired as error:
         raise _silent(root, arguments) from error
+    if done.returncode < 0:
+        raise _ended(root, -done.returncode)
     if check and done.returncode:
         raise _explained(root, done.stderr)
     return done.stdout
@@ -78,6 +90,7 @@ class GitProcess:
                 stderr=stderr,
                 env=clean_environment(),
                 bufsize=0,
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             raise _not_installed() from error
@@ -101,14 +114,26 @@ class GitProcess:
             self._input.write(data)
 
     def wait(self) -> int:
-        """The exit code of a process whose output has ended."""
-        return self._process.wait(TIMEOUT_S)
+        """The exit code of a process whose output has ended.
+
+        Raises RepositoryError when it does not end or a signal ended it, StoppedError when that was meant to stop us.
+        """
+        try:
+            code = self._process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise _silent(self._root, self._arguments) from error
+        if code < 0:
+            raise _ended(self._root, -code)
+        return code
 
     def read_some(self) -> bytes:
-        """What comes next; empty at the end.  Raises RepositoryError when nothing comes."""
+        """What comes next; empty at the end.  Raises as `wait` does, and RepositoryError when nothing comes."""
         if not select.select([self._output], [], [], TIMEOUT_S)[0]:
             raise _silent(self._root, self._arguments)
-        return os.read(self._output.fileno(), _BLOCK_NBYTES)
+        block = os.read(self._output.fileno(), _BLOCK_NBYTES)
+        if not block:
+            self.wait()
+        return block
 
     def read_line(self) -> bytes:
         """Up to the next line end, or what was left when the output ended."""
@@ -143,6 +168,11 @@ def _not_installed() -> UnavailableError:
 
 def _silent(root: Path, arguments: Sequence[str]) -> RepositoryError:
     return RepositoryError(f"{root}: `git {arguments[0]}` gave no answer in {TIMEOUT_S:.0f} s; look for a pipe")
+
+
+def _ended(root: Path, number: int) -> RotaryError:
+    words = f"{root}: git was ended by signal {number} ({signal.strsignal(number)}); run the same command again"
+    return StoppedError(words) if number in _STOPPING else RepositoryError(words)
 
 
 def _explained(root: Path, words: bytes) -> RepositoryError:

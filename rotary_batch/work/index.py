@@ -74,12 +74,12 @@ def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
     return {row["path"]: row["blob"] for row in rows}
 
 
-def stored_files(store: WorkStore, root: str) -> dict[str, tuple[SourceFile, bool]]:
-    """Path -> (file, whether it was parsed) as of the last index."""
+def stored_files(store: WorkStore, root: str) -> dict[str, SourceFile]:
+    """Path -> file as of the last index."""
     rows = store.db.execute(
         "select file.* from file join repository on repository.id = repository_id where root = ?", [root]
     )
-    return {row["path"]: (_file(row), row["plan_key"] is not None) for row in rows}
+    return {row["path"]: _file(row) for row in rows}
 
 
 def is_planned(store: WorkStore, root: str, plan_key: str) -> bool:

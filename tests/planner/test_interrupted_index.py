@@ -231,6 +231,30 @@ def test_files_whose_items_are_gone_are_read_again(make_repository, tiny_pack, t
     assert (outcome.indexed.parsed, contents(settings)) == (1, expected)
 
 
+@pytest.mark.parametrize("change", ["removed", "ignored"])
+def test_after_a_migration_nothing_of_a_file_that_is_no_source_any_more_is_queued(
+    make_repository, git, tiny_pack, tmp_path, change
+):
+    """Migrations set the plan keys to null, so that every file is read again; this one is not there to be read."""
+    root = make_repository(FILES)
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    index(settings, root)
+    with writing(settings) as store:
+        store.db.execute("update file set plan_key = null")
+        store.db.execute("update repository set plan_key = ''")
+    if change == "removed":
+        git(root, "rm", "-q", "pkg/b.py")
+    else:
+        (root / ".rotaryignore").write_text("pkg/b.py\n")
+        git(root, "add", ".rotaryignore")
+    git(root, "commit", "-q", "-m", "second")
+    index(settings, root)
+    anew = Settings(model=tiny_pack, db=tmp_path / "anew.db")
+    index(anew, root)
+    assert contents(settings) == contents(anew)
+    assert "pkg/b.py@0-26" not in {row[1] for row in contents(settings)["item"]}
+
+
 def test_a_damaged_object_leaves_database_and_pages_as_they_were(make_repository, git, tiny_pack, tmp_path):
     root = make_repository(FILES)
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")

@@ -103,6 +103,39 @@ def test_a_worker_that_dies_at_its_start_is_not_started_for_ever(tiny_checkpoint
     assert len(started) == parse_module.STARTS
 
 
+def send_me_signals_and_parse(file, source, budget_tokens, count_tokens):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return parse_file(file, source, budget_tokens, count_tokens)
+
+
+def test_ctrl_c_and_sigterm_end_no_worker_from_its_very_start(tiny_checkpoint, monkeypatch, capfd):
+    start = parse_module.multiprocessing.context.SpawnProcess.start
+
+    def start_and_interrupt(process):
+        start(process)
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
+
+    monkeypatch.setattr(parse_module.multiprocessing.context.SpawnProcess, "start", start_and_interrupt)
+    files = [file_of(f"m{n}.py", b"def f(): pass\n") for n in range(3)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    found = parsed(files, tiny_checkpoint, parse_one=send_me_signals_and_parse, num_workers=1)
+    assert [one.fallback for one in found] == [None] * 3
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def alarm_left(file, source, budget_tokens, count_tokens):
+    raise type(f"Alarm{200 - signal.alarm(0) < 20}", (Exception,), {})
+
+
+def test_a_worker_whose_starter_is_gone_ends_by_itself(tiny_checkpoint):
+    """An alarm is set in it; the default action ends a process in the midst of a parser that never returns."""
+    found = parsed([file_of("a.py", b"x = 1\n")], tiny_checkpoint, parse_one=alarm_left)
+    assert [one.fallback for one in found] == ["the parser failed with AlarmTrue"]
+
+
 DEEP = 30_000
 BOMBS = {
     "parens.py": (b"x = " + b"(\n" * DEEP + b")\n" * DEEP, "python"),

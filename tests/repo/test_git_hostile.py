@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import zlib
 from pathlib import Path
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import rotary_batch.repo.folder as folder_module
-from rotary_batch.errors import RepositoryError
+from rotary_batch.errors import RepositoryError, StoppedError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
-from rotary_batch.repo.plumbing import clean_environment
+from rotary_batch.repo.plumbing import GitProcess, clean_environment, run_git
 
 
 def sources(root: Path, **options) -> dict[str, bytes]:
@@ -212,3 +214,43 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(make_rep
         "a.py": ("unreadable", "changed or went away while it was read; index again"),
         "b.py": ("source", "source code"),
     }
+
+
+@pytest.mark.parametrize("command", ["rev-parse", "config", "ls-tree", "cat-file", "ls-files", "check-attr"])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, StoppedError), (signal.SIGKILL, RepositoryError)])
+def test_a_git_that_a_signal_ended_is_neither_damage_nor_a_no(
+    make_repository, tmp_path, monkeypatch, command, number, error
+):
+    """Here git ends itself in one of the commands, as when systemd ends all processes of a service."""
+    root = make_repository({"a.py": "x = 1\n", ".gitattributes": "*.md text\n"})
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    ends = f'for word; do if [ "$word" = {command} ]; then kill -{number} $$; fi; done'
+    script.write_text(f'#!/bin/sh\n{ends}\nexec {shutil.which("git")} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    opened = (lambda: open_repository(root).notes) if command == "ls-files" else (lambda: sources(root))
+    with pytest.raises(error, match=f"git was ended by signal {int(number)} .*run the same command again") as caught:
+        opened()
+    assert type(caught.value) is error
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_git(make_repository):
+    root = make_repository({"a.py": "x = 1\n"})
+    oid = run_git(root, "rev-parse", "HEAD:a.py")
+    with GitProcess(root, "cat-file", "--batch") as process:
+        (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        assert os.getpgid(int(child)) == int(child) != os.getpgid(0)
+        process.write(oid)
+        assert process.read_line().split()[1:] == [b"blob", b"6"]
+
+
+def test_a_git_that_closes_its_output_and_stays_is_given_up(make_repository, tmp_path, monkeypatch):
+    monkeypatch.setattr("rotary_batch.repo.plumbing.TIMEOUT_S", 0.5)
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\nexec >&- sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    with GitProcess(tmp_path, "ls-tree") as process, pytest.raises(RepositoryError, match="gave no answer"):
+        process.read_some()

@@ -77,9 +77,9 @@ def _require_database(path: Path) -> None:
 
 
 def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
-    """The indexed repositories that are named; none named = all.  Raises RepositoryError for one not indexed."""
+    """The indexed repositories that are named, each once; none = all.  Raises RepositoryError for one not indexed."""
     rows = {row.root: row for row in repositories(store)}
-    wanted = [str(root.resolve()) for root in roots] or list(rows)
+    wanted = list(dict.fromkeys(str(root.resolve()) for root in roots)) or list(rows)
     if missing := [root for root in wanted if root not in rows]:
         raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
     return [rows[root] for root in wanted]

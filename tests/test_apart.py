@@ -117,6 +117,41 @@ def test_a_repository_has_one_job_at_a_time_and_keeps_the_answers_of_others(make
     assert (outcome["done"], outcome["reused"]) == (0, 8), "answers are kept by what was asked"
 
 
+def test_a_repository_keeps_its_model_and_job_until_others_are_named(make_repository, tmp_path, tiny_pack):
+    root, pack, jobs = make_repository(CODE), tmp_path / "pack", tmp_path / "jobs"
+    shutil.copytree(tiny_pack, pack)
+    jobs.mkdir()
+    summarize = (bundled("jobs") / "summarize.toml").read_text()
+    for name in ("summarize", "two"):
+        (jobs / f"{name}.toml").write_text(summarize.replace('"summarize"', f'"{name}"').replace("3000", "300"))
+    environment = {"ROTARY_BATCH_JOBS": str(jobs)}
+    (index,) = answer("index", root, "--model", pack, "--job", "two", **environment)
+    model = index["model"]
+    assert model != "rotary-demo"
+    (index,) = answer("index", root, **environment)
+    assert (index["model"], index["queued"], index["parsed"]) == (model, 0, 0)
+    (outcome,) = answer("run", root, "--limit", 1, code=75, **environment)
+    assert outcome["model"] == model
+    items = [json.loads(line) for line in rotary("inspect", "items", root).stdout.splitlines()]
+    assert {item["job"] for item in items} == {"two"}
+    pack.rename(tmp_path / "moved")
+    refused = rotary("index", root, **environment)
+    assert refused.returncode == 3
+    assert f"{pack}: {root} was indexed with this model, and it is gone; name one with --model" in refused.stderr
+    (index,) = answer("index", root, "--model", tmp_path / "moved", **environment)
+    assert (index["model"], index["parsed"]) == (model, 0), "the same model elsewhere"
+
+
+def test_the_demonstration_model_moves_with_the_program(make_repository):
+    root = make_repository(CODE)
+    (first,) = answer("index", root)
+    database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
+    with contextlib.closing(sqlite3.connect(database)) as db, db:
+        db.execute("update repository set pack_dir = '/gone'")
+    (again,) = answer("index", root)
+    assert (again["model"], again["parsed"]) == (first["model"], 0)
+
+
 def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_repository, tmp_path, monkeypatch):
     """All answers are stored, the other repository has its pages, and when the folder is well again nothing is lost."""
     roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]

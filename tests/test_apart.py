@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from rotary_batch.commands import docs, draining, indexing
 from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.separate import Failure, exit_code, kept_apart
-from rotary_batch.config import Settings
+from rotary_batch.config import Settings, bundled
 from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
 from rotary_batch.night import Deadline, Window
 from rotary_batch.testing import FakeEngine, FrozenClock
@@ -72,6 +74,82 @@ def test_a_repository_that_fails_is_named_and_the_others_get_their_night(make_re
     assert {one["repository"] for one in json.loads(report.read_text())["failures"]} == failed.keys()
     done = rotary("drain", good, tmp_path / "gone", other)
     assert (done.returncode, f"{tmp_path / 'gone'}: not indexed yet" in done.stderr) == (3, True)
+
+
+def test_a_repository_that_is_named_twice_is_taken_once(make_repository, tmp_path):
+    """By its path, through a symbolic link, or both."""
+    root, alias = make_repository(CODE), tmp_path / "alias"
+    alias.symlink_to(root)
+    answer("index", root)
+    named = [root, root, alias]
+    assert [one["root"] for one in answer("status", *named)["repositories"]] == [str(root)]
+    (outcome,) = answer("drain", *named)
+    assert (outcome["outcome"], outcome["done"], outcome["open"]) == ("done", 8, 0)
+
+
+def test_a_repository_has_one_job_at_a_time_and_keeps_the_answers_of_others(make_repository, git, tmp_path):
+    root, jobs = make_repository(CODE), tmp_path / "jobs"
+    jobs.mkdir()
+    summarize = (bundled("jobs") / "summarize.toml").read_text()
+    (jobs / "summarize.toml").write_text(summarize)
+    (jobs / "two.toml").write_text(summarize.replace('name = "summarize"', 'name = "two"'))
+    environment = {"ROTARY_BATCH_JOBS": str(jobs)}
+    answer("index", root, **environment)
+    (root / "pkg" / "wrap.py").write_text("def wrap(thing):\n    return (thing,)\n")
+    git(root, "commit", "-qam", "change")
+    (index,) = answer("index", root, "--job", "two", **environment)
+    assert (index["queued"], index["removed"]) == (8, 8)
+    items = [json.loads(line) for line in rotary("inspect", "items", root).stdout.splitlines()]
+    assert {item["job"] for item in items} == {"two"}
+    (outcome,) = answer("drain", root, **environment)
+    assert (outcome["outcome"], outcome["done"], outcome["open"]) == ("done", 8, 0)
+    database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
+    with contextlib.closing(sqlite3.connect(database)) as db, db:  # as earlier versions left it
+        db.execute(
+            """insert into item (repository_id, job, unit, subject, path, position, state, priority, max_new_tokens)
+               values (1, 'summarize', 'chunk', 'pkg/wrap.py@0', 'pkg/wrap.py', 0, 'ready', 0, 9)"""
+        )
+    (index,) = answer("index", root, "--job", "two", **environment)
+    assert (index["parsed"], index["queued"], index["removed"]) == (0, 0, 1)
+    answer("index", root, "--job", "summarize", **environment)
+    answer("index", root, "--job", "two", **environment)
+    (outcome,) = answer("drain", root, **environment)
+    assert (outcome["done"], outcome["reused"]) == (0, 8), "answers are kept by what was asked"
+
+
+def test_a_repository_keeps_its_model_and_job_until_others_are_named(make_repository, tmp_path, tiny_pack):
+    root, pack, jobs = make_repository(CODE), tmp_path / "pack", tmp_path / "jobs"
+    shutil.copytree(tiny_pack, pack)
+    jobs.mkdir()
+    summarize = (bundled("jobs") / "summarize.toml").read_text()
+    for name in ("summarize", "two"):
+        (jobs / f"{name}.toml").write_text(summarize.replace('"summarize"', f'"{name}"').replace("3000", "300"))
+    environment = {"ROTARY_BATCH_JOBS": str(jobs)}
+    (index,) = answer("index", root, "--model", pack, "--job", "two", **environment)
+    model = index["model"]
+    assert model != "rotary-demo"
+    (index,) = answer("index", root, **environment)
+    assert (index["model"], index["queued"], index["parsed"]) == (model, 0, 0)
+    (outcome,) = answer("run", root, "--limit", 1, code=75, **environment)
+    assert outcome["model"] == model
+    items = [json.loads(line) for line in rotary("inspect", "items", root).stdout.splitlines()]
+    assert {item["job"] for item in items} == {"two"}
+    pack.rename(tmp_path / "moved")
+    refused = rotary("index", root, **environment)
+    assert refused.returncode == 3
+    assert f"{pack}: {root} was indexed with this model, and it is gone; name one with --model" in refused.stderr
+    (index,) = answer("index", root, "--model", tmp_path / "moved", **environment)
+    assert (index["model"], index["parsed"]) == (model, 0), "the same model elsewhere"
+
+
+def test_the_demonstration_model_moves_with_the_program(make_repository):
+    root = make_repository(CODE)
+    (first,) = answer("index", root)
+    database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
+    with contextlib.closing(sqlite3.connect(database)) as db, db:
+        db.execute("update repository set pack_dir = '/gone'")
+    (again,) = answer("index", root)
+    assert (again["model"], again["parsed"]) == (first["model"], 0)
 
 
 def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_repository, tmp_path, monkeypatch):

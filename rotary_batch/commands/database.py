@@ -15,7 +15,7 @@ from rotary_batch.config import Settings, state_dir
 from rotary_batch.errors import BusyError, ConfigError, RepositoryError
 from rotary_batch.work.connection import explained, needs_recovery, open_database
 from rotary_batch.work.index import repositories
-from rotary_batch.work.lock import driver_lock
+from rotary_batch.work.lock import driver_lock, recovery_lock
 from rotary_batch.work.patience import READER_PATIENCE_S
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.schema import migrate, require_current
@@ -61,11 +61,11 @@ def reading(settings: Settings) -> Iterator[WorkStore]:
 
 
 def _recover(path: Path) -> None:
-    """Take back what a killed run left half done; a driver that is just beginning does it itself."""
+    """Take back what a killed run left half done; a driver that is at work does it itself."""
     give_up_at = time.monotonic() + READER_PATIENCE_S
     while needs_recovery(path) and time.monotonic() < give_up_at:
         try:
-            with driver_lock(path):
+            with recovery_lock(path):
                 open_database(path).close()
         except BusyError:
             time.sleep(0.05)
@@ -77,9 +77,9 @@ def _require_database(path: Path) -> None:
 
 
 def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
-    """The indexed repositories that are named; none named = all.  Raises RepositoryError for one not indexed."""
+    """The indexed repositories that are named, each once; none = all.  Raises RepositoryError for one not indexed."""
     rows = {row.root: row for row in repositories(store)}
-    wanted = [str(root.resolve()) for root in roots] or list(rows)
+    wanted = list(dict.fromkeys(str(root.resolve()) for root in roots)) or list(rows)
     if missing := [root for root in wanted if root not in rows]:
         raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
     return [rows[root] for root in wanted]

@@ -79,7 +79,7 @@ def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutco
     if not roots:
         return chosen(store, [])
     rows: list[RepositoryRow] = []
-    for root in roots:
+    for root in dict.fromkeys(root.resolve() for root in roots):
         with kept_apart([str(root)], found):
             rows += chosen(store, [root])
     return rows

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.configuring import RepositorySettings
-from rotary_batch.commands.opening import asking, pack_dir
+from rotary_batch.commands.opening import asking, pack_dir, pack_of
 from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
@@ -20,6 +20,7 @@ from rotary_batch.planner.indexing import Indexed, index_repository
 from rotary_batch.projection import docs_folder, project_pending
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
+from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -65,14 +66,26 @@ def index(
     """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
     asked: dict[tuple[Path, Settings], Asking] = {}
     found: list[IndexOutcome | Failure] = []
-    for one in wanted:
-        with kept_apart([str(one.root)], found):
+    known = {row.root: row for row in repositories(store)}
+    for named in wanted:
+        with kept_apart([str(named.root)], found):
             limits.check()
+            one = _as_indexed(named, known.get(str(named.root)))
             pack = pack_dir(one.settings, lambda _done, _total: limits.check())
             key = pack, one.of_engine()
             asked[key] = asked.get(key) or asking(one.settings, pack)
             found.append(_index_one(store, one, asked[key], pack, progress, limits))
     return found
+
+
+def _as_indexed(one: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
+    """A repository keeps the model and the job that it was indexed with until others are named."""
+    if row is None:
+        return one
+    settings = replace(one.settings, job=one.settings.job or row.job)
+    if settings.model is None:
+        settings = replace(settings, model=pack_of(row))
+    return one._replace(settings=settings)
 
 
 def _opened(root: Path, settings: Settings) -> Repository:

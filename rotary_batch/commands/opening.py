@@ -17,6 +17,7 @@ from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.asking import Asking
 from rotary_batch.prompts import load_prompts
 from rotary_batch.repo.git import enclosing_repository
+from rotary_batch.work.rows import RepositoryRow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
@@ -52,6 +53,16 @@ def pack_dir(settings: Settings, progress: Callable[[int, int], None] | None = N
     return pack_into_cache(
         model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16", progress=progress
     )
+
+
+def pack_of(row: RepositoryRow) -> Path:
+    """The pack that a repository was indexed with.  Raises ModelError when it is gone."""
+    pack = Path(row.pack_dir)
+    if (pack / MANIFEST_NAME).is_file():
+        return pack
+    if row.model_name == Manifest.load(EMBEDDED).name:  # that one moves with the program
+        return EMBEDDED
+    raise ModelError(f"{pack}: {row.root} was indexed with this model, and it is gone; name one with --model")
 
 
 def asking(settings: Settings, pack: Path) -> Asking:

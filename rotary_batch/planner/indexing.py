@@ -24,7 +24,7 @@ from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.work import index as stored
-from rotary_batch.work.items import num_items, plan_chunks, plan_rollups, rank_chunks
+from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -174,6 +174,7 @@ def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: Repositor
     paths = [file.path for file in sources if takes(job, file)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
+        counts = _sum(counts, drop_other_jobs(store, row.id, job.name))
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
         if changed:
             ranks = _ranks(store, row.id, paths)

@@ -83,8 +83,12 @@ def stored_files(store: WorkStore, root: str) -> dict[str, SourceFile]:
 
 
 def is_planned(store: WorkStore, root: str, plan_key: str) -> bool:
-    """Whether the last index under this key came to its end."""
-    row = store.db.execute("select 1 from repository where root = ? and plan_key = ?", [root, plan_key]).fetchone()
+    """Whether the last index under this key came to its end.  Earlier versions left items of other jobs behind."""
+    row = store.db.execute(
+        """select 1 from repository where root = ? and plan_key = ? and not exists
+             (select 1 from item where repository_id = repository.id and item.job <> repository.job)""",
+        [root, plan_key],
+    ).fetchone()
     return row is not None
 
 

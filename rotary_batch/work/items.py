@@ -62,6 +62,12 @@ def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequen
     return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
 
 
+def drop_other_jobs(store: WorkStore, repository_id: int, job: str) -> PlanCounts:
+    """Within a transaction: a repository has one job at a time.  Answers are kept by what was asked, so they stay."""
+    found = store.db.execute("delete from item where repository_id = ? and job <> ?", [repository_id, job])
+    return PlanCounts(removed=found.rowcount)
+
+
 def num_items(store: WorkStore, repository_id: int, job: str) -> int:
     """How many there are, without the parts of roll-ups."""
     query = "select count(*) as n from item where repository_id = ? and job = ? and part_of is null"

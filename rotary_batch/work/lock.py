@@ -15,32 +15,60 @@ import os
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rotary_batch.errors import BusyError, ConfigError, DatabaseError
 
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, length, process id
 _PID_NBYTES = 10  # earlier versions wrote their process id into the file
+_DRIVER, _RECOVERY = 0, 1  # the bytes of a database's lock file that a driver and a recovering reader lock
+RECOVERY_PATIENCE_S = 30.0  # taking back the largest transaction reads and writes some 100 MB
 _held: set[tuple[int, int]] = set()  # device and inode of every lock file that this process has locked
+
+
+class _Lock(NamedTuple):
+    path: Path
+    byte: int
+    fact: str  # why it may be refused
+    elsewhere: str  # what else can be done when its file is no lock
 
 
 @contextmanager
 def driver_lock(database: Path) -> Iterator[None]:
     """Be the one writer of a database.  Raises BusyError naming the process that is."""
-    with _locked(_lock_path(database), f"{database}: another run holds this database"):
+    with _locked(_database_lock(database, _DRIVER)) as descriptor:
+        _wait_for_recovery(database, descriptor)
+        yield
+
+
+@contextmanager
+def recovery_lock(database: Path) -> Iterator[None]:
+    """Take back, as a reader, what a killed driver left half done.  Raises BusyError when somebody else does it.
+
+    A driver that begins in the meantime waits.  It takes its byte before it looks at this one, and here it is the other
+    way round, so at least one of the two sees the other.
+    """
+    lock = _database_lock(database, _RECOVERY)
+    with _locked(lock) as descriptor:
+        if (pid := _owner(descriptor, _DRIVER)) is not None:
+            raise _busy(lock.fact, pid)
         yield
 
 
 @contextmanager
 def device_lock(device: str) -> Iterator[None]:
     """Be the one run on an accelerator, whatever its database.  A CPU is shared."""
-    if device == "cpu":
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
         yield
         return
-    name = f"rotary-batch-{os.getuid()}-{device.replace(':', '-')}.lock"
-    with _locked(Path(tempfile.gettempdir()) / name, f"{device}: another run holds this device"):
+    name = f"rotary-batch-{os.getuid()}-{kind}-{number or 0}.lock"  # `cuda` is the first of them
+    path = Path(tempfile.gettempdir()) / name
+    with _locked(_Lock(path, 0, f"{device}: another run holds this device", "name another folder with TMPDIR")):
         yield
 
 
@@ -49,7 +77,7 @@ def holder(database: Path) -> int | None:
 
     0 is a process that cannot be seen from here, in another container or on another machine.
     """
-    path = _lock_path(database)
+    path = _database_lock(database, _DRIVER).path
     if _is_held_here(path):
         return os.getpid()
     try:
@@ -57,13 +85,23 @@ def holder(database: Path) -> int | None:
     except OSError:
         return None  # a driver would have made it, or would have been refused it too
     try:
-        return _owner(descriptor)
+        return _owner(descriptor, _DRIVER)
     finally:
         os.close(descriptor)
 
 
-def _lock_path(database: Path) -> Path:
-    return database.with_name(database.name + ".lock")
+def _database_lock(database: Path, byte: int) -> _Lock:
+    """Beside the file itself, whatever link it is named by: that is what two runs would both write to."""
+    path = Path(f"{os.path.realpath(database)}.lock")
+    return _Lock(path, byte, f"{database}: another run holds this database", "name another database with --db")
+
+
+def _wait_for_recovery(database: Path, descriptor: int) -> None:
+    give_up_at = time.monotonic() + RECOVERY_PATIENCE_S
+    while (pid := _owner(descriptor, _RECOVERY)) is not None:
+        if time.monotonic() > give_up_at:
+            raise _busy(f"{database}: a reader still takes back what a killed run left half done", pid)
+        time.sleep(0.05)
 
 
 def _is_held_here(path: Path) -> bool:
@@ -74,70 +112,71 @@ def _is_held_here(path: Path) -> bool:
     return (found.st_dev, found.st_ino) in _held
 
 
-def _owner(descriptor: int) -> int | None:
-    """Whose lock would refuse ours now; None = nobody's."""
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+def _owner(descriptor: int, byte: int) -> int | None:
+    """Whose lock of a byte would refuse ours now; None = nobody's."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else max(0, pid)
 
 
 @contextmanager
-def _locked(path: Path, fact: str) -> Iterator[None]:
-    if _is_held_here(path):
-        raise _busy(fact, os.getpid())
-    descriptor = _open(path)
+def _locked(lock: _Lock) -> Iterator[int]:
+    if _is_held_here(lock.path):
+        raise _busy(lock.fact, os.getpid())
+    descriptor = _open(lock)
     try:
-        _require_ours(path, descriptor)
-        _take(path, descriptor, fact)
+        _require_ours(lock, descriptor)
+        _take(lock, descriptor)
         found = os.fstat(descriptor)
         identity = found.st_dev, found.st_ino
         _held.add(identity)
         try:
-            yield
+            yield descriptor
         finally:
             _held.discard(identity)
     finally:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _open(lock: _Lock) -> int:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        lock.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(lock.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
-            raise _foreign(path, "not a plain file") from error
-        raise DatabaseError(f"{path}: cannot be opened to lock it: {error.strerror}; {_ADVICE}") from error
+            raise _foreign(lock, "not a plain file") from error
+        why = f"cannot be opened to lock it: {error.strerror}"
+        raise DatabaseError(f"{lock.path}: {why}; move it away, or {lock.elsewhere}") from error
 
 
-_ADVICE = "move it away, or name another database with --db"
+def _foreign(lock: _Lock, fact: str) -> ConfigError:
+    return ConfigError(
+        f"{lock.path}: {fact}, so it is not a lock of rotary-batch and is left alone; move it away, or {lock.elsewhere}"
+    )
 
 
-def _foreign(path: Path, fact: str) -> ConfigError:
-    return ConfigError(f"{path}: {fact}, so it is not a lock of rotary-batch and is left alone; {_ADVICE}")
-
-
-def _require_ours(path: Path, descriptor: int) -> None:
+def _require_ours(lock: _Lock, descriptor: int) -> None:
     """Leave alone what is not a plain file, or says more than the process id that earlier versions wrote."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        raise _foreign(path, "not a plain file")
+        raise _foreign(lock, "not a plain file")
     if found.st_size > _PID_NBYTES or (found.st_size and not os.read(descriptor, _PID_NBYTES).isdigit()):
-        raise _foreign(path, "has content")
+        raise _foreign(lock, "has content")
 
 
-def _take(path: Path, descriptor: int, fact: str) -> None:
-    """Lock the file; only a process that has it locked can refuse it, and is named."""
+def _take(lock: _Lock, descriptor: int) -> None:
+    """Lock the byte; only a process that has it locked can refuse it, and is named."""
     while True:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, lock.byte)
         except OSError as error:
             if error.errno not in {errno.EACCES, errno.EAGAIN}:
-                raise DatabaseError(f"{path}: cannot be locked: {error.strerror}; use a local disk (--db)") from error
+                why = f"cannot be locked: {error.strerror}"
+                raise DatabaseError(f"{lock.path}: {why}; it needs a local disk: {lock.elsewhere}") from error
         else:
             return
-        if (pid := _owner(descriptor)) is not None:
-            raise _busy(fact, pid)
+        if (pid := _owner(descriptor, lock.byte)) is not None:
+            raise _busy(lock.fact, pid)
 
 
 def _busy(fact: str, pid: int) -> BusyError:

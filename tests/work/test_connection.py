@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
@@ -178,6 +179,28 @@ def test_what_a_killed_run_left_half_done_is_taken_back_by_whoever_comes_next(tm
     with reading(settings) as store:
         assert store.db.execute("select count(*) from run").fetchone()[0] == 0
         assert [row.root for row in repositories(store)] == ["/r"]
+
+
+def test_a_reader_that_takes_back_what_was_half_done_is_no_driver(tmp_path, monkeypatch):
+    """A driver that begins in the meantime waits instead of being refused."""
+    path, half_done, seen = tmp_path / "work.db", [True], []
+    open_store(path).db.close()
+    ask = "import sys; from pathlib import Path; from rotary_batch.work.lock import holder, recovery_lock\n"
+    ask += "print(holder(Path(sys.argv[1])))\nwith recovery_lock(Path(sys.argv[1])): pass"
+
+    def recover(*arguments, **options):
+        if half_done:
+            half_done.clear()
+            seen.append(subprocess.run([sys.executable, "-c", ask, str(path)], capture_output=True, text=True))
+        return open_database(*arguments, **options)
+
+    monkeypatch.setattr("rotary_batch.commands.database.needs_recovery", lambda _: bool(half_done))
+    monkeypatch.setattr("rotary_batch.commands.database.open_database", recover)
+    with reading(Settings(db=path)):
+        pass
+    (done,) = seen
+    assert done.stdout == "None\n"
+    assert f"(process {os.getpid()})" in done.stderr
 
 
 def test_opening_a_database_again_does_not_give_up_its_locks(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.errors import BusyError, ConfigError, StorageError
-from rotary_batch.work.lock import device_lock, driver_lock, holder
+from rotary_batch.work.lock import device_lock, driver_lock, holder, recovery_lock
 
 HOLD = (
     "import sys, time; from pathlib import Path; from rotary_batch.work.lock import driver_lock\n"
@@ -82,6 +82,50 @@ def test_only_a_driver_refuses_a_driver_whoever_reads_at_the_same_time(tmp_path)
 @pytest.mark.faults
 def test_only_a_driver_refuses_a_driver_in_ten_thousand_tries(tmp_path):
     assert min(race(tmp_path / "work.db", 10_000)) > 0
+
+
+def test_a_driver_waits_for_a_reader_that_recovers_and_no_reader_recovers_beside_a_driver(tmp_path):
+    database = tmp_path / "work.db"
+    reader = start(HOLD.replace("driver_lock", "recovery_lock").replace("time.sleep(60)", "time.sleep(2)"), database)
+    assert holder(database) is None, "a reader is no driver"
+    with pytest.raises(BusyError, match=f"process {reader.pid}"), recovery_lock(database):
+        pass
+    with driver_lock(database):
+        assert reader.poll() is not None or reader.wait(timeout=60) == 0
+        refused = subprocess.run(
+            [sys.executable, "-c", HOLD.replace("driver_lock", "recovery_lock"), str(database)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert f"another run holds this database (process {os.getpid()})" in refused.stderr
+    reader.communicate()
+
+
+def test_a_recovery_that_does_not_end_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("rotary_batch.work.lock.RECOVERY_PATIENCE_S", 0.2)
+    reader = start(HOLD.replace("driver_lock", "recovery_lock"), tmp_path / "work.db")
+    with (
+        pytest.raises(BusyError, match=f"a reader still takes back .*process {reader.pid}"),
+        driver_lock(tmp_path / "work.db"),
+    ):
+        pass
+    reader.kill()
+    reader.communicate()
+    with driver_lock(tmp_path / "work.db"):
+        pass
+
+
+def test_a_database_has_one_lock_whatever_link_names_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "work.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "folder" / "work.db")
+    (tmp_path / "other").symlink_to(tmp_path / "folder")
+    child = start(HOLD, tmp_path / "link.db")
+    for path in (tmp_path / "folder" / "work.db", tmp_path / "other" / "work.db"):
+        assert holder(path) == child.pid
+        with pytest.raises(BusyError, match=f"process {child.pid}"), driver_lock(path):
+            pass
+    child.kill()
+    child.communicate()
 
 
 def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
@@ -161,3 +205,13 @@ def test_a_device_has_one_run_and_a_cpu_any_number(tmp_path, monkeypatch):
         words = f"cuda:1: another run holds this device .process {os.getpid()}"
         with pytest.raises(BusyError, match=words), device_lock("cuda:1"):
             pass
+
+
+def test_the_first_device_has_two_names_and_its_lock_its_own_advice(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with device_lock("cuda:0"), pytest.raises(BusyError, match="cuda: another run"), device_lock("cuda"):
+        pass
+    (lock,) = tmp_path.iterdir()
+    lock.write_text("mine")
+    with pytest.raises(ConfigError, match=r"move it away, or name another folder with TMPDIR$"), device_lock("cuda"):
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from rotary_batch.config import c_compiler
@@ -43,16 +44,22 @@ def kernels_of(library: Library) -> CpuKernels:
 
 
 def _native_levels() -> list[Level]:
-    """Those of this processor, by the same detection as in the program."""
-    if c_compiler(os.environ) is None or not build.IS_X86:
+    """Those that this processor has, by the same detection as in the program, and that the compiler knows."""
+    compiler = c_compiler(os.environ)
+    if compiler is None or not build.IS_X86:
         return []
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "detect.so"
-        build._compile(c_compiler(os.environ), UNITS[:1], build.SOURCES, path)
-        found = ctypes.CDLL(str(path))
-    return [level for level in Level if level in build.DETECTORS and found[build.DETECTORS[level]]()]
+        sources, path = Path(folder), Path(folder) / "detect.so"
+        shutil.copy(build.SOURCES / "detect.c", sources)
+        (sources / "empty.c").touch()
+        units = [Unit(unit.level, ["empty.c" if unit.level else "detect.c"], unit.flags) for unit in UNITS]
+        try:
+            refused = build._compile(compiler, units, sources, path)
+            found = ctypes.CDLL(str(path))
+        except OSError:  # no compiler that works, or a temporary folder from which nothing can be run
+            return []
+    detected = [level for level in Level if level in build.DETECTORS and found[build.DETECTORS[level]]()]
+    return [level for level in detected if level.name not in refused]
 
 
 NATIVE_LEVELS = _native_levels()

@@ -37,9 +37,15 @@ def main() -> int:
 
     build.FLAGS = ("-O1", "-pthread", "-fPIC", *SANITIZERS)
     compiler = c_compiler(os.environ)
-    if compiler is None or Level.AVX2 not in NATIVE_LEVELS:
-        print("sanitize: needs a C compiler and a processor with AVX2", file=sys.stderr)
+    if (
+        compiler is None
+        or subprocess.run([*shlex.split(compiler), "-xc", "-c", os.devnull, "-o", os.devnull]).returncode
+    ):
+        print("sanitize: needs a C compiler that works", file=sys.stderr)
         return 1
+    if Level.AVX2 not in NATIVE_LEVELS:
+        print(f"sanitize: nothing was run: the kernels need a processor with AVX2, and {compiler} must know it")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         native = [level for level in NATIVE_LEVELS if level > Level.AVX2]
         plans = [
@@ -63,15 +69,23 @@ def main() -> int:
     return 0
 
 
+def runtime(compiler: str) -> str | None:
+    """The library of the sanitizer that a process must load first; clang names that of gcc, which lacks its functions."""
+    version, found = (
+        subprocess.run([*shlex.split(compiler), question], capture_output=True, text=True).stdout.strip()
+        for question in ("--version", "-print-file-name=libasan.so")
+    )
+    return found if Path(found).is_absolute() and "clang" not in version else None
+
+
 def run(compiler: str, path: Path, levels: list[Level]) -> int:
-    runtime = subprocess.run(
-        [*shlex.split(compiler), "-print-file-name=libasan.so"], capture_output=True, text=True
-    ).stdout.strip()
-    if not Path(runtime).is_absolute():
-        print(f"sanitize: {compiler} has no libasan.so; set CC to a gcc that has", file=sys.stderr)
+    """Call the kernels of these levels in a process that has the sanitizer's runtime; its status."""
+    library = runtime(compiler)
+    if library is None:
+        print(f"sanitize: {compiler} is no gcc with a libasan.so; set CC to one", file=sys.stderr)
         return 1
     environment = {
-        **os.environ, "LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1", "PYTHONMALLOC": "malloc",
+        **os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1", "PYTHONMALLOC": "malloc",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }  # fmt: skip
     return subprocess.run(

@@ -360,6 +360,9 @@ def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monk
 )
 def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, new, report):
     """`make sanitize` is worth something: the same way of building and calling ends with a report."""
+    compiler = c_compiler(os.environ)
+    if sanitize.runtime(compiler) is None:
+        pytest.skip(f"{compiler} is no gcc with a libasan.so")
     monkeypatch.setattr(build, "FLAGS", ("-pthread", "-fPIC", *sanitize.SANITIZERS))
     sources, path = emulating_sources(tmp_path / "c"), tmp_path / "planted.so"
     text = (
@@ -369,7 +372,6 @@ def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, 
     )
     assert old in text
     (sources / "gemv_avx512bf16.c").write_text(text.replace(old, new))
-    compiler = c_compiler(os.environ)
     units = [unit._replace(files=["gemv_avx512bf16.c"]) if unit.level else unit for unit in only(Level.AVX512_BF16)]
     assert build._compile(compiler, units, sources, path) == {}
     assert sanitize.run(compiler, path, [Level.AVX512_BF16]) != 0

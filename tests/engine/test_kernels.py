@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import pytest
 import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.config import kernel_dir
 from rotary_batch.engine.attention import Rows
 from rotary_batch.engine.attention_fast import FastAttention
 from rotary_batch.engine.attention_native import NativeAttention
@@ -54,7 +52,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory) -> dict[str, CpuKernels]:
     """This processor's kernels, and those of an emulated processor with AMX."""
-    native = open_library(kernel_dir(os.environ), max(NATIVE_LEVELS))
+    native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))  # that of every test
     emulated = emulated_library(tmp_path_factory.mktemp("emulated"))
     assert [dict(native.left_out), dict(emulated.left_out)] == [{}, {}]
     assert (native.level, emulated.level) == (max(NATIVE_LEVELS), Level.AMX)

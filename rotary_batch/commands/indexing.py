@@ -129,7 +129,7 @@ def _index_one(
         progress(row.root, done, total)
 
     patterns = PathPatterns(one.settings.include, one.settings.exclude)
-    indexed = index_repository(store, repository, ask, row, patterns, watched)
+    indexed = index_repository(store, repository, ask, row, patterns, watched, limits.is_closed)
     projection = project_pending(store, indexed.repository, should_stop=limits.is_closed)
     if projection.stopped:
         limits.check()

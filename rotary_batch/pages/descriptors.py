@@ -116,11 +116,15 @@ def sync_at(folder: int, name: str) -> str:
 
 
 def entries_of(folder: int) -> Iterator[tuple[str, os.stat_result | None]]:
-    """(name, status) of the regular files in an open folder, (name, None) of the folders."""
+    """(name, status) of the regular files in an open folder, (name, None) of the folders; not of what just went."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file(follow_symlinks=False):
-                yield entry.name, entry.stat(follow_symlinks=False)
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                yield entry.name, info
             elif entry.is_dir(follow_symlinks=False):
                 yield entry.name, None
 

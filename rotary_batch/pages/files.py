@@ -112,25 +112,29 @@ def _is_untouched(path: str, data: bytes) -> bool:
 
 def remove_others(folder: SafeFolder, found: Iterable[Found], wanted: Set[str], done: Projection) -> None:
     """Take away what is ours and not wanted, and folders that this leaves empty; never what is a person's."""
+    in_conflict = set(done.conflicts)
     with _disk(folder.path):
         for one in found:
             with suppress(BlockedError):  # not a page any more
-                _remove_if_ours(folder, one, wanted, done)
+                if _removed_page(folder, one, wanted, in_conflict):
+                    done.removed.append(one.path)
         for above in sorted({above for path in done.removed for above in _folders_above(path)}, reverse=True):
             folder.remove_if_empty(above)
 
 
-def _remove_if_ours(folder: SafeFolder, one: Found, wanted: Set[str], done: Projection) -> None:
+def _removed_page(folder: SafeFolder, one: Found, wanted: Set[str], in_conflict: Set[str]) -> bool:
+    """Take away a file if it is ours and not wanted; whether it was a page."""
     path = one.path
     if one.is_temporary:
         folder.remove(path)
     elif path.endswith(NEW_SUFFIX):
         page = path.removesuffix(NEW_SUFFIX)
-        if page not in done.conflicts and _is_untouched_at(folder, path, page):
+        if page not in in_conflict and _is_untouched_at(folder, path, page):
             folder.remove(path)
     elif path.endswith(".md") and path not in wanted and _is_untouched_at(folder, path, path):
         folder.remove(path)
-        done.removed.append(path)
+        return True
+    return False
 
 
 def _is_untouched_at(folder: SafeFolder, path: str, page: str) -> bool:
@@ -155,7 +159,9 @@ def accept(folder: SafeFolder, page: str, whose: str) -> None:
                 raise InputError(f"{folder.path / beside}: no new page to take; run `render` first")
             folder.move(beside, page.rpartition("/")[2])
             return
-        folder.publish([folder.stage(page, mark_human(mine.data))])
+        _, blocked = folder.publish([folder.stage(page, mark_human(mine.data))])
+        if blocked:
+            raise InputError(f"{folder.path / page}: not marked as yours, and the new page is kept: {blocked[page]}")
         if folder.read(beside) is not None:
             folder.remove(beside)
 

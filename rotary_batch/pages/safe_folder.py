@@ -18,7 +18,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -38,6 +38,7 @@ from rotary_batch.pages.descriptors import (
     sync_at,
     write_at,
 )
+from rotary_batch.pages.trail import Trail
 
 _FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has
 # What one path may suffer from while the disk is well.
@@ -160,24 +161,13 @@ class SafeFolder:
 
     def walk(self) -> Iterator[Found]:
         """Every regular file, without entering links or `.git`; without recursion, so depth costs time only."""
-        waiting: list[tuple[str, ...]] = [()]
-        while waiting:
-            folder = waiting.pop()
-            try:
-                descriptor = self._descend(folder)
-            except (BlockedError, PermissionError):
-                continue  # pages that go there will say so
-            if descriptor is None:
-                continue
-            try:
-                ours = own_prefix(descriptor)
-                for name, info in entries_of(descriptor):
-                    if info is not None:
-                        yield Found("/".join((*folder, name)), stamp_of(info), name.startswith(ours))
-                    elif not _is_forbidden(name):
-                        waiting.append((*folder, name))
-            finally:
-                os.close(descriptor)
+        waiting: list[tuple[int, str]] = []  # how deep a folder is, and its name; the last one is below the trail
+        with closing(Trail(self._descriptor, str(self.path))) as trail:
+            yield from _listed(trail, waiting)
+            while waiting:
+                with suppress(BlockedError, FileNotFoundError, PermissionError):  # pages that go there will say so
+                    if trail.enter(*waiting.pop()):
+                        yield from _listed(trail, waiting)
 
     def _descend(self, folder: Sequence[str], *, create: bool = False) -> int | None:
         """A descriptor of a folder below this one; None when it is not there.  The caller closes it."""
@@ -248,6 +238,16 @@ def _enter(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]
         os.close(descriptor)
         descriptor, path, parts = below, f"{path}/{parts[0]}", parts[1:]
     return descriptor, path, parts
+
+
+def _listed(trail: Trail, waiting: list[tuple[int, str]]) -> Iterator[Found]:
+    """The files of the folder that a trail leads to; the folders in it are left waiting."""
+    ours = own_prefix(trail.lowest)
+    for name, info in entries_of(trail.lowest):
+        if info is not None:
+            yield Found("/".join((*trail.names, name)), stamp_of(info), name.startswith(ours))
+        elif not _is_forbidden(name):
+            waiting.append((len(trail.names), name))
 
 
 def _parts(path: str) -> list[str]:

@@ -29,6 +29,7 @@ from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 FILES_A_COMMIT = 100  # a commit waits for the disk; what is not committed is read again after a kill
+NUM_WORKERS = 2  # processes that parse
 Progress = Callable[[int, int], None]
 
 
@@ -52,12 +53,15 @@ def index_repository(
     row: RepositoryRow,
     patterns: PathPatterns,
     progress: Progress,
-    num_workers: int = 2,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Indexed:
-    """Read what changed since the last index under the same plan key, and queue the work that it makes."""
+    """Read what changed since the last index under the same plan key, and queue the work that it makes.
+
+    Before the first file is parsed `should_stop` is asked, then `progress` is called, which may raise.
+    """
     asking.check_budget()
     plan_key = index_key(asking, row)
-    changes = _changes(store, repository, row, patterns, plan_key)
+    changes = _changes(store, repository, replace(row, plan_key=plan_key), patterns, should_stop)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
     is_whole = changes.is_nothing and stored.is_planned(store, row.root, plan_key)
     row = replace(row, id=stored.save_repository(store, row if is_whole else replace(row, plan_key="")))
@@ -65,7 +69,7 @@ def index_repository(
     counts = PlanCounts()
     if not is_whole:
         # Closed even when `progress` raises: it is in a transaction between two files.
-        with closing(_stored(store, repository, changes.to_read, asking, row, num_workers)) as plans:
+        with closing(_stored(store, repository, changes.to_read, asking, row)) as plans:
             for parsed, found in enumerate(plans, 1):
                 counts = _sum(counts, found)
                 progress(parsed, len(changes.to_read))
@@ -105,10 +109,14 @@ class _Changes:
 
 
 def _changes(
-    store: WorkStore, repository: Repository, row: RepositoryRow, patterns: PathPatterns, plan_key: str
+    store: WorkStore,
+    repository: Repository,
+    row: RepositoryRow,
+    patterns: PathPatterns,
+    should_stop: Callable[[], bool] | None,
 ) -> _Changes:
-    known = stored.known_sources(store, row.root, plan_key)
-    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known)
+    known = stored.known_sources(store, row.root, row.plan_key)
+    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known, should_stop=should_stop)
     old = stored.stored_files(store, row.root)
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     return _Changes(
@@ -134,7 +142,6 @@ def _stored(
     files: Sequence[SourceFile],
     asking: Asking,
     row: RepositoryRow,
-    num_workers: int,
 ) -> Generator[PlanCounts, None, None]:
     """Parse files and store each with its items."""
     sources: dict[str, bytes] = {}  # of the files that are being parsed
@@ -142,7 +149,7 @@ def _stored(
         _read(repository, files, sources),
         tokenizer_dir=Path(row.pack_dir),
         budget_tokens=asking.chunk_budget_tokens,
-        num_workers=min(num_workers, max(1, len(files))),
+        num_workers=min(NUM_WORKERS, max(1, len(files))),
     )
     with closing(parsed):
         for first in parsed:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.errors import RepositoryError
+from rotary_batch.errors import RepositoryError, StoppedError
 from rotary_batch.repo.folder import MAX_PATH_NBYTES, MAX_READ_NBYTES, SUBMODULE, SYMLINK, UNREADABLE, Entry
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.ignore import IgnorePatterns
@@ -44,6 +44,7 @@ def classify(
     docs_dir: str,
     patterns: PathPatterns = EVERYTHING,
     known_sources: Mapping[str, str] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[SourceFile]:
     """All entries of a repository in path order, each with its class and reason.
 
@@ -51,7 +52,7 @@ def classify(
     """
     known = known_sources or {}
     entries = repository.entries()
-    ignored = _ignoring(_own_ignore(repository, entries), patterns)
+    ignored = _ignoring(_own_ignore(repository, entries, should_stop), patterns, should_stop)
     decided = {entry.path: found for entry in entries if (found := _by_name(entry, docs_dir, ignored))}
     undecided = [entry for entry in entries if entry.path not in decided]
     attributes = repository.attributes([entry.raw_path for entry in undecided])
@@ -62,7 +63,10 @@ def classify(
             decided[entry.path] = found or _IS_SOURCE
         else:
             unread.append(entry)
-    decided |= {entry.path: _by_content(data) for entry, data in repository.read(unread)}
+    for entry, data in repository.read(unread):
+        if should_stop is not None and should_stop():
+            raise StoppedError
+        decided[entry.path] = _by_content(data)
     return [_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries]
 
 
@@ -82,19 +86,23 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
     )
 
 
-def _own_ignore(repository: Repository, entries: Sequence[Entry]) -> IgnorePatterns:
+def _own_ignore(
+    repository: Repository, entries: Sequence[Entry], should_stop: Callable[[], bool] | None
+) -> IgnorePatterns:
     mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
     origin = str(repository.root / IGNORE_FILE)
     if mine and mine[0].nbytes > MAX_READ_NBYTES:
         raise RepositoryError(f"{origin}: {mine[0].nbytes:,} bytes; the limit is {MAX_READ_NBYTES:,}")
     lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
-    return IgnorePatterns(lines, origin)
+    return IgnorePatterns(lines, origin, should_stop)
 
 
-def _ignoring(own: IgnorePatterns, patterns: PathPatterns) -> Callable[[str], str | None]:
+def _ignoring(
+    own: IgnorePatterns, patterns: PathPatterns, should_stop: Callable[[], bool] | None
+) -> Callable[[str], str | None]:
     """Why a path is left out, if it is: by the repository's file, or by the settings."""
-    include = IgnorePatterns(patterns.include, "the setting include")
-    exclude = IgnorePatterns(patterns.exclude, "the setting exclude")
+    include = IgnorePatterns(patterns.include, "the setting include", should_stop)
+    exclude = IgnorePatterns(patterns.exclude, "the setting exclude", should_stop)
 
     def reason(path: str) -> str | None:
         if own.matches(path):

@@ -8,14 +8,15 @@ expression that tries every way takes 2^40 steps for 40 stars.  Folders under `*
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rotary_batch.errors import InputError
+from rotary_batch.errors import InputError, StoppedError
 
 MAX_PATTERNS = 1_000  # of one file
 MAX_PATTERN_NBYTES = 1_000
+MAX_ALL_NBYTES = 64_000  # of the patterns of one file: a name 60 folders deep takes about 0.1 s at the worst
 _POSIX_CLASSES = {
     b"alpha": rb"a-zA-Z", b"digit": rb"0-9", b"alnum": rb"a-zA-Z0-9", b"upper": rb"A-Z", b"lower": rb"a-z",
     b"space": rb"\t-\r ", b"blank": rb" \t", b"punct": rb"!-/:-@\[-`{-~", b"xdigit": rb"0-9a-fA-F",
@@ -26,12 +27,20 @@ _POSIX_CLASSES = {
 class IgnorePatterns:
     """The patterns of one file; of those that match, the last decides."""
 
-    def __init__(self, lines: Iterable[str], origin: str) -> None:
-        """Read the lines of `origin`.  Raises InputError when they are too many or too long."""
-        found = [pattern for line in lines if (pattern := _parse(line.encode("utf-8", "surrogateescape"), origin))]
-        if len(found) > MAX_PATTERNS:
-            raise InputError(f"{origin}: {len(found):,} patterns; the limit is {MAX_PATTERNS:,}, so leave some out")
-        self._last_first = found[::-1]
+    def __init__(self, lines: Iterable[str], origin: str, should_stop: Callable[[], bool] | None = None) -> None:
+        """Read the lines of `origin`.  Raises InputError when they are too many or too long.
+
+        A path of 2,000 folders asks each pattern 2,000 times, so `should_stop` is asked for every one of the folders.
+        """
+        patterns = [text for line in lines if (text := _pattern_text(line.encode("utf-8", "surrogateescape")))]
+        if len(patterns) > MAX_PATTERNS:
+            raise InputError(f"{origin}: {len(patterns):,} patterns; the limit is {MAX_PATTERNS:,}, so leave some out")
+        if (nbytes := sum(map(len, patterns))) > MAX_ALL_NBYTES:
+            raise InputError(
+                f"{origin}: patterns of {nbytes:,} bytes; the limit is {MAX_ALL_NBYTES:,}, so leave some out"
+            )
+        self._last_first = [pattern for text in patterns if (pattern := _parse(text, origin))][::-1]
+        self._should_stop = should_stop
         self._chain: list[tuple[bytes, bool]] = []  # the folders of the last path, and whether they are matched
 
     def matches(self, path: str) -> bool:
@@ -44,6 +53,8 @@ class IgnorePatterns:
         return self._verdict(path.encode("utf-8", "surrogateescape"), is_folder=is_folder)
 
     def _verdict(self, path: bytes, *, is_folder: bool) -> bool | None:
+        if self._should_stop is not None and self._should_stop():
+            raise StoppedError
         segments = path.split(b"/")
         for pattern in self._last_first:
             if (is_folder or not pattern.only_folders) and pattern.matches(segments):
@@ -115,11 +126,13 @@ def _fits(run: Sequence[_Segment], path: Sequence[bytes], place: int) -> bool:
     return len(run) <= len(path) - place and all(segment.matches(path[place + n]) for n, segment in enumerate(run))
 
 
-def _parse(line: bytes, origin: str) -> _Pattern | None:
+def _pattern_text(line: bytes) -> bytes:
+    """What counts of a line; empty for a comment."""
     line = line.removesuffix(b"\r")
-    if not line or line.startswith(b"#"):
-        return None
-    line = _without_trailing_spaces(line)
+    return b"" if line.startswith(b"#") else _without_trailing_spaces(line)
+
+
+def _parse(line: bytes, origin: str) -> _Pattern | None:
     takes_back, only_folders = line.startswith(b"!"), False
     text = line[takes_back:]
     if text.endswith(b"/"):

@@ -14,7 +14,7 @@ from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.separate import failures
 from rotary_batch.config import Settings
 from rotary_batch.errors import StorageError
-from rotary_batch.night import Window
+from rotary_batch.night import Deadline, Window
 from rotary_batch.planner import indexing as planner_module
 from rotary_batch.testing import FakeEngine
 from rotary_batch.work.schema import MIGRATIONS
@@ -268,6 +268,21 @@ def test_a_damaged_object_leaves_database_and_pages_as_they_were(make_repository
     assert (failure.repository, failure.exit_code) == (str(root), 3)
     assert f"missing or damaged: d.py ({oid})" in failure.error
     assert (contents(settings), pages(root)) == before
+
+
+def test_a_window_that_closes_while_files_are_classified_stops_the_index(make_repository, git, tiny_pack, tmp_path):
+    root = make_repository(FILES | {".rotaryignore": "x\n"})
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    index(settings, root)
+    before = contents(settings)
+    (root / "README.md").write_text("# other text\n")
+    git(root, "commit", "-q", "-a", "-m", "second")
+    looks = iter(range(10_000))
+    window = Window(deadlines=[Deadline(4, lambda: next(looks))])
+    with writing(settings) as store:
+        (failure,) = indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, window)
+    assert next(looks) == 5, "the first look at a closed window was the last"
+    assert (failure.exit_code, contents(settings)) == (75, before)
 
 
 def test_an_index_again_reads_no_file_and_changes_nothing(make_repository, tiny_pack, tmp_path, monkeypatch):

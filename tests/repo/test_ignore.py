@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from rotary_batch.errors import InputError
+from rotary_batch.errors import InputError, StoppedError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.folder import PlainFolder
 from rotary_batch.repo.git import open_repository
@@ -89,6 +89,22 @@ def test_too_many_and_too_long_patterns_are_refused_by_name():
         IgnorePatterns(["x"] * (MAX_PATTERNS + 1), "a/.gitignore")
     with pytest.raises(InputError, match=r"a pattern of 2,000 bytes; the limit is 1,000"):
         IgnorePatterns(["#" * 5000, "x" * 2000], "a/.gitignore")
+    with pytest.raises(InputError, match=r"a/\.gitignore: patterns of 64,001 bytes; the limit is 64,000"):
+        IgnorePatterns([*["x" * 1000] * 64, "y", "# " * 5000], "a/.gitignore")
+    assert IgnorePatterns([*["x" * 1000] * 64, "# " * 5000], "a/.gitignore").matches("x" * 1000)
+
+
+@pytest.mark.parametrize("asked", [1, 30, 59, 60, 61, 62])
+def test_a_window_that_closes_ends_the_classification_at_that_folder_or_file(make_repository, asked):
+    """A path 60 folders deep is asked about 60 times, as every folder is; then the last name, then its content."""
+    root = make_repository({"d/" * 60 + "a.py": "x = 1\n", ".rotaryignore": "*b*\n"})
+    calls = iter(range(1, 1000))
+    with pytest.raises(StoppedError):
+        classify(open_repository(root), docs_dir="d2", should_stop=lambda: next(calls) >= asked)
+    assert next(calls) == asked + 1
+    calls = iter(range(1000))
+    assert len(classify(open_repository(root), docs_dir="d2", should_stop=lambda: next(calls) >= 63)) == 2
+    assert next(calls) == 63
 
 
 def test_a_thousand_nested_folders_are_read_with_and_without_git(deep_folder, git):

@@ -350,3 +350,48 @@ def test_without_git_a_repository_is_known_by_what_is_on_disk(make_repository, r
     for cwd in (root, root / "pkg"):
         code, _, err = rotary("status", cwd=cwd)
         assert (code, "victim" in err, "no database yet" in err) == (3, False, True)
+
+
+def job_folder(folder: Path, *names: str) -> Path:
+    """A folder of jobs: the bundled one, under these names."""
+    folder.mkdir()
+    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    for name in names:
+        (folder / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+    return folder
+
+
+def test_a_broken_job_file_of_one_repository_stops_no_other(make_repository, rotary, tmp_path):
+    """It ended the whole command: the settings were resolved before the repositories were kept apart."""
+    jobs = job_folder(tmp_path / "jobs", "brief")
+    good, bad = make_repository(CODE, name="good"), make_repository(CODE, name="bad")
+    (bad / "rotary.toml").write_text(settings_file(jobs=str(jobs), job="brief"))
+    assert rotary("trust", bad)[0] == 0
+    assert rotary("index", bad, cwd=tmp_path)[0] == 0
+    (jobs / "x.toml").write_text("[[")
+    for command in ("index", "run"):
+        code, out, err = rotary(command, bad, good, "--json", cwd=tmp_path)
+        assert (code, f"{jobs}/x.toml" in err) == (3, True)
+        assert [row.get("error") is None for row in json.loads(out)].count(True) == 1
+    index_of_good = json.loads(rotary("status", good, "--json", cwd=tmp_path)[1])["repositories"][0]["items"]
+    assert index_of_good["repository"] == {"done": 1}
+    code, out, _ = rotary("drain", bad, good, "--json", cwd=tmp_path)
+    assert (code, [row.get("outcome") for row in json.loads(out)]) == (3, [None, "done"])
+
+
+def test_plan_takes_each_repository_by_its_own_settings_as_drain_does(make_repository, rotary, tmp_path):
+    """It looked for the job of one repository among the jobs of the user, and ended with 3."""
+    jobs = job_folder(tmp_path / "jobs", "brief")
+    one, two = make_repository(CODE, name="one"), make_repository(CODE, name="two")
+    (one / "rotary.toml").write_text(settings_file(jobs=str(jobs), job="brief", kv="int8"))
+    assert rotary("trust", one)[0] == 0
+    assert rotary("index", one, two, cwd=tmp_path)[0] == 0
+    code, out, err = rotary("plan", "--json", cwd=tmp_path)
+    assert code == 0, err
+    found = json.loads(out)
+    assert [len(found[name]) for name in ("repositories", "models", "notes", "failures")] == [2, 2, 0, 0]
+    (jobs / "brief.toml").write_text("[[")
+    code, out, err = rotary("plan", "--json", cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, f"{jobs}/brief.toml" in err, len(found["models"])) == (3, True, 1)
+    assert [failure["repository"] for failure in found["failures"]] == [str(one)]

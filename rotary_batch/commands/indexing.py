@@ -58,16 +58,18 @@ class IndexOutcome:
 
 def index(
     store: WorkStore,
-    wanted: Sequence[RepositorySettings],
+    roots: Sequence[Path],
+    settings_of: Callable[[Path], RepositorySettings],
     progress: Callable[[str, int, int], None],
     limits: Window,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
     asked: dict[tuple[Path, Settings], Asking] = {}
     found: list[IndexOutcome | Failure] = []
-    for one in wanted:
-        with kept_apart([str(one.root)], found):
+    for root in roots:
+        with kept_apart([str(root)], found):
             limits.check()
+            one = settings_of(root)
             pack = pack_dir(one.settings, lambda _done, _total: limits.check())
             key = pack, one.of_engine()
             asked[key] = asked.get(key) or asking(one.settings, pack)

@@ -395,3 +395,16 @@ def test_plan_takes_each_repository_by_its_own_settings_as_drain_does(make_repos
     found = json.loads(out)
     assert (code, f"{jobs}/brief.toml" in err, len(found["models"])) == (3, True, 1)
     assert [failure["repository"] for failure in found["failures"]] == [str(one)]
+
+
+def test_a_path_that_cannot_be_a_repository_is_explained(rotary, tmp_path):
+    """Both ended with 70: an error of SQLite about surrogates, and one of pathlib about a loop."""
+    odd, loop = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "loop"
+    odd.mkdir()
+    (odd / "a.py").write_text("x = 1\n")
+    loop.symlink_to(loop)
+    assert rotary("index", tmp_path, cwd=tmp_path)[0] == 0  # a database
+    for command in ("index", "run", "drain", "plan", "status", "check", "render", "trust", "retry"):
+        for path, words in [(odd, r"caf\xe9: its path is not valid UTF-8"), (loop, "loop: a symbolic link that leads")]:
+            code, _, err = rotary(command, path, cwd=tmp_path)
+            assert (code, words in err) == (3, True), (command, err)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.roots import resolved
 from rotary_batch.config import DEFAULT_DOCS_DIR, FILE_NAME, Settings, config_dir, user_values
 from rotary_batch.own_file import read_own
 from rotary_batch.repo.git import enclosing_repository
@@ -69,7 +70,7 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     """
     here, notes = Path.cwd(), []
     around = None if repos or shutil.which("git") is None else enclosing_repository(here)
-    named = {repo.resolve() for repo in repos} or ({around} if around else set())
+    named = set(map(resolved, repos)) or ({around} if around else set())
     is_theirs = _is_in_repository(here, named)
     if is_theirs and config is None and here not in named and (here / FILE_NAME).is_file():
         notes.append(

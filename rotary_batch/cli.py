@@ -221,9 +221,11 @@ def check(
 def trust(repo: OneRepo = None, json: Json = False) -> None:
     """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
     (root,) = opening.repository_roots([repo] if repo else [])
-    values, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
-    found = {"repository": str(root), "settings": values, "record": str(record)}
-    _answer(found, json, lambda: console.show_trust(root, values, record))
+    own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
+    for note in own.notes:
+        console.say(f"note: {note}")
+    found = {"repository": str(root), "settings": own.values, "record": str(record), "notes": own.notes}
+    _answer(found, json, lambda: console.show_trust(root, own.values, record))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, rea
 from rotary_batch.errors import ConfigError, StorageError
 
 HARMLESS = ("job", "include", "exclude", "out", "link_template")
+_READ_FROM = ("model", "jobs", "prompts")  # folders that decide what is asked
 MAX_NBYTES = 64 * 1024
 _MAX_LINE_NBYTES = 2_000  # tomllib takes 10 s for one key of 30,000 parts, and its time grows with their square
 _MAX_PATTERNS = 200
@@ -51,7 +52,7 @@ def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
             return OwnSettings()
         table, known = parse_toml(path, data), _trusted_digest(root, environment)
         if known == _digest(data):
-            return OwnSettings(_all_values(path, table))
+            return _trusted(path, table)
     except ConfigError as error:
         return OwnSettings(notes=(f"{_one_line(str(error))}; the file is ignored",))
     found = _harmless(path, table)
@@ -59,7 +60,7 @@ def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
     return found if known is None else found._replace(notes=(changed, *found.notes))
 
 
-def trust(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+def trust(root: Path, environment: Mapping[str, str]) -> OwnSettings:
     """Let all keys of a repository's file count while it stays as it is; the settings that it makes.
 
     Raises ConfigError when there is no such file or a key is wrong, StorageError.
@@ -68,9 +69,9 @@ def trust(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     data = _read(root)
     if data is None:
         raise ConfigError(f"{path}: no such file; there is nothing to trust")
-    values = _all_values(path, parse_toml(path, data))
+    found = _trusted(path, parse_toml(path, data))
     _write_record(trust_record(root, environment), {"root": str(root), "sha256": _digest(data)})
-    return values
+    return found
 
 
 def trust_record(root: Path, environment: Mapping[str, str]) -> Path:
@@ -111,9 +112,25 @@ def _up_to(nbytes: int, descriptor: int) -> bytes:
     return data
 
 
-def _all_values(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+def _trusted(path: Path, table: Mapping[str, Any]) -> OwnSettings:
+    """All keys, but for paths into the repository: a later commit changes what is there, and the digest stays."""
     refuse_unknown(str(path), table, _KNOWN)
-    return {name: read_value(path, name, value) for name, value in table.items()}
+    values = {name: read_value(path, name, value) for name, value in table.items()}
+    inside = [name for name in _READ_FROM if name in values and _is_in_repository(values[name], path.parent)]
+    return OwnSettings(
+        {name: value for name, value in values.items() if name not in inside},
+        tuple(
+            f"{path}: {name}: points into the repository, whose files can change; copy the folder out of it"
+            for name in inside
+        ),
+    )
+
+
+def _is_in_repository(path: Path, root: Path) -> bool:
+    """As it is written or after its links: a commit can change a link as well."""
+    top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), root)
+    forms = (os.path.abspath(path), os.path.realpath(path))  # noqa: PTH100 - pathlib keeps `..`, and fails at a loop
+    return any(Path(form).is_relative_to(top) for form in forms)
 
 
 def _harmless(path: Path, table: Mapping[str, Any]) -> OwnSettings:

@@ -408,3 +408,28 @@ def test_a_path_that_cannot_be_a_repository_is_explained(rotary, tmp_path):
         for path, words in [(odd, r"caf\xe9: its path is not valid UTF-8"), (loop, "loop: a symbolic link that leads")]:
             code, _, err = rotary(command, path, cwd=tmp_path)
             assert (code, words in err) == (3, True), (command, err)
+
+
+def test_trust_does_not_cover_files_that_a_commit_can_change(make_repository, rotary, index, tmp_path):
+    """A trusted `jobs` inside the repository was read anew each night, whatever was in it by then."""
+    kept = job_folder(tmp_path / "kept", "summarize")
+    for name, (jobs, prompts) in {
+        "plain": ("jobs", "./pkg/../prompts"),
+        "link": (str(tmp_path / "into"), "out"),
+    }.items():
+        root = make_repository(CODE, name=name)
+        job_folder(root / "jobs", "summarize", "brief")
+        (root / "out").symlink_to(kept)  # leads out, but a commit can change where to
+        (tmp_path / "into").unlink(missing_ok=True)
+        (tmp_path / "into").symlink_to(root / "jobs")
+        (root / "rotary.toml").write_text(settings_file(jobs=jobs, prompts=prompts, model=str(root), max_batch=3))
+        wanted = [
+            f"{root}/rotary.toml: {key}: points into the repository, whose files can change; copy the folder out of it"
+            for key in ("model", "jobs", "prompts")
+        ]
+        found = json.loads(rotary("trust", root, "--json")[1])
+        assert (found["settings"], found["notes"]) == ({"max_batch": 3}, wanted)
+        assert index(root)[0]["notes"] == wanted
+        (root / "rotary.toml").write_text(settings_file(jobs=str(kept)))
+        assert json.loads(rotary("trust", root, "--json")[1])["settings"] == {"jobs": str(kept)}
+        assert index(root)[0]["notes"] == []

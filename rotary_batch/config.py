@@ -105,9 +105,9 @@ def _docs_dir(text: str) -> str:
     path = PurePosixPath(text)
     if not text or "\0" in text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
         raise ConfigError(
-            f"{excerpt(text)} is no place for docs; name a folder of their own inside the repository, or /PATH"
+            f"{excerpt(text)} cannot be the docs folder; name a folder of their own inside the repository, or /PATH"
         )
-    return text
+    return str(path)  # without `./` and a slash at the end: files are recognised by it
 
 
 def _link_template(text: str) -> str:

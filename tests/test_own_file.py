@@ -106,7 +106,7 @@ def test_a_link_of_a_repository_is_a_plain_https_link(template, tmp_path):
     "out",
     [
         "/tmp/x", "../x", "a/../../x", "~/x", "~", ".git", ".git/hooks", ".GIT/hooks", "a/.git", ".github/workflows",
-        "", ".", "a//b", "a/", "a\\b", "a\nb", "é", "a" * 201, "/".join("abcdefghij"), "$HOME", "-rf",
+        "", ".", "a\\b", "a\nb", "é", "a" * 201, "/".join("abcdefghij"), "$HOME", "-rf",
     ],
 )  # fmt: skip
 def test_a_docs_folder_of_a_repository_is_below_it_by_plain_names(out, tmp_path):
@@ -433,3 +433,25 @@ def test_trust_does_not_cover_files_that_a_commit_can_change(make_repository, ro
         (root / "rotary.toml").write_text(settings_file(jobs=str(kept)))
         assert json.loads(rotary("trust", root, "--json")[1])["settings"] == {"jobs": str(kept)}
         assert index(root)[0]["notes"] == []
+
+
+@pytest.mark.parametrize("spelt", ["./docs", "docs/", "docs//", "{root}/docs", "{link}/docs/", "docs"])
+def test_the_docs_folder_is_recognised_however_it_is_spelt(spelt, make_repository, rotary, git, tmp_path):
+    """Its pages counted as uncommitted changes, and once committed as files of the user's."""
+    root = make_repository(CODE)
+    (tmp_path / "link").symlink_to(root)
+    out = spelt.format(root=root, link=tmp_path / "link")
+
+    def indexed() -> dict:
+        code, answer, err = rotary("index", root, "--out", out, "--json", cwd=tmp_path)
+        assert code == 0, err
+        return json.loads(answer)[0]
+
+    first = indexed()
+    assert (first["docs"], indexed()["notes"], (root / "docs" / "index.md").is_file()) == (f"{root}/docs", [], True)
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "docs")
+    again = indexed()
+    counted = {name: number for name, number in again["files"].items() if name != "ignored"}
+    assert (counted, again["notes"]) == ({"source": 3}, [])
+    assert rotary("check", root, "--out", out, cwd=tmp_path)[0] == 0

@@ -56,7 +56,7 @@ class Configured:
         if "job" in own.values and "job" not in self.values and not _is_job(found):
             notes.append(f"{root / FILE_NAME}: job: there is no such job; the key is ignored")
             found = replace(found, job=job)
-        return RepositorySettings(root, found, tuple(notes))
+        return RepositorySettings(root, replace(found, out=_docs_dir(found.out, root)), tuple(notes))
 
     def indexed(self, row: RepositoryRow) -> RepositorySettings:
         """The settings for one repository as it was indexed: with its job, unless the user names another."""
@@ -89,6 +89,13 @@ def _is_in_repository(folder: Path, named: set[Path]) -> bool:
         or all((step / name).exists() for name in ("HEAD", "objects", "refs"))
         for step in (folder, *folder.parents)
     )
+
+
+def _docs_dir(out: str, root: Path) -> str:
+    """The docs folder relative to the repository when it is inside: its files are recognised by that."""
+    forms = [Path(out), Path(os.path.realpath(out))] if Path(out).is_absolute() else []
+    inside = [form.relative_to(root) for form in forms if form != root and form.is_relative_to(root)]
+    return inside[0].as_posix() if inside else out
 
 
 def _is_job(settings: Settings) -> bool:

@@ -287,7 +287,7 @@ def bench(
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
     config: Config = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """Measure the machine, or an engine beside its bound."""
+    """Measure the machine, or an engine against its bound."""
     settings = _settings(
         config, [], model=model, experts=experts, kv=kv, device=device, device_memory=device_memory,
         host_memory=host_memory, max_batch=max_batch, numerics=numerics,

@@ -142,8 +142,8 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
             engine,
             "drain",
         )
-        assert (failure.exit_code, "its index did not come to its end" in failure.error) == (3, True)
-        with pytest.raises(RepositoryError, match="its index did not come to its end"):
+        assert (failure.exit_code, "its index was not finished" in failure.error) == (3, True)
+        with pytest.raises(RepositoryError, match="its index was not finished"):
             docs.render(store, roots[0], Window())
         one, other = indexing.index(
             store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window()

@@ -17,7 +17,7 @@ from rotary_batch.work.rows import RepositoryRow
 
 
 class RepositorySettings(NamedTuple):
-    """One repository, its settings, and what of its own file does not count."""
+    """One repository, its settings, and which keys of its own file were ignored."""
 
     root: Path
     settings: Settings

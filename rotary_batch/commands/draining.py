@@ -38,7 +38,7 @@ from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 OpenEngine = Callable[..., Engine]
-NOT_WHOLE = "its index did not come to its end, or an earlier version made it"
+NOT_WHOLE = "its index was not finished, or an earlier version made it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class DrainOutcome:
     seconds: float
     model_name: str
     docs: tuple[Path, ...]
-    notes: tuple[str, ...] = ()  # what of the repositories' own settings does not count
+    notes: tuple[str, ...] = ()  # which of the repositories' own settings were ignored
 
     @property
     def exit_code(self) -> int:

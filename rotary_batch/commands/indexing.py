@@ -31,7 +31,7 @@ class IndexOutcome:
     indexed: Indexed
     projection: Projection
     demonstration: bool
-    settings_notes: tuple[str, ...] = ()  # what of the repository's own settings does not count
+    settings_notes: tuple[str, ...] = ()  # which of the repository's own settings were ignored
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ class IndexOutcome:
 
     @property
     def docs(self) -> Path:
-        """Where its pages lie."""
+        """Where its pages are."""
         return docs_folder(self.indexed.repository)
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def index(
 
 
 def _opened(root: Path, settings: Settings) -> Repository:
-    """The repository.  Raises RepositoryError when it has no place for docs."""
+    """The repository.  Raises RepositoryError when it cannot hold a docs folder."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
-        raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
+        raise RepositoryError(f"{root}: a bare repository cannot hold a docs folder; name a folder with --out /PATH")
     if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
         raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
     return repository

@@ -100,7 +100,7 @@ class Manifest:
     def load(cls, pack_dir: Path) -> Manifest:
         """Read and check it.  Raises ModelError."""
         path = pack_dir / MANIFEST_NAME
-        values = read_object(path, MAX_NBYTES, "this is no whole pack; make one with `model pack`")
+        values = read_object(path, MAX_NBYTES, "this is not a whole pack; make one with `model pack`")
         if values.get("format") != FORMAT:
             found = shown(values.get("format"))
             raise ModelError(f"{path}: format {found}; this version reads {FORMAT!r}; pack the model again")

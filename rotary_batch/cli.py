@@ -115,8 +115,7 @@ def index(
         writing(configured.whole().settings, should_stop=limits.is_closed) as store,
         console.indexing() as progress,
     ):
-        wanted = [configured.of(root) for root in opening.repository_roots(repos or [])]
-        outcomes = indexing.index(store, wanted, progress, limits)
+        outcomes = indexing.index(store, opening.repository_roots(repos or []), configured.of, progress, limits)
     done = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
     _exit(failures(outcomes), [])
@@ -171,8 +170,7 @@ def run(
     limits = draining.window(until=until, duration=for_, limit=limit)
     with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            wanted = [configured.of(root) for root in opening.repository_roots(repos or [])]
-            outcomes = indexing.index(store, wanted, progress, limits)
+            outcomes = indexing.index(store, opening.repository_roots(repos or []), configured.of, progress, limits)
         indexed = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
         console.show_index(indexed, aside=json)
         roots = [Path(one.indexed.repository.root) for one in indexed]
@@ -223,9 +221,11 @@ def check(
 def trust(repo: OneRepo = None, json: Json = False) -> None:
     """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
     (root,) = opening.repository_roots([repo] if repo else [])
-    values, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
-    found = {"repository": str(root), "settings": values, "record": str(record)}
-    _answer(found, json, lambda: console.show_trust(root, values, record))
+    own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
+    for note in own.notes:
+        console.say(f"note: {note}")
+    found = {"repository": str(root), "settings": own.values, "record": str(record), "notes": own.notes}
+    _answer(found, json, lambda: console.show_trust(root, own.values, record))
 
 
 @app.command()
@@ -252,14 +252,18 @@ def plan(
     numerics: Numerics = None, kv: Kv = None, db: Db = None, config: Config = None, json: Json = False,
 ) -> None:  # fmt: skip
     """What is left to do, how long it takes, what would help most."""
-    settings = _settings(
+    configured = _configured(
         config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
         max_batch=max_batch, numerics=numerics, kv=kv, db=db,
     )  # fmt: skip
     left_s = draining.window(until=until, duration=for_).seconds_left
-    with reading(settings) as store:
-        found = planning.plan(store, settings, repos or [], left_s)
+    failed: list[Failure] = []
+    with reading(configured.whole().settings) as store:
+        found = planning.plan(store, configured.indexed, repos or [], left_s, failed)
+    for note in found["notes"]:
+        console.say(f"note: {note}")
     _answer(found, json, lambda: console.show_plan(found))
+    _exit(failed, [])
 
 
 @app.command()
@@ -283,7 +287,7 @@ def bench(
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
     config: Config = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """Measure the machine, or an engine beside its bound."""
+    """Measure the machine, or an engine against its bound."""
     settings = _settings(
         config, [], model=model, experts=experts, kv=kv, device=device, device_memory=device_memory,
         host_memory=host_memory, max_batch=max_batch, numerics=numerics,

@@ -105,9 +105,9 @@ def _docs_dir(text: str) -> str:
     path = PurePosixPath(text)
     if not text or "\0" in text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
         raise ConfigError(
-            f"{excerpt(text)} is no place for docs; name a folder of their own inside the repository, or /PATH"
+            f"{excerpt(text)} cannot be the docs folder; name a folder of their own inside the repository, or /PATH"
         )
-    return text
+    return str(path)  # without `./` and a slash at the end: files are recognised by it
 
 
 def _link_template(text: str) -> str:
@@ -127,7 +127,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "max_batch": _positive, "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16", "int8"),
     "experts": _one_of("bf16", "int8", "int4"),
 }  # fmt: skip
-# What a file may hold instead of a text.
+# What a file may hold instead of a string.
 _KINDS: dict[str, type] = {
     "worktree": bool,
     "device_memory": int,
@@ -196,7 +196,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
-    """The table in a settings file.  Raises ConfigError for whatever is no TOML."""
+    """The table in a settings file.  Raises ConfigError for whatever is not TOML."""
     try:
         return tomllib.loads(data.decode("utf-8"))
     except RecursionError as error:  # brackets in brackets, by the thousand
@@ -237,8 +237,8 @@ def _as_text(source: str, name: str, value: object) -> str:
         return "\n".join(value)
     if isinstance(value, int) and isinstance(value, _KINDS.get(name, str)):
         return str(value).lower()
-    wanted = {list: "a list of texts", int: "a number or a text", bool: "true or false"}.get(_KINDS.get(name, str))
-    raise ConfigError(f"{source}: a {type(value).__name__}; write {wanted or 'a text'}")
+    wanted = {list: "a list of strings", int: "a number or a string", bool: "true or false"}.get(_KINDS.get(name, str))
+    raise ConfigError(f"{source}: a {type(value).__name__}; write {wanted or 'a string'}")
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
@@ -276,7 +276,7 @@ def max_isa(environment: Mapping[str, str]) -> str | None:
 
 
 def isa_named(label: str, source: str) -> str:
-    """That label, which `source` gave.  Raises ConfigError when it is no level of instructions."""
+    """That label, which `source` gave.  Raises ConfigError when it is not a level of instructions."""
     if label not in ISA_LEVELS:
         raise ConfigError(f"{source}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
     return label

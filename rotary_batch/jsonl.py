@@ -73,7 +73,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        raise ValueError(f"the key {ascii(counts.most_common(1)[0][0])[:60]} stands twice")
+        raise ValueError(f"the key {ascii(counts.most_common(1)[0][0])[:60]} appears twice")
     return found
 
 

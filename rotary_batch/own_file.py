@@ -1,4 +1,4 @@
-"""A repository's own `rotary.toml`: a stranger's data, of which a few harmless keys count.
+"""A repository's own `rotary.toml`: a stranger's data, of which only harmless keys count.
 
 Whoever writes a repository does not choose which files of the user are written, which model is opened or what it is
 asked.  All keys count once the user trusts the file: its digest is kept in the state folder, so that a later commit
@@ -23,10 +23,11 @@ from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, rea
 from rotary_batch.errors import ConfigError, StorageError
 
 HARMLESS = ("job", "include", "exclude", "out", "link_template")
+_READ_FROM = ("model", "jobs", "prompts")  # folders that decide what is asked
 MAX_NBYTES = 64 * 1024
 _MAX_LINE_NBYTES = 2_000  # tomllib takes 10 s for one key of 30,000 parts, and its time grows with their square
 _MAX_PATTERNS = 200
-_MAX_LETTERS = 200  # of one value
+_MAX_CHARACTERS = 200  # of one value
 _MAX_NAMED = 10  # refused keys in one note
 _KNOWN = tuple(field.name for field in fields(Settings))
 # A folder below the repository: no dot or tilde at the beginning of a name, so no `..`, `.git` or `.github`.
@@ -51,7 +52,7 @@ def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
             return OwnSettings()
         table, known = parse_toml(path, data), _trusted_digest(root, environment)
         if known == _digest(data):
-            return OwnSettings(_all_values(path, table))
+            return _trusted(path, table)
     except ConfigError as error:
         return OwnSettings(notes=(f"{_one_line(str(error))}; the file is ignored",))
     found = _harmless(path, table)
@@ -59,7 +60,7 @@ def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
     return found if known is None else found._replace(notes=(changed, *found.notes))
 
 
-def trust(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+def trust(root: Path, environment: Mapping[str, str]) -> OwnSettings:
     """Let all keys of a repository's file count while it stays as it is; the settings that it makes.
 
     Raises ConfigError when there is no such file or a key is wrong, StorageError.
@@ -68,9 +69,9 @@ def trust(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     data = _read(root)
     if data is None:
         raise ConfigError(f"{path}: no such file; there is nothing to trust")
-    values = _all_values(path, parse_toml(path, data))
+    found = _trusted(path, parse_toml(path, data))
     _write_record(trust_record(root, environment), {"root": str(root), "sha256": _digest(data)})
-    return values
+    return found
 
 
 def trust_record(root: Path, environment: Mapping[str, str]) -> Path:
@@ -79,7 +80,7 @@ def trust_record(root: Path, environment: Mapping[str, str]) -> Path:
 
 
 def _read(root: Path) -> bytes | None:
-    """The file's bytes; None without one.  Raises ConfigError for what is no plain, small file."""
+    """The file's bytes; None without one.  Raises ConfigError for what is not a plain, small file."""
     path = root / FILE_NAME
     try:
         # Without O_NONBLOCK opening a FIFO would wait for a writer.
@@ -111,9 +112,25 @@ def _up_to(nbytes: int, descriptor: int) -> bytes:
     return data
 
 
-def _all_values(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+def _trusted(path: Path, table: Mapping[str, Any]) -> OwnSettings:
+    """All keys, but for paths into the repository: a later commit changes what is there, and the digest stays."""
     refuse_unknown(str(path), table, _KNOWN)
-    return {name: read_value(path, name, value) for name, value in table.items()}
+    values: dict[str, Any] = {name: read_value(path, name, value) for name, value in table.items()}
+    inside = [name for name in _READ_FROM if name in values and _is_in_repository(values[name], path.parent)]
+    return OwnSettings(
+        {name: value for name, value in values.items() if name not in inside},
+        tuple(
+            f"{path}: {name}: points into the repository, whose files can change; copy the folder out of it"
+            for name in inside
+        ),
+    )
+
+
+def _is_in_repository(path: Path, root: Path) -> bool:
+    """As it is written or after its links: a commit can change a link as well."""
+    top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), root)
+    forms = (os.path.abspath(path), os.path.realpath(path))  # noqa: PTH100 - pathlib keeps `..`, and fails at a loop
+    return any(Path(form).is_relative_to(top) for form in forms)
 
 
 def _harmless(path: Path, table: Mapping[str, Any]) -> OwnSettings:
@@ -126,7 +143,7 @@ def _harmless(path: Path, table: Mapping[str, Any]) -> OwnSettings:
             value = read_value(path, name, table[name])
             wrong = _not_plain(name, value)
         except ConfigError:
-            wrong = "not a value that it can have"
+            wrong = "not a valid value"
         if wrong:
             notes.append(f"{path}: {name}: {wrong}; the key is ignored")
         else:
@@ -148,8 +165,8 @@ def _refusal(path: Path, names: list[str]) -> str:
 def _not_plain(name: str, value: Any) -> str | None:  # noqa: ANN401 - as read
     """What is wrong with a value from a stranger, if anything."""
     parts = value if isinstance(value, tuple) else (value,)
-    if len(parts) > _MAX_PATTERNS or any(len(part) > _MAX_LETTERS for part in parts):
-        return f"over {_MAX_PATTERNS} patterns or {_MAX_LETTERS} letters"
+    if len(parts) > _MAX_PATTERNS or any(len(part) > _MAX_CHARACTERS for part in parts):
+        return f"over {_MAX_PATTERNS} patterns or {_MAX_CHARACTERS} characters"
     if name == "out" and not _PLAIN_FOLDER.fullmatch(value):
         return "not a folder below the repository with plain names"
     if name == "link_template" and not _PLAIN_LINK.fullmatch(value):
@@ -158,7 +175,7 @@ def _not_plain(name: str, value: Any) -> str | None:  # noqa: ANN401 - as read
 
 
 def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:400]
+    return "".join(c if c.isprintable() else "?" for c in text)[:400]
 
 
 def _trusted_digest(root: Path, environment: Mapping[str, str]) -> str | None:

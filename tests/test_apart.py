@@ -180,7 +180,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         )
 
     with writing(settings) as store:
-        indexing.index(store, [RepositorySettings(root, settings) for root in roots], lambda *_: None, Window())
+        indexing.index(store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         monkeypatch.setattr(draining, "project_some", refused(project_some))
         monkeypatch.setattr(draining, "project_pending", refused(project_pending))
         failure, outcome = drained(store)
@@ -204,7 +204,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
     with writing(settings) as store:
         window = Window(deadlines=[Deadline(10.0, clock)])
         stopped, not_begun = indexing.index(
-            store, [RepositorySettings(root, settings) for root in roots], progress, window
+            store, roots, lambda root: RepositorySettings(root, settings), progress, window
         )
         assert [(one.repository, one.exit_code) for one in (stopped, not_begun)] == [(str(root), 75) for root in roots]
         assert "deadline: stopped before the work was done" in stopped.error
@@ -220,11 +220,11 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
             engine,
             "drain",
         )
-        assert (failure.exit_code, "its index did not come to its end" in failure.error) == (3, True)
-        with pytest.raises(RepositoryError, match="its index did not come to its end"):
+        assert (failure.exit_code, "its index was not finished" in failure.error) == (3, True)
+        with pytest.raises(RepositoryError, match="its index was not finished"):
             docs.render(store, roots[0], Window())
         one, other = indexing.index(
-            store, [RepositorySettings(root, settings) for root in roots], lambda *_: None, Window()
+            store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
         )
         assert (one.indexed.files["source"], other.indexed.files["source"]) == (30, 3)
         assert counts.open_items(store, [one.indexed.repository.id]) == 61  # chunks, files, the repository
@@ -233,7 +233,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 def test_no_model_is_opened_for_a_window_that_is_over(make_repository, tmp_path):
     root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
     with writing(settings) as store:
-        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         window = Window(deadlines=[Deadline(0.0, FrozenClock(1.0))])
         rows = chosen(store, [root])
         (failure,) = draining.drain(
@@ -256,7 +256,7 @@ def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_r
         return FakeEngine()
 
     with writing(settings) as store:
-        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         window = Window(deadlines=[Deadline(5.0, clock)])
         rows = chosen(store, [root])
         (outcome,) = draining.drain(
@@ -323,7 +323,7 @@ def test_a_rendering_that_is_stopped_says_so_and_the_next_one_goes_on(make_repos
     root = make_repository({f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(250)})
     settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
     with writing(settings) as store:
-        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         shutil.rmtree(root / "rotary-docs")
         with pytest.raises(StoppedError, match="deadline"):
             docs.render(store, root, Window(deadlines=[Deadline(0.0, clock)]))

@@ -64,7 +64,7 @@ def test_damaged_input_is_read_or_refused(known, name, tmp_path, limited):
         except RotaryError as error:
             refused += 1
             if not str(error) or len(str(error)) > 4000:
-                found.append(f"{name} {number}: a message of {len(str(error))} letters")
+                found.append(f"{name} {number}: a message of {len(str(error))} characters")
         except Exception as error:  # noqa: BLE001 - all that is found is told at once
             found.append(f"{name} {number}: {type(error).__name__}: {str(error)[:200]}")
     assert found == []

@@ -81,7 +81,7 @@ BAD_LINES = {
     "half a pair as a key": (b'{"custom_id": "a", "\\ud800": 1}', "half of a surrogate pair"),
     "NaN": (b'{"custom_id": "a", "body": {"temperature": NaN}}', "NaN is no number"),
     "minus infinity": (b'{"custom_id": "a", "body": {"temperature": -Infinity}}', "-Infinity is no number"),
-    "a key twice": (b'{"custom_id": "a", "custom_id": "b", "body": {"prompt": "x"}}', "'custom_id' stands twice"),
+    "a key twice": (b'{"custom_id": "a", "custom_id": "b", "body": {"prompt": "x"}}', "'custom_id' appears twice"),
     "a zero byte": (b'{"custom_id": "a\0"}', "not JSON at letter"),
     "zero bytes": (b"\0" * 100, "not JSON at letter 1"),
     "no UTF-8": (b'{"custom_id": "\xff"}', "not UTF-8 at byte 16"),
@@ -90,24 +90,24 @@ BAD_LINES = {
     "no id": (b'{"body": {"prompt": "x"}}', "needs a custom_id"),
     "an id of a number": (b'{"custom_id": 5, "body": {"prompt": "x"}}', "needs a custom_id"),
     "an empty id": (b'{"custom_id": "", "body": {"prompt": "x"}}', "needs a custom_id"),
-    "a long id": (b'{"custom_id": "' + b"x" * 513 + b'"}', "a text of 1 to 512 letters"),
+    "a long id": (b'{"custom_id": "' + b"x" * 513 + b'"}', "a string of 1 to 512 characters"),
     "no body": (b'{"custom_id": "a"}', "needs a body"),
     "a body of null": (b'{"custom_id": "a", "body": null}', "body: None is not an object"),
     "a body of a list": (b'{"custom_id": "a", "body": [1]}', "body: [1] is not an object"),
     "nothing asked": (b'{"custom_id": "a", "body": {}}', "needs body.messages or body.prompt"),
     "both": (b'{"custom_id": "a", "body": {"prompt": "x", "messages": []}}', "and not both"),
-    "a prompt of numbers": (b'{"custom_id": "a", "body": {"prompt": [5, 6]}}', "body.prompt: [5, 6] is not a text"),
+    "a prompt of numbers": (b'{"custom_id": "a", "body": {"prompt": [5, 6]}}', "body.prompt: [5, 6] is not a string"),
     "an empty prompt": (b'{"custom_id": "a", "body": {"prompt": ""}}', "the prompt is empty"),
     "no messages": (b'{"custom_id": "a", "body": {"messages": []}}', "the prompt is empty"),
     "messages of a text": (b'{"custom_id": "a", "body": {"messages": "hi"}}', "body.messages: 'hi' is not a list"),
-    "messages of texts": (b'{"custom_id": "a", "body": {"messages": ["hi"]}}', "body.messages: 'hi' is no object"),
+    "messages of texts": (b'{"custom_id": "a", "body": {"messages": ["hi"]}}', "body.messages: 'hi' is not an object"),
     "no content": (b'{"custom_id": "a", "body": {"messages": [{"role": "user"}]}}', "needs role and content"),
     "content of null": (
-        b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": null}]}}', "content: None is not a text"
+        b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": null}]}}', "content: None is not a string"
     ),
     "a picture": (
         b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}}',
-        "content: {'type': 'image_url'} is no part",
+        "content: {'type': 'image_url'} is not a part",
     ),
     "an assistant": (
         b'{"custom_id": "a", "body": {"messages": [{"role": "assistant", "content": "x"}]}}', "is not system or user"
@@ -178,7 +178,7 @@ def test_an_id_that_stands_twice_is_an_error_and_the_first_is_answered(answer):
     assert sorted(row["custom_id"] for row in rows if row["error"] is None) == ["a", "b"]
     assert [row["custom_id"] for row in rows if row["error"]] == [None, None]
     assert {fact_of(row).split(":", 1)[1] for row in rows if row["error"]} == {
-        "3: custom_id 'a' stands twice", "4: custom_id 'b' stands twice",
+        "3: custom_id 'a' appears twice", "4: custom_id 'b' appears twice",
     }  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def test_a_link_of_a_repository_is_a_plain_https_link(template, tmp_path):
     "out",
     [
         "/tmp/x", "../x", "a/../../x", "~/x", "~", ".git", ".git/hooks", ".GIT/hooks", "a/.git", ".github/workflows",
-        "", ".", "a//b", "a/", "a\\b", "a\nb", "é", "a" * 201, "/".join("abcdefghij"), "$HOME", "-rf",
+        "", ".", "a\\b", "a\nb", "é", "a" * 201, "/".join("abcdefghij"), "$HOME", "-rf",
     ],
 )  # fmt: skip
 def test_a_docs_folder_of_a_repository_is_below_it_by_plain_names(out, tmp_path):
@@ -350,3 +350,108 @@ def test_without_git_a_repository_is_known_by_what_is_on_disk(make_repository, r
     for cwd in (root, root / "pkg"):
         code, _, err = rotary("status", cwd=cwd)
         assert (code, "victim" in err, "no database yet" in err) == (3, False, True)
+
+
+def job_folder(folder: Path, *names: str) -> Path:
+    """A folder of jobs: the bundled one, under these names."""
+    folder.mkdir()
+    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    for name in names:
+        (folder / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+    return folder
+
+
+def test_a_broken_job_file_of_one_repository_stops_no_other(make_repository, rotary, tmp_path):
+    """It ended the whole command: the settings were resolved before the repositories were kept apart."""
+    jobs = job_folder(tmp_path / "jobs", "brief")
+    good, bad = make_repository(CODE, name="good"), make_repository(CODE, name="bad")
+    (bad / "rotary.toml").write_text(settings_file(jobs=str(jobs), job="brief"))
+    assert rotary("trust", bad)[0] == 0
+    assert rotary("index", bad, cwd=tmp_path)[0] == 0
+    (jobs / "x.toml").write_text("[[")
+    for command in ("index", "run"):
+        code, out, err = rotary(command, bad, good, "--json", cwd=tmp_path)
+        assert (code, f"{jobs}/x.toml" in err) == (3, True)
+        assert [row.get("error") is None for row in json.loads(out)].count(True) == 1
+    index_of_good = json.loads(rotary("status", good, "--json", cwd=tmp_path)[1])["repositories"][0]["items"]
+    assert index_of_good["repository"] == {"done": 1}
+    code, out, _ = rotary("drain", bad, good, "--json", cwd=tmp_path)
+    assert (code, [row.get("outcome") for row in json.loads(out)]) == (3, [None, "done"])
+
+
+def test_plan_takes_each_repository_by_its_own_settings_as_drain_does(make_repository, rotary, tmp_path):
+    """It looked for the job of one repository among the jobs of the user, and ended with 3."""
+    jobs = job_folder(tmp_path / "jobs", "brief")
+    one, two = make_repository(CODE, name="one"), make_repository(CODE, name="two")
+    (one / "rotary.toml").write_text(settings_file(jobs=str(jobs), job="brief", kv="int8"))
+    assert rotary("trust", one)[0] == 0
+    assert rotary("index", one, two, cwd=tmp_path)[0] == 0
+    code, out, err = rotary("plan", "--json", cwd=tmp_path)
+    assert code == 0, err
+    found = json.loads(out)
+    assert [len(found[name]) for name in ("repositories", "models", "notes", "failures")] == [2, 2, 0, 0]
+    (jobs / "brief.toml").write_text("[[")
+    code, out, err = rotary("plan", "--json", cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, f"{jobs}/brief.toml" in err, len(found["models"])) == (3, True, 1)
+    assert [failure["repository"] for failure in found["failures"]] == [str(one)]
+
+
+def test_a_path_that_cannot_be_a_repository_is_explained(rotary, tmp_path):
+    """Both ended with 70: an error of SQLite about surrogates, and one of pathlib about a loop."""
+    odd, loop = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "loop"
+    odd.mkdir()
+    (odd / "a.py").write_text("x = 1\n")
+    loop.symlink_to(loop)
+    assert rotary("index", tmp_path, cwd=tmp_path)[0] == 0  # a database
+    for command in ("index", "run", "drain", "plan", "status", "check", "render", "trust", "retry"):
+        for path, words in [(odd, r"caf\xe9: its path is not valid UTF-8"), (loop, "loop: a symbolic link that leads")]:
+            code, _, err = rotary(command, path, cwd=tmp_path)
+            assert (code, words in err) == (3, True), (command, err)
+
+
+def test_trust_does_not_cover_files_that_a_commit_can_change(make_repository, rotary, index, tmp_path):
+    """A trusted `jobs` inside the repository was read anew each night, whatever was in it by then."""
+    kept = job_folder(tmp_path / "kept", "summarize")
+    for name, (jobs, prompts) in {
+        "plain": ("jobs", "./pkg/../prompts"),
+        "link": (str(tmp_path / "into"), "out"),
+    }.items():
+        root = make_repository(CODE, name=name)
+        job_folder(root / "jobs", "summarize", "brief")
+        (root / "out").symlink_to(kept)  # leads out, but a commit can change where to
+        (tmp_path / "into").unlink(missing_ok=True)
+        (tmp_path / "into").symlink_to(root / "jobs")
+        (root / "rotary.toml").write_text(settings_file(jobs=jobs, prompts=prompts, model=str(root), max_batch=3))
+        wanted = [
+            f"{root}/rotary.toml: {key}: points into the repository, whose files can change; copy the folder out of it"
+            for key in ("model", "jobs", "prompts")
+        ]
+        found = json.loads(rotary("trust", root, "--json")[1])
+        assert (found["settings"], found["notes"]) == ({"max_batch": 3}, wanted)
+        assert index(root)[0]["notes"] == wanted
+        (root / "rotary.toml").write_text(settings_file(jobs=str(kept)))
+        assert json.loads(rotary("trust", root, "--json")[1])["settings"] == {"jobs": str(kept)}
+        assert index(root)[0]["notes"] == []
+
+
+@pytest.mark.parametrize("spelt", ["./docs", "docs/", "docs//", "{root}/docs", "{link}/docs/", "docs"])
+def test_the_docs_folder_is_recognised_however_it_is_spelt(spelt, make_repository, rotary, git, tmp_path):
+    """Its pages counted as uncommitted changes, and once committed as files of the user's."""
+    root = make_repository(CODE)
+    (tmp_path / "link").symlink_to(root)
+    out = spelt.format(root=root, link=tmp_path / "link")
+
+    def indexed() -> dict:
+        code, answer, err = rotary("index", root, "--out", out, "--json", cwd=tmp_path)
+        assert code == 0, err
+        return json.loads(answer)[0]
+
+    first = indexed()
+    assert (first["docs"], indexed()["notes"], (root / "docs" / "index.md").is_file()) == (f"{root}/docs", [], True)
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "docs")
+    again = indexed()
+    counted = {name: number for name, number in again["files"].items() if name != "ignored"}
+    assert (counted, again["notes"]) == ({"source": 3}, [])
+    assert rotary("check", root, "--out", out, cwd=tmp_path)[0] == 0

@@ -126,7 +126,7 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
     """Index and drain with an engine that needs no model; states by unit."""
     settings = Settings(model=tiny_pack, jobs=jobs, db=root.parent / "work.db")
     with writing(settings) as store:
-        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         rows = chosen(store, [root])
         draining.drain(
             store,
@@ -175,7 +175,9 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
     root = make_repository({"a.py": "x = 1\n"})
     settings = Settings(model=tiny_pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
     with writing(settings) as store:
-        (failure,) = indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        (failure,) = indexing.index(
+            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
+        )
     assert (failure.repository, failure.exit_code) == (str(root), 3)
     assert re.search(r"leaves -?[0-9]+ for source code", failure.error)
 
@@ -212,7 +214,7 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
     root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with writing(settings) as store:
-        indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         rows = chosen(store, [root])
         (outcome,) = draining.drain(
             store,
@@ -240,7 +242,9 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
 
     def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, draining.DrainOutcome]:
-        (again,) = indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+        (again,) = indexing.index(
+            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
+        )
         rows = chosen(store, [root])
         open_engine = lambda *_, **__: engine(answer_tokens=6)  # noqa: E731
         (outcome,) = draining.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
@@ -272,7 +276,13 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
     roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
     with writing(Settings(db=tmp_path / "work.db")) as store:
         for root, model in zip(roots, (tiny_pack, None), strict=True):
-            indexing.index(store, [RepositorySettings(root, Settings(model=model))], lambda *_: None, Window())
+            indexing.index(
+                store,
+                [root],
+                lambda root, model=model: RepositorySettings(root, Settings(model=model)),
+                lambda *_: None,
+                Window(),
+            )
         window = Window(max_items=3)
         outcomes = draining.drain(
             store, asked(Settings()), chosen(store, roots), window, lambda _: None,

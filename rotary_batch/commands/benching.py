@@ -1,4 +1,4 @@
-"""`bench`: measure the machine, or an engine beside its bound."""
+"""`bench`: measure the machine, or an engine against its bound."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Wanted(NamedTuple):
 
 
 def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
-    """Figures of one run, beside the bound.  Raises UnavailableError when so many sequences do not fit."""
+    """Figures of one run, and the bound.  Raises UnavailableError when the wanted sequences do not fit."""
     if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
         raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
     from rotary_batch.engine import bench as measuring

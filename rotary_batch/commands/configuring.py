@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.roots import resolved
 from rotary_batch.config import DEFAULT_DOCS_DIR, FILE_NAME, Settings, config_dir, user_values
 from rotary_batch.own_file import read_own
 from rotary_batch.repo.git import enclosing_repository
@@ -16,7 +17,7 @@ from rotary_batch.work.rows import RepositoryRow
 
 
 class RepositorySettings(NamedTuple):
-    """One repository, its settings, and what of its own file does not count."""
+    """One repository, its settings, and which keys of its own file were ignored."""
 
     root: Path
     settings: Settings
@@ -55,7 +56,7 @@ class Configured:
         if "job" in own.values and "job" not in self.values and not _is_job(found):
             notes.append(f"{root / FILE_NAME}: job: there is no such job; the key is ignored")
             found = replace(found, job=job)
-        return RepositorySettings(root, found, tuple(notes))
+        return RepositorySettings(root, replace(found, out=_docs_dir(found.out, root)), tuple(notes))
 
     def indexed(self, row: RepositoryRow) -> RepositorySettings:
         """The settings for one repository as it was indexed: with its job, unless the user names another."""
@@ -69,7 +70,7 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     """
     here, notes = Path.cwd(), []
     around = None if repos or shutil.which("git") is None else enclosing_repository(here)
-    named = {repo.resolve() for repo in repos} or ({around} if around else set())
+    named = set(map(resolved, repos)) or ({around} if around else set())
     is_theirs = _is_in_repository(here, named)
     if is_theirs and config is None and here not in named and (here / FILE_NAME).is_file():
         notes.append(
@@ -88,6 +89,13 @@ def _is_in_repository(folder: Path, named: set[Path]) -> bool:
         or all((step / name).exists() for name in ("HEAD", "objects", "refs"))
         for step in (folder, *folder.parents)
     )
+
+
+def _docs_dir(out: str, root: Path) -> str:
+    """The docs folder relative to the repository when it is inside: its files are recognised by that."""
+    forms = [Path(out), Path(os.path.realpath(out))] if Path(out).is_absolute() else []
+    inside = [form.relative_to(root) for form in forms if form != root and form.is_relative_to(root)]
+    return inside[0].as_posix() if inside else out
 
 
 def _is_job(settings: Settings) -> bool:

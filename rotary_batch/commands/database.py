@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rotary_batch.commands.roots import resolved
 from rotary_batch.config import Settings, state_dir
 from rotary_batch.errors import BusyError, ConfigError, RepositoryError
 from rotary_batch.work.connection import explained, needs_recovery, open_database
@@ -79,7 +80,7 @@ def _require_database(path: Path) -> None:
 def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
     """The indexed repositories that are named, each once; none = all.  Raises RepositoryError for one not indexed."""
     rows = {row.root: row for row in repositories(store)}
-    wanted = list(dict.fromkeys(str(root.resolve()) for root in roots)) or list(rows)
+    wanted = list(dict.fromkeys(str(resolved(root)) for root in roots)) or list(rows)
     if missing := [root for root in wanted if root not in rows]:
         raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
     return [rows[root] for root in wanted]

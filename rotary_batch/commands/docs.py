@@ -24,7 +24,7 @@ def render(store: WorkStore, root: Path, limits: Window) -> Projection:
     """Make the docs folder what the database says.  Raises StoppedError when the window closes before that."""
     (row,) = chosen(store, [root])
     if missing([row]):
-        raise RepositoryError(f"{root}: no such directory; its docs would lie alone")
+        raise RepositoryError(f"{root}: no such directory; its docs would be orphaned")
     if not row.plan_key:
         raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
     done = project_all(store, row, should_stop=limits.is_closed)

@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.database import chosen
+from rotary_batch.commands.grouping import SettingsOf, by_engine
 from rotary_batch.commands.opening import asking
 from rotary_batch.commands.rating import RateWatch, refresh_rates
 from rotary_batch.commands.separate import Failure, kept_apart
@@ -39,7 +38,7 @@ from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 OpenEngine = Callable[..., Engine]
-NOT_WHOLE = "its index did not come to its end, or an earlier version made it"
+NOT_WHOLE = "its index was not finished, or an earlier version made it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ class DrainOutcome:
     seconds: float
     model_name: str
     docs: tuple[Path, ...]
-    notes: tuple[str, ...] = ()  # what of the repositories' own settings does not count
+    notes: tuple[str, ...] = ()  # which of the repositories' own settings were ignored
 
     @property
     def exit_code(self) -> int:
@@ -87,7 +86,7 @@ def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutco
 
 def drain(
     store: WorkStore,
-    settings_of: Callable[[RepositoryRow], RepositorySettings],
+    settings_of: SettingsOf,
     rows: Sequence[RepositoryRow],
     limits: Window,
     look: Callable[[Progress], None],
@@ -96,16 +95,11 @@ def drain(
 ) -> list[DrainOutcome | Failure]:
     """Work through the queue of the repositories: one engine after the other, each for all that can share it."""
     gone = missing(rows)
-    groups: dict[tuple[str, Settings], list[tuple[RepositoryRow, tuple[str, ...]]]] = {}
-    for row in sorted((row for row in rows if row not in gone), key=attrgetter("pack_dir")):
-        own = settings_of(row)
-        groups.setdefault((row.pack_dir, own.of_engine()), []).append((row, own.notes))
     found: list[DrainOutcome | Failure] = []
-    for (pack, settings), members in groups.items():
-        group, notes = [row for row, _ in members], tuple(note for _, notes in members for note in notes)
-        call = _Call(store, settings, limits, look, open_engine, command, notes)
-        with kept_apart([row.root for row in group], found), device_lock(settings.device):
-            _drain_one_model(call, Path(pack), group, found)
+    for group in by_engine([row for row in rows if row not in gone], settings_of, found):
+        call = _Call(store, group.settings, limits, look, open_engine, command, tuple(group.notes))
+        with kept_apart([row.root for row in group.rows], found), device_lock(group.settings.device):
+            _drain_one_model(call, group.pack, group.rows, found)
     return found
 
 

@@ -24,7 +24,7 @@ def generate(
 ) -> tuple[int, int]:
     """Answer every request that `target` does not hold yet: (results written, errors among all of this file).
 
-    A line that is no request is an error of its own.  Raises InputError, BusyError or StorageError for the files.
+    A line that is not a request is an error of its own.  Raises InputError, BusyError or StorageError for the files.
     """
     with _open(source) as file, open_results(target, os.fstat(file.fileno())) as results:
         work = _Work(source, file, tokenizer, results, progress)

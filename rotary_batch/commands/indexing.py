@@ -32,7 +32,7 @@ class IndexOutcome:
     indexed: Indexed
     projection: Projection
     demonstration: bool
-    settings_notes: tuple[str, ...] = ()  # what of the repository's own settings does not count
+    settings_notes: tuple[str, ...] = ()  # which of the repository's own settings were ignored
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class IndexOutcome:
 
     @property
     def docs(self) -> Path:
-        """Where its pages lie."""
+        """Where its pages are."""
         return docs_folder(self.indexed.repository)
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,7 +59,8 @@ class IndexOutcome:
 
 def index(
     store: WorkStore,
-    wanted: Sequence[RepositorySettings],
+    roots: Sequence[Path],
+    settings_of: Callable[[Path], RepositorySettings],
     progress: Callable[[str, int, int], None],
     limits: Window,
 ) -> list[IndexOutcome | Failure]:
@@ -67,10 +68,10 @@ def index(
     asked: dict[tuple[Path, Settings], Asking] = {}
     found: list[IndexOutcome | Failure] = []
     known = {row.root: row for row in repositories(store)}
-    for named in wanted:
-        with kept_apart([str(named.root)], found):
+    for root in roots:
+        with kept_apart([str(root)], found):
             limits.check()
-            one = _as_indexed(named, known.get(str(named.root)))
+            one = _as_indexed(settings_of(root), known.get(str(root)))
             pack = pack_dir(one.settings, lambda _done, _total: limits.check())
             key = pack, one.of_engine()
             asked[key] = asked.get(key) or asking(one.settings, pack)
@@ -89,10 +90,10 @@ def _as_indexed(one: RepositorySettings, row: RepositoryRow | None) -> Repositor
 
 
 def _opened(root: Path, settings: Settings) -> Repository:
-    """The repository.  Raises RepositoryError when it has no place for docs."""
+    """The repository.  Raises RepositoryError when it cannot hold a docs folder."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
-        raise RepositoryError(f"{root}: a bare repository has no place for docs; name a folder with --out /PATH")
+        raise RepositoryError(f"{root}: a bare repository cannot hold a docs folder; name a folder with --out /PATH")
     if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
         raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
     return repository

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rotary_batch.commands.roots import resolved
 from rotary_batch.config import DEFAULT_JOB, Settings, bundled, cache_dir, excerpt
 from rotary_batch.errors import ConfigError, ModelError, RepositoryError
 from rotary_batch.jobs import Job, load_jobs
@@ -86,8 +87,8 @@ def numerics_label(settings: Settings, manifest: Manifest) -> str:
 def repository_roots(repos: Sequence[Path]) -> list[Path]:
     """The folders that a command names; left out, the repository around the current folder."""
     if repos:
-        return list(dict.fromkeys(repo.resolve() for repo in repos))
+        return list(dict.fromkeys(map(resolved, repos)))
     around = enclosing_repository(Path.cwd())
     if around is None:
         raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
-    return [around]
+    return [resolved(around)]

@@ -49,4 +49,4 @@ Dense = Annotated[Literal["bf16", "int8"], typer.Option(help="Attention, embeddi
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
 For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
 PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take up at most so many items.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take up at most N items.")]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.database import chosen
+from rotary_batch.commands.grouping import SettingsOf, by_engine
 from rotary_batch.commands.opening import load_job_named
+from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.bound import bound, drain_s, steady_prefill_rows, tokens_per_s
@@ -41,23 +41,30 @@ class Limits(NamedTuple):
     host_nbytes: int
 
 
-def plan(store: WorkStore, settings: Settings, roots: Sequence[Path], window_s: float | None) -> dict[str, Any]:
-    """What is left, in items and tokens; with measured rates also in hours.  `window_s` = until the deadline."""
+def plan(
+    store: WorkStore, settings_of: SettingsOf, roots: Sequence[Path], window_s: float | None, failed: list[Failure]
+) -> dict[str, Any]:
+    """What is left, in items and tokens; with measured rates also in hours.  `window_s` = until the deadline.
+
+    Repositories are grouped as `drain` does; one that cannot be planned is noted in `failed`.
+    """
     rows = chosen(store, roots)
-    models = []
-    for pack, members in groupby(sorted(rows, key=attrgetter("pack_dir")), key=attrgetter("pack_dir")):
-        manifest, group = Manifest.load(Path(pack)), list(members)
-        jobs = [load_job_named(replace(settings, job=name)) for name in {row.job for row in group}]
-        longest = max(job.longest_rollup_tokens(manifest.context_tokens) for job in jobs)
-        workload = counts.workload(store, [row.id for row in group], longest)
-        if workload is not None:
-            speed = counts.last_speed(store, manifest.name, settings.device)
-            models.append(forecast(manifest, settings, workload, window_s) | as_last_run(speed, workload))
+    groups, models = by_engine(rows, settings_of, failed), []
+    for group in groups:
+        with kept_apart([row.root for row in group.rows], failed):
+            manifest, settings = Manifest.load(group.pack), group.settings
+            longest = load_job_named(settings).longest_rollup_tokens(manifest.context_tokens)
+            workload = counts.workload(store, [row.id for row in group.rows], longest)
+            if workload is not None:
+                speed = counts.last_speed(store, manifest.name, settings.device)
+                models.append(forecast(manifest, settings, workload, window_s) | as_last_run(speed, workload))
     return {
         "repositories": [
             {"root": row.root, "model": row.model_name, "open": counts.open_tokens(store, row.id)} for row in rows
         ],
         "models": models,
+        "notes": [note for group in groups for note in group.notes],
+        "failures": [failure.as_dict() for failure in failed],
     }
 
 

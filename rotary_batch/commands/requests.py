@@ -14,7 +14,7 @@ from rotary_batch.model.tokens import Tokenizer
 
 DEFAULT_MAX_TOKENS = 256
 MAX_LINE_NBYTES = 8 * 2**20  # above any context of a model; a line of empty lists takes 25 times its size in memory
-_MAX_ID_LETTERS = 512
+_MAX_ID_CHARACTERS = 512
 
 
 class Asked(NamedTuple):
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A line that is no request."""
+    """A line that is not a request."""
 
     line: int
     custom_id: str | None  # None when it has none of its own
@@ -60,10 +60,10 @@ def _row(data: bytes | None) -> dict[str, Any]:
 
 def _new_id(row: dict[str, Any], taken: set[str]) -> str:
     custom_id = row.get("custom_id")
-    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _MAX_ID_LETTERS:
-        raise ValueError(f"needs a custom_id: a text of 1 to {_MAX_ID_LETTERS} letters")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _MAX_ID_CHARACTERS:
+        raise ValueError(f"needs a custom_id: a string of 1 to {_MAX_ID_CHARACTERS} characters")
     if custom_id in taken:
-        raise ValueError(f"custom_id {excerpt(custom_id)} stands twice")
+        raise ValueError(f"custom_id {excerpt(custom_id)} appears twice")
     return custom_id
 
 
@@ -87,7 +87,7 @@ def _request(row: dict[str, Any], number: int, tokenizer: Tokenizer) -> Request:
 def _content(messages: list[Any]) -> str:
     for message in messages:
         if not isinstance(message, dict):
-            raise ValueError(f"body.messages: {excerpt(message)} is no object with role and content")  # noqa: TRY004 - as for all else
+            raise ValueError(f"body.messages: {excerpt(message)} is not an object with role and content")  # noqa: TRY004 - as for all else
         _check(message, _MESSAGE, "body.messages: ")
         if "content" not in message or "role" not in message:
             raise ValueError("body.messages: a message needs role and content")
@@ -99,7 +99,7 @@ def _text(content: str | list[Any]) -> str:
         return content
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise ValueError(f"body.messages: content: {excerpt(part)} is no part with the type text")
+            raise ValueError(f"body.messages: content: {excerpt(part)} is not a part with the type 'text'")
     return "".join(part["text"] for part in content)
 
 
@@ -128,7 +128,7 @@ def _is_whole(least: int) -> Callable[[Any], bool]:
 _Allowed = dict[str, tuple[Callable[[Any], bool], str]]
 _NO = (False, None)
 _ROW: _Allowed = {
-    "custom_id": (_is_text, "a text"),
+    "custom_id": (_is_text, "a string"),
     "method": (_is_only("POST"), "POST"),
     "url": (_is_only("/v1/chat/completions", "/v1/completions"), "/v1/chat/completions or /v1/completions"),
     "body": (lambda value: isinstance(value, dict), "an object"),
@@ -137,10 +137,10 @@ _ROW: _Allowed = {
 # is refused, one that asks for the same is not.
 _BODY: _Allowed = {
     "messages": (lambda value: isinstance(value, list), "a list"),
-    "prompt": (_is_text, "a text"),
+    "prompt": (_is_text, "a string"),
     "max_tokens": (_is_whole(1), "a whole number above 0"),
-    "model": (_is_text, "a text"),
-    "user": (_is_text, "a text"),
+    "model": (_is_text, "a string"),
+    "user": (_is_text, "a string"),
     "seed": (_is_whole(-(2**63)), "a whole number"),
     "temperature": (_is_only(0, None), "0; answers are greedy"),
     "top_p": (_is_only(1, None), "1; answers are greedy"),
@@ -149,5 +149,5 @@ _BODY: _Allowed = {
 }
 _MESSAGE: _Allowed = {
     "role": (_is_only("system", "user"), "system or user"),
-    "content": (lambda value: isinstance(value, str | list), "a text or a list of parts"),
+    "content": (lambda value: isinstance(value, str | list), "a string or a list of parts"),
 }

@@ -100,7 +100,7 @@ class ResultFile:
 def open_results(path: Path, source: os.stat_result) -> Iterator[ResultFile]:
     """The file at `path`, made if need be; it is not left behind empty.
 
-    Raises InputError for what is no file of results or is the source itself, BusyError, StorageError.
+    Raises InputError for what is not a file of results or is the source itself, BusyError, StorageError.
     """
     descriptor, is_new = _open_locked(path, source)
     try:
@@ -175,7 +175,7 @@ def _result(data: bytes) -> dict[str, Any] | None:
 
 
 def _is_cut_short(data: bytes, *, is_first: bool) -> bool:
-    """Whether a last line without newline is the beginning of a result; alone, a few letters prove nothing."""
+    """Whether a last line without newline is the beginning of a result; alone, a few characters prove nothing."""
     if not is_first and _BEGINNING.startswith(data):
         return True
     if not data.startswith(_BEGINNING):

@@ -89,7 +89,7 @@ def _answer(template: str, values: dict[str, object], cpu_s: int) -> dict[str, s
     except Exception as error:  # noqa: BLE001 - whatever a stranger's program raises
         return {"error": _encodable(f"{type(error).__name__}: {error}"[:300])}
     if len(text) > _MAX_OUTPUT_LETTERS:
-        return {"error": f"makes a prompt of {len(text):,} letters"}
+        return {"error": f"makes a prompt of {len(text):,} characters"}
     if _encodable(text) != text:
         return {"error": "makes a prompt that is not valid Unicode: it has half of a surrogate pair"}
     return {"text": text}

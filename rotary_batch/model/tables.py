@@ -120,7 +120,7 @@ class Table:
         """A text that can be encoded."""
         value = self._values.get(name)
         if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise self.wrong(name, "a text")
+            raise self.wrong(name, "a string")
         return value
 
     def one_of(self, name: str, choices: Collection[str]) -> str:
@@ -187,7 +187,7 @@ class Table:
 def shown(value: object) -> str:
     """A value as JSON, cut short: it may be as long as the file."""
     if isinstance(value, str | list | dict):
-        kind = {str: "a text", list: "a list", dict: "an object"}[type(value)]
+        kind = {str: "a string", list: "a list", dict: "an object"}[type(value)]
         is_short = isinstance(value, str) and len(value) <= _SHOWN_CHARACTERS
         return json.dumps(value) if is_short else f"{kind} of {len(value):,}"
     if isinstance(value, int) and abs(value) >= 10**_SHOWN_CHARACTERS:

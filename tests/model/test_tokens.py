@@ -103,7 +103,7 @@ HOSTILE = {
     "a join": ("{{ range(99999)|join('a' * 10 ** 5) }}", "MiB of memory"),
     "replacing": ("{{ ('a' * 10 ** 5)|replace('a', 'b' * 10 ** 5) }}", "MiB of memory"),
     "batches": ("{{ [1]|batch(10 ** 10, 0)|list }}", "MiB of memory"),
-    "a long answer": ("{{ messages[0]['content'] }}" + LONG + "aaaaaaaaaaaaaaaa{% endfor %}", "letters"),
+    "a long answer": ("{{ messages[0]['content'] }}" + LONG + "aaaaaaaaaaaaaaaa{% endfor %}", "characters"),
     "itself": ("{% import self %}", ""),
     "an include": ("{% include '/etc/passwd' %}", ""),
     "a macro without an end": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),

@@ -75,7 +75,9 @@ def index(settings: Settings, root: Path, fail_at: int = 0, error: Callable[[], 
         db = store.db
         store.db = Failing(db, fail_at, error)  # type: ignore[assignment]
         try:
-            return indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, Window())
+            return indexing.index(
+                store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
+            )
         finally:
             store.db = db
 

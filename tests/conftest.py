@@ -24,6 +24,14 @@ GIT_ENVIRONMENT = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_session(tmp_path_factory):
+    """For fixtures of a module or the session, which come before `_own_folders`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory, monkeypatch):
     """Nothing a test does reaches the user's state, cache or settings."""

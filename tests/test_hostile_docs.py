@@ -311,18 +311,21 @@ def test_a_folder_that_is_replaced_while_the_walk_is_below_it_is_left_out(tmp_pa
         assert len(found) == (2 if replaced else 3)
 
 
-def test_what_vanishes_during_the_walk_is_not_there(tmp_path):
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_what_vanishes_during_the_walk_is_not_there_and_the_rest_is(below, tmp_path):
     docs = tmp_path / "d"
-    for name in ("a", "b", "c"):
-        (docs / name).mkdir(parents=True)
-        for number in range(3):
-            (docs / name / f"{number}.md").write_text("x")
+    (docs / below / "folder").mkdir(parents=True)
+    names = {f"{n}.md" for n in range(9)}
+    for name in names:
+        (docs / below / name).write_text("x")
     with open_safe_folder(tmp_path, "d", create=False) as folder:
-        found = []
-        for one in folder.walk():
-            found.append(one.path)
-            subprocess.run(["rm", "-rf", *map(str, docs.iterdir())], check=True)
-    assert len(found) == 1
+        walk = folder.walk()
+        first = next(walk).path.rpartition("/")[2]
+        gone = sorted(names - {first})[::2]
+        for name in gone:
+            (docs / below / name).unlink()
+        (docs / below / "folder").rmdir()
+        assert {first, *(one.path.rpartition("/")[2] for one in walk)} == names - set(gone)
 
 
 def test_many_conflicts_are_looked_up_and_not_searched(tmp_path):

@@ -6,7 +6,8 @@ Knows options, exit codes and which printer belongs to which answer; everything 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -54,12 +55,13 @@ from rotary_batch.process import guarded
 from rotary_batch.work.items import ask_again
 
 if TYPE_CHECKING:
-    from rotary_batch.commands import benching, docs, draining, generating, indexing, models, opening, planning
+    from rotary_batch.commands import benching, docs, draining, generating, indexing, models, opening, planning, reports
     from rotary_batch.commands.draining import DrainOutcome
+    from rotary_batch.commands.reports import Reports
 else:  # each command loads what it needs, so that `status` answers at once
-    benching, docs, draining, generating, indexing, models, opening, planning = map(
+    benching, docs, draining, generating, indexing, models, opening, planning, reports = map(
         imported_when_used,
-        ("benching", "docs", "draining", "generating", "indexing", "models", "opening", "planning"),
+        ("benching", "docs", "draining", "generating", "indexing", "models", "opening", "planning", "reports"),
     )
 
 app = typer.Typer(
@@ -145,9 +147,11 @@ def drain(
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
+        saved = reports.Reports(database_path(settings))
         with console.draining() as look:
-            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
-    _finish(found, settings, json)
+            done = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
+            _save_each(done, found, saved)
+    _finish(found, saved, json)
 
 
 @app.command()
@@ -175,10 +179,11 @@ def run(
         console.show_index(indexed, aside=json)
         roots = [Path(one.indexed.repository.root) for one in indexed]
         found: list[DrainOutcome | Failure] = [*failures(outcomes)]
+        rows, saved = chosen(store, roots) if roots else [], reports.Reports(database_path(settings))
         with console.draining() as look:
-            rows = chosen(store, roots) if roots else []
-            found += draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
-    _finish(found, settings, json)
+            done = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
+            _save_each(done, found, saved)
+    _finish(found, saved, json, {note for one in indexed for note in one.notes})
 
 
 @app.command()
@@ -424,10 +429,18 @@ def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
     raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
 
 
-def _finish(found: list[DrainOutcome | Failure], settings: Settings, json: bool) -> None:
+def _save_each(done: Iterable[DrainOutcome | Failure], found: list[DrainOutcome | Failure], saved: Reports) -> None:
+    """Add what comes to `found`, and report it at once: what ends the command takes no report away."""
+    for one in done:
+        found.append(one)
+        with suppress(OSError):  # said at the end
+            saved.save(found)
+
+
+def _finish(found: list[DrainOutcome | Failure], saved: Reports, json: bool, told: Collection[str] = ()) -> None:
+    saved.save(found)
     outcomes, failed = [one for one in found if isinstance(one, draining.DrainOutcome)], failures(found)
-    reports = [draining.save_report(outcome, failed, database_path(settings)) for outcome in outcomes]
-    _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, reports))
+    _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, saved.paths, told))
     _exit(failed, outcomes)
 
 

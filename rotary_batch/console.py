@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,8 +164,8 @@ def _tell_pages(conflicts: Sequence[str], failed: Sequence[PageFailure], out: Ca
         out(f"not written: {page}: {reason}")
 
 
-def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> None:
-    """What a run did."""
+def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path], told: Collection[str] = ()) -> None:
+    """What a run did.  `told` = notes that were printed before."""
     for outcome, report in zip(outcomes, reports, strict=True):
         tally = outcome.tally
         table = _table(f"Run ended: {outcome.outcome}", "", "")
@@ -192,7 +192,7 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path]) -> Non
         if outcome.num_parked:
             tell("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
         _tell_pages(tally.conflicts, tally.pages_failed)
-        for note in outcome.notes:
+        for note in [note for note in outcome.notes if note not in told]:
             tell(f"note: {note}")
         for folder in outcome.docs:
             tell(f"docs: {folder / 'index.md'}")

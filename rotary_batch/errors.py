@@ -58,6 +58,10 @@ class BusyError(RotaryError):
     exit_code = 6
 
 
+class DeviceBusyError(BusyError):
+    """Another run holds the device; a repository that uses another one can go on."""
+
+
 class UnavailableError(RotaryError):
     """The model or the device is not there."""
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,10 +24,24 @@ class _JsonLines(logging.Formatter):
         return line.replace("\x7f", "\\u007f")  # the one control character that JSON lets through
 
 
+class _Handler(logging.FileHandler):
+    """A log that cannot be written ends no night: that is said once, and the command goes on."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - as logging calls it
+        if self._said:
+            return
+        self._said, error = True, sys.exc_info()[1]
+        why, name = getattr(error, "strerror", None) or error, ascii(self.baseFilename)[1:-1]
+        with suppress(OSError):
+            print(f"rotary-batch: {name}: {why}; the log is not whole", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def log_to(path: Path) -> None:
     """Append every event of this process to a file, in a folder that is made.  Raises OSError when it cannot be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Handler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)

@@ -13,12 +13,12 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch import private_file
 from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, read_value, refuse_unknown, state_dir
 from rotary_batch.errors import ConfigError, StorageError
 
@@ -188,12 +188,7 @@ def _trusted_digest(root: Path, environment: Mapping[str, str]) -> str | None:
 
 def _write_record(path: Path, record: Mapping[str, str]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        private_file.write(path, json.dumps(record))
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}; trust cannot be recorded") from error
 

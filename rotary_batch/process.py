@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from rotary_batch import __version__
+from rotary_batch import __version__, private_file
 from rotary_batch.config import state_dir
 from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError
 from rotary_batch.terminal import shown
@@ -115,12 +115,9 @@ def _refusal(error: OSError) -> RotaryError:
 
 def _record(error: Exception) -> Path:
     folder = state_dir(os.environ) / "crashes"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{datetime.now().astimezone().strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}.txt"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"rotary-batch {__version__}, Python {sys.version}\n{sys.argv!r}\n\n")
-        file.write("".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    private_file.write(path, f"rotary-batch {__version__}, Python {sys.version}\n{sys.argv!r}\n\n{trace}")
     return path
 
 

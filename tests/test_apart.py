@@ -26,11 +26,21 @@ from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, Stopp
 from rotary_batch.night import Deadline, Window
 from rotary_batch.testing import FakeEngine, FrozenClock
 from rotary_batch.work import counts
+from rotary_batch.work.lock import device_lock
 
 
 @pytest.mark.parametrize(
     ("codes", "code"),
-    [([], 0), ([0, 5], 5), ([75, 5], 75), ([0, 3, 75], 3), ([69, 3], 69), ([3, 74, 69], 74), ([75, 2], 2)],
+    [
+        ([], 0),
+        ([0, 5], 5),
+        ([75, 5], 75),
+        ([0, 3, 75], 3),
+        ([69, 3], 69),
+        ([3, 74, 69], 74),
+        ([75, 2], 2),
+        ([75, 6, 0], 6),
+    ],
 )
 def test_the_most_telling_code_wins(codes, code):
     assert exit_code(codes) == code
@@ -152,6 +162,76 @@ def test_the_demonstration_model_moves_with_the_program(make_repository):
     assert (again["model"], again["parsed"]) == (first["model"], 0)
 
 
+def two_models(make_repository, tmp_path, tiny_pack) -> list[Path]:
+    """Two repositories that cannot share an engine, indexed."""
+    roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]
+    settings = Settings(db=tmp_path / "work.db")
+    with writing(settings) as store:
+        for root, model in zip(roots, (None, tiny_pack), strict=True):
+            one = RepositorySettings(root, Settings(model=model))
+            indexing.index(store, [one], lambda *_: None, Window())
+    return roots
+
+
+DRAIN = """
+import sys
+from rotary_batch import cli, testing
+from rotary_batch.errors import DatabaseError
+
+opened = []
+
+def open_engine(pack, **_):
+    opened.append(pack)
+    if len(opened) > 1:
+        raise DatabaseError("the disk is full")
+    return testing.FakeEngine(answer_tokens=3)
+
+cli._open_engine = open_engine
+sys.argv = ["rotary-batch", *sys.argv[1:]]
+cli.main()
+"""
+
+
+def test_what_ends_the_command_takes_no_report_away(make_repository, tmp_path, tiny_pack):
+    two_models(make_repository, tmp_path, tiny_pack)
+    command = [sys.executable, "-c", DRAIN, "drain", "--db", str(tmp_path / "work.db"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (74, "rotary-batch: the disk is full\n")
+    (report,) = (tmp_path / "reports").glob("*.json")
+    assert json.loads(report.read_text())["outcome"] == "done"
+
+
+def test_a_busy_device_costs_those_that_need_it_only(make_repository, tmp_path, tiny_pack, monkeypatch):
+    roots = two_models(make_repository, tmp_path, tiny_pack)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def settings_of(row):
+        return RepositorySettings(Path(row.root), Settings(device="cuda" if row.root == str(roots[0]) else "cpu"))
+
+    engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
+    with writing(Settings(db=tmp_path / "work.db")) as store, device_lock("cuda:0"):
+        rows = chosen(store, [])
+        found = list(draining.drain(store, settings_of, rows, Window(), lambda _: None, engine, "drain"))
+    failures = [one for one in found if isinstance(one, Failure)]
+    assert [(one.repository, one.exit_code) for one in failures] == [(str(roots[0]), 6)]
+    assert f"cuda: another run holds this device (process {os.getpid()})" in failures[0].error
+    assert [one.outcome for one in found if one not in failures] == ["done"]
+
+
+def test_nobody_else_reads_what_a_run_leaves_and_its_notes_are_said_once(make_repository, tmp_path):
+    root, state = make_repository(CODE | {"rotary.toml": 'device = "cuda"\n'}), tmp_path / "state"
+    environment = {"XDG_STATE_HOME": str(state)}
+    assert rotary("trust", root, **environment).returncode == 0
+    answer("run", root, **environment, ROTARY_BATCH_DEVICE="cpu")
+    modes = {path: path.stat().st_mode & 0o777 for path in [state, *state.rglob("*")]}
+    assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
+    assert {path.name for path in modes} >= {"trusted", "reports", "work.db", "work.db.lock"}
+    (root / "rotary.toml").write_text('device = "cuda:1"\n')
+    done = rotary("run", root, **environment)
+    note = f"note: {root / 'rotary.toml'}: ignored: device"
+    assert (done.returncode, (done.stdout + done.stderr).count(note)) == (0, 1)
+
+
 def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_repository, tmp_path, monkeypatch):
     """All answers are stored, the other repository has its pages, and when the folder is well again nothing is lost."""
     roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]
@@ -169,14 +249,16 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
     def drained(store):
         rows = chosen(store, roots)
         engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
-        return draining.drain(
-            store,
-            lambda row: RepositorySettings(Path(row.root), settings),
-            rows,
-            Window(),
-            lambda _: None,
-            engine,
-            "drain",
+        return list(
+            draining.drain(
+                store,
+                lambda row: RepositorySettings(Path(row.root), settings),
+                rows,
+                Window(),
+                lambda _: None,
+                engine,
+                "drain",
+            )
         )
 
     with writing(settings) as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -57,6 +58,15 @@ def test_a_full_disk_and_a_reader_that_leaves(repo):
         assert shell(f"set -o pipefail; rb {command} | true").returncode == 0
     assert shell(f"rb index {repo}/nothing 2>/dev/full").returncode == 3
     assert shell(f"exec 2> >(true); sleep 0.1; rb index {repo}/nothing").returncode == 3
+
+
+def test_a_log_on_a_full_disk_is_named_once_and_the_work_goes_on(repo):
+    done = shell(f"rb run {repo} --log /dev/full --json")
+    assert (done.returncode, "is not whole" in done.stderr) == (0, True), done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("rotary-batch: ")]
+    assert said == ["rotary-batch: /dev/full: No space left on device; the log is not whole"]
+    assert "Logging error" not in done.stderr
+    assert json.loads(done.stdout)[0]["open"] == 0
 
 
 def test_locales_terminals_and_zones_of_any_kind(repo):
@@ -131,7 +141,8 @@ def test_a_bug_is_recorded_and_named_in_one_line(repo):
         f"rotary-batch: a bug: KeyError: 'no'; please report it with {crash}\n",
     )
     assert "Traceback" in crash.read_text()
-    assert crash.stat().st_mode & 0o777 == 0o600
+    modes = [path.stat().st_mode & 0o777 for path in (crash, crash.parent, crash.parent.parent)]
+    assert modes == [0o600, 0o700, 0o700]
     shutil.rmtree(crash.parent)
     crash.parent.write_text("no folder")
     command = [sys.executable, "-c", script]

@@ -128,14 +128,16 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
     with writing(settings) as store:
         indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         rows = chosen(store, [root])
-        draining.drain(
-            store,
-            asked(settings),
-            rows,
-            Window(),
-            lambda _: None,
-            lambda *_, **__: FakeEngine(answer_tokens=6),
-            "drain",
+        list(
+            draining.drain(
+                store,
+                asked(settings),
+                rows,
+                Window(),
+                lambda _: None,
+                lambda *_, **__: FakeEngine(answer_tokens=6),
+                "drain",
+            )
         )
         parts = store.db.execute(
             "select count(*), count(distinct part_of) from item where part_of is not null"
@@ -284,10 +286,10 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
                 Window(),
             )
         window = Window(max_items=3)
-        outcomes = draining.drain(
+        outcomes = list(draining.drain(
             store, asked(Settings()), chosen(store, roots), window, lambda _: None,
             lambda *_, **__: FakeEngine(answer_tokens=6), "drain",
-        )  # fmt: skip
+        ))  # fmt: skip
     assert sum(outcome.tally.done for outcome in outcomes) == 3
     assert [outcome.exit_code for outcome in outcomes] == [75, 75]
 

@@ -1,14 +1,11 @@
-"""`drain` and `run`: open the engine, work through the queue, leave pages and a report."""
+"""`drain` and `run`: open the engine, work through the queue, leave pages."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +23,6 @@ from rotary_batch.model.manifest import Manifest
 from rotary_batch.night import Window, deadlines
 from rotary_batch.pages.files import Projection
 from rotary_batch.pages.page import IndexView
-from rotary_batch.pages.sanitise import inline
 from rotary_batch.planner.asking import Asking
 from rotary_batch.planner.desk import Desk
 from rotary_batch.planner.indexing import index_key
@@ -92,15 +88,21 @@ def drain(
     look: Callable[[Progress], None],
     open_engine: OpenEngine,
     command: str,
-) -> list[DrainOutcome | Failure]:
-    """Work through the queue of the repositories: one engine after the other, each for all that can share it."""
+) -> Iterator[DrainOutcome | Failure]:
+    """Work through the queue of the repositories: one engine after the other, each for all that can share it.
+
+    What each of them did is yielded before the next begins, so what ends the command takes nothing away.
+    """
     gone = missing(rows)
-    found: list[DrainOutcome | Failure] = []
-    for group in by_engine([row for row in rows if row not in gone], settings_of, found):
+    unread: list[DrainOutcome | Failure] = []
+    groups = by_engine([row for row in rows if row not in gone], settings_of, unread)
+    yield from unread
+    for group in groups:
+        found: list[DrainOutcome | Failure] = []
         call = _Call(store, group.settings, limits, look, open_engine, command, tuple(group.notes))
         with kept_apart([row.root for row in group.rows], found), device_lock(group.settings.device):
             _drain_one_model(call, group.pack, group.rows, found)
-    return found
+        yield from found
 
 
 def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
@@ -269,27 +271,3 @@ class _LazyEngine:
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
-
-
-def save_report(outcome: DrainOutcome, failures: Sequence[Failure], database: Path) -> Path:
-    """Leave a run's figures as JSON and Markdown beside the database; answer the Markdown file."""
-    failed = [failure.as_dict() for failure in failures]
-    folder = database.parent / "reports"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    name = moment = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    for number in count(2):
-        if not (folder / f"{name}.json").exists():
-            break
-        name = f"{moment}-{number}"  # another model's part of the same run
-    (folder / f"{name}.json").write_text(json.dumps(outcome.as_dict() | {"failures": failed}, indent=1) + "\n")
-    plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
-    rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
-    rows += [f"| docs | {inline(str(folder))} |" for folder in outcome.docs]
-    rows += [f"| not written | {inline(f'{page}: {reason}')} |" for page, reason in outcome.tally.pages_failed]
-    rows += [f"| note | {inline(note)} |" for note in outcome.notes]
-    rows += [f"| failed | {inline(str(failure))} |" for failure in failures]
-    rows += [f"| {key} | {value} |" for key, value in outcome.tally.verdicts.items()]
-    rows += [f"| ended: {key} | {value} |" for key, value in outcome.tally.ended.items()]
-    text = "\n".join([f"# Run of {name}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"
-    (folder / f"{name}.md").write_text(text)
-    return folder / f"{name}.md"

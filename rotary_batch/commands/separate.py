@@ -1,6 +1,6 @@
 """Several repositories in one command: what goes wrong with one leaves the others alone, and one rule gives the code.
 
-What concerns the database, the device or the machine concerns all of them, and still ends the command.
+What concerns the database or the machine concerns all of them, and still ends the command.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from rotary_batch.errors import (
     BusyError,
     DatabaseError,
+    DeviceBusyError,
     RotaryError,
     StorageError,
 )
@@ -21,7 +22,7 @@ from rotary_batch.log import event
 
 # The code of a command that ended in several ways is the first of these: what a person must see to before what another
 # night does (75), and that before what can be asked again (5).
-_MOST_TELLING = (70, 74, 69, 3, 2, 75, 5, 0)
+_MOST_TELLING = (70, 74, 69, 3, 2, 6, 75, 5, 0)
 _OF_THE_MACHINE = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
@@ -46,6 +47,8 @@ def kept_apart(roots: Iterable[str], found: list[Any]) -> Iterator[None]:
     """Note what goes wrong in the block with these repositories, once, and go on after it."""
     try:
         yield
+    except DeviceBusyError as error:
+        _note(roots, found, str(error), error.exit_code)
     except (DatabaseError, BusyError):
         raise
     except RotaryError as error:

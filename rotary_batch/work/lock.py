@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rotary_batch.errors import BusyError, ConfigError, DatabaseError
+from rotary_batch.errors import BusyError, ConfigError, DatabaseError, DeviceBusyError
 
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, length, process id
 _PID_NBYTES = 10  # earlier versions wrote their process id into the file
@@ -35,6 +35,7 @@ class _Lock(NamedTuple):
     byte: int
     fact: str  # why it may be refused
     elsewhere: str  # what else can be done when its file is no lock
+    kind: type[BusyError] = BusyError
 
 
 @contextmanager
@@ -67,8 +68,8 @@ def device_lock(device: str) -> Iterator[None]:
         yield
         return
     name = f"rotary-batch-{os.getuid()}-{kind}-{number or 0}.lock"  # `cuda` is the first of them
-    path = Path(tempfile.gettempdir()) / name
-    with _locked(_Lock(path, 0, f"{device}: another run holds this device", "name another folder with TMPDIR")):
+    path, fact = Path(tempfile.gettempdir()) / name, f"{device}: another run holds this device"
+    with _locked(_Lock(path, 0, fact, "name another folder with TMPDIR", DeviceBusyError)):
         yield
 
 
@@ -122,7 +123,7 @@ def _owner(descriptor: int, byte: int) -> int | None:
 @contextmanager
 def _locked(lock: _Lock) -> Iterator[int]:
     if _is_held_here(lock.path):
-        raise _busy(lock.fact, os.getpid())
+        raise _busy(lock.fact, os.getpid(), lock.kind)
     descriptor = _open(lock)
     try:
         _require_ours(lock, descriptor)
@@ -176,10 +177,10 @@ def _take(lock: _Lock, descriptor: int) -> None:
         else:
             return
         if (pid := _owner(descriptor, lock.byte)) is not None:
-            raise _busy(lock.fact, pid)
+            raise _busy(lock.fact, pid, lock.kind)
 
 
-def _busy(fact: str, pid: int) -> BusyError:
+def _busy(fact: str, pid: int, kind: type[BusyError] = BusyError) -> BusyError:
     if not pid:
-        return BusyError(f"{fact} (in another container or on another machine); wait for it, or stop it there")
-    return BusyError(f"{fact} (process {pid}); wait for it, or stop it with `kill {pid}`")
+        return kind(f"{fact} (in another container or on another machine); wait for it, or stop it there")
+    return kind(f"{fact} (process {pid}); wait for it, or stop it with `kill {pid}`")

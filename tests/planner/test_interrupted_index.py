@@ -168,14 +168,16 @@ def fails(settings: Settings, root: Path, fail_at: int, error: Callable[[], Base
 def answer_everything(settings: Settings, *roots: Path) -> list[object]:
     with writing(settings) as store:
         rows = chosen(store, roots)
-        return draining.drain(
-            store,
-            lambda row: RepositorySettings(Path(row.root), settings),
-            rows,
-            Window(),
-            lambda _: None,
-            lambda *_, **__: FakeEngine(answer_tokens=6),
-            "drain",
+        return list(
+            draining.drain(
+                store,
+                lambda row: RepositorySettings(Path(row.root), settings),
+                rows,
+                Window(),
+                lambda _: None,
+                lambda *_, **__: FakeEngine(answer_tokens=6),
+                "drain",
+            )
         )
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rotary_batch.core import Completion, NewTokens, Verdict
+from rotary_batch.testing import plan_items
 from rotary_batch.work import counts
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.items import plan_items
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore

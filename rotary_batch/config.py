@@ -146,17 +146,6 @@ def refuse_unknown(source: str, found: Collection[str], known: Collection[str]) 
         raise ConfigError(f"{source}: unknown key {excerpt(name)}; did you mean {near[0]!r}?")
 
 
-def load_settings(
-    *,
-    flags: Mapping[str, Any],
-    environment: Mapping[str, str],
-    folders: Collection[Path],
-    config: Path | None,
-) -> Settings:
-    """The settings that a user asks for, with our own for the rest.  Raises as `user_values` does."""
-    return Settings(**user_values(flags=flags, environment=environment, folders=folders, config=config))
-
-
 def user_values(
     *,
     flags: Mapping[str, Any],

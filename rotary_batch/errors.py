@@ -85,3 +85,8 @@ class StoppedError(RotaryError):
 
     def __init__(self, why: str = "stopped before the work was done; run the same command again to go on") -> None:
         super().__init__(why)
+
+
+def storage_error(error: OSError) -> StorageError:
+    """What the disk refused and why; some libraries raise an OSError that has a text alone."""
+    return StorageError(f"{error.filename or 'input or output'}: {error.strerror or error}")

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from rotary_batch import __version__, private_file
 from rotary_batch.config import state_dir
-from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError
+from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError, storage_error
 from rotary_batch.terminal import shown
 
 INTERNAL, CRASH, INTERRUPTED = 70, 1, 130
@@ -110,7 +110,7 @@ def _refusal(error: OSError) -> RotaryError:
         return UnavailableError(_NO_THREADS)
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return StorageError(_NO_FILES)
-    return StorageError(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    return storage_error(error)
 
 
 def _record(error: Exception) -> Path:

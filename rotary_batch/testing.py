@@ -13,6 +13,9 @@ from typing import Any
 
 from rotary_batch.core import Completion, NewTokens, Request, StepReport
 from rotary_batch.model.tokens import write_byte_tokenizer
+from rotary_batch.work.items import plan_chunks, plan_rollups
+from rotary_batch.work.rows import PlanCounts, PlannedItem
+from rotary_batch.work.store import WorkStore
 
 TINY_CONFIG: dict[str, Any] = {
     "architectures": ["MixtralForCausalLM"],
@@ -110,6 +113,24 @@ def drain(
         for done in engine.step().completions:
             found[done.request_id] = (done.token_ids, done.logprob_sum)
     return found
+
+
+def plan_items(
+    store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
+) -> PlanCounts:
+    """Make the queue of one repository what is planned, in one transaction; `index` does it file by file.
+
+    `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
+    """
+    by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
+    for item in planned:
+        if item.unit == "chunk":
+            by_path[item.path].append(item)
+    with store.transaction():
+        found = [plan_chunks(store, repository_id, job, path, chunks) for path, chunks in by_path.items()]
+        found.append(plan_rollups(store, repository_id, job, [item for item in planned if item.unit != "chunk"]))
+    queued = sum(one.queued for one in found)
+    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=sum(one.removed for one in found))
 
 
 def write_tiny_checkpoint(

@@ -57,6 +57,9 @@ def test_what_concerns_one_repository_is_noted_once_and_what_concerns_all_ends_t
         Failure(repository="/a", error="/a: not there", exit_code=3),
         *(Failure(repository=root, error="/b/x: Permission denied", exit_code=74) for root in ("/b", "/c")),
     ]
+    with kept_apart(["/d"], alone := []):
+        raise OSError("a text alone")
+    assert [str(one) for one in alone] == ["/d: input or output: a text alone"]
     assert [str(one) for one in found] == [
         "/a: not there", "/b/x: Permission denied", "/c: /b/x: Permission denied",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from rotary_batch.commands import draining, indexing
 from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.generating import generate
-from rotary_batch.config import Settings, bundled, load_settings, parse_nbytes
+from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
 from rotary_batch.core import Failure
 from rotary_batch.errors import ConfigError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
@@ -35,10 +35,10 @@ def asked(settings: Settings):
 
 def test_later_sources_of_settings_win(tmp_path):
     (tmp_path / "rotary.toml").write_text('device_memory = "2GB"\nmax_batch = 3\nmodel = "packs/m"\nworktree = true\n')
-    found = load_settings(
+    found = Settings(**user_values(
         flags={"max_batch": 9, "job": None}, environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
         folders=[tmp_path], config=None,
-    )  # fmt: skip
+    ))  # fmt: skip
     assert found == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
 
 
@@ -61,7 +61,7 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
     path = tmp_path / "my.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=words) as error:
-        load_settings(flags={}, environment={}, folders=[], config=path)
+        user_values(flags={}, environment={}, folders=[], config=path)
     assert str(path) in str(error.value)
 
 

@@ -24,9 +24,9 @@ from rotary_batch.pages.front import read
 from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.site import site_paths
 from rotary_batch.projection import project_all, project_pending, project_some
+from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import finish_plan, save_parsed, save_repository
-from rotary_batch.work.items import plan_items
 from rotary_batch.work.projected import known_stamps
 from rotary_batch.work.rows import PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate

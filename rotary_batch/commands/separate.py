@@ -16,7 +16,7 @@ from rotary_batch.errors import (
     DatabaseError,
     DeviceBusyError,
     RotaryError,
-    StorageError,
+    storage_error,
 )
 from rotary_batch.log import event
 
@@ -56,8 +56,8 @@ def kept_apart(roots: Iterable[str], found: list[Any]) -> Iterator[None]:
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
             raise
-        text = f"{error.filename or 'input or output'}: {error.strerror}"
-        _note(roots, found, text, StorageError.exit_code)
+        refused = storage_error(error)
+        _note(roots, found, str(refused), refused.exit_code)
 
 
 def _note(roots: Iterable[str], found: list[Any], error: str, exit_code: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rotary_batch.core import Chunk, ParsedFile, SourceFile, Symbol
 from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
+from rotary_batch.pages.page_paths import folders_of
 from rotary_batch.planner.asking import Asking
 from rotary_batch.work.rows import PlannedItem
 
@@ -60,7 +61,7 @@ def rollup_items(
 ) -> Iterator[PlannedItem]:
     """Files, the folders above them, the repository; touched when anything below them changed."""
     units = [unit for unit in ("file", "directory", "repository") if unit in job.units]
-    touched = set(changed) | folders_above(changed) | ({""} if changed else set())
+    touched = set(changed) | set(folders_of(changed)) | ({""} if changed else set())
     for unit in units:
         for subject in _subjects(unit, paths):
             yield PlannedItem(
@@ -80,18 +81,7 @@ def _subjects(unit: str, paths: Sequence[str]) -> Sequence[str]:
         return paths
     if unit == "repository":
         return [""] if paths else []
-    return sorted(folders_above(paths))
-
-
-def folders_above(paths: Collection[str]) -> set[str]:
-    """Every folder that holds one of the paths, at any depth."""
-    found: set[str] = set()
-    for path in paths:
-        folder = path.rpartition("/")[0]
-        while folder and folder not in found:
-            found.add(folder)
-            folder = folder.rpartition("/")[0]
-    return found
+    return folders_of(paths)
 
 
 def _parent(unit: str, subject: str, units: Sequence[str]) -> tuple[str, str] | None:

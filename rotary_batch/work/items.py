@@ -14,24 +14,6 @@ from rotary_batch.work.rows import PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
 
 
-def plan_items(
-    store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
-) -> PlanCounts:
-    """Make the queue of one repository what is planned, in one transaction.
-
-    `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
-    """
-    by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
-    for item in planned:
-        if item.unit == "chunk":
-            by_path[item.path].append(item)
-    with store.transaction():
-        found = [plan_chunks(store, repository_id, job, path, chunks) for path, chunks in by_path.items()]
-        found.append(plan_rollups(store, repository_id, job, [item for item in planned if item.unit != "chunk"]))
-    queued = sum(one.queued for one in found)
-    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=sum(one.removed for one in found))
-
-
 def plan_chunks(
     store: WorkStore, repository_id: int, job: str, path: str, planned: Sequence[PlannedItem]
 ) -> PlanCounts:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from emulated import NATIVE_LEVELS
 
-from rotary_batch.config import ISA_LEVELS, load_settings
+from rotary_batch.config import ISA_LEVELS, Settings, user_values
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.cpu import CpuKernels
@@ -104,7 +104,7 @@ def test_the_levels_are_those_that_settings_name():
 def test_the_cap_is_no_unknown_key_and_a_wrong_one_is_named():
     def settings(value):
         environment = {"ROTARY_BATCH_MAX_ISA": value, "ROTARY_BATCH_JOB": "review"}
-        return load_settings(flags={}, environment=environment, folders=[], config=None)
+        return Settings(**user_values(flags={}, environment=environment, folders=[], config=None))
 
     assert settings("avx2").job == "review"
     for wrong in ("avx", "", "AVX2"):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rotary_batch.commands import docs, generating, looking
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.config import Settings, load_settings
+from rotary_batch.config import Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.checkpoint import open_checkpoint, read_header
 from rotary_batch.jobs import load_job
@@ -132,8 +132,8 @@ def _source(language: str, tokenizer: Tokenizer) -> Callable[[Path], None]:
 
 
 def _settings(path: Path) -> None:
-    load_settings(flags={}, environment={}, folders=[], config=path)
-    load_settings(flags={}, environment={}, folders=[path.parent], config=None)
+    user_values(flags={}, environment={}, folders=[], config=path)
+    user_values(flags={}, environment={}, folders=[path.parent], config=None)
 
 
 def _prompt(path: Path) -> None:

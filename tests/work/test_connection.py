@@ -19,10 +19,10 @@ from rotary_batch.commands.database import reading, writing
 from rotary_batch.config import Settings
 from rotary_batch.core import NewTokens
 from rotary_batch.errors import BusyError, ConfigError, DatabaseError, StoppedError
+from rotary_batch.testing import plan_items
 from rotary_batch.work import patience
 from rotary_batch.work.connection import explained, journal_mode_for, open_database
 from rotary_batch.work.index import repositories, save_repository
-from rotary_batch.work.items import plan_items
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 

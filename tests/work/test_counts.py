@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from test_store import ROW, chunk, finished
 
 from rotary_batch.core import Completion, Verdict
+from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.items import ask_again, plan_items
+from rotary_batch.work.items import ask_again
 from rotary_batch.work.rows import Claim, Failed, Judged, PlannedItem, StoredResult
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore

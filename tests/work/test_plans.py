@@ -11,9 +11,9 @@ from test_counts import check_counts
 from test_store import ROW, chunk, claim_all, file_item, finished, open_store
 
 from benchmarks.scale_queue import LIMITS, drain, fill, measure
+from rotary_batch.testing import plan_items
 from rotary_batch.work import counts
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.items import plan_items
 from rotary_batch.work.store import WorkStore
 
 

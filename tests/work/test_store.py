@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rotary_batch.core import Completion, Guard, NewTokens, Verdict
+from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.items import ask_again, plan_items
+from rotary_batch.work.items import ask_again
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore

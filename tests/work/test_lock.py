@@ -76,12 +76,12 @@ def race(database: Path, tries: int) -> tuple[int, int]:
 
 
 def test_only_a_driver_refuses_a_driver_whoever_reads_at_the_same_time(tmp_path):
-    assert min(race(tmp_path / "work.db", 400)) > 0
+    assert sum(race(tmp_path / "work.db", 400)) > 0, "one of them always may"
 
 
 @pytest.mark.faults
 def test_only_a_driver_refuses_a_driver_in_ten_thousand_tries(tmp_path):
-    assert min(race(tmp_path / "work.db", 10_000)) > 0
+    assert sum(race(tmp_path / "work.db", 10_000)) > 0
 
 
 def test_a_driver_waits_for_a_reader_that_recovers_and_no_reader_recovers_beside_a_driver(tmp_path):

@@ -172,7 +172,7 @@ def two_models(make_repository, tmp_path, tiny_pack) -> list[Path]:
     with writing(settings) as store:
         for root, model in zip(roots, (None, tiny_pack), strict=True):
             one = RepositorySettings(root, Settings(model=model))
-            indexing.index(store, [one], lambda *_: None, Window())
+            indexing.index(store, [one.root], lambda _, one=one: one, lambda *_: None, Window())
     return roots
 
 

@@ -284,7 +284,9 @@ def test_a_window_that_closes_while_files_are_classified_stops_the_index(make_re
     looks = iter(range(10_000))
     window = Window(deadlines=[Deadline(4, lambda: next(looks))])
     with writing(settings) as store:
-        (failure,) = indexing.index(store, [RepositorySettings(root, settings)], lambda *_: None, window)
+        (failure,) = indexing.index(
+            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, window
+        )
     assert next(looks) == 5, "the first look at a closed window was the last"
     assert (failure.exit_code, contents(settings)) == (75, before)
 

@@ -238,11 +238,16 @@ def test_a_git_that_a_signal_ended_is_neither_damage_nor_a_no(
 def test_ctrl_c_in_a_terminal_does_not_reach_git(make_repository):
     root = make_repository({"a.py": "x = 1\n"})
     oid = run_git(root, "rev-parse", "HEAD:a.py")
+    before = children()
     with GitProcess(root, "cat-file", "--batch") as process:
-        (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        (child,) = children() - before
         assert os.getpgid(int(child)) == int(child) != os.getpgid(0)
         process.write(oid)
         assert process.read_line().split()[1:] == [b"blob", b"6"]
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def test_a_git_that_closes_its_output_and_stays_is_given_up(make_repository, tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{excerpt(text)}: there is no such user; write the path out") from error
+        raise ConfigError(f"{excerpt(text)}: no such user; write the path out") from error
 
 
 def _docs_dir(text: str) -> str:

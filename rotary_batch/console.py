@@ -215,7 +215,7 @@ def show_drift(drift: Drift) -> None:
         if not drift.num_found
         else f"{drift.num_found} pages drifted; `rotary-batch run` mends them"
         + (", `render --accept ours|theirs PAGE` settles what was edited" if drift.edited else "")
-        + (", what is blocked has something in its place that is no page: move it away" if drift.blocked else "")
+        + (", blocked pages have something else in their place: move it away" if drift.blocked else "")
     )
 
 

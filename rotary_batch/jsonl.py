@@ -58,7 +58,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except UnicodeEncodeError as error:
-        raise ValueError("half of a surrogate pair, which is no text") from error
+        raise ValueError("half of a surrogate pair, which is not valid text") from error
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for all that is wrong with a line
     return found
@@ -91,4 +91,4 @@ def _number(text: str) -> float:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a number in JSON")

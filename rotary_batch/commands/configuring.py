@@ -54,7 +54,7 @@ class Configured:
             values["job"] = job
         found = Settings(**{**values, **self.values})
         if "job" in own.values and "job" not in self.values and not _is_job(found):
-            notes.append(f"{root / FILE_NAME}: job: there is no such job; the key is ignored")
+            notes.append(f"{root / FILE_NAME}: job: no such job; the key is ignored")
             found = replace(found, job=job)
         return RepositorySettings(root, replace(found, out=_docs_dir(found.out, root)), tuple(notes))
 

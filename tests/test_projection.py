@@ -219,6 +219,17 @@ def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, r
     assert after == before | {"pkg/b.py.md": b"mine\n"}
 
 
+@pytest.mark.parametrize("name", ["llms.txt", ".mkdocs/mkdocs.yml"])
+@pytest.mark.parametrize("edit", [lambda old: b"mine\n" + old, lambda old: old + b"mine\n", lambda old: b"mine\n"])
+def test_a_line_that_a_person_put_into_a_file_without_front_matter_is_not_lost(place, name, edit):
+    project_all(place.store, place.row)
+    ours = (place.docs / name).read_bytes()
+    theirs = edit(ours)
+    (place.docs / name).write_bytes(theirs)
+    assert project_all(place.store, place.row).conflicts == [name]
+    assert ((place.docs / name).read_bytes(), (place.docs / f"{name}.rotary-new").read_bytes()) == (theirs, ours)
+
+
 def test_another_version_of_the_program_looks_at_every_page(place, monkeypatch, rendered):
     project_pending(place.store, place.row)
     monkeypatch.setattr(projection, "__version__", "other")

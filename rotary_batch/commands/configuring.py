@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.roots import resolved
 from rotary_batch.config import DEFAULT_DOCS_DIR, FILE_NAME, Settings, config_dir, user_values
+from rotary_batch.errors import RepositoryError
 from rotary_batch.own_file import read_own
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.rows import RepositoryRow
@@ -70,7 +72,7 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     """
     here, notes = Path.cwd(), []
     around = None if repos or shutil.which("git") is None else enclosing_repository(here)
-    named = set(map(resolved, repos)) or ({around} if around else set())
+    named = set(_resolvable(repos)) or ({around} if around else set())
     is_theirs = _is_in_repository(here, named)
     if is_theirs and config is None and here not in named and (here / FILE_NAME).is_file():
         notes.append(
@@ -79,6 +81,13 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     folders = [*([] if is_theirs else [here]), config_dir(os.environ)]
     values = user_values(flags=flags, environment=os.environ, folders=folders, config=config)
     return Configured(values=values, alone=named.pop() if len(named) == 1 else None, notes=tuple(notes))
+
+
+def _resolvable(repos: Sequence[Path]) -> Iterator[Path]:
+    """Those that exist as folders may; each of the others fails by itself when its turn comes."""
+    for repo in repos:
+        with suppress(RepositoryError):
+            yield resolved(repo)
 
 
 def _is_in_repository(folder: Path, named: set[Path]) -> bool:

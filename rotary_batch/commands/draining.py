@@ -13,6 +13,7 @@ from rotary_batch.commands.database import chosen
 from rotary_batch.commands.grouping import SettingsOf, by_engine
 from rotary_batch.commands.opening import asking
 from rotary_batch.commands.rating import RateWatch, refresh_rates
+from rotary_batch.commands.roots import printable
 from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
@@ -74,9 +75,9 @@ def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutco
     if not roots:
         return chosen(store, [])
     rows: list[RepositoryRow] = []
-    for root in dict.fromkeys(root.resolve() for root in roots):
-        with kept_apart([str(root)], found):
-            rows += chosen(store, [root])
+    for root in roots:
+        with kept_apart([printable(root)], found):
+            rows += [row for row in chosen(store, [root]) if row not in rows]
     return rows
 
 

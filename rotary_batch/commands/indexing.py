@@ -9,6 +9,7 @@ from typing import Any
 
 from rotary_batch.commands.configuring import RepositorySettings
 from rotary_batch.commands.opening import asking, pack_dir, pack_of
+from rotary_batch.commands.roots import printable, resolved
 from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
@@ -59,7 +60,7 @@ class IndexOutcome:
 
 def index(
     store: WorkStore,
-    roots: Sequence[Path],
+    repos: Sequence[Path],
     settings_of: Callable[[Path], RepositorySettings],
     progress: Callable[[str, int, int], None],
     limits: Window,
@@ -68,9 +69,14 @@ def index(
     asked: dict[tuple[Path, Settings], Asking] = {}
     found: list[IndexOutcome | Failure] = []
     known = {row.root: row for row in repositories(store)}
-    for root in roots:
-        with kept_apart([str(root)], found):
+    roots: set[Path] = set()
+    for repo in repos:
+        with kept_apart([printable(repo)], found):
             limits.check()
+            root = resolved(repo)
+            if root in roots:
+                continue
+            roots.add(root)
             one = _as_indexed(settings_of(root), known.get(str(root)))
             pack = pack_dir(one.settings, lambda _done, _total: limits.check())
             key = pack, one.of_engine()

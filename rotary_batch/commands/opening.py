@@ -6,7 +6,7 @@ Knows defaults and where things live; knows nothing of what is done with them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rotary_batch.commands.roots import resolved
@@ -84,11 +84,9 @@ def numerics_label(settings: Settings, manifest: Manifest) -> str:
     return mode if settings.kv == "bf16" else f"{mode}, {settings.kv} keys and values"
 
 
-def repository_roots(repos: Sequence[Path]) -> list[Path]:
-    """The folders that a command names; left out, the repository around the current folder."""
-    if repos:
-        return list(dict.fromkeys(map(resolved, repos)))
-    around = enclosing_repository(Path.cwd())
+def repository_root(repo: Path | None) -> Path:
+    """The folder that a command names; left out, the repository around the current folder."""
+    around = repo or enclosing_repository(Path.cwd())
     if around is None:
         raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
-    return [resolved(around)]
+    return resolved(around)

@@ -14,11 +14,12 @@ def resolved(path: Path) -> Path:
         found = path.resolve()
         str(found).encode()
     except RuntimeError as error:  # how Python 3.11 and 3.12 report it
-        raise RepositoryError(f"{_printable(path)}: a symbolic link that leads to itself; name the folder") from error
+        raise RepositoryError(f"{printable(path)}: a symbolic link that leads to itself; name the folder") from error
     except UnicodeEncodeError as error:
-        raise RepositoryError(f"{_printable(found)}: its path is not valid UTF-8; rename the folder") from error
+        raise RepositoryError(f"{printable(found)}: its path is not valid UTF-8; rename the folder") from error
     return found
 
 
-def _printable(path: Path) -> str:
+def printable(path: Path) -> str:
+    """A path for messages, reports and the database's text, whatever bytes are in it."""
     return os.fsencode(path).decode(errors="backslashreplace")

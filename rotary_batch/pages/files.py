@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from rotary_batch.errors import InputError, StorageError
 from rotary_batch.pages.descriptors import BlockedError
-from rotary_batch.pages.front import GENERATOR, mark_human, read
+from rotary_batch.pages.front import is_signed, mark_human, read
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, NEW_SUFFIX
 from rotary_batch.pages.safe_folder import Found, SafeFolder, Staged
 
-_NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME}  # generated whole; a person's own says nothing of us
+_NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME}
 
 
 class PageFailure(NamedTuple):
@@ -105,7 +105,7 @@ def _place_for(folder: SafeFolder, path: str, page: bytes, done: Projection, sta
 def _is_untouched(path: str, data: bytes) -> bool:
     """Whether a file is as we wrote it."""
     if path in _NO_FRONT_MATTER:
-        return GENERATOR.encode() in data
+        return is_signed(data)
     front = read(data)
     return front.is_ours and not front.is_edited and not front.is_human
 

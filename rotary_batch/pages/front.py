@@ -15,6 +15,7 @@ from rotary_batch.pages.sanitise import quoted
 
 GENERATOR = "rotary-batch"
 _BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_SIGNED = re.compile(rb"(.*\n)[^\n]*\bby rotary-batch\b[^\n]*\b([0-9a-f]{64})[^\n]*\n", re.DOTALL)  # the last line
 _DIGEST = re.compile(r'^digest: "[0-9a-f]{64}"$', re.MULTILINE)
 
 
@@ -33,6 +34,19 @@ def seal(fields: Mapping[str, Any], sources: Sequence[Mapping[str, str]], body: 
     lines += ["sources:", *(f"  - {quoted(dict(source))}" for source in sources)] if sources else []
     unsigned = "\n".join(["---", f'generated_by: "{GENERATOR}"', *lines, 'digest: ""', "---", "", body])
     return unsigned.replace('digest: ""', f'digest: "{_digest(unsigned)}"', 1).encode()
+
+
+def sign(lines: Sequence[str], comment: str) -> bytes:
+    """A generated file that has no front matter; its last line, a comment, has the digest of those above."""
+    body = "\n".join(lines) + "\n"
+    line = comment.format(f"Written by {GENERATOR}; SHA-256 of the lines above: {_digest(body)}")
+    return f"{body}{line}\n".encode()
+
+
+def is_signed(data: bytes) -> bool:
+    """Whether a file is as `sign` made it."""
+    signed = _SIGNED.fullmatch(data)
+    return signed is not None and hashlib.sha256(signed[1]).hexdigest() == signed[2].decode()
 
 
 def read(page: bytes) -> Front:

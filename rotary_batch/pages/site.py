@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rotary_batch.pages.front import GENERATOR
+from rotary_batch.pages.front import sign
 from rotary_batch.pages.markdown import Pages, ProseMap
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, page_paths, parent_of
@@ -49,14 +49,14 @@ def things_of(units: Iterable[tuple[str, str]]) -> list[str]:
 def _nav(view: IndexView) -> bytes:
     """An MkDocs configuration beside the pages; Zensical reads it too."""
     lines = [
-        "# Written by rotary-batch; build with `mkdocs build -f .mkdocs/mkdocs.yml`.",
+        "# Build with `mkdocs build -f .mkdocs/mkdocs.yml`.",
         f"site_name: {quoted(title(view.name))}",
         "docs_dir: ..",
         "site_dir: ../../site",
         "nav:",
         *_nav_lines(view),
     ]
-    return ("\n".join(lines) + "\n").encode()
+    return sign(lines, "# {}")
 
 
 def _nav_lines(view: IndexView) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _llms(view: IndexView) -> bytes:
         if files := view.inside[folder].files:
             lines += ["", f"## {inline(folder) or '(top)'}", ""]
             lines += [f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view))}" for f in files]
-    return ("\n".join([*lines, "", f"<!-- {GENERATOR} wrote this -->"]) + "\n").encode()
+    return sign([*lines, ""], "<!-- {} -->")
 
 
 def _line(text: str) -> str:

@@ -115,7 +115,7 @@ def test_what_a_user_tells_torch_later_counts():
 
 
 @pytest.mark.parametrize(("given", "expected"), [
-    ({}, "passive 300"), ({"OMP_WAIT_POLICY": "active"}, "active None"), ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+    ({}, "passive 5000"), ({"OMP_WAIT_POLICY": "active"}, "active None"), ({"GOMP_SPINCOUNT": "7"}, "None 7"),
 ])  # fmt: skip
 def test_torch_waits_asleep_unless_the_user_wants_otherwise(given, expected):
     """libgomp reads this when torch is loaded, so the engine says it before."""

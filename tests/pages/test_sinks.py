@@ -21,7 +21,7 @@ from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, Verdict
 from rotary_batch.log import event, log_to
 from rotary_batch.pages.drift import Drift
 from rotary_batch.pages.files import PageFailure, Projection
-from rotary_batch.pages.front import read
+from rotary_batch.pages.front import is_signed, read
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME
 from rotary_batch.pages.sanitise import code, inline, link, one_line, quoted
@@ -107,7 +107,9 @@ def test_markdown_pages_hold_no_html_no_image_and_no_link_that_acts(payload):
             front = read(page.encode())
             assert (front.is_ours, front.is_edited, front.is_human) == (True, False, False)
         elif path == LLMS_NAME:
-            body = page.removesuffix("<!-- rotary-batch wrote this -->\n")
+            assert is_signed(page.encode())
+            body, comment = page.rsplit("<!--", 1)
+            assert re.fullmatch(r" Written by rotary-batch; SHA-256 of the lines above: [0-9a-f]{64} -->\n", comment)
         else:
             continue
         assert not re.search(r"^[ \t]*-+8<-+", body, re.MULTILINE), "no file of who builds the site is put in"
@@ -151,7 +153,7 @@ def test_the_navigation_is_yaml_that_names_the_pages_and_no_html(payload):
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_each_line_of_llms_txt_begins_as_we_say(payload):
     lines = hostile_site(payload)[LLMS_NAME].splitlines()
-    assert all(re.match(r"# |> |## |- \[.*\]\(\S+\): |<!-- rotary-batch wrote this -->$|$", line) for line in lines), (
+    assert all(re.match(r"# |> |## |- \[.*\]\(\S+\): |<!-- Written by [^<>]* -->$|$", line) for line in lines), (
         lines
     )
     assert sum(line.startswith("- [") for line in lines) == 2

@@ -7,26 +7,29 @@ each batch is remembered when it is on disk, and between two of them `should_sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import attrgetter
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from rotary_batch import __version__
+from rotary_batch.core import FileClass
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import Projection, inventory, project, remove_others
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
 from rotary_batch.pages.site import page_of, render, site_paths, things_of
-from rotary_batch.repo.graph import callers_and_callees, resolve
+from rotary_batch.repo.graph import callees, callers
 from rotary_batch.work.counts import answers
-from rotary_batch.work.index import load_index, stored_references
+from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_symbols
 from rotary_batch.work.projected import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 BATCH_PAGES = 100  # about a tenth of a second
+FILES_KEPT = 1000  # whose symbols are in memory: those of the pages at hand, and what they link to
+T = TypeVar("T")
 
 
 def never() -> bool:
@@ -34,26 +37,41 @@ def never() -> bool:
     return False
 
 
+class _PerFile(Mapping[str, T]):
+    """What the database has of each file, read when it is asked for; of a few files it is kept."""
+
+    def __init__(self, paths: Collection[str], load: Callable[[str], T]) -> None:
+        self._paths = paths
+        self._load = lru_cache(FILES_KEPT)(load)
+
+    def __getitem__(self, path: str) -> T:
+        return self._load(path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
 def load_view(store: WorkStore, row: RepositoryRow) -> IndexView:
-    """The index of one repository, as pages and roll-ups see it."""
-    index = load_index(store, row.id)
-    callers, callees = callers_and_callees(resolve(index.symbols, stored_references(store, row.id)))
-    by_path = attrgetter("path")
+    """The index of one repository, as pages and roll-ups see it: in memory are its files, not what is in them."""
+    index = load_files(store, row.id)
+    paths = [file.path for file in index.files if file.file_class is FileClass.SOURCE]
     return IndexView(
         name=row.name,
         files=index.files,
         docstrings=index.docstrings,
         fallbacks=index.fallbacks,
-        symbols={path: tuple(found) for path, found in groupby(index.symbols, by_path)},
-        chunks={path: tuple(found) for path, found in groupby(index.chunks, by_path)},
-        callers=callers,
-        callees=callees,
+        symbols=_PerFile(paths, lambda path: tuple(stored_symbols(store, row.id, path))),
+        chunks=_PerFile(paths, lambda path: tuple(stored_chunks(store, row.id, path))),
+        callers=_PerFile(paths, lambda path: callers(calls_to(store, row.id, path))),
+        callees=_PerFile(paths, lambda path: callees(calls_from(store, row.id, path))),
         model_name=row.model_name,
         demonstration=Manifest.load(Path(row.pack_dir)).demonstration,
         docs_dir=row.docs_dir,
         root=row.root,
         link_template=row.link_template,
-        by_id={symbol.id: symbol for symbol in index.symbols},
     )
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.core import Completion, NewTokens, Request, StepReport
+from rotary_batch.core import Call, Completion, NewTokens, Reference, Request, StepReport, Symbol
 from rotary_batch.model.tokens import write_byte_tokenizer
+from rotary_batch.repo.graph import calls
 from rotary_batch.work.items import plan_chunks, plan_rollups
 from rotary_batch.work.rows import PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
@@ -197,3 +199,11 @@ def tensor_shapes(table: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if not table["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (table["vocab_size"], hidden)
     return shapes
+
+
+def resolve(symbols: Sequence[Symbol], references: Iterable[Reference]) -> tuple[Call, ...]:
+    """All references of a repository at once: calls in the order of the references, each pair once."""
+    by_path: dict[str, list[Symbol]] = defaultdict(list)
+    for symbol in symbols:
+        by_path[symbol.path].append(symbol)
+    return tuple(dict.fromkeys(calls(by_path.values(), by_path.__getitem__, references)))

@@ -12,7 +12,7 @@ from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
 from rotary_batch.errors import InputError, UsageError
 from rotary_batch.work import counts
-from rotary_batch.work.index import load_index
+from rotary_batch.work.index import load_files, stored_chunks, stored_symbols
 from rotary_batch.work.lock import holder
 from rotary_batch.work.rows import RunRow
 from rotary_batch.work.store import WorkStore
@@ -63,12 +63,11 @@ def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]
     if kind == "items":
         yield from counts.items(store, row.id)
         return
-    index = load_index(store, row.id)
     if kind == "files":
-        yield from (_file(file) for file in index.files)
+        yield from (_file(file) for file in load_files(store, row.id).files)
         return
     names = _FIELDS[kind]
-    things: Sequence[object] = index.symbols if kind == "symbols" else index.chunks
+    things: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
     yield from ({name: getattr(thing, name) for name in names} for thing in things)
 
 

@@ -100,6 +100,8 @@ def write_at(folder: int, name: str, data: bytes) -> None:
         try:
             file.write(data)
             file.flush()
+            if hasattr(os, "posix_fadvise"):  # Linux begins to write then: 100 pages are synced in a third of the time
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except BaseException:
             os.unlink(name, dir_fd=folder)
             raise

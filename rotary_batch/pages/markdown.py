@@ -163,8 +163,8 @@ class Pages:
             rest = after_first_paragraph(symbol.docstring)
             blocks += [inline(first_paragraph(symbol.docstring)), *([fenced(rest)] if rest else [])]
         uses = [
-            ("Used by", self._view.callers.get(symbol.id, ())),
-            ("Uses", self._view.callees.get(symbol.id, ())),
+            ("Used by", self._view.callers.get(path, {}).get(symbol.id, ())),
+            ("Uses", self._view.callees.get(path, {}).get(symbol.id, ())),
         ]
         blocks += [f"{word} {self._links(path, ids)}." for word, ids in uses if ids]
         return blocks
@@ -173,7 +173,7 @@ class Pages:
         return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
 
     def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
-        symbols = [self._view.by_id[i] for i in ids if i in self._view.by_id]
+        symbols = [symbol for symbol in map(self._view.symbol, ids) if symbol is not None]
         found = list({(symbol.path, symbol.qualified_name): symbol for symbol in symbols}.values())
         more = f" and {len(found) - MAX_LINKS} more" if len(found) > MAX_LINKS else ""
         return ", ".join(self._link(path, symbol) for symbol in found[:MAX_LINKS]) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -41,14 +41,18 @@ class IndexView:
     fallbacks: Mapping[str, str]  # path -> why it was cut by lines
     symbols: Mapping[str, Sequence[Symbol]]  # by path, in file order
     chunks: Mapping[str, Sequence[Chunk]]  # by path, in file order
-    callers: Mapping[SymbolId, Sequence[SymbolId]]
-    callees: Mapping[SymbolId, Sequence[SymbolId]]
+    callers: Mapping[str, Mapping[SymbolId, Sequence[SymbolId]]]  # by the path of what is called
+    callees: Mapping[str, Mapping[SymbolId, Sequence[SymbolId]]]  # by the path of what calls
     model_name: str
     demonstration: bool
     docs_dir: str
     root: str = "/"
     link_template: str | None = None
-    by_id: Mapping[SymbolId, Symbol] = field(default_factory=dict)
+
+    def symbol(self, symbol_id: SymbolId) -> Symbol | None:
+        """The symbol of that name, if there is one."""
+        here = self.symbols.get(symbol_id.path, ())
+        return next((symbol for symbol in here if symbol.start_byte == symbol_id.start_byte), None)
 
     @cached_property
     def sources(self) -> Mapping[str, SourceFile]:

@@ -6,9 +6,10 @@ Knows roll-ups, reuse and verdicts; knows nothing of engines or of pages on disk
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
 
-from rotary_batch.core import Completion, Symbol, WorkItem
+from rotary_batch.core import Completion, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.pages.check import judge
 from rotary_batch.pages.page import (
@@ -33,10 +34,6 @@ class Desk:
         self._asking = asking
         self._views = views
         self._names = {number: _known_names(view) for number, view in views.items()}
-        self._chunks = {
-            number: {chunk.subject: chunk for chunks in view.chunks.values() for chunk in chunks}
-            for number, view in views.items()
-        }
 
     def reuse_answers(self) -> Iterator[list[WorkItem]]:
         """Answer READY items whose results are already there, some at a time; no model is asked."""
@@ -102,7 +99,7 @@ class Desk:
         if is_part:
             return Note("part", answer.shown_text or "more of the same")
         if answer.unit == "chunk":
-            chunk = self._chunks[item.repository_id][answer.subject]
+            chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
             label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
             return Note(label, answer.shown_text or chunk_summary(chunk, symbols))
@@ -146,11 +143,12 @@ def _title(item: WorkItem, view: IndexView) -> str:
 
 def _known_names(view: IndexView) -> frozenset[str]:
     """Every name that prose may mention: symbols, their parts and parameters, files and folders."""
-    symbols: list[Symbol] = [symbol for found in view.symbols.values() for symbol in found]
-    words = {word for symbol in symbols for word in _words(symbol.signature)}
-    names = {name for symbol in symbols for name in (symbol.name, symbol.qualified_name)}
-    paths = {part for file in view.files for part in (file.path, PurePosixPath(file.path).name)}
-    return frozenset(words | names | paths | set(view.folders) | {view.name})
+    names = {view.name, *view.folders}
+    for symbol in chain.from_iterable(view.symbols.values()):
+        names |= {symbol.name, symbol.qualified_name, *_words(symbol.signature)}
+    for file in view.files:
+        names |= {file.path, PurePosixPath(file.path).name}
+    return frozenset(names)
 
 
 def _words(text: str) -> list[str]:

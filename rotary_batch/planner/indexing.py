@@ -194,13 +194,14 @@ def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: Repositor
 
 
 def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
+    """Within a transaction: resolve all references, store what calls what, rank the files by it."""
     by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
     found = calls(
         (list(symbols) for _, symbols in by_file),
         lambda path: list(stored.stored_outline(store, repository_id, path)),
         stored.stored_references(store, repository_id),
     )
-    return priorities(paths, found)
+    return priorities(paths, stored.saved_calls(store, repository_id, found))
 
 
 def _sum(one: PlanCounts, other: PlanCounts) -> PlanCounts:

@@ -26,20 +26,12 @@ DAMPING = 0.85  # of PageRank
 ROUNDS = 20
 
 
-def resolve(symbols: Sequence[Symbol], references: Iterable[Reference]) -> tuple[Call, ...]:
-    """Calls in the order of the references, each pair once."""
-    by_path: dict[str, list[Symbol]] = defaultdict(list)
-    for symbol in symbols:
-        by_path[symbol.path].append(symbol)
-    return tuple(dict.fromkeys(calls(by_path.values(), by_path.__getitem__, references)))
-
-
 def calls(
     files: Iterable[Sequence[Symbol]], symbols_of: Callable[[str], Sequence[Symbol]], references: Iterable[Reference]
 ) -> Iterator[Call]:
-    """As `resolve`, but holds what one file and the whole repository mean by a name, and nothing else.
+    """What references resolve to, in their order; each pair once.  References of one file come together.
 
-    `files` are the symbols file by file.  References of one file come together, so that a pair comes once.
+    `files` are the symbols file by file.  Holds what one file and the whole repository mean by a name, nothing else.
     """
     names = _Names(files)
     for path, uses in groupby(references, attrgetter("path")):
@@ -211,13 +203,18 @@ def priorities(paths: Sequence[str], found: Iterable[Call]) -> dict[str, int]:
     return {path: len(order) - place for place, path in enumerate(order)}
 
 
-def callers_and_callees(
-    found: Iterable[Call],
-) -> tuple[dict[SymbolId, list[SymbolId]], dict[SymbolId, list[SymbolId]]]:
-    """callee -> its callers, caller -> its callees; both in the order of the calls."""
-    callers: dict[SymbolId, list[SymbolId]] = defaultdict(list)
-    callees: dict[SymbolId, list[SymbolId]] = defaultdict(list)
-    for call in found:
-        callers[call.callee].append(call.caller)
-        callees[call.caller].append(call.callee)
-    return dict(callers), dict(callees)
+def callers(found: Iterable[Call]) -> dict[SymbolId, list[SymbolId]]:
+    """Callee -> its callers, in the order of the calls."""
+    return _grouped((call.callee, call.caller) for call in found)
+
+
+def callees(found: Iterable[Call]) -> dict[SymbolId, list[SymbolId]]:
+    """Caller -> its callees, in the order of the calls."""
+    return _grouped(found)
+
+
+def _grouped(pairs: Iterable[tuple[SymbolId, SymbolId]]) -> dict[SymbolId, list[SymbolId]]:
+    found: dict[SymbolId, list[SymbolId]] = defaultdict(list)
+    for one, other in pairs:
+        found[one].append(other)
+    return dict(found)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from sys import intern
 
-from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
+from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -17,14 +17,12 @@ _CHUNK = "path, blob, start_byte, end_byte, start_line, end_line, tokens, symbol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredIndex:
-    """What is known of a repository, in path order; references, of which there are the most, are read one by one."""
+class StoredFiles:
+    """The files of a repository, in path order, and what their parses said of them as a whole."""
 
     files: tuple[SourceFile, ...]
     docstrings: dict[str, str]
     fallbacks: dict[str, str]
-    symbols: tuple[Symbol, ...]
-    chunks: tuple[Chunk, ...]
 
 
 def repositories(store: WorkStore) -> list[RepositoryRow]:
@@ -131,7 +129,7 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
            where repository_id = ? and path = ?""",
         [one.docstring, one.fallback, plan_key, repository_id, path],
     )
-    for table in ("symbol", "reference", "chunk"):
+    for table in ("symbol", "reference", "chunk", "call"):
         db.execute(f"delete from {table} where repository_id = ? and path = ?", [repository_id, path])
     db.executemany(
         f"insert or ignore into symbol (repository_id, {_SYMBOL}) values (?{', ?' * 10})",
@@ -156,27 +154,59 @@ def _chunk_row(chunk: Chunk) -> tuple[object, ...]:
     return tuple((values | {"symbols": json.dumps(chunk.symbols)}).values())
 
 
-def load_index(store: WorkStore, repository_id: int) -> StoredIndex:
-    """Read it back."""
+def load_files(store: WorkStore, repository_id: int) -> StoredFiles:
+    """Read them back."""
     files = store.db.execute("select * from file where repository_id = ? order by path", [repository_id]).fetchall()
-    chunks = store.db.execute(
-        f"select {_CHUNK} from chunk where repository_id = ? order by path, start_byte", [repository_id]
-    )
-    return StoredIndex(
+    return StoredFiles(
         files=tuple(_file(row) for row in files),
         docstrings={row["path"]: row["docstring"] for row in files if row["docstring"]},
         fallbacks={row["path"]: row["fallback"] for row in files if row["fallback"]},
-        symbols=tuple(stored_symbols(store, repository_id)),
-        chunks=tuple(Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in chunks),
     )
 
 
-def stored_symbols(store: WorkStore, repository_id: int) -> Iterator[Symbol]:
-    """In path order."""
+def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
+    """Of one file or all, in path order."""
+    return (Symbol(**dict(row)) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))
+
+
+def stored_chunks(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Chunk]:
+    """Of one file or all, in path order."""
+    rows = _rows(store, "chunk", _CHUNK, repository_id, path)
+    return (Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in rows)
+
+
+def _rows(store: WorkStore, table: str, columns: str, repository_id: int, path: str | None) -> sqlite3.Cursor:
+    condition, values = ("", []) if path is None else ("and path = ?", [path])
+    query = f"select {columns} from {table} where repository_id = ? {condition} order by path, start_byte"
+    return store.db.execute(query, [repository_id, *values])
+
+
+def saved_calls(store: WorkStore, repository_id: int, calls: Iterable[Call]) -> Iterator[Call]:
+    """Within a transaction: hand on each call when it is stored; what was stored before goes."""
+    store.db.execute("delete from call where repository_id = ?", [repository_id])
+    query = "insert into call (repository_id, path, start_byte, callee_path, callee_start_byte) values (?, ?, ?, ?, ?)"
+    for call in calls:
+        store.db.execute(query, [repository_id, *call.caller, *call.callee])
+        yield call
+
+
+def calls_from(store: WorkStore, repository_id: int, path: str) -> list[Call]:
+    """What the symbols of a file use, in the order of the references."""
+    return _calls(store, repository_id, "path", path)
+
+
+def calls_to(store: WorkStore, repository_id: int, path: str) -> list[Call]:
+    """What uses the symbols of a file, in the order of the references."""
+    return _calls(store, repository_id, "callee_path", path)
+
+
+def _calls(store: WorkStore, repository_id: int, column: str, path: str) -> list[Call]:
     rows = store.db.execute(
-        f"select {_SYMBOL} from symbol where repository_id = ? order by path, start_byte", [repository_id]
+        f"""select path, start_byte, callee_path, callee_start_byte from call
+            where repository_id = ? and {column} = ? order by id""",
+        [repository_id, path],
     )
-    return (Symbol(**dict(row)) for row in rows)
+    return [Call(SymbolId(row[0], row[1]), SymbolId(row[2], row[3])) for row in rows]
 
 
 def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:

@@ -164,7 +164,19 @@ when (old.name, old.docs_dir, old.model_name, old.pack_dir, old.link_template)
 end;
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006)
+# Calls as they resolved, in the order of the references.  Only an index can fill the table, so the next one plans anew.
+_M007 = """
+create table call (
+  id integer primary key, repository_id integer not null references repository on delete cascade,
+  path text not null, start_byte integer not null, callee_path text not null,
+  callee_start_byte integer not null) strict;
+create index call_by_caller on call (repository_id, path);
+create index call_by_callee on call (repository_id, callee_path);
+update file set rolled_up = 0;
+update repository set plan_key = '';
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -26,8 +26,9 @@ from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.pages.sanitise import code, fenced, inline, plain
 from rotary_batch.pages.site import render, site_paths, things_of
 from rotary_batch.repo.chunks import chunks, cut
-from rotary_batch.repo.graph import callers_and_callees, resolve
+from rotary_batch.repo.graph import callees, callers
 from rotary_batch.repo.symbols import extract, parse
+from rotary_batch.testing import resolve
 
 SOURCES = {
     "src/box.py": '"""Boxes."""\n\n\ndef put(thing):\n    """Put it in.\n\n    More.\n    """\n    return wrap(thing)\n',
@@ -59,11 +60,12 @@ def make_view(sources=SOURCES, **options) -> IndexView:
             references += found.references
             found_chunks[path] = chunks(file, source, cut(source, tree, 10_000, len), found.symbols, found.imports)
     every = [symbol for some in symbols.values() for symbol in some]
-    callers, callees = callers_and_callees(resolve(every, references))
+    found = resolve(every, references)
     base = {
         "name": "shop", "files": tuple(files), "docstrings": docstrings, "fallbacks": {}, "symbols": symbols,
-        "chunks": found_chunks, "callers": callers, "callees": callees, "model_name": "demo", "demonstration": True,
-        "docs_dir": "rotary-docs", "by_id": {symbol.id: symbol for symbol in every},
+        "chunks": found_chunks, "callers": dict.fromkeys(symbols, callers(found)),
+        "callees": dict.fromkeys(symbols, callees(found)), "model_name": "demo", "demonstration": True,
+        "docs_dir": "rotary-docs",
     }  # fmt: skip
     return IndexView(**base | options)
 

@@ -61,13 +61,12 @@ def hostile_view(payload: str) -> IndexView:
         fallbacks={path: payload},
         symbols=symbols,
         chunks={path: (chunk,)},
-        callers={first: [second], second: [first]},
-        callees={first: [second], second: [first]},
+        callers={path: {first: [second]}, other: {second: [first]}},
+        callees={path: {first: [second]}, other: {second: [first]}},
         model_name=payload,
         demonstration=False,
         docs_dir="rotary-docs",
         link_template=payload + "{path}#L{start}",
-        by_id={symbol.id: symbol for found in symbols.values() for symbol in found},
     )
 
 
@@ -153,9 +152,7 @@ def test_the_navigation_is_yaml_that_names_the_pages_and_no_html(payload):
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_each_line_of_llms_txt_begins_as_we_say(payload):
     lines = hostile_site(payload)[LLMS_NAME].splitlines()
-    assert all(re.match(r"# |> |## |- \[.*\]\(\S+\): |<!-- Written by [^<>]* -->$|$", line) for line in lines), (
-        lines
-    )
+    assert all(re.match(r"# |> |## |- \[.*\]\(\S+\): |<!-- Written by [^<>]* -->$|$", line) for line in lines), lines
     assert sum(line.startswith("- [") for line in lines) == 2
     assert not any(payload.strip() and line.strip() in payload.splitlines() for line in lines if line)
 

@@ -92,6 +92,7 @@ def contents(settings: Settings) -> dict[str, list[tuple]]:
         "file": "select path, blob, class, plan_key, rolled_up from file order by path",
         "symbol": "select path, qualified_name, start_byte from symbol order by path, start_byte",
         "chunk": "select path, start_byte, end_byte, blob from chunk order by path, start_byte",
+        "call": "select path, start_byte, callee_path, callee_start_byte from call order by id",
         "repository": "select plan_key, commit_id from repository",
     }
     found = {table: db.execute(query).fetchall() for table, query in queries.items()}
@@ -222,6 +223,22 @@ def as_version_3_left_it(source: Path, target: Path) -> None:
         db.execute(f"insert into main.{table} ({names}) select {names} from source.{table}")
     assert db.execute("select count(*) from file where plan_key is not null").fetchone()[0] == 4
     db.close()
+
+
+def test_after_a_migration_calls_are_resolved_again(make_repository, tiny_pack, tmp_path):
+    """Versions before schema 7 resolved them each time that pages were written."""
+    root = make_repository(FILES)
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    index(settings, root)
+    expected = contents(settings)
+    assert [(caller, callee) for caller, _, callee, _ in expected["call"]] == [
+        ("d.py", "pkg/a.py"), ("pkg/a.py", "pkg/b.py"), ("pkg/inner/c.py", "pkg/b.py"),
+    ]  # fmt: skip
+    db = sqlite3.connect(settings.db)
+    db.executescript("drop table call; pragma user_version = 6")
+    db.close()
+    (outcome,) = index(settings, root)
+    assert (outcome.indexed.parsed, contents(settings)) == (0, expected)
 
 
 def test_files_whose_items_are_gone_are_read_again(make_repository, tiny_pack, tmp_path):

@@ -14,8 +14,8 @@ from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.errors import UnavailableError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
-from rotary_batch.repo.graph import resolve
 from rotary_batch.repo.parse import parse_file, parse_files
+from rotary_batch.testing import resolve
 
 
 def file_of(path: str, source: bytes, language: str = "python") -> tuple[SourceFile, bytes]:

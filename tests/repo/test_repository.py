@@ -14,9 +14,10 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.folder import object_id
 from rotary_batch.repo.git import open_repository
-from rotary_batch.repo.graph import priorities, resolve
+from rotary_batch.repo.graph import priorities
 from rotary_batch.repo.parse import parse_file, parse_files
 from rotary_batch.repo.symbols import extract, parse
+from rotary_batch.testing import resolve
 
 
 def classes(root: Path, **options) -> dict[str, str]:

@@ -16,7 +16,7 @@ from rotary_batch.errors import ConfigError
 from rotary_batch.work import connection
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
-from rotary_batch.work.index import load_index, repositories
+from rotary_batch.work.index import load_files, repositories, stored_symbols
 from rotary_batch.work.schema import MIGRATIONS, migrate, require_current
 from rotary_batch.work.store import WorkStore
 
@@ -83,8 +83,7 @@ def test_a_database_of_schema_3_goes_on_where_it_was(old):
     assert verdicts(store, 1) == {Verdict.SHOWN: 3}
     assert [item.subject for item in store.unblocked([1])] == ["a.py#1", "a.py#2"]
     assert [row.root for row in repositories(store)] == ["/other", "/r"]
-    index = load_index(store, 1)
-    assert (index.docstrings, [symbol.docstring for symbol in index.symbols]) == (
+    assert (load_files(store, 1).docstrings, [symbol.docstring for symbol in stored_symbols(store, 1)]) == (
         {"a.py": "Mod."}, ["D; with a semicolon."],
     )  # fmt: skip
     run = store.start_run("drain", "m", 2)

@@ -12,22 +12,33 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from rotary_batch.engine import open_engine  # before torch: it says how OpenMP's threads wait
 
 # isort: split
 import torch
 
-from rotary_batch.engine import bench, matmul
-from rotary_batch.engine.synthetic import synthetic_pack
 from rotary_batch.model.shapes import SHAPES
 
 SEQUENCES, PROMPT_TOKENS, NEW_TOKENS, LAYERS, THREADS = 32, 64, 33, 4, 2
 
 
+def either(name: str, name_before: str) -> ModuleType:
+    """A module of the engine that had another name before commit 711a107 was left behind."""
+    try:
+        return importlib.import_module(f"rotary_batch.engine.{name}")
+    except ImportError:
+        return importlib.import_module(f"rotary_batch.engine.{name_before}")
+
+
+bench, linear = either("measuring.bench", "bench"), either("kernels.linear", "matmul")
+synthetic = either("packs.synthetic", "synthetic")
+
+
 def take_float32_rows() -> None:
     """What versions without ROTARY_BATCH_MAX_ISA need on processors where their bf16 rows crash."""
-    matmul.fast_dtype = lambda *_: torch.float32
+    linear.fast_dtype = lambda *_: torch.float32
     with suppress(ImportError):
         importlib.import_module("rotary_batch.engine.native")._bf16_products_are_right = lambda *_: True
 
@@ -36,7 +47,7 @@ def main() -> None:
     if os.environ.get("ROTARY_BATCH_MAX_ISA") == "avx2":
         take_float32_rows()
     torch.set_num_threads(THREADS)
-    pack = synthetic_pack(
+    pack = synthetic.synthetic_pack(
         Path(sys.argv[1]), "small, half", replace(SHAPES["small"], num_layers=LAYERS), "bf16", "bf16", repeated=True
     )
     engine = open_engine(

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.experts import views
-from rotary_batch.engine.quant import Matrix, decode, num_columns, num_rows
+from rotary_batch.engine.kernels.quant import Matrix, decode, num_columns, num_rows
+from rotary_batch.engine.offload.source import views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES

@@ -19,8 +19,8 @@ import torch
 from benchmarks import busy
 from benchmarks.busy_engine import NEW_TOKENS, PROMPT_TOKENS, SEQUENCES
 from benchmarks.shapes import machine
-from rotary_batch.engine.matmul import FastMatmul
-from rotary_batch.engine.measure import READ_NBYTES
+from rotary_batch.engine.kernels.linear import FastMatmul
+from rotary_batch.engine.measuring.measure import READ_NBYTES
 
 HERE = Path(__file__).parent
 SECONDS, ROUNDS, READERS = 4.0, 5, 2

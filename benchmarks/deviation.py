@@ -19,7 +19,7 @@ from benchmarks.checkpoints import as_checkpoint
 from benchmarks.shapes import machine
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.tokens import Tokenizer
 
 HERE = Path(__file__).parent

@@ -392,7 +392,7 @@ def model_pack(
     dense: Dense = "bf16",
 ) -> None:
     """Turn a checkpoint into a pack; run it again after a kill to go on."""
-    from rotary_batch.engine.pack import pack
+    from rotary_batch.engine.packs.pack import pack
 
     with console.counting("experts") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress)
@@ -409,7 +409,7 @@ def model_info(path: PackPath = None, json: Json = False) -> None:
 @model_app.command("verify")
 def model_verify(path: PackPath = None) -> None:
     """Read every byte of a pack and compare digests."""
-    from rotary_batch.engine.pack import verify
+    from rotary_batch.engine.packs.pack import verify
 
     with console.counting("experts") as progress:
         wrong = verify(path or opening.EMBEDDED, progress)

@@ -66,7 +66,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pack(tiny_checkpoint, tmp_path_factory) -> Path:
-    from rotary_batch.engine.pack import pack
+    from rotary_batch.engine.packs.pack import pack
 
     folder = tmp_path_factory.mktemp("pack")
     pack(tiny_checkpoint, folder)

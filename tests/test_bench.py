@@ -16,8 +16,9 @@ from rotary_batch.commands import planning
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
-from rotary_batch.engine import bench, measure, open_engine
-from rotary_batch.engine.synthetic import synthetic_pack
+from rotary_batch.engine import open_engine
+from rotary_batch.engine.measuring import bench, measure
+from rotary_batch.engine.packs.synthetic import synthetic_pack
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest

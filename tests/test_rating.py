@@ -16,7 +16,7 @@ from rotary_batch.commands.planning import as_last_run
 from rotary_batch.commands.rating import RateWatch, refresh_rates
 from rotary_batch.config import Settings
 from rotary_batch.core import StepReport
-from rotary_batch.engine import measure
+from rotary_batch.engine.measuring import measure
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 from training.model import Mixtral, Shape

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rotary_batch.engine.memory import keep_freed_memory
+from rotary_batch.engine.runtime.memory import keep_freed_memory
 from rotary_batch.model.tokens import Tokenizer
 from training.batches import Batch, Order, Row, collate, encode
 from training.corpus import Example, held_out_examples, training_examples

@@ -28,8 +28,8 @@ from benchmarks.checkpoints import as_checkpoint
 from benchmarks.peers.gguf_file import write_gguf
 from benchmarks.shapes import machine
 from rotary_batch.config import cache_dir
-from rotary_batch.engine.pack import pack
-from rotary_batch.engine.synthetic import synthetic_pack
+from rotary_batch.engine.packs.pack import pack
+from rotary_batch.engine.packs.synthetic import synthetic_pack
 from rotary_batch.model.shapes import shape
 
 HERE = Path(__file__).parent

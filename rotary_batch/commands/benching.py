@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 def machine(settings: Settings) -> Rates:
     """Measure the machine and keep the rates for `plan`, `run` and `bench`."""
-    from rotary_batch.engine.measure import measure_machine
+    from rotary_batch.engine.measuring.measure import measure_machine
 
     cache = cache_dir(os.environ)
     rates = measure_machine(settings.device, cache)
@@ -35,7 +35,7 @@ def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: P
         return pack_dir(settings)
     if settings.model is not None:
         raise UsageError("bench: --shape and --model exclude each other")
-    from rotary_batch.engine.synthetic import synthetic_pack
+    from rotary_batch.engine.packs.synthetic import synthetic_pack
 
     experts = settings.experts or "bf16"
     in_ram = settings.device != "cpu"  # 8x22B's 72 GB need not lie on a disk to be copied from RAM
@@ -61,8 +61,8 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
     """Figures of one run, and the bound.  Raises UnavailableError when the wanted sequences do not fit."""
     if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
         raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
-    from rotary_batch.engine import bench as measuring
     from rotary_batch.engine import open_engine
+    from rotary_batch.engine.measuring import bench as measuring
 
     rates = cached_rates(settings.device, cache_dir(os.environ)) or machine(settings)
     prompt, new = wanted.lengths
@@ -92,7 +92,7 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
             counters_before=counters,
         )  # fmt: skip
         if wanted.timeline is not None:
-            from rotary_batch.engine.timeline import draw
+            from rotary_batch.engine.measuring.timeline import draw
 
             draw(engine.trace.timeline, wanted.timeline)
         if wanted.routing is not None:
@@ -105,7 +105,7 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
 
 def lengths_of(text: str) -> tuple[int, int]:
     """`short`, `job`, or PROMPT+NEW.  Raises UsageError."""
-    from rotary_batch.engine.bench import LENGTHS
+    from rotary_batch.engine.measuring.bench import LENGTHS
 
     if text in LENGTHS:
         return LENGTHS[text]

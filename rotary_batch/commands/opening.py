@@ -49,7 +49,7 @@ def pack_dir(settings: Settings, progress: Callable[[int, int], None] | None = N
         if settings.experts not in {None, found}:
             raise ModelError(f"{model}: its experts are {found}, not {settings.experts}; pack the checkpoint again")
         return model
-    from rotary_batch.engine.pack import pack_into_cache  # torch is needed only to pack
+    from rotary_batch.engine.packs.pack import pack_into_cache  # torch is needed only to pack
 
     return pack_into_cache(
         model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16", progress=progress

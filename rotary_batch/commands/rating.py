@@ -34,8 +34,8 @@ def refresh_rates(settings: Settings, pack: Path, manifest: Manifest, now: float
 
 
 def _refreshed(kept: Rates | None, settings: Settings, pack: Path, manifest: Manifest, now: float) -> Rates:
-    from rotary_batch.engine import measure
-    from rotary_batch.engine.device import device_named
+    from rotary_batch.engine.measuring import measure
+    from rotary_batch.engine.runtime.device import device_named
 
     why = _why_anew(kept, measure.machine_name(device_named(settings.device)), now)
     if kept is not None and why is None:

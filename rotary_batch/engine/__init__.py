@@ -24,10 +24,10 @@ if "torch" not in sys.modules:
 
 
 def open_engine(model_dir: Any, device: str = "cpu", device_memory: int | None = None, **options: Any) -> RotaryEngine:  # noqa: ANN401
-    """Open a pack or a Hugging Face checkpoint; see `rotary_batch.engine.opening.open_engine`."""
+    """Open a pack or a Hugging Face checkpoint; see `rotary_batch.engine.build.open_engine`."""
     import torch
 
-    from rotary_batch.engine.opening import open_engine as opened
+    from rotary_batch.engine.build import open_engine as opened
 
     try:
         return opened(model_dir, device=device, device_memory=device_memory, **options)

@@ -12,16 +12,16 @@ from collections.abc import Sequence as Seq
 import torch
 
 from rotary_batch.core import Completion, Failure, Request, StepReport
-from rotary_batch.engine.attention import Rows
-from rotary_batch.engine.experts import ExpertSource
-from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.memory import give_back_freed_memory
-from rotary_batch.engine.mixtral import Mixtral
-from rotary_batch.engine.prefix import Prefix, PrefixStore
+from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.decoder import Mixtral
+from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.kvcache.prefix import Prefix, PrefixStore
+from rotary_batch.engine.offload.source import ExpertSource
+from rotary_batch.engine.offload.tiers import Tier
+from rotary_batch.engine.runtime.memory import give_back_freed_memory
+from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import Choice, choose
-from rotary_batch.engine.schedule import Sequence, Span, plan_revolution
-from rotary_batch.engine.tiers import Tier
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine.scheduler import Sequence, Span, plan_revolution
 from rotary_batch.errors import PromptError
 from rotary_batch.model.bound import Budget, bound, drafts_at_most
 from rotary_batch.model.budget import MIN_PREFILL_TOKENS

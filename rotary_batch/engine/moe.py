@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.experts import ExpertSource, Slab
-from rotary_batch.engine.numerics import Numerics
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine.kernels.numerics import Numerics
+from rotary_batch.engine.offload.source import ExpertSource, Slab
+from rotary_batch.engine.runtime.trace import Trace
 
 
 def route(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:

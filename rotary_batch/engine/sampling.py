@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from rotary_batch.engine.numerics import in_tiles
+from rotary_batch.engine.kernels.numerics import in_tiles
 
 HEAD_ROWS = 64  # rows of logits computed at once; bounds the workspace
 

@@ -1,4 +1,4 @@
-"""What a machine does in a second, as engine/measure.py found it, and the file that keeps it.
+"""What a machine does in a second, as engine/measuring/measure.py found it, and the file that keeps it.
 
 Whatever else runs on the machine makes a measurement too slow, never too fast: of several the best is kept.
 """
@@ -25,7 +25,7 @@ JUDGED_S = 2.0  # of revolutions, before a run says anything about rates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What a machine does in a second, measured (engine/measure.py)."""
+    """What a machine does in a second, measured (engine/measuring/measure.py)."""
 
     machine: str
     device: str

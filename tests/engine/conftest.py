@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rotary_batch.engine.attention import Rows
+from rotary_batch.engine.attention.base import Rows
 
 
 @pytest.fixture

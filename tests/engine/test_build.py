@@ -20,8 +20,8 @@ from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, cpu
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.dispatch import Level, Unit
-from rotary_batch.engine.matmul import FastMatmul
-from rotary_batch.engine.quant import decode, encode, matrix_from
+from rotary_batch.engine.kernels.linear import FastMatmul
+from rotary_batch.engine.kernels.quant import decode, encode, matrix_from
 
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")
 ALL = frozenset(Level)

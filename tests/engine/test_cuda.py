@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from rotary_batch.core import Request
-from rotary_batch.engine import open_engine, tiers
-from rotary_batch.engine.attention_exact import ExactAttention
-from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.attention_triton import TritonAttention
-from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
+from rotary_batch.engine import open_engine
+from rotary_batch.engine.attention.exact import ExactAttention
+from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.triton import TritonAttention
+from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
-from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.matmul import FastMatmul
-from rotary_batch.engine.pack import pack
-from rotary_batch.engine.quant import decode, encode, matrix_from
+from rotary_batch.engine.kernels.linear import FastMatmul
+from rotary_batch.engine.kernels.quant import decode, encode, matrix_from
+from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.offload import tiers
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.testing import drain, write_tiny_checkpoint
 

@@ -11,7 +11,7 @@ from rotary_batch.engine import open_engine
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.dispatch import CHOICES, FUNCTIONS, UNPACKED, Level, Product, cap, choose
-from rotary_batch.engine.matmul import FastMatmul
+from rotary_batch.engine.kernels.linear import FastMatmul
 from rotary_batch.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ import torch
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import verify
+from rotary_batch.engine.packs.pack import verify
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
 from training.quality.packs import reference

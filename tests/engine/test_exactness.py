@@ -7,7 +7,7 @@ import torch
 
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.testing import write_tiny_checkpoint
 
 PROMPT = [(7 * place + place * place) % 250 for place in range(83)]

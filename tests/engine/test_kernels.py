@@ -9,14 +9,14 @@ import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.engine.attention import Rows
-from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.attention_native import NativeAttention
+from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.cpu import NativeAttention
+from rotary_batch.engine.attention.gather import FastAttention
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.dispatch import CHOICES, Level
-from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.quant import Int4Matrix, decode, encode, matrix_from
+from rotary_batch.engine.kernels.quant import Int4Matrix, decode, encode, matrix_from
+from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")

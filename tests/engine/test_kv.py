@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.attention import Rows
-from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.attention_places import AttentionByPlace
-from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.split import AttentionByPlace
+from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.errors import PromptError
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.geometry import Geometry

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.engine.buffers import page_buffer
+from rotary_batch.engine.runtime.buffers import page_buffer
 
 STATUS = Path("/proc/self/status")
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack, verify
+from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import BusyError, ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.testing import write_tiny_checkpoint
@@ -26,7 +26,7 @@ from rotary_batch.testing import write_tiny_checkpoint
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import rotary_batch.engine.pack as p
+import rotary_batch.engine.packs.pack as p
 left = [int(sys.argv[3])]
 def wrap(owner, name):
     inner = getattr(owner, name)
@@ -72,7 +72,7 @@ def stopped_before_the_dense_part(tiny_checkpoint, dst, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("rotary_batch.engine.pack._write_dense", killed)
+        patched.setattr("rotary_batch.engine.packs.pack._write_dense", killed)
         with pytest.raises(KeyboardInterrupt):
             pack(tiny_checkpoint, dst)
 
@@ -109,7 +109,7 @@ def test_two_that_pack_into_one_folder(tiny_checkpoint, tmp_path):
     assert verify(tmp_path / "pack") == []
 
 
-@pytest.mark.parametrize("moment", ["rotary_batch.engine.pack._require_space", "fcntl.flock"])
+@pytest.mark.parametrize("moment", ["rotary_batch.engine.packs.pack._require_space", "fcntl.flock"])
 def test_a_pack_that_another_process_finished_meanwhile_is_kept(tiny_checkpoint, tmp_path, monkeypatch, moment):
     """It was deleted and packed anew: the manifest was looked for before the journal was locked."""
     dst, calls, finished = tmp_path / "pack", [], []
@@ -151,7 +151,7 @@ def test_what_another_packing_left_is_packed_anew(tiny_checkpoint, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("rotary_batch.engine.pack._write_dense", killed)
+        patched.setattr("rotary_batch.engine.packs.pack._write_dense", killed)
         with pytest.raises(KeyboardInterrupt):
             pack(tiny_checkpoint, tmp_path / "one", experts="int8")
     pack(tiny_checkpoint, tmp_path / "one")
@@ -232,7 +232,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written_and_goes_on_later(
     try:
         with pytest.raises(StorageError, match="packing needs"):
             pack(tiny_checkpoint, small / "pack")
-        monkeypatch.setattr("rotary_batch.engine.pack._require_space", lambda *_: None)
+        monkeypatch.setattr("rotary_batch.engine.packs.pack._require_space", lambda *_: None)
         with pytest.raises(StorageError, match="No space left"):
             pack(tiny_checkpoint, small / "pack")
         assert not (small / "pack" / MANIFEST_NAME).exists()

@@ -7,7 +7,7 @@ import torch
 from transformers import MixtralForCausalLM
 
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.testing import write_tiny_checkpoint
 
 # (layers, experts, top_k, heads, key heads, tied, dtype, shards, new spelling of config.json)

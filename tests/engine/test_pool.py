@@ -14,8 +14,8 @@ import torch
 
 from rotary_batch.config import c_compiler
 from rotary_batch.engine import kernels
-from rotary_batch.engine.numerics import Numerics
-from rotary_batch.engine.threads import SMALL_NUMEL, num_threads, threads_for
+from rotary_batch.engine.kernels.numerics import Numerics
+from rotary_batch.engine.kernels.threads import SMALL_NUMEL, num_threads, threads_for
 
 FOLDER = Path(kernels.__file__).with_name("c")
 STRESS = Path(__file__).with_name("pool_stress.c")

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.experts import views
 from rotary_batch.engine.kernels.build import Library
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import unpack_int4
 from rotary_batch.engine.kernels.dispatch import Level
-from rotary_batch.engine.matmul import FastMatmul, _int4_operator, int4_operator_rows
-from rotary_batch.engine.pack import pack, verify
-from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
-from rotary_batch.engine.tiers import DiskTier
+from rotary_batch.engine.kernels.linear import FastMatmul, _int4_operator, int4_operator_rows
+from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
+from rotary_batch.engine.offload.source import views
+from rotary_batch.engine.offload.tiers import DiskTier
+from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
 from rotary_batch.model.slabs import group_columns, slab_layout
@@ -232,7 +232,7 @@ def test_int8_dense_matrices_look_up_and_multiply_alike():
     weight = random(40, 64)
     matrix = stored(weight, "int8")
     assert isinstance(matrix, Int8Matrix)
-    from rotary_batch.engine.numerics import Numerics
+    from rotary_batch.engine.kernels.numerics import Numerics
 
     places = torch.tensor([3, 3, 39])
     found = Numerics("exact", CPU).rows_of(matrix, places)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from benchmarks.shapes import write_checkpoint
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 
 
 def reference_logits(source, prompt: list[int]) -> torch.Tensor:

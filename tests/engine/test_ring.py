@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.buffers import page_buffer
-from rotary_batch.engine.experts import Placement, RingSource, open_experts, open_tier, views
-from rotary_batch.engine.pack import pack
-from rotary_batch.engine.policy import choose_kept, sweep_window
-from rotary_batch.engine.prefetch import CpuTransfer
-from rotary_batch.engine.ring import Load, Ring, SlotState
-from rotary_batch.engine.tiers import DiskTier
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine.offload.policy import choose_kept, sweep_window
+from rotary_batch.engine.offload.prefetch import CpuTransfer
+from rotary_batch.engine.offload.ring import Load, Ring, SlotState
+from rotary_batch.engine.offload.source import Placement, RingSource, open_experts, open_tier, views
+from rotary_batch.engine.offload.tiers import DiskTier
+from rotary_batch.engine.packs.pack import pack
+from rotary_batch.engine.runtime.buffers import page_buffer
+from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 from rotary_batch.testing import write_tiny_checkpoint

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from rotary_batch.core import ExpertKey, Request
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.attention import Rows
-from rotary_batch.engine.attention_exact import ExactAttention
-from rotary_batch.engine.attention_fast import FastAttention
+from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.exact import ExactAttention
+from rotary_batch.engine.attention.gather import FastAttention
 from rotary_batch.engine.drafting import Lookup
-from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.pack import pack
-from rotary_batch.engine.policy import prefers_sweep, to_give_up
-from rotary_batch.engine.prediction import MIN_USEFUL, Guesser
-from rotary_batch.engine.prefix import MIN_TOKENS, PrefixStore
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.kvcache.prefix import MIN_TOKENS, PrefixStore
+from rotary_batch.engine.offload.policy import prefers_sweep, to_give_up
+from rotary_batch.engine.offload.prediction import MIN_USEFUL, Guesser
+from rotary_batch.engine.packs.pack import pack
+from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import PromptError
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.testing import drain, write_tiny_checkpoint

@@ -18,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine import open_engine, opening, tiers
-from rotary_batch.engine.buffers import page_buffer, page_lock
-from rotary_batch.engine.prefetch import CudaTransfer, runs
-from rotary_batch.engine.ring import Load
-from rotary_batch.engine.tiers import DiskTier, RamTier
-from rotary_batch.engine.trace import Trace
+from rotary_batch.engine import build as opening
+from rotary_batch.engine import open_engine
+from rotary_batch.engine.offload import tiers
+from rotary_batch.engine.offload.prefetch import CudaTransfer, runs
+from rotary_batch.engine.offload.ring import Load
+from rotary_batch.engine.offload.tiers import DiskTier, RamTier
+from rotary_batch.engine.runtime.buffers import page_buffer, page_lock
+from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.engine.attention_fast import FastAttention
-from rotary_batch.engine.attention_triton import TritonAttention
+from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.kernels.cuda import HAS_TRITON, int4_product_on_cuda, triton_kernels, unpack_int4
-from rotary_batch.engine.kv import KvArena
-from rotary_batch.engine.quant import encode, matrix_from
+from rotary_batch.engine.kernels.quant import encode, matrix_from
+from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
 INTERPRETED = not torch.cuda.is_available()

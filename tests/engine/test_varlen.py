@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.engine.attention import Rows
-from rotary_batch.engine.attention_exact import ExactAttention
-from rotary_batch.engine.attention_varlen import VarlenAttention, varlen_works
-from rotary_batch.engine.kv import KvArena
+from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.exact import ExactAttention
+from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
 varlen = pytest.importorskip("torch.nn.attention.varlen")

@@ -19,7 +19,7 @@ import rotary_batch.engine.engine as engine_module
 import rotary_batch.pages.safe_folder as safe_folder_module
 import rotary_batch.runner as runner_module
 from rotary_batch import cli
-from rotary_batch.engine.attention_exact import ExactAttention
+from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.work.store import WorkStore
 
 LOG, STAGE = sys.argv[1], sys.argv[2]

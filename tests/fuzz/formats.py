@@ -16,7 +16,7 @@ from rotary_batch.commands.database import reading
 from rotary_batch.commands.opening import EMBEDDED
 from rotary_batch.config import Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.engine.checkpoint import open_checkpoint, read_header
+from rotary_batch.engine.packs.checkpoint import open_checkpoint, read_header
 from rotary_batch.jobs import load_job
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import cached_rates, rates_path

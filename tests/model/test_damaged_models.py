@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer

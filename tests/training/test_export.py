@@ -10,7 +10,7 @@ import torch
 from transformers import MixtralForCausalLM
 
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
 from training.batches import Order, Row
 from training.export import shape_of, write_checkpoint

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from transformers import MixtralForCausalLM
 
 from benchmarks.checkpoints import DiskReader, hf_name, plain
-from rotary_batch.engine.experts import views
-from rotary_batch.engine.pack import pack
-from rotary_batch.engine.quant import Int8Matrix, Matrix
+from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
+from rotary_batch.engine.offload.source import views
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
 
 EXPORTED = Path(__file__).parents[1] / "out" / "hf"

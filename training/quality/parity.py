@@ -15,7 +15,7 @@ import torch
 from transformers import MixtralForCausalLM
 
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.pack import pack
+from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.tokens import Tokenizer
 from training.corpus import Example, held_out_examples
 from training.quality.packs import EXPORTED, load

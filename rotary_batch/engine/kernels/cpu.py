@@ -17,8 +17,8 @@ import torch
 from rotary_batch.config import kernel_dir
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
 from rotary_batch.engine.kernels.dispatch import FUNCTIONS, Level, Product, cap, choose
-from rotary_batch.engine.quant import Int4Matrix, Int8Matrix, Matrix, num_columns, num_rows
-from rotary_batch.engine.threads import num_threads
+from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, Matrix, num_columns, num_rows
+from rotary_batch.engine.kernels.threads import num_threads
 from rotary_batch.log import event
 
 SPAN_FIELDS = 6  # attention.Rows

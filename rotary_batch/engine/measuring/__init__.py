@@ -1,0 +1,1 @@
+"""Measure the machine, and an engine against its roofline."""

@@ -1,0 +1,257 @@
+"""What this machine does in a second: link, disk, memory, matrices.
+
+All of it takes about a minute and is kept in the cache folder; before each run a probe of what the model needs looks
+whether the machine does more than that.  Of several measurements the best counts: others on the machine only slow them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.select import attention_for
+from rotary_batch.engine.kernels import cpu
+from rotary_batch.engine.kernels.linear import FastMatmul, fast_dtype
+from rotary_batch.engine.kernels.numerics import Numerics
+from rotary_batch.engine.kernels.quant import Matrix, encode, matrix_from
+from rotary_batch.engine.kvcache.arena import KV_FORMATS, KvArena
+from rotary_batch.engine.offload.tiers import READ_NBYTES
+from rotary_batch.engine.runtime.buffers import in_own_pages, page_buffer
+from rotary_batch.engine.runtime.device import device_memory_nbytes, device_named
+from rotary_batch.engine.runtime.memory import keep_freed_memory
+from rotary_batch.errors import ModelError
+from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.host import physical_nbytes
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
+from rotary_batch.model.rates import Rates
+from rotary_batch.model.slabs import FORMATS
+
+ROUNDS = 5
+ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
+MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and of a large model
+CUDA_MATRIX = (14336, 4096)  # of Mixtral 8x7B: launching kernels takes longer than the product of a smaller one
+# Copies of a matrix are used in turns, so that caches do not hold it: this much of them, at least 2 and at most 8.
+ROTATED_NBYTES, ROTATED_COPIES = 128 * 2**20, (2, 8)
+DISK_NBYTES = 512 * 2**20
+LINK_NBYTES, LINK_COPIES = 64 * 2**20, 16
+SMALL_MODEL = Geometry(
+    hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
+    num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True,
+    max_position=512, sliding_window=None, dtype="BF16", eos_ids=(),
+)  # fmt: skip
+
+
+PROBE_S = 1.5  # after so much time a probe measures nothing more
+PROBE_ROWS, PROBE_ROUNDS = (1, 32, 256), 1  # more rounds would take the time of the other formats
+PROBE_DISK_NBYTES = 64 * 2**20
+
+
+def measure_machine(device_name: str, folder: Path) -> Rates:
+    """Measure everything; the disk is that of `folder`."""
+    device = device_named(device_name)
+    if device.type == "cpu":
+        keep_freed_memory()  # as an engine does: fresh pages for every product would be measured otherwise
+    disk = _disk(folder)
+    return Rates(
+        machine=machine_name(device),
+        device=device_name,
+        device_memory_nbytes=device_memory_nbytes(device),
+        activation_nbytes=fast_dtype(device).itemsize,
+        move_nbytes_per_s=link_nbytes_per_s(device) if device.type == "cuda" else disk,
+        disk_nbytes_per_s=disk,
+        memory_nbytes_per_s=_memory(device),
+        attention_nbytes_per_s={kept: _attention(kept, device) for kept in KV_FORMATS},
+        weight_s={stored_as: list(_matrix(stored_as, device)) for stored_as in FORMATS},
+        measured_at=time.time(),
+        probed_at=time.time(),
+    )
+
+
+def probe_machine(kept: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> Rates:
+    """The same in under two seconds, for the formats of one model; where the time ends, what is kept stands."""
+    until = time.monotonic() + PROBE_S
+    device = device_named(kept.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    places = sorted(manifest.slabs.values())[: max(1, PROBE_DISK_NBYTES // manifest.slab_nbytes)]
+    disk = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
+    weight_s = {}
+    for stored_as in dict.fromkeys((manifest.experts, manifest.dense)):
+        weight_s[stored_as] = list(_matrix(stored_as, device, PROBE_ROWS, PROBE_ROUNDS, until))
+    return replace(
+        kept,
+        move_nbytes_per_s=link_nbytes_per_s(device) if device.type == "cuda" else disk,
+        disk_nbytes_per_s=disk,
+        memory_nbytes_per_s=_memory(device),
+        attention_nbytes_per_s={kv: _attention(kv, device)} if time.monotonic() < until else {},
+        weight_s=weight_s,
+        probed_at=time.time(),
+    )
+
+
+def machine_name(device: torch.device) -> str:
+    """One line on what was measured.  Runs that differ in OMP_NUM_THREADS throw out each other's rates."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    compiled = f", kernels {cpu.default().level.label}" if device.type == "cpu" else ""
+    return (
+        f"{len(names)} x {names[0]}, {physical_nbytes() / 1e9:.0f} GB RAM{gpu}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads{compiled}"
+    )
+
+
+def seconds(work: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
+    """The best of a few runs, after one to warm up."""
+    found = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - start)
+    return min(found[1:])
+
+
+def _matrix(
+    stored_as: str, device: torch.device, row_counts: Sequence[int] = ROW_COUNTS, rounds: int = ROUNDS,
+    until: float | None = None,
+) -> Iterator[tuple[int, float]]:  # fmt: skip
+    """Rows and seconds a weight, until the clock says so.
+
+    A probe rotates as many copies as the full measurement: with 4 instead of 8 it was 32 % faster at one row.
+    """
+    rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
+    parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
+    least, most = ROTATED_COPIES
+    num_copies = min(most, max(least, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
+    copies: list[Matrix] = [
+        matrix_from({name: in_own_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows)
+        for _ in range(num_copies)
+    ]
+    matmul = FastMatmul(device)
+    for count in row_counts:
+        if until is not None and time.monotonic() >= until:
+            return
+        x = torch.randn(count, columns, device=device, dtype=matmul.dtype)
+        work = partial(_multiply, matmul, x, copies)
+        yield count, seconds(work, device, rounds) / num_copies / (rows * columns)
+
+
+def _multiply(matmul: FastMatmul, x: torch.Tensor, matrices: Sequence[Matrix]) -> None:
+    for matrix in matrices:
+        matmul.linear(x, matrix)
+
+
+def _memory(device: torch.device) -> float:
+    numbers = torch.zeros(ROTATED_NBYTES // 8, dtype=torch.int64, device=device)
+    return numbers.nbytes / seconds(numbers.sum, device)
+
+
+def _attention(kept: str, device: torch.device) -> float:
+    """Keys and values, kept in a format, read in a second by decode rows of many sequences."""
+    geometry, sequences, context = SMALL_MODEL, 64, 512
+    if device.type == "cuda":
+        geometry, sequences, context = replace(geometry, num_heads=32, num_kv_heads=8, head_dim=128), 128, 640
+    kv = KvArena(geometry, sequences * context, kept, torch.bfloat16, device)
+    noise = torch.randn(sequences * context, geometry.num_kv_heads, geometry.head_dim, device=device)
+    kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
+    numerics = Numerics("fast", device)
+    attention = attention_for(geometry, numerics, kv)
+    attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
+    queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device, dtype=numerics.dtype)
+    return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)
+
+
+def link_nbytes_per_s(device: torch.device) -> float:
+    """How fast page-locked memory is copied into the device's; takes LINK_NBYTES of it for a moment."""
+    source = torch.empty(LINK_NBYTES, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(LINK_NBYTES, dtype=torch.uint8, device=device)
+
+    def copy() -> None:
+        for _ in range(LINK_COPIES):
+            target.copy_(source, non_blocking=True)
+
+    return LINK_COPIES * LINK_NBYTES / seconds(copy, device)
+
+
+def _disk(folder: Path) -> float:
+    """Read a file that was just written, past the page cache where the file system allows it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="rotary-batch-rate-") as file:
+        block = os.urandom(2**20)
+        for _ in range(DISK_NBYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return disk_nbytes_per_s(Path(file.name), [(n, READ_NBYTES) for n in range(0, DISK_NBYTES, READ_NBYTES)])
+
+
+def disk_nbytes_per_s(path: Path, runs: Sequence[tuple[int, int]], readers: int = 2) -> float:
+    """How fast runs (offset, bytes) of a file are read by N threads at once.
+
+    Raises ModelError for a file that cannot be read or is too short: what was not read would count as a fast disk.
+    """
+    need = sum(nbytes for _, nbytes in runs)
+    try:
+        done, elapsed = _timed_reads(path, runs, readers)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check the disk, then run `model verify`"
+        ) from error
+    if done < need:
+        raise ModelError(f"{path}: {done:,} of {need:,} bytes could be read; pack the model again")
+    return done / elapsed
+
+
+def _timed_reads(path: Path, runs: Sequence[tuple[int, int]], readers: int) -> tuple[int, float]:
+    """Bytes that were read, and the seconds that took."""
+    descriptor = _open_past_cache(path)
+    todo, lock = list(runs), threading.Lock()
+
+    def read() -> int:
+        buffer = memoryview(page_buffer(max(nbytes for _, nbytes in runs)).numpy())  # type: ignore[arg-type]
+        total = 0
+        while True:
+            with lock:
+                if not todo:
+                    return total
+                offset, nbytes = todo.pop(0)
+            done = 0
+            while done < nbytes and (count := os.preadv(descriptor, [buffer[done:nbytes]], offset + done)):
+                done += count
+            total += done
+
+    try:
+        with ThreadPoolExecutor(readers) as pool:
+            start = time.perf_counter()
+            total = sum(reader.result() for reader in [pool.submit(read) for _ in range(readers)])
+            return total, time.perf_counter() - start
+    finally:
+        os.close(descriptor)
+
+
+def _open_past_cache(path: Path) -> int:
+    """A file opened for reading past the page cache, where the file system allows it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            os.preadv(descriptor, [memoryview(page_buffer(4096).numpy())], 0)  # type: ignore[arg-type]
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return descriptor

@@ -1,0 +1,186 @@
+"""Where slabs come from: the pack on disk, or an arena in host memory that was filled from it.
+
+Knows files and which slabs lie where; knows nothing of rings or of what is in a slab.  Never relies on the
+page cache: a map scanned cyclically with less memory than weights hits nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from rotary_batch.core import ExpertKey
+from rotary_batch.engine.runtime.buffers import page_buffer, page_lock, page_unlock
+from rotary_batch.engine.runtime.trace import Trace, label
+from rotary_batch.errors import ModelError, StorageError
+from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
+
+READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
+NUM_READERS = 2  # reads of a disk in flight; with one it idles between two reads
+NUM_FILLERS = 8  # that fill host memory: one thread touches fresh pages at 1 GB/s
+
+
+class Tier(Protocol):
+    """A place that has every slab."""
+
+    @property
+    def name(self) -> str:
+        """The way that the bytes come, for reports."""
+        ...
+
+    @property
+    def num_readers(self) -> int:
+        """How many threads it pays to read with."""
+        ...
+
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+        """Copy a slab into a page-aligned uint8 tensor in host memory.  Raises StorageError, ModelError."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; idempotent."""
+        ...
+
+
+class DiskTier:
+    """Reads slabs from the pack with O_DIRECT, or buffered where the file system refuses that."""
+
+    num_readers = NUM_READERS
+
+    def __init__(self, manifest: Manifest, pack_dir: Path, trace: Trace) -> None:
+        self._places = manifest.slabs
+        self._path = pack_dir / EXPERTS_NAME
+        self._trace = trace
+        self._unchecked = {place.offset for place in manifest.slabs.values()}  # not yet compared with their digests
+        self._check_size()
+        self._direct = self._open(os.O_DIRECT)
+        self._takes_direct = self._direct is not None
+        self._buffered = self._open(0)
+        if self._buffered is None:
+            raise ModelError(f"{self._path}: cannot be opened; is the pack whole? see `model verify`")
+
+    def _check_size(self) -> None:
+        need = max(place.offset + place.nbytes for place in self._places.values())
+        have = self._path.stat().st_size if self._path.is_file() else 0
+        if have < need:
+            raise ModelError(f"{self._path}: {have:,} bytes, the manifest needs {need:,}; pack the model again")
+
+    def _open(self, flags: int) -> int | None:
+        try:
+            return os.open(self._path, os.O_RDONLY | flags)
+        except OSError:
+            return None
+
+    @property
+    def name(self) -> str:
+        """The way that the bytes come, for reports."""
+        return "disk (O_DIRECT)" if self._takes_direct else "disk (buffered)"
+
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+        """Read one slab; `preadv` releases the GIL, so a matmul goes on beside it."""
+        place = self._places[key]
+        view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
+        done = 0
+        with self._trace.timed("read", label([key])):
+            while done < place.nbytes:
+                count = self._read(view[done : done + READ_NBYTES], place.offset + done)
+                if count == 0:
+                    raise StorageError(f"{self._path}: ends at byte {place.offset + done}; see `model verify`")
+                done += count
+        self._trace.add("bytes_read", done)
+        if place.offset in self._unchecked:
+            self._check_digest(key, view, place)
+
+    def _check_digest(self, key: ExpertKey, view: memoryview, place: SlabPlace) -> None:
+        """At a slab's first use: a flipped bit on disk must not become prose."""
+        if hashlib.sha256(view).hexdigest() != place.sha256:
+            raise ModelError(
+                f"{self._path}: layer {key.layer} expert {key.expert} is damaged (its digest differs); "
+                "pack the model again"
+            )
+        self._unchecked.discard(place.offset)
+
+    def _read(self, view: memoryview, offset: int) -> int:
+        if self._direct is not None and self._takes_direct:
+            try:
+                return os.preadv(self._direct, [view], offset)
+            except OSError:  # tmpfs and overlays take the flag at open and refuse the read
+                self._takes_direct = False
+        assert self._buffered is not None
+        try:
+            count = os.preadv(self._buffered, [view], offset)
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror} at byte {offset}") from error
+        os.posix_fadvise(self._buffered, offset, count, os.POSIX_FADV_DONTNEED)
+        return count
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in (self._direct, self._buffered):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._direct = self._buffered = None
+
+
+class RamTier:
+    """A fixed set of slabs in host memory, the others on disk, of which `num_left` revolve.
+
+    The memory is page-locked when slabs go on to a CUDA device and the system allows it.
+    """
+
+    def __init__(
+        self, manifest: Manifest, disk: DiskTier, hosted: Collection[ExpertKey], num_left: int, *, pinned: bool
+    ) -> None:
+        self._disk = disk
+        self._num_left = num_left
+        self._arena = page_buffer(len(hosted) * manifest.slab_nbytes)
+        places = torch.split(self._arena, manifest.slab_nbytes)
+        self._views = dict(zip(sorted(hosted), places, strict=True))
+        with ThreadPoolExecutor(NUM_FILLERS) as pool:
+            list(pool.map(disk.read_into, self._views.keys(), self._views.values()))
+        self._staged = pinned  # on its way to a CUDA device
+        self._registered = pinned and page_lock(self._arena)
+        # Memory that goes back to the system locked would be taken for locked when its addresses are used again, and
+        # copies would read what lay there before; so not only `close` unlocks it.
+        self._unlock = weakref.finalize(self, page_unlock, *([self._arena] if self._registered else []))
+
+    @property
+    def name(self) -> str:
+        """The way that the bytes come, for reports."""
+        unlocked = "host (pageable, through a pinned staging ring)" if self._staged else "RAM"
+        name = "host (pinned arena)" if self._registered else unlocked
+        return f"{name}; {self._num_left} slabs: {self._disk.name}" if self._num_left else name
+
+    @property
+    def num_readers(self) -> int:
+        """One, and when something is read from the disk those of the disk: while they wait, it goes on."""
+        return 1 + self._disk.num_readers if self._num_left else 1
+
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+        """Copy one slab, or read it; torch releases the GIL while it copies."""
+        if key in self._views:
+            target[: self._views[key].numel()].copy_(self._views[key])
+        else:
+            self._disk.read_into(key, target)
+
+    @property
+    def is_pinned_whole(self) -> bool:
+        """Whether a device may copy every slab that revolves from where it lies."""
+        return self._registered and not self._num_left
+
+    def view(self, key: ExpertKey) -> torch.Tensor | None:
+        """The slab where it lies when a device may copy from there without staging."""
+        return self._views.get(key) if self._registered else None
+
+    def close(self) -> None:
+        """Unlock the arena, close the files."""
+        self._unlock()
+        self._registered = False
+        self._disk.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.deviation import functions
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
 from rotary_batch.model.tokens import Tokenizer
@@ -151,7 +151,7 @@ def table(name: str, trace: Trace) -> list[str]:
     lines = [
         f"## {name}", "", f"{len(trace.chosen):,} layer steps, {trace.num_layers} layers of {trace.num_experts} experts, top {trace.top_k}.",
         f"Recall of the next layer's router: {recall(trace, 1, trace.top_k):.1%} one layer ahead, {recall(trace, 2, trace.top_k):.1%} two",
-        f"({trace.top_k / trace.num_experts:.0%} would be chance).  Asked for by the token before: {reuse(trace):.1%}.", "",
+        f"({trace.top_k / trace.num_experts:.0%} would be chance).  EncodedPrompt for by the token before: {reuse(trace):.1%}.", "",
         "| Slots a layer | LRU over all | LRU by layer | Fixed | Belady |", "| --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for slots in SLOTS_PER_LAYER:

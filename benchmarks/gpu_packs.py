@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 
-from rotary_batch.commands.benching import pack_for
+from rotary_batch.commands.bench import pack_for
 from rotary_batch.config import Settings
 
 PACKS = (("mixtral-8x22b", "bf16"), ("mixtral-8x22b", "int8"), ("mixtral-8x7b", "bf16"))  # shape, dense part

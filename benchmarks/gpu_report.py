@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     )
     print("Command: `sh benchmarks/gpu_night.sh`, one run of each.  Random weights, fast numerics.  The cap is")
     print(
-        "on device memory: `torch.cuda.set_per_process_memory_fraction`, and the engine's own plan.  `Bound` comes from rates"
+        "on device memory: `torch.cuda.set_per_process_memory_fraction`, and the engine's own plan.  `Roofline` comes from rates"
     )
     print(
         "that were measured before, the link's just before and after the run.  Sweeps read prompts for 6 or 12 revolutions (the"

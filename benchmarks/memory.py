@@ -58,7 +58,7 @@ def main() -> None:
     ]
     text = "\n".join([
         "# Peak memory", "", f"Machine: {machine()}.", "Command: `python -m benchmarks.memory`.",
-        f"Experts: {experts / 1e9:.2f} GB in bf16. Bound: {BOUND_NBYTES / 1e6:.0f} MB (VmHWM, everything included).", "",
+        f"Experts: {experts / 1e9:.2f} GB in bf16. Roofline: {BOUND_NBYTES / 1e6:.0f} MB (VmHWM, everything included).", "",
         "| What | VmHWM |", "| --- | --- |", *rows, "",
     ])  # fmt: skip
     (Path(__file__).parent / "memory.md").write_text(text)

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from benchmarks.scale_tree import write_repository
-from rotary_batch.commands.configuring import configure
+from rotary_batch.commands.configuration import configure
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.indexing import IndexOutcome, index
-from rotary_batch.night import Window
+from rotary_batch.commands.index import IndexOutcome, index
+from rotary_batch.window import Window
 
 # What an index may take here, with 2 cores: seconds of the first, seconds of one again, bytes of the main process.
 FIRST_S, AGAIN_S, PEAK_NBYTES = 15 * 60, 10, 400 * 10**6

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol
-from rotary_batch.pages.files import Projection
-from rotary_batch.projection import load_view, project_all, project_pending, project_some
+from rotary_batch.pages.files import SyncResult
+from rotary_batch.sync import load_view, sync_all, sync_pending, sync_some
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import finish_plan, repositories, save_parsed, save_repository
 from rotary_batch.work.rows import RepositoryRow
@@ -72,7 +72,7 @@ def make_index(folder: Path, num_files: int) -> None:
     db.close()
 
 
-def timed(what: str, project: Callable[[], Projection]) -> None:
+def timed(what: str, project: Callable[[], SyncResult]) -> None:
     start = time.process_time()
     done = project()
     seconds, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -93,13 +93,13 @@ def main() -> None:
         print(
             f"{num_files:,} files\n\n| | written | unchanged | CPU s | peak MB |\n| --- | ---: | ---: | ---: | ---: |"
         )
-        timed("first", lambda: project_pending(store, row))
-        timed("again, nothing changed", lambda: project_pending(store, row))
-        timed("`render`, nothing changed", lambda: project_all(store, row))
+        timed("first", lambda: sync_pending(store, row))
+        timed("again, nothing changed", lambda: sync_pending(store, row))
+        timed("`render`, nothing changed", lambda: sync_all(store, row))
         view = load_view(store, row)
         path = parsed(0, num_files).file.path
-        timed("one answer, index loaded", lambda: project_some(store, row, view, [("file", path)]))
-        timed("one answer more", lambda: project_some(store, row, view, [("file", path)]))
+        timed("one answer, index loaded", lambda: sync_some(store, row, view, [("file", path)]))
+        timed("one answer more", lambda: sync_some(store, row, view, [("file", path)]))
         store.db.close()
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from rotary_batch import console, own_file
-from rotary_batch.commands import imported_when_used, looking
-from rotary_batch.commands.configuring import Configured, configure
+from rotary_batch import commands, console, own_file
+from rotary_batch.commands.configuration import Configured, configure
 from rotary_batch.commands.database import chosen, database_path, reading, writing
+from rotary_batch.commands.isolation import Failure, exit_code, failures
 from rotary_batch.commands.options import (
     Config,
     Db,
@@ -45,24 +45,17 @@ from rotary_batch.commands.options import (
     Until,
     Worktree,
 )
-from rotary_batch.commands.separate import Failure, exit_code, failures
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
-from rotary_batch.night import Window, stop_on_signals
 from rotary_batch.process import guarded
+from rotary_batch.window import Window, stop_on_signals
 from rotary_batch.work.items import ask_again
 
 if TYPE_CHECKING:
-    from rotary_batch.commands import benching, docs, draining, generating, indexing, models, opening, planning, reports
-    from rotary_batch.commands.draining import DrainOutcome
+    from rotary_batch.commands.drain import DrainOutcome
     from rotary_batch.commands.reports import Reports
-else:  # each command loads what it needs, so that `status` answers at once
-    benching, docs, draining, generating, indexing, models, opening, planning, reports = map(
-        imported_when_used,
-        ("benching", "docs", "draining", "generating", "indexing", "models", "opening", "planning", "reports"),
-    )
 
 app = typer.Typer(
     name="rotary-batch",
@@ -100,15 +93,34 @@ def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
 
 @app.command()
 def index(
-    repos: Repos = None, model: Model = None, worktree: Worktree = None, out: Out = None, job: JobName = None,
-    link_template: LinkTemplate = None, numerics: Numerics = None, kv: Kv = None, experts: Experts = None,
-    db: Db = None, config: Config = None, log: Log = None, json: Json = False,
-) -> None:  # fmt: skip
+    repos: Repos = None,
+    model: Model = None,
+    worktree: Worktree = None,
+    out: Out = None,
+    job: JobName = None,
+    link_template: LinkTemplate = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    experts: Experts = None,
+    db: Db = None,
+    config: Config = None,
+    log: Log = None,
+    json: Json = False,
+) -> None:
     """Walk, parse and chunk; write the structural pages; queue the work."""
     configured = _configured(
-        config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
-        numerics=numerics, kv=kv, experts=experts, db=db,
-    )  # fmt: skip
+        config,
+        repos or [],
+        model=model,
+        worktree=worktree,
+        out=out,
+        job=job,
+        link_template=link_template,
+        numerics=numerics,
+        kv=kv,
+        experts=experts,
+        db=db,
+    )
     if log is not None:
         log_to(log)
     limits = Window()
@@ -117,71 +129,121 @@ def index(
         writing(configured.whole().settings, should_stop=limits.is_closed) as store,
         console.indexing() as progress,
     ):
-        outcomes = indexing.index(store, repos or [opening.repository_root(None)], configured.of, progress, limits)
-    done = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
+        outcomes = commands.index.index(
+            store, repos or [commands.inputs.repository_root(None)], configured.of, progress, limits
+        )
+    done = [one for one in outcomes if isinstance(one, commands.index.IndexOutcome)]
     _answer([outcome.as_dict() for outcome in outcomes], json, lambda: console.show_index(done))
     _exit(failures(outcomes), [])
 
 
 @app.command()
 def drain(
-    repos: IndexedRepos = None, until: Until = None, for_: For = None, limit: Limit = None, device: Device = None,
-    device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
-    numerics: Numerics = None, kv: Kv = None, job: JobName = None, db: Db = None, config: Config = None,
-    log: Log = None, json: Json = False,
-) -> None:  # fmt: skip
+    repos: IndexedRepos = None,
+    until: Until = None,
+    for_: For = None,
+    limit: Limit = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    job: JobName = None,
+    db: Db = None,
+    config: Config = None,
+    log: Log = None,
+    json: Json = False,
+) -> None:
     """Work until the queue is empty, the window closes or a signal comes."""
     configured = _configured(
-        config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
-        max_batch=max_batch, numerics=numerics, kv=kv, job=job, db=db,
-    )  # fmt: skip
+        config,
+        repos or [],
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+        kv=kv,
+        job=job,
+        db=db,
+    )
     settings = configured.whole().settings
     if log is not None:
         log_to(log)
-    limits = draining.window(until=until, duration=for_, limit=limit)
+    limits = commands.drain.window(until=until, duration=for_, limit=limit)
     found: list[DrainOutcome | Failure] = []
     with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
-        rows = draining.chosen_apart(store, repos or [], found)
-        gone = draining.missing(rows)
+        rows = commands.drain.chosen_apart(store, repos or [], found)
+        gone = commands.drain.missing(rows)
         if gone and len(gone) == len(rows):
             raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
         for row in gone:
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
-        saved = reports.Reports(database_path(settings))
+        saved = commands.reports.Reports(database_path(settings))
         with console.draining() as look:
-            done = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
+            done = commands.drain.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
             _save_each(done, found, saved)
     _finish(found, saved, json)
 
 
 @app.command()
 def run(
-    repos: Repos = None, until: Until = None, for_: For = None, limit: Limit = None, model: Model = None,
-    worktree: Worktree = None, out: Out = None, job: JobName = None, link_template: LinkTemplate = None,
-    device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
-    max_batch: MaxBatch = None, numerics: Numerics = None, kv: Kv = None, experts: Experts = None, db: Db = None,
-    config: Config = None, log: Log = None, json: Json = False,
-) -> None:  # fmt: skip
+    repos: Repos = None,
+    until: Until = None,
+    for_: For = None,
+    limit: Limit = None,
+    model: Model = None,
+    worktree: Worktree = None,
+    out: Out = None,
+    job: JobName = None,
+    link_template: LinkTemplate = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    experts: Experts = None,
+    db: Db = None,
+    config: Config = None,
+    log: Log = None,
+    json: Json = False,
+) -> None:
     """Index, drain and render: the nightly command."""
     configured = _configured(
-        config, repos or [], model=model, worktree=worktree, out=out, job=job, link_template=link_template,
-        device=device, device_memory=device_memory, host_memory=host_memory, max_batch=max_batch,
-        numerics=numerics, kv=kv, experts=experts, db=db,
-    )  # fmt: skip
+        config,
+        repos or [],
+        model=model,
+        worktree=worktree,
+        out=out,
+        job=job,
+        link_template=link_template,
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+        kv=kv,
+        experts=experts,
+        db=db,
+    )
     settings = configured.whole().settings
     if log is not None:
         log_to(log)
-    limits = draining.window(until=until, duration=for_, limit=limit)
+    limits = commands.drain.window(until=until, duration=for_, limit=limit)
     with stop_on_signals(limits), writing(settings, should_stop=limits.is_closed) as store:
         with console.indexing() as progress:
-            outcomes = indexing.index(store, repos or [opening.repository_root(None)], configured.of, progress, limits)
-        indexed = [one for one in outcomes if isinstance(one, indexing.IndexOutcome)]
+            outcomes = commands.index.index(
+                store, repos or [commands.inputs.repository_root(None)], configured.of, progress, limits
+            )
+        indexed = [one for one in outcomes if isinstance(one, commands.index.IndexOutcome)]
         console.show_index(indexed, aside=json)
         roots = [Path(one.indexed.repository.root) for one in indexed]
         found: list[DrainOutcome | Failure] = [*failures(outcomes)]
-        rows, saved = chosen(store, roots) if roots else [], reports.Reports(database_path(settings))
+        rows, saved = chosen(store, roots) if roots else [], commands.reports.Reports(database_path(settings))
         with console.draining() as look:
-            done = draining.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
+            done = commands.drain.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
             _save_each(done, found, saved)
     _finish(found, saved, json, {note for one in indexed for note in one.notes})
 
@@ -200,14 +262,14 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the pages that the database has; needs no model."""
-    root = opening.repository_root(repo)
+    root = commands.inputs.repository_root(repo)
     settings, limits = _settings(config, [root], db=db), Window()
     with stop_on_signals(limits), writing(settings, create=False, should_stop=limits.is_closed) as store:
         if accept:
             if accept[0] not in {"ours", "theirs"}:
                 raise UsageError(f"--accept {accept[0]!r}: write ours or theirs, then the page")
-            docs.accept_page(store, root, accept[1], accept[0])
-        done = docs.render(store, root, limits)
+            commands.docs.accept_page(store, root, accept[1], accept[0])
+        done = commands.docs.render(store, root, limits)
     _answer(asdict(done), json, lambda: console.show_projection(done))
 
 
@@ -216,8 +278,8 @@ def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
     """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
-    root = opening.repository_root(repo)
-    drift = docs.check(_settings(config, [root], worktree=worktree, out=out), root)
+    root = commands.inputs.repository_root(repo)
+    drift = commands.docs.check(_settings(config, [root], worktree=worktree, out=out), root)
     _answer(asdict(drift), json, lambda: console.show_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
 
@@ -225,7 +287,7 @@ def check(
 @app.command()
 def trust(repo: OneRepo = None, json: Json = False) -> None:
     """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
-    root = opening.repository_root(repo)
+    root = commands.inputs.repository_root(repo)
     own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
     for note in own.notes:
         console.say(f"note: {note}")
@@ -238,7 +300,7 @@ def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
     """How far every repository is, and whether a driver runs now."""
     settings = _settings(config, repos or [], db=db)
     with reading(settings) as store:
-        found = looking.status(store, settings, repos or [])
+        found = commands.status.status(store, settings, repos or [])
     _answer(found, json, lambda: console.show_status(found))
 
 
@@ -252,19 +314,35 @@ def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json
 
 @app.command()
 def plan(
-    repos: IndexedRepos = None, until: Until = None, for_: For = None, device: Device = None,
-    device_memory: DeviceMemory = None, host_memory: HostMemory = None, max_batch: MaxBatch = None,
-    numerics: Numerics = None, kv: Kv = None, db: Db = None, config: Config = None, json: Json = False,
-) -> None:  # fmt: skip
+    repos: IndexedRepos = None,
+    until: Until = None,
+    for_: For = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    db: Db = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
     """What is left to do, how long it takes, what would help most."""
     configured = _configured(
-        config, repos or [], device=device, device_memory=device_memory, host_memory=host_memory,
-        max_batch=max_batch, numerics=numerics, kv=kv, db=db,
-    )  # fmt: skip
-    left_s = draining.window(until=until, duration=for_).seconds_left
+        config,
+        repos or [],
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+        kv=kv,
+        db=db,
+    )
+    left_s = commands.drain.window(until=until, duration=for_).seconds_left
     failed: list[Failure] = []
     with reading(configured.whole().settings) as store:
-        found = planning.plan(store, configured.indexed, repos or [], left_s, failed)
+        found = commands.plan.plan(store, configured.indexed, repos or [], left_s, failed)
     for note in found["notes"]:
         console.say(f"note: {note}")
     _answer(found, json, lambda: console.show_plan(found))
@@ -273,10 +351,16 @@ def plan(
 
 @app.command()
 def bench(
-    model: Model = None, shape: ShapeName = None,
-    experts: Experts = None, dense: Dense = "bf16",
-    kv: Kv = None, device: Device = None, device_memory: DeviceMemory = None, host_memory: HostMemory = None,
-    max_batch: MaxBatch = None, numerics: Numerics = None,
+    model: Model = None,
+    shape: ShapeName = None,
+    experts: Experts = None,
+    dense: Dense = "bf16",
+    kv: Kv = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
     sequences: Annotated[int | None, typer.Option(min=1, help="Live sequences; default: as planned.")] = None,
     lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
     drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; never with --shape.")] = True,
@@ -290,21 +374,30 @@ def bench(
     machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
     timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
-    config: Config = None, json: Json = False,
-) -> None:  # fmt: skip
+    config: Config = None,
+    json: Json = False,
+) -> None:
     """Measure the machine, or an engine against its bound."""
     settings = _settings(
-        config, [], model=model, experts=experts, kv=kv, device=device, device_memory=device_memory,
-        host_memory=host_memory, max_batch=max_batch, numerics=numerics,
-    )  # fmt: skip
+        config,
+        [],
+        model=model,
+        experts=experts,
+        kv=kv,
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+    )
     if machine:
-        found = benching.machine(settings).as_dict()
+        found = commands.bench.machine(settings).as_dict()
     else:
         with console.counting("experts written") as progress:
-            pack = benching.pack_for(settings, shape, dense, progress)
-        wanted = benching.Wanted(
+            pack = commands.bench.pack_for(settings, shape, dense, progress)
+        wanted = commands.bench.BenchOptions(
             sequences,
-            benching.lengths_of(lengths),
+            commands.bench.lengths_of(lengths),
             timeline,
             trace,
             drafts=drafts and shape is None,
@@ -312,7 +405,7 @@ def bench(
             prefill_revolutions=prefill_revolutions,
             decode_revolutions=decode_revolutions,
         )
-        found = benching.bench(settings, pack, wanted)
+        found = commands.bench.bench(settings, pack, wanted)
     _answer(found, json, lambda: console.show_figures(found))
 
 
@@ -321,7 +414,7 @@ def report(db: Db = None, config: Config = None, json: Json = False) -> None:
     """What the last run did."""
     settings = _settings(config, [], db=db)
     with reading(settings) as store:
-        found = looking.report(store, settings)
+        found = commands.status.report(store, settings)
     _answer(found, json, lambda: console.show_report(found))
 
 
@@ -334,10 +427,10 @@ def inspect(
     config: Config = None,
 ) -> None:
     """What the index holds, one JSON object a line."""
-    root = opening.repository_root(repo)
+    root = commands.inputs.repository_root(repo)
     with reading(_settings(config, [root], db=db)) as store, console.reader():
-        for row in looking.inspect(store, kind, root):
-            typer.echo(looking.to_json(row))
+        for row in commands.status.inspect(store, kind, root):
+            typer.echo(commands.status.to_json(row))
 
 
 @app.command()
@@ -350,8 +443,8 @@ def explain(
     json: Json = False,
 ) -> None:
     """Why a file is read or not."""
-    root = opening.repository_root(repo)
-    found = looking.explain(_settings(config, [root], worktree=worktree, out=out), root, path)
+    root = commands.inputs.repository_root(repo)
+    found = commands.status.explain(_settings(config, [root], worktree=worktree, out=out), root, path)
     _answer(found, json, lambda: console.show_facts(found))
 
 
@@ -369,16 +462,22 @@ def generate(
 ) -> None:
     """The engine alone: answer a file of requests; run it again to go on."""
     settings = _settings(
-        config, [], model=model, device=device, device_memory=device_memory, max_batch=max_batch, numerics=numerics,
+        config,
+        [],
+        model=model,
+        device=device,
+        device_memory=device_memory,
+        max_batch=max_batch,
+        numerics=numerics,
         kv=kv,
-    )  # fmt: skip
-    pack = opening.pack_dir(settings)
+    )
+    pack = commands.inputs.pack_dir(settings)
     from rotary_batch.model.tokens import Tokenizer
 
     tokenizer = Tokenizer.load(pack)
     with console.counting("answers") as progress:
-        written, failed = generating.generate(
-            source, output, tokenizer, lambda: draining.open_for(settings, pack, _open_engine), progress
+        written, failed = commands.generate.generate(
+            source, output, tokenizer, lambda: commands.drain.open_for(settings, pack, _open_engine), progress
         )
     console.say(f"{written} results written to {output}; {failed} of all are errors")
     raise typer.Exit(5 if failed else 0)
@@ -396,13 +495,13 @@ def model_pack(
 
     with console.counting("experts") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress)
-    console.show_facts(models.info(dst))
+    console.show_facts(commands.models.info(dst))
 
 
 @model_app.command("info")
 def model_info(path: PackPath = None, json: Json = False) -> None:
     """What a pack holds."""
-    found = models.info(path or opening.EMBEDDED)
+    found = commands.models.info(path or commands.inputs.EMBEDDED)
     _answer(found, json, lambda: console.show_facts(found))
 
 
@@ -412,18 +511,18 @@ def model_verify(path: PackPath = None) -> None:
     from rotary_batch.engine.packs.pack import verify
 
     with console.counting("experts") as progress:
-        wrong = verify(path or opening.EMBEDDED, progress)
+        wrong = verify(path or commands.inputs.EMBEDDED, progress)
     for name in wrong:
         console.say(f"damaged: {name}")
     if wrong:
-        raise ModelError(f"{path or opening.EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
+        raise ModelError(f"{path or commands.inputs.EMBEDDED}: {len(wrong)} damaged parts; pack the model again")
     console.tell("every byte is as it was packed")
 
 
 @app.command()
 def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
     """What is installed and what is missing."""
-    found = models.doctor(_settings(config, [], db=db))
+    found = commands.models.doctor(_settings(config, [], db=db))
     rows = [{"what": what, "ok": well, "fact": fact} for what, well, fact in found]
     _answer(rows, json, lambda: console.show_doctor(found))
     raise typer.Exit(0 if all(well for _, well, _ in found) else 69)
@@ -439,7 +538,7 @@ def _save_each(done: Iterable[DrainOutcome | Failure], found: list[DrainOutcome 
 
 def _finish(found: list[DrainOutcome | Failure], saved: Reports, json: bool, told: Collection[str] = ()) -> None:
     saved.save(found)
-    outcomes, failed = [one for one in found if isinstance(one, draining.DrainOutcome)], failures(found)
+    outcomes, failed = [one for one in found if isinstance(one, commands.drain.DrainOutcome)], failures(found)
     _answer([one.as_dict() for one in found], json, lambda: console.show_drain(outcomes, saved.paths, told))
     _exit(failed, outcomes)
 
@@ -453,7 +552,7 @@ def _exit(failed: list[Failure], outcomes: list[DrainOutcome]) -> NoReturn:
 def _answer(data: object, json: bool, show: Callable[[], None]) -> None:
     with console.reader():
         if json:
-            typer.echo(looking.to_json(data))
+            typer.echo(commands.status.to_json(data))
         else:
             show()
 

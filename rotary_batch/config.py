@@ -121,12 +121,24 @@ def _patterns(text: str) -> tuple[str, ...]:
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-    "db": _path, "model": _path, "jobs": _path, "prompts": _path,
-    "job": str, "include": _patterns, "exclude": _patterns, "out": _docs_dir, "link_template": _link_template,
-    "worktree": _boolean, "device": _device, "device_memory": parse_nbytes, "host_memory": parse_nbytes,
-    "max_batch": _positive, "numerics": _one_of("exact", "fast"), "kv": _one_of("bf16", "int8"),
+    "db": _path,
+    "model": _path,
+    "jobs": _path,
+    "prompts": _path,
+    "job": str,
+    "include": _patterns,
+    "exclude": _patterns,
+    "out": _docs_dir,
+    "link_template": _link_template,
+    "worktree": _boolean,
+    "device": _device,
+    "device_memory": parse_nbytes,
+    "host_memory": parse_nbytes,
+    "max_batch": _positive,
+    "numerics": _one_of("exact", "fast"),
+    "kv": _one_of("bf16", "int8"),
     "experts": _one_of("bf16", "int8", "int4"),
-}  # fmt: skip
+}
 # What a file may hold instead of a string.
 _KINDS: dict[str, type] = {
     "worktree": bool,

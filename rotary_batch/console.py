@@ -19,10 +19,10 @@ from rotary_batch.terminal import shown
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rotary_batch.commands.draining import DrainOutcome
-    from rotary_batch.commands.indexing import IndexOutcome
+    from rotary_batch.commands.drain import DrainOutcome
+    from rotary_batch.commands.index import IndexOutcome
     from rotary_batch.pages.drift import Drift
-    from rotary_batch.pages.files import PageFailure, Projection
+    from rotary_batch.pages.files import PageFailure, SyncResult
     from rotary_batch.runner import Progress
 
 DEMONSTRATION = (
@@ -31,8 +31,12 @@ DEMONSTRATION = (
 )
 
 # Why answers ended, in words.
-ENDED = {"stop": "themselves", "length": "their limit of tokens", "sentences": "their limit of sentences",
-         "loop": "repeating themselves"}  # fmt: skip
+ENDED = {
+    "stop": "themselves",
+    "length": "their limit of tokens",
+    "sentences": "their limit of sentences",
+    "loop": "repeating themselves",
+}
 
 
 def say(text: str) -> None:
@@ -90,8 +94,13 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import MofNCompleteColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    with Bar(*Bar.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True),
-             transient=True) as bar:  # fmt: skip
+    with Bar(
+        *Bar.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -199,7 +208,7 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path], told: 
         tell(f"report: {report}")
 
 
-def show_projection(done: Projection) -> None:
+def show_projection(done: SyncResult) -> None:
     """What `render` did."""
     tell(f"{len(done.written)} pages written, {done.unchanged} unchanged, {len(done.removed)} removed")
     _tell_pages(done.conflicts, done.failed)
@@ -259,8 +268,11 @@ def _show_forecast(model: Mapping[str, Any]) -> None:
     table = _table(f"{model['model']} ({model['experts']} experts) on {model['device']}, at the bound", "", "")
     _row(table, "device memory", _nbytes(model["device_memory"]))
     _row(table, "live sequences", model["batch"])
-    _row(table, "keys on the device / in host memory, tokens",
-         f"{model['device_kv_tokens']:,} / {model['host_kv_tokens']:,}")  # fmt: skip
+    _row(
+        table,
+        "keys on the device / in host memory, tokens",
+        f"{model['device_kv_tokens']:,} / {model['host_kv_tokens']:,}",
+    )
     _row(table, "experts resident / ring slots", f"{model['residents']} / {model['ring_slots']}")
     _row(table, "others in host memory / on disk", f"{model['in_host_memory']} / {model['from_disk']}")
     _row(table, "one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")

@@ -190,14 +190,14 @@ class Lease:
 Reason = Literal["stop", "length", "sentences", "loop"]  # why a sequence ended
 
 
-class Guard(NamedTuple):
+class StopCriteria(NamedTuple):
     """What ends a sequence beside its stop token and its limit of tokens."""
 
     max_sentences: int | None = None
     stops_loops: bool = False
 
 
-NO_GUARD = Guard()
+NO_GUARD = StopCriteria()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +209,7 @@ class Request:
     max_new_tokens: int
     generated_ids: tuple[int, ...] = ()
     logprob_sum: float = 0.0  # over generated_ids, natural logarithm
-    guard: Guard = NO_GUARD
+    guard: StopCriteria = NO_GUARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

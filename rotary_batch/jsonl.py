@@ -46,9 +46,12 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """The object in a line.  Raises ValueError that says what is wrong in plain words."""
     try:
         found = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_once_each, parse_int=_integer, parse_float=_number,
+            data.decode("utf-8"),
+            object_pairs_hook=_once_each,
+            parse_int=_integer,
+            parse_float=_number,
             parse_constant=_no_number,
-        )  # fmt: skip
+        )
         if _SURROGATE.search(data):
             json.dumps(found, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:

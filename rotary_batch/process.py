@@ -26,9 +26,13 @@ _NO_THREADS = "no more threads or processes are allowed here; raise `ulimit -u`,
 _NO_FILES = "too many open files; raise `ulimit -n`"
 # How torch and the interpreter say in a RuntimeError what has no type of its own.
 _LACKS = {
-    "can't start new thread": _NO_THREADS, "can't allocate memory": _NO_MEMORY, "not enough memory": _NO_MEMORY,
-    "out of memory": _NO_MEMORY, "bad_alloc": _NO_MEMORY, "Cannot allocate memory": _NO_MEMORY,
-}  # fmt: skip
+    "can't start new thread": _NO_THREADS,
+    "can't allocate memory": _NO_MEMORY,
+    "not enough memory": _NO_MEMORY,
+    "out of memory": _NO_MEMORY,
+    "bad_alloc": _NO_MEMORY,
+    "Cannot allocate memory": _NO_MEMORY,
+}
 
 
 def guarded(command: Callable[[], object]) -> NoReturn:

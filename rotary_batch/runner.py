@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, Reason, StepReport, Verdict, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.log import event
-from rotary_batch.night import Window, boot_clock
-from rotary_batch.pages.files import PageFailure, Projection
+from rotary_batch.pages.files import PageFailure, SyncResult
+from rotary_batch.window import Window, boot_clock
 from rotary_batch.work.rows import Claim, Failed, Finished
 from rotary_batch.work.store import WorkStore
 
@@ -25,7 +25,7 @@ RETRY_AFTER_S = 2.0  # doubled at every further attempt
 PROJECT_EVERY_S = 5.0  # finished pages wait at most this long, so that their syncs do not slow the engine
 
 
-class Desk(Protocol):
+class ItemProcessor(Protocol):
     """What the planner does for the runner."""
 
     def reuse_answers(self) -> Iterator[list[WorkItem]]:
@@ -42,7 +42,7 @@ class Desk(Protocol):
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """What a run did so far; stored with the run, shown while it goes on."""
 
     revolutions: int = 0
@@ -84,7 +84,7 @@ class Tally:
         self.verdicts[verdict.value] = self.verdicts.get(verdict.value, 0) + 1
         self.ended[ended] = self.ended.get(ended, 0) + 1
 
-    def add_pages(self, done: Projection) -> None:
+    def add_pages(self, done: SyncResult) -> None:
         """Count pages; what stands in the way of one is told once."""
         self.pages_written += len(done.written)
         self.conflicts += [page for page in done.conflicts if page not in self.conflicts]
@@ -99,7 +99,7 @@ class Tally:
 class Progress:
     """What an onlooker may want to know after each revolution."""
 
-    tally: Tally
+    tally: RunStats
     report: StepReport
     num_live: int
     num_open: int
@@ -112,17 +112,17 @@ class Runner:
 
     store: WorkStore
     engine: Engine
-    desk: Desk
+    desk: ItemProcessor
     window: Window
     run_id: int
     repository_ids: Sequence[int]
-    project: Callable[[Sequence[WorkItem]], Projection]
+    project: Callable[[Sequence[WorkItem]], SyncResult]
     look: Callable[[Progress], None]
     num_open: Callable[[], int]
     max_attempts: int
     clock: Callable[[], float] = boot_clock  # also of when a failed item is due, which no other run asks
     sleep: Callable[[float], None] = time.sleep
-    tally: Tally = field(default_factory=Tally)
+    tally: RunStats = field(default_factory=RunStats)
 
     def __post_init__(self) -> None:
         self._claims: dict[int, Claim] = {}

@@ -17,14 +17,16 @@ from pathlib import Path
 import pytest
 from test_cli import CODE, answer, docs_of, rotary
 
-from rotary_batch.commands import docs, draining, indexing
-from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands import docs
+from rotary_batch.commands import drain as draining
+from rotary_batch.commands import index as indexing
+from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
-from rotary_batch.commands.separate import Failure, exit_code, kept_apart
+from rotary_batch.commands.isolation import Failure, exit_code, isolated
 from rotary_batch.config import Settings, bundled
 from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
-from rotary_batch.night import Deadline, Window
 from rotary_batch.testing import FakeEngine, FrozenClock
+from rotary_batch.window import Deadline, Window
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
 
@@ -49,22 +51,22 @@ def test_the_most_telling_code_wins(codes, code):
 def test_what_concerns_one_repository_is_noted_once_and_what_concerns_all_ends_the_command():
     found: list = []
     for _ in range(2):
-        with kept_apart(["/a"], found):
+        with isolated(["/a"], found):
             raise RepositoryError("/a: not there")
-    with kept_apart(["/b", "/c"], found):
+    with isolated(["/b", "/c"], found):
         raise PermissionError(13, "Permission denied", "/b/x")
     assert found == [
         Failure(repository="/a", error="/a: not there", exit_code=3),
         *(Failure(repository=root, error="/b/x: Permission denied", exit_code=74) for root in ("/b", "/c")),
     ]
-    with kept_apart(["/d"], alone := []):
+    with isolated(["/d"], alone := []):
         raise OSError("a text alone")
     assert [str(one) for one in alone] == ["/d: input or output: a text alone"]
     assert [str(one) for one in found] == [
         "/a: not there", "/b/x: Permission denied", "/c: /b/x: Permission denied",
     ]  # fmt: skip
     for error in (DatabaseError("d"), BusyError("b"), ZeroDivisionError()):
-        with pytest.raises(type(error)), kept_apart(["/a"], found):
+        with pytest.raises(type(error)), isolated(["/a"], found):
             raise error
 
 
@@ -244,7 +246,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
     """All answers are stored, the other repository has its pages, and when the folder is well again nothing is lost."""
     roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]
     settings, full = Settings(db=tmp_path / "work.db"), [True]
-    project_some, project_pending = draining.project_some, draining.project_pending
+    sync_some, sync_pending = draining.sync_some, draining.sync_pending
 
     def refused(project):
         def call(store, row, *rest):
@@ -271,8 +273,8 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
 
     with writing(settings) as store:
         indexing.index(store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
-        monkeypatch.setattr(draining, "project_some", refused(project_some))
-        monkeypatch.setattr(draining, "project_pending", refused(project_pending))
+        monkeypatch.setattr(draining, "sync_some", refused(sync_some))
+        monkeypatch.setattr(draining, "sync_pending", refused(sync_pending))
         failure, outcome = drained(store)
         assert (failure.repository, failure.exit_code) == (str(roots[0]), 74)
         assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)

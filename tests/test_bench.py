@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rotary_batch.commands import planning
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands import plan as planning
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine

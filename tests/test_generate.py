@@ -17,7 +17,7 @@ import pytest
 
 from rotary_batch import jsonl
 from rotary_batch.commands import requests
-from rotary_batch.commands.generating import generate
+from rotary_batch.commands.generate import generate
 from rotary_batch.commands.results import open_results
 from rotary_batch.errors import BusyError, InputError, StorageError
 from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
@@ -202,7 +202,7 @@ def test_a_line_of_a_gigabyte_takes_no_memory(tmp_path):
         file.write(b"\n" + dumped(asked("last")))
     write_byte_tokenizer(tmp_path)
     script = (
-        "import resource, sys\nfrom pathlib import Path\nfrom rotary_batch.commands.generating import generate\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom rotary_batch.commands.generate import generate\n"
         "from rotary_batch.model.tokens import Tokenizer\nfrom rotary_batch.testing import FakeEngine\n"
         "source, target = map(Path, sys.argv[1:])\ntokenizer = Tokenizer.load(source.parent)\n"
         "least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

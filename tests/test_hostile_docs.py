@@ -16,7 +16,7 @@ import pytest
 from rotary_batch.errors import InputError
 from rotary_batch.pages import trail as trail_module
 from rotary_batch.pages.descriptors import BlockedError
-from rotary_batch.pages.files import Projection, accept, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, accept, inventory, project, remove_others
 from rotary_batch.pages.front import sign
 from rotary_batch.pages.safe_folder import open_safe_folder
 
@@ -142,7 +142,7 @@ def test_links_of_the_user_above_an_absolute_docs_folder_are_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "short").symlink_to(tmp_path / "real")
     with open_safe_folder(tmp_path / "repo", f"{tmp_path}/short/new/docs", create=True) as folder:
-        project(folder, [("a/b.md", b"x")], Projection())
+        project(folder, [("a/b.md", b"x")], SyncResult())
     assert (tmp_path / "real" / "new" / "docs" / "a" / "b.md").read_bytes() == b"x"
     with pytest.raises(InputError, match="a symbolic link"):
         open_safe_folder(tmp_path / "repo", f"{tmp_path}/short", create=True)
@@ -185,7 +185,7 @@ def test_what_is_in_the_place_of_a_page_makes_that_page_fail_alone(kind, name, t
         (tmp_path / "d" / "b.md").write_text("a person's")
     place = tmp_path / "d" / name
     put_in_the_way(kind, Path("d") / name, tmp_path / "outside.txt")
-    info, done = place.lstat(), Projection()
+    info, done = place.lstat(), SyncResult()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
         project(folder, pages.items(), done)
         list(folder.walk())
@@ -210,7 +210,7 @@ def test_a_hard_link_keeps_its_bytes(tmp_path):
     (tmp_path / "outside.txt").write_bytes(ours)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "llms.txt").hardlink_to(tmp_path / "outside.txt")
-    done = Projection()
+    done = SyncResult()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
         project(folder, [("llms.txt", b"new")], done)
     assert (done.written, (tmp_path / "outside.txt").read_bytes()) == (["llms.txt"], ours)
@@ -223,7 +223,7 @@ def test_a_hard_link_keeps_its_bytes(tmp_path):
 )  # fmt: skip
 def test_no_name_of_a_page_leads_out_of_the_folder_or_into_git(path, tmp_path):
     (tmp_path / "d").mkdir()
-    done = Projection()
+    done = SyncResult()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
         project(folder, [(path, b"x"), ("good.md", b"y")], done)
         for call in (folder.read, folder.remove):
@@ -245,7 +245,7 @@ def test_a_disk_that_refuses_ends_everything_and_leaves_no_temporary(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", full)
     with open_safe_folder(tmp_path, "d", create=True) as folder, pytest.raises(StorageError, match="free some space"):
-        project(folder, [(f"{n}.md", b"x") for n in range(5)], Projection())
+        project(folder, [(f"{n}.md", b"x") for n in range(5)], SyncResult())
     assert list((tmp_path / "d").iterdir()) == []
 
 
@@ -337,7 +337,7 @@ def test_many_conflicts_are_looked_up_and_not_searched(tmp_path):
         def __contains__(self, _):
             pytest.fail("searched from its start")
 
-    done = Projection(conflicts=Unsearched(["a.md"]))
+    done = SyncResult(conflicts=Unsearched(["a.md"]))
     with open_safe_folder(tmp_path, "d", create=True) as folder:
         folder.publish([folder.stage(name, sign([], "<!-- {} -->")) for name in ("llms.txt.rotary-new",)])
         done.conflicts.append("llms.txt")
@@ -353,7 +353,7 @@ def test_a_page_that_cannot_be_marked_as_a_persons_keeps_the_new_one(tmp_path, m
     docs.mkdir()
     (docs / "a.md").write_text("all mine")
     with open_safe_folder(tmp_path, "d", create=True) as folder:
-        project(folder, [("a.md", b"new")], Projection())
+        project(folder, [("a.md", b"new")], SyncResult())
 
         def refuse(*_, **__):
             raise PermissionError(1, "Operation not permitted")

@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from rotary_batch import night
+from rotary_batch import window as night
 from rotary_batch.errors import StoppedError, UsageError
-from rotary_batch.night import Deadline, Window, deadlines, next_instant, seconds_for, stop_on_signals, time_of_day
 from rotary_batch.testing import FrozenClock
+from rotary_batch.window import Deadline, Window, deadlines, next_instant, seconds_for, stop_on_signals, time_of_day
 
 # A zone and the hour (UTC) of a change of its clocks.
 CHANGES = {
@@ -167,7 +167,7 @@ def test_a_signal_closes_the_window_and_only_while_it_is_asked_to(number):
 
 def test_a_second_interrupt_ends_at_once():
     script = (
-        "import os, signal; from rotary_batch.night import Window, stop_on_signals\n"
+        "import os, signal; from rotary_batch.window import Window, stop_on_signals\n"
         "with stop_on_signals(Window()):\n  for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n  print('on')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

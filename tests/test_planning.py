@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands import draining, indexing
-from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands import drain as draining
+from rotary_batch.commands import index as indexing
+from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
-from rotary_batch.commands.generating import generate
+from rotary_batch.commands.generate import generate
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
 from rotary_batch.core import Failure
 from rotary_batch.errors import ConfigError
 from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.night import Window
-from rotary_batch.planner.asking import CHUNK_VARIABLES, NOTES_VARIABLES
+from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
+from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.store import WorkStore

@@ -17,13 +17,13 @@ from urllib.parse import unquote
 
 import pytest
 
-from rotary_batch import projection
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch import sync as projection
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
 from rotary_batch.pages.front import read
 from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.site import site_paths
-from rotary_batch.projection import project_all, project_pending, project_some
+from rotary_batch.sync import sync_all, sync_pending, sync_some
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import finish_plan, save_parsed, save_repository
@@ -132,41 +132,41 @@ def rendered(monkeypatch) -> list[str]:
 def test_an_answer_that_no_run_projected_is_projected_by_the_next_and_nothing_else_is(
     unit, subject, shown_on, place, rendered
 ):
-    assert len(project_pending(place.store, place.row).written) == len(THINGS)
+    assert len(sync_pending(place.store, place.row).written) == len(THINGS)
     assert place.forgotten() == set()
     place.answer(unit, subject, "New words.")  # and the run is killed
     assert place.forgotten() == shown_on
     rendered.clear()
-    done = project_pending(place.store, place.row)
+    done = sync_pending(place.store, place.row)
     assert (set(rendered), place.forgotten()) == (shown_on, set())
     paths = site_paths(PATHS)
     assert {thing for thing in THINGS if paths[thing] in done.written} <= shown_on
     incremental = place.tree()
-    assert project_all(place.store, place.row).written == []
+    assert sync_all(place.store, place.row).written == []
     assert place.tree() == incremental
     assert any(b"New words." in page for page in incremental.values())
 
 
 def test_a_run_projects_only_the_pages_of_its_answers(place, rendered):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     view = projection.load_view(place.store, place.row)
     place.answer("file", "pkg/b.py", "New words.")
     rendered.clear()
-    done = project_some(place.store, place.row, view, [("file", "pkg/b.py"), ("file", "pkg/gone.py")])
+    done = sync_some(place.store, place.row, view, [("file", "pkg/b.py"), ("file", "pkg/gone.py")])
     assert (sorted(rendered), sorted(done.written)) == (["pkg/", "pkg/b.py"], ["pkg/b.py.md", "pkg/index.md"])
     assert place.forgotten() == set()
 
 
 def test_with_nothing_to_do_no_page_is_rendered_and_the_index_is_not_loaded(place, monkeypatch):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     monkeypatch.setattr(projection, "load_view", None)
-    done = project_pending(place.store, place.row)
+    done = sync_pending(place.store, place.row)
     assert (done.written, done.unchanged) == ([], len(THINGS))
 
 
 @pytest.mark.parametrize("change", ["text", "new", "gone", "name", "model_name", "docs_dir", "link_template"])
 def test_a_changed_file_or_setting_may_reach_any_page(change, place):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     texts = dict.fromkeys(PATHS, "")
     if change in {"text", "new", "gone"}:
         place.index({"text": texts | {"a.py": "Other."}, "new": texts | {"z.py": ""}, "gone": {"a.py": ""}}[change])
@@ -176,7 +176,7 @@ def test_a_changed_file_or_setting_may_reach_any_page(change, place):
 
 
 def test_an_index_of_the_same_files_and_settings_forgets_nothing(place):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     save_repository(place.store, replace(place.row, commit_id="another"))
     with place.store.transaction():
         finish_plan(place.store, place.row.id, "k", [parsed(path).file for path in PATHS], [])
@@ -185,7 +185,7 @@ def test_an_index_of_the_same_files_and_settings_forgets_nothing(place):
 
 
 def test_files_that_are_no_source_are_counted_on_the_first_page_alone(place):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     readme = replace(parsed("README.md").file, file_class=FileClass.TEXT, reason="no grammar for .md")
     for file, forgotten in [
         (readme, {"/"}),
@@ -195,14 +195,14 @@ def test_files_that_are_no_source_are_counted_on_the_first_page_alone(place):
         with place.store.transaction():
             finish_plan(place.store, place.row.id, "k", [file], [])
         assert place.forgotten() == forgotten
-        project_pending(place.store, place.row)
+        sync_pending(place.store, place.row)
     with place.store.transaction():
         finish_plan(place.store, place.row.id, "k", [], ["README.md"])
     assert place.forgotten() == {"/"}
 
 
 def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, rendered):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     before = place.tree()
     (place.docs / "a.py.md").unlink()
     (place.docs / "pkg" / "b.py.md").write_text("mine\n")
@@ -211,7 +211,7 @@ def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, r
     shutil.rmtree(place.docs / "pkg" / "deep")
     for _ in range(2):  # a conflict is told each time
         rendered.clear()
-        done = project_pending(place.store, place.row)
+        done = sync_pending(place.store, place.row)
         assert done.conflicts == ["pkg/b.py.md"]
     assert rendered == ["pkg/b.py"]
     after = place.tree()
@@ -222,19 +222,19 @@ def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, r
 @pytest.mark.parametrize("name", ["llms.txt", ".mkdocs/mkdocs.yml"])
 @pytest.mark.parametrize("edit", [lambda old: b"mine\n" + old, lambda old: old + b"mine\n", lambda old: b"mine\n"])
 def test_a_line_that_a_person_put_into_a_file_without_front_matter_is_not_lost(place, name, edit):
-    project_all(place.store, place.row)
+    sync_all(place.store, place.row)
     ours = (place.docs / name).read_bytes()
     theirs = edit(ours)
     (place.docs / name).write_bytes(theirs)
-    assert project_all(place.store, place.row).conflicts == [name]
+    assert sync_all(place.store, place.row).conflicts == [name]
     assert ((place.docs / name).read_bytes(), (place.docs / f"{name}.rotary-new").read_bytes()) == (theirs, ours)
 
 
 def test_another_version_of_the_program_looks_at_every_page(place, monkeypatch, rendered):
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     monkeypatch.setattr(projection, "__version__", "other")
     rendered.clear()
-    assert project_pending(place.store, place.row).written == []
+    assert sync_pending(place.store, place.row).written == []
     assert len(rendered) == len(THINGS) - 2
 
 
@@ -243,13 +243,13 @@ def test_a_projection_that_is_stopped_keeps_its_batches_and_the_next_one_goes_on
     monkeypatch.setattr(projection, "BATCH_PAGES", 8)
     stops, sizes = iter([False, False, True, True, True]), []
     while True:
-        done = project_pending(place.store, place.row, should_stop=lambda: next(stops, False))
+        done = sync_pending(place.store, place.row, should_stop=lambda: next(stops, False))
         sizes.append(len(done.written))
         if not done.stopped:
             break
     assert sizes == [24, 8, 8, 10]
-    assert project_all(place.store, place.row).written == []
-    assert project_pending(place.store, place.row, should_stop=lambda: True).stopped is False
+    assert sync_all(place.store, place.row).written == []
+    assert sync_pending(place.store, place.row, should_stop=lambda: True).stopped is False
     place.store.db.close()
 
 
@@ -257,13 +257,13 @@ def test_one_bad_path_fails_alone_and_its_page_is_named(place):
     (place.docs / "pkg").mkdir(parents=True)
     (place.docs / "a.py.md").symlink_to(place.docs.parent / "outside")
     (place.docs / "pkg" / "deep").write_text("a file")
-    done = project_pending(place.store, place.row)
+    done = sync_pending(place.store, place.row)
     assert {failure.page for failure in done.failed} == {"a.py.md", "pkg/deep/index.md", "pkg/deep/d.py.md"}
     assert len(done.written) == len(THINGS) - 3
     assert place.forgotten() == {"a.py", "pkg/deep/", "pkg/deep/d.py"}
     (place.docs / "a.py.md").unlink()
     (place.docs / "pkg" / "deep").unlink()
-    done = project_pending(place.store, place.row)
+    done = sync_pending(place.store, place.row)
     assert (done.failed, sorted(done.written)) == ([], ["a.py.md", "pkg/deep/d.py.md", "pkg/deep/index.md"])
 
 
@@ -303,14 +303,14 @@ def test_fifty_kills_of_a_rendering_leave_what_an_undisturbed_one_leaves(tmp_pat
         if round_number % 10 == 0:
             place.index(dict.fromkeys(PATHS, f"Docstring {round_number}."))
         place.store.db.close()
-        kills += die_at(chance.randint(1, 30), lambda: place.reopen() or project_pending(place.store, place.row))
+        kills += die_at(chance.randint(1, 30), lambda: place.reopen() or sync_pending(place.store, place.row))
         place.reopen()
         pages = {path: data for path, data in place.tree().items() if path.endswith(".md")}
         assert not any(read(data).is_edited for data in pages.values())
-    project_pending(place.store, place.row)
+    sync_pending(place.store, place.row)
     stormy = place.tree()
     shutil.rmtree(place.docs)
-    project_all(place.store, place.row)
+    sync_all(place.store, place.row)
     assert place.tree() == stormy
     place.store.db.close()
 

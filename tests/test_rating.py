@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.commands.planning import as_last_run
-from rotary_batch.commands.rating import RateWatch, refresh_rates
+from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.plan import as_last_run
+from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.config import Settings
 from rotary_batch.core import StepReport
 from rotary_batch.engine.measuring import measure
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
-from rotary_batch.runner import Progress, Tally
+from rotary_batch.runner import Progress, RunStats
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import last_speed
 from rotary_batch.work.schema import migrate
@@ -96,7 +96,7 @@ def test_rates_that_cannot_be_written_end_no_run(path, measured, caplog):
     (path / "a folder in their place").mkdir(parents=True)
     with caplog.at_level("INFO", "rotary_batch"):
         refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
-        engine, tally = FakeEngine(), Tally()
+        engine, tally = FakeEngine(), RunStats()
         report = StepReport(step_s=10.0, bound_s=20.0)
         progress = Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=10.0)
         RateWatch(engine, FAST, lambda _progress: None)(progress)
@@ -137,7 +137,7 @@ class FakeEngine:
 
 def test_a_run_that_beats_the_bound_raises_the_rates(path):
     """A run once reached 150 % of a bound from rates that were measured beside other work."""
-    engine, tally, looks = FakeEngine(), Tally(), []
+    engine, tally, looks = FakeEngine(), RunStats(), []
     watch = RateWatch(engine, FAST, looks.append)
     for step in range(4):
         report = StepReport(
@@ -157,7 +157,7 @@ def test_a_run_that_beats_the_bound_raises_the_rates(path):
 
 
 def test_a_run_within_its_bound_leaves_the_rates_alone(path):
-    engine, tally = FakeEngine(), Tally()
+    engine, tally = FakeEngine(), RunStats()
     watch = RateWatch(engine, FAST, lambda _progress: None)
     for bound_s in (0.0, 0.9, 1.04, 0.5):
         report = StepReport(step_s=1.0, bound_s=bound_s)
@@ -171,10 +171,10 @@ def test_the_last_run_of_a_model_on_a_device_is_what_counts(tmp_path):
     migrate(db)
     store = WorkStore(db)
     for model, tally in [
-        ("m", Tally(device="cpu", prefill_tokens=900, decode_tokens=100, step_s=10.0)),
-        ("m", Tally(device="cuda", prefill_tokens=9000, decode_tokens=1000, step_s=10.0)),
-        ("other", Tally(device="cpu", prefill_tokens=1, decode_tokens=1, step_s=10.0)),
-        ("m", Tally(device="cpu")),  # everything was reused
+        ("m", RunStats(device="cpu", prefill_tokens=900, decode_tokens=100, step_s=10.0)),
+        ("m", RunStats(device="cuda", prefill_tokens=9000, decode_tokens=1000, step_s=10.0)),
+        ("other", RunStats(device="cpu", prefill_tokens=1, decode_tokens=1, step_s=10.0)),
+        ("m", RunStats(device="cpu")),  # everything was reused
     ]:
         store.end_run(store.start_run("drain", model, 1), "done", tally.as_dict())
     speed = last_speed(store, "m", "cpu")

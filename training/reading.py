@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotary_batch.planner.asking import Note, note_line
+from rotary_batch.planner.prompt_builder import Note, note_line
 from rotary_batch.prompts import Prompt
 
 MAX_CODE_CHARACTERS = 1100  # about 330 tokens of the model's own

@@ -1,24 +1,25 @@
 """What each command does, apart from how it is typed and how its answer is printed.
 
-Knows how the floors below fit together; knows nothing of Typer or rich.  Every function returns plain
-data that the command line prints as a table or as JSON.
+Functions return plain data, which the command line prints as a table or as JSON.
 """
 
 from __future__ import annotations
 
-import sys
-from importlib.util import LazyLoader, find_spec, module_from_spec
+from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from rotary_batch.commands import bench, docs, drain, generate, index, inputs, models, plan, reports, status
 
-def imported_when_used(name: str) -> ModuleType:
-    """A module of this package that is read when something of it is first asked for."""
-    if (found := sys.modules.get(f"{__name__}.{name}")) is not None:
-        return found
-    spec = find_spec(f"{__name__}.{name}")
-    assert spec is not None, f"no module {name}"
-    assert spec.loader is not None, f"no loader of {name}"
-    spec.loader = LazyLoader(spec.loader)
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    __all__ = ["bench", "docs", "drain", "generate", "index", "inputs", "models", "plan", "reports", "status"]
+else:
+
+    def __getattr__(name: str) -> ModuleType:
+        """Each command loads what it needs when it runs, so that `status` answers at once."""
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from error

@@ -6,28 +6,28 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from rotary_batch.commands.database import chosen
-from rotary_batch.commands.draining import NOT_WHOLE, missing
+from rotary_batch.commands.drain import NOT_WHOLE, missing
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass
 from rotary_batch.errors import RepositoryError
-from rotary_batch.night import Window
 from rotary_batch.pages.drift import Drift, check_docs
-from rotary_batch.pages.files import Projection, accept
+from rotary_batch.pages.files import SyncResult, accept
 from rotary_batch.pages.safe_folder import open_safe_folder
-from rotary_batch.projection import opened_docs, project_all
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
+from rotary_batch.sync import opened_docs, sync_all
+from rotary_batch.window import Window
 from rotary_batch.work.store import WorkStore
 
 
-def render(store: WorkStore, root: Path, limits: Window) -> Projection:
+def render(store: WorkStore, root: Path, limits: Window) -> SyncResult:
     """Make the docs folder what the database says.  Raises StoppedError when the window closes before that."""
     (row,) = chosen(store, [root])
     if missing([row]):
         raise RepositoryError(f"{root}: no such directory; its docs would be orphaned")
     if not row.plan_key:
         raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
-    done = project_all(store, row, should_stop=limits.is_closed)
+    done = sync_all(store, row, should_stop=limits.is_closed)
     if done.stopped:
         limits.check()
     return done

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.database import database_path
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.config import Settings, c_compiler, kernel_dir
 from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
@@ -30,14 +30,24 @@ def info(pack_dir: Path) -> dict[str, Any]:
     manifest = Manifest.load(pack_dir)
     geometry = manifest.geometry
     return {
-        "name": manifest.name, "path": str(pack_dir), "experts": manifest.experts, "dtype": geometry.dtype,
-        "layers": geometry.num_layers, "experts_per_layer": geometry.num_experts, "top_k": geometry.top_k,
-        "hidden_size": geometry.hidden_size, "intermediate_size": geometry.intermediate_size,
-        "vocab_size": geometry.vocab_size, "context_tokens": manifest.context_tokens,
-        "slab_nbytes": manifest.slab_nbytes, "experts_nbytes": manifest.experts_nbytes,
-        "numerics": manifest.default_numerics, "demonstration": manifest.demonstration,
-        "min_mean_logprob": manifest.min_mean_logprob, "weights_digest": manifest.weights_digest,
-    }  # fmt: skip
+        "name": manifest.name,
+        "path": str(pack_dir),
+        "experts": manifest.experts,
+        "dtype": geometry.dtype,
+        "layers": geometry.num_layers,
+        "experts_per_layer": geometry.num_experts,
+        "top_k": geometry.top_k,
+        "hidden_size": geometry.hidden_size,
+        "intermediate_size": geometry.intermediate_size,
+        "vocab_size": geometry.vocab_size,
+        "context_tokens": manifest.context_tokens,
+        "slab_nbytes": manifest.slab_nbytes,
+        "experts_nbytes": manifest.experts_nbytes,
+        "numerics": manifest.default_numerics,
+        "demonstration": manifest.demonstration,
+        "min_mean_logprob": manifest.min_mean_logprob,
+        "weights_digest": manifest.weights_digest,
+    }
 
 
 def doctor(settings: Settings) -> list[tuple[str, bool, str]]:

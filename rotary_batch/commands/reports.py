@@ -9,8 +9,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from rotary_batch import private_file
-from rotary_batch.commands.draining import DrainOutcome
-from rotary_batch.commands.separate import Failure, failures
+from rotary_batch.commands.drain import DrainOutcome
+from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.pages.sanitise import inline
 
 

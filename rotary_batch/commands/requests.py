@@ -17,7 +17,7 @@ MAX_LINE_NBYTES = 8 * 2**20  # above any context of a model; a line of empty lis
 _MAX_ID_CHARACTERS = 512
 
 
-class Asked(NamedTuple):
+class Accepted(NamedTuple):
     """A request that an engine can take."""
 
     custom_id: str
@@ -34,7 +34,7 @@ class Refused(NamedTuple):
 
 def read_requests(
     path: Path, file: BinaryIO, tokenizer: Tokenizer, is_known: Callable[[str], bool]
-) -> Iterator[Asked | Refused | str]:
+) -> Iterator[Accepted | Refused | str]:
     """Every line that is not empty: a request, what is wrong with it, or the id of one that is known already."""
     taken: set[str] = set()
     for number, line, _ in jsonl.lines(file, MAX_LINE_NBYTES):
@@ -46,7 +46,7 @@ def read_requests(
             row = _row(data)
             custom_id = _new_id(row, taken)
             taken.add(custom_id)
-            yield custom_id if is_known(custom_id) else Asked(custom_id, _request(row, number, tokenizer))
+            yield custom_id if is_known(custom_id) else Accepted(custom_id, _request(row, number, tokenizer))
         except (ValueError, RecursionError) as error:  # what was read at some depth may not be shown at any
             fact = "nested too deeply" if isinstance(error, RecursionError) else error
             yield Refused(number, custom_id, f"{path}:{number}: {fact}")

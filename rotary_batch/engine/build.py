@@ -1,6 +1,6 @@
 """Open an engine: load the dense part, split the device memory, start the rotors.
 
-Knows defaults and which part goes with which; the arithmetic is in model/budget.py.
+Knows defaults and which part goes with which; the arithmetic is in model/memory_plan.py.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from rotary_batch.engine.runtime.device import device_memory_nbytes, device_name
 from rotary_batch.engine.runtime.memory import keep_freed_memory
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import ModelError
-from rotary_batch.model.bound import Budget
-from rotary_batch.model.budget import (
+from rotary_batch.model.footprint import Footprint, Workload, footprint
+from rotary_batch.model.geometry import DTYPE_NBYTES
+from rotary_batch.model.host import free_nbytes
+from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
+from rotary_batch.model.memory_plan import (
     DEFAULT_BATCH,
     LONGEST_TOKENS,
     MEMORY_SHARE,
@@ -41,11 +44,8 @@ from rotary_batch.model.budget import (
     plan_memory,
     with_hosted,
 )
-from rotary_batch.model.footprint import Footprint, Workload, footprint
-from rotary_batch.model.geometry import DTYPE_NBYTES
-from rotary_batch.model.host import free_nbytes
-from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
 from rotary_batch.model.rates import cached_rates
+from rotary_batch.model.roofline import MemoryPlan
 from rotary_batch.model.tokens import Tokenizer
 
 # What sequences are expected to need when nothing is known of the queue.
@@ -53,13 +53,29 @@ PROMPT_TOKENS, NEW_TOKENS = 900, 124
 
 
 def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests and benchmarks vary
-    model_dir: Path | str, *, device: str = "cpu", device_memory: int | None = None, numerics: str | None = None,
-    max_batch: int | None = None, ring_slots: int | None = None, resident_share: float | None = None,
-    tier: str | None = None, host_memory: int | None = None, rotor: bool = True, prefill_span: int | None = None,
-    kv: str = "bf16", experts: str | None = None, draft_tokens: int | None = None, share_prefixes: bool = True,
-    host_kv_tokens: int | None = None, workload: Workload | None = None, least_batch: int = 1, timeline: bool = False,
-    routing: bool = False, max_isa: str | None = None,
-) -> RotaryEngine:  # fmt: skip
+    model_dir: Path | str,
+    *,
+    device: str = "cpu",
+    device_memory: int | None = None,
+    numerics: str | None = None,
+    max_batch: int | None = None,
+    ring_slots: int | None = None,
+    resident_share: float | None = None,
+    tier: str | None = None,
+    host_memory: int | None = None,
+    rotor: bool = True,
+    prefill_span: int | None = None,
+    kv: str = "bf16",
+    experts: str | None = None,
+    draft_tokens: int | None = None,
+    share_prefixes: bool = True,
+    host_kv_tokens: int | None = None,
+    workload: Workload | None = None,
+    least_batch: int = 1,
+    timeline: bool = False,
+    routing: bool = False,
+    max_isa: str | None = None,
+) -> RotaryEngine:
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
     `device_memory` bytes cap everything that the engine keeps there; how they are used is the budget planner's choice,
@@ -187,7 +203,7 @@ class Overrides(NamedTuple):
     host_memory: int | None
 
 
-def _overridden(planned: Budget, given: Overrides, model: Footprint, host_nbytes: int) -> Budget:
+def _overridden(planned: MemoryPlan, given: Overrides, model: Footprint, host_nbytes: int) -> MemoryPlan:
     budget = planned._replace(
         host_kv_tokens=planned.host_kv_tokens if given.host_kv_tokens is None else given.host_kv_tokens,
         draft_tokens=planned.draft_tokens if given.draft_tokens is None else given.draft_tokens,

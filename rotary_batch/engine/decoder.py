@@ -15,8 +15,8 @@ from rotary_batch.engine.attention.base import Attention, Rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import Matrix, num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
-from rotary_batch.engine.moe import Routed, mix, route
-from rotary_batch.engine.offload.prediction import Guesser
+from rotary_batch.engine.moe import Dispatch, mix, route
+from rotary_batch.engine.offload.prediction import ExpertPredictor
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.rope import Rope, rotate
 from rotary_batch.engine.runtime.trace import Trace
@@ -45,7 +45,7 @@ class Mixtral:
         device = _plain(dense["norm"]).device
         self._rope = Rope(geometry.head_dim, geometry.rope_theta, context_tokens, numerics.dtype, device)
         self._attention = attention
-        self._guesser = Guesser(self._router_scores, geometry.num_layers, geometry.top_k, trace)
+        self._guesser = ExpertPredictor(self._router_scores, geometry.num_layers, geometry.top_k, trace)
 
     def revolve(self, token_ids: torch.Tensor, rows: Sequence[Rows], kv: KvArena) -> torch.Tensor:
         """One revolution: token ids [T] of all rows -> final hidden states [T, H]; keys and values are kept."""
@@ -77,9 +77,9 @@ class Mixtral:
     def _mixture(self, layer: int, x: torch.Tensor) -> torch.Tensor:
         normed = self._norm(x, f"layers.{layer}.moe_norm")
         weights, chosen = route(self._linear(normed, f"layers.{layer}.router"), self._geometry.top_k)
-        guesses = self._experts.wants_guesses or self._trace.keeps_routing
+        guesses = self._experts.wants_predictions or self._trace.keeps_routing
         likely = self._guesser.likely(layer, x) if guesses else {}
-        routed, likely_ids = Routed.sort(weights, chosen, self._geometry.num_experts, likely)
+        routed, likely_ids = Dispatch.sort(weights, chosen, self._geometry.num_experts, likely)
         if guesses:
             self._guesser.observe(routed.keys(layer), *self._experts.outcomes())
             self._trace.note_routing(layer, chosen, likely_ids)

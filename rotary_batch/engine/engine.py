@@ -21,23 +21,35 @@ from rotary_batch.engine.offload.tiers import Tier
 from rotary_batch.engine.runtime.memory import give_back_freed_memory
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import Choice, choose
-from rotary_batch.engine.scheduler import Sequence, Span, plan_revolution
+from rotary_batch.engine.scheduler import Sequence, Span, schedule_step
 from rotary_batch.errors import PromptError
-from rotary_batch.model.bound import Budget, bound, drafts_at_most
-from rotary_batch.model.budget import MIN_PREFILL_TOKENS
 from rotary_batch.model.footprint import Footprint
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.memory_plan import MIN_PREFILL_TOKENS
 from rotary_batch.model.rates import Rates
+from rotary_batch.model.roofline import MemoryPlan, bound, drafts_at_most
 
 
 class RotaryEngine:
     """Implements `core.Engine`.  One thread uses it; the rotors are its only others."""
 
     def __init__(  # noqa: PLR0913 - the parts of an engine, put together in opening.py
-        self, *, manifest: Manifest, decoder: Mixtral, experts: ExpertSource, tier: Tier, kv: KvArena, trace: Trace,
-        stop_ids: frozenset[int], pieces: Mapping[int, str], budget: Budget, footprint: Footprint, rates: Rates | None,
-        span_tokens: int | None, share_prefixes: bool,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        manifest: Manifest,
+        decoder: Mixtral,
+        experts: ExpertSource,
+        tier: Tier,
+        kv: KvArena,
+        trace: Trace,
+        stop_ids: frozenset[int],
+        pieces: Mapping[int, str],
+        budget: MemoryPlan,
+        footprint: Footprint,
+        rates: Rates | None,
+        span_tokens: int | None,
+        share_prefixes: bool,
+    ) -> None:
         self.manifest = manifest
         self.trace = trace
         self._decoder = decoder
@@ -99,7 +111,7 @@ class RotaryEngine:
             return False
         need = _kv_tokens(request) - self._shared_tokens(request)
         while not self._kv.has_room(need):
-            if self._prefixes is None or not self._prefixes.give_up_one():
+            if self._prefixes is None or not self._prefixes.evict_one():
                 return False
             need = _kv_tokens(request) - self._shared_tokens(request)
         return True
@@ -161,7 +173,7 @@ class RotaryEngine:
     def step(self) -> StepReport:
         """Run one revolution; with nothing live, do nothing."""
         start_s = time.perf_counter()
-        spans = plan_revolution(self._live, self.budget.prefill_tokens, self._span_tokens, self._num_drafts())
+        spans = schedule_step(self._live, self.budget.prefill_tokens, self._span_tokens, self._num_drafts())
         if not spans:
             return StepReport(counters=self.trace.totals())
         try:
@@ -243,9 +255,10 @@ class RotaryEngine:
         hidden, first_rows = self._revolve(spans)
         last = [
             first + span.num_tokens - 1 + n
-            for span, first in zip(spans, first_rows, strict=True) if span.is_last
+            for span, first in zip(spans, first_rows, strict=True)
+            if span.is_last
             for n in range(1 + len(span.drafts))
-        ]  # fmt: skip
+        ]
         rows = torch.tensor(last, dtype=torch.int64).to(hidden.device)
         return choose(hidden[rows], self._decoder.logits)
 
@@ -288,9 +301,9 @@ class RotaryEngine:
             if sequence.prefix is not None and self._prefixes is not None:
                 self._prefixes.leave(sequence.prefix)
                 if sequence.makes_prefix:
-                    self._hand_on(sequence.prefix)
+                    self._transfer(sequence.prefix)
 
-    def _hand_on(self, prefix: Prefix) -> None:
+    def _transfer(self, prefix: Prefix) -> None:
         """A sequence that waits for an unfinished prefix whose maker is gone makes it now."""
         heir = next((sequence for sequence in self._live if sequence.prefix is prefix), None)
         if heir is not None and prefix.num_cached < prefix.num_tokens:
@@ -333,7 +346,7 @@ class RotaryEngine:
         """
         request = Request(request_id=-1, prompt_ids=tuple(token_ids), max_new_tokens=1)
         if (need := _kv_tokens(request)) <= self._limit_tokens:
-            while not self._kv.has_room(need) and self._prefixes and self._prefixes.give_up_one():
+            while not self._kv.has_room(need) and self._prefixes and self._prefixes.evict_one():
                 pass
         stored, self._prefixes = self._prefixes, None  # every position is wanted, so nothing may be shared
         try:

@@ -24,7 +24,7 @@ def route(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]
     return weights / weights.sum(-1, keepdim=True), chosen
 
 
-class Routed(NamedTuple):
+class Dispatch(NamedTuple):
     """Which rows go to which expert of one layer."""
 
     rows: torch.Tensor  # [A] batch row of each assignment, those of expert 0 first
@@ -35,7 +35,7 @@ class Routed(NamedTuple):
     @classmethod
     def sort(
         cls, weights: torch.Tensor, chosen: torch.Tensor, num_experts: int, likely: Mapping[int, torch.Tensor]
-    ) -> tuple[Routed, dict[int, list[int]]]:
+    ) -> tuple[Dispatch, dict[int, list[int]]]:
         """Weights and chosen experts [T, K] -> assignments by expert, and `likely` on the host.
 
         All that the host has to know comes in the layer's one copy.
@@ -57,7 +57,7 @@ class Routed(NamedTuple):
 
 
 def mix(
-    x: torch.Tensor, routed: Routed, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
+    x: torch.Tensor, routed: Dispatch, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
 ) -> torch.Tensor:
     """x [T, H] -> [T, H].  What a row's experts found is added in the order of its router's choice, always."""
     spread = x[routed.rows]  # [A, H]

@@ -125,7 +125,7 @@ class Span:
             yield Rows(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
 
 
-def plan_revolution(
+def schedule_step(
     live: Iterable[Sequence], prefill_budget_tokens: int, span_tokens: int | None, draft_tokens: int = 0
 ) -> list[Span]:
     """All decode rows, then prompts in the order of admission, at most `span_tokens` of one sequence.

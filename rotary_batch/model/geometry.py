@@ -23,14 +23,27 @@ MAX_VOCABULARY = 2**26
 MAX_SLABS = 2**18
 MAX_ENDS = 256
 _MOST = {
-    "hidden_size": 2**20, "intermediate_size": 2**22, "num_layers": 2**12, "num_heads": 2**14, "num_kv_heads": 2**14,
-    "head_dim": 2**14, "num_experts": 2**14, "top_k": 2**14, "vocab_size": MAX_VOCABULARY, "max_position": MAX_TOKENS,
-}  # fmt: skip
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "num_layers": 2**12,
+    "num_heads": 2**14,
+    "num_kv_heads": 2**14,
+    "head_dim": 2**14,
+    "num_experts": 2**14,
+    "top_k": 2**14,
+    "vocab_size": MAX_VOCABULARY,
+    "max_position": MAX_TOKENS,
+}
 _SPELT = {
-    "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads", "num_experts": "num_local_experts", "top_k": "num_experts_per_tok",
-    "vocab_size": "vocab_size", "max_position": "max_position_embeddings",
-}  # fmt: skip
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_experts": "num_local_experts",
+    "top_k": "num_experts_per_tok",
+    "vocab_size": "vocab_size",
+    "max_position": "max_position_embeddings",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

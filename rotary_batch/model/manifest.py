@@ -154,6 +154,13 @@ def _slab(table: Table, row: object, slab_nbytes: int) -> tuple[ExpertKey, SlabP
 
 
 _PLAIN = (
-    "name", "experts", "dense", "dense_sha256", "tokenizer_sha256", "demonstration", "context_tokens", "chunk_tokens",
+    "name",
+    "experts",
+    "dense",
+    "dense_sha256",
+    "tokenizer_sha256",
+    "demonstration",
+    "context_tokens",
+    "chunk_tokens",
     "min_mean_logprob",
-)  # fmt: skip
+)

@@ -65,9 +65,16 @@ class Rates:
                 raise ValueError("rates of another version")
             pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
             rates = cls(**{**table, "weight_s": pairs})
-            numbers = [rates.move_nbytes_per_s, rates.disk_nbytes_per_s, rates.memory_nbytes_per_s, rates.num_measured,
-                       rates.measured_at, rates.probed_at, *rates.attention_nbytes_per_s.values(),
-                       *(number for rows_s in pairs.values() for pair in rows_s for number in pair)]  # fmt: skip
+            numbers = [
+                rates.move_nbytes_per_s,
+                rates.disk_nbytes_per_s,
+                rates.memory_nbytes_per_s,
+                rates.num_measured,
+                rates.measured_at,
+                rates.probed_at,
+                *rates.attention_nbytes_per_s.values(),
+                *(number for rows_s in pairs.values() for pair in rows_s for number in pair),
+            ]
             ascending = all(rows_s and rows_s == sorted(set(rows_s)) for rows_s in pairs.values())
             dated = max(rates.measured_at, rates.probed_at) < LAST_MOMENT
             if not (dated and ascending and all(math.isfinite(number) and number > 0 for number in numbers)):
@@ -120,8 +127,10 @@ class Rates:
 
     def told(self) -> str:
         """When and how they were measured."""
-        measured, probed = (f"{datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M}"
-                            for moment in (self.measured_at, self.probed_at))  # fmt: skip
+        measured, probed = (
+            f"{datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M}"
+            for moment in (self.measured_at, self.probed_at)
+        )
         best = f"; best of {self.num_measured} measurements, the last {probed}" if self.num_measured > 1 else ""
         return f"measured {measured}{best}"
 

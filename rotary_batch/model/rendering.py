@@ -32,15 +32,20 @@ def render(template: str, content: str, bos_token: str, eos_token: str) -> str:
     if len(template.encode("utf-8", "replace")) > MAX_TEMPLATE_NBYTES:
         raise RenderingError(f"over {MAX_TEMPLATE_NBYTES:,} bytes")
     values = {
-        "messages": [{"role": "user", "content": content}], "add_generation_prompt": True,
-        "bos_token": bos_token, "eos_token": eos_token,
-    }  # fmt: skip
+        "messages": [{"role": "user", "content": content}],
+        "add_generation_prompt": True,
+        "bos_token": bos_token,
+        "eos_token": eos_token,
+    }
     try:
         # -P: the folder of this file, whose modules have names of their own, is not searched for imports.
         child = subprocess.run(
-            [sys.executable, "-P", __file__], input=json.dumps([template, values, _CPU_S]).encode(),
-            capture_output=True, timeout=_WALL_S, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-P", __file__],
+            input=json.dumps([template, values, _CPU_S]).encode(),
+            capture_output=True,
+            timeout=_WALL_S,
+            start_new_session=True,
+        )
     except subprocess.TimeoutExpired as error:
         raise RenderingError(f"takes over {_WALL_S:.0f} s to render") from error
     if child.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
@@ -63,9 +68,11 @@ def _last_line(stderr: bytes) -> str:
 
 def _limit(cpu_s: int) -> None:
     for kind, amount in (
-        (resource.RLIMIT_CPU, cpu_s), (resource.RLIMIT_AS, _MEMORY_NBYTES), (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, _MEMORY_NBYTES),
+        (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
-    ):  # fmt: skip
+    ):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (amount, amount) if hard == resource.RLIM_INFINITY else (min(amount, hard), hard))
 

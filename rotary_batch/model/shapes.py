@@ -11,10 +11,23 @@ from rotary_batch.model.geometry import Geometry
 
 def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, experts: int = 8) -> Geometry:
     return Geometry(
-        hidden_size=hidden, intermediate_size=intermediate, num_layers=layers, num_heads=heads, num_kv_heads=kv_heads,
-        head_dim=hidden // heads, num_experts=experts, top_k=2, vocab_size=32000, rope_theta=1e6, rms_norm_eps=1e-5,
-        tie_word_embeddings=False, max_position=4096, sliding_window=None, dtype="BF16", eos_ids=(),
-    )  # fmt: skip
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        num_experts=experts,
+        top_k=2,
+        vocab_size=32000,
+        rope_theta=1e6,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        max_position=4096,
+        sliding_window=None,
+        dtype="BF16",
+        eos_ids=(),
+    )
 
 
 SHAPES = {

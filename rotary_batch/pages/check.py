@@ -34,9 +34,14 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    text: str, *, mean_logprob: float, min_mean_logprob: float | None, ended: Reason, is_known: Callable[[str], bool],
+    text: str,
+    *,
+    mean_logprob: float,
+    min_mean_logprob: float | None,
+    ended: Reason,
+    is_known: Callable[[str], bool],
     source: str,
-) -> Judgement:  # fmt: skip
+) -> Judgement:
     """Keep the sentences whose names exist, and of an answer that was cut those that have an end.
 
     `is_known` answers for single identifiers and for paths.  `min_mean_logprob` is of a model that is too small to be

@@ -29,7 +29,7 @@ class PageFailure(NamedTuple):
 
 
 @dataclass(slots=True)
-class Projection:
+class SyncResult:
     """What was done to a docs folder; page paths."""
 
     written: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Projection:
     failed: list[PageFailure] = field(default_factory=list)
     stopped: bool = False  # before all pages were looked at
 
-    def add(self, other: Projection, prefix: str = "") -> None:
+    def add(self, other: SyncResult, prefix: str = "") -> None:
         """Count what was done to another docs folder too; `prefix` says which."""
         self.written += [prefix + page for page in other.written]
         self.unchanged += other.unchanged
@@ -49,7 +49,7 @@ class Projection:
         self.stopped |= other.stopped
 
 
-def project(folder: SafeFolder, pages: Iterable[tuple[str, bytes]], done: Projection) -> dict[str, str]:
+def project(folder: SafeFolder, pages: Iterable[tuple[str, bytes]], done: SyncResult) -> dict[str, str]:
     """Write the pages that differ; answers path -> stamp of those that are now as they should be.
 
     Pages go to disk as they come, so only one is in memory.  Raises StorageError when the disk refuses; then every
@@ -81,7 +81,7 @@ def inventory(folder: SafeFolder) -> list[Found]:
         return list(folder.walk())
 
 
-def _place_for(folder: SafeFolder, path: str, page: bytes, done: Projection, stamps: dict[str, str]) -> str | None:
+def _place_for(folder: SafeFolder, path: str, page: bytes, done: SyncResult, stamps: dict[str, str]) -> str | None:
     """Where a page is to be written, if anywhere; a conflict puts the new one beside the old."""
     old = folder.read(path)
     if old is None:
@@ -110,7 +110,7 @@ def _is_untouched(path: str, data: bytes) -> bool:
     return front.is_ours and not front.is_edited and not front.is_human
 
 
-def remove_others(folder: SafeFolder, found: Iterable[Found], wanted: Set[str], done: Projection) -> None:
+def remove_others(folder: SafeFolder, found: Iterable[Found], wanted: Set[str], done: SyncResult) -> None:
     """Take away what is ours and not wanted, and folders that this leaves empty; never what is a person's."""
     in_conflict = set(done.conflicts)
     with _disk(folder.path):

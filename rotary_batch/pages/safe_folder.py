@@ -43,9 +43,20 @@ from rotary_batch.pages.trail import Trail
 _FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has
 # What one path may suffer from while the disk is well.
 _PATH_ERRORS = {
-    errno.EACCES, errno.EBUSY, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
-    errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENXIO, errno.EPERM,
-}  # fmt: skip
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EEXIST,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.ENXIO,
+    errno.EPERM,
+}
 
 
 class Found(NamedTuple):

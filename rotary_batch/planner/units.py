@@ -9,14 +9,14 @@ from rotary_batch.core import Chunk, ParsedFile, SourceFile, Symbol
 from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page_paths import folders_of
-from rotary_batch.planner.asking import Asking
+from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.work.rows import PlannedItem
 
 # Roll-ups go before chunks once they are ready, so that files and folders are finished as early as they can be.
 _UNIT_PRIORITY = {"chunk": 0, "file": 10**9, "directory": 2 * 10**9, "repository": 3 * 10**9}
 
 
-def chunk_items(one: ParsedFile, source: bytes, asking: Asking) -> Iterator[PlannedItem]:
+def chunk_items(one: ParsedFile, source: bytes, asking: PromptBuilder) -> Iterator[PlannedItem]:
     """The chunks of a file, each with its prompt; their rank is known when all files are."""
     if "chunk" in asking.job.units and takes(asking.job, one.file):
         for chunk in _worth_asking(one.chunks, one.symbols):
@@ -39,7 +39,7 @@ def _worth_asking(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterato
             yield chunk
 
 
-def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, asking: Asking) -> PlannedItem:
+def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, asking: PromptBuilder) -> PlannedItem:
     item = PlannedItem(
         unit="chunk",
         subject=chunk.subject,
@@ -50,7 +50,7 @@ def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, asking: Asking) -> 
         max_sentences=asking.job.units["chunk"].sentences,
     )
     try:
-        asked = asking.ask_chunk(chunk, text, file.language or "text")
+        asked = asking.build_chunk_prompt(chunk, text, file.language or "text")
     except PromptError as error:
         return replace(item, error=str(error))
     return replace(item, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)

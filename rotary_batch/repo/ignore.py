@@ -18,10 +18,19 @@ MAX_PATTERNS = 1_000  # of one file
 MAX_PATTERN_NBYTES = 1_000
 MAX_ALL_NBYTES = 64_000  # of the patterns of one file: a name 60 folders deep takes about 0.1 s at the worst
 _POSIX_CLASSES = {
-    b"alpha": rb"a-zA-Z", b"digit": rb"0-9", b"alnum": rb"a-zA-Z0-9", b"upper": rb"A-Z", b"lower": rb"a-z",
-    b"space": rb"\t-\r ", b"blank": rb" \t", b"punct": rb"!-/:-@\[-`{-~", b"xdigit": rb"0-9a-fA-F",
-    b"cntrl": rb"\x00-\x1f\x7f", b"print": rb"\x20-\x7e", b"graph": rb"\x21-\x7e",
-}  # fmt: skip
+    b"alpha": rb"a-zA-Z",
+    b"digit": rb"0-9",
+    b"alnum": rb"a-zA-Z0-9",
+    b"upper": rb"A-Z",
+    b"lower": rb"a-z",
+    b"space": rb"\t-\r ",
+    b"blank": rb" \t",
+    b"punct": rb"!-/:-@\[-`{-~",
+    b"xdigit": rb"0-9a-fA-F",
+    b"cntrl": rb"\x00-\x1f\x7f",
+    b"print": rb"\x20-\x7e",
+    b"graph": rb"\x21-\x7e",
+}
 
 
 class IgnorePatterns:

@@ -23,9 +23,15 @@ from rotary_batch.errors import RepositoryError, RotaryError, StoppedError, Unav
 
 TIMEOUT_S = 120.0  # without a byte of output; a pipe in the place of a file would stop git for ever
 _OPTIONS = (
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false",
-    "-c", "protocol.allow=never",
-)  # fmt: skip
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "protocol.allow=never",
+)
 # Which settings are the user's own, and which repositories the user trusts: a repository cannot set these.
 _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM")
 _BLOCK_NBYTES = 1 << 16
@@ -36,10 +42,13 @@ def clean_environment() -> dict[str, str]:
     """The environment of every git process."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT}
     return own | {
-        "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "LC_ALL": "C",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_ALLOW_PROTOCOL": "",  # git before 2.45 knows no GIT_NO_LAZY_FETCH, and a config may allow a transport
-    }  # fmt: skip
+    }
 
 
 def run_git(root: Path, *arguments: str, stdin: bytes = b"", check: bool = True) -> bytes:

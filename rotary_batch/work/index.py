@@ -49,10 +49,19 @@ def save_repository(store: WorkStore, row: RepositoryRow) -> int:
                  job = excluded.job, notes = excluded.notes
                returning id""",
             [
-                row.root, row.name, row.commit_id, int(row.worktree), row.docs_dir, row.model_name, row.pack_dir,
-                row.plan_key, row.link_template, row.job, json.dumps(row.notes),
+                row.root,
+                row.name,
+                row.commit_id,
+                int(row.worktree),
+                row.docs_dir,
+                row.model_name,
+                row.pack_dir,
+                row.plan_key,
+                row.link_template,
+                row.job,
+                json.dumps(row.notes),
             ],
-        ).fetchone()  # fmt: skip
+        ).fetchone()
         return int(found["id"])
 
 

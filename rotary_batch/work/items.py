@@ -90,13 +90,22 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
              shown_text = null, reused = 0
            returning id""",
         {
-            "repository_id": repository_id, "job": job, "unit": item.unit, "subject": item.subject,
-            "path": item.path, "position": item.position, "state": state, "key": item.key,
-            "priority": item.priority, "max_new_tokens": item.max_new_tokens, "error": item.error,
+            "repository_id": repository_id,
+            "job": job,
+            "unit": item.unit,
+            "subject": item.subject,
+            "path": item.path,
+            "position": item.position,
+            "state": state,
+            "key": item.key,
+            "priority": item.priority,
+            "max_new_tokens": item.max_new_tokens,
+            "error": item.error,
             "max_sentences": item.max_sentences,
-            "prompt_tokens": len(item.prompt_ids) or None, "num_markers": item.num_markers,
+            "prompt_tokens": len(item.prompt_ids) or None,
+            "num_markers": item.num_markers,
         },
-    ).fetchone()  # fmt: skip
+    ).fetchone()
     if item.key and not item.error:
         store.save_prompt(item_id, item.prompt_ids)
     return not item.error

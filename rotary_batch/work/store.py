@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
-from rotary_batch.core import Completion, Guard, ItemState, Lease, NewTokens, Request, WorkItem
+from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, StopCriteria, WorkItem
 from rotary_batch.work.connection import explained
 from rotary_batch.work.patience import Connection
 from rotary_batch.work.rows import Claim, Failed, Finished, Judged, StoredResult
@@ -176,7 +176,7 @@ class WorkStore:
             max_new_tokens=row["max_new_tokens"],
             generated_ids=tuple(token for partial in partials for token in _ids(partial["token_ids"])),
             logprob_sum=partials[-1]["logprob_sum"] if partials else 0.0,
-            guard=Guard(row["max_sentences"], stops_loops=True),
+            guard=StopCriteria(row["max_sentences"], stops_loops=True),
         )
         lease = Lease(item_id=row["id"], run_id=row["run_id"], epoch=row["epoch"])
         return Claim(lease=lease, item=_item(row), request=request)
@@ -226,10 +226,15 @@ class WorkStore:
             """insert into result (key, token_ids, text, logprob_sum, num_scored, reason, provenance)
                values (?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing""",
             [
-                key, _blob(completion.token_ids), done.judged.text, completion.logprob_sum, completion.num_scored,
-                completion.reason, json.dumps(done.provenance),
+                key,
+                _blob(completion.token_ids),
+                done.judged.text,
+                completion.logprob_sum,
+                completion.num_scored,
+                completion.reason,
+                json.dumps(done.provenance),
             ],
-        )  # fmt: skip
+        )
         for table in ("partial", "prompt"):
             self.db.execute(f"delete from {table} where item_id = ?", [done.claim.item.id])
 

@@ -13,7 +13,7 @@ import torch
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.exact import ExactAttention
-from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
@@ -80,7 +80,7 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, m
     keys, values = (torch.randn(shape, generator=generator).bfloat16() for _ in "kv")
     queries = torch.randn(19, geometry.num_heads, geometry.head_dim, generator=generator).bfloat16()
     geometry = replace(geometry, sliding_window=window)
-    kinds = [ExactAttention(geometry, torch.device("cpu")), FastAttention(geometry, torch.bfloat16, CUDA)]
+    kinds = [ExactAttention(geometry, torch.device("cpu")), GatherAttention(geometry, torch.bfloat16, CUDA)]
     kinds += [VarlenAttention(CUDA)] if varlen_works(geometry, CUDA) else []
     kinds += [TritonAttention(geometry, torch.bfloat16, CUDA)] if HAS_TRITON else []
     found = []

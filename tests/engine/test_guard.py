@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotary_batch.core import Guard, Request
+from rotary_batch.core import Request, StopCriteria
 from rotary_batch.engine.scheduler import Sequence
 from rotary_batch.engine.stopping import LONGEST_PERIOD, LOOP_REPEATS, LOOP_TOKENS, loop_tokens
 from rotary_batch.model.tokens import Tokenizer
@@ -19,7 +19,7 @@ def tokenizer(tmp_path_factory):
     return Tokenizer.load(write_tiny_checkpoint(tmp_path_factory.mktemp("hf")))
 
 
-def written(tokenizer, text: str, guard: Guard, max_new_tokens: int = 500, resumed: int = 0):
+def written(tokenizer, text: str, guard: StopCriteria, max_new_tokens: int = 500, resumed: int = 0):
     """Let a sequence write a text token by token; its completion, or None when the guard let all of it pass."""
     pieces, ids = tokenizer.pieces(), tokenizer.encode(text)
     request = Request(
@@ -36,11 +36,11 @@ def written(tokenizer, text: str, guard: Guard, max_new_tokens: int = 500, resum
 def test_an_answer_ends_before_one_sentence_too_many(tokenizer, resumed):
     text = "Reads `a.py` at 3.5 Hz. Then it stops!  \nWrites more. And more."
     for limit, kept in ((2, "Reads `a.py` at 3.5 Hz. Then it stops!"), (3, text[:-10])):
-        done = written(tokenizer, text, Guard(max_sentences=limit), resumed=resumed)
+        done = written(tokenizer, text, StopCriteria(max_sentences=limit), resumed=resumed)
         assert (done.reason, tokenizer.decode(done.token_ids).strip()) == ("sentences", kept)
         assert done.logprob_sum == -0.5 * done.num_scored
-    assert written(tokenizer, text, Guard(max_sentences=4)) is None
-    assert written(tokenizer, text, Guard()) is None
+    assert written(tokenizer, text, StopCriteria(max_sentences=4)) is None
+    assert written(tokenizer, text, StopCriteria()) is None
 
 
 def test_points_within_names_and_numbers_end_nothing():
@@ -58,12 +58,12 @@ def test_points_within_names_and_numbers_end_nothing():
 @pytest.mark.parametrize("resumed", [0, 10, 40])
 def test_a_loop_ends_after_its_first_round(tokenizer, resumed):
     text = "It adds numbers. " + "The sum is x. " * 9
-    done = written(tokenizer, text, Guard(stops_loops=True), resumed=resumed)
+    done = written(tokenizer, text, StopCriteria(stops_loops=True), resumed=resumed)
     assert done.reason == "loop"
     kept = tokenizer.decode(done.token_ids)
     assert kept.count("The sum is x") == 1
     assert text.startswith(kept)
-    assert written(tokenizer, text, Guard()) is None
+    assert written(tokenizer, text, StopCriteria()) is None
     # ". The sum is x" is the same loop, and is complete two tokens before "The sum is x. "
     assert done.num_scored == len("It adds numbers") + LOOP_REPEATS * len(". The sum is x")
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.engine.attention.base import Rows
-from rotary_batch.engine.attention.cpu import NativeAttention
-from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.cpu import CpuAttention
+from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.dispatch import CHOICES, Level
@@ -189,7 +189,7 @@ def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, w
     kv.write(1, torch.arange(520), *noise)
     queries = torch.randn(32, heads, dim, generator=generator).to(dtype)
     found = []
-    for attention in (FastAttention(geometry, dtype, cpu), NativeAttention(geometry, dtype, cpu, kernels)):
+    for attention in (GatherAttention(geometry, dtype, cpu), CpuAttention(geometry, dtype, cpu, kernels)):
         attention.plan(rows)
         found.append(attention.attend(1, queries, kv))
     assert [one.dtype for one in found] == [dtype, dtype]

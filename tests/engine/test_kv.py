@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.base import Rows
-from rotary_batch.engine.attention.gather import FastAttention
-from rotary_batch.engine.attention.split import AttentionByPlace
+from rotary_batch.engine.attention.gather import GatherAttention
+from rotary_batch.engine.attention.split import SplitAttention
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.errors import PromptError
@@ -97,9 +97,9 @@ def test_kernels_get_the_rows_whose_keys_stay():
     kv.write(0, torch.arange(400), keys, values)
     rows = [Rows(0, 12, 0, 10), Rows(12, 1, 30, 210), Rows(13, 3, 40, 300, 50, 25), Rows(16, 1, 9, 150)]
     queries = torch.randn(17, 4, 8, generator=generator)
-    plain, seen = FastAttention(GEOMETRY, torch.float32, CPU), []
+    plain, seen = GatherAttention(GEOMETRY, torch.float32, CPU), []
 
-    class Kernel(FastAttention):
+    class Kernel(GatherAttention):
         def plan(self, rows):
             seen.extend(rows)
             super().plan(rows)
@@ -107,8 +107,8 @@ def test_kernels_get_the_rows_whose_keys_stay():
     for part in (rows, rows[1:3], rows[3:]):
         some = [run._replace(first_row=run.first_row - part[0].first_row) for run in part]
         plain.plan(some)
-        parted = AttentionByPlace(
-            Kernel(GEOMETRY, torch.float32, CPU), FastAttention(GEOMETRY, torch.float32, CPU), 200, CPU
+        parted = SplitAttention(
+            Kernel(GEOMETRY, torch.float32, CPU), GatherAttention(GEOMETRY, torch.float32, CPU), 200, CPU
         )
         parted.plan(some)
         count = sum(run.num_rows for run in some)

@@ -116,20 +116,20 @@ def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
     for key in (needed, right):
         ring.hold(key)
         ring.release(key)
-    assert ring.take_outcomes() == (0, 1), "what was needed is no guess"
+    assert ring.take_prefetch_feedback() == (0, 1), "what was needed is no guess"
     ring.aim([right, wrong], num_needed=1)
     load()
     ring.aim([right, later], num_needed=2)
     load()
-    assert ring.take_outcomes() == (1, 0)
+    assert ring.take_prefetch_feedback() == (1, 0)
     ring.hold(later)
     ring.release(later)
-    assert ring.take_outcomes() == (0, 0)
+    assert ring.take_prefetch_feedback() == (0, 0)
     ring.aim([wrong], num_needed=0)
     load()
-    ring.forget_guesses()
+    ring.forget_predictions()
     ring.hold(wrong)
-    assert ring.take_outcomes() == (0, 0), "a sweep would have asked for it in any case"
+    assert ring.take_prefetch_feedback() == (0, 0), "a sweep would have asked for it in any case"
 
 
 def test_a_sweep_claims_several_slots_at_once_as_far_as_they_are_free():

@@ -13,12 +13,12 @@ from rotary_batch.core import ExpertKey, Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.base import Rows
 from rotary_batch.engine.attention.exact import ExactAttention
-from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.drafting import Lookup
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.kvcache.prefix import MIN_TOKENS, PrefixStore
 from rotary_batch.engine.offload.policy import prefers_sweep, to_give_up
-from rotary_batch.engine.offload.prediction import MIN_USEFUL, Guesser
+from rotary_batch.engine.offload.prediction import MIN_USEFUL, ExpertPredictor
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import PromptError
@@ -136,8 +136,8 @@ def test_fast_attention_is_exact_attention_within_bf16(packs, window, kv_format)
     found = []
     for attention, kept, dtype in (
         (ExactAttention(geometry, CPU), torch.float32, torch.float32),
-        (FastAttention(geometry, torch.bfloat16, CPU), torch.bfloat16, torch.bfloat16),
-        (FastAttention(geometry, torch.float32, CPU), torch.bfloat16, torch.float32),  # no bf16 instructions
+        (GatherAttention(geometry, torch.bfloat16, CPU), torch.bfloat16, torch.bfloat16),
+        (GatherAttention(geometry, torch.float32, CPU), torch.bfloat16, torch.float32),  # no bf16 instructions
     ):
         kv = KvArena(geometry, 400, kv_format, kept, CPU)
         kv.write(0, torch.arange(400), keys.bfloat16().to(dtype), values.bfloat16().to(dtype))
@@ -150,7 +150,7 @@ def test_fast_attention_is_exact_attention_within_bf16(packs, window, kv_format)
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60), st.booleans()), max_size=30))
 def test_a_prefix_store_gives_everything_back(steps):
-    geometry = Manifest.load(__import__("rotary_batch.commands.opening", fromlist=["x"]).EMBEDDED).geometry
+    geometry = Manifest.load(__import__("rotary_batch.commands.inputs", fromlist=["x"]).EMBEDDED).geometry
     kv = KvArena(geometry, 400, "bf16", torch.float32, CPU)
     store, users = PrefixStore(kv), []
     for family, length, leaves in steps:
@@ -165,7 +165,7 @@ def test_a_prefix_store_gives_everything_back(steps):
             store.leave(users.pop(0))
     for prefix in users:
         store.leave(prefix)
-    while store.give_up_one():
+    while store.evict_one():
         pass
     assert kv.free_tokens == 400
 
@@ -196,7 +196,7 @@ def test_a_sweep_is_preferred_as_soon_as_most_experts_are_asked_for():
 
 def test_guessing_rests_when_loads_are_for_nothing_and_two_layers_ahead_needs_recall():
     trace = Trace()
-    wrong = Guesser(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=trace)
+    wrong = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=trace)
     for _ in range(200):
         likely = wrong.likely(0, torch.zeros(1, 4))
         if not likely:
@@ -204,7 +204,7 @@ def test_guessing_rests_when_loads_are_for_nothing_and_two_layers_ahead_needs_re
         assert wrong.guess(0, {d: ids.tolist() for d, ids in likely.items()})
         wrong.observe([ExpertKey(1, 0), ExpertKey(1, 1)], num_unused=1, num_used=0)
     assert likely == {}, f"loads of which none is used stay above {MIN_USEFUL}"
-    right = Guesser(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=Trace())
+    right = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=Trace())
     for _ in range(1000):
         right.observe([ExpertKey(1, 7), ExpertKey(1, 6)], num_unused=1, num_used=2)
     assert right.likely(0, torch.zeros(1, 4)), "two of three loads are used"

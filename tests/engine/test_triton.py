@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from rotary_batch.commands.opening import EMBEDDED
-from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.kernels.cuda import HAS_TRITON, int4_product_on_cuda, triton_kernels, unpack_int4
 from rotary_batch.engine.kernels.quant import encode, matrix_from
@@ -64,7 +64,7 @@ def test_decode_over_keys_as_they_lie_is_the_torch_way(window, kept, mixed_rows)
     kv.start(range(400))
     kv.write(0, torch.arange(400, device=DEVICE), make(400, 2, 64), make(400, 2, 64))
     queries, found = make(19, 8, 64), []
-    for attention in (FastAttention(geometry, DTYPE, DEVICE), TritonAttention(geometry, DTYPE, DEVICE)):
+    for attention in (GatherAttention(geometry, DTYPE, DEVICE), TritonAttention(geometry, DTYPE, DEVICE)):
         attention.plan(mixed_rows)
         found.append(attention.attend(0, queries, kv).float())
     assert (found[0] - found[1]).abs().max() <= 0.03

@@ -57,7 +57,7 @@ def wrap(owner, name, before="", after="") -> None:
     setattr(owner, name, wrapped)
 
 
-plan = engine_module.plan_revolution
+plan = engine_module.schedule_step
 attend = ExactAttention.attend
 step = engine_module.RotaryEngine.step
 commit = WorkStore.commit_step
@@ -89,7 +89,7 @@ def committed(self, progress, finished, failed):
 def arm() -> None:
     """Put the counters in place."""
     state["left"] = int(sys.argv[3])
-    engine_module.plan_revolution = planned
+    engine_module.schedule_step = planned
     ExactAttention.attend = attended
     engine_module.RotaryEngine.step = stepped
     WorkStore.commit_step = committed

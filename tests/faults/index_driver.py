@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 
 from rotary_batch import cli
-from rotary_batch.planner import indexing
+from rotary_batch.planner import index as indexing
 from rotary_batch.work import connection
 
 CHILD_FAILED = 99

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rotary_batch.commands import docs, generating, looking
+from rotary_batch.commands import docs
+from rotary_batch.commands import generate as generating
+from rotary_batch.commands import status as looking
 from rotary_batch.commands.database import reading
-from rotary_batch.commands.opening import EMBEDDED
+from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.config import Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint, read_header

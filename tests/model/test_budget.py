@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.bound import bound, drafts_at_most, drain_s, tokens_per_s
-from rotary_batch.model.budget import (
+from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
+from rotary_batch.model.memory_plan import (
     BUNDLE_NBYTES,
     DRAFT_TOKENS,
     PREFILL_TOKENS,
@@ -22,8 +22,8 @@ from rotary_batch.model.budget import (
     plan_memory,
     ring_slots,
 )
-from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
+from rotary_batch.model.roofline import bound, drafts_at_most, drain_s, tokens_per_s
 from rotary_batch.model.shapes import SHAPES
 from rotary_batch.model.slabs import slab_layout
 

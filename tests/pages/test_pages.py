@@ -18,7 +18,7 @@ from rotary_batch.core import FileClass, SourceFile, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.pages.check import judge
 from rotary_batch.pages.drift import Drift, check_docs
-from rotary_batch.pages.files import Projection, accept, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, accept, inventory, project, remove_others
 from rotary_batch.pages.front import mark_human, read, seal
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.page_paths import page_paths
@@ -74,9 +74,9 @@ def render_site(view: IndexView, prose: dict) -> dict[str, bytes]:
     return dict(render(view, prose, site_paths(view.sources)))
 
 
-def make_docs(docs: Path, pages: dict[str, bytes]) -> Projection:
+def make_docs(docs: Path, pages: dict[str, bytes]) -> SyncResult:
     """Project a whole site into a docs folder."""
-    done = Projection()
+    done = SyncResult()
     with open_safe_folder(docs.parent, docs.name, create=True) as folder:
         found = inventory(folder)
         project(folder, sorted(pages.items()), done)
@@ -324,7 +324,7 @@ def test_a_docs_folder_that_leads_elsewhere_is_refused(tmp_path):
 def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
     """Killed before each sync and each rename in turn; the more of them were done, the more pages are new."""
     script = (
-        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import Projection, project\n"
+        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import SyncResult, project\n"
         "from rotary_batch.pages.safe_folder import open_safe_folder\n"
         "n = [int(sys.argv[2])]\n"
         "def counted(call):\n"
@@ -333,7 +333,7 @@ def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
         "docs = Path(sys.argv[1])\n"
         "os.fsync, os.rename = counted(os.fsync), counted(os.rename)\n"
         "with open_safe_folder(docs.parent, docs.name, create=True) as folder:\n"
-        "  project(folder, pickle.load(sys.stdin.buffer).items(), Projection())"
+        "  project(folder, pickle.load(sys.stdin.buffer).items(), SyncResult())"
     )
     paths = ["a.md", "b.md", "src/c.md", "src/d.md"]
     old, new = ({path: seal({"title": path}, [], f"{word} " * 900) for path in paths} for word in ("old", "new"))

@@ -20,7 +20,7 @@ from rotary_batch import console
 from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, Verdict
 from rotary_batch.log import event, log_to
 from rotary_batch.pages.drift import Drift
-from rotary_batch.pages.files import PageFailure, Projection
+from rotary_batch.pages.files import PageFailure, SyncResult
 from rotary_batch.pages.front import is_signed, read
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME
@@ -160,7 +160,7 @@ def test_each_line_of_llms_txt_begins_as_we_say(payload):
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
-    projection = Projection(conflicts=[payload], failed=[PageFailure(payload, payload)], removed=[payload])
+    projection = SyncResult(conflicts=[payload], failed=[PageFailure(payload, payload)], removed=[payload])
     console.say(payload)
     console.show_projection(projection)
     console.show_drift(

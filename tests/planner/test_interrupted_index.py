@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands import draining, indexing
-from rotary_batch.commands.configuring import RepositorySettings
+from rotary_batch.commands import drain as draining
+from rotary_batch.commands import index as indexing
+from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
-from rotary_batch.commands.separate import failures
+from rotary_batch.commands.isolation import failures
 from rotary_batch.config import Settings
 from rotary_batch.errors import StorageError
-from rotary_batch.night import Deadline, Window
-from rotary_batch.planner import indexing as planner_module
+from rotary_batch.planner import index as planner_module
 from rotary_batch.testing import FakeEngine
+from rotary_batch.window import Deadline, Window
 from rotary_batch.work.schema import MIGRATIONS
 from rotary_batch.work.store import WorkStore
 

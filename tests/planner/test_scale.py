@@ -10,9 +10,9 @@ import pytest
 from benchmarks.scale import AGAIN_S, FIRST_S, PEAK_NBYTES, measure
 from benchmarks.scale_tree import write_repository
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.opening import asking, pack_dir
+from rotary_batch.commands.inputs import asking, pack_dir
 from rotary_batch.config import Settings
-from rotary_batch.planner import indexing as planner_module
+from rotary_batch.planner import index as planner_module
 from rotary_batch.repo.files import EVERYTHING
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.rows import RepositoryRow

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rotary_batch.core import Completion, Guard, NewTokens, Verdict
+from rotary_batch.core import Completion, NewTokens, StopCriteria, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import answers, items, last_run, states
@@ -317,7 +317,10 @@ def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(stor
     limited = replace(chunk(1, parent=None), max_sentences=3)
     plan_items(store, 1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
     one, other = claim_all(store, store.start_run("drain", "m", 1))
-    assert (one.request.guard, other.request.guard) == (Guard(3, stops_loops=True), Guard(None, stops_loops=True))
+    assert (one.request.guard, other.request.guard) == (
+        StopCriteria(3, stops_loops=True),
+        StopCriteria(None, stops_loops=True),
+    )
     looped = finished(other)
     looped = replace(looped, completion=replace(looped.completion, reason="loop"))
     store.commit_step([], [finished(one), looped], [])

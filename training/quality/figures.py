@@ -91,7 +91,7 @@ class PackFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class BenchResult:
     """The whole report in numbers."""
 
     stale: bool  # whether an exported checkpoint was there and is not what the shipped pack was made of
@@ -109,7 +109,7 @@ class Figures:
     parity: Parity
 
 
-def measure(shipped: Path, exported: Path | None, sizes: Sizes, folder: Path) -> Figures:
+def measure(shipped: Path, exported: Path | None, sizes: Sizes, folder: Path) -> BenchResult:
     """Run everything; `folder` is for the packs that are made meanwhile."""
     packs, tokenizer = judged_packs(shipped, exported, folder), Tokenizer.load(shipped)
     held_out, training = held_out_examples(), training_examples()
@@ -122,7 +122,7 @@ def measure(shipped: Path, exported: Path | None, sizes: Sizes, folder: Path) ->
     bf16 = found[0] if exported or mine.pack.manifest.experts == "bf16" else None
     note("n-grams, routing, parity")
     model = load(exported) if exported else reference(shipped, folder / "float32")
-    return Figures(
+    return BenchResult(
         stale=exported is not None and len(packs) > len(FORMATS),
         sizes=sizes,
         num_training=Counter(example.task for example in training),

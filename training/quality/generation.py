@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.config import bundled
-from rotary_batch.core import Completion, Guard, Reason, Request, Verdict
+from rotary_batch.core import Completion, Reason, Request, StopCriteria, Verdict
 from rotary_batch.engine import open_engine
 from rotary_batch.jobs import UnitSpec, load_jobs
 from rotary_batch.model.tokens import Tokenizer
@@ -42,7 +42,7 @@ def answers(pack_dir: Path, examples: Sequence[Example]) -> list[Answer]:
             request_id=place,
             prompt_ids=tuple(tokenizer.encode_chat(example.prompt)),
             max_new_tokens=spec.new_tokens,
-            guard=Guard(spec.sentences, stops_loops=True),
+            guard=StopCriteria(spec.sentences, stops_loops=True),
         )
         for place, (example, spec) in enumerate(zip(examples, specs, strict=True))
     ]

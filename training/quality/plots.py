@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.quality.confidence import confidences
-from training.quality.figures import Figures
+from training.quality.figures import BenchResult
 from training.quality.threshold import MIN_PASSING, curve
 
 LOSS, THRESHOLD, ROUTING = "quality_loss.png", "quality_threshold.png", "quality_routing.png"
@@ -23,7 +23,7 @@ OURS, OTHERS = "tab:blue", "tab:gray"
 WRITERS = (OURS, "tab:orange", "tab:green", "tab:red")
 
 
-def draw(figures: Figures, folder: Path) -> None:
+def draw(figures: BenchResult, folder: Path) -> None:
     """Write all three."""
     with plt.rc_context({"font.size": 9}):
         for name, picture in ((LOSS, _loss(figures)), (THRESHOLD, _threshold(figures)), (ROUTING, _routing(figures))):
@@ -32,7 +32,7 @@ def draw(figures: Figures, folder: Path) -> None:
             plt.close(picture)
 
 
-def _loss(figures: Figures) -> Figure:
+def _loss(figures: BenchResult) -> Figure:
     picture, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
     bars = {name: (bits.per_byte, OTHERS) for name, bits in figures.ngrams.items()}
     bars |= {one.pack.name: (one.loss.per_byte, OURS) for one in figures.packs}
@@ -53,7 +53,7 @@ def _loss(figures: Figures) -> Figure:
     return picture
 
 
-def _threshold(figures: Figures) -> Figure:
+def _threshold(figures: BenchResult) -> Figure:
     picture, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
     means, scores = confidences(figures.shipped.answers, figures.judged)
     for name, first in (("half that chooses", 0), ("half that checks", 1)):
@@ -77,7 +77,7 @@ def _mark(axis: Axes, x: float | None, y: float) -> None:
         axis.axvline(x, color=OTHERS, linestyle="--", linewidth=1)
 
 
-def _routing(figures: Figures) -> Figure:
+def _routing(figures: BenchResult) -> Figure:
     loads = [[100 * share for share in layer] for layer in figures.routing.loads]
     picture, axis = plt.subplots(figsize=(1.5 + 0.55 * len(loads[0]), 1.3 + 0.38 * len(loads)))
     image = axis.imshow(loads, cmap="Blues", vmin=0, aspect="auto")

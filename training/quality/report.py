@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.shapes import machine
 from training.quality.confidence import GOOD_ROUGE
-from training.quality.figures import Figures, PackFigures, Scores
+from training.quality.figures import BenchResult, PackFigures, Scores
 from training.quality.plots import LOSS, ROUTING, THRESHOLD
 from training.quality.samples import NUM_SAMPLES, samples
 
@@ -20,14 +20,14 @@ MAY_LOSE = {"int8": 0.005, "int4": 0.03}
 WIDTH = 118
 
 
-def render(figures: Figures) -> str:
+def render(figures: BenchResult) -> str:
     """The whole page."""
     parts = [_head(figures), _asked(figures), _loss(figures), _answers(figures), _formats(figures)]
     parts += [_routing(figures), _confidence(figures), _samples(figures)]
     return "\n".join(line for part in parts for line in [*part, ""]).rstrip() + "\n"
 
 
-def _head(figures: Figures) -> list[str]:
+def _head(figures: BenchResult) -> list[str]:
     shipped, sizes = figures.shipped.pack, figures.sizes
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     training = ", ".join(f"{count:,} {task}" for task, count in sorted(figures.num_training.items()))
@@ -52,7 +52,7 @@ def _head(figures: Figures) -> list[str]:
     ]
 
 
-def _asked(figures: Figures) -> list[str]:
+def _asked(figures: BenchResult) -> list[str]:
     loss, scores = figures.shipped.loss.per_byte, figures.shipped.scores
     best = min(bits.per_byte for bits in figures.ngrams.values())
     floor = max(others.rouge for others in figures.baselines.values())
@@ -70,10 +70,10 @@ def _asked(figures: Figures) -> list[str]:
         ),
     ]
     cells = [(asked, found, "yes" if holds else "**no**") for asked, found, holds in rows]
-    return ["## Asked and found", "", *table(("Asked", "Found", "Holds"), cells)]
+    return ["## EncodedPrompt and found", "", *table(("EncodedPrompt", "Found", "Holds"), cells)]
 
 
-def _formats_asked(figures: Figures) -> Iterator[tuple[str, str, bool]]:
+def _formats_asked(figures: BenchResult) -> Iterator[tuple[str, str, bool]]:
     for one in figures.packs:
         most = MAY_LOSE.get(one.pack.manifest.experts)
         if most is not None and figures.bf16:
@@ -81,7 +81,7 @@ def _formats_asked(figures: Figures) -> Iterator[tuple[str, str, bool]]:
             yield f"{one.pack.name} within {most:.1%} of the bf16 loss", f"{change:+.2%}", change <= most
 
 
-def _loss(figures: Figures) -> list[str]:
+def _loss(figures: BenchResult) -> list[str]:
     bits = figures.shipped.loss
     rows = {"the model": bits, **{f"of it, {task}": one for task, one in figures.shipped.by_task.items()}}
     cells = [
@@ -104,7 +104,7 @@ def _loss(figures: Figures) -> list[str]:
     ]
 
 
-def _answers(figures: Figures) -> list[str]:
+def _answers(figures: BenchResult) -> list[str]:
     rows = {"the model": figures.shipped.scores, **figures.baselines}
     cells = [
         (name, f"{one.rouge:.3f}", f"{one.good:.1%}", _precision(one), f"{one.invented:.1%}")
@@ -126,7 +126,7 @@ def _answers(figures: Figures) -> list[str]:
     ]
 
 
-def _formats(figures: Figures) -> list[str]:
+def _formats(figures: BenchResult) -> list[str]:
     base = figures.bf16 or figures.shipped
     stored = [
         (
@@ -171,7 +171,7 @@ def _formats(figures: Figures) -> list[str]:
     ]
 
 
-def _routing(figures: Figures) -> list[str]:
+def _routing(figures: BenchResult) -> list[str]:
     found = figures.routing
     loads = "; ".join(f"layer {n} {min(loads):.1%} to {max(loads):.1%}" for n, loads in enumerate(found.loads))
     return [
@@ -191,7 +191,7 @@ def _routing(figures: Figures) -> list[str]:
     ]
 
 
-def _confidence(figures: Figures) -> list[str]:
+def _confidence(figures: BenchResult) -> list[str]:
     chosen, lines = figures.chosen, ["No threshold reaches the target."]
     if chosen.here and chosen.elsewhere:
         points = (("half that chose it", chosen.here), ("other half", chosen.elsewhere))
@@ -218,7 +218,7 @@ def _confidence(figures: Figures) -> list[str]:
     ]
 
 
-def _samples(figures: Figures) -> list[str]:
+def _samples(figures: BenchResult) -> list[str]:
     pairs, threshold = list(zip(figures.judged, figures.shipped.answers, strict=True)), figures.chosen.threshold
     lines = ["## Samples", "", "The first in the order of the digest; none was chosen by its looks.", ""]
     lines += samples(pairs[:NUM_SAMPLES])

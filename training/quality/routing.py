@@ -19,7 +19,7 @@ NEW_TOKENS = 40
 
 
 class Routing(NamedTuple):
-    """Figures of one pack."""
+    """BenchResult of one pack."""
 
     loads: list[list[float]]  # for each layer, each expert's share of all assignments
     recall_1: float

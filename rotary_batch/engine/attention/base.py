@@ -31,23 +31,23 @@ class Rows(NamedTuple):
     prefix_tokens: int = 0
 
     @property
-    def num_keys(self) -> int:
+    def num_kv_tokens(self) -> int:
         """Keys that the last row looks at, itself included."""
         return self.first_position + self.num_rows
 
     def positions(self) -> range:
         """Of the rows within the sequence."""
-        return range(self.first_position, self.num_keys)
+        return range(self.first_position, self.num_kv_tokens)
 
     def homes(self) -> range:
         """Places of the rows' own keys in the arena."""
         start = self.kv_start - self.prefix_tokens
-        return range(start + self.first_position, start + self.num_keys)
+        return range(start + self.first_position, start + self.num_kv_tokens)
 
-    def places(self, num_keys: int) -> list[int]:
-        """Places of the keys of positions 0 to num_keys in the arena."""
-        shared = min(num_keys, self.prefix_tokens)
-        own = range(self.kv_start, self.kv_start + num_keys - shared)
+    def places(self, num_kv_tokens: int) -> list[int]:
+        """Places of the keys of positions 0 to num_kv_tokens in the arena."""
+        shared = min(num_kv_tokens, self.prefix_tokens)
+        own = range(self.kv_start, self.kv_start + num_kv_tokens - shared)
         return [*range(self.prefix_start, self.prefix_start + shared), *own]
 
 

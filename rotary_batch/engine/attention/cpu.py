@@ -10,20 +10,20 @@ from collections.abc import Sequence
 import torch
 
 from rotary_batch.engine.attention.base import NO_WINDOW, Rows
-from rotary_batch.engine.attention.gather import DECODE_ROWS, FastAttention
+from rotary_batch.engine.attention.gather import DECODE_ROWS, GatherAttention
 from rotary_batch.engine.kernels.cpu import MAX_ATTENTION_ROWS, CpuKernels
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.geometry import Geometry
 
 
-class NativeAttention:
+class CpuAttention:
     """Plans and runs it for one engine."""
 
     def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device, kernels: CpuKernels) -> None:
         self._kernels = kernels
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._window = geometry.sliding_window or NO_WINDOW
-        self._rest = FastAttention(geometry, dtype, device)
+        self._rest = GatherAttention(geometry, dtype, device)
         self._few = torch.empty(0, 6, dtype=torch.int64)
         self._has_rest = False
 

@@ -66,8 +66,8 @@ class ExactAttention:
         row = torch.zeros(num_units, width, dtype=torch.int64)
         position = torch.full((num_units, width), -1, dtype=torch.int64)
         last, begin, count = cut[-1]
-        num_keys = -(-(last.first_position + begin + count) // KEY_TILE) * KEY_TILE
-        place = torch.zeros(num_units, num_keys, dtype=torch.int64)
+        num_kv_tokens = -(-(last.first_position + begin + count) // KEY_TILE) * KEY_TILE
+        place = torch.zeros(num_units, num_kv_tokens, dtype=torch.int64)
         for unit, (run, begin, count) in enumerate(cut):
             first = run.first_position + begin
             row[unit, :count] = torch.arange(run.first_row + begin, run.first_row + begin + count)

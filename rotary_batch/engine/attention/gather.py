@@ -52,7 +52,7 @@ class Shared:
     place: torch.Tensor  # [S]
 
 
-class FastAttention:
+class GatherAttention:
     """Plans and runs it for one engine."""
 
     def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
@@ -79,33 +79,33 @@ class FastAttention:
             self._blocks += self._cut(runs, skip=length if apart else 0)
 
     def _cut(self, runs: Iterable[Rows], skip: int) -> Iterator[Block]:
-        alike = sorted(runs, key=lambda run: (run.num_rows > 1, run.num_keys))
+        alike = sorted(runs, key=lambda run: (run.num_rows > 1, run.num_kv_tokens))
         for begin in range(0, len(alike), BLOCK_SEQUENCES):
             yield self._block(alike[begin : begin + BLOCK_SEQUENCES], skip)
 
     def _block(self, runs: Sequence[Rows], skip: int) -> Block:
-        width, num_keys = max(run.num_rows for run in runs), max(run.num_keys for run in runs) - skip
+        width, num_kv_tokens = max(run.num_rows for run in runs), max(run.num_kv_tokens for run in runs) - skip
         row = torch.empty(len(runs), width, dtype=torch.int64)
-        place = torch.empty(len(runs), num_keys, dtype=torch.int64)
+        place = torch.empty(len(runs), num_kv_tokens, dtype=torch.int64)
         for unit, run in enumerate(runs):
-            found = torch.tensor(run.places(run.num_keys)[skip:])
+            found = torch.tensor(run.places(run.num_kv_tokens)[skip:])
             place[unit, : len(found)] = found
             place[unit, len(found) :] = found[-1]
             row[unit] = torch.arange(width).clamp_max(run.num_rows - 1) + run.first_row
         offset = torch.tensor([run.first_position - run.first_row for run in runs])
         position = row + offset[:, None]
-        mask = self._mask(position[:, :, None], skip, num_keys).repeat_interleave(self._groups, 1)[:, None]
+        mask = self._mask(position[:, :, None], skip, num_kv_tokens).repeat_interleave(self._groups, 1)[:, None]
         return Block(self._to(row), self._to(place.flatten()), self._to(mask))
 
     def _span(self, run: Rows) -> Span:
-        place = self._to(torch.tensor(run.places(run.num_keys)))
-        plain = run.first_position == 0 and (self._window is None or run.num_keys <= self._window)
-        mask = None if plain else self._to(self._mask(torch.tensor(run.positions())[:, None], 0, run.num_keys))
+        place = self._to(torch.tensor(run.places(run.num_kv_tokens)))
+        plain = run.first_position == 0 and (self._window is None or run.num_kv_tokens <= self._window)
+        mask = None if plain else self._to(self._mask(torch.tensor(run.positions())[:, None], 0, run.num_kv_tokens))
         return Span(slice(run.first_row, run.first_row + run.num_rows), place, mask)
 
-    def _mask(self, position: torch.Tensor, skip: int, num_keys: int) -> torch.Tensor:
-        """[..., num_keys]: 0 where a row at `position` [..., 1] sees key skip + n, else -inf."""
-        key = torch.arange(skip, skip + num_keys)
+    def _mask(self, position: torch.Tensor, skip: int, num_kv_tokens: int) -> torch.Tensor:
+        """[..., num_kv_tokens]: 0 where a row at `position` [..., 1] sees key skip + n, else -inf."""
+        key = torch.arange(skip, skip + num_kv_tokens)
         hidden = key > position
         if self._window is not None:
             hidden |= key <= position - self._window

@@ -6,10 +6,10 @@ Knows what each can read; knows nothing of how they work.
 from __future__ import annotations
 
 from rotary_batch.engine.attention.base import Attention
-from rotary_batch.engine.attention.cpu import NativeAttention
+from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.exact import ExactAttention
-from rotary_batch.engine.attention.gather import FastAttention
-from rotary_batch.engine.attention.split import AttentionByPlace
+from rotary_batch.engine.attention.gather import GatherAttention
+from rotary_batch.engine.attention.split import SplitAttention
 from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
@@ -20,7 +20,7 @@ from rotary_batch.model.geometry import Geometry
 
 def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attention:
     """The fastest that works here."""
-    device, plain = kv.device, FastAttention(geometry, numerics.dtype, kv.device)
+    device, plain = kv.device, GatherAttention(geometry, numerics.dtype, kv.device)
     staying: Attention
     if numerics.exact:
         return ExactAttention(geometry, device)
@@ -29,7 +29,7 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
     elif device.type == "cuda" and HAS_TRITON and TritonAttention.takes_heads(geometry.head_dim):
         return TritonAttention(geometry, numerics.dtype, device)
     elif device.type == "cpu" and kv.stored_as == "bf16" and numerics.kernels.takes_heads(geometry.head_dim):
-        staying = NativeAttention(geometry, numerics.dtype, device, numerics.kernels)
+        staying = CpuAttention(geometry, numerics.dtype, device, numerics.kernels)
     else:
         return plain
-    return AttentionByPlace(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
+    return SplitAttention(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying

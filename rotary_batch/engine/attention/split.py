@@ -14,7 +14,7 @@ from rotary_batch.engine.attention.base import Attention, Rows
 from rotary_batch.engine.kvcache.arena import KvArena
 
 
-class AttentionByPlace:
+class SplitAttention:
     """Sends every row to the one that can read its keys."""
 
     def __init__(self, staying: Attention, visiting: Attention, device_tokens: int, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from rotary_batch.engine.attention.base import NO_WINDOW, Rows
-from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kernels.cuda import triton_kernels
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.geometry import Geometry
@@ -28,7 +28,7 @@ class TritonAttention:
         self._geometry = geometry
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._device = device
-        self._rest = FastAttention(geometry, dtype, device)
+        self._rest = GatherAttention(geometry, dtype, device)
         self._few: torch.Tensor | None = None
 
     @staticmethod
@@ -51,8 +51,22 @@ class TritonAttention:
             heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
             window = self._geometry.sliding_window or NO_WINDOW
             triton_kernels().decode_kernel[(len(self._few), heads)](
-                queries.contiguous(), keys, key_scales, values, value_scales, out, self._few, *kv.bases(layer),
-                kv.device_tokens, dim**-0.5, heads, self._groups, window,
-                DIM=dim, ROWS=KERNEL_ROWS, TILE=KEY_TILE, SCALED=kv.stored_as == "int8",
-            )  # fmt: skip
+                queries.contiguous(),
+                keys,
+                key_scales,
+                values,
+                value_scales,
+                out,
+                self._few,
+                *kv.bases(layer),
+                kv.device_tokens,
+                dim**-0.5,
+                heads,
+                self._groups,
+                window,
+                DIM=dim,
+                ROWS=KERNEL_ROWS,
+                TILE=KEY_TILE,
+                SCALED=kv.stored_as == "int8",
+            )
         return out

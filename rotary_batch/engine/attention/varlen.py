@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from rotary_batch.engine.attention.base import Rows
-from rotary_batch.engine.attention.gather import FastAttention
+from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.geometry import Geometry
 
@@ -46,7 +46,7 @@ class VarlenAttention:
     def plan(self, rows: Sequence[Rows]) -> None:
         """Own ranges in one call; each shared prefix in one more."""
         runs = sorted(rows, key=lambda run: run.kv_start)
-        lengths = [run.num_keys - run.prefix_tokens for run in runs]
+        lengths = [run.num_kv_tokens - run.prefix_tokens for run in runs]
         self._own = self._call(runs, [run.kv_start for run in runs], lengths, (-1, 0))
         shared = sorted({(run.prefix_start, run.prefix_tokens) for run in rows if run.prefix_tokens})
         self._prefixes = []
@@ -94,9 +94,18 @@ def _varlen(
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     found, lse = varlen_attn(
-        queries[call.rows], keys, values, call.cu_seq_q, call.cu_seq_k, call.max_q, call.max_k,
-        return_aux=AuxRequest(lse=True), window_size=call.window, enable_gqa=True, seqused_k=call.seqused_k,
-    )  # fmt: skip
+        queries[call.rows],
+        keys,
+        values,
+        call.cu_seq_q,
+        call.cu_seq_k,
+        call.max_q,
+        call.max_k,
+        return_aux=AuxRequest(lse=True),
+        window_size=call.window,
+        enable_gqa=True,
+        seqused_k=call.seqused_k,
+    )
     return found, lse.T  # [heads, T] as the kernel gives it, whatever the documentation says
 
 
@@ -121,7 +130,7 @@ def varlen_works(geometry: Geometry, device: torch.device) -> bool:
     queries = make(11, geometry.num_heads, geometry.head_dim)
     found = []
     try:
-        for attention in (VarlenAttention(device), FastAttention(geometry, torch.bfloat16, device)):
+        for attention in (VarlenAttention(device), GatherAttention(geometry, torch.bfloat16, device)):
             attention.plan(rows)
             found.append(attention.attend(0, queries, kv).float())
     except (RuntimeError, TypeError, ValueError):

@@ -35,11 +35,16 @@ F32_CASES = (Case(3, 132, 544, 32), Case(50, 132, 544, 32))
 GEMV_CASES = (Case(1, 12, 96, 32), Case(3, 132, 544, 32), Case(4, 132, 544, 32))
 GEMM_CASES = (Case(5, 128, 544, 32), Case(50, 128, 544, 32))
 CASES = {
-    "gemm_avx2": F32_CASES, "gemv_avx512bf16": GEMV_CASES, "gemm_avx512bf16": GEMM_CASES, "gemm_amx": GEMM_CASES,
-}  # fmt: skip
+    "gemm_avx2": F32_CASES,
+    "gemv_avx512bf16": GEMV_CASES,
+    "gemm_avx512bf16": GEMM_CASES,
+    "gemm_amx": GEMM_CASES,
+}
 LEVELS = {
-    Level.AVX2: ("gemm_avx2",), Level.AVX512_BF16: ("gemv_avx512bf16", "gemm_avx512bf16"), Level.AMX: ("gemm_amx",),
-}  # fmt: skip
+    Level.AVX2: ("gemm_avx2",),
+    Level.AVX512_BF16: ("gemv_avx512bf16", "gemm_avx512bf16"),
+    Level.AMX: ("gemm_amx",),
+}
 
 
 class Matrix(NamedTuple):

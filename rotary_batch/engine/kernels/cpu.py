@@ -100,9 +100,14 @@ class CpuKernels:
         return self._attention is not None and head_dim % HEAD_PIECE == 0 and head_dim <= MAX_HEAD_DIM
 
     def attend(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, out: torch.Tensor, spans: torch.Tensor,
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        out: torch.Tensor,
+        spans: torch.Tensor,
         window: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """queries [T, heads, D] float32, keys and values [tokens, kv heads, D] bf16; writes the rows of spans to out.
 
         spans [n, 6] int64 = attention.Rows; a row sees `window` keys back, itself included.
@@ -207,11 +212,11 @@ def _fits(matrix: Matrix) -> bool:
     return matrix.dtype == torch.bfloat16 and matrix.dim() == 2
 
 
-def _are_inside(spans: torch.Tensor, num_rows: int, num_keys: int, groups: int) -> bool:
+def _are_inside(spans: torch.Tensor, num_rows: int, num_kv_tokens: int, groups: int) -> bool:
     """Whether no span reaches outside the rows, the keys, or what a kernel keeps on its stack."""
     if spans.dim() != 2 or spans.shape[1] != SPAN_FIELDS:
         return False
     first_row, rows, position, kv_start, prefix_start, prefix = spans.unbind(1)
     own = (position + rows - prefix).clamp_min(0)
     inside = (spans >= 0).all(1) & (rows >= 1) & (rows * groups <= MAX_ATTENTION_ROWS) & (first_row + rows <= num_rows)
-    return bool((inside & (kv_start + own <= num_keys) & (prefix_start + prefix <= num_keys)).all())
+    return bool((inside & (kv_start + own <= num_kv_tokens) & (prefix_start + prefix <= num_kv_tokens)).all())

@@ -64,7 +64,17 @@ def int4_product_on_cuda(x: torch.Tensor, nibbles: torch.Tensor, scale_zero: tor
     dtype = x.dtype if parts == 1 else torch.float32
     out = torch.empty(parts, len(x), blocks * 64, dtype=dtype, device=x.device)
     triton_kernels().int4_product_kernel[(blocks, parts)](
-        x, nibbles, scale_zero, out, len(x), columns, group, scale_zero.stride(0), blocks * 64, part_columns,
-        ROWS=rows, TILE=PRODUCT_TILE,
-    )  # fmt: skip
+        x,
+        nibbles,
+        scale_zero,
+        out,
+        len(x),
+        columns,
+        group,
+        scale_zero.stride(0),
+        blocks * 64,
+        part_columns,
+        ROWS=rows,
+        TILE=PRODUCT_TILE,
+    )
     return out[0] if parts == 1 else out.sum(0).to(x.dtype)

@@ -55,11 +55,18 @@ UNITS = (
 DETECTORS = {Level.AVX2: "has_avx2", Level.AVX512_BF16: "has_avx512_bf16", Level.AMX: "has_amx"}
 # The arguments of each function: pointers, sizes; the number of threads comes last.
 FUNCTIONS = {
-    "gemm_avx2_bf16": (3, 3), "gemm_avx2_int8": (3, 3), "gemm_avx2_int4": (4, 4),
-    "gemv_avx512bf16_bf16": (3, 3), "gemv_avx512bf16_int8": (4, 3),
-    "gemm_avx512bf16_bf16": (4, 3), "gemm_avx512bf16_int8": (5, 3), "gemm_avx512bf16_int4": (6, 4),
-    "gemm_amx_bf16": (4, 3), "gemm_amx_int8": (5, 3), "gemm_amx_int4": (6, 4),
-}  # fmt: skip
+    "gemm_avx2_bf16": (3, 3),
+    "gemm_avx2_int8": (3, 3),
+    "gemm_avx2_int4": (4, 4),
+    "gemv_avx512bf16_bf16": (3, 3),
+    "gemv_avx512bf16_int8": (4, 3),
+    "gemm_avx512bf16_bf16": (4, 3),
+    "gemm_avx512bf16_int8": (5, 3),
+    "gemm_avx512bf16_int4": (6, 4),
+    "gemm_amx_bf16": (4, 3),
+    "gemm_amx_int8": (5, 3),
+    "gemm_amx_int4": (6, 4),
+}
 
 
 class Product(NamedTuple):

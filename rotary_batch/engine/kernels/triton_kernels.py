@@ -7,7 +7,7 @@ import triton.language as tl
 
 
 @triton.jit
-def unpack_int4_kernel(nibbles, scale_zero, out, columns, rows, group, group_stride, TILE: tl.constexpr):  # noqa: ANN001, ANN201, N803, PLR0913
+def unpack_int4_kernel(nibbles, scale_zero, out, columns, rows, group, group_stride, TILE: tl.constexpr):
     """Block `program_id(0)` of 64 rows, TILE of its columns: bytes -> out[column, row]."""
     block, column = tl.program_id(0), tl.program_id(1) * TILE + tl.arange(0, TILE)
     lane = tl.arange(0, 32)
@@ -24,11 +24,20 @@ def unpack_int4_kernel(nibbles, scale_zero, out, columns, rows, group, group_str
 
 
 @triton.jit(do_not_specialize=["num_rows"])  # else it is compiled three times
-def int4_product_kernel(  # noqa: ANN201, PLR0913
-    x, nibbles, scale_zero, out,  # noqa: ANN001
-    num_rows, columns, group, group_stride, width, part_columns,  # noqa: ANN001
-    ROWS: tl.constexpr, TILE: tl.constexpr,  # noqa: N803
-):  # fmt: skip
+def int4_product_kernel(
+    x,
+    nibbles,
+    scale_zero,
+    out,
+    num_rows,
+    columns,
+    group,
+    group_stride,
+    width,
+    part_columns,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """Few rows of x times block `program_id(0)` of 64 weight rows, over part `program_id(1)` of the columns.
 
     x [num_rows, columns]; out [parts, num_rows, width].  Weights are rounded as unpack_int4_kernel rounds them.
@@ -61,11 +70,26 @@ def int4_product_kernel(  # noqa: ANN201, PLR0913
 
 
 @triton.jit(do_not_specialize=["staying", "visiting", "device_tokens"])  # else compiled for every kind of layer
-def decode_kernel(  # noqa: ANN201, PLR0913
-    queries, keys, key_scales, values, value_scales, out, spans,  # noqa: ANN001
-    staying, visiting, device_tokens, scale, kv_heads, groups, window,  # noqa: ANN001
-    DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr,  # noqa: N803
-):  # fmt: skip
+def decode_kernel(
+    queries,
+    keys,
+    key_scales,
+    values,
+    value_scales,
+    out,
+    spans,
+    staying,
+    visiting,
+    device_tokens,
+    scale,
+    kv_heads,
+    groups,
+    window,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+    SCALED: tl.constexpr,
+):
     """Sequence `program_id(0)`, key head `program_id(1)`: its few rows over its prefix and its own keys.
 
     queries and out [T, kv heads * groups, DIM]; keys and values [rows, kv heads, DIM]; SCALED: their scales are
@@ -86,10 +110,10 @@ def decode_kernel(  # noqa: ANN201, PLR0913
     best = tl.full((ROWS,), -1.0e30, tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     mixed = tl.zeros((ROWS, DIM), tl.float32)
-    num_keys = first_position + num_rows
-    for begin in range(0, num_keys, TILE):
+    num_kv_tokens = first_position + num_rows
+    for begin in range(0, num_kv_tokens, TILE):
         key = begin + tl.arange(0, TILE)
-        inside = key < num_keys
+        inside = key < num_kv_tokens
         home = tl.where(key < prefix, prefix_start + key, kv_start + key - prefix).to(tl.int64) * kv_heads + head
         k = tl.load(keys + home[:, None] * DIM + dim[None, :], mask=inside[:, None], other=0).to(q.dtype)
         scores = tl.dot(q, tl.trans(k)).to(tl.float32) * scale

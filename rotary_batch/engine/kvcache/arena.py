@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rotary_batch.engine.kvcache.host import HostKeys
+from rotary_batch.engine.kvcache.host import HostKvCache
 from rotary_batch.engine.runtime.buffers import page_buffer
 from rotary_batch.model.geometry import Geometry
 
@@ -27,9 +27,14 @@ class KvArena:
     """Keys and values of so many tokens in every layer, each [kv heads, head dim], and the free ranges of tokens."""
 
     def __init__(
-        self, geometry: Geometry, device_tokens: int, stored_as: str, dtype: torch.dtype, device: torch.device,
+        self,
+        geometry: Geometry,
+        device_tokens: int,
+        stored_as: str,
+        dtype: torch.dtype,
+        device: torch.device,
         host_tokens: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.stored_as = stored_as
         self.device_tokens = device_tokens
         self.host_tokens = host_tokens
@@ -41,7 +46,7 @@ class KvArena:
         self._stores = [_zeros((rows, heads, geometry.head_dim), kept, device) for _ in range(2)]
         self._scales = [_zeros((rows, heads), torch.float32, device) for _ in range(2) if stored_as == "int8"]
         tensors = [*self._stores, *self._scales]
-        self._host = HostKeys(tensors, self._window_start, geometry.num_layers, host_tokens) if host_tokens else None
+        self._host = HostKvCache(tensors, self._window_start, geometry.num_layers, host_tokens) if host_tokens else None
         # (start, length), ascending; neighbours are one range, except where device and host meet
         self._free = [(0, device_tokens), (device_tokens, host_tokens)][: 1 + bool(host_tokens)]
 

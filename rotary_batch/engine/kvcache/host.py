@@ -15,7 +15,7 @@ import torch
 from rotary_batch.engine.runtime.buffers import page_buffer, page_lock, page_unlock
 
 
-class HostKeys:
+class HostKvCache:
     """The host's part of an arena: for each tensor of the device, [layers, tokens, ...] of what has no room there."""
 
     def __init__(self, stores: Sequence[torch.Tensor], first: int, num_layers: int, num_tokens: int) -> None:

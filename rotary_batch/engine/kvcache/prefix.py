@@ -60,7 +60,7 @@ class PrefixStore:
         length = min(length, len(prompt_ids) - 1)
         if length < MIN_TOKENS:
             return None
-        if len(self._prefixes) >= MAX_PREFIXES and not self.give_up_one():
+        if len(self._prefixes) >= MAX_PREFIXES and not self.evict_one():
             return None
         if not self._kv.has_room(length, on_device=True):
             return None
@@ -74,7 +74,7 @@ class PrefixStore:
         if prefix.num_users == 0 and prefix.num_cached < prefix.num_tokens:
             self._drop(prefix)  # its maker failed before it was complete
 
-    def give_up_one(self) -> bool:
+    def evict_one(self) -> bool:
         """Free the least recently used prefix that nobody uses; answer whether there was one."""
         unused = next((prefix for prefix in self._prefixes if prefix.num_users == 0), None)
         if unused is not None:

@@ -23,17 +23,17 @@ from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.measuring.measure import disk_nbytes_per_s, link_nbytes_per_s
 from rotary_batch.engine.runtime.trace import Routing
 from rotary_batch.errors import UsageError
-from rotary_batch.model.bound import bound
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import EXPERTS_NAME
 from rotary_batch.model.rates import Rates
+from rotary_batch.model.roofline import bound
 
 SAMPLE_NBYTES = 10**9  # of a pack's file that are read to learn the disk's rate
 LENGTHS = {"short": (64, 32), "job": (600, 100)}  # prompt and new tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class BenchResult:
     """What one run showed."""
 
     shape: str
@@ -73,7 +73,7 @@ class Figures:
     bytes_to_host: int
     drafted_tokens: int
     accepted_tokens: int
-    guessed_recall: float  # of what the next layer asked for; 0 = nothing was guessed
+    predicted_recall: float  # of what the next layer asked for; 0 = nothing was guessed
     prefetch: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,9 +94,14 @@ def rates_now(engine: RotaryEngine, pack_dir: Path, rates: Rates) -> Rates:
 
 
 def run(
-    engine: RotaryEngine, *, sequences: int, prompt_tokens: int, new_tokens: int,
-    prefill_revolutions: int | None = None, decode_revolutions: int | None = None,
-) -> list[StepReport]:  # fmt: skip
+    engine: RotaryEngine,
+    *,
+    sequences: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    prefill_revolutions: int | None = None,
+    decode_revolutions: int | None = None,
+) -> list[StepReport]:
     """Take so many sequences from prompt to end, all of them live at once; the reports of all revolutions.
 
     After `prefill_revolutions` what is left of the prompts is skipped: their keys take the same time to read, whatever
@@ -120,11 +125,20 @@ def run(
 
 
 def figures(  # noqa: PLR0913 - everything that was asked for
-    engine: RotaryEngine, reports: Sequence[StepReport], *, before: Rates, after: Rates, sequences: int,
-    prompt_tokens: int, new_tokens: int, kv: str, device_memory: int | None, prefetch: bool,
+    engine: RotaryEngine,
+    reports: Sequence[StepReport],
+    *,
+    before: Rates,
+    after: Rates,
+    sequences: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    kv: str,
+    device_memory: int | None,
+    prefetch: bool,
     counters_before: Mapping[str, float],
-) -> Figures:  # fmt: skip
-    """Figures of a run, beside the bound; what was counted before it does not count.
+) -> BenchResult:
+    """BenchResult of a run, beside the bound; what was counted before it does not count.
 
     Raises UsageError when sequences ended before all of them were read.
     """
@@ -148,7 +162,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
     counters = {name: total - counters_before[name] for name, total in reports[-1].counters.items()}
     moved = decoding[-1].counters["bytes_moved"] - decoding[0].counters["bytes_moved"]
     copies = [one.end_s - one.start_s for one in engine.trace.timeline if one.kind == "copy"]
-    return Figures(
+    return BenchResult(
         shape=manifest.name,
         experts=manifest.experts,
         dense=manifest.dense,
@@ -186,7 +200,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
         bytes_to_host=int(counters["bytes_to_host"]),
         drafted_tokens=int(counters["drafted_tokens"]),
         accepted_tokens=int(counters["accepted_tokens"]),
-        guessed_recall=counters["guessed_right"] / max(1, counters["asked_after_guess"]),
+        predicted_recall=counters["guessed_right"] / max(1, counters["asked_after_guess"]),
         prefetch=prefetch,
     )
 

@@ -46,10 +46,23 @@ ROTATED_NBYTES, ROTATED_COPIES = 128 * 2**20, (2, 8)
 DISK_NBYTES = 512 * 2**20
 LINK_NBYTES, LINK_COPIES = 64 * 2**20, 16
 SMALL_MODEL = Geometry(
-    hidden_size=1024, intermediate_size=1024, num_layers=1, num_heads=16, num_kv_heads=4, head_dim=64,
-    num_experts=2, top_k=1, vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True,
-    max_position=512, sliding_window=None, dtype="BF16", eos_ids=(),
-)  # fmt: skip
+    hidden_size=1024,
+    intermediate_size=1024,
+    num_layers=1,
+    num_heads=16,
+    num_kv_heads=4,
+    head_dim=64,
+    num_experts=2,
+    top_k=1,
+    vocab_size=2,
+    rope_theta=1e4,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    max_position=512,
+    sliding_window=None,
+    dtype="BF16",
+    eos_ids=(),
+)
 
 
 PROBE_S = 1.5  # after so much time a probe measures nothing more
@@ -125,9 +138,12 @@ def seconds(work: Callable[[], object], device: torch.device, rounds: int = ROUN
 
 
 def _matrix(
-    stored_as: str, device: torch.device, row_counts: Sequence[int] = ROW_COUNTS, rounds: int = ROUNDS,
+    stored_as: str,
+    device: torch.device,
+    row_counts: Sequence[int] = ROW_COUNTS,
+    rounds: int = ROUNDS,
     until: float | None = None,
-) -> Iterator[tuple[int, float]]:  # fmt: skip
+) -> Iterator[tuple[int, float]]:
     """Rows and seconds a weight, until the clock says so.
 
     A probe rotates as many copies as the full measurement: with 4 instead of 8 it was 32 % faster at one row.

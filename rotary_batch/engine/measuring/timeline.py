@@ -10,8 +10,13 @@ from pathlib import Path
 
 from rotary_batch.engine.runtime.trace import Interval
 
-ROWS = {"read": ("reads", "#4477aa"), "copy": ("copies", "#66ccee"), "attention": ("attention", "#cc6677"),
-        "compute": ("experts", "#ddaa33"), "stall": ("waiting", "#999999")}  # fmt: skip
+ROWS = {
+    "read": ("reads", "#4477aa"),
+    "copy": ("copies", "#66ccee"),
+    "attention": ("attention", "#cc6677"),
+    "compute": ("experts", "#ddaa33"),
+    "stall": ("waiting", "#999999"),
+}
 WIDTH, LEFT, ROW_HEIGHT = 1200, 90, 34
 SHOWN_S, SHOWN_INTERVALS = 3.0, 1500  # the last of a run; more would be a blur
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.model.bound import SWEEP_SHARE, touched_share
+from rotary_batch.model.roofline import SWEEP_SHARE, touched_share
 
 
 def sweep_window(order: Sequence[ExpertKey], cursor: int, size: int) -> list[ExpertKey]:

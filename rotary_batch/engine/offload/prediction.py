@@ -22,7 +22,7 @@ SMOOTHING = 0.02  # weight of one observation in the running averages: the last 
 PAUSE_LAYERS = 4096  # how long guessing rests after it fell short
 
 
-class Guesser:
+class ExpertPredictor:
     """Guesses, and decides from its record how far, how wide, and whether at all."""
 
     def __init__(self, scores: Scores, num_layers: int, top_k: int, trace: Trace) -> None:
@@ -42,7 +42,7 @@ class Guesser:
             return {}
         width = self._top_k + (self.recall[1] < WIDE_RECALL)
         ahead = [distance for distance in DISTANCES if layer + distance < self._num_layers]
-        return {d: likely_experts(self._scores(layer + d, x), width) for d in ahead}
+        return {d: most_likely_experts(self._scores(layer + d, x), width) for d in ahead}
 
     def guess(self, layer: int, likely: Mapping[int, Sequence[int]]) -> list[ExpertKey]:
         """The keys worth loading now, nearest layer first, none while resting; takes note of all that were likely."""
@@ -76,6 +76,6 @@ class Guesser:
             self._open.clear()
 
 
-def likely_experts(scores: torch.Tensor, width: int) -> torch.Tensor:
+def most_likely_experts(scores: torch.Tensor, width: int) -> torch.Tensor:
     """Router scores [T, E] -> experts [T * width], every row's first choice before any second."""
     return scores.topk(min(width, scores.shape[-1])).indices.T.flatten()

@@ -16,7 +16,7 @@ from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import RamTier, Tier
 from rotary_batch.engine.runtime.buffers import page_buffer
 from rotary_batch.engine.runtime.trace import Trace, label
-from rotary_batch.model.budget import STAGING_SLABS
+from rotary_batch.model.memory_plan import STAGING_SLABS
 
 
 class Transfer(Protocol):
@@ -179,7 +179,7 @@ def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.de
     return CpuTransfer(tier, num_slots, slab_nbytes, trace)
 
 
-class Rotor(threading.Thread):
+class Prefetcher(threading.Thread):
     """Fills slots as the ring asks, at most a bundle at a time, until the ring is closed or a read fails."""
 
     def __init__(self, ring: Ring, transfer: Transfer, bundle: int) -> None:

@@ -124,13 +124,13 @@ class Ring:
             self._guessed.discard(key)
             self._outcomes[right] += 1
 
-    def forget_guesses(self) -> None:
+    def forget_predictions(self) -> None:
         """From now on they count for nothing: a sweep asks for everything and gives up everything."""
         with self._changed:
             self._guessed.clear()
             self._outcomes = [0, 0]
 
-    def take_outcomes(self) -> tuple[int, int]:
+    def take_prefetch_feedback(self) -> tuple[int, int]:
         """How many slabs that were loaded on a guess were given up unused, and used, since the last call."""
         with self._changed:
             wrong, right = self._outcomes

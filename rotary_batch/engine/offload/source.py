@@ -17,13 +17,13 @@ import torch
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.quant import Matrix, matrix_from
 from rotary_batch.engine.offload.policy import choose_kept, prefers_sweep, sweep_window
-from rotary_batch.engine.offload.prefetch import Rotor, Transfer, open_transfer
+from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_transfer
 from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
 from rotary_batch.engine.packs.encoding import DTYPES
 from rotary_batch.engine.runtime.trace import Trace, label
-from rotary_batch.model.budget import MIN_SLOTS, bundle_slabs
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.memory_plan import MIN_SLOTS, bundle_slabs
 from rotary_batch.model.slabs import matrix_shapes
 
 NUM_LOADERS = 4  # threads that fill residents: checking digests takes a thread longer than reading does
@@ -40,7 +40,7 @@ class ExpertSource(Protocol):
     """Gives experts, and is told what will be wanted."""
 
     @property
-    def wants_guesses(self) -> bool:
+    def wants_predictions(self) -> bool:
         """Whether this revolution gains from guesses at what the next layers will ask for."""
         ...
 
@@ -82,7 +82,7 @@ def views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
 class AllResident:
     """Every one of `keys` in device memory for good."""
 
-    wants_guesses = False
+    wants_predictions = False
 
     def __init__(self, manifest: Manifest, keys: Sequence[ExpertKey], transfer: Transfer) -> None:
         try:
@@ -119,9 +119,16 @@ class RingSource:
     """
 
     def __init__(
-        self, manifest: Manifest, order: Sequence[ExpertKey], num_slots: int, transfer: Transfer, trace: Trace, *,
-        num_rotors: int, bundle: int,
-    ) -> None:  # fmt: skip
+        self,
+        manifest: Manifest,
+        order: Sequence[ExpertKey],
+        num_slots: int,
+        transfer: Transfer,
+        trace: Trace,
+        *,
+        num_rotors: int,
+        bundle: int,
+    ) -> None:
         self._geometry = manifest.geometry
         self._trace = trace
         self._transfer = transfer
@@ -131,12 +138,12 @@ class RingSource:
         self._ring = Ring(num_slots, trace)
         self._slabs = [views(buffer, manifest) for buffer in transfer.slots]
         self._sweeping = True
-        self._rotors = [Rotor(self._ring, transfer, bundle) for _ in range(num_rotors)]
+        self._rotors = [Prefetcher(self._ring, transfer, bundle) for _ in range(num_rotors)]
         for rotor in self._rotors:
             rotor.start()
 
     @property
-    def wants_guesses(self) -> bool:
+    def wants_predictions(self) -> bool:
         """In a sweep the order is known; without a rotor nobody could load ahead."""
         return not self._sweeping and bool(self._rotors)
 
@@ -146,7 +153,7 @@ class RingSource:
         if self._sweeping and not sweeping:
             self._ring.aim([], self._layer_quota)
         if sweeping:
-            self._ring.forget_guesses()
+            self._ring.forget_predictions()
         self._sweeping = sweeping
         self._trace.add("sweeps" if sweeping else "speculative_revolutions")
 
@@ -157,7 +164,7 @@ class RingSource:
 
     def outcomes(self) -> tuple[int, int]:
         """Those of the ring."""
-        return self._ring.take_outcomes()
+        return self._ring.take_prefetch_feedback()
 
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
@@ -203,9 +210,9 @@ class RingWithResidents:
         self._ring = ring
 
     @property
-    def wants_guesses(self) -> bool:
+    def wants_predictions(self) -> bool:
         """As the ring does."""
-        return self._ring.wants_guesses
+        return self._ring.wants_predictions
 
     def start(self, num_rows: int) -> None:
         """A revolution of the ring."""

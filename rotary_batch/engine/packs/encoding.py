@@ -18,8 +18,12 @@ from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.slabs import SlabLayout
 
 DTYPES = {
-    "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8,
-}  # fmt: skip
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
 
 
 class DensePart(NamedTuple):

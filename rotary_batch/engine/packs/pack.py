@@ -29,7 +29,7 @@ from rotary_batch.model.manifest import (
     MANIFEST_NAME,
     Manifest,
     SlabPlace,
-)  # fmt: skip
+)
 from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 

@@ -30,9 +30,15 @@ SCALE = 0.5  # of a weight times the square root of the row's length; keeps hidd
 
 
 def synthetic_pack(
-    folder: Path, name: str, geometry: Geometry, experts: str, dense: str, progress: Progress | None = None,
-    *, repeated: bool = False,
-) -> Path:  # fmt: skip
+    folder: Path,
+    name: str,
+    geometry: Geometry,
+    experts: str,
+    dense: str,
+    progress: Progress | None = None,
+    *,
+    repeated: bool = False,
+) -> Path:
     """Write a pack of random weights, once; answer its folder.  Raises StorageError for too small a disk.
 
     `repeated` writes each different slab once and lets all experts point there: enough for a tier in RAM, which has

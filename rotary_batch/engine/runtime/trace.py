@@ -40,10 +40,22 @@ class Trace:
     def __init__(self, *, timeline: bool = False, routing: bool = False, on_cuda: bool = False) -> None:
         self._lock = threading.Lock()
         self._totals: dict[str, float] = {
-            "bytes_read": 0, "bytes_moved": 0, "bytes_to_host": 0, "ring_hits": 0, "late_prefetches": 0, "fetches": 0,
-            "wasted_prefetches": 0, "stall_s": 0.0, "sweeps": 0, "speculative_revolutions": 0,
-            "guessed": 0, "guessed_right": 0, "asked_after_guess": 0, "drafted_tokens": 0, "accepted_tokens": 0,
-        }  # fmt: skip
+            "bytes_read": 0,
+            "bytes_moved": 0,
+            "bytes_to_host": 0,
+            "ring_hits": 0,
+            "late_prefetches": 0,
+            "fetches": 0,
+            "wasted_prefetches": 0,
+            "stall_s": 0.0,
+            "sweeps": 0,
+            "speculative_revolutions": 0,
+            "guessed": 0,
+            "guessed_right": 0,
+            "asked_after_guess": 0,
+            "drafted_tokens": 0,
+            "accepted_tokens": 0,
+        }
         self._timeline: list[Interval] | None = [] if timeline else None
         self._under_way: list[tuple[str, str, torch.cuda.Event, torch.cuda.Event]] = []
         self._origin = _origin() if timeline and on_cuda else None

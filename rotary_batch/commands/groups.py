@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.configuring import RepositorySettings
-from rotary_batch.commands.separate import kept_apart
+from rotary_batch.commands.configuration import RepositorySettings
+from rotary_batch.commands.isolation import isolated
 from rotary_batch.config import Settings
 from rotary_batch.work.rows import RepositoryRow
 
@@ -30,7 +30,7 @@ def by_engine(rows: Sequence[RepositoryRow], settings_of: SettingsOf, found: lis
     """The groups, by pack; a repository whose settings cannot be read is noted in `found` and left out."""
     groups: dict[tuple[str, Settings], Group] = {}
     for row in sorted(rows, key=attrgetter("pack_dir")):
-        with kept_apart([row.root], found):
+        with isolated([row.root], found):
             own = settings_of(row)
             settings = own.of_engine()
             group = groups.setdefault((row.pack_dir, settings), Group(Path(row.pack_dir), settings))

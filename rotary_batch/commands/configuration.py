@@ -28,9 +28,15 @@ class RepositorySettings(NamedTuple):
     def of_engine(self) -> Settings:
         """Without what concerns files and pages: where these are equal, repositories share an engine."""
         return replace(
-            self.settings, db=None, model=None, include=(), exclude=(), out=DEFAULT_DOCS_DIR, link_template=None,
+            self.settings,
+            db=None,
+            model=None,
+            include=(),
+            exclude=(),
+            out=DEFAULT_DOCS_DIR,
+            link_template=None,
             worktree=False,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,6 @@ def _docs_dir(out: str, root: Path) -> str:
 
 
 def _is_job(settings: Settings) -> bool:
-    from rotary_batch.commands.opening import jobs_of  # here, because most settings name no job, and it loads much
+    from rotary_batch.commands.inputs import jobs_of  # here, because most settings name no job, and it loads much
 
     return settings.job in jobs_of(settings)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.commands.opening import pack_dir
+from rotary_batch.commands.inputs import pack_dir
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
-from rotary_batch.model.budget import DEFAULT_BATCH
 from rotary_batch.model.footprint import Workload
+from rotary_batch.model.memory_plan import DEFAULT_BATCH
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.model.shapes import shape
 
@@ -44,7 +44,7 @@ def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: P
     return synthetic_pack(folder, shape_name, shape(shape_name), experts, dense, progress, repeated=in_ram)
 
 
-class Wanted(NamedTuple):
+class BenchOptions(NamedTuple):
     """What a run of `bench` does."""
 
     sequences: int | None  # None = as planned
@@ -57,8 +57,8 @@ class Wanted(NamedTuple):
     decode_revolutions: int | None  # to stop after; None = the whole length
 
 
-def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
-    """Figures of one run, and the bound.  Raises UnavailableError when the wanted sequences do not fit."""
+def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any]:
+    """BenchResult of one run, and the bound.  Raises UnavailableError when the wanted sequences do not fit."""
     if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
         raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
     from rotary_batch.engine import open_engine
@@ -68,12 +68,20 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
     prompt, new = wanted.lengths
     batch = wanted.sequences or settings.max_batch or DEFAULT_BATCH
     engine = open_engine(
-        pack, device=settings.device, device_memory=settings.device_memory, host_memory=settings.host_memory,
-        numerics=settings.numerics or "fast", kv=settings.kv, max_batch=batch, rotor=wanted.prefetch,
-        timeline=wanted.timeline is not None, routing=wanted.routing is not None,
-        workload=Workload(batch, prompt, new, prompt + new), least_batch=wanted.sequences or 1,
+        pack,
+        device=settings.device,
+        device_memory=settings.device_memory,
+        host_memory=settings.host_memory,
+        numerics=settings.numerics or "fast",
+        kv=settings.kv,
+        max_batch=batch,
+        rotor=wanted.prefetch,
+        timeline=wanted.timeline is not None,
+        routing=wanted.routing is not None,
+        workload=Workload(batch, prompt, new, prompt + new),
+        least_batch=wanted.sequences or 1,
         draft_tokens=None if wanted.drafts else 0,
-    )  # fmt: skip
+    )
     try:
         fitting = min(batch, engine.num_fitting(prompt + new - 1))
         if wanted.sequences is not None and fitting < wanted.sequences:
@@ -82,15 +90,27 @@ def bench(settings: Settings, pack: Path, wanted: Wanted) -> dict[str, Any]:
         counters = engine.trace.totals()
         before = measuring.rates_now(engine, pack, rates)
         reports = measuring.run(
-            engine, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
-            prefill_revolutions=wanted.prefill_revolutions, decode_revolutions=wanted.decode_revolutions,
-        )  # fmt: skip
+            engine,
+            sequences=fitting,
+            prompt_tokens=prompt,
+            new_tokens=new,
+            prefill_revolutions=wanted.prefill_revolutions,
+            decode_revolutions=wanted.decode_revolutions,
+        )
         after = measuring.rates_now(engine, pack, rates)
         found = measuring.figures(
-            engine, reports, before=before, after=after, sequences=fitting, prompt_tokens=prompt, new_tokens=new,
-            kv=settings.kv, device_memory=settings.device_memory, prefetch=wanted.prefetch,
+            engine,
+            reports,
+            before=before,
+            after=after,
+            sequences=fitting,
+            prompt_tokens=prompt,
+            new_tokens=new,
+            kv=settings.kv,
+            device_memory=settings.device_memory,
+            prefetch=wanted.prefetch,
             counters_before=counters,
-        )  # fmt: skip
+        )
         if wanted.timeline is not None:
             from rotary_batch.engine.measuring.timeline import draw
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.configuring import RepositorySettings
-from rotary_batch.commands.opening import asking, pack_dir, pack_of
+from rotary_batch.commands.configuration import RepositorySettings
+from rotary_batch.commands.inputs import asking, pack_dir, pack_of
+from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.roots import printable, resolved
-from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
-from rotary_batch.night import Window
-from rotary_batch.pages.files import Projection
-from rotary_batch.planner.asking import Asking
-from rotary_batch.planner.indexing import Indexed, index_repository
-from rotary_batch.projection import docs_folder, project_pending
+from rotary_batch.pages.files import SyncResult
+from rotary_batch.planner.index import Indexed, index_repository
+from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
+from rotary_batch.sync import docs_folder, sync_pending
+from rotary_batch.window import Window
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -31,7 +31,7 @@ class IndexOutcome:
     """One indexed repository and its docs folder."""
 
     indexed: Indexed
-    projection: Projection
+    projection: SyncResult
     demonstration: bool
     settings_notes: tuple[str, ...] = ()  # which of the repository's own settings were ignored
 
@@ -49,13 +49,22 @@ class IndexOutcome:
         """Plain data for --json."""
         indexed, counts = self.indexed, self.indexed.counts
         return {
-            "repository": indexed.repository.root, "docs": str(self.docs), "files": indexed.files,
-            "parsed": indexed.parsed, "symbols": indexed.symbols, "chunks": indexed.chunks, "queued": counts.queued,
-            "unchanged": counts.unchanged, "removed": counts.removed, "notes": list(self.notes),
-            "pages_written": len(self.projection.written), "pages_removed": len(self.projection.removed),
-            "conflicts": self.projection.conflicts, "pages_failed": self.projection.failed,
+            "repository": indexed.repository.root,
+            "docs": str(self.docs),
+            "files": indexed.files,
+            "parsed": indexed.parsed,
+            "symbols": indexed.symbols,
+            "chunks": indexed.chunks,
+            "queued": counts.queued,
+            "unchanged": counts.unchanged,
+            "removed": counts.removed,
+            "notes": list(self.notes),
+            "pages_written": len(self.projection.written),
+            "pages_removed": len(self.projection.removed),
+            "conflicts": self.projection.conflicts,
+            "pages_failed": self.projection.failed,
             "model": indexed.repository.model_name,
-        }  # fmt: skip
+        }
 
 
 def index(
@@ -66,12 +75,12 @@ def index(
     limits: Window,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
-    asked: dict[tuple[Path, Settings], Asking] = {}
+    asked: dict[tuple[Path, Settings], PromptBuilder] = {}
     found: list[IndexOutcome | Failure] = []
     known = {row.root: row for row in repositories(store)}
     roots: set[Path] = set()
     for repo in repos:
-        with kept_apart([printable(repo)], found):
+        with isolated([printable(repo)], found):
             limits.check()
             root = resolved(repo)
             if root in roots:
@@ -105,7 +114,7 @@ def _opened(root: Path, settings: Settings) -> Repository:
     return repository
 
 
-def _row(repository: Repository, settings: Settings, ask: Asking, pack: Path) -> RepositoryRow:
+def _row(repository: Repository, settings: Settings, ask: PromptBuilder, pack: Path) -> RepositoryRow:
     return RepositoryRow(
         root=str(repository.root),
         name=repository.name,
@@ -123,7 +132,7 @@ def _row(repository: Repository, settings: Settings, ask: Asking, pack: Path) ->
 def _index_one(
     store: WorkStore,
     one: RepositorySettings,
-    ask: Asking,
+    ask: PromptBuilder,
     pack: Path,
     progress: Callable[[str, int, int], None],
     limits: Window,
@@ -137,7 +146,7 @@ def _index_one(
 
     patterns = PathPatterns(one.settings.include, one.settings.exclude)
     indexed = index_repository(store, repository, ask, row, patterns, watched, limits.is_closed)
-    projection = project_pending(store, indexed.repository, should_stop=limits.is_closed)
+    projection = sync_pending(store, indexed.repository, should_stop=limits.is_closed)
     if projection.stopped:
         limits.check()
     outcome = IndexOutcome(

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Iterator
 
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.bound import (
+from rotary_batch.model.footprint import Footprint, Workload
+from rotary_batch.model.rates import Rates
+from rotary_batch.model.roofline import (
     SWEEP_SHARE,
-    Budget,
+    MemoryPlan,
     bound,
     drafts_at_most,
     steady_prefill_rows,
     tokens_per_s,
     touched_share,
 )
-from rotary_batch.model.footprint import Footprint, Workload
-from rotary_batch.model.rates import Rates
 
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
@@ -67,7 +67,7 @@ def host_nbytes_for(device: str, host_memory: int | None, free_nbytes: int, slab
     return max(0, allowed - (STAGING_SLABS << (slab_nbytes - 1).bit_length()))
 
 
-def with_hosted(model: Footprint, budget: Budget, host_nbytes: int) -> Budget:
+def with_hosted(model: Footprint, budget: MemoryPlan, host_nbytes: int) -> MemoryPlan:
     """Slabs that revolve lie in host memory as far as keys leave room there; the others come from disk."""
     room = host_nbytes - budget.host_kv_tokens * model.kv_token_nbytes
     streamed = model.num_slabs - budget.num_residents
@@ -85,9 +85,14 @@ def _fixed_nbytes(model: Footprint) -> int:
 
 
 def plan_memory(
-    model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload, rates: Rates | None, host_nbytes: int = 0,
+    model: Footprint,
+    memory_nbytes: int,
+    max_batch: int,
+    workload: Workload,
+    rates: Rates | None,
+    host_nbytes: int = 0,
     least_batch: int = 1,
-) -> Budget:  # fmt: skip
+) -> MemoryPlan:
     """Split device memory.  Raises UnavailableError, with the minimum, when the model cannot run in it.
 
     Keys and values come first, up to the batch that pays; experts are pinned with what is left.  With measured rates
@@ -110,7 +115,7 @@ def plan_memory(
     more = [prefill * factor for factor in PREFILL_FACTORS if prefill * factor // 2 < needed]
     room = memory_nbytes // 8 // model.row_nbytes()
     fitting = [count for count in more if count <= room and _holds_longest(model, memory_nbytes, count, workload)]
-    candidates: list[Budget] = []
+    candidates: list[MemoryPlan] = []
     for tokens in (prefill, *fitting):
         plain = _candidates(model, memory_nbytes, tokens, max_batch, workload)
         left = _left(model, memory_nbytes, tokens)
@@ -138,7 +143,9 @@ def _left(model: Footprint, memory_nbytes: int, prefill: int) -> int:
     return memory_nbytes - _fixed_nbytes(model) - (prefill + 1) * model.row_nbytes()
 
 
-def _candidates(model: Footprint, memory_nbytes: int, prefill: int, max_batch: int, workload: Workload) -> list[Budget]:
+def _candidates(
+    model: Footprint, memory_nbytes: int, prefill: int, max_batch: int, workload: Workload
+) -> list[MemoryPlan]:
     """Budgets without keys in host memory, by batch, the largest last."""
     left = _left(model, memory_nbytes, prefill)
     kv_room = 0
@@ -162,19 +169,19 @@ def _batches(most: int) -> list[int]:
     return sorted(sizes | {3 * size // 2 for size in sizes if 3 * size // 2 <= most})
 
 
-def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload: Workload, kv_room: int) -> Budget:
+def _with_batch(model: Footprint, left: int, batch: int, prefill: int, workload: Workload, kv_room: int) -> MemoryPlan:
     kv_tokens = min(kv_room, max(workload.longest_tokens, batch * workload.kv_tokens))
     fitting = (left - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
     if fitting >= model.num_slabs:
-        return Budget(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0, 0, workload.kv_tokens)
+        return MemoryPlan(model.num_slabs, 0, kv_tokens, 0, batch, prefill, 0, 0, workload.kv_tokens)
     few = touched_share(batch, model.geometry.num_experts, model.geometry.top_k) < CACHE_SHARE
     slots = fitting if few else ring_slots(model, left, fitting)
-    return Budget(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0, 0, workload.kv_tokens)
+    return MemoryPlan(fitting - slots, slots, kv_tokens, 0, batch, prefill, 0, 0, workload.kv_tokens)
 
 
 def _with_host_keys(
-    model: Footprint, left: int, max_batch: int, most: Budget, workload: Workload, host_nbytes: int
-) -> Iterator[Budget]:
+    model: Footprint, left: int, max_batch: int, most: MemoryPlan, workload: Workload, host_nbytes: int
+) -> Iterator[MemoryPlan]:
     """Budgets with some sequences' keys in host memory: as few as a batch allows, and all but the longest item's.
 
     The second leaves device memory to experts.  Two windows of a layer are what host keys take of the device.
@@ -201,7 +208,7 @@ def _with_host_keys(
             )
 
 
-def replace_drafts(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> Budget:
+def replace_drafts(model: Footprint, budget: MemoryPlan, rates: Rates, workload: Workload) -> MemoryPlan:
     """Draft tokens where verifying them hides behind moving."""
     drafts = drafts_at_most(DRAFT_TOKENS, budget.batch, model.geometry.num_experts, model.geometry.top_k)
     is_few = touched_share(budget.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE

@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
-from rotary_batch.planner.asking import Asking
+from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, rollup_items, takes
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
@@ -49,7 +49,7 @@ class Indexed:
 def index_repository(
     store: WorkStore,
     repository: Repository,
-    asking: Asking,
+    asking: PromptBuilder,
     row: RepositoryRow,
     patterns: PathPatterns,
     progress: Progress,
@@ -86,7 +86,7 @@ def index_repository(
     )
 
 
-def index_key(asking: Asking, row: RepositoryRow) -> str:
+def index_key(asking: PromptBuilder, row: RepositoryRow) -> str:
     """Everything but the sources that items depend on; under another key all files are read again."""
     prompts = {name: prompt.text for name, prompt in sorted(asking.prompts.items())}
     parts = [asking.plan_key, asking.manifest.weights_digest, asking.numerics, prompts, repr(asking.job), row.job]
@@ -140,7 +140,7 @@ def _stored(
     store: WorkStore,
     repository: Repository,
     files: Sequence[SourceFile],
-    asking: Asking,
+    asking: PromptBuilder,
     row: RepositoryRow,
 ) -> Generator[PlanCounts, None, None]:
     """Parse files and store each with its items."""
@@ -168,13 +168,15 @@ def _read(
         yield wanted[entry.path], data
 
 
-def _store_file(store: WorkStore, one: ParsedFile, source: bytes, asking: Asking, row: RepositoryRow) -> PlanCounts:
+def _store_file(
+    store: WorkStore, one: ParsedFile, source: bytes, asking: PromptBuilder, row: RepositoryRow
+) -> PlanCounts:
     stored.save_parsed(store, row.id, one, row.plan_key)
     items = list(chunk_items(one, source, asking))
     return plan_chunks(store, row.id, asking.job.name, one.file.path, items)
 
 
-def _roll_up(store: WorkStore, changes: _Changes, asking: Asking, row: RepositoryRow) -> PlanCounts:
+def _roll_up(store: WorkStore, changes: _Changes, asking: PromptBuilder, row: RepositoryRow) -> PlanCounts:
     """Plan everything above the chunks; then the plan is whole."""
     job, counts = asking.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]

@@ -43,7 +43,7 @@ class Failure:
 
 
 @contextmanager
-def kept_apart(roots: Iterable[str], found: list[Any]) -> Iterator[None]:
+def isolated(roots: Iterable[str], found: list[Any]) -> Iterator[None]:
     """Note what goes wrong in the block with these repositories, once, and go on after it."""
     try:
         yield

@@ -1,6 +1,6 @@
 """`plan`: what is left to do, how long it takes at the bound, what would help most.
 
-Knows which alternatives are worth naming; the arithmetic is in model/bound.py.  Needs no torch: the machine's rates
+Knows which alternatives are worth naming; the arithmetic is in model/roofline.py.  Needs no torch: the machine's rates
 are read from the cache that `bench --machine` fills.
 """
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.database import chosen
-from rotary_batch.commands.grouping import SettingsOf, by_engine
-from rotary_batch.commands.opening import load_job_named
-from rotary_batch.commands.separate import Failure, kept_apart
+from rotary_batch.commands.groups import SettingsOf, by_engine
+from rotary_batch.commands.inputs import load_job_named
+from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
-from rotary_batch.model.bound import bound, drain_s, steady_prefill_rows, tokens_per_s
-from rotary_batch.model.budget import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, host_nbytes_for, plan_memory
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, host_nbytes_for, plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
+from rotary_batch.model.roofline import bound, drain_s, steady_prefill_rows, tokens_per_s
 from rotary_batch.model.slabs import slab_layout
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Speed
@@ -51,7 +51,7 @@ def plan(
     rows = chosen(store, roots)
     groups, models = by_engine(rows, settings_of, failed), []
     for group in groups:
-        with kept_apart([row.root for row in group.rows], failed):
+        with isolated([row.root for row in group.rows], failed):
             manifest, settings = Manifest.load(group.pack), group.settings
             longest = load_job_named(settings).longest_rollup_tokens(manifest.context_tokens)
             workload = counts.workload(store, [row.id for row in group.rows], longest)
@@ -83,8 +83,12 @@ def as_last_run(speed: Speed | None, workload: Workload) -> dict[str, Any]:
 def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_s: float | None) -> dict[str, Any]:
     """How one model takes the work; without rates only that it fits."""
     rates = cached_rates(settings.device, cache_dir(os.environ))
-    found: dict[str, Any] = {"model": manifest.name, "experts": manifest.experts, "device": settings.device,
-                             "items": workload.num_items}  # fmt: skip
+    found: dict[str, Any] = {
+        "model": manifest.name,
+        "experts": manifest.experts,
+        "device": settings.device,
+        "items": workload.num_items,
+    }
     if rates is None:
         return found | {"needs": f"bench --machine --device {settings.device}"}
     exact = (settings.numerics or manifest.default_numerics) == "exact"
@@ -116,7 +120,7 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
         "nights": seconds / NIGHT_S,
         "items_by_deadline": None if window_s is None else int(workload.num_items * min(1.0, window_s / seconds)),
         "best_next": best_next(model, manifest, settings, limits, workload, rates, seconds),
-    }  # fmt: skip
+    }
 
 
 def _limits(settings: Settings, rates: Rates, slab_nbytes: int) -> Limits:
@@ -128,9 +132,14 @@ def _limits(settings: Settings, rates: Rates, slab_nbytes: int) -> Limits:
 
 
 def best_next(
-    model: Footprint, manifest: Manifest, settings: Settings, limits: Limits, workload: Workload, rates: Rates,
+    model: Footprint,
+    manifest: Manifest,
+    settings: Settings,
+    limits: Limits,
+    workload: Workload,
+    rates: Rates,
     seconds: float,
-) -> str | None:  # fmt: skip
+) -> str | None:
     """The change that shortens the night most; None when none is worth its name."""
     gains = []
     for name, other, given in _alternatives(model, manifest, settings, limits, rates):

@@ -1,7 +1,7 @@
 """From the database to the docs folder: builds what pages are made from, and projects them.
 
-`project_all` looks at every page, `project_pending` at those that are not on disk as the database wants them, and
-`project_some` at those of the answers that just came.  All work in batches: memory does not grow with the repository,
+`sync_all` looks at every page, `sync_pending` at those that are not on disk as the database wants them, and
+`sync_some` at those of the answers that just came.  All work in batches: memory does not grow with the repository,
 each batch is remembered when it is on disk, and between two of them `should_stop` is asked.
 """
 
@@ -16,7 +16,7 @@ from typing import TypeVar
 from rotary_batch import __version__
 from rotary_batch.core import FileClass
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.pages.files import Projection, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, inventory, project, remove_others
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
 from rotary_batch.pages.site import page_of, render, site_paths, things_of
@@ -89,46 +89,46 @@ def opened_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
         yield folder
 
 
-def project_all(
+def sync_all(
     store: WorkStore, row: RepositoryRow, view: IndexView | None = None, should_stop: Callable[[], bool] = never
-) -> Projection:
+) -> SyncResult:
     """Make the whole docs folder what the database says, whatever is known of it."""
-    return _project_site(store, row, view, {}, should_stop)
+    return _sync_site(store, row, view, {}, should_stop)
 
 
-def project_pending(
+def sync_pending(
     store: WorkStore, row: RepositoryRow, view: IndexView | None = None, should_stop: Callable[[], bool] = never
-) -> Projection:
+) -> SyncResult:
     """The same, but files that are as they were when they were right are not read, nor are their pages rendered.
 
     The view is loaded only when something is to be rendered.
     """
-    return _project_site(store, row, view, known_stamps(store, row.id), should_stop)
+    return _sync_site(store, row, view, known_stamps(store, row.id), should_stop)
 
 
-def project_some(
+def sync_some(
     store: WorkStore,
     row: RepositoryRow,
     view: IndexView,
     units: Iterable[tuple[str, str]],
     should_stop: Callable[[], bool] = never,
-) -> Projection:
+) -> SyncResult:
     """Bring the pages of some (unit, subject)s up to date."""
-    done = Projection()
+    done = SyncResult()
     things = [thing for thing in things_of(units) if thing in view.paths]
     with opened_docs(row) as folder:
         _write(store, row, view, folder, things, done, should_stop)
     return done
 
 
-def _project_site(
+def _sync_site(
     store: WorkStore,
     row: RepositoryRow,
     view: IndexView | None,
     known: dict[str, str],
     should_stop: Callable[[], bool],
-) -> Projection:
-    done, paths = Projection(), site_paths(source_paths(store, row.id))
+) -> SyncResult:
+    done, paths = SyncResult(), site_paths(source_paths(store, row.id))
     with opened_docs(row) as folder:
         found = inventory(folder)
         on_disk = {one.path: _versioned(one.stamp) for one in found}
@@ -149,7 +149,7 @@ def _write(
     view: IndexView,
     folder: SafeFolder,
     things: Sequence[str],
-    done: Projection,
+    done: SyncResult,
     should_stop: Callable[[], bool],
 ) -> None:
     """Even when it is time to stop, one batch is written: what was answered last is seen."""

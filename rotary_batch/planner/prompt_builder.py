@@ -35,7 +35,7 @@ class Note(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class EncodedPrompt:
     """A prompt as the model will read it, and the key of its answer."""
 
     prompt_ids: tuple[int, ...]
@@ -44,7 +44,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class PromptBuilder:
     """A job, its prompts and the model that will answer them."""
 
     job: Job
@@ -89,7 +89,7 @@ class Asking:
             )
         return budget
 
-    def ask_chunk(self, chunk: Chunk, source: bytes, language: str) -> Asked:
+    def build_chunk_prompt(self, chunk: Chunk, source: bytes, language: str) -> EncodedPrompt:
         """The prompt of a chunk.  The breadcrumb gives way when both do not fit.  Raises PromptError."""
         text = source.decode("utf-8", "replace")
         name = PurePosixPath(chunk.path).name
@@ -108,7 +108,9 @@ class Asking:
         filled = self.prompts[self.job.units["chunk"].prompt].fill(values)
         return filled.text, filled.num_markers
 
-    def ask_notes(self, unit: str, name: str, notes: Sequence[Note], *, part: bool = False) -> Asked | None:
+    def build_rollup_prompt(
+        self, unit: str, name: str, notes: Sequence[Note], *, part: bool = False
+    ) -> EncodedPrompt | None:
         """The prompt of a roll-up, or of a part of one; None when it is longer than its budget."""
         spec = self.job.units[unit]
         asked = self._ask(spec, self._notes_text(spec, name, notes, part=part))
@@ -134,9 +136,9 @@ class Asking:
             )
         return runs
 
-    def _ask(self, spec: UnitSpec, text: tuple[str, int]) -> Asked:
+    def _ask(self, spec: UnitSpec, text: tuple[str, int]) -> EncodedPrompt:
         prompt_ids, num_markers = self._encode(text)
-        return Asked(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=num_markers)
+        return EncodedPrompt(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=num_markers)
 
     def _encode(self, text: tuple[str, int]) -> tuple[tuple[int, ...], int]:
         return tuple(self.tokenizer.encode_chat(text[0])), text[1]

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.database import chosen
-from rotary_batch.commands.grouping import SettingsOf, by_engine
-from rotary_batch.commands.opening import asking
-from rotary_batch.commands.rating import RateWatch, refresh_rates
+from rotary_batch.commands.groups import SettingsOf, by_engine
+from rotary_batch.commands.inputs import asking
+from rotary_batch.commands.isolation import Failure, isolated
+from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.roots import printable
-from rotary_batch.commands.separate import Failure, kept_apart
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.night import Window, deadlines
-from rotary_batch.pages.files import Projection
+from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
-from rotary_batch.planner.asking import Asking
-from rotary_batch.planner.desk import Desk
-from rotary_batch.planner.indexing import index_key
-from rotary_batch.projection import docs_folder, load_view, project_pending, project_some
-from rotary_batch.runner import Progress, Runner, Tally
+from rotary_batch.planner.index import index_key
+from rotary_batch.planner.processor import ItemProcessor
+from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.runner import Progress, Runner, RunStats
+from rotary_batch.sync import docs_folder, load_view, sync_pending, sync_some
+from rotary_batch.window import Window, deadlines
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
@@ -43,7 +43,7 @@ class DrainOutcome:
     """How a run ended."""
 
     outcome: str  # done, deadline, limit, interrupted
-    tally: Tally
+    tally: RunStats
     num_open: int
     num_parked: int
     seconds: float
@@ -59,10 +59,16 @@ class DrainOutcome:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for --json and the report."""
         return {
-            "outcome": self.outcome, "exit_code": self.exit_code, "open": self.num_open, "parked": self.num_parked,
-            "seconds": round(self.seconds, 3), "model": self.model_name, "docs": [str(path) for path in self.docs],
-            "notes": list(self.notes), **self.tally.as_dict(),
-        }  # fmt: skip
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "open": self.num_open,
+            "parked": self.num_parked,
+            "seconds": round(self.seconds, 3),
+            "model": self.model_name,
+            "docs": [str(path) for path in self.docs],
+            "notes": list(self.notes),
+            **self.tally.as_dict(),
+        }
 
 
 def window(*, until: str | None, duration: str | None, limit: int | None = None) -> Window:
@@ -76,7 +82,7 @@ def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutco
         return chosen(store, [])
     rows: list[RepositoryRow] = []
     for root in roots:
-        with kept_apart([printable(root)], found):
+        with isolated([printable(root)], found):
             rows += [row for row in chosen(store, [root]) if row not in rows]
     return rows
 
@@ -100,8 +106,8 @@ def drain(
     yield from unread
     for group in groups:
         found: list[DrainOutcome | Failure] = []
-        call = _Call(store, group.settings, limits, look, open_engine, command, tuple(group.notes))
-        with kept_apart([row.root for row in group.rows], found), device_lock(group.settings.device):
+        call = DrainRequest(store, group.settings, limits, look, open_engine, command, tuple(group.notes))
+        with isolated([row.root for row in group.rows], found), device_lock(group.settings.device):
             _drain_one_model(call, group.pack, group.rows, found)
         yield from found
 
@@ -111,7 +117,7 @@ def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
     return [row for row in rows if not Path(row.root).is_dir()]
 
 
-class _Call(NamedTuple):
+class DrainRequest(NamedTuple):
     """What a drain was asked for, with the settings of one engine."""
 
     store: WorkStore
@@ -124,7 +130,7 @@ class _Call(NamedTuple):
 
 
 def _drain_one_model(
-    call: _Call, pack: Path, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
+    call: DrainRequest, pack: Path, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
 ) -> None:
     """Add the outcome of one model and what failed to `found`."""
     manifest, ask = Manifest.load(pack), asking(call.settings, pack)
@@ -135,7 +141,7 @@ def _drain_one_model(
     run_id = call.store.start_run(call.command, manifest.name, os.getpid())
     event("run started", run=run_id, command=call.command, model=manifest.name)
     started, ids = time.monotonic(), [row.id for row in rows]
-    projecting = _Projecting(call.store, rows, views, call.limits, [])
+    projecting = _PageSync(call.store, rows, views, call.limits, [])
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
 
     def open_now() -> Engine:
@@ -146,7 +152,7 @@ def _drain_one_model(
     runner = Runner(
         store=call.store,
         engine=engine,
-        desk=Desk(call.store, ask, views),
+        desk=ItemProcessor(call.store, ask, views),
         window=call.limits,
         run_id=run_id,
         repository_ids=ids,
@@ -154,7 +160,7 @@ def _drain_one_model(
         look=RateWatch(engine, call.settings, call.look),
         num_open=lambda: counts.open_items(call.store, ids),
         max_attempts=ask.job.attempts,
-        tally=Tally(device=call.settings.device),
+        tally=RunStats(device=call.settings.device),
     )
     outcome = "failed"
     try:
@@ -179,19 +185,19 @@ def _drain_one_model(
 
 
 def _views(
-    call: _Call, ask: Asking, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
+    call: DrainRequest, ask: PromptBuilder, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
 ) -> dict[int, IndexView]:
     """What is known of each repository that can be drained."""
     views = {}
     for row in group:
-        with kept_apart([row.root], found):
+        with isolated([row.root], found):
             call.limits.check()
             _require_index_of(ask, row)
             views[row.id] = load_view(call.store, row)
     return views
 
 
-class _Projecting(NamedTuple):
+class _PageSync(NamedTuple):
     """Brings pages up to date in the course of a run, each docs folder for itself."""
 
     store: WorkStore
@@ -200,35 +206,35 @@ class _Projecting(NamedTuple):
     limits: Window
     failures: list[Failure]
 
-    def some(self, items: Sequence[WorkItem]) -> Projection:
+    def some(self, items: Sequence[WorkItem]) -> SyncResult:
         """The pages of items that were just answered."""
         units: dict[int, list[tuple[str, str]]] = {}
         for item in items:
             units.setdefault(item.repository_id, []).append((item.unit, item.subject))
         return self._each(
             [row for row in self.rows if row.id in units],
-            lambda row: project_some(self.store, row, self.views[row.id], units[row.id], self.limits.is_closed),
+            lambda row: sync_some(self.store, row, self.views[row.id], units[row.id], self.limits.is_closed),
         )
 
-    def rest(self, tally: Tally) -> None:
+    def rest(self, tally: RunStats) -> None:
         """Every page that is not as it should be, those of items that a killed run finished too."""
         self.failures.clear()
         done = self._each(
-            self.rows, lambda row: project_pending(self.store, row, self.views[row.id], self.limits.is_closed)
+            self.rows, lambda row: sync_pending(self.store, row, self.views[row.id], self.limits.is_closed)
         )
         if not done.stopped:  # every page that something stands in the way of was looked at again
             tally.conflicts, tally.pages_failed = [], []
         tally.add_pages(done)
 
-    def _each(self, rows: Sequence[RepositoryRow], project: Callable[[RepositoryRow], Projection]) -> Projection:
-        done = Projection()
+    def _each(self, rows: Sequence[RepositoryRow], project: Callable[[RepositoryRow], SyncResult]) -> SyncResult:
+        done = SyncResult()
         for row in rows:
-            with kept_apart([row.root], self.failures):
+            with isolated([row.root], self.failures):
                 done.add(project(row), "" if len(self.rows) == 1 else f"{row.root}: ")
         return done
 
 
-def _require_index_of(ask: Asking, row: RepositoryRow) -> None:
+def _require_index_of(ask: PromptBuilder, row: RepositoryRow) -> None:
     """Prompts and keys were made at `index`; answers computed otherwise must not be kept under them."""
     if not row.plan_key:
         raise RepositoryError(f"{row.root}: {NOT_WHOLE}; run `rotary-batch index {row.root}` again")

@@ -26,7 +26,7 @@ from rotary_batch.model.rates import Rates
 SWEEP_SHARE = 0.75
 
 
-class Budget(NamedTuple):
+class MemoryPlan(NamedTuple):
     """How memory is used."""
 
     num_residents: int
@@ -48,7 +48,7 @@ class Budget(NamedTuple):
         return self.streamed_nbytes(model) - self.num_hosted * model.slab_nbytes
 
 
-class Bound(NamedTuple):
+class Roofline(NamedTuple):
     """The least that a revolution can take."""
 
     move_s: float  # of the slower of link and disk; both work at once
@@ -74,8 +74,8 @@ def touched_share(num_rows: float, num_experts: int, top_k: int) -> float:
 
 
 def bound(
-    model: Footprint, budget: Budget, rates: Rates, decode_rows: float, prefill_rows: float, context: float
-) -> Bound:
+    model: Footprint, budget: MemoryPlan, rates: Rates, decode_rows: float, prefill_rows: float, context: float
+) -> Roofline:
     """The bound of a revolution of so many rows; decode rows look at `context` keys on average.
 
     A sweep moves all that is not resident, few rows what they ask for and no slot holds, as uniform routing would have
@@ -101,7 +101,7 @@ def bound(
     visiting = min(budget.host_kv_tokens, max(0.0, reserved - budget.kv_tokens))
     link_s = (moved_share * streamed_nbytes + visiting * model.kv_token_nbytes) / rates.move_nbytes_per_s
     disk_s = moved_share * budget.disk_nbytes(model) / rates.disk_nbytes_per_s
-    return Bound(max(link_s, disk_s), experts_s + attention_s + head_s + keys_s, disk_s > link_s)
+    return Roofline(max(link_s, disk_s), experts_s + attention_s + head_s + keys_s, disk_s > link_s)
 
 
 def drafts_at_most(most: int, num_rows: int, num_experts: int, top_k: int) -> int:
@@ -112,17 +112,17 @@ def drafts_at_most(most: int, num_rows: int, num_experts: int, top_k: int) -> in
     return next(fitting, 0)
 
 
-def steady_prefill_rows(budget: Budget, workload: Workload) -> float:
+def steady_prefill_rows(budget: MemoryPlan, workload: Workload) -> float:
     """Prompt tokens of a revolution when as many sequences begin as end."""
     return min(budget.prefill_tokens, budget.batch * workload.prompt_tokens / max(1.0, workload.new_tokens))
 
 
-def tokens_per_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
+def tokens_per_s(model: Footprint, budget: MemoryPlan, rates: Rates, workload: Workload) -> float:
     """New tokens a second with a full batch, prompts riding along."""
     return budget.batch / steady_revolution_s(model, budget, rates, workload)
 
 
-def steady_revolution_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
+def steady_revolution_s(model: Footprint, budget: MemoryPlan, rates: Rates, workload: Workload) -> float:
     """The bound of a revolution in the middle of a night; few sequences get their prompts in sweeps of their own."""
     if touched_share(budget.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE:
         alone = bound(model, budget, rates, budget.batch, 0, workload.mean_context_tokens).revolution_s
@@ -135,7 +135,7 @@ def steady_revolution_s(model: Footprint, budget: Budget, rates: Rates, workload
     return found.revolution_s * max(1.0, unserved)
 
 
-def drain_s(model: Footprint, budget: Budget, rates: Rates, workload: Workload) -> float:
+def drain_s(model: Footprint, budget: MemoryPlan, rates: Rates, workload: Workload) -> float:
     """Seconds for the whole workload at the bound: prompts of the first batch, then steady revolutions."""
     batch = max(1, min(budget.batch, workload.num_items))
     full = budget._replace(batch=batch)

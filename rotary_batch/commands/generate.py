@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rotary_batch.commands.requests import Asked, Refused, read_requests
+from rotary_batch.commands.requests import Accepted, Refused, read_requests
 from rotary_batch.commands.results import ResultFile, open_results
 from rotary_batch.core import Completion, Engine, StepReport
 from rotary_batch.errors import InputError, PromptError
@@ -43,15 +43,19 @@ class _Work:
     """Requests in the order of the file, and what became of them."""
 
     def __init__(
-        self, source: Path, file: BinaryIO, tokenizer: Tokenizer, results: ResultFile,
+        self,
+        source: Path,
+        file: BinaryIO,
+        tokenizer: Tokenizer,
+        results: ResultFile,
         progress: Callable[[int, int], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._source, self._tokenizer, self._results, self._progress = source, tokenizer, results, progress
         self._total = _num_lines(file)
         known = dict(results.answered)
         self._unread = self._requests(read_requests(source, file, tokenizer, known.__contains__), known)
-        self._waiting: deque[Asked] = deque()  # the next of the file, or what an engine lost
-        self._live: dict[int, Asked] = {}
+        self._waiting: deque[Accepted] = deque()  # the next of the file, or what an engine lost
+        self._live: dict[int, Accepted] = {}
         self.num_written = self.num_failed = self._num_known = 0
 
     def answer_all(self, open_engine: Callable[[], Engine]) -> None:
@@ -68,11 +72,11 @@ class _Work:
                 engine.close()
         self._results.sync()
 
-    def _requests(self, lines: Iterator[Asked | Refused | str], known: dict[str, bool]) -> Iterator[Asked]:
+    def _requests(self, lines: Iterator[Accepted | Refused | str], known: dict[str, bool]) -> Iterator[Accepted]:
         """The requests among the lines; errors are written on the way."""
         refused = set(self._results.refused)
         for line in lines:
-            if isinstance(line, Asked):
+            if isinstance(line, Accepted):
                 yield line
             elif isinstance(line, str) or line.message in refused:
                 self._num_known += 1
@@ -80,7 +84,7 @@ class _Work:
             else:
                 self._add_error(line.custom_id, "invalid_request", line.message)
 
-    def _first(self) -> Asked | None:
+    def _first(self) -> Accepted | None:
         if not self._waiting:
             self._waiting.extend(request for request in [next(self._unread, None)] if request is not None)
         return self._waiting[0] if self._waiting else None

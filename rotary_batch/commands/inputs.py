@@ -15,7 +15,7 @@ from rotary_batch.errors import ConfigError, ModelError, RepositoryError
 from rotary_batch.jobs import Job, load_jobs
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.planner.asking import Asking
+from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.prompts import load_prompts
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.rows import RepositoryRow
@@ -66,10 +66,10 @@ def pack_of(row: RepositoryRow) -> Path:
     raise ModelError(f"{pack}: {row.root} was indexed with this model, and it is gone; name one with --model")
 
 
-def asking(settings: Settings, pack: Path) -> Asking:
+def asking(settings: Settings, pack: Path) -> PromptBuilder:
     """The settings' job put to the model in `pack`."""
     manifest = Manifest.load(pack)
-    return Asking(
+    return PromptBuilder(
         job=load_job_named(settings),
         prompts=load_prompts(settings.prompts or bundled("prompts")),
         tokenizer=Tokenizer.load(pack),

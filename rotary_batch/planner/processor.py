@@ -18,7 +18,7 @@ from rotary_batch.pages.page import (
     file_summary,
     folder_summary,
 )
-from rotary_batch.planner.asking import Asking, Note
+from rotary_batch.planner.prompt_builder import Note, PromptBuilder
 from rotary_batch.work.counts import children
 from rotary_batch.work.rows import Answer, Claim, Finished, Judged, StoredResult
 from rotary_batch.work.store import WorkStore
@@ -26,10 +26,10 @@ from rotary_batch.work.store import WorkStore
 BATCH = 64  # in one transaction, and between two looks at the window
 
 
-class Desk:
+class ItemProcessor:
     """One job of one or more repositories, with one model."""
 
-    def __init__(self, store: WorkStore, asking: Asking, views: Mapping[int, IndexView]) -> None:
+    def __init__(self, store: WorkStore, asking: PromptBuilder, views: Mapping[int, IndexView]) -> None:
         self._store = store
         self._asking = asking
         self._views = views
@@ -60,7 +60,7 @@ class Desk:
         name = _title(item, view)
         own = [] if part else self._own_note(item, view)
         try:
-            asked = self._asking.ask_notes(item.unit, name, [*own, *notes], part=part)
+            asked = self._asking.build_rollup_prompt(item.unit, name, [*own, *notes], part=part)
             if asked is None:
                 runs = self._asking.split_notes(item.unit, name, notes)
                 self._store.add_parts(item.id, [[below[i][0] for i in run] for run in runs])

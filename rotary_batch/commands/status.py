@@ -50,9 +50,14 @@ def report(store: WorkStore, settings: Settings) -> dict[str, Any]:
     if run is None:
         raise InputError("no run yet; `rotary-batch drain` makes one")
     return {
-        "run": run.id, "command": run.command, "started_at": run.started_at, "ended_at": run.ended_at,
-        "outcome": _outcome(run, holder(database_path(settings))), "model": run.model_name, **run.tally,
-    }  # fmt: skip
+        "run": run.id,
+        "command": run.command,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "outcome": _outcome(run, holder(database_path(settings))),
+        "model": run.model_name,
+        **run.tally,
+    }
 
 
 def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]:
@@ -72,17 +77,31 @@ def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]
 
 
 _FIELDS = {
-    "symbols": ("path", "kind", "name", "qualified_name", "start_line", "end_line", "start_byte", "end_byte",
-                "signature", "docstring"),
+    "symbols": (
+        "path",
+        "kind",
+        "name",
+        "qualified_name",
+        "start_line",
+        "end_line",
+        "start_byte",
+        "end_byte",
+        "signature",
+        "docstring",
+    ),
     "chunks": ("path", "blob", "start_byte", "end_byte", "start_line", "end_line", "tokens", "symbols"),
-}  # fmt: skip
+}
 
 
 def _file(file: SourceFile) -> dict[str, Any]:
     return {
-        "path": file.path, "blob": file.blob, "bytes": file.nbytes, "language": file.language,
-        "class": file.file_class.value, "reason": file.reason,
-    }  # fmt: skip
+        "path": file.path,
+        "blob": file.blob,
+        "bytes": file.nbytes,
+        "language": file.language,
+        "class": file.file_class.value,
+        "reason": file.reason,
+    }
 
 
 def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 from test_cli import CODE, answer, docs_of, rotary
 
+from rotary_batch import commands
 from rotary_batch.commands import docs
-from rotary_batch.commands import drain as draining
-from rotary_batch.commands import index as indexing
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.isolation import Failure, exit_code, isolated
@@ -179,7 +178,7 @@ def two_models(make_repository, tmp_path, tiny_pack) -> list[Path]:
     with writing(settings) as store:
         for root, model in zip(roots, (None, tiny_pack), strict=True):
             one = RepositorySettings(root, Settings(model=model))
-            indexing.index(store, [one.root], lambda _, one=one: one, lambda *_: None, Window())
+            commands.index.index(store, [one.root], lambda _, one=one: one, lambda *_: None, Window())
     return roots
 
 
@@ -221,7 +220,7 @@ def test_a_busy_device_costs_those_that_need_it_only(make_repository, tmp_path, 
     engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
     with writing(Settings(db=tmp_path / "work.db")) as store, device_lock("cuda:0"):
         rows = chosen(store, [])
-        found = list(draining.drain(store, settings_of, rows, Window(), lambda _: None, engine, "drain"))
+        found = list(commands.drain.drain(store, settings_of, rows, Window(), lambda _: None, engine, "drain"))
     failures = [one for one in found if isinstance(one, Failure)]
     assert [(one.repository, one.exit_code) for one in failures] == [(str(roots[0]), 6)]
     assert f"cuda: another run holds this device (process {os.getpid()})" in failures[0].error
@@ -246,7 +245,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
     """All answers are stored, the other repository has its pages, and when the folder is well again nothing is lost."""
     roots = [make_repository(CODE), make_repository({"a.py": "def f(): pass\n"}, name="other")]
     settings, full = Settings(db=tmp_path / "work.db"), [True]
-    sync_some, sync_pending = draining.sync_some, draining.sync_pending
+    sync_some, sync_pending = commands.drain.sync_some, commands.drain.sync_pending
 
     def refused(project):
         def call(store, row, *rest):
@@ -260,7 +259,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         rows = chosen(store, roots)
         engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
         return list(
-            draining.drain(
+            commands.drain.drain(
                 store,
                 lambda row: RepositorySettings(Path(row.root), settings),
                 rows,
@@ -272,9 +271,9 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         )
 
     with writing(settings) as store:
-        indexing.index(store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
-        monkeypatch.setattr(draining, "sync_some", refused(sync_some))
-        monkeypatch.setattr(draining, "sync_pending", refused(sync_pending))
+        commands.index.index(store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        monkeypatch.setattr(commands.drain, "sync_some", refused(sync_some))
+        monkeypatch.setattr(commands.drain, "sync_pending", refused(sync_pending))
         failure, outcome = drained(store)
         assert (failure.repository, failure.exit_code) == (str(roots[0]), 74)
         assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)
@@ -295,7 +294,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 
     with writing(settings) as store:
         window = Window(deadlines=[Deadline(10.0, clock)])
-        stopped, not_begun = indexing.index(
+        stopped, not_begun = commands.index.index(
             store, roots, lambda root: RepositorySettings(root, settings), progress, window
         )
         assert [(one.repository, one.exit_code) for one in (stopped, not_begun)] == [(str(root), 75) for root in roots]
@@ -303,7 +302,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
         assert seen[-1] == (str(roots[0]), 10, 30)
         assert not store.db.in_transaction
         engine = lambda *_, **__: FakeEngine()  # noqa: E731
-        (failure,) = draining.drain(
+        (failure,) = commands.drain.drain(
             store,
             lambda row: RepositorySettings(Path(row.root), settings),
             chosen(store, roots[:1]),
@@ -315,7 +314,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
         assert (failure.exit_code, "its index was not finished" in failure.error) == (3, True)
         with pytest.raises(RepositoryError, match="its index was not finished"):
             docs.render(store, roots[0], Window())
-        one, other = indexing.index(
+        one, other = commands.index.index(
             store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
         )
         assert (one.indexed.files["source"], other.indexed.files["source"]) == (30, 3)
@@ -325,10 +324,10 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 def test_no_model_is_opened_for_a_window_that_is_over(make_repository, tmp_path):
     root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
     with writing(settings) as store:
-        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         window = Window(deadlines=[Deadline(0.0, FrozenClock(1.0))])
         rows = chosen(store, [root])
-        (failure,) = draining.drain(
+        (failure,) = commands.drain.drain(
             store,
             lambda row: RepositorySettings(Path(row.root), settings),
             rows,
@@ -348,10 +347,10 @@ def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_r
         return FakeEngine()
 
     with writing(settings) as store:
-        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         window = Window(deadlines=[Deadline(5.0, clock)])
         rows = chosen(store, [root])
-        (outcome,) = draining.drain(
+        (outcome,) = commands.drain.drain(
             store,
             lambda row: RepositorySettings(Path(row.root), settings),
             rows,
@@ -415,7 +414,7 @@ def test_a_rendering_that_is_stopped_says_so_and_the_next_one_goes_on(make_repos
     root = make_repository({f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(250)})
     settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
     with writing(settings) as store:
-        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         shutil.rmtree(root / "rotary-docs")
         with pytest.raises(StoppedError, match="deadline"):
             docs.render(store, root, Window(deadlines=[Deadline(0.0, clock)]))

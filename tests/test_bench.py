@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rotary_batch.commands import plan as planning
+from rotary_batch import commands
 from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
@@ -164,14 +164,14 @@ def test_plan_without_rates_names_the_command_that_measures(make_repository):
 def test_the_best_next_action_is_the_one_that_shortens_the_night_most(monkeypatch, tmp_path):
     """`small` in bf16 behind a slow link: int4 experts, by far."""
     manifest = Manifest.load(synthetic_pack(tmp_path / "p", "tiny", SHAPES["small"], "bf16", "bf16", repeated=True))
-    monkeypatch.setattr(planning, "cached_rates", lambda *_: RATES)
+    monkeypatch.setattr(commands.plan, "cached_rates", lambda *_: RATES)
     settings = Settings(device_memory=500_000_000, numerics="fast")
-    found = planning.forecast(manifest, settings, Workload(500, 300, 100, 600), window_s=60.0)
+    found = commands.plan.forecast(manifest, settings, Workload(500, 300, 100, 600), window_s=60.0)
     assert found["binding"] == "moving experts"
     assert found["best_next"].startswith("int4 experts: ")
     assert found["items_by_deadline"] < 500
     with pytest.raises(UnavailableError, match="are missing"):
-        planning.forecast(manifest, Settings(device_memory=10**8), Workload(500, 300, 100, 600), None)
+        commands.plan.forecast(manifest, Settings(device_memory=10**8), Workload(500, 300, 100, 600), None)
 
 
 def test_a_drain_that_computes_otherwise_than_the_index_is_refused(make_repository):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands import drain as draining
-from rotary_batch.commands import index as indexing
+from rotary_batch import commands
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.generate import generate
@@ -127,10 +126,10 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
     """Index and drain with an engine that needs no model; states by unit."""
     settings = Settings(model=tiny_pack, jobs=jobs, db=root.parent / "work.db")
     with writing(settings) as store:
-        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         rows = chosen(store, [root])
         list(
-            draining.drain(
+            commands.drain.drain(
                 store,
                 asked(settings),
                 rows,
@@ -178,7 +177,7 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
     root = make_repository({"a.py": "x = 1\n"})
     settings = Settings(model=tiny_pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
     with writing(settings) as store:
-        (failure,) = indexing.index(
+        (failure,) = commands.index.index(
             store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
         )
     assert (failure.repository, failure.exit_code) == (str(root), 3)
@@ -217,9 +216,9 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
     root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with writing(settings) as store:
-        indexing.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
         rows = chosen(store, [root])
-        (outcome,) = draining.drain(
+        (outcome,) = commands.drain.drain(
             store,
             asked(settings),
             rows,
@@ -244,13 +243,13 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
 
-    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, draining.DrainOutcome]:
-        (again,) = indexing.index(
+    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, commands.drain.DrainOutcome]:
+        (again,) = commands.index.index(
             store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
         )
         rows = chosen(store, [root])
         open_engine = lambda *_, **__: engine(answer_tokens=6)  # noqa: E731
-        (outcome,) = draining.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
+        (outcome,) = commands.drain.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
         return again.indexed.counts.queued, outcome
 
     def said(store: WorkStore) -> list[tuple]:
@@ -279,7 +278,7 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
     roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
     with writing(Settings(db=tmp_path / "work.db")) as store:
         for root, model in zip(roots, (tiny_pack, None), strict=True):
-            indexing.index(
+            commands.index.index(
                 store,
                 [root],
                 lambda root, model=model: RepositorySettings(root, Settings(model=model)),
@@ -287,7 +286,7 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
                 Window(),
             )
         window = Window(max_items=3)
-        outcomes = list(draining.drain(
+        outcomes = list(commands.drain.drain(
             store, asked(Settings()), chosen(store, roots), window, lambda _: None,
             lambda *_, **__: FakeEngine(answer_tokens=6), "drain",
         ))  # fmt: skip

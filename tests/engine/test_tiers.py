@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine import build as opening
-from rotary_batch.engine import open_engine
+from rotary_batch.engine import build, open_engine
 from rotary_batch.engine.offload import tiers
 from rotary_batch.engine.offload.prefetch import CudaTransfer, runs
 from rotary_batch.engine.offload.ring import Load
@@ -177,7 +176,7 @@ def test_an_engine_that_cannot_be_opened_leaves_no_thread_and_no_file(tiny_pack,
     def broken(*_):
         raise torch.OutOfMemoryError("CUDA out of memory (test)")
 
-    monkeypatch.setattr(opening, "attention_for", broken)
+    monkeypatch.setattr(build, "attention_for", broken)
     before = threading.active_count(), num_open_files()
     with pytest.raises(UnavailableError, match="give a smaller --device-memory"):
         open_engine(tiny_pack, ring_slots=2, resident_share=0.0)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 
 from rotary_batch import cli
-from rotary_batch.planner import index as indexing
+from rotary_batch.planner import index as planner_index
 from rotary_batch.work import connection
 
 CHILD_FAILED = 99
@@ -57,7 +57,7 @@ def index(kill_at: int) -> int:
     left["statements"] = kill_at
     for name in ("execute", "executemany"):
         setattr(connection.Connection, name, counted(getattr(connection.Connection, name)))
-    indexing.FILES_A_COMMIT = 3
+    planner_index.FILES_A_COMMIT = 3
     sys.argv = ["rotary-batch", "index", sys.argv[2]]
     try:
         cli.main()

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rotary_batch import commands
 from rotary_batch.commands import docs
-from rotary_batch.commands import generate as generating
-from rotary_batch.commands import status as looking
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.config import Settings, user_values
@@ -146,7 +145,7 @@ def _prompt(path: Path) -> None:
 
 def _requests(tokenizer: Tokenizer) -> Callable[[Path], None]:
     def read(path: Path) -> None:
-        generating.generate(path, path.with_name("new.jsonl"), tokenizer, FakeEngine, lambda _done, _total: None)
+        commands.generate.generate(path, path.with_name("new.jsonl"), tokenizer, FakeEngine, lambda _done, _total: None)
         path.with_name("new.jsonl").unlink(missing_ok=True)
 
     return read
@@ -154,7 +153,9 @@ def _requests(tokenizer: Tokenizer) -> Callable[[Path], None]:
 
 def _results(folder: Path, tokenizer: Tokenizer) -> bytes:
     (folder / "in.jsonl").write_bytes(b"".join(REQUESTS))
-    generating.generate(folder / "in.jsonl", folder / "out.jsonl", tokenizer, FakeEngine, lambda _done, _total: None)
+    commands.generate.generate(
+        folder / "in.jsonl", folder / "out.jsonl", tokenizer, FakeEngine, lambda _done, _total: None
+    )
     return (folder / "out.jsonl").read_bytes()
 
 
@@ -162,7 +163,7 @@ def _resume(folder: Path, tokenizer: Tokenizer) -> Callable[[Path], None]:
     def read(path: Path) -> None:
         before = path.read_bytes()
         try:
-            generating.generate(folder / "in.jsonl", path, tokenizer, FakeEngine, lambda _done, _total: None)
+            commands.generate.generate(folder / "in.jsonl", path, tokenizer, FakeEngine, lambda _done, _total: None)
         except Exception:
             assert path.read_bytes() == before, "a file that was refused was changed"
             raise
@@ -222,7 +223,7 @@ def _status(path: Path) -> None:
     settings = Settings(db=path)
     try:
         with reading(settings) as store:
-            looking.status(store, settings, [])
+            commands.status.status(store, settings, [])
     finally:
         for suffix in ("-wal", "-shm", "-journal"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

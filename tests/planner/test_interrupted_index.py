@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands import drain as draining
-from rotary_batch.commands import index as indexing
+from rotary_batch import commands
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.isolation import failures
 from rotary_batch.config import Settings
 from rotary_batch.errors import StorageError
-from rotary_batch.planner import index as planner_module
+from rotary_batch.planner import index as planner_index
 from rotary_batch.testing import FakeEngine
 from rotary_batch.window import Deadline, Window
 from rotary_batch.work.schema import MIGRATIONS
@@ -67,8 +66,8 @@ def _in_this_process(monkeypatch):
         for file, source in files:
             yield parse_file(file, source, budget_tokens, count_tokens)
 
-    monkeypatch.setattr(planner_module, "parse_files", parse_files)
-    monkeypatch.setattr(planner_module, "FILES_A_COMMIT", 1)
+    monkeypatch.setattr(planner_index, "parse_files", parse_files)
+    monkeypatch.setattr(planner_index, "FILES_A_COMMIT", 1)
 
 
 def index(settings: Settings, root: Path, fail_at: int = 0, error: Callable[[], BaseException] = Interrupted):
@@ -76,7 +75,7 @@ def index(settings: Settings, root: Path, fail_at: int = 0, error: Callable[[], 
         db = store.db
         store.db = Failing(db, fail_at, error)  # type: ignore[assignment]
         try:
-            return indexing.index(
+            return commands.index.index(
                 store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
             )
         finally:
@@ -171,7 +170,7 @@ def answer_everything(settings: Settings, *roots: Path) -> list[object]:
     with writing(settings) as store:
         rows = chosen(store, roots)
         return list(
-            draining.drain(
+            commands.drain.drain(
                 store,
                 lambda row: RepositorySettings(Path(row.root), settings),
                 rows,
@@ -302,7 +301,7 @@ def test_a_window_that_closes_while_files_are_classified_stops_the_index(make_re
     looks = iter(range(10_000))
     window = Window(deadlines=[Deadline(4, lambda: next(looks))])
     with writing(settings) as store:
-        (failure,) = indexing.index(
+        (failure,) = commands.index.index(
             store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, window
         )
     assert next(looks) == 5, "the first look at a closed window was the last"

@@ -12,7 +12,7 @@ from benchmarks.scale_tree import write_repository
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.inputs import asking, pack_dir
 from rotary_batch.config import Settings
-from rotary_batch.planner import index as planner_module
+from rotary_batch.planner import index as planner_index
 from rotary_batch.repo.files import EVERYTHING
 from rotary_batch.repo.git import open_repository
 from rotary_batch.work.rows import RepositoryRow
@@ -42,7 +42,7 @@ def work_of_an_index(root: Path, tiny_pack: Path, times: int) -> list[tuple[int,
 
             store.db.set_progress_handler(count_step, 1000)
             sys.setprofile(count_call)
-            planner_module.index_repository(store, open_repository(root), ask, row, EVERYTHING, lambda *_: None)
+            planner_index.index_repository(store, open_repository(root), ask, row, EVERYTHING, lambda *_: None)
             sys.setprofile(None)
             store.db.set_progress_handler(None, 0)
             found.append((steps, calls))
@@ -58,7 +58,7 @@ def test_four_times_the_files_are_four_times_the_work(tmp_path, tiny_pack, monke
         for file, source in files:
             yield parse_file(file, source, budget_tokens, count_tokens)
 
-    monkeypatch.setattr(planner_module, "parse_files", parse_files)
+    monkeypatch.setattr(planner_index, "parse_files", parse_files)
     for name, num_files in (("small", 250), ("large", 1000)):
         write_repository(tmp_path / name, num_files)
     small, small_again = work_of_an_index(tmp_path / "small", tiny_pack, 2)

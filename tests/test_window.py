@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from rotary_batch import window as night
+from rotary_batch import window
 from rotary_batch.errors import StoppedError, UsageError
 from rotary_batch.testing import FrozenClock
 from rotary_batch.window import Deadline, Window, deadlines, next_instant, seconds_for, stop_on_signals, time_of_day
@@ -143,8 +143,8 @@ def test_a_window_closes_when_its_first_deadline_is_over_and_says_why():
 def test_a_duration_counts_suspension_and_no_step_of_the_clock_a_time_of_day_follows_it(monkeypatch):
     """The machine sleeps for an hour, or a time server sets it forward by one: `--until` is nearer, `--for` by sleep only."""
     wall, boot = FrozenClock(1_800_000_000.0), FrozenClock(500.0)
-    monkeypatch.setattr(night.time, "time", wall)
-    monkeypatch.setattr(night.time, "clock_gettime", lambda which: boot.now if which == time.CLOCK_BOOTTIME else None)
+    monkeypatch.setattr(window.time, "time", wall)
+    monkeypatch.setattr(window.time, "clock_gettime", lambda which: boot.now if which == time.CLOCK_BOOTTIME else None)
     span, day = (Window(deadlines=deadlines(**asked)) for asked in (
         {"until": None, "duration": "2h"}, {"until": "07:00", "duration": None},
     ))  # fmt: skip

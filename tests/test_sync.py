@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from rotary_batch import sync as projection
+from rotary_batch import sync
 from rotary_batch.commands.inputs import EMBEDDED
 from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
 from rotary_batch.pages.front import read
@@ -149,7 +149,7 @@ def test_an_answer_that_no_run_projected_is_projected_by_the_next_and_nothing_el
 
 def test_a_run_projects_only_the_pages_of_its_answers(place, rendered):
     sync_pending(place.store, place.row)
-    view = projection.load_view(place.store, place.row)
+    view = sync.load_view(place.store, place.row)
     place.answer("file", "pkg/b.py", "New words.")
     rendered.clear()
     done = sync_some(place.store, place.row, view, [("file", "pkg/b.py"), ("file", "pkg/gone.py")])
@@ -159,7 +159,7 @@ def test_a_run_projects_only_the_pages_of_its_answers(place, rendered):
 
 def test_with_nothing_to_do_no_page_is_rendered_and_the_index_is_not_loaded(place, monkeypatch):
     sync_pending(place.store, place.row)
-    monkeypatch.setattr(projection, "load_view", None)
+    monkeypatch.setattr(sync, "load_view", None)
     done = sync_pending(place.store, place.row)
     assert (done.written, done.unchanged) == ([], len(THINGS))
 
@@ -232,7 +232,7 @@ def test_a_line_that_a_person_put_into_a_file_without_front_matter_is_not_lost(p
 
 def test_another_version_of_the_program_looks_at_every_page(place, monkeypatch, rendered):
     sync_pending(place.store, place.row)
-    monkeypatch.setattr(projection, "__version__", "other")
+    monkeypatch.setattr(sync, "__version__", "other")
     rendered.clear()
     assert sync_pending(place.store, place.row).written == []
     assert len(rendered) == len(THINGS) - 2
@@ -240,7 +240,7 @@ def test_another_version_of_the_program_looks_at_every_page(place, monkeypatch, 
 
 def test_a_projection_that_is_stopped_keeps_its_batches_and_the_next_one_goes_on(tmp_path, monkeypatch):
     place = Place(tmp_path, PATHS + [f"many/m{n:02}.py" for n in range(40)])
-    monkeypatch.setattr(projection, "BATCH_PAGES", 8)
+    monkeypatch.setattr(sync, "BATCH_PAGES", 8)
     stops, sizes = iter([False, False, True, True, True]), []
     while True:
         done = sync_pending(place.store, place.row, should_stop=lambda: next(stops, False))
@@ -284,7 +284,7 @@ def die_at(count: int, project: Callable[[], object]) -> bool:
 
         for name in ("fsync", "rename", "unlink", "mkdir"):
             setattr(os, name, aimed(getattr(os, name)))
-        projection.save_stamps = aimed(projection.save_stamps)
+        sync.save_stamps = aimed(sync.save_stamps)
         try:
             project()
         finally:
@@ -294,7 +294,7 @@ def die_at(count: int, project: Callable[[], object]) -> bool:
 
 def test_fifty_kills_of_a_rendering_leave_what_an_undisturbed_one_leaves(tmp_path, monkeypatch):
     place = Place(tmp_path, PATHS + [f"many/m{n:02}.py" for n in range(20)])
-    monkeypatch.setattr(projection, "BATCH_PAGES", 5)
+    monkeypatch.setattr(sync, "BATCH_PAGES", 5)
     chance, kills, round_number = random.Random(5), 0, 0
     while kills < 50:
         round_number += 1

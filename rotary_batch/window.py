@@ -76,6 +76,16 @@ class Window:
             raise StoppedError(f"{why}: stopped before the work was done; run the same command again to go on")
 
 
+@contextmanager
+def explained(window: Window) -> Iterator[None]:
+    """What stops in the block because the window is closed says why it is."""
+    try:
+        yield
+    except StoppedError:
+        window.check()
+        raise
+
+
 def deadlines(*, until: str | None, duration: str | None) -> list[Deadline]:
     """What `--until` and `--for` ask for.
 

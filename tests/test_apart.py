@@ -24,6 +24,7 @@ from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.isolation import Failure, exit_code, isolated
 from rotary_batch.config import Settings, bundled
 from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
+from rotary_batch.repo.git import GitCommit
 from rotary_batch.testing import FakeEngine, FrozenClock
 from rotary_batch.window import Deadline, Window
 from rotary_batch.work import counts
@@ -361,6 +362,23 @@ def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_r
         )
         assert (outcome.outcome, outcome.tally.revolutions, outcome.exit_code) == ("deadline", 0, 75)
         assert counts.states(store, rows[0].id)["chunk"] == {"ready": 3}, "leases were given back"
+
+
+def test_an_index_that_stops_while_it_classifies_says_why(make_repository, tmp_path, monkeypatch):
+    window = Window()
+
+    def read(self, entries):
+        window.interrupted = True
+        yield from files(self, entries)
+
+    files = GitCommit.read
+    monkeypatch.setattr(GitCommit, "read", read)
+    root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
+    with writing(settings) as store:
+        (failure,) = commands.index.index(
+            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, window
+        )
+    assert (failure.exit_code, failure.error.partition(":")[0]) == (75, "interrupted")
 
 
 @pytest.mark.parametrize(("command", "number"), [("index", signal.SIGTERM), ("run", signal.SIGINT)])

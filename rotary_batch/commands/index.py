@@ -20,7 +20,7 @@ from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.sync import docs_folder, sync_pending
-from rotary_batch.window import Window
+from rotary_batch.window import Window, explained
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -80,7 +80,7 @@ def index(
     known = {row.root: row for row in repositories(store)}
     roots: set[Path] = set()
     for repo in repos:
-        with isolated([printable(repo)], found):
+        with isolated([printable(repo)], found), explained(limits):
             limits.check()
             root = resolved(repo)
             if root in roots:

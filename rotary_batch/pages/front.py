@@ -15,7 +15,6 @@ from rotary_batch.pages.sanitise import quoted
 
 GENERATOR = "rotary-batch"
 _BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_SIGNED = re.compile(rb"(.*\n)[^\n]*\bby rotary-batch\b[^\n]*\b([0-9a-f]{64})[^\n]*\n", re.DOTALL)  # the last line
 _DIGEST = re.compile(r'^digest: "[0-9a-f]{64}"$', re.MULTILINE)
 
 
@@ -45,8 +44,9 @@ def sign(lines: Sequence[str], comment: str) -> bytes:
 
 def is_signed(data: bytes) -> bool:
     """Whether a file is as `sign` made it."""
-    signed = _SIGNED.fullmatch(data)
-    return signed is not None and hashlib.sha256(signed[1]).hexdigest() == signed[2].decode()
+    body_nbytes = data.rfind(b"\n", 0, -1) + 1
+    body, last_line = data[:body_nbytes], data[body_nbytes:]
+    return GENERATOR.encode() in last_line and hashlib.sha256(body).hexdigest().encode() in last_line
 
 
 def read(page: bytes) -> Front:

@@ -141,8 +141,9 @@ def _signature(node: Node, source: bytes) -> str:
     end = _before(body).end_byte if body is not None else node.end_byte
     text = _without_comments(node, source, end).decode("utf-8", "replace")
     text = text if body is not None else text.split("\n", 1)[0]
-    text = re.sub(r"([(\[{])\s*\n\s*", r"\1", text)  # a line break within brackets is no space
-    text = re.sub(r"\s*\n\s*([)\]}])", r"\1", text)
+    # Runs of white space first: one expression that looked for brackets around them took 80 s for 2,000 line breaks.
+    text = re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)
+    text = re.sub(r"([(\[{])\n|\n(?=[)\]}])", r"\1", text)  # a line break within brackets is not a space
     folded = " ".join(text.split()).rstrip("{=:> ").rstrip()
     return folded if len(folded) <= MAX_SIGNATURE_CHARACTERS else folded[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
 

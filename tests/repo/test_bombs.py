@@ -15,6 +15,7 @@ from rotary_batch.errors import UnavailableError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.parse import parse_file, parse_files
+from rotary_batch.repo.symbols import extract, parse
 from rotary_batch.testing import resolve
 
 
@@ -169,6 +170,19 @@ def test_deep_wide_and_long_files_come_back_whole(tiny_checkpoint):
     resolve(symbols, [reference for one in found for reference in one.references])
 
 
+@pytest.mark.timeout(30)  # one of them took 80 s
+@pytest.mark.parametrize(
+    ("language", "head"),
+    [("javascript", "class A extends%sB"), ("python", "class A(B,%sC)"), ("typescript", "class A extends%sB"), ("go", "func f(a%sint)"),
+     ("rust", "fn f(a: u8)%s-> u8"), ("java", "class A extends%sB"), ("c", "int%sf(int a)"), ("cpp", "class A :%sB")],
+)  # fmt: skip
+def test_a_head_of_thousands_of_line_breaks_is_one_line(language, head):
+    body = ":\n    pass\n" if language == "python" else " {}\n"
+    source = (head % ("\r\n" * 2000) + body).encode()
+    (symbol,) = extract(language, source, "a", parse(language, source)).symbols
+    assert symbol.signature == head % " "
+
+
 def test_one_long_line_and_large_files_are_not_parsed_at_all(make_repository):
     root = make_repository({"a.js": "x" * 3_000_000, "b.py": "x = '" + "y" * 200_000 + "'\n", "c.py": "x = 1\n"})
     found = {file.path: file.file_class.value for file in classify(open_repository(root), docs_dir="d")}
@@ -178,7 +192,6 @@ def test_one_long_line_and_large_files_are_not_parsed_at_all(make_repository):
 @pytest.mark.timeout(120)
 def test_common_names_long_families_and_deep_classes_resolve_in_linear_time():
     """Many classes of one name, a line of 3,000 that each inherit from the one before, references to all."""
-    from rotary_batch.repo.symbols import extract, parse
 
     texts = {f"same{n}.py": "class Meta:\n    def m(self):\n        self.x(); Meta.m()\n" for n in range(2000)}
     texts["line.py"] = "class C0:\n    def base(self): pass\n" + "".join(

@@ -13,8 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(VENV)/.installed  ## index REPO, write its docs with the embedded model, say where they are
 	$(BIN)/rotary-batch run $(REPO)
 
-test: $(VENV)/.installed-dev  ## the test suite, without the long kill test
-	$(BIN)/pytest -n 2 -m "not faults"
+test: $(VENV)/.installed-dev  ## the test suite, without the slow suites; fails below the floor of coverage
+	$(BIN)/pytest -n 2 -m "not faults" --cov
 
 test-isa: $(VENV)/.installed-dev  ## the engine's tests as on processors with fewer instructions than this one
 	for isa in portable avx2 avx512_bf16; do echo "== $$isa"; ROTARY_BATCH_MAX_ISA=$$isa $(BIN)/pytest -n 2 -m "not faults" -rs tests/engine || exit 1; done
@@ -28,7 +28,7 @@ faults: $(VENV)/.installed-dev  ## the slow suites: some 900 SIGKILLs, hostile r
 fuzz: $(VENV)/.installed-dev  ## 10,000 seeded mutations of each input format
 	FUZZ_MUTATIONS=10000 $(BIN)/pytest -n 2 --timeout 7200 tests/test_fuzz.py
 
-check: lint types layers test  ## what must be green before a commit
+check: lint types layers sanitize test  ## what must be green before a commit; `.ci/run` runs this
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -81,4 +81,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

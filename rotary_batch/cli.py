@@ -46,7 +46,6 @@ from rotary_batch.commands.options import (
     Worktree,
 )
 from rotary_batch.config import Settings
-from rotary_batch.core import Engine
 from rotary_batch.errors import ModelError, RepositoryError, UsageError
 from rotary_batch.log import log_to
 from rotary_batch.process import guarded
@@ -83,12 +82,6 @@ def _settings(config: Path | None, repos: list[Path], **flags: Any) -> Settings:
     for note in found.notes:
         console.say(f"note: {note}")
     return found.settings
-
-
-def _open_engine(pack: Path, **options: Any) -> Engine:  # noqa: ANN401
-    from rotary_batch.engine import open_engine
-
-    return open_engine(pack, **options)
 
 
 @app.command()
@@ -182,7 +175,9 @@ def drain(
             console.say(f"note: {row.root} is gone; what is left of it stays in the queue")
         saved = commands.reports.Reports(database_path(settings))
         with console.draining() as look:
-            done = commands.drain.drain(store, configured.indexed, rows, limits, look, _open_engine, "drain")
+            done = commands.drain.drain(
+                store, configured.indexed, rows, limits, look, commands.engines.open_engine, "drain"
+            )
             _save_each(done, found, saved)
     _finish(found, saved, json)
 
@@ -243,7 +238,9 @@ def run(
         found: list[DrainOutcome | Failure] = [*failures(outcomes)]
         rows, saved = chosen(store, roots) if roots else [], commands.reports.Reports(database_path(settings))
         with console.draining() as look:
-            done = commands.drain.drain(store, configured.indexed, rows, limits, look, _open_engine, "run")
+            done = commands.drain.drain(
+                store, configured.indexed, rows, limits, look, commands.engines.open_engine, "run"
+            )
             _save_each(done, found, saved)
     _finish(found, saved, json, {note for one in indexed for note in one.notes})
 
@@ -475,9 +472,10 @@ def generate(
     from rotary_batch.model.tokens import Tokenizer
 
     tokenizer = Tokenizer.load(pack)
+    options = commands.engines.engine_options(settings)
     with console.counting("answers") as progress:
         written, failed = commands.generate.generate(
-            source, output, tokenizer, lambda: commands.drain.open_for(settings, pack, _open_engine), progress
+            source, output, tokenizer, lambda: commands.engines.open_engine(pack, options), progress
         )
     console.say(f"{written} results written to {output}; {failed} of all are errors")
     raise typer.Exit(5 if failed else 0)

@@ -186,17 +186,18 @@ def two_models(make_repository, tmp_path, tiny_pack) -> list[Path]:
 DRAIN = """
 import sys
 from rotary_batch import cli, testing
+from rotary_batch.commands import engines
 from rotary_batch.errors import DatabaseError
 
 opened = []
 
-def open_engine(pack, **_):
+def open_engine(pack, _options):
     opened.append(pack)
     if len(opened) > 1:
         raise DatabaseError("the disk is full")
     return testing.FakeEngine(answer_tokens=3)
 
-cli._open_engine = open_engine
+engines.open_engine = open_engine
 sys.argv = ["rotary-batch", *sys.argv[1:]]
 cli.main()
 """
@@ -218,7 +219,7 @@ def test_a_busy_device_costs_those_that_need_it_only(make_repository, tmp_path, 
     def settings_of(row):
         return RepositorySettings(Path(row.root), Settings(device="cuda" if row.root == str(roots[0]) else "cpu"))
 
-    engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
+    engine = lambda *_: FakeEngine(answer_tokens=3)  # noqa: E731
     with writing(Settings(db=tmp_path / "work.db")) as store, device_lock("cuda:0"):
         rows = chosen(store, [])
         found = list(commands.drain.drain(store, settings_of, rows, Window(), lambda _: None, engine, "drain"))
@@ -258,7 +259,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
 
     def drained(store):
         rows = chosen(store, roots)
-        engine = lambda *_, **__: FakeEngine(answer_tokens=3)  # noqa: E731
+        engine = lambda *_: FakeEngine(answer_tokens=3)  # noqa: E731
         return list(
             commands.drain.drain(
                 store,
@@ -302,7 +303,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
         assert "deadline: stopped before the work was done" in stopped.error
         assert seen[-1] == (str(roots[0]), 10, 30)
         assert not store.db.in_transaction
-        engine = lambda *_, **__: FakeEngine()  # noqa: E731
+        engine = lambda *_: FakeEngine()  # noqa: E731
         (failure,) = commands.drain.drain(
             store,
             lambda row: RepositorySettings(Path(row.root), settings),
@@ -343,7 +344,7 @@ def test_no_model_is_opened_for_a_window_that_is_over(make_repository, tmp_path)
 def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_repository, tmp_path):
     root, settings, clock = make_repository(CODE), Settings(db=tmp_path / "work.db"), FrozenClock()
 
-    def open_engine(*_, **__):
+    def open_engine(*_):
         clock.now = 10.0
         return FakeEngine()
 

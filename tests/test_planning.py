@@ -135,7 +135,7 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
                 rows,
                 Window(),
                 lambda _: None,
-                lambda *_, **__: FakeEngine(answer_tokens=6),
+                lambda *_: FakeEngine(answer_tokens=6),
                 "drain",
             )
         )
@@ -224,7 +224,7 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
             rows,
             Window(),
             lambda _: None,
-            lambda *_, **__: StubbornEngine(answer_tokens=6),
+            lambda *_: StubbornEngine(answer_tokens=6),
             "drain",
         )
         failed = store.db.execute("select attempts, state, error from item where error is not null").fetchall()
@@ -248,7 +248,7 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
             store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
         )
         rows = chosen(store, [root])
-        open_engine = lambda *_, **__: engine(answer_tokens=6)  # noqa: E731
+        open_engine = lambda *_: engine(answer_tokens=6)  # noqa: E731
         (outcome,) = commands.drain.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
         return again.indexed.counts.queued, outcome
 
@@ -288,7 +288,7 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
         window = Window(max_items=3)
         outcomes = list(commands.drain.drain(
             store, asked(Settings()), chosen(store, roots), window, lambda _: None,
-            lambda *_, **__: FakeEngine(answer_tokens=6), "drain",
+            lambda *_: FakeEngine(answer_tokens=6), "drain",
         ))  # fmt: skip
     assert sum(outcome.tally.done for outcome in outcomes) == 3
     assert [outcome.exit_code for outcome in outcomes] == [75, 75]

@@ -10,9 +10,33 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rotary_batch.commands import bench, docs, drain, generate, index, inputs, models, plan, reports, status
+    from rotary_batch.commands import (
+        bench,
+        docs,
+        drain,
+        engines,
+        generate,
+        index,
+        inputs,
+        models,
+        plan,
+        reports,
+        status,
+    )
 
-    __all__ = ["bench", "docs", "drain", "generate", "index", "inputs", "models", "plan", "reports", "status"]
+    __all__ = [
+        "bench",
+        "docs",
+        "drain",
+        "engines",
+        "generate",
+        "index",
+        "inputs",
+        "models",
+        "plan",
+        "reports",
+        "status",
+    ]
 else:
 
     def __getattr__(name: str) -> ModuleType:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.engines import engine_options
 from rotary_batch.commands.inputs import pack_dir
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError, UsageError
@@ -61,27 +63,23 @@ def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any
     """BenchResult of one run, and the bound.  Raises UnavailableError when the wanted sequences do not fit."""
     if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
         raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
-    from rotary_batch.engine import open_engine
+    from rotary_batch.engine import build
     from rotary_batch.engine.measuring import bench as measuring
 
     rates = cached_rates(settings.device, cache_dir(os.environ)) or machine(settings)
     prompt, new = wanted.lengths
     batch = wanted.sequences or settings.max_batch or DEFAULT_BATCH
-    engine = open_engine(
-        pack,
-        device=settings.device,
-        device_memory=settings.device_memory,
-        host_memory=settings.host_memory,
+    options = replace(
+        engine_options(settings, Workload(batch, prompt, new, prompt + new)),
         numerics=settings.numerics or "fast",
-        kv=settings.kv,
         max_batch=batch,
-        rotor=wanted.prefetch,
-        timeline=wanted.timeline is not None,
-        routing=wanted.routing is not None,
-        workload=Workload(batch, prompt, new, prompt + new),
         least_batch=wanted.sequences or 1,
         draft_tokens=None if wanted.drafts else 0,
+        prefetch=wanted.prefetch,
+        timeline=wanted.timeline is not None,
+        routing=wanted.routing is not None,
     )
+    engine = build.open_engine(pack, options)
     try:
         fitting = min(batch, engine.num_fitting(prompt + new - 1))
         if wanted.sequences is not None and fitting < wanted.sequences:

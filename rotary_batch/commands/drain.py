@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.database import chosen
+from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options
 from rotary_batch.commands.groups import SettingsOf, by_engine
 from rotary_batch.commands.inputs import asking
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.roots import printable
 from rotary_batch.config import Settings
-from rotary_batch.core import Engine, WorkItem
+from rotary_batch.core import WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
-from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
@@ -34,7 +34,6 @@ from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
-OpenEngine = Callable[..., Engine]
 NOT_WHOLE = "its index was not finished, or an earlier version made it"
 
 
@@ -144,11 +143,11 @@ def _drain_one_model(
     projecting = _PageSync(call.store, rows, views, call.limits, [])
     longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
 
-    def open_now() -> Engine:
+    def open_now() -> RatedEngine:
         refresh_rates(call.settings, pack, manifest, time.time())
-        return open_for(call.settings, pack, call.open_engine, counts.workload(call.store, ids, longest))
+        return call.open_engine(pack, engine_options(call.settings, counts.workload(call.store, ids, longest)))
 
-    engine = _LazyEngine(open_now)
+    engine = LazyEngine(open_now)
     runner = Runner(
         store=call.store,
         engine=engine,
@@ -243,38 +242,3 @@ def _require_index_of(ask: PromptBuilder, row: RepositoryRow) -> None:
             f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "
             f"flags, or run `rotary-batch index {row.root}` again"
         )
-
-
-def open_for(settings: Settings, pack: Path, open_engine: OpenEngine, workload: Workload | None = None) -> Engine:
-    """The engine that the settings ask for."""
-    return open_engine(
-        pack,
-        workload=workload,
-        kv=settings.kv,
-        device=settings.device,
-        device_memory=settings.device_memory,
-        host_memory=settings.host_memory,
-        numerics=settings.numerics,
-        max_batch=settings.max_batch,
-    )
-
-
-class _LazyEngine:
-    """Opens the engine when the first item needs it: a night without work loads no model."""
-
-    def __init__(self, open_now: Callable[[], Engine]) -> None:
-        self._open_now = open_now
-        self._engine: Engine | None = None
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
-        if self._engine is None:
-            self._engine = self._open_now()
-        return getattr(self._engine, name)
-
-    @property
-    def num_live(self) -> int:
-        return self._engine.num_live if self._engine is not None else 0
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()

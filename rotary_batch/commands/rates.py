@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from rotary_batch.commands.engines import RatedEngine
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.log import event
 from rotary_batch.model.manifest import Manifest
@@ -60,7 +60,7 @@ def _why_anew(kept: Rates | None, machine: str, now: float) -> str | None:
 class RateWatch:
     """Looks at every revolution; raises the rates of the engine, and the kept ones, when the bound is exceeded."""
 
-    def __init__(self, engine: Any, settings: Settings, look: Callable[[Progress], None]) -> None:  # noqa: ANN401
+    def __init__(self, engine: RatedEngine, settings: Settings, look: Callable[[Progress], None]) -> None:
         self._engine = engine
         self._path = rates_path(settings.device, cache_dir(os.environ))
         self._look = look
@@ -76,7 +76,9 @@ class RateWatch:
         self._look(progress)
 
     def _raise(self, gain: float, progress: Progress) -> None:
-        rates: Rates = self._engine.rates.raised(gain, time.time())
+        rates = self._engine.rates
+        assert rates is not None, "a step has a roofline only where there are rates"
+        rates = rates.raised(gain, time.time())
         self._engine.use_rates(rates)
         try:
             save_rates(rates, self._path)

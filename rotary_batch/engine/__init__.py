@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rotary_batch.errors import UnavailableError
+from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.host import address_space_left_nbytes
 
 if TYPE_CHECKING:
@@ -23,13 +25,14 @@ if "torch" not in sys.modules:
         os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}  # about 150 us, as the pool
 
 
-def open_engine(model_dir: Any, device: str = "cpu", device_memory: int | None = None, **options: Any) -> RotaryEngine:  # noqa: ANN401
-    """Open a pack or a Hugging Face checkpoint; see `rotary_batch.engine.build.open_engine`."""
-    import torch
+def open_engine(
+    model_dir: Path | str, device: str = "cpu", device_memory: int | None = None, **options: object
+) -> RotaryEngine:
+    """Open a pack or a Hugging Face checkpoint; `options` are those of `EngineOptions`.
 
-    from rotary_batch.engine.build import open_engine as opened
+    Raises TypeError for an option that does not exist, and what `rotary_batch.engine.build.open_engine` raises.
+    """
+    from rotary_batch.engine import build
 
-    try:
-        return opened(model_dir, device=device, device_memory=device_memory, **options)
-    except torch.OutOfMemoryError as error:
-        raise UnavailableError(f"--device {device}: {error}; give a smaller --device-memory") from error
+    values: dict[str, Any] = {"device": device, "device_memory": device_memory, **options}
+    return build.open_engine(model_dir, EngineOptions(**values))

@@ -1,19 +1,16 @@
-"""Open an engine: load the dense part, split the device memory, start the rotors.
+"""Open an engine: plan its memory, load the dense weights, start the prefetchers.
 
-Knows defaults and which part goes with which; the arithmetic is in model/memory_plan.py.
+The defaults are here; the arithmetic is in model/memory_plan.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention.select import attention_for
@@ -21,20 +18,18 @@ from rotary_batch.engine.decoder import Mixtral
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import Placement, open_experts, open_tier
-from rotary_batch.engine.packs.checkpoint import read_header
+from rotary_batch.engine.packs.dense import check_dense, load_dense
 from rotary_batch.engine.packs.pack import pack_into_cache
-from rotary_batch.engine.runtime.buffers import in_own_pages
 from rotary_batch.engine.runtime.device import device_memory_nbytes, device_named
 from rotary_batch.engine.runtime.memory import keep_freed_memory
 from rotary_batch.engine.runtime.trace import Trace
-from rotary_batch.errors import ModelError
+from rotary_batch.errors import ModelError, UnavailableError
+from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Footprint, Workload, footprint
-from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.host import free_nbytes
-from rotary_batch.model.manifest import DENSE_NAME, MANIFEST_NAME, Manifest
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.memory_plan import (
     DEFAULT_BATCH,
     LONGEST_TOKENS,
@@ -44,103 +39,61 @@ from rotary_batch.model.memory_plan import (
     plan_memory,
     with_hosted,
 )
-from rotary_batch.model.rates import cached_rates
+from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.roofline import MemoryPlan
 from rotary_batch.model.tokens import Tokenizer
 
-# What sequences are expected to need when nothing is known of the queue.
+# What a sequence is expected to need when nothing is known of the queue.
 PROMPT_TOKENS, NEW_TOKENS = 900, 124
 
 
-def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests and benchmarks vary
-    model_dir: Path | str,
-    *,
-    device: str = "cpu",
-    device_memory: int | None = None,
-    numerics: str | None = None,
-    max_batch: int | None = None,
-    ring_slots: int | None = None,
-    resident_share: float | None = None,
-    tier: str | None = None,
-    host_memory: int | None = None,
-    rotor: bool = True,
-    prefill_span: int | None = None,
-    kv: str = "bf16",
-    experts: str | None = None,
-    draft_tokens: int | None = None,
-    share_prefixes: bool = True,
-    host_kv_tokens: int | None = None,
-    workload: Workload | None = None,
-    least_batch: int = 1,
-    timeline: bool = False,
-    routing: bool = False,
-    max_isa: str | None = None,
-) -> RotaryEngine:
+def open_engine(model_dir: Path | str, options: EngineOptions) -> RotaryEngine:
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
-    `device_memory` bytes cap everything that the engine keeps there; how they are used is the budget planner's choice,
-    for `workload`, with the machine's cached rates; a batch of `least_batch` is kept room for, where it fits, even when
-    a smaller one pays more.  `ring_slots` and `resident_share` (0 to 1), `draft_tokens`, `prefill_span` (prompt tokens
-    of one sequence in one revolution) and `host_kv_tokens` (how many tokens' keys lie in host memory) override it.
-    `host_memory` bytes beside a CUDA device are for slabs and for keys; what revolves and has no room there comes from
-    disk; `tier` disk or ram puts none or all of it there.  `kv` is bf16 (as computed) or int8.  `experts` asks for that
-    quantisation.  `max_isa` caps the instructions that kernels use on a processor, as ROTARY_BATCH_MAX_ISA does.
-    Raises ModelError, ConfigError, UnavailableError (no such device, or a cap too small, with the minimum).
+    Raises ModelError, ConfigError, and UnavailableError when the device does not exist or has too little memory.
     """
-    pack_dir, manifest = _open_pack(Path(model_dir), experts)
-    target, tokenizer = device_named(device), Tokenizer.load(pack_dir)
-    if target.type == "cpu":
-        keep_freed_memory()
-    elif device_memory is not None:
-        torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(target)), target)
-    trace = Trace(timeline=timeline, routing=routing, on_cuda=target.type == "cuda")
-    kernels = cpu.default(max_isa) if target.type == "cpu" else None
-    arithmetic = Numerics(numerics or manifest.default_numerics, target, kernels)
-    model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize, device)
-    batch = max_batch or DEFAULT_BATCH
-    memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
-    rates = cached_rates(device, cache_dir(os.environ))
-    host_nbytes = host_nbytes_for(target.type, host_memory, free_nbytes(), model.slab_nbytes)
-    planned = plan_memory(model, memory, batch, workload or _unknown(manifest, batch), rates, host_nbytes, least_batch)
-    given = Overrides(ring_slots, resident_share, draft_tokens, host_kv_tokens, tier, host_memory)
-    budget = _overridden(planned._replace(batch=batch), given, model, host_nbytes)
-    placement = Placement(budget.num_residents, budget.num_slots, budget.num_hosted)
+    pack_dir, manifest = _open_pack(Path(model_dir), options.experts)
+    device, tokenizer = device_named(options.device), Tokenizer.load(pack_dir)
+    _configure_allocator(device, options.device_memory)
+    kernels = cpu.default(options.max_isa) if device.type == "cpu" else None
+    numerics = Numerics(options.numerics or manifest.default_numerics, device, kernels)
+    model = footprint(manifest, options.kv, numerics.kept.itemsize, numerics.dtype.itemsize, options.device)
+    rates = cached_rates(options.device, cache_dir(os.environ))
+    memory_plan = _plan(manifest, model, device, rates, options)
+    check_dense(pack_dir, manifest)  # before anything is allocated
+    placement = Placement(memory_plan.num_residents, memory_plan.num_slots, memory_plan.num_hosted)
+    trace = Trace(timeline=options.timeline, routing=options.routing, on_cuda=device.type == "cuda")
     geometry = manifest.geometry
-    _check_dense(pack_dir, manifest)  # before anything is allocated
-    with ExitStack() as opened:  # and closed again when the rest fails
-        dense = _load_dense(pack_dir, manifest, arithmetic, target)
-        source = open_tier(manifest, pack_dir, placement, target, trace)
-        opened.callback(source.close)
-        sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
-        opened.callback(sources.close)
-        arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, budget.host_kv_tokens)
-        opened.callback(arena.close)
-        attention = attention_for(geometry, arithmetic, arena)
-        longest = min(manifest.context_tokens, arena.longest_tokens)  # a context of 10^7 is not paid for in angles
-        engine = RotaryEngine(
-            manifest=manifest,
-            decoder=Mixtral(geometry, dense, sources, attention, arithmetic, longest, trace),
-            experts=sources,
-            tier=source,
-            kv=arena,
-            trace=trace,
-            stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
-            pieces=tokenizer.pieces(),
-            budget=budget,
-            footprint=model,
-            rates=None if arithmetic.exact else rates,  # they are of fast numerics: no bound for exact ones
-            span_tokens=prefill_span,
-            share_prefixes=share_prefixes,
-        )
-        opened.pop_all()
+    try:
+        with ExitStack() as opened:  # closes what is open when the rest fails
+            dense = load_dense(pack_dir, manifest, numerics, device)
+            tier = open_tier(manifest, pack_dir, placement, device, trace)
+            opened.callback(tier.close)
+            experts = open_experts(manifest, tier, placement, device, trace, prefetch=options.prefetch)
+            opened.callback(experts.close)
+            kv = KvArena(geometry, memory_plan.kv_tokens, options.kv, numerics.kept, device, memory_plan.host_kv_tokens)
+            opened.callback(kv.close)
+            attention = attention_for(geometry, numerics, kv)
+            longest = min(manifest.context_tokens, kv.longest_tokens)  # a context of 10^7 is not paid for in angles
+            engine = RotaryEngine(
+                manifest=manifest,
+                decoder=Mixtral(geometry, dense, experts, attention, numerics, longest, trace),
+                experts=experts,
+                tier=tier,
+                kv=kv,
+                trace=trace,
+                stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
+                pieces=tokenizer.pieces(),
+                budget=memory_plan,
+                footprint=model,
+                rates=None if numerics.exact else rates,  # they are of fast numerics: no roofline for exact ones
+                span_tokens=options.prefill_span,
+                share_prefixes=options.share_prefixes,
+            )
+            opened.pop_all()
+    except torch.OutOfMemoryError as error:
+        raise UnavailableError(f"--device {options.device}: {error}; give a smaller --device-memory") from error
     return engine
-
-
-def _unknown(manifest: Manifest, batch: int) -> Workload:
-    """A queue of which nothing is known."""
-    longest = min(manifest.context_tokens, LONGEST_TOKENS)
-    prompt = min(PROMPT_TOKENS, longest * 7 // 8)
-    return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
 
 
 def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
@@ -152,66 +105,49 @@ def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
     return model_dir, manifest
 
 
-def _check_dense(pack_dir: Path, manifest: Manifest) -> None:
-    """Every tensor is there, of the right type and shape.  Raises ModelError."""
-    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
-    found = read_header(path)
-    for name, shape in geometry.dense_shapes().items():
-        is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
-        wanted = {name: (shape, {"I8"} if is_int8 else DTYPE_NBYTES.keys())}
-        if is_int8:
-            wanted[name + ".scale"] = (shape[:1], {"F32"})
-        for part, (part_shape, dtypes) in wanted.items():
-            place = found.get(part)
-            if place is None:
-                raise ModelError(f"{path}: lacks {part}; pack the model again")
-            if place.shape != part_shape or place.dtype not in dtypes:
-                raise ModelError(
-                    f"{path}: {part} is {list(place.shape)} of {place.dtype}, not {list(part_shape)} of "
-                    f"{' or '.join(dtypes)}; pack the model again"
-                )
+def _configure_allocator(device: torch.device, device_memory: int | None) -> None:
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device_memory is not None:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(device)), device)
 
 
-def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
-    """One tensor at a time, so that the peak is the sum and not twice the sum; int8 stays int8."""
-    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
-    try:
-        with path.open("rb") as raw:  # 1 to 2 GB/s; a flipped bit on disk must not become prose
-            if hashlib.file_digest(raw, "sha256").hexdigest() != manifest.dense_sha256:
-                raise ModelError(f"{path}: damaged (its digest differs); pack the model again")
-        with safe_open(str(path), framework="pt") as file:
-            dense: dict[str, Matrix] = {}
-            for name in geometry.dense_shapes():
-                stored = file.get_tensor(name)
-                is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
-                # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
-                tensor = in_own_pages(stored, stored.dtype if is_int8 else numerics.kept).to(device)
-                dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
-            return dense
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: {error}; see `model verify`") from error
-
-
-class Overrides(NamedTuple):
-    """What was asked for, whatever the planner found; None = as planned."""
-
-    ring_slots: int | None
-    resident_share: float | None
-    draft_tokens: int | None
-    host_kv_tokens: int | None
-    tier: str | None
-    host_memory: int | None
-
-
-def _overridden(planned: MemoryPlan, given: Overrides, model: Footprint, host_nbytes: int) -> MemoryPlan:
-    budget = planned._replace(
-        host_kv_tokens=planned.host_kv_tokens if given.host_kv_tokens is None else given.host_kv_tokens,
-        draft_tokens=planned.draft_tokens if given.draft_tokens is None else given.draft_tokens,
+def _plan(
+    manifest: Manifest, model: Footprint, device: torch.device, rates: Rates | None, options: EngineOptions
+) -> MemoryPlan:
+    """The planner's choice for the workload, and what the options say instead."""
+    batch = options.max_batch or DEFAULT_BATCH
+    memory_nbytes = options.device_memory or int(device_memory_nbytes(device) * MEMORY_SHARE[device.type])
+    host_nbytes = host_nbytes_for(device.type, options.host_memory, free_nbytes(), model.slab_nbytes)
+    planned = plan_memory(
+        model,
+        memory_nbytes,
+        batch,
+        options.workload or _unknown_workload(manifest, batch),
+        rates,
+        host_nbytes,
+        options.least_batch,
     )
-    if given.ring_slots is not None or given.resident_share is not None:
-        budget = budget._replace(
-            num_residents=round(model.num_slabs * (given.resident_share or 0.0)),
-            num_slots=given.ring_slots or max(MIN_SLOTS, planned.num_slots),
+    return _overridden(planned._replace(batch=batch), options, model, host_nbytes)
+
+
+def _unknown_workload(manifest: Manifest, batch: int) -> Workload:
+    """A queue of which nothing is known."""
+    longest = min(manifest.context_tokens, LONGEST_TOKENS)
+    prompt = min(PROMPT_TOKENS, longest * 7 // 8)
+    return Workload(batch, prompt, min(NEW_TOKENS, longest - prompt), longest)
+
+
+def _overridden(planned: MemoryPlan, options: EngineOptions, model: Footprint, host_nbytes: int) -> MemoryPlan:
+    memory_plan = planned
+    if options.host_kv_tokens is not None:
+        memory_plan = memory_plan._replace(host_kv_tokens=options.host_kv_tokens)
+    if options.draft_tokens is not None:
+        memory_plan = memory_plan._replace(draft_tokens=options.draft_tokens)
+    if options.ring_slots is not None or options.resident_share is not None:
+        memory_plan = memory_plan._replace(
+            num_residents=round(model.num_slabs * (options.resident_share or 0.0)),
+            num_slots=options.ring_slots or max(MIN_SLOTS, planned.num_slots),
         )
-    everything = sys.maxsize if given.host_memory is None else given.host_memory
-    return with_hosted(model, budget, {None: host_nbytes, "disk": 0, "ram": everything}[given.tier])
+    everything = sys.maxsize if options.host_memory is None else options.host_memory
+    return with_hosted(model, memory_plan, {None: host_nbytes, "disk": 0, "ram": everything}[options.tier])

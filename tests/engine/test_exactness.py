@@ -63,11 +63,13 @@ def check(exact_pack, expected, device, **options):
     engine.close()
 
 
-@pytest.mark.parametrize("rotor", [True, False])
+@pytest.mark.parametrize("prefetch", [True, False])
 @pytest.mark.parametrize("resident_share", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("ring_slots", [2, 3, 5, 12, 24])
-def test_bits_do_not_depend_on_ring_residents_or_rotor(exact_pack, expected, device, ring_slots, resident_share, rotor):
-    check(exact_pack, expected, device, ring_slots=ring_slots, resident_share=resident_share, rotor=rotor)
+def test_bits_do_not_depend_on_ring_residents_or_prefetch(
+    exact_pack, expected, device, ring_slots, resident_share, prefetch
+):
+    check(exact_pack, expected, device, ring_slots=ring_slots, resident_share=resident_share, prefetch=prefetch)
 
 
 @pytest.mark.parametrize("tier", ["disk", "ram"])

@@ -201,18 +201,18 @@ def test_residents_and_what_host_memory_holds_are_each_spread_over_the_layers(nu
         assert max(by_layer) - min(by_layer) <= 1
 
 
-@pytest.mark.parametrize("rotor", [True, False])
+@pytest.mark.parametrize("prefetch", [True, False])
 @pytest.mark.parametrize("num_hosted", [0, 1, 2, 8])
 @pytest.mark.parametrize(("residents", "slots"), [(8, 0), (0, 2), (0, 8), (3, 2), (7, 2)])
 def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(
-    tiny_pack, residents, slots, num_hosted, rotor, device
+    tiny_pack, residents, slots, num_hosted, prefetch, device
 ):
     """The contract of an ExpertSource, over all three of them."""
     manifest, trace, target = Manifest.load(tiny_pack), Trace(), torch.device(device)
     raw = (tiny_pack / EXPERTS_NAME).read_bytes()
     placement = Placement(residents, slots, num_hosted)
     opened = open_tier(manifest, tiny_pack, placement, target, trace)
-    source = open_experts(manifest, opened, placement, target, trace, rotor=rotor)
+    source = open_experts(manifest, opened, placement, target, trace, prefetch=prefetch)
     keys = sorted(manifest.slabs)
     for key in [*keys, *keys, *keys[::3], *reversed(keys)]:
         offset, nbytes, _ = manifest.slabs[key]
@@ -225,11 +225,11 @@ def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(
     opened.close()
 
 
-@pytest.mark.parametrize("rotor", [True, False])
-def test_a_read_that_fails_surfaces_in_hold_and_names_the_file(tiny_pack, tmp_path, rotor):
+@pytest.mark.parametrize("prefetch", [True, False])
+def test_a_read_that_fails_surfaces_in_hold_and_names_the_file(tiny_pack, tmp_path, prefetch):
     manifest, trace = Manifest.load(tiny_pack), Trace()
     tier = DiskTier(manifest, tiny_pack, trace)
-    source = open_experts(manifest, tier, Placement(0, 2, 0), CPU, trace, rotor=rotor)
+    source = open_experts(manifest, tier, Placement(0, 2, 0), CPU, trace, prefetch=prefetch)
     first, second, *_, last = sorted(manifest.slabs)
     with source.hold(first):
         pass

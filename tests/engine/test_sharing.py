@@ -78,7 +78,7 @@ def alone(packs, device):
         {"share_prefixes": True, "prefill_span": 7}, {"ring_slots": 2, "resident_share": 0.0},
         {"ring_slots": 5, "resident_share": 0.3, "max_batch": 1}, {"ring_slots": 40, "resident_share": 0.0, "max_batch": 2},
         {"ring_slots": 9, "resident_share": 0.0, "max_batch": 1, "draft_tokens": 4, "share_prefixes": True, "routing": True},
-        {"ring_slots": 3, "resident_share": 0.0, "max_batch": 2, "rotor": False, "tier": "ram"},
+        {"ring_slots": 3, "resident_share": 0.0, "max_batch": 2, "prefetch": False, "tier": "ram"},
     ],
 )  # fmt: skip
 def test_bits_are_those_of_each_request_alone(packs, alone, device, experts, kv, options):

@@ -12,7 +12,7 @@ import signal
 import sys
 
 from rotary_batch import cli
-from rotary_batch.commands import results
+from rotary_batch.commands import engines, results
 from rotary_batch.testing import FakeEngine
 
 
@@ -35,6 +35,6 @@ class AimedOs:
 
 if __name__ == "__main__":
     results.os = AimedOs(int(sys.argv[1]), int(sys.argv[2]))
-    cli._open_engine = lambda *_, **__: FakeEngine(answer_tokens=3)
+    engines.open_engine = lambda *_: FakeEngine(answer_tokens=3)
     sys.argv = ["rotary-batch", *sys.argv[3:]]
     cli.main()

@@ -176,7 +176,7 @@ def answer_everything(settings: Settings, *roots: Path) -> list[object]:
                 rows,
                 Window(),
                 lambda _: None,
-                lambda *_, **__: FakeEngine(answer_tokens=6),
+                lambda *_: FakeEngine(answer_tokens=6),
                 "drain",
             )
         )

@@ -259,7 +259,7 @@ def open_tier(manifest: Manifest, pack_dir: Path, placement: Placement, device: 
 
 
 def open_experts(
-    manifest: Manifest, tier: Tier, placement: Placement, device: torch.device, trace: Trace, *, rotor: bool = True
+    manifest: Manifest, tier: Tier, placement: Placement, device: torch.device, trace: Trace, *, prefetch: bool = True
 ) -> ExpertSource:
     """The source for a placement: all resident, a ring, or a ring with residents."""
     order = sorted(manifest.slabs)
@@ -275,6 +275,6 @@ def open_experts(
     slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
     transfer = open_transfer(tier, slots, manifest.slab_nbytes, device, trace)
     bundle = bundle_slabs(manifest.slab_nbytes, slots) if transfer.moves_bundles else 1
-    rotors = tier.num_readers if rotor else 0
+    rotors = tier.num_readers if prefetch else 0
     ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=rotors, bundle=bundle)
     return RingWithResidents(residents, kept, ring) if residents else ring

@@ -1,0 +1,60 @@
+"""Read the dense part of a pack: every matrix that is not an expert's."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rotary_batch.engine.kernels.numerics import Numerics
+from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
+from rotary_batch.engine.packs.checkpoint import read_header
+from rotary_batch.engine.runtime.buffers import in_own_pages
+from rotary_batch.errors import ModelError
+from rotary_batch.model.geometry import DTYPE_NBYTES
+from rotary_batch.model.manifest import DENSE_NAME, Manifest
+
+
+def check_dense(pack_dir: Path, manifest: Manifest) -> None:
+    """Raise ModelError unless every tensor exists with the right type and shape."""
+    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
+    places = read_header(path)
+    for name, shape in geometry.dense_shapes().items():
+        is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
+        expected = {name: (shape, {"I8"} if is_int8 else DTYPE_NBYTES.keys())}
+        if is_int8:
+            expected[name + ".scale"] = (shape[:1], {"F32"})
+        for part, (part_shape, dtypes) in expected.items():
+            place = places.get(part)
+            if place is None:
+                raise ModelError(f"{path}: lacks {part}; pack the model again")
+            if place.shape != part_shape or place.dtype not in dtypes:
+                raise ModelError(
+                    f"{path}: {part} is {list(place.shape)} of {place.dtype}, not {list(part_shape)} of "
+                    f"{' or '.join(dtypes)}; pack the model again"
+                )
+
+
+def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
+    """Every dense matrix by name, on the device; int8 stays int8.  Raises ModelError for a damaged file.
+
+    Tensors are loaded one at a time, so that the peak is the sum and not twice the sum.
+    """
+    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
+    try:
+        with path.open("rb") as raw:  # 1 to 2 GB/s; a flipped bit on disk must not become prose
+            if hashlib.file_digest(raw, "sha256").hexdigest() != manifest.dense_sha256:
+                raise ModelError(f"{path}: damaged (its digest differs); pack the model again")
+        with safe_open(str(path), framework="pt") as file:
+            dense: dict[str, Matrix] = {}
+            for name in geometry.dense_shapes():
+                stored = file.get_tensor(name)
+                is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
+                # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
+                tensor = in_own_pages(stored, stored.dtype if is_int8 else numerics.kept).to(device)
+                dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
+            return dense
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: {error}; see `model verify`") from error

@@ -82,7 +82,7 @@ def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
 
 def test_prompts_that_are_skipped_cost_no_revolution_and_end_like_others():
     engine = open_engine(EMBEDDED, max_batch=8, device_memory=40_000_000)
-    engine.budget = engine.budget._replace(prefill_tokens=64)
+    engine.memory_plan = engine.memory_plan._replace(prefill_tokens=64)
     reports = bench.run(
         engine, sequences=8, prompt_tokens=40, new_tokens=6, prefill_revolutions=2, decode_revolutions=9
     )

@@ -15,7 +15,7 @@ import torch
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention.select import attention_for
 from rotary_batch.engine.decoder import Mixtral
-from rotary_batch.engine.engine import RotaryEngine
+from rotary_batch.engine.engine import LoadedModel, RotaryEngine
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kvcache.arena import KvArena
@@ -53,47 +53,57 @@ def open_engine(model_dir: Path | str, options: EngineOptions) -> RotaryEngine:
     Raises ModelError, ConfigError, and UnavailableError when the device does not exist or has too little memory.
     """
     pack_dir, manifest = _open_pack(Path(model_dir), options.experts)
-    device, tokenizer = device_named(options.device), Tokenizer.load(pack_dir)
+    device = device_named(options.device)
     _configure_allocator(device, options.device_memory)
     kernels = cpu.default(options.max_isa) if device.type == "cpu" else None
     numerics = Numerics(options.numerics or manifest.default_numerics, device, kernels)
     model = footprint(manifest, options.kv, numerics.kept.itemsize, numerics.dtype.itemsize, options.device)
     rates = cached_rates(options.device, cache_dir(os.environ))
-    memory_plan = _plan(manifest, model, device, rates, options)
+    memory_plan = _plan(manifest, model, rates, options)
     check_dense(pack_dir, manifest)  # before anything is allocated
-    placement = Placement(memory_plan.num_residents, memory_plan.num_slots, memory_plan.num_hosted)
     trace = Trace(timeline=options.timeline, routing=options.routing, on_cuda=device.type == "cuda")
-    geometry = manifest.geometry
     try:
-        with ExitStack() as opened:  # closes what is open when the rest fails
-            dense = load_dense(pack_dir, manifest, numerics, device)
-            tier = open_tier(manifest, pack_dir, placement, device, trace)
-            opened.callback(tier.close)
-            experts = open_experts(manifest, tier, placement, device, trace, prefetch=options.prefetch)
-            opened.callback(experts.close)
-            kv = KvArena(geometry, memory_plan.kv_tokens, options.kv, numerics.kept, device, memory_plan.host_kv_tokens)
-            opened.callback(kv.close)
-            attention = attention_for(geometry, numerics, kv)
-            longest = min(manifest.context_tokens, kv.longest_tokens)  # a context of 10^7 is not paid for in angles
-            engine = RotaryEngine(
-                manifest=manifest,
-                decoder=Mixtral(geometry, dense, experts, attention, numerics, longest, trace),
-                experts=experts,
-                tier=tier,
-                kv=kv,
-                trace=trace,
-                stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
-                pieces=tokenizer.pieces(),
-                budget=memory_plan,
-                footprint=model,
-                rates=None if numerics.exact else rates,  # they are of fast numerics: no roofline for exact ones
-                span_tokens=options.prefill_span,
-                share_prefixes=options.share_prefixes,
-            )
-            opened.pop_all()
+        loaded = _load(pack_dir, manifest, model, memory_plan, numerics, trace, options)
     except torch.OutOfMemoryError as error:
         raise UnavailableError(f"--device {options.device}: {error}; give a smaller --device-memory") from error
-    return engine
+    # rates are of fast numerics: exact ones have no roofline
+    return RotaryEngine(loaded, memory_plan, None if numerics.exact else rates, options, trace)
+
+
+def _load(
+    pack_dir: Path,
+    manifest: Manifest,
+    model: Footprint,
+    memory_plan: MemoryPlan,
+    numerics: Numerics,
+    trace: Trace,
+    options: EngineOptions,
+) -> LoadedModel:
+    device, geometry = device_named(options.device), manifest.geometry
+    placement = Placement(memory_plan.num_residents, memory_plan.num_slots, memory_plan.num_hosted)
+    tokenizer = Tokenizer.load(pack_dir)
+    with ExitStack() as opened:  # closes what is open when the rest fails
+        dense = load_dense(pack_dir, manifest, numerics, device)
+        tier = open_tier(manifest, pack_dir, placement, device, trace)
+        opened.callback(tier.close)
+        experts = open_experts(manifest, tier, placement, device, trace, prefetch=options.prefetch)
+        opened.callback(experts.close)
+        kv = KvArena(geometry, memory_plan.kv_tokens, options.kv, numerics.kept, device, memory_plan.host_kv_tokens)
+        opened.callback(kv.close)
+        attention = attention_for(geometry, numerics, kv)
+        longest = min(manifest.context_tokens, kv.longest_tokens)  # a context of 10^7 is not paid for in angles
+        loaded = LoadedModel(
+            manifest=manifest,
+            footprint=model,
+            decoder=Mixtral(geometry, dense, experts, attention, numerics, longest, trace),
+            experts=experts,
+            tier=tier,
+            kv=kv,
+            stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
+            token_texts=tokenizer.pieces(),
+        )
+        opened.pop_all()
+    return loaded
 
 
 def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
@@ -112,11 +122,9 @@ def _configure_allocator(device: torch.device, device_memory: int | None) -> Non
         torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(device)), device)
 
 
-def _plan(
-    manifest: Manifest, model: Footprint, device: torch.device, rates: Rates | None, options: EngineOptions
-) -> MemoryPlan:
+def _plan(manifest: Manifest, model: Footprint, rates: Rates | None, options: EngineOptions) -> MemoryPlan:
     """The planner's choice for the workload, and what the options say instead."""
-    batch = options.max_batch or DEFAULT_BATCH
+    batch, device = options.max_batch or DEFAULT_BATCH, device_named(options.device)
     memory_nbytes = options.device_memory or int(device_memory_nbytes(device) * MEMORY_SHARE[device.type])
     host_nbytes = host_nbytes_for(device.type, options.host_memory, free_nbytes(), model.slab_nbytes)
     planned = plan_memory(

@@ -13,7 +13,7 @@ MIN_ACCEPTED_SHARE = 0.1  # a sequence whose drafts fail more often than this st
 TRIAL_TOKENS = 32  # after so many drafted tokens
 
 
-class Lookup:
+class PromptLookup:
     """Where each n-gram of one sequence was last followed by something."""
 
     def __init__(self) -> None:

@@ -1,90 +1,24 @@
-"""Who joins the next revolution: every decode row, and prompt spans up to a budget of tokens.
+"""Which requests are live, and which of their tokens join the next step.
 
-Knows sequences and counts; knows nothing of tensors.
+Every decode token joins, and prompt tokens up to a limit, in the order of admission.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-from rotary_batch.core import Completion, NewTokens, Reason, Request
+from rotary_batch.core import Request
 from rotary_batch.engine.attention.base import Rows
-from rotary_batch.engine.drafting import Lookup
-from rotary_batch.engine.kvcache.prefix import Prefix
-from rotary_batch.engine.stopping import loop_tokens
-from rotary_batch.sentences import num_sentences
-
-
-@dataclass(slots=True)
-class Sequence:
-    """One live request: its tokens so far, how many of them the KV arena holds."""
-
-    request: Request
-    kv_start: int
-    kv_tokens: int  # the size of its own range
-    token_ids: list[int]  # prompt and generated
-    logprob_sum: float
-    prefix: Prefix | None = None
-    makes_prefix: bool = False  # whether its own prompt spans fill the prefix's range
-    num_cached: int = 0
-    fresh: list[int] = field(default_factory=list)  # generated in this revolution
-    lookup: Lookup = field(default_factory=Lookup)
-
-    @property
-    def num_pending(self) -> int:
-        """Tokens that have to pass the layers before the next one can be chosen."""
-        return len(self.token_ids) - self.num_cached
-
-    @property
-    def num_generated(self) -> int:
-        """Generated tokens, those of earlier runs included."""
-        return len(self.token_ids) - len(self.request.prompt_ids)
-
-    @property
-    def num_left(self) -> int:
-        """New tokens that it may still choose."""
-        return self.request.max_new_tokens - self.num_generated
-
-    def accept(
-        self, token_id: int, logprob: float, stop_ids: frozenset[int], pieces: Mapping[int, str]
-    ) -> Completion | None:
-        """Take the chosen token; the completion when it is the last.  `pieces` are the texts of tokens."""
-        self.logprob_sum += logprob
-        if token_id in stop_ids:
-            return self._complete("stop", num_scored=self.num_generated + 1)
-        self.token_ids.append(token_id)
-        self.fresh.append(token_id)
-        guard, generated = self.request.guard, self.token_ids[len(self.request.prompt_ids) :]
-        if guard.max_sentences is not None:
-            text = "".join(pieces.get(token, "") for token in generated)
-            if num_sentences(text) > guard.max_sentences:
-                return self._complete("sentences", surplus=1)  # the word that would begin one more
-        if guard.stops_loops and (surplus := loop_tokens(generated)):
-            return self._complete("loop", surplus=surplus)
-        return self._complete("length") if self.num_left <= 0 else None
-
-    def _complete(self, reason: Reason, *, surplus: int = 0, num_scored: int | None = None) -> Completion:
-        generated = tuple(self.token_ids[len(self.request.prompt_ids) :])
-        return Completion(
-            request_id=self.request.request_id,
-            token_ids=generated[: len(generated) - surplus],
-            logprob_sum=self.logprob_sum,
-            num_scored=num_scored or len(generated),
-            reason=reason,
-        )
-
-    def take_fresh(self) -> NewTokens | None:
-        """What this revolution added, once."""
-        fresh, self.fresh = tuple(self.fresh), []
-        if not fresh:
-            return None
-        return NewTokens(request_id=self.request.request_id, token_ids=fresh, logprob_sum=self.logprob_sum)
+from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.kvcache.prefix import Prefix, PrefixStore
+from rotary_batch.engine.sequence import Sequence
+from rotary_batch.errors import PromptError
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """The tokens of one sequence that join one revolution, and tokens that may come after them."""
+class ScheduledTokens:
+    """The tokens of one sequence that join a step, and drafts of what may follow them."""
 
     sequence: Sequence
     num_tokens: int
@@ -92,17 +26,12 @@ class Span:
 
     @property
     def is_last(self) -> bool:
-        """Whether the next token can be chosen after it."""
+        """Whether the next token can be chosen after them."""
         return self.num_tokens == self.sequence.num_pending
 
     @property
-    def is_decode(self) -> bool:
-        """Whether it is the one token chosen in the revolution before."""
-        return self.sequence.num_pending == 1 and self.sequence.num_cached >= len(self.sequence.request.prompt_ids)
-
-    @property
     def num_rows(self) -> int:
-        """Rows that it takes."""
+        """Rows of the batch, drafts included."""
         return self.num_tokens + len(self.drafts)
 
     def token_ids(self) -> list[int]:
@@ -111,7 +40,7 @@ class Span:
         return [*sequence.token_ids[sequence.num_cached : sequence.num_cached + self.num_tokens], *self.drafts]
 
     def rows(self, first_row: int) -> Iterator[Rows]:
-        """Where its keys lie; a span that crosses from a prefix of its own making into its own range is cut there."""
+        """Where the KV cache of its rows is; split where a prefix that the sequence makes meets its own range."""
         sequence, prefix = self.sequence, self.sequence.prefix
         begin, end = sequence.num_cached, sequence.num_cached + self.num_rows
         if prefix is None:
@@ -125,41 +54,131 @@ class Span:
             yield Rows(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
 
 
-def schedule_step(
-    live: Iterable[Sequence], prefill_budget_tokens: int, span_tokens: int | None, draft_tokens: int = 0
-) -> list[Span]:
-    """All decode rows, then prompts in the order of admission, at most `span_tokens` of one sequence.
+class Scheduler:
+    """The live sequences of one engine, and their ranges of the KV cache."""
 
-    A sequence waits while another one computes the prefix that it shares.
-    """
-    sequences = list(live)
-    spans = [
-        Span(sequence, 1, sequence.lookup.draft(sequence.token_ids, min(draft_tokens, sequence.num_left - 1)))
-        if draft_tokens
-        else span
-        for sequence in sequences
-        if (span := Span(sequence, 1)).is_decode
-    ]
-    left = prefill_budget_tokens
-    made: set[int] = set()  # prefixes that are complete at the end of this revolution
-    for sequence in sequences:
-        if left <= 0:
-            break
-        if not Span(sequence, 1).is_decode and _is_ready(sequence, made):
-            count = min(sequence.num_pending, left, span_tokens or left)
-            spans.append(Span(sequence, count))
-            left -= count
-            if sequence.makes_prefix and sequence.prefix and sequence.num_cached + count >= sequence.prefix.num_tokens:
-                made.add(id(sequence.prefix))
-    return spans
+    def __init__(self, kv: KvArena, *, context_tokens: int, vocab_size: int, share_prefixes: bool) -> None:
+        self._kv = kv
+        self._vocab_size = vocab_size
+        self._prefixes = PrefixStore(kv) if share_prefixes else None
+        self.max_tokens = min(context_tokens, kv.longest_tokens)  # of one sequence
+        self.live: list[Sequence] = []
+
+    def has_room(self, request: Request) -> bool:
+        """Whether the request would get KV cache now; `admit` evicts prefixes that no sequence uses for it."""
+        return self._evictions_for(request, self._prefixes) is not None
+
+    def admit(self, request: Request, *, share_prefix: bool = True) -> Sequence:
+        """Reserve KV cache for a request; without `share_prefix` it neither uses nor makes a prefix.
+
+        Raises PromptError when it can never fit or asks for no new token, ValueError when there is no room now.
+        """
+        self._require_possible(request)
+        shared = self._prefixes if share_prefix else None
+        for prefix in self._evictions_for(request, shared) or ():
+            assert self._prefixes is not None
+            self._prefixes.evict(prefix)
+        sequence = self._place(request, shared)
+        self.live.append(sequence)
+        return sequence
+
+    def _require_possible(self, request: Request) -> None:
+        if kv_tokens(request) > self.max_tokens or not request.prompt_ids:
+            raise PromptError(
+                f"request {request.request_id}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} "
+                f"new ones; the model and its KV memory hold {self.max_tokens}"
+            )
+        if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._vocab_size:
+            raise PromptError(
+                f"request {request.request_id}: has token ids outside the vocabulary of {self._vocab_size}"
+            )
+        if len(request.generated_ids) >= request.max_new_tokens:
+            raise PromptError(f"request {request.request_id}: no new token is left of {request.max_new_tokens}")
+
+    def _evictions_for(self, request: Request, shared: PrefixStore | None) -> list[Prefix] | None:
+        """Which prefixes to evict, least recently used first, so that the request fits; None when it does not."""
+        unused = self._prefixes.unused() if self._prefixes else []
+        for count in range(len(unused) + 1):
+            evicted = unused[:count]
+            prefix = shared.find(request.prompt_ids, without=evicted) if shared else None
+            own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
+            if self._kv.has_room(own_tokens, freed=[(gone.kv_start, gone.num_tokens) for gone in evicted]):
+                return evicted
+        return None
+
+    def _place(self, request: Request, shared: PrefixStore | None) -> Sequence:
+        """Reserve what the request needs beyond the prefix that it shares."""
+        tokens = [*request.prompt_ids, *request.generated_ids]
+        prefix = shared.find(request.prompt_ids) if shared else None
+        own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
+        start = self._kv.take(own_tokens)
+        sequence = Sequence(request, start, own_tokens, tokens, request.logprob_sum)
+        if shared is None:
+            return sequence
+        sequence.prefix = shared.adopt(request.prompt_ids)
+        if prefix is None and sequence.prefix is not None:  # made just now: the beginning moves to a range of its own
+            sequence.makes_prefix = True
+            sequence.kv_tokens = own_tokens - sequence.prefix.num_tokens
+            self._kv.give_back(start + sequence.kv_tokens, sequence.prefix.num_tokens)
+        return sequence
+
+    def schedule_step(
+        self, *, max_prefill_tokens: int, span_tokens: int | None = None, draft_tokens: int = 0
+    ) -> list[ScheduledTokens]:
+        """All decode tokens, each with up to `draft_tokens` drafts, then prompt tokens up to `max_prefill_tokens`.
+
+        At most `span_tokens` prompt tokens are of one sequence; None = no such limit.
+        """
+        decode = [
+            ScheduledTokens(one, 1, one.lookup.draft(one.token_ids, min(draft_tokens, one.num_left - 1)))
+            if draft_tokens
+            else ScheduledTokens(one, 1)
+            for one in self.live
+            if one.is_decoding
+        ]
+        return [*decode, *self._schedule_prefill(max_prefill_tokens, span_tokens)]
+
+    def _schedule_prefill(self, max_tokens: int, span_tokens: int | None) -> Iterator[ScheduledTokens]:
+        """A sequence waits while another one computes the prefix that it shares."""
+        completed: list[Prefix] = []  # at the end of this step
+        for sequence in [one for one in self.live if not one.is_decoding]:
+            if max_tokens <= 0:
+                return
+            if not _is_ready(sequence, completed):
+                continue
+            sequence.skip_shared_prefix()
+            count = min(sequence.num_pending, max_tokens, span_tokens or max_tokens)
+            yield ScheduledTokens(sequence, count)
+            max_tokens -= count
+            prefix = sequence.prefix
+            if sequence.makes_prefix and prefix and sequence.num_cached + count >= prefix.num_tokens:
+                completed.append(prefix)
+
+    def retire(self, request_ids: Collection[int]) -> None:
+        """Free what sequences reserved; a complete prefix stays for prompts to come."""
+        for sequence in [one for one in self.live if one.request.request_id in request_ids]:
+            self._kv.give_back(sequence.kv_start, sequence.kv_tokens)
+            self.live.remove(sequence)
+            if sequence.prefix is not None and self._prefixes is not None:
+                self._prefixes.leave(sequence.prefix)
+                if sequence.makes_prefix:
+                    self._transfer(sequence.prefix)
+
+    def _transfer(self, prefix: Prefix) -> None:
+        """Let a sequence that waits for an unfinished prefix make it, when its maker is gone."""
+        heir = next((sequence for sequence in self.live if sequence.prefix is prefix), None)
+        if heir is not None and prefix.num_cached < prefix.num_tokens:
+            heir.makes_prefix, heir.num_cached = True, prefix.num_cached
 
 
-def _is_ready(sequence: Sequence, made: set[int]) -> bool:
-    """Whether its prefix will be there when its rows look at it; then its own part is all that is left to do."""
+def _is_ready(sequence: Sequence, completed: Collection[Prefix]) -> bool:
+    """Whether the prefix that it shares is in the KV cache when its own rows need it."""
     prefix = sequence.prefix
     if prefix is None or sequence.makes_prefix:
         return True
-    if prefix.num_cached < prefix.num_tokens and id(prefix) not in made:
-        return False
-    sequence.num_cached = max(sequence.num_cached, prefix.num_tokens)
-    return True
+    return prefix.num_cached >= prefix.num_tokens or any(prefix is one for one in completed)
+
+
+def kv_tokens(request: Request) -> int:
+    """Tokens of KV cache that a request needs: the last new token is chosen, never cached."""
+    return len(request.prompt_ids) + request.max_new_tokens - 1

@@ -117,7 +117,7 @@ def test_memory_that_really_runs_out_costs_rows_and_no_token(packs):
     ]
     engine = open_engine(packs["bf16"], numerics="exact", device="cuda", max_batch=24)
     expected = drain(engine, todo)
-    engine.budget = engine.budget._replace(prefill_tokens=24 * 900)
+    engine.memory_plan = engine.memory_plan._replace(prefill_tokens=24 * 900)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
@@ -127,7 +127,7 @@ def test_memory_that_really_runs_out_costs_rows_and_no_token(packs):
         torch.cuda.set_per_process_memory_fraction(1.0)
         engine.close()
     assert found == expected
-    assert engine.budget.prefill_tokens < 24 * 900, "it did run out"
+    assert engine.memory_plan.prefill_tokens < 24 * 900, "it did run out"
 
 
 def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):

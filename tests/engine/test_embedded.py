@@ -56,8 +56,8 @@ def test_every_expert_of_every_layer_is_used():
     """The router was trained with a balancing loss: no expert is dead on a page of plain code."""
     tokenizer, engine = Tokenizer.load(EMBEDDED), open_engine(EMBEDDED)
     held: set[ExpertKey] = set()
-    hold = engine._decoder._experts.hold
-    engine._decoder._experts.hold = lambda key: (held.add(key), hold(key))[1]
+    hold = engine.model.experts.hold
+    engine.model.experts.hold = lambda key: (held.add(key), hold(key))[1]
     engine.logits(tokenizer.encode(inspect.getsource(ast))[:1000])
     engine.close()
     assert held == set(Manifest.load(EMBEDDED).slabs)

@@ -143,14 +143,14 @@ def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, hos
             tiny_pack, numerics="exact", kv=kv, workload=small, host_kv_tokens=host, max_batch=4, draft_tokens=0,
             share_prefixes=share_prefixes, device=device,
         )  # fmt: skip
-        assert engine._kv.device_tokens == 130
-        real = engine._decoder.revolve
+        assert engine.model.kv.device_tokens == 130
+        real = engine.model.decoder.revolve
 
         def revolve(ids, rows, arena, real=real):
             places.update(run.kv_start >= 130 for run in rows)
             return real(ids, rows, arena)
 
-        engine._decoder.revolve = revolve
+        engine.model.decoder.revolve = revolve
         found.append(drain(engine, requests()))
         engine.close()
     assert found[0] == found[1]

@@ -14,13 +14,14 @@ from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.base import Rows
 from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.attention.gather import GatherAttention
-from rotary_batch.engine.drafting import Lookup
+from rotary_batch.engine.drafting import PromptLookup
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.kvcache.prefix import MIN_TOKENS, PrefixStore
 from rotary_batch.engine.offload.policy import prefers_sweep, to_give_up
 from rotary_batch.engine.offload.prediction import MIN_USEFUL, ExpertPredictor
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.engine.runtime.trace import Trace
+from rotary_batch.engine.scheduler import Scheduler
 from rotary_batch.errors import PromptError
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.testing import drain, write_tiny_checkpoint
@@ -101,7 +102,7 @@ def test_sharing_saves_the_prefill_and_the_memory_of_the_prefix(packs):
         engine = opened(packs["bf16"], share_prefixes=share)
         for request in todo:
             engine.admit(request)
-        free[share] = engine._kv.free_tokens
+        free[share] = engine.model.kv.free_tokens
         prefill[share] = 0
         while engine.num_live:
             prefill[share] += engine.step().prefill_tokens
@@ -165,13 +166,29 @@ def test_a_prefix_store_gives_everything_back(steps):
             store.leave(users.pop(0))
     for prefix in users:
         store.leave(prefix)
-    while store.evict_one():
-        pass
+    for prefix in store.unused():
+        store.evict(prefix)
     assert kv.free_tokens == 400
 
 
+def test_asking_for_room_evicts_nothing_and_admitting_evicts_what_it_needs(packs):
+    kv = KvArena(Manifest.load(packs["bf16"]).geometry, 120, "bf16", torch.float32, CPU)
+    scheduler = Scheduler(kv, context_tokens=1000, vocab_size=320, share_prefixes=True)
+    for n in range(2):
+        scheduler.admit(Request(request_id=n, prompt_ids=(*INSTRUCTIONS[:30], n), max_new_tokens=2))
+    scheduler.live[1].note_cached(30)
+    scheduler.retire({0, 1})
+    assert kv.free_tokens == 90, "the prefix stays"
+    large = Request(request_id=2, prompt_ids=(9,) * 100, max_new_tokens=5)
+    assert scheduler.has_room(large)
+    assert kv.free_tokens == 90
+    scheduler.admit(large)
+    assert kv.free_tokens == 120 - 104
+    assert not scheduler.has_room(large)
+
+
 def test_a_draft_is_what_followed_the_last_time():
-    lookup = Lookup()
+    lookup = PromptLookup()
     assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3], 3) == (4, 5, 1)
     assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3, 9, 2, 3], 2) == (9, 2)
     assert lookup.draft([1, 2, 3, 4, 5, 1, 2, 3, 9, 2, 3, 8], 2) == ()
@@ -216,7 +233,7 @@ def test_guessing_rests_when_loads_are_for_nothing_and_two_layers_ahead_needs_re
 
 def fail_above(engine, most_rows: int) -> list[int]:
     """Let revolutions of more rows run out of memory; the row counts that failed."""
-    real, failed = engine._decoder.revolve, []
+    real, failed = engine.model.decoder.revolve, []
 
     def revolve(token_ids, rows, kv):
         if len(token_ids) > most_rows:
@@ -224,7 +241,7 @@ def fail_above(engine, most_rows: int) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory (test)")
         return real(token_ids, rows, kv)
 
-    engine._decoder.revolve = revolve
+    engine.model.decoder.revolve = revolve
     return failed
 
 
@@ -249,21 +266,21 @@ def test_running_out_of_device_memory_costs_rows_and_no_token(packs, alone, devi
     failed = fail_above(engine, 70)
     assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
     assert failed[0] > 70
-    assert engine.budget.prefill_tokens == 64, "halved until it fitted"
+    assert engine.memory_plan.prefill_tokens == 64, "halved until it fitted"
     engine.close()
 
 
 def test_sequences_that_are_too_many_come_back_later_and_an_orphaned_prefix_finds_a_maker(packs, alone, device):
     engine = opened(packs["bf16"], share_prefixes=True, device=device)
-    engine.budget = engine.budget._replace(prefill_tokens=8)
+    engine.memory_plan = engine.memory_plan._replace(prefill_tokens=8)
     todo = [r for r in requests() if r.prompt_ids[:70] == INSTRUCTIONS]
     engine.stop_ids = frozenset()
     for request in todo:
         engine.admit(request)
-    maker = next(sequence for sequence in engine._live if sequence.makes_prefix)
+    maker = next(sequence for sequence in engine.scheduler.live if sequence.makes_prefix)
     while not 0 < maker.prefix.num_cached < maker.prefix.num_tokens:
         engine.step()
-    engine._retire({maker.request.request_id})
+    engine.scheduler.retire({maker.request.request_id})
     found = drain_with_retries(engine, [maker.request])
     expected = {r.request_id: alone["bf16", "bf16"][r.request_id] for r in todo}
     assert found == {n: expected[n] for n in found}
@@ -273,11 +290,11 @@ def test_sequences_that_are_too_many_come_back_later_and_an_orphaned_prefix_find
 
 def test_fewer_sequences_when_halving_the_prompts_was_not_enough(packs, alone, device):
     engine = opened(packs["bf16"], device=device)
-    engine.budget = engine.budget._replace(prefill_tokens=64)  # the least
+    engine.memory_plan = engine.memory_plan._replace(prefill_tokens=64)  # the least
     failed = fail_above(engine, 66)
     assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
     assert failed
-    assert engine.budget.batch < 8
+    assert engine.memory_plan.batch < 8
     engine.close()
 
 
@@ -287,14 +304,14 @@ def test_a_prompt_that_does_not_fit_leaves_nothing_behind(packs):
     engine.stop_ids = frozenset()
     prompts = [[*INSTRUCTIONS, n] for n in range(3)]
     expected = engine.generate(prompts, 6)
-    free = engine._kv.free_tokens
+    free = engine.model.kv.free_tokens
     with pytest.raises(PromptError, match="hold"):
         engine.generate([[5, 6, 7], [1] * 9000], 6)
-    assert (engine.num_live, engine._kv.free_tokens) == (0, free)
+    assert (engine.num_live, engine.model.kv.free_tokens) == (0, free)
     assert engine.generate(prompts, 6) == expected
     with pytest.raises(PromptError, match="hold"):
         engine.logits([1] * 9000)
-    longest, kv, (prefix,) = engine._limit_tokens, engine._kv, engine._prefixes._prefixes
+    longest, kv, (prefix,) = engine.scheduler.max_tokens, engine.model.kv, engine.scheduler._prefixes.unused()
     ranges = list(kv._free)
     for _, length in ranges:
         kv.take(length)

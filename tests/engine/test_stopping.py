@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotary_batch.core import Request, StopCriteria
-from rotary_batch.engine.scheduler import Sequence
+from rotary_batch.engine.sequence import Sequence
 from rotary_batch.engine.stopping import LONGEST_PERIOD, LOOP_REPEATS, LOOP_TOKENS, loop_tokens
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.sentences import is_whole, num_sentences, split_sentences

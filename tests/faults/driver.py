@@ -15,11 +15,12 @@ import signal
 import sys
 from pathlib import Path
 
-import rotary_batch.engine.engine as engine_module
 import rotary_batch.pages.safe_folder as safe_folder_module
 import rotary_batch.runner as runner_module
 from rotary_batch import cli
 from rotary_batch.engine.attention.exact import ExactAttention
+from rotary_batch.engine.engine import RotaryEngine
+from rotary_batch.engine.scheduler import Scheduler
 from rotary_batch.work.store import WorkStore
 
 LOG, STAGE = sys.argv[1], sys.argv[2]
@@ -57,16 +58,16 @@ def wrap(owner, name, before="", after="") -> None:
     setattr(owner, name, wrapped)
 
 
-plan = engine_module.schedule_step
+schedule = Scheduler.schedule_step
 attend = ExactAttention.attend
-step = engine_module.RotaryEngine.step
+step = RotaryEngine.step
 commit = WorkStore.commit_step
 
 
-def planned(*arguments):
-    spans = plan(*arguments)
-    state["now"] = "prefill" if any(not span.is_decode for span in spans) else "decode"
-    return spans
+def scheduled(*arguments, **options):
+    parts = schedule(*arguments, **options)
+    state["now"] = "prefill" if any(not part.sequence.is_decoding for part in parts) else "decode"
+    return parts
 
 
 def attended(*arguments):
@@ -89,9 +90,9 @@ def committed(self, progress, finished, failed):
 def arm() -> None:
     """Put the counters in place."""
     state["left"] = int(sys.argv[3])
-    engine_module.schedule_step = planned
+    Scheduler.schedule_step = scheduled
     ExactAttention.attend = attended
-    engine_module.RotaryEngine.step = stepped
+    RotaryEngine.step = stepped
     WorkStore.commit_step = committed
     wrap(WorkStore, "_append_partial", before="commit")
     wrap(WorkStore, "_finish", before="commit", after="commit")

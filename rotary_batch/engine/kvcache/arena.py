@@ -121,33 +121,37 @@ class KvArena:
         rows = slice(layer * self.device_tokens, (layer + 1) * self.device_tokens)
         return self._stores[0][rows], self._stores[1][rows]
 
-    def has_room(self, num_tokens: int, *, on_device: bool = False) -> bool:
-        """Answer whether `take` would succeed."""
-        return self._find(num_tokens, on_device=on_device) is not None
+    def has_room(self, num_tokens: int, *, on_device: bool = False, freed: Sequence[tuple[int, int]] = ()) -> bool:
+        """Whether `take` would succeed if the ranges `freed` (start, length) were given back before."""
+        return self._find(self._merged(freed), num_tokens, on_device=on_device) is not None
 
     def take(self, num_tokens: int, *, on_device: bool = False) -> int:
         """Reserve a range; answer its start.  First fit: the device first, and used places stay low."""
-        place = self._find(num_tokens, on_device=on_device)
+        place = self._find(self._free, num_tokens, on_device=on_device)
         if place is None:
             raise ValueError(f"no free range of {num_tokens} tokens")
         start, length = self._free[place]
         self._free[place : place + 1] = [(start + num_tokens, length - num_tokens)] * (length > num_tokens)
         return start
 
-    def _find(self, num_tokens: int, *, on_device: bool) -> int | None:
+    def _find(self, free: Sequence[tuple[int, int]], num_tokens: int, *, on_device: bool) -> int | None:
         limit = self.device_tokens if on_device else self.device_tokens + self.host_tokens
-        fitting = (n for n, (start, length) in enumerate(self._free) if length >= num_tokens and start < limit)
+        fitting = (n for n, (start, length) in enumerate(free) if length >= num_tokens and start < limit)
         return next(fitting, None)
 
     def give_back(self, start: int, num_tokens: int) -> None:
         """Return a range; ranges that touch become one."""
+        self._free = self._merged([(start, num_tokens)])
+
+    def _merged(self, freed: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The free ranges with those of `freed` among them."""
         merged: list[tuple[int, int]] = []
-        for begin, length in sorted([*self._free, (start, num_tokens)]):
+        for begin, length in sorted([*self._free, *freed]):
             if merged and sum(merged[-1]) == begin and begin != self.device_tokens:
                 merged[-1] = (merged[-1][0], merged[-1][1] + length)
             else:
                 merged.append((begin, length))
-        self._free = merged
+        return merged
 
     def close(self) -> None:
         """Give up what only the end of the process would; idempotent."""

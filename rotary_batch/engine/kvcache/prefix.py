@@ -8,7 +8,7 @@ makes their common part a prefix, and from then on prompts that begin with it us
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rotary_batch.engine.kvcache.arena import KvArena
 
@@ -40,9 +40,10 @@ class PrefixStore:
         self._prefixes: list[Prefix] = []  # least recently used first
         self._recent: deque[tuple[int, ...]] = deque(maxlen=NUM_RECENT)
 
-    def find(self, prompt_ids: tuple[int, ...]) -> Prefix | None:
-        """The longest stored prefix of a prompt; at least one token of the prompt stays its own."""
-        fitting = [p for p in self._prefixes if p.num_tokens < len(prompt_ids) and _begins(prompt_ids, p.token_ids)]
+    def find(self, prompt_ids: tuple[int, ...], *, without: Collection[Prefix] = ()) -> Prefix | None:
+        """The longest stored prefix of a prompt, except `without`; at least one token of the prompt stays its own."""
+        stored = [prefix for prefix in self._prefixes if prefix not in without]
+        fitting = [p for p in stored if p.num_tokens < len(prompt_ids) and _begins(prompt_ids, p.token_ids)]
         return max(fitting, key=lambda prefix: prefix.num_tokens, default=None)
 
     def adopt(self, prompt_ids: tuple[int, ...]) -> Prefix | None:
@@ -60,8 +61,11 @@ class PrefixStore:
         length = min(length, len(prompt_ids) - 1)
         if length < MIN_TOKENS:
             return None
-        if len(self._prefixes) >= MAX_PREFIXES and not self.evict_one():
-            return None
+        if len(self._prefixes) >= MAX_PREFIXES:
+            unused = self.unused()
+            if not unused:
+                return None
+            self.evict(unused[0])
         if not self._kv.has_room(length, on_device=True):
             return None
         prefix = Prefix(prompt_ids[:length], self._kv.take(length, on_device=True))
@@ -72,16 +76,14 @@ class PrefixStore:
         """A user is gone; the prefix stays for those to come."""
         prefix.num_users -= 1
         if prefix.num_users == 0 and prefix.num_cached < prefix.num_tokens:
-            self._drop(prefix)  # its maker failed before it was complete
+            self.evict(prefix)  # its maker failed before it was complete
 
-    def evict_one(self) -> bool:
-        """Free the least recently used prefix that nobody uses; answer whether there was one."""
-        unused = next((prefix for prefix in self._prefixes if prefix.num_users == 0), None)
-        if unused is not None:
-            self._drop(unused)
-        return unused is not None
+    def unused(self) -> list[Prefix]:
+        """Prefixes that no sequence uses, least recently used first."""
+        return [prefix for prefix in self._prefixes if prefix.num_users == 0]
 
-    def _drop(self, prefix: Prefix) -> None:
+    def evict(self, prefix: Prefix) -> None:
+        """Free a prefix that no sequence uses."""
         self._prefixes.remove(prefix)
         self._kv.give_back(prefix.kv_start, prefix.num_tokens)
 

@@ -86,7 +86,7 @@ def rates_now(engine: RotaryEngine, pack_dir: Path, rates: Rates) -> Rates:
     manifest, on_cpu = engine.manifest, rates.device == "cpu"
     if not on_cpu:
         rates = replace(rates, move_nbytes_per_s=link_nbytes_per_s(torch.device(rates.device)))
-        if not engine.budget.disk_nbytes(engine.footprint):
+        if not engine.memory_plan.disk_nbytes(engine.footprint):
             return rates
     places = sorted(manifest.slabs.values())[: max(1, SAMPLE_NBYTES // manifest.slab_nbytes)]
     found = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
@@ -142,7 +142,7 @@ def figures(  # noqa: PLR0913 - everything that was asked for
 
     Raises UsageError when sequences ended before all of them were read.
     """
-    model, budget, manifest = engine.footprint, engine.budget, engine.manifest
+    model, budget, manifest = engine.footprint, engine.memory_plan, engine.manifest
     rates = replace(
         before,
         move_nbytes_per_s=(before.move_nbytes_per_s + after.move_nbytes_per_s) / 2,
@@ -209,7 +209,7 @@ def peak_device_nbytes(engine: RotaryEngine) -> int:
     """What CUDA's allocator saw at most; on a CPU what the engine keeps there: dense part, keys, slots, residents."""
     if engine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(engine.device)
-    slots = engine.budget.num_residents + engine.budget.num_slots
+    slots = engine.memory_plan.num_residents + engine.memory_plan.num_slots
     return engine.footprint.dense_nbytes + engine.kv_nbytes + slots * engine.footprint.slab_nbytes
 
 
@@ -227,6 +227,6 @@ def warm_up(engine: RotaryEngine) -> None:
     """
     engine.stop_ids = frozenset()
     vocabulary = engine.manifest.geometry.vocab_size
-    batch = engine.budget.batch
+    batch = engine.memory_plan.batch
     for count in {min(count, batch) for count in ((2, 16, 25, 40, 80) if engine.device.type == "cuda" else (16,))}:
         engine.generate([[(7 * n + i) % vocabulary for i in range(8)] for n in range(count)], 2)

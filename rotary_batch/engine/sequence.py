@@ -1,0 +1,94 @@
+"""One live request: its tokens, and how many of them are in the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rotary_batch.core import Completion, NewTokens, Reason, Request
+from rotary_batch.engine.drafting import PromptLookup
+from rotary_batch.engine.kvcache.prefix import Prefix
+from rotary_batch.engine.stopping import loop_tokens
+from rotary_batch.sentences import num_sentences
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A request at work.  Its KV cache is its prefix's range, if it has a prefix, then its own range."""
+
+    request: Request
+    kv_start: int  # of its own range
+    kv_tokens: int  # length of its own range
+    token_ids: list[int]  # prompt and generated
+    logprob_sum: float
+    prefix: Prefix | None = None
+    makes_prefix: bool = False  # whether its own prompt tokens fill the prefix's range
+    num_cached: int = 0
+    new_ids: list[int] = field(default_factory=list)  # generated in this step
+    lookup: PromptLookup = field(default_factory=PromptLookup)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that have to pass the layers before the next one can be chosen."""
+        return len(self.token_ids) - self.num_cached
+
+    @property
+    def num_generated(self) -> int:
+        """Generated tokens, those of earlier runs included."""
+        return len(self.token_ids) - len(self.request.prompt_ids)
+
+    @property
+    def num_left(self) -> int:
+        """How many more tokens it may generate."""
+        return self.request.max_new_tokens - self.num_generated
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether only the token chosen in the step before is left to compute."""
+        return self.num_pending == 1 and self.num_cached >= len(self.request.prompt_ids)
+
+    def note_cached(self, count: int) -> None:
+        """Count `count` more of its tokens as cached, also for the prefix that it makes."""
+        self.num_cached += count
+        if self.prefix is not None and self.makes_prefix:
+            self.prefix.num_cached = max(self.prefix.num_cached, min(self.num_cached, self.prefix.num_tokens))
+
+    def skip_shared_prefix(self) -> None:
+        """Count the prefix as cached, because another sequence computed it."""
+        if self.prefix is not None and not self.makes_prefix:
+            self.num_cached = max(self.num_cached, self.prefix.num_tokens)
+
+    def accept(
+        self, token_id: int, logprob: float, stop_ids: frozenset[int], token_texts: Mapping[int, str]
+    ) -> Completion | None:
+        """Append the chosen token; the completion when it ends the sequence."""
+        self.logprob_sum += logprob
+        if token_id in stop_ids:
+            return self._complete("stop", num_scored=self.num_generated + 1)
+        self.token_ids.append(token_id)
+        self.new_ids.append(token_id)
+        criteria, generated = self.request.guard, self.token_ids[len(self.request.prompt_ids) :]
+        if criteria.max_sentences is not None:
+            text = "".join(token_texts.get(token, "") for token in generated)
+            if num_sentences(text) > criteria.max_sentences:
+                return self._complete("sentences", surplus=1)  # the word that would begin one more
+        if criteria.stops_loops and (surplus := loop_tokens(generated)):
+            return self._complete("loop", surplus=surplus)
+        return self._complete("length") if self.num_left <= 0 else None
+
+    def _complete(self, reason: Reason, *, surplus: int = 0, num_scored: int | None = None) -> Completion:
+        generated = tuple(self.token_ids[len(self.request.prompt_ids) :])
+        return Completion(
+            request_id=self.request.request_id,
+            token_ids=generated[: len(generated) - surplus],
+            logprob_sum=self.logprob_sum,
+            num_scored=num_scored or len(generated),
+            reason=reason,
+        )
+
+    def take_new_tokens(self) -> NewTokens | None:
+        """What this step generated, once; None when that is nothing."""
+        new_ids, self.new_ids = tuple(self.new_ids), []
+        if not new_ids:
+            return None
+        return NewTokens(request_id=self.request.request_id, token_ids=new_ids, logprob_sum=self.logprob_sum)

@@ -191,25 +191,22 @@ Reason = Literal["stop", "length", "sentences", "loop"]  # why a sequence ended
 
 
 class StopCriteria(NamedTuple):
-    """What ends a sequence beside its stop token and its limit of tokens."""
+    """What ends a sequence besides its stop token and its limit of new tokens."""
 
     max_sentences: int | None = None
     stops_loops: bool = False
 
 
-NO_GUARD = StopCriteria()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One sequence for an engine.  `generated_ids` is what earlier runs already wrote."""
+    """One sequence for an engine.  `generated_ids` are the tokens that earlier runs generated."""
 
     request_id: int
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
     generated_ids: tuple[int, ...] = ()
     logprob_sum: float = 0.0  # over generated_ids, natural logarithm
-    guard: StopCriteria = NO_GUARD
+    stop: StopCriteria = field(default_factory=StopCriteria)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,23 +220,23 @@ class NewTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A finished sequence: its generated tokens, resumed ones included, without what made it end."""
+    """A finished sequence: its generated tokens, those of earlier runs included, without the tokens that ended it."""
 
     request_id: int
     token_ids: tuple[int, ...]
-    logprob_sum: float  # of all that was generated, the stop token and a loop's repetitions included
+    logprob_sum: float  # of every generated token, also the stop token and the repetitions of a loop
     num_scored: int  # how many tokens logprob_sum covers
     reason: Reason
 
     @property
     def mean_logprob(self) -> float:
-        """Confidence: mean natural log-probability of a generated token."""
+        """The confidence of the answer: mean natural log-probability of its tokens."""
         return self.logprob_sum / max(1, self.num_scored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A sequence that the engine gave up; the others of the step are unharmed."""
+    """A sequence that failed; the others of the step are unharmed."""
 
     request_id: int
     error: str
@@ -248,29 +245,29 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one revolution did.  `new_tokens` covers sequences that completed in it too."""
+    """What one step did.  `new_tokens` also covers the sequences that it completed."""
 
     new_tokens: tuple[NewTokens, ...] = ()
     completions: tuple[Completion, ...] = ()
     failures: tuple[Failure, ...] = ()
     prefill_tokens: int = 0
-    reprefill_tokens: int = 0  # the part of prefill_tokens that earlier runs had generated or read
+    reprefill_tokens: int = 0  # of prefill_tokens, those that earlier runs had generated or computed
     decode_tokens: int = 0
     step_s: float = 0.0
-    bound_s: float = 0.0  # the least it could have taken by the machine's measured rates; 0 = no rates are known
+    roofline_s: float = 0.0  # the least it could have taken at the rates of the machine; 0 = no rates are known
     counters: Mapping[str, float] = field(default_factory=dict)  # running totals since open
     tier: str = ""  # where experts came from, and how
 
 
 class ExpertKey(NamedTuple):
-    """Names the feed-forward network of one expert of one layer; sorts in ring order."""
+    """Names one expert of one layer; sorts in the order in which a sweep loads them."""
 
     layer: int
     expert: int
 
 
 class Engine(Protocol):
-    """A model at work.  One thread uses it; `step` is one revolution for every live sequence."""
+    """A model that generates.  One thread uses it; each `step` takes every live sequence through the model once."""
 
     @property
     def num_live(self) -> int:
@@ -278,17 +275,17 @@ class Engine(Protocol):
         ...
 
     def has_room(self, request: Request) -> bool:
-        """Answer whether `admit` would take the request now, or refuse it for ever."""
+        """Whether `admit` would take the request now, or refuse it for ever; changes nothing."""
         ...
 
     def admit(self, request: Request) -> None:
-        """Take a request; raises PromptError when it can never fit."""
+        """Take a request.  Raises PromptError when it can never fit."""
         ...
 
     def step(self) -> StepReport:
-        """Run one revolution; with nothing live, do nothing."""
+        """Take every live sequence one step further; with nothing live, do nothing."""
         ...
 
     def close(self) -> None:
-        """Stop the rotor, free the memory; idempotent."""
+        """Stop the prefetchers, free the memory; idempotent."""
         ...

@@ -75,7 +75,7 @@ class RunStats:
         passed = max(1, report.prefill_tokens + report.decode_tokens)
         self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / passed)
         self.step_s += report.step_s
-        self.bound_s += report.bound_s
+        self.bound_s += report.roofline_s
         self.tier = report.tier
         self.engine = dict(report.counters)
 

@@ -83,13 +83,11 @@ def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
 def test_prompts_that_are_skipped_cost_no_revolution_and_end_like_others():
     engine = open_engine(EMBEDDED, max_batch=8, device_memory=40_000_000)
     engine.memory_plan = engine.memory_plan._replace(prefill_tokens=64)
-    reports = bench.run(
-        engine, sequences=8, prompt_tokens=40, new_tokens=6, prefill_revolutions=2, decode_revolutions=9
-    )
+    reports = bench.run(engine, sequences=8, prompt_tokens=40, new_tokens=6, prefill_steps=2, decode_steps=9)
     engine.close()
     assert [report.prefill_tokens for report in reports] == [64, 64, 0, 0, 0, 0, 0]
     engine = open_engine(EMBEDDED, max_batch=8, device_memory=40_000_000)
-    whole = bench.run(engine, sequences=2, prompt_tokens=40, new_tokens=6, prefill_revolutions=4)
+    whole = bench.run(engine, sequences=2, prompt_tokens=40, new_tokens=6, prefill_steps=4)
     engine.close()
     assert [report.prefill_tokens for report in whole] == [80, 0, 0, 0, 0, 0], "nothing was left to skip"
     done = sorted((one.request_id, len(one.token_ids)) for report in reports for one in report.completions)
@@ -207,5 +205,5 @@ def test_a_revolution_is_beside_a_bound_of_its_own_numerics_or_of_none(measured,
     """Exact numerics once showed 7 % of what fast ones could do: rates are measured in fast ones alone."""
     engine = open_engine(tiny_pack, numerics=numerics)
     engine.admit(Request(request_id=1, prompt_ids=(5, 6, 7), max_new_tokens=2))
-    assert (engine.step().bound_s > 0) is has_bound
+    assert (engine.step().roofline_s > 0) is has_bound
     engine.close()

@@ -97,7 +97,7 @@ def test_rates_that_cannot_be_written_end_no_run(path, measured, caplog):
     with caplog.at_level("INFO", "rotary_batch"):
         refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
         engine, tally = FakeEngine(), RunStats()
-        report = StepReport(step_s=10.0, bound_s=20.0)
+        report = StepReport(step_s=10.0, roofline_s=20.0)
         progress = Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=10.0)
         RateWatch(engine, FAST, lambda _progress: None)(progress)
     assert (measured, engine.rates.is_exceeded, tally.rates_raised) == (["everything"], True, 2.0)
@@ -141,10 +141,10 @@ def test_a_run_that_beats_the_bound_raises_the_rates(path):
     watch = RateWatch(engine, FAST, looks.append)
     for step in range(4):
         report = StepReport(
-            step_s=1.0, bound_s=1.5 * KEPT.weights_s("bf16", 1) / engine.rates.weights_s("bf16", 1) ** 1
+            step_s=1.0, roofline_s=1.5 * KEPT.weights_s("bf16", 1) / engine.rates.weights_s("bf16", 1) ** 1
         )
         report = dataclasses.replace(
-            report, bound_s=1.5 * engine.rates.weights_s("bf16", 1) / KEPT.weights_s("bf16", 1)
+            report, roofline_s=1.5 * engine.rates.weights_s("bf16", 1) / KEPT.weights_s("bf16", 1)
         )
         tally.add_step(report)
         watch(Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=float(step)))
@@ -160,7 +160,7 @@ def test_a_run_within_its_bound_leaves_the_rates_alone(path):
     engine, tally = FakeEngine(), RunStats()
     watch = RateWatch(engine, FAST, lambda _progress: None)
     for bound_s in (0.0, 0.9, 1.04, 0.5):
-        report = StepReport(step_s=1.0, bound_s=bound_s)
+        report = StepReport(step_s=1.0, roofline_s=bound_s)
         tally.add_step(report)
         watch(Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=1.0))
     assert (engine.rates, path.exists(), tally.rates_raised) == (KEPT, False, 1.0)

@@ -1,4 +1,4 @@
-"""`bench`: measure the machine, or an engine against its bound."""
+"""`bench`: measure the machine, or an engine against its roofline."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BenchOptions(NamedTuple):
 
 
 def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any]:
-    """BenchResult of one run, and the bound.  Raises UnavailableError when the wanted sequences do not fit."""
+    """The figures of one run, and the roofline.  Raises UnavailableError when the wanted sequences do not fit."""
     if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
         raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
     from rotary_batch.engine import build
@@ -84,31 +84,8 @@ def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any
         fitting = min(batch, engine.num_fitting(prompt + new - 1))
         if wanted.sequences is not None and fitting < wanted.sequences:
             raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {wanted.sequences}")
-        measuring.warm_up(engine)
-        counters = engine.trace.totals()
-        before = measuring.rates_now(engine, pack, rates)
-        reports = measuring.run(
-            engine,
-            sequences=fitting,
-            prompt_tokens=prompt,
-            new_tokens=new,
-            prefill_revolutions=wanted.prefill_revolutions,
-            decode_revolutions=wanted.decode_revolutions,
-        )
-        after = measuring.rates_now(engine, pack, rates)
-        found = measuring.figures(
-            engine,
-            reports,
-            before=before,
-            after=after,
-            sequences=fitting,
-            prompt_tokens=prompt,
-            new_tokens=new,
-            kv=settings.kv,
-            device_memory=settings.device_memory,
-            prefetch=wanted.prefetch,
-            counters_before=counters,
-        )
+        load = measuring.BenchLoad(fitting, prompt, new, wanted.prefill_revolutions, wanted.decode_revolutions)
+        result = measuring.measure_engine(engine, pack, rates, load)
         if wanted.timeline is not None:
             from rotary_batch.engine.measuring.timeline import draw
 
@@ -117,8 +94,8 @@ def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any
             measuring.save_routing(engine.trace.routing, engine.manifest.geometry, wanted.routing)
     finally:
         engine.close()
-    event("bench", **found.as_dict())
-    return found.as_dict()
+    event("bench", **result.as_dict())
+    return result.as_dict()
 
 
 def lengths_of(text: str) -> tuple[int, int]:

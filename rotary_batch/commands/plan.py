@@ -23,7 +23,7 @@ from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, host_nbytes_for, plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
-from rotary_batch.model.roofline import bound, drain_s, steady_prefill_rows, tokens_per_s
+from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
 from rotary_batch.model.slabs import slab_layout
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Speed
@@ -94,28 +94,28 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
     exact = (settings.numerics or manifest.default_numerics) == "exact"
     model = footprint(manifest, settings.kv, *(4, 4) if exact else (2, rates.activation_nbytes), settings.device)
     limits = _limits(settings, rates, model.slab_nbytes)
-    budget = plan_memory(model, limits.device_nbytes, limits.batch, workload, rates, limits.host_nbytes)
-    rows = steady_prefill_rows(budget, workload)
-    least = bound(model, budget, rates, budget.batch, rows, workload.mean_context_tokens)
-    seconds = drain_s(model, budget, rates, workload)
+    memory_plan = plan_memory(model, limits.device_nbytes, limits.batch, workload, rates, limits.host_nbytes)
+    rows = steady_prefill_rows(memory_plan, workload)
+    least = step_roofline(model, memory_plan, rates, memory_plan.batch, rows, workload.mean_context_tokens)
+    seconds = drain_s(model, memory_plan, rates, workload)
     return found | {
         "rates": rates.told(),
         "numerics": "exact" if exact else "fast",
         "device_memory": limits.device_nbytes,
-        "batch": budget.batch,
-        "residents": budget.num_residents,
-        "ring_slots": budget.num_slots,
-        "in_host_memory": budget.num_hosted,
-        "from_disk": budget.disk_nbytes(model) // model.slab_nbytes,
-        "device_kv_tokens": budget.kv_tokens,
-        "host_kv_tokens": budget.host_kv_tokens,
-        "prefill_tokens": budget.prefill_tokens,
-        "draft_tokens": budget.draft_tokens,
-        "revolution_s": least.revolution_s,
+        "batch": memory_plan.batch,
+        "residents": memory_plan.num_residents,
+        "ring_slots": memory_plan.num_slots,
+        "in_host_memory": memory_plan.num_hosted,
+        "from_disk": memory_plan.disk_nbytes(model) // model.slab_nbytes,
+        "device_kv_tokens": memory_plan.kv_tokens,
+        "host_kv_tokens": memory_plan.host_kv_tokens,
+        "prefill_tokens": memory_plan.prefill_tokens,
+        "draft_tokens": memory_plan.draft_tokens,
+        "revolution_s": least.step_s,
         "move_s": least.move_s,
         "compute_s": least.compute_s,
         "binding": least.binding,
-        "decode_tokens_per_s": tokens_per_s(model, budget, rates, workload),
+        "decode_tokens_per_s": tokens_per_s(model, memory_plan, rates, workload),
         "hours": seconds / 3600,
         "nights": seconds / NIGHT_S,
         "items_by_deadline": None if window_s is None else int(workload.num_items * min(1.0, window_s / seconds)),
@@ -144,10 +144,10 @@ def best_next(
     gains = []
     for name, other, given in _alternatives(model, manifest, settings, limits, rates):
         try:
-            budget = plan_memory(other, given.device_nbytes, given.batch, workload, rates, given.host_nbytes)
+            memory_plan = plan_memory(other, given.device_nbytes, given.batch, workload, rates, given.host_nbytes)
         except UnavailableError:
             continue
-        gains.append((seconds / drain_s(other, budget, rates, workload), name))
+        gains.append((seconds / drain_s(other, memory_plan, rates, workload), name))
     gain, name = max(gains, default=(1.0, ""))
     return f"{name}: {gain:.1f}x" if gain >= MIN_GAIN else None
 

@@ -58,20 +58,20 @@ def _why_anew(kept: Rates | None, machine: str, now: float) -> str | None:
 
 
 class RateWatch:
-    """Looks at every revolution; raises the rates of the engine, and the kept ones, when the bound is exceeded."""
+    """Looks at every step; raises the rates of the engine, and the stored ones, when a run beats its roofline."""
 
     def __init__(self, engine: RatedEngine, settings: Settings, look: Callable[[Progress], None]) -> None:
         self._engine = engine
         self._path = rates_path(settings.device, cache_dir(os.environ))
         self._look = look
-        self._bound_s = self._step_s = 0.0
+        self._roofline_s = self._step_s = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Count a revolution, then let others look."""
-        if progress.report.bound_s:
-            self._bound_s += progress.report.bound_s
+        """Count a step, then let others look."""
+        if progress.report.roofline_s:
+            self._roofline_s += progress.report.roofline_s
             self._step_s += progress.report.step_s
-            if gain := exceeded_by(self._bound_s, self._step_s):
+            if gain := exceeded_by(self._roofline_s, self._step_s):
                 self._raise(gain, progress)
         self._look(progress)
 
@@ -84,7 +84,7 @@ class RateWatch:
             save_rates(rates, self._path)
         except OSError as error:
             event("rates not kept", why=str(error))
-        self._bound_s = self._step_s = 0.0
+        self._roofline_s = self._step_s = 0.0
         progress.tally.rates_raised *= gain
         progress.tally.bound_s /= gain  # of the revolutions before: they were judged by rates that were too low
         event("rates raised", gain=round(gain, 3), why="revolutions were faster than their bound")

@@ -26,7 +26,7 @@ from rotary_batch.model.footprint import Footprint
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import MIN_PREFILL_TOKENS
 from rotary_batch.model.rates import Rates
-from rotary_batch.model.roofline import MemoryPlan, bound, drafts_at_most
+from rotary_batch.model.roofline import MemoryPlan, drafts_at_most, step_roofline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class RotaryEngine:
         self, model: LoadedModel, memory_plan: MemoryPlan, rates: Rates | None, options: EngineOptions, trace: Trace
     ) -> None:
         self.model = model
+        self.options = options
         self.manifest = model.manifest
         self.footprint = model.footprint
         self.memory_plan = memory_plan
@@ -68,7 +69,6 @@ class RotaryEngine:
             vocab_size=model.manifest.geometry.vocab_size,
             share_prefixes=options.share_prefixes,
         )
-        self._span_tokens = options.prefill_span
 
     @property
     def device(self) -> torch.device:
@@ -132,7 +132,7 @@ class RotaryEngine:
         start_s = time.perf_counter()
         scheduled = self.scheduler.schedule_step(
             max_prefill_tokens=self.memory_plan.prefill_tokens,
-            span_tokens=self._span_tokens,
+            span_tokens=self.options.prefill_span,
             draft_tokens=self._num_drafts(),
         )
         if not scheduled:
@@ -148,7 +148,7 @@ class RotaryEngine:
         reprefill_tokens = sum(part.num_tokens for part in prefill if part.sequence.request.generated_ids)
         if prefill and self.device.type == "cpu":
             give_back_freed_memory()
-        bound_s = self._bound_s(scheduled)  # before its tokens are counted as cached
+        roofline_s = self._roofline_s(scheduled)  # before its tokens are counted as cached
         completions, failures = self._accept_all(choices, scheduled)
         new_tokens = [new for part in scheduled if (new := part.sequence.take_new_tokens())]
         self.scheduler.retire({done.request_id for done in completions} | {lost.request_id for lost in failures})
@@ -160,7 +160,7 @@ class RotaryEngine:
             reprefill_tokens=reprefill_tokens,
             decode_tokens=sum(len(new.token_ids) for new in new_tokens),
             step_s=time.perf_counter() - start_s,
-            bound_s=bound_s,
+            roofline_s=roofline_s,
             counters=self.trace.totals(),
             tier=self.tier_name,
         )
@@ -172,7 +172,7 @@ class RotaryEngine:
             return most
         return drafts_at_most(most, self.num_live, geometry.num_experts, geometry.top_k)
 
-    def _bound_s(self, scheduled: Seq[ScheduledTokens]) -> float:
+    def _roofline_s(self, scheduled: Seq[ScheduledTokens]) -> float:
         """The least time that this step could have taken; 0 without rates."""
         if self.rates is None:
             return 0.0
@@ -180,7 +180,7 @@ class RotaryEngine:
         num_decode = len(context_tokens)
         num_prefill = sum(part.num_rows for part in scheduled) - num_decode
         mean_context = sum(context_tokens) / max(1, num_decode)
-        return bound(self.footprint, self.memory_plan, self.rates, num_decode, num_prefill, mean_context).revolution_s
+        return step_roofline(self.footprint, self.memory_plan, self.rates, num_decode, num_prefill, mean_context).step_s
 
     def _shrink(self, scheduled: Seq[ScheduledTokens]) -> StepReport:
         """Go on with fewer rows after device memory ran out in mid-step, when nothing is lost yet.
@@ -301,7 +301,7 @@ class RotaryEngine:
         parts = []
         try:
             while sequence.num_pending:
-                count = min(sequence.num_pending, self._span_tokens or self.memory_plan.prefill_tokens)
+                count = min(sequence.num_pending, self.options.prefill_span or self.memory_plan.prefill_tokens)
                 hidden, _ = self._forward([ScheduledTokens(sequence, count)])
                 sequence.note_cached(count)
                 parts.append(self.model.decoder.logits(hidden))

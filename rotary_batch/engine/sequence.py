@@ -67,7 +67,7 @@ class Sequence:
             return self._complete("stop", num_scored=self.num_generated + 1)
         self.token_ids.append(token_id)
         self.new_ids.append(token_id)
-        criteria, generated = self.request.guard, self.token_ids[len(self.request.prompt_ids) :]
+        criteria, generated = self.request.stop, self.token_ids[len(self.request.prompt_ids) :]
         if criteria.max_sentences is not None:
             text = "".join(token_texts.get(token, "") for token in generated)
             if num_sentences(text) > criteria.max_sentences:

@@ -1,6 +1,6 @@
-"""How memory is split: keys, residents, ring slots, host memory, prompt tokens of a revolution.
+"""How memory is split into KV cache, resident experts, ring slots, host memory and room for prompt tokens.
 
-Knows byte counts; what a split is worth is the arithmetic of bound.py.  Knows nothing of torch, files or clocks.
+roofline.py says what a split is worth.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from rotary_batch.model.rates import Rates
 from rotary_batch.model.roofline import (
     SWEEP_SHARE,
     MemoryPlan,
-    bound,
     drafts_at_most,
     steady_prefill_rows,
+    step_roofline,
     tokens_per_s,
     touched_share,
 )
@@ -28,7 +28,7 @@ SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; wi
 # times (NOTES.md).  A ring holds SLOTS bundles of so many bytes, of so many slabs at most: longer is slow to search.
 BUNDLE_NBYTES, BUNDLE_SLABS = 32 * 10**6, 16
 RING_SHARE = 1 / 8  # of the room for keys and experts, at most, for slots beyond SLOTS: what they take, residents lack
-PREFILL_TOKENS = 2048  # prompt tokens of one revolution, as a rule; above about 1,000 a disk hides behind them
+PREFILL_TOKENS = 2048  # prompt tokens of a step, as a rule; from about 1,000 on they hide the disk
 PREFILL_FACTORS = (2, 4)  # times as many where a batch begins faster than that and compute has room (a GPU)
 MIN_PREFILL_TOKENS = 64
 DRAFT_TOKENS = 4
@@ -52,7 +52,7 @@ def bundle_slabs(slab_nbytes: int, num_slots: int) -> int:
 def ring_slots(model: Footprint, room_nbytes: int, fitting: int) -> int:
     """Slots of a sweep's ring, out of so many slabs that fit: SLOTS, and for small slabs as many as bundles need.
 
-    Never more than revolve, nor than a small share of the room.
+    At most as many as there are streamed slabs, and a small share of the room.
     """
     bundles = SLOTS * bundle_slabs(model.slab_nbytes, sys.maxsize)
     affordable = min(int(room_nbytes * RING_SHARE) // model.slab_nbytes, model.num_slabs - fitting)
@@ -67,11 +67,11 @@ def host_nbytes_for(device: str, host_memory: int | None, free_nbytes: int, slab
     return max(0, allowed - (STAGING_SLABS << (slab_nbytes - 1).bit_length()))
 
 
-def with_hosted(model: Footprint, budget: MemoryPlan, host_nbytes: int) -> MemoryPlan:
-    """Slabs that revolve lie in host memory as far as keys leave room there; the others come from disk."""
-    room = host_nbytes - budget.host_kv_tokens * model.kv_token_nbytes
-    streamed = model.num_slabs - budget.num_residents
-    return budget._replace(num_hosted=max(0, min(streamed, room // model.slab_nbytes)))
+def with_hosted(model: Footprint, memory_plan: MemoryPlan, host_nbytes: int) -> MemoryPlan:
+    """The plan with as many streamed slabs in host memory as its KV cache leaves room for."""
+    room = host_nbytes - memory_plan.host_kv_tokens * model.kv_token_nbytes
+    streamed = model.num_slabs - memory_plan.num_residents
+    return memory_plan._replace(num_hosted=max(0, min(streamed, room // model.slab_nbytes)))
 
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
@@ -120,14 +120,14 @@ def plan_memory(
         plain = _candidates(model, memory_nbytes, tokens, max_batch, workload)
         left = _left(model, memory_nbytes, tokens)
         keyed = _with_host_keys(model, left, max_batch, plain[-1], workload, host_nbytes)
-        candidates += [with_hosted(model, budget, host_nbytes) for budget in (*plain, *keyed)]
-    large = [budget for budget in candidates if budget.batch >= least_batch]
-    best = max(large or candidates, key=lambda budget: tokens_per_s(model, budget, rates, workload))
+        candidates += [with_hosted(model, memory_plan, host_nbytes) for memory_plan in (*plain, *keyed)]
+    large = [memory_plan for memory_plan in candidates if memory_plan.batch >= least_batch]
+    best = max(large or candidates, key=lambda memory_plan: tokens_per_s(model, memory_plan, rates, workload))
     return replace_drafts(model, best, rates, workload)
 
 
 def _prefill_tokens(model: Footprint, memory_nbytes: int, max_batch: int, workload: Workload) -> int:
-    """Prompt tokens of a revolution: no more than ever wait, or than leave room for the longest item."""
+    """Prompt tokens of a step: at most as many as ever wait, and only as many as leave room for the longest item."""
     waiting = math.ceil(max_batch * workload.prompt_tokens)
     prefill = max(MIN_PREFILL_TOKENS, min(PREFILL_TOKENS, waiting, memory_nbytes // 8 // model.row_nbytes()))
     return prefill if _holds_longest(model, memory_nbytes, prefill, workload) else MIN_PREFILL_TOKENS
@@ -154,13 +154,15 @@ def _candidates(
             kv_room = (left - slots * model.slab_nbytes) // model.kv_token_nbytes
     sequence = workload.kv_tokens * model.kv_token_nbytes + model.row_nbytes()
     fitting = max(1, min(max_batch, kv_room * model.kv_token_nbytes // sequence))
-    budgets = [
+    memory_plans = [
         _with_batch(model, left - (batch - 1) * model.row_nbytes(), batch, prefill, workload, kv_room)
         for batch in _batches(fitting)
     ]
     # an item far longer than the average may leave rows of a larger batch no room for the second slot
     return [
-        one for one in budgets if one.batch == 1 or one.num_slots >= MIN_SLOTS or one.num_slots == 0 < one.num_residents
+        one
+        for one in memory_plans
+        if one.batch == 1 or one.num_slots >= MIN_SLOTS or one.num_slots == 0 < one.num_residents
     ]
 
 
@@ -208,10 +210,11 @@ def _with_host_keys(
             )
 
 
-def replace_drafts(model: Footprint, budget: MemoryPlan, rates: Rates, workload: Workload) -> MemoryPlan:
+def replace_drafts(model: Footprint, memory_plan: MemoryPlan, rates: Rates, workload: Workload) -> MemoryPlan:
     """Draft tokens where verifying them hides behind moving."""
-    drafts = drafts_at_most(DRAFT_TOKENS, budget.batch, model.geometry.num_experts, model.geometry.top_k)
-    is_few = touched_share(budget.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE
-    prefill = 0 if is_few else steady_prefill_rows(budget, workload)
-    found = bound(model, budget, rates, budget.batch * (1 + drafts), prefill, workload.mean_context_tokens)
-    return budget._replace(draft_tokens=drafts if found.compute_s < found.move_s else 0)
+    drafts = drafts_at_most(DRAFT_TOKENS, memory_plan.batch, model.geometry.num_experts, model.geometry.top_k)
+    is_few = touched_share(memory_plan.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE
+    prefill = 0 if is_few else steady_prefill_rows(memory_plan, workload)
+    decode = memory_plan.batch * (1 + drafts)
+    roofline = step_roofline(model, memory_plan, rates, decode, prefill, workload.mean_context_tokens)
+    return memory_plan._replace(draft_tokens=drafts if roofline.compute_s < roofline.move_s else 0)

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-VERSION = 6  # bump when the engine got faster (older rates would give a bound that is too low) or is measured otherwise
+VERSION = 6  # bump when the engine got faster (older rates would give too low a roofline) or is measured otherwise
 
-EXCEEDED = 1.05  # of the bound: a run that does more has shown that its rates are too low
+EXCEEDED = 1.05  # times the roofline: a faster run shows that its rates are too low
 LAST_MOMENT = 253_402_300_800  # the year 10000, which no date can hold
 GAIN_REACH = 4  # times the rows of a probed product, or a part: further away other kernels and other limits hold
-JUDGED_S = 2.0  # of revolutions, before a run says anything about rates
+JUDGED_S = 2.0  # seconds of steps before a run says anything about rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +144,9 @@ def _gain(kept: Rates, probe: Rates, stored_as: str, rows: int) -> float:
     return kept.weights_s(stored_as, nearest) / found_s
 
 
-def exceeded_by(bound_s: float, step_s: float) -> float | None:
-    """By how much revolutions were faster than their bound, when that is more than chance."""
-    share = bound_s / step_s if step_s >= JUDGED_S else 0.0
+def exceeded_by(roofline_s: float, step_s: float) -> float | None:
+    """By how much steps were faster than their roofline, when that is more than chance."""
+    share = roofline_s / step_s if step_s >= JUDGED_S else 0.0
     return share if share > EXCEEDED else None
 
 

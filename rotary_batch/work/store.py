@@ -176,7 +176,7 @@ class WorkStore:
             max_new_tokens=row["max_new_tokens"],
             generated_ids=tuple(token for partial in partials for token in _ids(partial["token_ids"])),
             logprob_sum=partials[-1]["logprob_sum"] if partials else 0.0,
-            guard=StopCriteria(row["max_sentences"], stops_loops=True),
+            stop=StopCriteria(row["max_sentences"], stops_loops=True),
         )
         lease = Lease(item_id=row["id"], run_id=row["run_id"], epoch=row["epoch"])
         return Claim(lease=lease, item=_item(row), request=request)

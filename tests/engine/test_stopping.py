@@ -19,11 +19,11 @@ def tokenizer(tmp_path_factory):
     return Tokenizer.load(write_tiny_checkpoint(tmp_path_factory.mktemp("hf")))
 
 
-def written(tokenizer, text: str, guard: StopCriteria, max_new_tokens: int = 500, resumed: int = 0):
-    """Let a sequence write a text token by token; its completion, or None when the guard let all of it pass."""
+def written(tokenizer, text: str, stop: StopCriteria, max_new_tokens: int = 500, resumed: int = 0):
+    """Let a sequence write a text token by token; its completion, or None when the criteria let all of it pass."""
     pieces, ids = tokenizer.pieces(), tokenizer.encode(text)
     request = Request(
-        request_id=1, prompt_ids=(1,), max_new_tokens=max_new_tokens, generated_ids=tuple(ids[:resumed]), guard=guard
+        request_id=1, prompt_ids=(1,), max_new_tokens=max_new_tokens, generated_ids=tuple(ids[:resumed]), stop=stop
     )
     sequence = Sequence(request, 0, 0, [1, *ids[:resumed]], -0.5 * resumed)
     for token_id in ids[resumed:]:

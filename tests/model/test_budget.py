@@ -23,7 +23,7 @@ from rotary_batch.model.memory_plan import (
     ring_slots,
 )
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
-from rotary_batch.model.roofline import bound, drafts_at_most, drain_s, tokens_per_s
+from rotary_batch.model.roofline import drafts_at_most, drain_s, step_roofline, tokens_per_s
 from rotary_batch.model.shapes import SHAPES
 from rotary_batch.model.slabs import slab_layout
 
@@ -56,13 +56,13 @@ JOB = Workload(4000, 1100, 200, 2000)
 
 def used(m: Footprint, memory: int, **limits) -> int:
     host = limits.get("host", 0)
-    budget = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"), host)
-    assert budget.host_kv_tokens * m.kv_token_nbytes + budget.num_hosted * m.slab_nbytes <= host
-    assert 0 <= budget.num_hosted <= m.num_slabs - budget.num_residents
-    slots = (budget.num_residents + budget.num_slots) * m.slab_nbytes
-    workspace = budget.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
-    windows = 2 * budget.host_kv_tokens * m.kv_token_nbytes // m.geometry.num_layers
-    return m.dense_nbytes + slots + budget.kv_tokens * m.kv_token_nbytes + windows + workspace
+    memory_plan = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"), host)
+    assert memory_plan.host_kv_tokens * m.kv_token_nbytes + memory_plan.num_hosted * m.slab_nbytes <= host
+    assert 0 <= memory_plan.num_hosted <= m.num_slabs - memory_plan.num_residents
+    slots = (memory_plan.num_residents + memory_plan.num_slots) * m.slab_nbytes
+    workspace = memory_plan.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
+    windows = 2 * memory_plan.host_kv_tokens * m.kv_token_nbytes // m.geometry.num_layers
+    return m.dense_nbytes + slots + memory_plan.kv_tokens * m.kv_token_nbytes + windows + workspace
 
 
 def test_byte_counts_are_those_of_the_papers():
@@ -75,8 +75,8 @@ def test_byte_counts_are_those_of_the_papers():
 
 
 def test_a_sweep_of_8x7b_in_int4_takes_a_second_over_pcie_4():
-    budget = plan_memory(model(), 24 * 10**9, 512, JOB, None)
-    found = bound(model(), budget._replace(num_residents=0), rates(), budget.batch, 0, 1200)
+    memory_plan = plan_memory(model(), 24 * 10**9, 512, JOB, None)
+    found = step_roofline(model(), memory_plan._replace(num_residents=0), rates(), memory_plan.batch, 0, 1200)
     assert found.move_s == pytest.approx(0.96, abs=0.01)
     assert found.binding == "moving experts"
 
@@ -108,8 +108,8 @@ def test_the_minimum_is_enough():
     for name in SHAPES:
         m = model(name)
         least = minimum_nbytes(m, JOB.longest_tokens)
-        budget = plan_memory(m, least, 512, JOB, rates())
-        assert budget.num_slots == 2
+        memory_plan = plan_memory(m, least, 512, JOB, rates())
+        assert memory_plan.num_slots == 2
         with pytest.raises(UnavailableError, match="1 are missing"):
             plan_memory(m, least - 1, 512, JOB, rates())
 
@@ -164,14 +164,16 @@ def test_experts_beyond_host_memory_come_from_disk_and_the_bound_says_so():
     """8x22B in int4 has 72 GB of experts: half of them in 36 GB leave the other half to the disk."""
     m, few = model("mixtral-8x22b"), rates(disk=5e9)
     host = m.num_slabs // 2 * m.slab_nbytes
-    budget = plan_memory(m, 16 * 10**9, 128, JOB, few, host)
-    left = m.num_slabs - budget.num_residents - budget.num_hosted
-    assert budget.num_hosted * m.slab_nbytes + budget.host_kv_tokens * m.kv_token_nbytes > host - m.slab_nbytes
-    assert budget.disk_nbytes(m) == left * m.slab_nbytes > 0
-    found = bound(m, budget, few, budget.batch, 0, 100)
+    memory_plan = plan_memory(m, 16 * 10**9, 128, JOB, few, host)
+    left = m.num_slabs - memory_plan.num_residents - memory_plan.num_hosted
+    assert (
+        memory_plan.num_hosted * m.slab_nbytes + memory_plan.host_kv_tokens * m.kv_token_nbytes > host - m.slab_nbytes
+    )
+    assert memory_plan.disk_nbytes(m) == left * m.slab_nbytes > 0
+    found = step_roofline(m, memory_plan, few, memory_plan.batch, 0, 100)
     assert found.move_s == pytest.approx(left * m.slab_nbytes / 5e9)
     assert found.binding == "reading the disk"
-    assert bound(m, budget, rates(disk=100e9), budget.batch, 0, 100).binding == "moving experts"
+    assert step_roofline(m, memory_plan, rates(disk=100e9), memory_plan.batch, 0, 100).binding == "moving experts"
 
 
 def test_drafts_are_used_where_computing_them_hides_behind_moving():
@@ -182,8 +184,8 @@ def test_drafts_are_used_where_computing_them_hides_behind_moving():
 
 
 def test_twice_the_work_takes_about_twice_as_long():
-    budget = plan_memory(model(), 24 * 10**9, 512, JOB, rates())
-    once, twice = (drain_s(model(), budget, rates(), JOB._replace(num_items=n)) for n in (4000, 8000))
+    memory_plan = plan_memory(model(), 24 * 10**9, 512, JOB, rates())
+    once, twice = (drain_s(model(), memory_plan, rates(), JOB._replace(num_items=n)) for n in (4000, 8000))
     assert 1.8 < twice / once <= 2.0
 
 
@@ -211,7 +213,7 @@ def test_no_memory_is_set_aside_for_more_prompt_tokens_than_can_be_live():
     few, many = (plan_memory(model(), 24 * 10**9, batch, Workload(batch, 64, 32, 96), rates()) for batch in (1, 64))
     assert (few.prefill_tokens, many.prefill_tokens) == (64, PREFILL_TOKENS)
     rows = PREFILL_TOKENS - 64
-    held = [budget.num_residents + budget.num_slots for budget in (few, many)]
+    held = [memory_plan.num_residents + memory_plan.num_slots for memory_plan in (few, many)]
     assert held[0] - held[1] >= rows * model().row_nbytes() // model().slab_nbytes
 
 
@@ -233,10 +235,10 @@ def test_a_batch_that_is_asked_for_is_kept_room_for_though_a_smaller_one_pays_mo
 
 
 def test_few_rows_move_what_they_ask_for_and_many_move_everything():
-    budget = plan_memory(model(), 24 * 10**9, 64, JOB, None)
-    everything = budget.streamed_nbytes(model()) / 25e9
-    moved = [bound(model(), budget, rates(), rows, 0, 100).move_s / everything for rows in (1, 2, 5, 64)]
-    missing = 1 - budget.num_slots * model().slab_nbytes / budget.streamed_nbytes(model())  # from the slots
+    memory_plan = plan_memory(model(), 24 * 10**9, 64, JOB, None)
+    everything = memory_plan.streamed_nbytes(model()) / 25e9
+    moved = [step_roofline(model(), memory_plan, rates(), rows, 0, 100).move_s / everything for rows in (1, 2, 5, 64)]
+    missing = 1 - memory_plan.num_slots * model().slab_nbytes / memory_plan.streamed_nbytes(model())  # from the slots
     assert moved == pytest.approx([2 / 8 * missing, (1 - (6 / 8) ** 2) * missing, 1, 1])
 
 
@@ -250,8 +252,8 @@ def test_drafts_never_make_a_sweep_of_few_rows():
 def test_one_sequence_pays_for_its_prompt_once_and_not_with_every_token():
     """5 or 6 prompt tokens a revolution, as many sequences share them, would be a sweep each."""
     one = plan_memory(model(), 12 * 10**9, 1, JOB, rates())
-    token_s = bound(model(), one, rates(), 1, 0, JOB.mean_context_tokens).revolution_s
-    prompt_s = bound(model(), one, rates(), 0, one.prefill_tokens, 0).revolution_s
+    token_s = step_roofline(model(), one, rates(), 1, 0, JOB.mean_context_tokens).step_s
+    prompt_s = step_roofline(model(), one, rates(), 0, one.prefill_tokens, 0).step_s
     spans = math.ceil(JOB.prompt_tokens / one.prefill_tokens)
     assert 1 / tokens_per_s(model(), one, rates(), JOB) == pytest.approx(token_s + spans * prompt_s / JOB.new_tokens)
 
@@ -283,9 +285,9 @@ def fine() -> Footprint:
 def test_small_slabs_move_in_bundles_through_a_longer_ring():
     m = fine()
     for memory in (6 * 10**9, 12 * 10**9):
-        budget = plan_memory(m, memory, 512, JOB, rates())
-        bundle = bundle_slabs(m.slab_nbytes, budget.num_slots)
-        assert (bundle, budget.num_slots) == (12, 48)
+        memory_plan = plan_memory(m, memory, 512, JOB, rates())
+        bundle = bundle_slabs(m.slab_nbytes, memory_plan.num_slots)
+        assert (bundle, memory_plan.num_slots) == (12, 48)
         assert BUNDLE_NBYTES * 0.9 < bundle * m.slab_nbytes <= BUNDLE_NBYTES
         assert used(m, memory, rates=rates()) <= memory
 
@@ -313,9 +315,12 @@ def test_experts_of_mixtral_are_large_enough_to_move_alone():
 def test_a_larger_limit_on_live_sequences_changes_no_bound_of_so_many():
     m, known = model("mixtral-8x22b", kv_nbytes=2), rates()
     for gigabytes, host in ((16, 64), (24, 128)):
-        budget = plan_memory(m, gigabytes * 10**9, 4096, JOB, known, host * 10**9)
-        assert budget.host_kv_tokens > 0
-        found = [bound(m, one, known, budget.batch, 0, 1200) for one in (budget, budget._replace(batch=4096))]
+        memory_plan = plan_memory(m, gigabytes * 10**9, 4096, JOB, known, host * 10**9)
+        assert memory_plan.host_kv_tokens > 0
+        found = [
+            step_roofline(m, one, known, memory_plan.batch, 0, 1200)
+            for one in (memory_plan, memory_plan._replace(batch=4096))
+        ]
         assert found[0] == found[1]
 
 
@@ -327,8 +332,8 @@ def test_a_larger_limit_on_live_sequences_changes_no_bound_of_so_many():
 def test_what_revolves_has_two_slots_however_long_the_longest_item_is(spare, batch, prompt, new, longest, name, known):
     m, work = model(name), Workload(4000, prompt, new, longest)
     memory = minimum_nbytes(m, longest) + spare
-    budget = plan_memory(m, memory, batch, work, rates() if known else None)
-    assert budget.num_slots >= 2 or budget.num_residents == m.num_slabs
+    memory_plan = plan_memory(m, memory, batch, work, rates() if known else None)
+    assert memory_plan.num_slots >= 2 or memory_plan.num_residents == m.num_slabs
     assert used(m, memory, batch=batch, work=work, rates=rates() if known else None) <= memory
 
 

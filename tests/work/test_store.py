@@ -317,7 +317,7 @@ def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(stor
     limited = replace(chunk(1, parent=None), max_sentences=3)
     plan_items(store, 1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
     one, other = claim_all(store, store.start_run("drain", "m", 1))
-    assert (one.request.guard, other.request.guard) == (
+    assert (one.request.stop, other.request.stop) == (
         StopCriteria(3, stops_loops=True),
         StopCriteria(None, stops_loops=True),
     )

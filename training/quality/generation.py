@@ -42,7 +42,7 @@ def answers(pack_dir: Path, examples: Sequence[Example]) -> list[Answer]:
             request_id=place,
             prompt_ids=tuple(tokenizer.encode_chat(example.prompt)),
             max_new_tokens=spec.new_tokens,
-            guard=StopCriteria(spec.sentences, stops_loops=True),
+            stop=StopCriteria(spec.sentences, stops_loops=True),
         )
         for place, (example, spec) in enumerate(zip(examples, specs, strict=True))
     ]

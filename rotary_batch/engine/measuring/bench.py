@@ -1,8 +1,7 @@
-"""Measure an engine beside the bound that the budget planner computes for it.
+"""Measure an engine, and compare it with the roofline that is computed from the rates of the machine.
 
-Knows phases and clocks; knows nothing of tables or of where a pack came from.  The bound comes from the machine's
-rates, measured before, and the model's byte counts; the disk's rate is taken from the pack's own file just before
-and just after the run, because disks that are shared drift.
+Rates are measured before and stored.  The rates of the disk and of the link are measured again just before and just
+after the run, because shared disks drift.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,15 +25,26 @@ from rotary_batch.errors import UsageError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import EXPERTS_NAME
 from rotary_batch.model.rates import Rates
-from rotary_batch.model.roofline import bound
+from rotary_batch.model.roofline import step_roofline
 
-SAMPLE_NBYTES = 10**9  # of a pack's file that are read to learn the disk's rate
+SAMPLE_NBYTES = 10**9  # of a pack's file that are read to measure the disk
 LENGTHS = {"short": (64, 32), "job": (600, 100)}  # prompt and new tokens
+WARM_UP_BATCHES = {"cpu": (16,), "cuda": (2, 16, 25, 40, 80)}
+
+
+class BenchLoad(NamedTuple):
+    """What the engine is given to do."""
+
+    sequences: int
+    prompt_tokens: int  # of each sequence
+    new_tokens: int
+    prefill_steps: int | None = None  # after which the rest of the prompts is skipped; None = nothing is skipped
+    decode_steps: int | None = None  # to stop after; None = all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchResult:
-    """What one run showed."""
+class BenchSetup:
+    """What was measured, on what."""
 
     shape: str
     experts: str
@@ -50,47 +60,99 @@ class BenchResult:
     sequences: int
     residents: int
     ring_slots: int
-    in_host_memory: int  # experts; what is neither there nor resident comes from disk
+    in_host_memory: int  # experts; those that are neither there nor resident come from disk
+    prefetch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSpeed:
+    """How fast it was, and how fast the roofline allows it to be."""
+
     prefill_tokens_per_s: float
     bound_prefill_tokens_per_s: float
     decode_tokens_per_s: float
-    decode_spread_s: tuple[float, float]  # fastest and slowest revolution
+    decode_spread_s: tuple[float, float]  # fastest and slowest step
     bound_decode_tokens_per_s: float
-    share_of_bound: float  # the least time of a decode revolution over its median time
+    share_of_bound: float  # roofline of a decode step over its median time
     binding: str
-    move_s: float  # of the decode bound
+    move_s: float  # of the roofline of a decode step
     compute_s: float
-    link_bytes_per_s: float  # measured beside the run
+    link_bytes_per_s: float  # measured around the run
     moved_bytes_per_s: float  # in decode
-    copying_bytes_per_s: float  # while a copy was under way; 0 = no timeline of copies was kept
+    copying_bytes_per_s: float  # while a copy was in flight; 0 = copies were not timed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchUsage:
+    """Memory that it took, and what became of the slabs and drafts."""
+
     stall_s: float
     peak_device_bytes: int
     peak_host_bytes: int
-    ring_hits: int  # slabs that lay in a slot when they were asked for,
-    late_prefetches: int  # that were on their way,
-    fetches: int  # and that nobody had sent for
+    ring_hits: int  # slabs that were in a slot when the compute needed them
+    late_prefetches: int  # that were being loaded
+    fetches: int  # that were not
     wasted_prefetch_bytes: int
     bytes_to_host: int
     drafted_tokens: int
     accepted_tokens: int
-    predicted_recall: float  # of what the next layer asked for; 0 = nothing was guessed
-    prefetch: bool
+    predicted_recall: float  # of the experts that the next layer needed; 0 = nothing was predicted
+
+
+class BenchResult(NamedTuple):
+    """All figures of one run."""
+
+    setup: BenchSetup
+    speed: BenchSpeed
+    usage: BenchUsage
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Every figure by its name."""
+        return asdict(self.setup) | asdict(self.speed) | asdict(self.usage)
+
+
+def measure_engine(engine: RotaryEngine, pack_dir: Path, rates: Rates, load: BenchLoad) -> BenchResult:
+    """Warm the engine up, run the load, and compare it with the roofline.
+
+    Raises UsageError when no step decoded all sequences.
+    """
+    warm_up(engine)
+    before, rates_before = engine.trace.totals(), rates_now(engine, pack_dir, rates)
+    reports = run(engine, **load._asdict())
+    rates = _mean(rates_before, rates_now(engine, pack_dir, rates))
+    counters = {name: total - before[name] for name, total in reports[-1].counters.items()}
+    return BenchResult(_setup(engine, load, rates), _speed(engine, load, reports, rates), _usage(engine, counters))
+
+
+def warm_up(engine: RotaryEngine) -> None:
+    """Load every slab once, which checks its digest, and let operators choose their algorithms.
+
+    On CUDA kernels are compiled for numbers of rows: 8 prompt tokens each give an expert 4 to 160 of them.
+    """
+    engine.stop_ids = frozenset()
+    vocabulary = engine.manifest.geometry.vocab_size
+    for count in {min(count, engine.memory_plan.batch) for count in WARM_UP_BATCHES[engine.device.type]}:
+        engine.generate([[(7 * n + i) % vocabulary for i in range(8)] for n in range(count)], 2)
 
 
 def rates_now(engine: RotaryEngine, pack_dir: Path, rates: Rates) -> Rates:
-    """The rates with what experts come over as it is this minute: the link of a CUDA device, the disk."""
+    """The rates with those of the disk and of a CUDA device's link as they are this minute."""
     manifest, on_cpu = engine.manifest, rates.device == "cpu"
     if not on_cpu:
         rates = replace(rates, move_nbytes_per_s=link_nbytes_per_s(torch.device(rates.device)))
         if not engine.memory_plan.disk_nbytes(engine.footprint):
             return rates
     places = sorted(manifest.slabs.values())[: max(1, SAMPLE_NBYTES // manifest.slab_nbytes)]
-    found = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
-    return replace(rates, disk_nbytes_per_s=found, move_nbytes_per_s=found if on_cpu else rates.move_nbytes_per_s)
+    disk = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
+    return replace(rates, disk_nbytes_per_s=disk, move_nbytes_per_s=disk if on_cpu else rates.move_nbytes_per_s)
+
+
+def _mean(one: Rates, other: Rates) -> Rates:
+    return replace(
+        one,
+        move_nbytes_per_s=(one.move_nbytes_per_s + other.move_nbytes_per_s) / 2,
+        disk_nbytes_per_s=(one.disk_nbytes_per_s + other.disk_nbytes_per_s) / 2,
+    )
 
 
 def run(
@@ -99,14 +161,14 @@ def run(
     sequences: int,
     prompt_tokens: int,
     new_tokens: int,
-    prefill_revolutions: int | None = None,
-    decode_revolutions: int | None = None,
+    prefill_steps: int | None = None,
+    decode_steps: int | None = None,
 ) -> list[StepReport]:
-    """Take so many sequences from prompt to end, all of them live at once; the reports of all revolutions.
+    """Take the sequences from prompt to end, all of them live at once; the reports of all steps.
 
-    After `prefill_revolutions` what is left of the prompts is skipped: their keys take the same time to read, whatever
-    they hold.  The revolution that chooses the first tokens then is like no other and is not reported.
-    After `decode_revolutions` with nothing but decode rows it is cut short.
+    After `prefill_steps` the rest of the prompts is skipped: reading a KV cache takes the same time whatever it holds.
+    The step that chooses the first tokens then is like no other and is not reported.  The run ends early after
+    `decode_steps` steps without prompt tokens.
     """
     engine.stop_ids = frozenset()  # random weights stop at random
     draw = random.Random(0)
@@ -116,117 +178,91 @@ def run(
         engine.admit(Request(request_id=number, prompt_ids=prompt, max_new_tokens=new_tokens))
     reports: list[StepReport] = []
     while engine.num_live:
-        if len(reports) == prefill_revolutions and engine.skip_prompts():
+        if len(reports) == prefill_steps and engine.skip_prompts():
             engine.step()
         reports.append(engine.step())
-        if decode_revolutions is not None and sum(not one.prefill_tokens for one in reports) >= decode_revolutions:
+        if decode_steps is not None and sum(not report.prefill_tokens for report in reports) >= decode_steps:
             break
     return reports
 
 
-def figures(  # noqa: PLR0913 - everything that was asked for
-    engine: RotaryEngine,
-    reports: Sequence[StepReport],
-    *,
-    before: Rates,
-    after: Rates,
-    sequences: int,
-    prompt_tokens: int,
-    new_tokens: int,
-    kv: str,
-    device_memory: int | None,
-    prefetch: bool,
-    counters_before: Mapping[str, float],
-) -> BenchResult:
-    """BenchResult of a run, beside the bound; what was counted before it does not count.
-
-    Raises UsageError when sequences ended before all of them were read.
-    """
-    model, budget, manifest = engine.footprint, engine.memory_plan, engine.manifest
-    rates = replace(
-        before,
-        move_nbytes_per_s=(before.move_nbytes_per_s + after.move_nbytes_per_s) / 2,
-        disk_nbytes_per_s=(before.disk_nbytes_per_s + after.disk_nbytes_per_s) / 2,
-    )
-    filling = [report for report in reports if report.prefill_tokens]
-    decoding = [report for report in reports if not report.prefill_tokens and len(report.new_tokens) == sequences]
-    if not decoding:
-        raise UsageError(f"bench: no revolution decoded all {sequences} sequences; give more new tokens in --lengths")
-    prefill_s = sum(report.step_s for report in filling)
-    num_prefill = sum(report.prefill_tokens for report in filling)
-    step_s = statistics.median(report.step_s for report in decoding)
-    decoded = statistics.mean(report.decode_tokens for report in decoding)
-    least = bound(model, budget, rates, sequences * (1 + budget.draft_tokens), 0, prompt_tokens + new_tokens / 2)
-    rows = min(budget.prefill_tokens, sequences * prompt_tokens)
-    least_prefill = bound(model, budget, rates, 0, rows, 0)
-    counters = {name: total - counters_before[name] for name, total in reports[-1].counters.items()}
-    moved = decoding[-1].counters["bytes_moved"] - decoding[0].counters["bytes_moved"]
-    copies = [one.end_s - one.start_s for one in engine.trace.timeline if one.kind == "copy"]
-    return BenchResult(
+def _setup(engine: RotaryEngine, load: BenchLoad, rates: Rates) -> BenchSetup:
+    manifest, memory_plan, options = engine.manifest, engine.memory_plan, engine.options
+    return BenchSetup(
         shape=manifest.name,
         experts=manifest.experts,
         dense=manifest.dense,
-        kv=kv,
+        kv=options.kv,
         numerics=engine.numerics_mode,
-        device=before.device,
-        device_memory=device_memory,
+        device=rates.device,
+        device_memory=options.device_memory,
         tier=engine.tier_name,
-        machine=before.machine,
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        sequences=sequences,
-        residents=budget.num_residents,
-        ring_slots=budget.num_slots,
-        in_host_memory=budget.num_hosted,
-        prefill_tokens_per_s=num_prefill / prefill_s,
-        bound_prefill_tokens_per_s=rows / least_prefill.revolution_s,
-        decode_tokens_per_s=decoded / step_s,
-        decode_spread_s=(min(r.step_s for r in decoding), max(r.step_s for r in decoding)),
-        bound_decode_tokens_per_s=sequences / least.revolution_s,
-        share_of_bound=least.revolution_s / step_s,
-        binding=least.binding,
-        move_s=least.move_s,
-        compute_s=least.compute_s,
+        machine=rates.machine,
+        prompt_tokens=load.prompt_tokens,
+        new_tokens=load.new_tokens,
+        sequences=load.sequences,
+        residents=memory_plan.num_residents,
+        ring_slots=memory_plan.num_slots,
+        in_host_memory=memory_plan.num_hosted,
+        prefetch=options.prefetch,
+    )
+
+
+def _speed(engine: RotaryEngine, load: BenchLoad, reports: Sequence[StepReport], rates: Rates) -> BenchSpeed:
+    sequences, model, memory_plan = load.sequences, engine.footprint, engine.memory_plan
+    prefill = [report for report in reports if report.prefill_tokens]
+    decode = [report for report in reports if not report.prefill_tokens and len(report.new_tokens) == sequences]
+    if not decode:
+        raise UsageError(f"bench: no revolution decoded all {sequences} sequences; give more new tokens in --lengths")
+    decode_rows, context = sequences * (1 + memory_plan.draft_tokens), load.prompt_tokens + load.new_tokens / 2
+    decode_roofline = step_roofline(model, memory_plan, rates, decode_rows, 0, context)
+    prefill_rows = min(memory_plan.prefill_tokens, sequences * load.prompt_tokens)
+    prefill_roofline = step_roofline(model, memory_plan, rates, 0, prefill_rows, 0)
+    step_s = statistics.median(report.step_s for report in decode)
+    moved_nbytes = decode[-1].counters["bytes_moved"] - decode[0].counters["bytes_moved"]
+    copies_s = [one.end_s - one.start_s for one in engine.trace.timeline if one.kind == "copy"]
+    return BenchSpeed(
+        prefill_tokens_per_s=sum(one.prefill_tokens for one in prefill) / sum(one.step_s for one in prefill),
+        bound_prefill_tokens_per_s=prefill_rows / prefill_roofline.step_s,
+        decode_tokens_per_s=statistics.mean(one.decode_tokens for one in decode) / step_s,
+        decode_spread_s=(min(one.step_s for one in decode), max(one.step_s for one in decode)),
+        bound_decode_tokens_per_s=sequences / decode_roofline.step_s,
+        share_of_bound=decode_roofline.step_s / step_s,
+        binding=decode_roofline.binding,
+        move_s=decode_roofline.move_s,
+        compute_s=decode_roofline.compute_s,
         link_bytes_per_s=rates.move_nbytes_per_s,
-        moved_bytes_per_s=moved / max(1e-9, sum(report.step_s for report in decoding[1:])),
-        copying_bytes_per_s=manifest.slab_nbytes / statistics.median(copies) if copies else 0.0,
+        moved_bytes_per_s=moved_nbytes / max(1e-9, sum(one.step_s for one in decode[1:])),
+        copying_bytes_per_s=model.slab_nbytes / statistics.median(copies_s) if copies_s else 0.0,
+    )
+
+
+def _usage(engine: RotaryEngine, counters: Mapping[str, float]) -> BenchUsage:
+    return BenchUsage(
         stall_s=counters["stall_s"],
         peak_device_bytes=peak_device_nbytes(engine),
         peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         ring_hits=int(counters["ring_hits"]),
         late_prefetches=int(counters["late_prefetches"]),
         fetches=int(counters["fetches"]),
-        wasted_prefetch_bytes=int(counters["wasted_prefetches"]) * manifest.slab_nbytes,
+        wasted_prefetch_bytes=int(counters["wasted_prefetches"]) * engine.footprint.slab_nbytes,
         bytes_to_host=int(counters["bytes_to_host"]),
         drafted_tokens=int(counters["drafted_tokens"]),
         accepted_tokens=int(counters["accepted_tokens"]),
         predicted_recall=counters["guessed_right"] / max(1, counters["asked_after_guess"]),
-        prefetch=prefetch,
     )
 
 
 def peak_device_nbytes(engine: RotaryEngine) -> int:
-    """What CUDA's allocator saw at most; on a CPU what the engine keeps there: dense part, keys, slots, residents."""
+    """The peak of CUDA's allocator; on a CPU the sum of what the engine keeps: dense part, KV cache, slabs."""
     if engine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(engine.device)
-    slots = engine.memory_plan.num_residents + engine.memory_plan.num_slots
-    return engine.footprint.dense_nbytes + engine.kv_nbytes + slots * engine.footprint.slab_nbytes
+    num_slabs = engine.memory_plan.num_residents + engine.memory_plan.num_slots
+    return engine.footprint.dense_nbytes + engine.kv_nbytes + num_slabs * engine.footprint.slab_nbytes
 
 
-def save_routing(routing: Sequence[Routing], geometry: Geometry, target: Path) -> None:
-    """One JSON line for the shape, then one for each layer of each revolution; benchmarks/cache_sim replays them."""
+def save_routing(routing: Sequence[Routing], geometry: Geometry, path: Path) -> None:
+    """One JSON line with the shape, then one for each layer of each step; benchmarks/cache_sim replays them."""
     head = {"layers": geometry.num_layers, "experts": geometry.num_experts, "top_k": geometry.top_k}
     lines = [json.dumps(head), *(json.dumps(step._asdict()) for step in routing)]
-    target.write_text("\n".join(lines) + "\n")
-
-
-def warm_up(engine: RotaryEngine) -> None:
-    """Touch every slab once (its digest is checked then) and let operators make their choices.
-
-    On CUDA kernels are compiled for numbers of rows: 8 prompt tokens each give an expert 4 to 160 of them.
-    """
-    engine.stop_ids = frozenset()
-    vocabulary = engine.manifest.geometry.vocab_size
-    batch = engine.memory_plan.batch
-    for count in {min(count, batch) for count in ((2, 16, 25, 40, 80) if engine.device.type == "cuda" else (16,))}:
-        engine.generate([[(7 * n + i) % vocabulary for i in range(8)] for n in range(count)], 2)
+    path.write_text("\n".join(lines) + "\n")

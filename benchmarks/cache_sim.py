@@ -28,7 +28,7 @@ SLOTS_PER_LAYER = (1, 2, 3, 4, 6)
 
 
 class Trace(NamedTuple):
-    """Decode steps of one row: for each layer what was chosen, and what was guessed there for later layers."""
+    """Decode steps of one row: for each layer what was chosen, and what was predicted there for later layers."""
 
     num_layers: int
     num_experts: int
@@ -62,11 +62,11 @@ def read_trace(path: Path) -> Trace:
 
 
 def random_trace(like: Trace) -> Trace:
-    """The control: every layer of every step asks for experts drawn evenly, guesses as well."""
+    """The control: every layer of every step asks for experts drawn evenly, predictions as well."""
     draw = random.Random(0)
     pick = lambda: draw.sample(range(like.num_experts), like.top_k)  # noqa: E731
     chosen = [(layer, pick()) for layer, _ in like.chosen]
-    return like._replace(chosen=chosen, likely=[{d: pick() for d in guess} for guess in like.likely])
+    return like._replace(chosen=chosen, likely=[{d: pick() for d in ids} for ids in like.likely])
 
 
 def asked(trace: Trace) -> list[ExpertKey]:
@@ -122,14 +122,14 @@ def belady(keys: Sequence[ExpertKey], slots: int) -> float:
 def recall(trace: Trace, distance: int, width: int) -> float:
     """Share of asked experts that were among the `width` likeliest so many layers before."""
     right = total = 0
-    for place, guess in enumerate(trace.likely):
+    for place, predicted in enumerate(trace.likely):
         ahead = place + distance
         if (
-            distance in guess
+            distance in predicted
             and ahead < len(trace.chosen)
             and trace.chosen[ahead][0] == trace.chosen[place][0] + distance
         ):
-            right += len(set(guess[distance][:width]) & set(trace.chosen[ahead][1]))
+            right += len(set(predicted[distance][:width]) & set(trace.chosen[ahead][1]))
             total += trace.top_k
     return right / max(1, total)
 

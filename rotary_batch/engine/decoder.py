@@ -57,7 +57,7 @@ class Mixtral:
         homes = torch.tensor(places).to(device)
         kv.start(places)
         self._attention.plan(rows)
-        self._experts.start(len(x))
+        self._experts.begin_step(len(x))
         for layer in range(self._geometry.num_layers):
             with self._trace.work("attention", str(layer)):
                 x = x + self._attend(layer, x, turns, homes, kv)
@@ -78,12 +78,13 @@ class Mixtral:
         normed = self._norm(x, f"layers.{layer}.moe_norm")
         weights, chosen = route(self._linear(normed, f"layers.{layer}.router"), self._geometry.top_k)
         guesses = self._experts.wants_predictions or self._trace.keeps_routing
-        likely = self._guesser.likely(layer, x) if guesses else {}
+        likely = self._guesser.predict(layer, x) if guesses else {}
         routed, likely_ids = Dispatch.sort(weights, chosen, self._geometry.num_experts, likely)
         if guesses:
-            self._guesser.observe(routed.keys(layer), *self._experts.outcomes())
+            self._guesser.observe(routed.keys(layer), *self._experts.take_prefetch_feedback())
             self._trace.note_routing(layer, chosen, likely_ids)
-        self._experts.expect(routed.keys(layer), self._guesser.guess(layer, likely_ids))
+        self._guesser.record_prediction(layer, likely_ids)
+        self._experts.expect(routed.keys(layer), self._guesser.keys_to_prefetch(layer, likely_ids))
         return mix(normed, routed, layer, self._experts, self.numerics, self._trace)
 
     def _router_scores(self, layer: int, x: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,9 @@ from rotary_batch.model.roofline import (
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
 # Small slabs want more slots: with 30 of 3 MB prompts from disk were 1.3 times as fast as with four, decode 1.0 to 1.4
-# times (NOTES.md).  A ring holds SLOTS bundles of so many bytes, of so many slabs at most: longer is slow to search.
-BUNDLE_NBYTES, BUNDLE_SLABS = 32 * 10**6, 16
+# times (NOTES.md).  Small slabs are copied in batches of up to COPY_BATCH_NBYTES and COPY_BATCH_SLABS, and a ring holds
+# SLOTS batches; a longer one is slow to search.
+COPY_BATCH_NBYTES, COPY_BATCH_SLABS = 32 * 10**6, 16
 RING_SHARE = 1 / 8  # of the room for keys and experts, at most, for slots beyond SLOTS: what they take, residents lack
 PREFILL_TOKENS = 2048  # prompt tokens of a step, as a rule; from about 1,000 on they hide the disk
 PREFILL_FACTORS = (2, 4)  # times as many where a batch begins faster than that and compute has room (a GPU)
@@ -44,19 +45,19 @@ HOST_MEMORY_SHARE = 0.8  # of what is free, beside a CUDA device
 STAGING_SLABS = 4  # page-locked; torch rounds each up to a power of two
 
 
-def bundle_slabs(slab_nbytes: int, num_slots: int) -> int:
-    """How many slabs move at a time: several when they are small and a ring of so many slots has room for that."""
-    return max(1, min(BUNDLE_SLABS, BUNDLE_NBYTES // slab_nbytes, num_slots // SLOTS))
+def copy_batch_slabs(slab_nbytes: int, num_slots: int) -> int:
+    """How many slabs are copied at a time: several when they are small and a ring of `num_slots` has room for that."""
+    return max(1, min(COPY_BATCH_SLABS, COPY_BATCH_NBYTES // slab_nbytes, num_slots // SLOTS))
 
 
 def ring_slots(model: Footprint, room_nbytes: int, fitting: int) -> int:
-    """Slots of a sweep's ring, out of so many slabs that fit: SLOTS, and for small slabs as many as bundles need.
+    """Slots of a sweep's ring, out of so many slabs that fit: SLOTS, and for small slabs as many as batches need.
 
     At most as many as there are streamed slabs, and a small share of the room.
     """
-    bundles = SLOTS * bundle_slabs(model.slab_nbytes, sys.maxsize)
+    batched = SLOTS * copy_batch_slabs(model.slab_nbytes, sys.maxsize)
     affordable = min(int(room_nbytes * RING_SHARE) // model.slab_nbytes, model.num_slabs - fitting)
-    return min(fitting, max(SLOTS, min(bundles, affordable)))
+    return min(fitting, max(SLOTS, min(batched, affordable)))
 
 
 def host_nbytes_for(device: str, host_memory: int | None, free_nbytes: int, slab_nbytes: int) -> int:

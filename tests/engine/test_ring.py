@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.offload.policy import choose_kept, sweep_window
+from rotary_batch.engine.offload.policy import assign_tiers, sweep_window
 from rotary_batch.engine.offload.prefetch import CpuTransfer
 from rotary_batch.engine.offload.ring import Load, Ring, SlotState
 from rotary_batch.engine.offload.source import Placement, RingSource, open_experts, open_tier, views
@@ -42,11 +42,11 @@ class RingMachine(RuleBasedStateMachine):
     def aim(self, data):
         """Any keys, in any order: a sweep, guesses, nonsense."""
         self.quota = data.draw(st.one_of(st.none(), st.integers(0, 3)))
-        self.ring.aim(data.draw(st.lists(st.sampled_from(self.order), unique=True)), self.quota)
+        self.ring.set_window(data.draw(st.lists(st.sampled_from(self.order), unique=True)), self.quota)
 
     @rule(at_most=st.integers(1, 4))
     def begin_load(self, at_most):
-        loads = self.ring.next_loads(at_most, wait=False)
+        loads = self.ring.claim_loads(at_most, wait=False)
         assert len(loads) <= (at_most if self.quota is None else 1), "what is asked for now waits for nothing else"
         for key, slot in loads:
             assert self.held is None or slot != self.held[1], "a held slot was given to another key"
@@ -63,22 +63,22 @@ class RingMachine(RuleBasedStateMachine):
     def arrive(self, slots):
         loads = [Load(self.loading.pop(slot), slot) for slot in slots]
         self.content |= {slot: key for key, slot in loads}
-        self.ring.loaded(loads)
+        self.ring.finish_loads(loads)
 
     @precondition(lambda self: self.held is None)
     @rule(data=st.data())
     def hold(self, data):
         key = data.draw(st.sampled_from(self.order))
-        self.arrive(sorted(self.loading))  # hold waits for a rotor; this machine has one thread
+        self.arrive(sorted(self.loading))  # hold waits for a prefetcher; this machine has one thread
         slot = self.ring.hold(key, self.load_one)
         self.num_holds += 1
         assert self.content[slot] == key, "the slot has the bytes of another key"
         self.held = (key, slot)
 
     def load_one(self):
-        [(key, slot)] = self.ring.next_loads(1, wait=False)
+        [(key, slot)] = self.ring.claim_loads(1, wait=False)
         self.content[slot] = key
-        self.ring.loaded([Load(key, slot)])
+        self.ring.finish_loads([Load(key, slot)])
 
     @precondition(lambda self: self.held is not None)
     @rule()
@@ -108,24 +108,24 @@ def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
     needed, right, wrong, later = (ExpertKey(0, n) for n in range(4))
 
     def load() -> None:
-        ring.loaded(ring.next_loads(1, wait=False))
+        ring.finish_loads(ring.claim_loads(1, wait=False))
 
-    ring.aim([needed, right], num_needed=1)
+    ring.set_window([needed, right], num_needed=1)
     load()
     load()
     for key in (needed, right):
         ring.hold(key)
         ring.release(key)
     assert ring.take_prefetch_feedback() == (0, 1), "what was needed is no guess"
-    ring.aim([right, wrong], num_needed=1)
+    ring.set_window([right, wrong], num_needed=1)
     load()
-    ring.aim([right, later], num_needed=2)
+    ring.set_window([right, later], num_needed=2)
     load()
     assert ring.take_prefetch_feedback() == (1, 0)
     ring.hold(later)
     ring.release(later)
     assert ring.take_prefetch_feedback() == (0, 0)
-    ring.aim([wrong], num_needed=0)
+    ring.set_window([wrong], num_needed=0)
     load()
     ring.forget_predictions()
     ring.hold(wrong)
@@ -134,27 +134,27 @@ def test_loads_on_a_guess_are_told_apart_by_what_became_of_them():
 
 def test_a_sweep_claims_several_slots_at_once_as_far_as_they_are_free():
     ring, order = Ring(8, Trace()), [ExpertKey(0, n) for n in range(12)]
-    ring.aim(order)
-    loads = [ring.next_loads(3, wait=False), ring.next_loads(5, wait=False)]
-    assert [load for bundle in loads for load in bundle] == [Load(order[slot], slot) for slot in range(8)]
-    assert ring.next_loads(3, wait=False) == []
-    ring.loaded([*loads[0], *loads[1]])
+    ring.set_window(order)
+    loads = [ring.claim_loads(3, wait=False), ring.claim_loads(5, wait=False)]
+    assert [load for batch in loads for load in batch] == [Load(order[slot], slot) for slot in range(8)]
+    assert ring.claim_loads(3, wait=False) == []
+    ring.finish_loads([*loads[0], *loads[1]])
     claims = []
     for cursor in range(4):
-        ring.aim(order[cursor:])
+        ring.set_window(order[cursor:])
         slot = ring.hold(order[cursor])
-        claims.append(ring.next_loads(3, wait=False))
+        claims.append(ring.claim_loads(3, wait=False))
         assert slot == cursor
         ring.release(order[cursor])
-    assert claims == [[], [], [], [Load(order[8 + n], n) for n in range(3)]], "a bundle, once three slots are free"
-    ring.aim(order[8:])
-    assert [load.key for load in ring.next_loads(3, wait=False)] == [order[11]], "half a ring does not cover it"
+    assert claims == [[], [], [], [Load(order[8 + n], n) for n in range(3)]], "a batch, once three slots are free"
+    ring.set_window(order[8:])
+    assert [load.key for load in ring.claim_loads(3, wait=False)] == [order[11]], "half a ring does not cover it"
 
 
-@pytest.mark.parametrize(("slots", "bundle"), [(2, 1), (4, 2), (4, 3), (5, 5), (8, 2)])
-@pytest.mark.parametrize("num_rotors", [1, 2])
-def test_bundles_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_fails(
-    tmp_path_factory, slots, bundle, num_rotors
+@pytest.mark.parametrize(("slots", "batch_slabs"), [(2, 1), (4, 2), (4, 3), (5, 5), (8, 2)])
+@pytest.mark.parametrize("num_prefetchers", [1, 2])
+def test_batches_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_fails(
+    tmp_path_factory, slots, batch_slabs, num_prefetchers
 ):
     folder = tmp_path_factory.mktemp("pack")
     pack(write_tiny_checkpoint(tmp_path_factory.mktemp("hf"), seed=4, num_hidden_layers=3), folder)
@@ -162,9 +162,11 @@ def test_bundles_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_
     tier, raw = DiskTier(manifest, folder, trace), (folder / EXPERTS_NAME).read_bytes()
     order = sorted(manifest.slabs)
     transfer = CpuTransfer(tier, slots, manifest.slab_nbytes, trace)
-    source = RingSource(manifest, order, slots, transfer, trace, num_rotors=num_rotors, bundle=bundle)
+    source = RingSource(
+        manifest, order, slots, transfer, trace, num_prefetchers=num_prefetchers, batch_slabs=batch_slabs
+    )
     for step in (1, 1, 5, 3, 1):
-        source.start(99)
+        source.begin_step(99)
         for key in order[::step]:
             place = manifest.slabs[key]
             expected = views(torch.frombuffer(bytearray(raw), dtype=torch.uint8)[place.offset :], manifest)
@@ -193,7 +195,7 @@ def test_the_window_turns_over_the_end():
 @given(st.integers(0, 32), st.integers(0, 40))
 def test_residents_and_what_host_memory_holds_are_each_spread_over_the_layers(num_residents, num_hosted):
     order = [ExpertKey(layer, expert) for layer in range(4) for expert in range(8)]
-    residents, hosted = choose_kept(order, num_residents, num_hosted)
+    residents, hosted = assign_tiers(order, num_residents, num_hosted)
     assert not residents & hosted
     for kept, count in ((residents, num_residents), (hosted, min(num_hosted, 32 - num_residents))):
         by_layer = [sum(key.layer == layer for key in kept) for layer in range(4)]

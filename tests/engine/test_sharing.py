@@ -17,7 +17,7 @@ from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.drafting import PromptLookup
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.kvcache.prefix import MIN_TOKENS, PrefixStore
-from rotary_batch.engine.offload.policy import prefers_sweep, to_give_up
+from rotary_batch.engine.offload.policy import eviction_victim, prefers_sweep
 from rotary_batch.engine.offload.prediction import MIN_USEFUL, ExpertPredictor
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.engine.runtime.trace import Trace
@@ -201,34 +201,38 @@ def test_a_draft_is_what_followed_the_last_time():
 def test_what_a_layer_used_last_is_given_up_last_and_layers_keep_their_quota():
     key = ExpertKey
     loaded = [key(0, 1), key(1, 1), key(0, 2), key(1, 2)]  # least recently used first
-    assert to_give_up(loaded, {key(0, 1)}, key(2, 0)) == key(1, 1)
-    assert to_give_up(loaded, set(), key(1, 5), layer_quota=2) == key(1, 1)
-    assert to_give_up([*loaded, key(0, 3)], set(), key(2, 0), layer_quota=2) == key(0, 1)
-    assert to_give_up(loaded, set(loaded), key(1, 5), layer_quota=2) is None
+    assert eviction_victim(loaded, {key(0, 1)}, key(2, 0)) == key(1, 1)
+    assert eviction_victim(loaded, set(), key(1, 5), layer_quota=2) == key(1, 1)
+    assert eviction_victim([*loaded, key(0, 3)], set(), key(2, 0), layer_quota=2) == key(0, 1)
+    assert eviction_victim(loaded, set(loaded), key(1, 5), layer_quota=2) is None
 
 
 def test_a_sweep_is_preferred_as_soon_as_most_experts_are_asked_for():
     assert [prefers_sweep(rows, 8, 2) for rows in (1, 4, 5, 100)] == [False, False, True, True]
 
 
-def test_guessing_rests_when_loads_are_for_nothing_and_two_layers_ahead_needs_recall():
+def ids_of(predicted: dict[int, torch.Tensor]) -> dict[int, list[int]]:
+    return {distance: experts.tolist() for distance, experts in predicted.items()}
+
+
+def test_prediction_pauses_when_loads_are_for_nothing_and_two_layers_ahead_needs_recall():
     trace = Trace()
     wrong = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=trace)
     for _ in range(200):
-        likely = wrong.likely(0, torch.zeros(1, 4))
-        if not likely:
+        predicted = ids_of(wrong.predict(0, torch.zeros(1, 4)))
+        if not predicted:
             break
-        assert wrong.guess(0, {d: ids.tolist() for d, ids in likely.items()})
+        wrong.record_prediction(0, predicted)
+        assert wrong.keys_to_prefetch(0, predicted)
         wrong.observe([ExpertKey(1, 0), ExpertKey(1, 1)], num_unused=1, num_used=0)
-    assert likely == {}, f"loads of which none is used stay above {MIN_USEFUL}"
+    assert predicted == {}, f"loads of which none is used stay above {MIN_USEFUL}"
     right = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=Trace())
     for _ in range(1000):
         right.observe([ExpertKey(1, 7), ExpertKey(1, 6)], num_unused=1, num_used=2)
-    assert right.likely(0, torch.zeros(1, 4)), "two of three loads are used"
+    predicted = ids_of(right.predict(0, torch.zeros(1, 4)))
+    assert predicted, "two of three loads are used"
     right.recall[2] = 0.1
-    assert right.guess(0, {d: ids.tolist() for d, ids in right.likely(0, torch.zeros(1, 4)).items()}) == [
-        ExpertKey(1, 7), ExpertKey(1, 6),
-    ]  # fmt: skip
+    assert right.keys_to_prefetch(0, predicted) == [ExpertKey(1, 7), ExpertKey(1, 6)]
 
 
 def fail_above(engine, most_rows: int) -> list[int]:

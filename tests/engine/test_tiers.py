@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import build, open_engine
 from rotary_batch.engine.offload import tiers
-from rotary_batch.engine.offload.prefetch import CudaTransfer, runs
+from rotary_batch.engine.offload.prefetch import CudaTransfer, contiguous_copies
 from rotary_batch.engine.offload.ring import Load
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier
 from rotary_batch.engine.runtime.buffers import page_buffer, page_lock
@@ -159,7 +159,7 @@ def test_neighbours_at_both_ends_go_in_one_copy(places):
     parts = torch.split(arena, 4)
     loads = [Load(ExpertKey(0, source), slot) for slot, source in places]
     memory = torch.zeros(8 * 4, dtype=torch.uint8)
-    found = list(runs(loads, [parts[source] for _, source in places]))
+    found = list(contiguous_copies(loads, [parts[source] for _, source in places]))
     for run, source in found:
         memory[run[0].slot * 4 :][: source.numel()].copy_(source)
     assert [load for run, _ in found for load in run] == loads
@@ -213,11 +213,11 @@ class StandIn:
     wait_event = wait_stream = lambda self, _: None
 
 
-@pytest.mark.parametrize("bundle", [1, 3, 8])
+@pytest.mark.parametrize("batch_slabs", [1, 3, 8])
 @pytest.mark.parametrize("num_hosted", [0, 3, 8])
 @pytest.mark.parametrize("is_locked", [True, False])
 def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
-    tiny_pack, monkeypatch, is_locked, num_hosted, bundle
+    tiny_pack, monkeypatch, is_locked, num_hosted, batch_slabs
 ):
     """The bookkeeping of copies to a card, on a machine without one."""
     made, waits = [], []
@@ -240,12 +240,12 @@ def test_several_threads_may_send_slabs_at_once_through_few_staging_buffers(
     left = len(keys) - num_hosted
     tier = RamTier(manifest, disk, keys[:num_hosted], left, pinned=True) if num_hosted else disk
     transfer = CudaTransfer(tier, len(keys), manifest.slab_nbytes, torch.device("cpu"), trace)
-    assert transfer.moves_bundles is (is_locked and not left), "what is staged would hold up what comes with it"
+    assert transfer.batches_copies is (is_locked and not left), "what is staged would hold up what comes with it"
     loads = [Load(key, slot) for slot, key in enumerate(keys)]
-    bundles = [loads[first : first + bundle] for first in range(0, len(loads), bundle)]
+    batches = [loads[first : first + batch_slabs] for first in range(0, len(loads), batch_slabs)]
     with ThreadPoolExecutor(2 * CudaTransfer.NUM_STAGING) as pool:
         for _ in range(3):
-            list(pool.map(transfer.fill, bundles))
+            list(pool.map(transfer.fill, batches))
     for slot, key in enumerate(keys):
         transfer.wait_ready(slot)
         transfer.note_free(slot)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
 from rotary_batch.model.memory_plan import (
-    BUNDLE_NBYTES,
+    COPY_BATCH_NBYTES,
     DRAFT_TOKENS,
     PREFILL_TOKENS,
     RING_SHARE,
     SLOTS,
-    bundle_slabs,
+    copy_batch_slabs,
     minimum_nbytes,
     plan_memory,
     ring_slots,
@@ -282,13 +282,13 @@ def fine() -> Footprint:
     )  # fmt: skip
 
 
-def test_small_slabs_move_in_bundles_through_a_longer_ring():
+def test_small_slabs_move_in_batches_through_a_longer_ring():
     m = fine()
     for memory in (6 * 10**9, 12 * 10**9):
         memory_plan = plan_memory(m, memory, 512, JOB, rates())
-        bundle = bundle_slabs(m.slab_nbytes, memory_plan.num_slots)
-        assert (bundle, memory_plan.num_slots) == (12, 48)
-        assert BUNDLE_NBYTES * 0.9 < bundle * m.slab_nbytes <= BUNDLE_NBYTES
+        batch = copy_batch_slabs(m.slab_nbytes, memory_plan.num_slots)
+        assert (batch, memory_plan.num_slots) == (12, 48)
+        assert COPY_BATCH_NBYTES * 0.9 < batch * m.slab_nbytes <= COPY_BATCH_NBYTES
         assert used(m, memory, rates=rates()) <= memory
 
 
@@ -308,7 +308,7 @@ def test_experts_of_mixtral_are_large_enough_to_move_alone():
     for name in ("mixtral-8x7b", "mixtral-8x22b"):
         for experts in ("bf16", "int8", "int4"):
             m = model(name, experts)
-            assert bundle_slabs(m.slab_nbytes, 1000) == 1
+            assert copy_batch_slabs(m.slab_nbytes, 1000) == 1
             assert ring_slots(m, 10**12, 100) == SLOTS
 
 

@@ -1,1 +1,1 @@
-"""Expert weights on their way: tiers that hold them, the ring of slots, the prefetcher, and what decides."""
+"""Offloaded experts: the tiers that store them, the ring of slots, the prefetchers, and the policy."""

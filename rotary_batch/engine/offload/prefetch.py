@@ -1,7 +1,4 @@
-"""The rotor: the background thread that fills slots ahead of the compute, and how bytes get into a slot.
-
-Knows threads, streams and events; knows nothing of what is in a slab or of which key comes next.
-"""
+"""The prefetcher, the background thread that fills slots ahead of the compute, and how bytes get into a slot."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from rotary_batch.model.memory_plan import STAGING_SLABS
 
 
 class Transfer(Protocol):
-    """Moves slabs into slots.  `fill` may be called by several threads, for different slots, the others are not."""
+    """Moves slabs into slots.  Several threads may call `fill`, for different slots, one thread the rest."""
 
     @property
     def slots(self) -> Sequence[torch.Tensor]:
@@ -28,31 +25,31 @@ class Transfer(Protocol):
         ...
 
     @property
-    def moves_bundles(self) -> bool:
-        """Whether several slabs come faster together than one after the other."""
+    def batches_copies(self) -> bool:
+        """Whether several slabs move faster together than one after the other."""
         ...
 
     def fill(self, loads: Sequence[Load]) -> None:
-        """Bring slabs into slots, or set that in motion."""
+        """Move slabs into slots, or enqueue that."""
         ...
 
     def wait_ready(self, slot: int) -> None:
-        """Order the compute after the arrival of the slot's bytes."""
+        """Let the compute start only after the slot's bytes have arrived."""
         ...
 
     def note_free(self, slot: int) -> None:
-        """Order the next fill of the slot after the compute that was issued so far."""
+        """Let the next fill of the slot start only after the compute that was issued so far."""
         ...
 
     def close(self) -> None:
-        """Wait for what is under way: its memory, at both ends, may be given to others then; idempotent."""
+        """Wait for copies in flight, so that the memory at both ends can be freed; idempotent."""
         ...
 
 
 class CpuTransfer:
     """Reads straight into the slot."""
 
-    moves_bundles = False  # single reads of 3 MB, two in flight, were no slower than seven in one
+    batches_copies = False  # single reads of 3 MB, two in flight, were no slower than seven in one
 
     def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, trace: Trace) -> None:
         self._tier = tier
@@ -66,20 +63,20 @@ class CpuTransfer:
             self._trace.add("bytes_moved", self.slots[slot].numel())
 
     def wait_ready(self, slot: int) -> None:
-        """Nothing to order: the ring only hands out slots whose read is done."""
+        """Nothing to wait for: the ring only hands out slots whose read is complete."""
 
     def note_free(self, slot: int) -> None:
-        """Nothing to order: CPU compute is done when it returns."""
+        """Nothing to wait for: CPU compute is complete when it returns."""
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Nothing is in flight."""
 
 
 class CudaTransfer:
     """Copies on a stream of its own, from the pinned arena or through pinned staging buffers.
 
-    Per slot a `ready` and a `free` event; until it closes, the host never waits for a stream, only, before it
-    overwrites a staging buffer, for the event of that buffer's last copy.
+    Each slot has a `ready` and a `free` event.  Until it closes, the host never waits for a stream.  Before it
+    overwrites a staging buffer, it waits for the event of that buffer's last copy.
     """
 
     NUM_STAGING = STAGING_SLABS
@@ -93,24 +90,24 @@ class CudaTransfer:
         # one block: the allocator rounds each up to 2 MiB, 170 MB for 219 slabs of 94 MB
         self._memory = torch.empty(num_slots * slab_nbytes, dtype=torch.uint8, device=device)
         self.slots: Sequence[torch.Tensor] = torch.split(self._memory, slab_nbytes)
-        self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still read what lay there before
+        self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still read what was there before
         self._ready: list[torch.cuda.Event | None] = [None] * num_slots
         self._free: list[torch.cuda.Event | None] = [None] * num_slots
-        # pinned buffers with the event of their last copy; those that wait the longest come first
+        # pinned buffers with the event of their last copy, the oldest first
         self._staging: SimpleQueue[tuple[torch.Tensor, torch.cuda.Event] | None] = SimpleQueue()
         for _ in range(self.NUM_STAGING):
-            self._staging.put(None)  # made at first use: an arena that is page-locked needs none
+            self._staging.put(None)  # allocated at first use: a page-locked arena needs none
 
     @property
-    def moves_bundles(self) -> bool:
-        """Neighbours in the pinned arena are one copy; what is staged is read, and would hold up what comes with it."""
+    def batches_copies(self) -> bool:
+        """Neighbours in the pinned arena are one copy.  A staged slab is read first, and would delay the others."""
         return isinstance(self._tier, RamTier) and self._tier.is_pinned_whole
 
     def fill(self, loads: Sequence[Load]) -> None:
         """Enqueue the copies behind the last compute that used their slots."""
         views = {load: self._tier.view(load.key) for load in loads} if isinstance(self._tier, RamTier) else {}
         pinned = {load: view for load, view in views.items() if view is not None}
-        with torch.cuda.device(self._device):  # a thread begins with the first device as the current one
+        with torch.cuda.device(self._device):  # in a new thread the first device is the current one
             if pinned:
                 self._copy(list(pinned), list(pinned.values()))
             for load in loads:
@@ -134,9 +131,9 @@ class CudaTransfer:
                 free = self._free[slot]
                 if free is not None:
                     self._stream.wait_event(free)
-            for run, source in runs(loads, sources):
-                with self._trace.work("copy", label([load.key for load in run])):
-                    at = run[0].slot * self._slab_nbytes
+            for together, source in contiguous_copies(loads, sources):
+                with self._trace.work("copy", label([load.key for load in together])):
+                    at = together[0].slot * self._slab_nbytes
                     self._memory[at : at + source.numel()].copy_(source, non_blocking=True)
                 self._trace.add("bytes_moved", source.numel())
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -162,37 +159,39 @@ class CudaTransfer:
         self._stream.synchronize()
 
 
-def runs(loads: Sequence[Load], sources: Sequence[torch.Tensor]) -> Iterator[tuple[Sequence[Load], torch.Tensor]]:
-    """Loads that are neighbours in the ring and where they come from, with the bytes of all of them as one tensor."""
+def contiguous_copies(
+    loads: Sequence[Load], sources: Sequence[torch.Tensor]
+) -> Iterator[tuple[Sequence[Load], torch.Tensor]]:
+    """Groups of loads that are neighbours at both ends, each with all its source bytes as one tensor."""
     first, nbytes = 0, sources[0].numel()
     for end in range(1, len(loads) + 1):
-        go_on = end < len(loads) and loads[end].slot == loads[end - 1].slot + 1
-        if not go_on or sources[end].data_ptr() != sources[end - 1].data_ptr() + nbytes:
+        is_next_slot = end < len(loads) and loads[end].slot == loads[end - 1].slot + 1
+        if not is_next_slot or sources[end].data_ptr() != sources[end - 1].data_ptr() + nbytes:
             yield loads[first:end], sources[first].as_strided([(end - first) * nbytes], [1])
             first = end
 
 
 def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> Transfer:
-    """The way of moving that suits the device."""
+    """The transfer for a kind of device."""
     if device.type == "cuda":
         return CudaTransfer(tier, num_slots, slab_nbytes, device, trace)
     return CpuTransfer(tier, num_slots, slab_nbytes, trace)
 
 
 class Prefetcher(threading.Thread):
-    """Fills slots as the ring asks, at most a bundle at a time, until the ring is closed or a read fails."""
+    """Fills the slots that the ring wants, up to `batch_slabs` at a time, until the ring is closed or a read fails."""
 
-    def __init__(self, ring: Ring, transfer: Transfer, bundle: int) -> None:
-        super().__init__(name="rotor", daemon=True)
+    def __init__(self, ring: Ring, transfer: Transfer, batch_slabs: int) -> None:
+        super().__init__(name="prefetcher", daemon=True)
         self._ring = ring
         self._transfer = transfer
-        self._bundle = bundle
+        self._batch_slabs = batch_slabs
 
     def run(self) -> None:
-        """The thread's whole life."""
+        """Run the thread."""
         try:
-            while loads := self._ring.next_loads(self._bundle, wait=True):
+            while loads := self._ring.claim_loads(self._batch_slabs, wait=True):
                 self._transfer.fill(loads)
-                self._ring.loaded(loads)
+                self._ring.finish_loads(loads)
         except BaseException as error:  # noqa: BLE001 - the compute thread raises it, whatever it is
-            self._ring.failed(error)
+            self._ring.fail(error)

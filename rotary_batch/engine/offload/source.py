@@ -1,7 +1,4 @@
-"""Borrow the weights of one expert: from device memory, from the ring, or from either.
-
-Knows slabs and their views; three sources under one contract.  Knows nothing of routing or matmuls.
-"""
+"""Borrow the weights of one expert: from device memory, from the ring, or from either."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ import torch
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.quant import Matrix, matrix_from
-from rotary_batch.engine.offload.policy import choose_kept, prefers_sweep, sweep_window
+from rotary_batch.engine.offload.policy import assign_tiers, prefers_sweep, sweep_window
 from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_transfer
 from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
 from rotary_batch.engine.packs.encoding import DTYPES
 from rotary_batch.engine.runtime.trace import Trace, label
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.memory_plan import MIN_SLOTS, bundle_slabs
+from rotary_batch.model.memory_plan import MIN_SLOTS, copy_batch_slabs
 from rotary_batch.model.slabs import matrix_shapes
 
-NUM_LOADERS = 4  # threads that fill residents: checking digests takes a thread longer than reading does
+NUM_LOADERS = 4  # threads that load residents: checking a digest takes longer than reading a slab
 
 
 class Slab(NamedTuple):
@@ -37,50 +34,50 @@ class Slab(NamedTuple):
 
 
 class ExpertSource(Protocol):
-    """Gives experts, and is told what will be wanted."""
+    """Lends experts, and is told which ones are needed next."""
 
     @property
     def wants_predictions(self) -> bool:
-        """Whether this revolution gains from guesses at what the next layers will ask for."""
+        """Whether this step gains from predictions of what the next layers need."""
         ...
 
-    def start(self, num_rows: int) -> None:
-        """A revolution of so many rows begins."""
+    def begin_step(self, num_rows: int) -> None:
+        """Begin a step of `num_rows` rows."""
         ...
 
-    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
-        """What this layer holds next, and what later layers may hold, most likely first."""
+    def expect(self, needed: Sequence[ExpertKey], predicted: Sequence[ExpertKey]) -> None:
+        """Announce the keys that this layer is going to hold, and those that later layers may, most likely first."""
         ...
 
-    def outcomes(self) -> tuple[int, int]:
-        """How many loaded guesses were given up unused, and used, since the last call."""
+    def take_prefetch_feedback(self) -> tuple[int, int]:
+        """How many predicted slabs were evicted unused, and used, since the last call."""
         ...
 
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
-        """Borrow an expert.  One at a time."""
+        """Borrow an expert; one at a time."""
         ...
 
     def close(self) -> None:
-        """Stop the rotors and free the memory; idempotent."""
+        """Stop the prefetchers and free the memory; idempotent."""
         ...
 
 
-def views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
-    """The two matrices in the bytes of a slab."""
+def slab_views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
+    """The two matrices of a slab, as views of its bytes."""
     parts = manifest.layout.parts
     matrices = []
     for name, (rows, _) in matrix_shapes(manifest.geometry).items():
-        mine = {stored.removeprefix(name): part for stored, part in parts.items() if stored.partition(".")[0] == name}
+        own = {stored.removeprefix(name): part for stored, part in parts.items() if stored.partition(".")[0] == name}
         tensors = {
             suffix: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
-            for suffix, part in mine.items()
+            for suffix, part in own.items()
         }
         matrices.append(matrix_from(tensors, rows))
     return Slab(*matrices)
 
 
 class AllResident:
-    """Every one of `keys` in device memory for good."""
+    """Experts that stay in device memory."""
 
     wants_predictions = False
 
@@ -90,16 +87,16 @@ class AllResident:
                 list(pool.map(transfer.fill, ([Load(key, slot)] for slot, key in enumerate(keys))))
         finally:
             transfer.close()
-        self._slabs = {key: views(transfer.slots[slot], manifest) for slot, key in enumerate(keys)}
+        self._slabs = {key: slab_views(transfer.slots[slot], manifest) for slot, key in enumerate(keys)}
 
-    def start(self, num_rows: int) -> None:
+    def begin_step(self, num_rows: int) -> None:
         """Nothing to prepare."""
 
-    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
-        """Nothing to fetch."""
+    def expect(self, needed: Sequence[ExpertKey], predicted: Sequence[ExpertKey]) -> None:
+        """Nothing to load."""
 
-    def outcomes(self) -> tuple[int, int]:
-        """Nothing is guessed."""
+    def take_prefetch_feedback(self) -> tuple[int, int]:
+        """Nothing is predicted."""
         return 0, 0
 
     @contextmanager
@@ -108,14 +105,15 @@ class AllResident:
         yield self._slabs[key]
 
     def close(self) -> None:
-        """Forget the weights."""
+        """Free the weights."""
         self._slabs.clear()
 
 
 class RingSource:
-    """Experts revolve through the slots of a ring; without a rotor each is loaded when it is asked for.
+    """Experts that pass through the slots of a ring; without a prefetcher each is loaded when it is held.
 
-    Many rows: a sweep, every key in order.  Few: only what the router asked for and what it is guessed to ask for.
+    A step of many rows is a sweep: every expert is loaded in order.  A step of few rows loads only the experts that
+    the router chose, and those that it is predicted to choose.
     """
 
     def __init__(
@@ -126,8 +124,8 @@ class RingSource:
         transfer: Transfer,
         trace: Trace,
         *,
-        num_rotors: int,
-        bundle: int,
+        num_prefetchers: int,
+        batch_slabs: int,
     ) -> None:
         self._geometry = manifest.geometry
         self._trace = trace
@@ -136,43 +134,43 @@ class RingSource:
         self._position = {key: place for place, key in enumerate(self._order)}
         self._layer_quota = num_slots // len({key.layer for key in order})
         self._ring = Ring(num_slots, trace)
-        self._slabs = [views(buffer, manifest) for buffer in transfer.slots]
+        self._slabs = [slab_views(buffer, manifest) for buffer in transfer.slots]
         self._sweeping = True
-        self._rotors = [Prefetcher(self._ring, transfer, bundle) for _ in range(num_rotors)]
-        for rotor in self._rotors:
-            rotor.start()
+        self._prefetchers = [Prefetcher(self._ring, transfer, batch_slabs) for _ in range(num_prefetchers)]
+        for prefetcher in self._prefetchers:
+            prefetcher.start()
 
     @property
     def wants_predictions(self) -> bool:
-        """In a sweep the order is known; without a rotor nobody could load ahead."""
-        return not self._sweeping and bool(self._rotors)
+        """Not in a sweep, whose order is known, and not without a prefetcher."""
+        return not self._sweeping and bool(self._prefetchers)
 
-    def start(self, num_rows: int) -> None:
-        """Choose the policy: the hand-over costs at most the slots that were read ahead."""
+    def begin_step(self, num_rows: int) -> None:
+        """Choose the policy; a change of policy wastes at most the slots that were loaded ahead."""
         sweeping = prefers_sweep(num_rows, self._geometry.num_experts, self._geometry.top_k)
         if self._sweeping and not sweeping:
-            self._ring.aim([], self._layer_quota)
+            self._ring.set_window([], self._layer_quota)
         if sweeping:
             self._ring.forget_predictions()
         self._sweeping = sweeping
         self._trace.add("sweeps" if sweeping else "speculative_revolutions")
 
-    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
-        """Load what is needed, then what is guessed."""
+    def expect(self, needed: Sequence[ExpertKey], predicted: Sequence[ExpertKey]) -> None:
+        """Load the needed keys, then the predicted ones."""
         if not self._sweeping:
-            self._ring.aim([*needed, *guessed], self._layer_quota, len(needed))
+            self._ring.set_window([*needed, *predicted], self._layer_quota, len(needed))
 
-    def outcomes(self) -> tuple[int, int]:
-        """Those of the ring."""
+    def take_prefetch_feedback(self) -> tuple[int, int]:
+        """How many predicted slabs were evicted unused, and used, since the last call."""
         return self._ring.take_prefetch_feedback()
 
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
-        """Borrow an expert, waiting for its bytes.  Raises what stopped a rotor."""
-        self._turn(self._position[key])
+        """Borrow an expert, waiting for its bytes.  Raises the error that stopped a prefetcher."""
+        self._advance_sweep(self._position[key])
         start_s = time.perf_counter()
         with self._trace.work("stall", label([key])):
-            slot = self._ring.hold(key, None if self._rotors else self._load_one)
+            slot = self._ring.hold(key, None if self._prefetchers else self._load_one)
             self._transfer.wait_ready(slot)
         self._trace.add("stall_s", time.perf_counter() - start_s)
         try:
@@ -180,29 +178,29 @@ class RingSource:
         finally:
             self._transfer.note_free(slot)
             self._ring.release(key)
-            self._turn(self._position[key] + 1)
+            self._advance_sweep(self._position[key] + 1)
 
-    def _turn(self, position: int) -> None:
+    def _advance_sweep(self, position: int) -> None:
         if self._sweeping:
-            self._ring.aim(sweep_window(self._order, position, self._ring.num_slots))
+            self._ring.set_window(sweep_window(self._order, position, self._ring.num_slots))
 
     def _load_one(self) -> None:
-        loads = self._ring.next_loads(1, wait=False)
+        loads = self._ring.claim_loads(1, wait=False)
         assert loads, "the key at the cursor always has a slot"
         self._transfer.fill(loads)
-        self._ring.loaded(loads)
+        self._ring.finish_loads(loads)
 
     def close(self) -> None:
-        """Stop the rotors."""
+        """Stop the prefetchers, wait for copies in flight; idempotent."""
         self._ring.close()
-        for rotor in self._rotors:
-            rotor.join()
-        self._rotors = []
+        for prefetcher in self._prefetchers:
+            prefetcher.join()
+        self._prefetchers = []
         self._transfer.close()
 
 
 class RingWithResidents:
-    """A fixed share of the experts stays, the others revolve."""
+    """A fixed share of the experts is resident, the others pass through a ring."""
 
     def __init__(self, residents: AllResident, resident_keys: Collection[ExpertKey], ring: RingSource) -> None:
         self._residents = residents
@@ -214,46 +212,46 @@ class RingWithResidents:
         """As the ring does."""
         return self._ring.wants_predictions
 
-    def start(self, num_rows: int) -> None:
-        """A revolution of the ring."""
-        self._ring.start(num_rows)
+    def begin_step(self, num_rows: int) -> None:
+        """Begin a step of the ring."""
+        self._ring.begin_step(num_rows)
 
-    def expect(self, needed: Sequence[ExpertKey], guessed: Sequence[ExpertKey]) -> None:
-        """Only what revolves needs to be fetched."""
-        self._ring.expect(*([key for key in keys if key not in self._keys] for keys in (needed, guessed)))
+    def expect(self, needed: Sequence[ExpertKey], predicted: Sequence[ExpertKey]) -> None:
+        """Announce the keys that are not resident."""
+        self._ring.expect(*([key for key in keys if key not in self._keys] for keys in (needed, predicted)))
 
-    def outcomes(self) -> tuple[int, int]:
-        """Those of the ring."""
-        return self._ring.outcomes()
+    def take_prefetch_feedback(self) -> tuple[int, int]:
+        """Feedback of the ring."""
+        return self._ring.take_prefetch_feedback()
 
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
-        """Borrow an expert from wherever it lives."""
+        """Borrow an expert from where it is."""
         return self._residents.hold(key) if key in self._keys else self._ring.hold(key)
 
     def close(self) -> None:
-        """Stop the rotor, forget the residents."""
+        """Stop the prefetchers, free the residents."""
         self._ring.close()
         self._residents.close()
 
 
 class Placement(NamedTuple):
-    """How many experts stay in device memory, how many slots the others share, how many of those lie in host memory."""
+    """Where the experts of a model are."""
 
-    num_residents: int
-    num_slots: int  # 0 = none revolves
-    num_hosted: int
+    num_residents: int  # in device memory
+    num_slots: int  # of the ring that the others pass through; 0 = all are resident
+    num_hosted: int  # of the others, in host memory; the rest is on disk
 
 
 def open_tier(manifest: Manifest, pack_dir: Path, placement: Placement, device: torch.device, trace: Trace) -> Tier:
-    """The tier that slabs come from: the disk, or host memory for those that lie there."""
+    """The tier that slabs are loaded from: the disk, or host memory for a part of them."""
     disk = DiskTier(manifest, pack_dir, trace)
-    residents, hosted = choose_kept(list(manifest.slabs), placement.num_residents, placement.num_hosted)
+    residents, hosted = assign_tiers(list(manifest.slabs), placement.num_residents, placement.num_hosted)
     if not hosted:
         return disk
-    num_left = len(manifest.slabs) - len(residents) - len(hosted)
-    with ExitStack() as opened:  # and closed again when a slab is damaged
+    num_on_disk = len(manifest.slabs) - len(residents) - len(hosted)
+    with ExitStack() as opened:  # closes the disk when a slab is damaged
         opened.callback(disk.close)
-        tier = RamTier(manifest, disk, hosted, num_left, pinned=device.type == "cuda")
+        tier = RamTier(manifest, disk, hosted, num_on_disk, pinned=device.type == "cuda")
         opened.pop_all()
     return tier
 
@@ -263,18 +261,20 @@ def open_experts(
 ) -> ExpertSource:
     """The source for a placement: all resident, a ring, or a ring with residents."""
     order = sorted(manifest.slabs)
-    kept, _ = choose_kept(order, placement.num_residents, 0)
+    resident_keys, _ = assign_tiers(order, placement.num_residents, 0)
     residents = None
-    if kept:
-        transfer = open_transfer(tier, len(kept), manifest.slab_nbytes, device, trace)
-        residents = AllResident(manifest, sorted(kept), transfer)
-    streamed = [key for key in order if key not in kept]
+    if resident_keys:
+        transfer = open_transfer(tier, len(resident_keys), manifest.slab_nbytes, device, trace)
+        residents = AllResident(manifest, sorted(resident_keys), transfer)
+    streamed = [key for key in order if key not in resident_keys]
     if not streamed:
         assert residents is not None
         return residents
-    slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
-    transfer = open_transfer(tier, slots, manifest.slab_nbytes, device, trace)
-    bundle = bundle_slabs(manifest.slab_nbytes, slots) if transfer.moves_bundles else 1
-    rotors = tier.num_readers if prefetch else 0
-    ring = RingSource(manifest, streamed, slots, transfer, trace, num_rotors=rotors, bundle=bundle)
-    return RingWithResidents(residents, kept, ring) if residents else ring
+    num_slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
+    transfer = open_transfer(tier, num_slots, manifest.slab_nbytes, device, trace)
+    batch_slabs = copy_batch_slabs(manifest.slab_nbytes, num_slots) if transfer.batches_copies else 1
+    num_prefetchers = tier.num_readers if prefetch else 0
+    ring = RingSource(
+        manifest, streamed, num_slots, transfer, trace, num_prefetchers=num_prefetchers, batch_slabs=batch_slabs
+    )
+    return RingWithResidents(residents, resident_keys, ring) if residents else ring

@@ -1,7 +1,6 @@
-"""Where slabs come from: the pack on disk, or an arena in host memory that was filled from it.
+"""Where slabs are loaded from: the pack on disk, or an arena in host memory that was filled from it.
 
-Knows files and which slabs lie where; knows nothing of rings or of what is in a slab.  Never relies on the
-page cache: a map scanned cyclically with less memory than weights hits nothing.
+Neither relies on the page cache: a file that is larger than memory and read cyclically is never in it.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from rotary_batch.engine.runtime.trace import Trace, label
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
 
-READ_NBYTES = 16 * 2**20  # one preadv; large enough for the disk, small enough to share it
-NUM_READERS = 2  # reads of a disk in flight; with one it idles between two reads
-NUM_FILLERS = 8  # that fill host memory: one thread touches fresh pages at 1 GB/s
+READ_NBYTES = 16 * 2**20  # of one preadv; large enough to be fast, small enough to share the disk
+NUM_READERS = 2  # reads in flight; with one the disk idles between two reads
+NUM_FILLERS = 8  # threads that fill host memory: one touches fresh pages at 1 GB/s
 
 
 class Tier(Protocol):
@@ -32,12 +31,12 @@ class Tier(Protocol):
 
     @property
     def name(self) -> str:
-        """The way that the bytes come, for reports."""
+        """How the bytes are read, for reports."""
         ...
 
     @property
     def num_readers(self) -> int:
-        """How many threads it pays to read with."""
+        """How many threads should read at once."""
         ...
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
@@ -45,7 +44,7 @@ class Tier(Protocol):
         ...
 
     def close(self) -> None:
-        """Give everything back; idempotent."""
+        """Close files and free memory; idempotent."""
         ...
 
 
@@ -80,11 +79,11 @@ class DiskTier:
 
     @property
     def name(self) -> str:
-        """The way that the bytes come, for reports."""
+        """How the bytes are read, for reports."""
         return "disk (O_DIRECT)" if self._takes_direct else "disk (buffered)"
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
-        """Read one slab; `preadv` releases the GIL, so a matmul goes on beside it."""
+        """Read one slab; `preadv` releases the GIL, so the compute goes on."""
         place = self._places[key]
         view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
         done = 0
@@ -99,7 +98,7 @@ class DiskTier:
             self._check_digest(key, view, place)
 
     def _check_digest(self, key: ExpertKey, view: memoryview, place: SlabPlace) -> None:
-        """At a slab's first use: a flipped bit on disk must not become prose."""
+        """Compare the digest of a slab at its first use: a flipped bit on disk must not become prose."""
         if hashlib.sha256(view).hexdigest() != place.sha256:
             raise ModelError(
                 f"{self._path}: layer {key.layer} expert {key.expert} is damaged (its digest differs); "
@@ -111,7 +110,7 @@ class DiskTier:
         if self._direct is not None and self._takes_direct:
             try:
                 return os.preadv(self._direct, [view], offset)
-            except OSError:  # tmpfs and overlays take the flag at open and refuse the read
+            except OSError:  # tmpfs and overlays accept the flag at open and refuse the read
                 self._takes_direct = False
         assert self._buffered is not None
         try:
@@ -130,38 +129,38 @@ class DiskTier:
 
 
 class RamTier:
-    """A fixed set of slabs in host memory, the others on disk, of which `num_left` revolve.
+    """A fixed set of slabs in host memory; `num_on_disk` others are read from disk.
 
     The memory is page-locked when slabs go on to a CUDA device and the system allows it.
     """
 
     def __init__(
-        self, manifest: Manifest, disk: DiskTier, hosted: Collection[ExpertKey], num_left: int, *, pinned: bool
+        self, manifest: Manifest, disk: DiskTier, hosted: Collection[ExpertKey], num_on_disk: int, *, pinned: bool
     ) -> None:
         self._disk = disk
-        self._num_left = num_left
+        self._num_on_disk = num_on_disk
         self._arena = page_buffer(len(hosted) * manifest.slab_nbytes)
         places = torch.split(self._arena, manifest.slab_nbytes)
         self._views = dict(zip(sorted(hosted), places, strict=True))
         with ThreadPoolExecutor(NUM_FILLERS) as pool:
             list(pool.map(disk.read_into, self._views.keys(), self._views.values()))
-        self._staged = pinned  # on its way to a CUDA device
+        self._staged = pinned  # slabs go on to a CUDA device
         self._registered = pinned and page_lock(self._arena)
-        # Memory that goes back to the system locked would be taken for locked when its addresses are used again, and
-        # copies would read what lay there before; so not only `close` unlocks it.
+        # If locked memory went back to the system, CUDA would take it for locked when its addresses are used again, and
+        # copies would read its old contents.  So the end of this object unlocks it too, not only `close`.
         self._unlock = weakref.finalize(self, page_unlock, *([self._arena] if self._registered else []))
 
     @property
     def name(self) -> str:
-        """The way that the bytes come, for reports."""
+        """How the bytes are read, for reports."""
         unlocked = "host (pageable, through a pinned staging ring)" if self._staged else "RAM"
         name = "host (pinned arena)" if self._registered else unlocked
-        return f"{name}; {self._num_left} slabs: {self._disk.name}" if self._num_left else name
+        return f"{name}; {self._num_on_disk} slabs: {self._disk.name}" if self._num_on_disk else name
 
     @property
     def num_readers(self) -> int:
-        """One, and when something is read from the disk those of the disk: while they wait, it goes on."""
-        return 1 + self._disk.num_readers if self._num_left else 1
+        """One for host memory, and those of the disk where slabs are read from it."""
+        return 1 + self._disk.num_readers if self._num_on_disk else 1
 
     def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
         """Copy one slab, or read it; torch releases the GIL while it copies."""
@@ -172,11 +171,11 @@ class RamTier:
 
     @property
     def is_pinned_whole(self) -> bool:
-        """Whether a device may copy every slab that revolves from where it lies."""
-        return self._registered and not self._num_left
+        """Whether the device can copy every slab without staging."""
+        return self._registered and not self._num_on_disk
 
     def view(self, key: ExpertKey) -> torch.Tensor | None:
-        """The slab where it lies when a device may copy from there without staging."""
+        """The slab in the arena, if the device can copy from there without staging."""
         return self._views.get(key) if self._registered else None
 
     def close(self) -> None:

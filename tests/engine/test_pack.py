@@ -26,7 +26,8 @@ from rotary_batch.testing import write_tiny_checkpoint
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import rotary_batch.engine.packs.pack as p
+import shutil
+from rotary_batch.engine.packs import pack, writer
 left = [int(sys.argv[3])]
 def wrap(owner, name):
     inner = getattr(owner, name)
@@ -35,10 +36,13 @@ def wrap(owner, name):
         if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
         return inner(*a, **k)
     setattr(owner, name, wrapped)
-for name in ("_write_all", "_commit", "_write_dense", "_manifest"): wrap(p, name)
-wrap(p.os, "fdatasync"); wrap(p.Path, "replace"); wrap(p.shutil, "copyfile")
-p.SYNC_NBYTES = 1
-p.pack(Path(sys.argv[1]), Path(sys.argv[2]))
+for owner, name in (
+    (writer, "_write_all"), (writer, "_commit"), (pack, "write_dense"), (pack, "_manifest"),
+    (os, "fdatasync"), (Path, "replace"), (shutil, "copyfile"),
+):
+    wrap(owner, name)
+writer.SYNC_NBYTES = 1
+pack.pack(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -72,7 +76,7 @@ def stopped_before_the_dense_part(tiny_checkpoint, dst, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("rotary_batch.engine.packs.pack._write_dense", killed)
+        patched.setattr("rotary_batch.engine.packs.pack.write_dense", killed)
         with pytest.raises(KeyboardInterrupt):
             pack(tiny_checkpoint, dst)
 
@@ -151,7 +155,7 @@ def test_what_another_packing_left_is_packed_anew(tiny_checkpoint, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("rotary_batch.engine.packs.pack._write_dense", killed)
+        patched.setattr("rotary_batch.engine.packs.pack.write_dense", killed)
         with pytest.raises(KeyboardInterrupt):
             pack(tiny_checkpoint, tmp_path / "one", experts="int8")
     pack(tiny_checkpoint, tmp_path / "one")

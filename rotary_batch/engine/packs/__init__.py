@@ -1,1 +1,1 @@
-"""Checkpoints read, packs written."""
+"""Reads checkpoints; writes, reads and checks packs."""

@@ -1,7 +1,7 @@
 """A Hugging Face Mixtral checkpoint on disk: config.json and safetensors, single or sharded.
 
-Knows both namings of the tensors and checks every header and shape before a byte is allocated; knows
-nothing of packs.  Weights are copied in small pieces: a mapped shard would count as our memory.
+Every header and shape is checked before a byte is allocated.  Weights are read in small pieces, because a mapped shard
+would count as this process's memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TOP_NAMES = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight",
 
 
 class TensorPlace(NamedTuple):
-    """Where the bytes of one tensor lie."""
+    """Where the bytes of one tensor are."""
 
     path: Path
     offset: int
@@ -53,7 +53,7 @@ class TensorPlace(NamedTuple):
     shape: tuple[int, ...]
 
     def part(self, index: int, shape: tuple[int, ...]) -> TensorPlace:
-        """The `index`-th run of a tensor that holds several of `shape` one after another."""
+        """The `index`-th of the tensors of `shape` that this one consists of."""
         nbytes = math.prod(shape) * DTYPE_NBYTES[self.dtype]
         return TensorPlace(self.path, self.offset + index * nbytes, nbytes, self.dtype, shape)
 
@@ -65,7 +65,7 @@ class TensorPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checked checkpoint: every tensor is there, in the right shape."""
+    """A checkpoint in which every tensor exists with the right shape."""
 
     model_dir: Path
     geometry: Geometry
@@ -91,9 +91,11 @@ def open_checkpoint(model_dir: Path) -> Checkpoint:
     remedy = "fetch the file again, or name another checkpoint"
     path = model_dir / "config.json"
     geometry = Geometry.from_config(Table(read_object(path, _MAX_CONFIG_NBYTES, remedy), path, remedy))
-    found = _tensors(model_dir)
-    dense = {name: _take(found, model_dir, _hf_name(name), shape) for name, shape in geometry.dense_shapes().items()}
-    experts = {key: _expert(found, model_dir, geometry, key) for key in geometry.expert_keys()}
+    tensors = _tensors(model_dir)
+    dense = {
+        name: _checked(tensors, model_dir, _hf_name(name), shape) for name, shape in geometry.dense_shapes().items()
+    }
+    experts = {key: _expert(tensors, model_dir, geometry, key) for key in geometry.expert_keys()}
     dtypes = {place.dtype for places in experts.values() for place in places}
     if len(dtypes) != 1:
         raise ModelError(f"{model_dir}: experts in several types ({', '.join(sorted(dtypes))}); one type is supported")
@@ -108,21 +110,21 @@ def _hf_name(name: str) -> str:
 
 
 def _expert(
-    found: dict[str, TensorPlace], model_dir: Path, geometry: Geometry, key: ExpertKey
+    tensors: dict[str, TensorPlace], model_dir: Path, geometry: Geometry, key: ExpertKey
 ) -> tuple[TensorPlace, ...]:
     up, down = geometry.expert_shapes["w1"], geometry.expert_shapes["w2"]
     fused = f"model.layers.{key.layer}.mlp.experts."
-    if fused + "gate_up_proj" in found:  # [experts, 2 * intermediate, hidden], as transformers 5 keeps it in memory
-        both = _take(found, model_dir, fused + "gate_up_proj", (geometry.num_experts, 2 * up[0], up[1]))
-        w2 = _take(found, model_dir, fused + "down_proj", (geometry.num_experts, *down))
+    if fused + "gate_up_proj" in tensors:  # [experts, 2 * intermediate, hidden], as transformers 5 keeps it in memory
+        both = _checked(tensors, model_dir, fused + "gate_up_proj", (geometry.num_experts, 2 * up[0], up[1]))
+        w2 = _checked(tensors, model_dir, fused + "down_proj", (geometry.num_experts, *down))
         return both.part(2 * key.expert, up), both.part(2 * key.expert + 1, up), w2.part(key.expert, down)
     stem = f"model.layers.{key.layer}.block_sparse_moe.experts.{key.expert}."
     shapes = geometry.expert_shapes.items()
-    return tuple(_take(found, model_dir, f"{stem}{name}.weight", shape) for name, shape in shapes)
+    return tuple(_checked(tensors, model_dir, f"{stem}{name}.weight", shape) for name, shape in shapes)
 
 
-def _take(found: dict[str, TensorPlace], model_dir: Path, name: str, shape: tuple[int, ...]) -> TensorPlace:
-    place = found.get(name) or found.get(name.replace("block_sparse_moe.gate", "mlp.gate"))
+def _checked(tensors: dict[str, TensorPlace], model_dir: Path, name: str, shape: tuple[int, ...]) -> TensorPlace:
+    place = tensors.get(name) or tensors.get(name.replace("block_sparse_moe.gate", "mlp.gate"))
     if place is None:
         raise ModelError(f"{model_dir}: tensor {name} is in none of its files; is a shard missing?")
     if place.shape != shape:
@@ -136,10 +138,10 @@ def _take(found: dict[str, TensorPlace], model_dir: Path, name: str, shape: tupl
 
 def _tensors(model_dir: Path) -> dict[str, TensorPlace]:
     index = model_dir / INDEX_NAME
-    found: dict[str, TensorPlace] = {}
+    tensors: dict[str, TensorPlace] = {}
     for name in _shard_names(index) if index.exists() else [SINGLE_NAME]:
-        found |= read_header(model_dir / name)
-    return found
+        tensors |= read_header(model_dir / name)
+    return tensors
 
 
 def _shard_names(index: Path) -> list[str]:
@@ -158,7 +160,7 @@ def _shard_names(index: Path) -> list[str]:
 
 
 def read_header(path: Path) -> dict[str, TensorPlace]:
-    """The tensors of one safetensors file, checked against its size and each other.  Raises ModelError."""
+    """The tensors of one safetensors file, by name.  Raises ModelError when one overlaps another or the end."""
     with open_regular(path, f"is a shard missing? {_REMEDY}") as file:
         size = os.fstat(file.fileno()).st_size
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
@@ -166,11 +168,11 @@ def read_header(path: Path) -> dict[str, TensorPlace]:
             raise ModelError(f"{path}: truncated or not safetensors: its header claims {length} bytes of {size}")
         header = parse_object(file.read(length), path, _REMEDY)
     rows = {name: row for name, row in header.items() if not name.startswith("__")}
-    found = {name: _place(path, name, row, 8 + length, size) for name, row in rows.items()}
-    for before, after in pairwise(sorted(found.items(), key=lambda item: item[1].offset)):
+    places = {name: _place(path, name, row, 8 + length, size) for name, row in rows.items()}
+    for before, after in pairwise(sorted(places.items(), key=lambda item: item[1].offset)):
         if after[1].offset < before[1].end:
             raise ModelError(f"{path}: tensors {shown(before[0])} and {shown(after[0])} overlap; {_REMEDY}")
-    return found
+    return places
 
 
 def _place(path: Path, name: str, row: object, base: int, size: int) -> TensorPlace:
@@ -181,17 +183,17 @@ def _place(path: Path, name: str, row: object, base: int, size: int) -> TensorPl
     shape, dtype = table.wholes("shape", _MAX_DIMENSIONS, _MAX_FILE_NBYTES), table.text("dtype")
     if dtype not in _STORED_NBYTES:
         raise ModelError(f"{where} is of type {shown(dtype)}; supported types: {', '.join(_STORED_NBYTES)}")
-    span = table.wholes("data_offsets", 2, _MAX_FILE_NBYTES)
-    if len(span) != 2 or span[1] - span[0] != math.prod(shape) * _STORED_NBYTES[dtype]:
-        raise table.error(f"bytes {list(span)} are not {list(shape)} of {dtype}")
-    begin, end = span
+    offsets = table.wholes("data_offsets", 2, _MAX_FILE_NBYTES)
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _STORED_NBYTES[dtype]:
+        raise table.error(f"bytes {list(offsets)} are not {list(shape)} of {dtype}")
+    begin, end = offsets
     if base + end > size:
         raise ModelError(f"{path}: truncated: tensor {shown(name)} ends at byte {base + end} of {size}; {_REMEDY}")
     return TensorPlace(path, base + begin, end - begin, dtype, shape)
 
 
 def pieces(place: TensorPlace) -> Iterator[memoryview]:
-    """The bytes of a tensor in runs of at most PIECE_NBYTES; each run is valid until the next."""
+    """The bytes of a tensor in pieces of at most PIECE_NBYTES; each piece is valid until the next."""
     buffer = memoryview(bytearray(min(PIECE_NBYTES, place.nbytes)))
     descriptor = os.open(place.path, os.O_RDONLY)
     try:

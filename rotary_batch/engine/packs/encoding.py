@@ -1,8 +1,4 @@
-"""The bytes of stored tensors, made from those of a checkpoint.
-
-Knows how to bring a tensor from a checkpoint into memory and out again as parts; knows nothing of files that
-are written, or of journals.
-"""
+"""The bytes that a pack stores, computed from the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,17 +23,17 @@ DTYPES = {
 
 
 class DensePart(NamedTuple):
-    """One tensor of dense.safetensors; `runs` gives its bytes."""
+    """One tensor of dense.safetensors; `pieces` gives its bytes in order."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    runs: Callable[[], Iterable[memoryview]]
+    pieces: Callable[[], Iterable[memoryview]]
 
 
 def encoded_slab(layout: SlabLayout, experts: str, places: Sequence[TensorPlace]) -> memoryview:
-    """A whole quantised slab; `places` are w1, w3 and w2 in the checkpoint."""
+    """The bytes of a quantised slab; `places` are w1, w3 and w2 in the checkpoint."""
     slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
     w1, w3, w2 = (partial(_load, place) for place in places)
     for name, loads in (("up", (w1, w3)), ("down", (w2,))):
@@ -48,7 +44,7 @@ def encoded_slab(layout: SlabLayout, experts: str, places: Sequence[TensorPlace]
 
 
 def dense_parts(checkpoint: Checkpoint, dense: str) -> Iterator[DensePart]:
-    """Everything but the experts; routers and norms keep their bits whatever `dense` says."""
+    """Every tensor that is not an expert's; routers and norms are never quantised."""
     for name, place in checkpoint.dense.items():
         if dense == "bf16" or not checkpoint.geometry.is_quantisable(name):
             yield DensePart(name, place.dtype, place.shape, place.nbytes, partial(pieces, place))
@@ -64,9 +60,9 @@ def _quantised(place: TensorPlace, dense: str, suffix: str) -> list[memoryview]:
 
 def _load(place: TensorPlace) -> torch.Tensor:
     buffer, done = bytearray(place.nbytes), 0
-    for run in pieces(place):
-        buffer[done : done + len(run)] = run
-        done += len(run)
+    for piece in pieces(place):
+        buffer[done : done + len(piece)] = piece
+        done += len(piece)
     assert place.nbytes % DTYPE_NBYTES[place.dtype] == 0
     return torch.frombuffer(buffer, dtype=DTYPES[place.dtype]).view(place.shape)
 

@@ -1,8 +1,8 @@
 """Packs of random weights in the shape of a real model, for benchmarks without a download.
 
-Knows the pack format; knows nothing of what is measured.  A few different slabs are written again and again: reading
-and multiplying take the same time whatever the numbers are, and drawing 45 billion of them would take an hour.  The
-dense matrices of a layer are those of the first, turned: drawing 5 billion of them takes a minute.
+A few different slabs are written again and again: reading and multiplying take the same time whatever the numbers
+are, and drawing 45 billion of them would take an hour.  The dense matrices of each layer are those of the first layer
+with their rows rotated: drawing 5 billion numbers takes a minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.quant import encode
-from rotary_batch.engine.packs.pack import Progress, safetensors_header
+from rotary_batch.engine.packs.writer import Progress, safetensors_header
 from rotary_batch.errors import StorageError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, MANIFEST_NAME, Manifest, SlabPlace
@@ -26,7 +26,7 @@ from rotary_batch.model.slabs import matrix_shapes, slab_layout
 from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
 
 NUM_SLABS = 2  # drawing and packing one of 8x22B takes 5 s
-SCALE = 0.5  # of a weight times the square root of the row's length; keeps hidden states finite over many layers
+SCALE = 0.5  # of a weight times the square root of the row's length; hidden states stay finite over many layers
 
 
 def synthetic_pack(
@@ -39,10 +39,10 @@ def synthetic_pack(
     *,
     repeated: bool = False,
 ) -> Path:
-    """Write a pack of random weights, once; answer its folder.  Raises StorageError for too small a disk.
+    """Write a pack of random weights if `folder` has none; return the folder.  Raises StorageError for a full disk.
 
-    `repeated` writes each different slab once and lets all experts point there: enough for a tier in RAM, which has
-    every expert's bytes anyway; a benchmark of the disk needs them all.
+    `repeated` writes each different slab once, and all experts share them.  That is enough for a tier in RAM, which
+    has a copy for every expert; a benchmark of the disk needs a slab for each.
     """
     if (folder / MANIFEST_NAME).is_file():
         return folder
@@ -87,7 +87,7 @@ def _dense(geometry: Geometry, dense: str) -> Iterator[tuple[str, torch.Tensor]]
         kind = shape, dense if geometry.is_quantisable(name) else "bf16"
         if kind not in drawn:
             drawn[kind] = encode(_random(shape[0], shape[1]), kind[1])
-        # every row is quantised by itself, so parts may be turned instead of weights
+        # every row is quantised by itself, so the quantised rows can be rotated
         yield from ((name + suffix, part.roll(number, 0)) for suffix, part in drawn[kind].items())
 
 

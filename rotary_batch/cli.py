@@ -369,7 +369,10 @@ def bench(
         int | None, typer.Option(min=2, help="Stop after so many revolutions of decoding alone; they are alike.")
     ] = None,
     machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
-    timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg|FILE.json", help="Draw reads and compute, or write trace events for Perfetto."),
+    ] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
     config: Config = None,
     json: Json = False,

@@ -18,7 +18,9 @@ from rotary_batch.config import Settings
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.measuring import bench, measure
+from rotary_batch.engine.measuring.timeline import save_timeline
 from rotary_batch.engine.packs.synthetic import synthetic_pack
+from rotary_batch.engine.runtime.trace import Interval
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.manifest import Manifest
@@ -66,6 +68,29 @@ def test_bench_gives_every_figure_a_timeline_and_a_trace(measured, tmp_path):
     assert head == {"layers": 4, "experts": 8, "top_k": 2}
     assert {step["layer"] for step in steps} == {0, 1, 2, 3}
     assert all(len(row) == 2 for step in steps for row in step["chosen"])
+
+
+def test_a_timeline_is_a_picture_or_trace_events_in_which_nothing_on_a_track_overlaps(tmp_path):
+    intervals = [
+        Interval("read", 10.0, 10.5, "0.0"),
+        Interval("read", 10.25, 11.0, "0.1"),
+        Interval("read", 10.5, 10.75, "0.2"),
+        Interval("compute", 10.5, 10.625, "0.0"),
+    ]
+    save_timeline(intervals, tmp_path / "t.svg")
+    assert (tmp_path / "t.svg").read_text().count("<rect") == 1 + len(intervals)
+    save_timeline(intervals, tmp_path / "t.json")
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert [(one["tid"], one["args"]["name"]) for one in events if one["ph"] == "M"] == [
+        (1, "reads"), (2, "reads"), (3, "experts"),
+    ]  # fmt: skip
+    complete = [(one["tid"], one["cat"], one["name"], one["ts"], one["dur"]) for one in events if one["ph"] == "X"]
+    assert complete == [
+        (1, "read", "0.0", 0.0, 500_000.0),
+        (1, "read", "0.2", 500_000.0, 250_000.0),
+        (2, "read", "0.1", 250_000.0, 750_000.0),
+        (3, "compute", "0.0", 500_000.0, 125_000.0),
+    ]
 
 
 def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):

@@ -51,7 +51,7 @@ class BenchOptions(NamedTuple):
 
     sequences: int | None  # None = as planned
     lengths: tuple[int, int]  # prompt and new tokens
-    timeline: Path | None  # where to draw it
+    timeline: Path | None  # where to write it: a picture, or trace events if the name ends in .json
     routing: Path | None  # where to record it
     drafts: bool  # random weights repeat themselves: with them the success of drafts means nothing
     prefetch: bool
@@ -87,9 +87,9 @@ def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any
         load = measuring.BenchLoad(fitting, prompt, new, wanted.prefill_revolutions, wanted.decode_revolutions)
         result = measuring.measure_engine(engine, pack, rates, load)
         if wanted.timeline is not None:
-            from rotary_batch.engine.measuring.timeline import draw
+            from rotary_batch.engine.measuring.timeline import save_timeline
 
-            draw(engine.trace.timeline, wanted.timeline)
+            save_timeline(engine.trace.timeline, wanted.timeline)
         if wanted.routing is not None:
             measuring.save_routing(engine.trace.routing, engine.manifest.geometry, wanted.routing)
     finally:

@@ -1,7 +1,7 @@
-"""What this machine does in a second: link, disk, memory, matrices.
+"""Measure the machine: link, disk, memory, attention and matrix products.
 
-All of it takes about a minute and is kept in the cache folder; before each run a probe of what the model needs looks
-whether the machine does more than that.  Of several measurements the best counts: others on the machine only slow them.
+Measuring everything takes about a minute, and the rates are stored in the cache folder.  Before each run a probe
+measures only what the model needs.  The best of several measurements counts: other processes only slow them down.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and of a large model
 CUDA_MATRIX = (14336, 4096)  # of Mixtral 8x7B: launching kernels takes longer than the product of a smaller one
-# Copies of a matrix are used in turns, so that caches do not hold it: this much of them, at least 2 and at most 8.
+# Copies of a matrix are used in turns, so that no cache holds it: this many bytes, but at least 2 and at most 8 copies.
 ROTATED_NBYTES, ROTATED_COPIES = 128 * 2**20, (2, 8)
 DISK_NBYTES = 512 * 2**20
 LINK_NBYTES, LINK_COPIES = 64 * 2**20, 16
@@ -65,7 +65,7 @@ SMALL_MODEL = Geometry(
 )
 
 
-PROBE_S = 1.5  # after so much time a probe measures nothing more
+PROBE_S = 1.5  # a probe starts no measurement after this time
 PROBE_ROWS, PROBE_ROUNDS = (1, 32, 256), 1  # more rounds would take the time of the other formats
 PROBE_DISK_NBYTES = 64 * 2**20
 
@@ -91,10 +91,10 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
     )
 
 
-def probe_machine(kept: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> Rates:
-    """The same in under two seconds, for the formats of one model; where the time ends, what is kept stands."""
+def probe_machine(stored: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> Rates:
+    """Measure in under two seconds what one model needs; what there was no time for keeps its stored rate."""
     until = time.monotonic() + PROBE_S
-    device = device_named(kept.device)
+    device = device_named(stored.device)
     if device.type == "cpu":
         keep_freed_memory()
     places = sorted(manifest.slabs.values())[: max(1, PROBE_DISK_NBYTES // manifest.slab_nbytes)]
@@ -103,7 +103,7 @@ def probe_machine(kept: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> R
     for stored_as in dict.fromkeys((manifest.experts, manifest.dense)):
         weight_s[stored_as] = list(_matrix(stored_as, device, PROBE_ROWS, PROBE_ROUNDS, until))
     return replace(
-        kept,
+        stored,
         move_nbytes_per_s=link_nbytes_per_s(device) if device.type == "cuda" else disk,
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
@@ -114,7 +114,7 @@ def probe_machine(kept: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> R
 
 
 def machine_name(device: torch.device) -> str:
-    """One line on what was measured.  Runs that differ in OMP_NUM_THREADS throw out each other's rates."""
+    """One line that identifies the machine.  Runs with another OMP_NUM_THREADS discard each other's rates."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or ["processor"]
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
@@ -126,15 +126,15 @@ def machine_name(device: torch.device) -> str:
 
 
 def seconds(work: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
-    """The best of a few runs, after one to warm up."""
-    found = []
+    """The best time of several runs, after one to warm up."""
+    times_s = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - start)
-    return min(found[1:])
+        times_s.append(time.perf_counter() - start)
+    return min(times_s[1:])
 
 
 def _matrix(
@@ -144,7 +144,7 @@ def _matrix(
     rounds: int = ROUNDS,
     until: float | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """Rows and seconds a weight, until the clock says so.
+    """(rows, seconds per weight) for each row count, up to the time `until`.
 
     A probe rotates as many copies as the full measurement: with 4 instead of 8 it was 32 % faster at one row.
     """
@@ -176,7 +176,7 @@ def _memory(device: torch.device) -> float:
 
 
 def _attention(kept: str, device: torch.device) -> float:
-    """Keys and values, kept in a format, read in a second by decode rows of many sequences."""
+    """Bytes of KV cache that the decode rows of many sequences read per second."""
     geometry, sequences, context = SMALL_MODEL, 64, 512
     if device.type == "cuda":
         geometry, sequences, context = replace(geometry, num_heads=32, num_kv_heads=8, head_dim=128), 128, 640
@@ -191,7 +191,7 @@ def _attention(kept: str, device: torch.device) -> float:
 
 
 def link_nbytes_per_s(device: torch.device) -> float:
-    """How fast page-locked memory is copied into the device's; takes LINK_NBYTES of it for a moment."""
+    """How fast page-locked memory is copied to the device; uses LINK_NBYTES of device memory for a moment."""
     source = torch.empty(LINK_NBYTES, dtype=torch.uint8, pin_memory=True)
     target = torch.empty(LINK_NBYTES, dtype=torch.uint8, device=device)
 
@@ -203,7 +203,7 @@ def link_nbytes_per_s(device: torch.device) -> float:
 
 
 def _disk(folder: Path) -> float:
-    """Read a file that was just written, past the page cache where the file system allows it."""
+    """Read speed of a file that was just written, without the page cache where the file system allows it."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix="rotary-batch-rate-") as file:
         block = os.urandom(2**20)
@@ -214,14 +214,14 @@ def _disk(folder: Path) -> float:
         return disk_nbytes_per_s(Path(file.name), [(n, READ_NBYTES) for n in range(0, DISK_NBYTES, READ_NBYTES)])
 
 
-def disk_nbytes_per_s(path: Path, runs: Sequence[tuple[int, int]], readers: int = 2) -> float:
-    """How fast runs (offset, bytes) of a file are read by N threads at once.
+def disk_nbytes_per_s(path: Path, ranges: Sequence[tuple[int, int]], num_readers: int = 2) -> float:
+    """How fast `num_readers` threads read ranges (offset, bytes) of a file.
 
-    Raises ModelError for a file that cannot be read or is too short: what was not read would count as a fast disk.
+    Raises ModelError for a file that cannot be read or is too short: a short read would look like a fast disk.
     """
-    need = sum(nbytes for _, nbytes in runs)
+    need = sum(nbytes for _, nbytes in ranges)
     try:
-        done, elapsed = _timed_reads(path, runs, readers)
+        done, elapsed = _timed_reads(path, ranges, num_readers)
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be read ({error.strerror}); check the disk, then run `model verify`"
@@ -231,13 +231,13 @@ def disk_nbytes_per_s(path: Path, runs: Sequence[tuple[int, int]], readers: int 
     return done / elapsed
 
 
-def _timed_reads(path: Path, runs: Sequence[tuple[int, int]], readers: int) -> tuple[int, float]:
-    """Bytes that were read, and the seconds that took."""
+def _timed_reads(path: Path, ranges: Sequence[tuple[int, int]], num_readers: int) -> tuple[int, float]:
+    """How many bytes were read, and how many seconds it took."""
     descriptor = _open_past_cache(path)
-    todo, lock = list(runs), threading.Lock()
+    todo, lock = list(ranges), threading.Lock()
 
     def read() -> int:
-        buffer = memoryview(page_buffer(max(nbytes for _, nbytes in runs)).numpy())  # type: ignore[arg-type]
+        buffer = memoryview(page_buffer(max(nbytes for _, nbytes in ranges)).numpy())  # type: ignore[arg-type]
         total = 0
         while True:
             with lock:
@@ -250,16 +250,16 @@ def _timed_reads(path: Path, runs: Sequence[tuple[int, int]], readers: int) -> t
             total += done
 
     try:
-        with ThreadPoolExecutor(readers) as pool:
+        with ThreadPoolExecutor(num_readers) as pool:
             start = time.perf_counter()
-            total = sum(reader.result() for reader in [pool.submit(read) for _ in range(readers)])
+            total = sum(reader.result() for reader in [pool.submit(read) for _ in range(num_readers)])
             return total, time.perf_counter() - start
     finally:
         os.close(descriptor)
 
 
 def _open_past_cache(path: Path) -> int:
-    """A file opened for reading past the page cache, where the file system allows it."""
+    """Open a file for reading without the page cache where the file system allows it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
         try:

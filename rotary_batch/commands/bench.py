@@ -6,17 +6,21 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rotary_batch.commands.engines import engine_options
 from rotary_batch.commands.inputs import pack_dir
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
+from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Workload
 from rotary_batch.model.memory_plan import DEFAULT_BATCH
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.model.shapes import shape
+
+if TYPE_CHECKING:
+    from rotary_batch.engine.engine import RotaryEngine
 
 Progress = Callable[[int, int], None]
 
@@ -59,43 +63,59 @@ class BenchOptions(NamedTuple):
     decode_revolutions: int | None  # to stop after; None = the whole length
 
 
-def bench(settings: Settings, pack: Path, wanted: BenchOptions) -> dict[str, Any]:
-    """The figures of one run, and the roofline.  Raises UnavailableError when the wanted sequences do not fit."""
-    if wanted.sequences is not None and wanted.sequences > (settings.max_batch or wanted.sequences):
-        raise UsageError(f"bench: --sequences {wanted.sequences} is more than --max-batch {settings.max_batch}")
+def bench(settings: Settings, pack: Path, options: BenchOptions) -> dict[str, Any]:
+    """The figures of one run, and the roofline.  Raises UnavailableError when `options.sequences` do not fit."""
+    if options.sequences is not None and options.sequences > (settings.max_batch or options.sequences):
+        raise UsageError(f"bench: --sequences {options.sequences} is more than --max-batch {settings.max_batch}")
     from rotary_batch.engine import build
     from rotary_batch.engine.measuring import bench as measuring
 
     rates = cached_rates(settings.device, cache_dir(os.environ)) or machine(settings)
-    prompt, new = wanted.lengths
-    batch = wanted.sequences or settings.max_batch or DEFAULT_BATCH
-    options = replace(
-        engine_options(settings, Workload(batch, prompt, new, prompt + new)),
-        numerics=settings.numerics or "fast",
-        max_batch=batch,
-        least_batch=wanted.sequences or 1,
-        draft_tokens=None if wanted.drafts else 0,
-        prefetch=wanted.prefetch,
-        timeline=wanted.timeline is not None,
-        routing=wanted.routing is not None,
-    )
-    engine = build.open_engine(pack, options)
+    engine = build.open_engine(pack, _engine_options(settings, options))
     try:
-        fitting = min(batch, engine.num_fitting(prompt + new - 1))
-        if wanted.sequences is not None and fitting < wanted.sequences:
-            raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {wanted.sequences}")
-        load = measuring.BenchLoad(fitting, prompt, new, wanted.prefill_revolutions, wanted.decode_revolutions)
+        prompt, new = options.lengths
+        load = measuring.BenchLoad(
+            sequences=_fitting_sequences(engine, options),
+            prompt_tokens=prompt,
+            new_tokens=new,
+            prefill_steps=options.prefill_revolutions,
+            decode_steps=options.decode_revolutions,
+        )
         result = measuring.measure_engine(engine, pack, rates, load)
-        if wanted.timeline is not None:
+        if options.timeline is not None:
             from rotary_batch.engine.measuring.timeline import save_timeline
 
-            save_timeline(engine.trace.timeline, wanted.timeline)
-        if wanted.routing is not None:
-            measuring.save_routing(engine.trace.routing, engine.manifest.geometry, wanted.routing)
+            save_timeline(engine.trace.timeline, options.timeline)
+        if options.routing is not None:
+            measuring.save_routing(engine.trace.routing, engine.manifest.geometry, options.routing)
     finally:
         engine.close()
     event("bench", **result.as_dict())
     return result.as_dict()
+
+
+def _engine_options(settings: Settings, options: BenchOptions) -> EngineOptions:
+    prompt, new = options.lengths
+    batch = options.sequences or settings.max_batch or DEFAULT_BATCH
+    return replace(
+        engine_options(settings, Workload(batch, prompt, new, prompt + new)),
+        numerics=settings.numerics or "fast",
+        max_batch=batch,
+        least_batch=options.sequences or 1,
+        draft_tokens=None if options.drafts else 0,
+        prefetch=options.prefetch,
+        timeline=options.timeline is not None,
+        routing=options.routing is not None,
+    )
+
+
+def _fitting_sequences(engine: RotaryEngine, options: BenchOptions) -> int:
+    """How many sequences run at once.  Raises UnavailableError when that is fewer than were asked for."""
+    prompt, new = options.lengths
+    fitting = min(engine.memory_plan.batch, engine.num_fitting(prompt + new - 1))
+    if options.sequences is not None and fitting < options.sequences:
+        raise UnavailableError(f"bench: {fitting} sequences of {prompt} + {new} tokens fit, not {options.sequences}")
+    return fitting
 
 
 def lengths_of(text: str) -> tuple[int, int]:

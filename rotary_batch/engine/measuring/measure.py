@@ -84,7 +84,7 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
         move_nbytes_per_s=link_nbytes_per_s(device) if device.type == "cuda" else disk,
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
-        attention_nbytes_per_s={kept: _attention(kept, device) for kept in KV_FORMATS},
+        attention_nbytes_per_s={kv: _attention(kv, device) for kv in KV_FORMATS},
         weight_s={stored_as: list(_matrix(stored_as, device)) for stored_as in FORMATS},
         measured_at=time.time(),
         probed_at=time.time(),
@@ -175,12 +175,12 @@ def _memory(device: torch.device) -> float:
     return numbers.nbytes / seconds(numbers.sum, device)
 
 
-def _attention(kept: str, device: torch.device) -> float:
+def _attention(kv_format: str, device: torch.device) -> float:
     """Bytes of KV cache that the decode rows of many sequences read per second."""
     geometry, sequences, context = SMALL_MODEL, 64, 512
     if device.type == "cuda":
         geometry, sequences, context = replace(geometry, num_heads=32, num_kv_heads=8, head_dim=128), 128, 640
-    kv = KvArena(geometry, sequences * context, kept, torch.bfloat16, device)
+    kv = KvArena(geometry, sequences * context, kv_format, torch.bfloat16, device)
     noise = torch.randn(sequences * context, geometry.num_kv_heads, geometry.head_dim, device=device)
     kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
     numerics = Numerics("fast", device)

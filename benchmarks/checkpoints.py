@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.quant import Matrix, decode, num_columns, num_rows
-from rotary_batch.engine.offload.source import views
+from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES
@@ -59,7 +59,7 @@ def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
             weights = {hf_name(name): dense.get_tensor(name) for name in mine}
             if layer is not None:
                 for expert in range(manifest.geometry.num_experts):
-                    slab = views(read(ExpertKey(layer, expert)), manifest)
+                    slab = slab_views(read(ExpertKey(layer, expert)), manifest)
                     w1, w3 = plain(slab.up, torch.bfloat16).chunk(2)
                     target = f"model.{stem}block_sparse_moe.experts.{expert}."
                     for name, weight in (("w1", w1), ("w2", plain(slab.down, torch.bfloat16)), ("w3", w3)):

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from benchmarks.checkpoints import DiskReader
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.offload.source import views
+from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
 
@@ -108,7 +108,7 @@ def _tensors(pack_dir: Path, manifest: Manifest) -> Iterator[tuple[str, torch.Te
             yield _name(name), _pairs(tensor, heads) if heads and name not in TOP else tensor
     with DiskReader(pack_dir, manifest) as read:
         for layer in range(geometry.num_layers):
-            slabs = [views(read(ExpertKey(layer, expert)), manifest) for expert in range(geometry.num_experts)]
+            slabs = [slab_views(read(ExpertKey(layer, expert)), manifest) for expert in range(geometry.num_experts)]
             halves = [slab.up.chunk(2) for slab in slabs]
             yield f"blk.{layer}.ffn_gate_exps.weight", torch.stack([gate for gate, _ in halves])
             yield f"blk.{layer}.ffn_up_exps.weight", torch.stack([up for _, up in halves])

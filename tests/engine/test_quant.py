@@ -17,7 +17,7 @@ from rotary_batch.engine.kernels.cuda import unpack_int4
 from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.linear import FastMatmul, _int4_operator, int4_operator_rows
 from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
-from rotary_batch.engine.offload.source import views
+from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError
@@ -147,7 +147,7 @@ def test_a_quantised_pack_holds_what_the_encoder_gives_and_leaves_routers_alone(
     stem = "model.layers.1.block_sparse_moe.experts.2."
     up = torch.cat([weights[stem + "w1.weight"], weights[stem + "w3.weight"]])
     with safe_open(str(tmp_path / "pack" / EXPERTS_NAME), "pt") as file:
-        slab = views(file.get_tensor("layers.1.experts.2"), manifest)
+        slab = slab_views(file.get_tensor("layers.1.experts.2"), manifest)
     for found, weight in ((slab.up, up), (slab.down, weights[stem + "w2.weight"])):
         for mine, wanted in zip(found[:2], stored(weight, experts)[:2], strict=True):
             assert torch.equal(mine, wanted)
@@ -164,7 +164,7 @@ def test_exact_mode_is_the_reference_on_the_dequantised_weights(wide_checkpoint,
     path = tmp_path / "plain" / EXPERTS_NAME
     with safe_open(str(tmp_path / "quantised" / EXPERTS_NAME), "pt") as file, path.open("r+b") as out:
         for key, place in plain.slabs.items():
-            slab = views(file.get_tensor(f"layers.{key.layer}.experts.{key.expert}"), manifest)
+            slab = slab_views(file.get_tensor(f"layers.{key.layer}.experts.{key.expert}"), manifest)
             out.seek(place.offset)
             for matrix, shape in ((slab.up, (192, 64)), (slab.down, (64, 96))):
                 out.write(decoded(matrix, *shape).numpy().tobytes())

@@ -12,7 +12,7 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.offload.policy import assign_tiers, sweep_window
 from rotary_batch.engine.offload.prefetch import CpuTransfer
 from rotary_batch.engine.offload.ring import Load, Ring, SlotState
-from rotary_batch.engine.offload.source import Placement, RingSource, open_experts, open_tier, views
+from rotary_batch.engine.offload.source import Placement, RingSource, open_experts, open_tier, slab_views
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.engine.runtime.buffers import page_buffer
@@ -169,7 +169,7 @@ def test_batches_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_
         source.begin_step(99)
         for key in order[::step]:
             place = manifest.slabs[key]
-            expected = views(torch.frombuffer(bytearray(raw), dtype=torch.uint8)[place.offset :], manifest)
+            expected = slab_views(torch.frombuffer(bytearray(raw), dtype=torch.uint8)[place.offset :], manifest)
             with source.hold(key) as slab:
                 assert all(torch.equal(mine, wanted) for mine, wanted in zip(slab, expected, strict=True))
     source._ring.check_integrity()
@@ -218,7 +218,7 @@ def test_every_source_gives_the_weights_of_the_expert_that_was_asked_for(
     keys = sorted(manifest.slabs)
     for key in [*keys, *keys, *keys[::3], *reversed(keys)]:
         offset, nbytes, _ = manifest.slabs[key]
-        expected = views(torch.frombuffer(bytearray(raw[offset : offset + nbytes]), dtype=torch.uint8), manifest)
+        expected = slab_views(torch.frombuffer(bytearray(raw[offset : offset + nbytes]), dtype=torch.uint8), manifest)
         with source.hold(key) as slab:
             assert all(torch.equal(mine.cpu(), wanted) for mine, wanted in zip(slab, expected, strict=True))
     assert trace.totals()["bytes_to_host"] == 0

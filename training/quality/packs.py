@@ -18,7 +18,7 @@ from transformers import MixtralForCausalLM
 
 from benchmarks.checkpoints import DiskReader, hf_name, plain
 from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
-from rotary_batch.engine.offload.source import views
+from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
 
@@ -103,7 +103,7 @@ def _experts(pack_dir: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
     found = {}
     with DiskReader(pack_dir, manifest) as read:
         for key in manifest.slabs:
-            slab = views(read(key), manifest)
+            slab = slab_views(read(key), manifest)
             w1, w3 = plain(slab.up, torch.float32).chunk(2)
             stem = f"model.layers.{key.layer}.block_sparse_moe.experts.{key.expert}."
             parts = {"w1": w1, "w2": plain(slab.down, torch.float32), "w3": w3}

@@ -1,4 +1,4 @@
-"""The model at work: everything that needs torch.  `open_engine` loads it on first use."""
+"""The inference engine, the only part that needs torch; `open_engine` imports it on first use."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rotary_batch.model.host import address_space_left_nbytes
 if TYPE_CHECKING:
     from rotary_batch.engine.engine import RotaryEngine
 
-TORCH_NBYTES = 10**9  # of addresses; it takes 0.6 GB to load, and with less its libraries end the process
+TORCH_NBYTES = 10**9  # of address space; loading takes 0.6 GB, and where that is missing its libraries end the process
 
 if "torch" not in sys.modules:
     if (_left := address_space_left_nbytes()) is not None and _left < TORCH_NBYTES:
         raise UnavailableError(f"torch needs {TORCH_NBYTES / 1e9:.0f} GB of address space; raise `ulimit -v`")
-    # Torch's OpenMP reads this when it is loaded.  By itself it lets threads wait awake for milliseconds: beside one
-    # busy process on one of two cores a tenth of the speed is left then.
+    # OpenMP reads this when torch is loaded.  By default its threads spin for milliseconds, and one busy process on one
+    # of two cores then leaves a tenth of the speed.
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}  # about 150 us, as the pool
+        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}  # about 150 us, like the thread pool
 
 
 def open_engine(

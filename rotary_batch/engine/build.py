@@ -26,9 +26,9 @@ from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import Placement, open_experts, open_tier
 from rotary_batch.engine.packs.checkpoint import read_header
 from rotary_batch.engine.packs.pack import pack_into_cache
-from rotary_batch.engine.runtime.buffers import in_own_pages
-from rotary_batch.engine.runtime.device import device_memory_nbytes, device_named
-from rotary_batch.engine.runtime.memory import keep_freed_memory
+from rotary_batch.engine.runtime.buffers import copy_to_pages
+from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
+from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.footprint import Footprint, Workload, footprint
@@ -88,15 +88,15 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
     Raises ModelError, ConfigError, UnavailableError (no such device, or a cap too small, with the minimum).
     """
     pack_dir, manifest = _open_pack(Path(model_dir), experts)
-    target, tokenizer = device_named(device), Tokenizer.load(pack_dir)
+    target, tokenizer = resolve_device(device), Tokenizer.load(pack_dir)
     if target.type == "cpu":
-        keep_freed_memory()
+        tune_malloc()
     elif device_memory is not None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(target)), target)
     trace = Trace(timeline=timeline, routing=routing, on_cuda=target.type == "cuda")
     kernels = cpu.default(max_isa) if target.type == "cpu" else None
     arithmetic = Numerics(numerics or manifest.default_numerics, target, kernels)
-    model = footprint(manifest, kv, arithmetic.kept.itemsize, arithmetic.dtype.itemsize, device)
+    model = footprint(manifest, kv, arithmetic.storage_dtype.itemsize, arithmetic.dtype.itemsize, device)
     batch = max_batch or DEFAULT_BATCH
     memory = device_memory or int(device_memory_nbytes(target) * MEMORY_SHARE[target.type])
     rates = cached_rates(device, cache_dir(os.environ))
@@ -113,10 +113,10 @@ def open_engine(  # noqa: PLR0913 - every one is a measurable choice that tests 
         opened.callback(source.close)
         sources = open_experts(manifest, source, placement, target, trace, rotor=rotor)
         opened.callback(sources.close)
-        arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.kept, target, budget.host_kv_tokens)
+        arena = KvArena(geometry, budget.kv_tokens, kv, arithmetic.storage_dtype, target, budget.host_kv_tokens)
         opened.callback(arena.close)
         attention = attention_for(geometry, arithmetic, arena)
-        longest = min(manifest.context_tokens, arena.longest_tokens)  # a context of 10^7 is not paid for in angles
+        longest = min(manifest.context_tokens, arena.max_range_tokens)  # a context of 10^7 is not paid for in angles
         engine = RotaryEngine(
             manifest=manifest,
             decoder=Mixtral(geometry, dense, sources, attention, arithmetic, longest, trace),
@@ -185,7 +185,7 @@ def _load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: 
                 stored = file.get_tensor(name)
                 is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
-                tensor = in_own_pages(stored, stored.dtype if is_int8 else numerics.kept).to(device)
+                tensor = copy_to_pages(stored, stored.dtype if is_int8 else numerics.storage_dtype).to(device)
                 dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
             return dense
     except (OSError, SafetensorError) as error:

@@ -12,13 +12,13 @@ from collections.abc import Sequence as Seq
 import torch
 
 from rotary_batch.core import Completion, Failure, Request, StepReport
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.decoder import Mixtral
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.kvcache.prefix import Prefix, PrefixStore
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.offload.tiers import Tier
-from rotary_batch.engine.runtime.memory import give_back_freed_memory
+from rotary_batch.engine.runtime.memory import trim_malloc
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import Choice, choose
 from rotary_batch.engine.scheduler import Sequence, Span, schedule_step
@@ -118,7 +118,7 @@ class RotaryEngine:
 
     @property
     def _limit_tokens(self) -> int:
-        return min(self.manifest.context_tokens, self._kv.longest_tokens)
+        return min(self.manifest.context_tokens, self._kv.max_range_tokens)
 
     def _shared_tokens(self, request: Request) -> int:
         prefix = self._prefixes.find(request.prompt_ids) if self._prefixes else None
@@ -148,15 +148,15 @@ class RotaryEngine:
         tokens = [*request.prompt_ids, *request.generated_ids]
         prefix = self._prefixes.find(request.prompt_ids) if self._prefixes else None
         own = _kv_tokens(request) - (prefix.num_tokens if prefix else 0)
-        start = self._kv.take(own)
+        start = self._kv.allocate(own)
         sequence = Sequence(request, start, own, tokens, request.logprob_sum)
         if self._prefixes is None:
             return sequence
-        sequence.prefix = self._prefixes.adopt(request.prompt_ids)
+        sequence.prefix = self._prefixes.acquire(request.prompt_ids)
         if prefix is None and sequence.prefix is not None:  # found just now: the beginning moves to a range of its own
             sequence.makes_prefix = True
             sequence.kv_tokens = own - sequence.prefix.num_tokens
-            self._kv.give_back(start + sequence.kv_tokens, sequence.prefix.num_tokens)
+            self._kv.free(start + sequence.kv_tokens, sequence.prefix.num_tokens)
         return sequence
 
     def skip_prompts(self) -> bool:
@@ -186,7 +186,7 @@ class RotaryEngine:
         resumed = sum(span.num_tokens for span in prefill if span.sequence.request.generated_ids)
         num_prefill = sum(span.num_tokens for span in prefill)
         if prefill and self.device.type == "cpu":
-            give_back_freed_memory()
+            trim_malloc()
         bound_s = self._bound_s(spans)
         completions, failures = self._accept_all(choices, spans)
         new_tokens = [new for span in spans if (new := span.sequence.take_fresh())]
@@ -239,7 +239,7 @@ class RotaryEngine:
 
     def _revolve(self, spans: Seq[Span]) -> tuple[torch.Tensor, list[int]]:
         """Final hidden states of all rows, and the first row of each span."""
-        rows: list[Rows] = []
+        rows: list[QuerySegment] = []
         first_rows: list[int] = []
         token_ids: list[int] = []
         for span in spans:
@@ -248,7 +248,7 @@ class RotaryEngine:
             token_ids += span.token_ids()
         ids = torch.tensor(token_ids, dtype=torch.int64).to(self._kv.device)
         with self._decoder.numerics.threads_for(len(ids) * self.manifest.geometry.hidden_size):
-            return self._decoder.revolve(ids, rows, self._kv), first_rows
+            return self._decoder.forward(ids, rows, self._kv), first_rows
 
     def _next_choices(self, spans: Seq[Span]) -> list[Choice]:
         """What comes after each span that ends, and after each of its drafts."""
@@ -296,10 +296,10 @@ class RotaryEngine:
 
     def _retire(self, request_ids: set[int]) -> None:
         for sequence in [s for s in self._live if s.request.request_id in request_ids]:
-            self._kv.give_back(sequence.kv_start, sequence.kv_tokens)
+            self._kv.free(sequence.kv_start, sequence.kv_tokens)
             self._live.remove(sequence)
             if sequence.prefix is not None and self._prefixes is not None:
-                self._prefixes.leave(sequence.prefix)
+                self._prefixes.release(sequence.prefix)
                 if sequence.makes_prefix:
                     self._transfer(sequence.prefix)
 

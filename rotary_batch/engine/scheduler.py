@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rotary_batch.core import Completion, NewTokens, Reason, Request
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.drafting import Lookup
 from rotary_batch.engine.kvcache.prefix import Prefix
 from rotary_batch.engine.stopping import loop_tokens
@@ -110,19 +110,19 @@ class Span:
         sequence = self.sequence
         return [*sequence.token_ids[sequence.num_cached : sequence.num_cached + self.num_tokens], *self.drafts]
 
-    def rows(self, first_row: int) -> Iterator[Rows]:
+    def rows(self, first_row: int) -> Iterator[QuerySegment]:
         """Where its keys lie; a span that crosses from a prefix of its own making into its own range is cut there."""
         sequence, prefix = self.sequence, self.sequence.prefix
         begin, end = sequence.num_cached, sequence.num_cached + self.num_rows
         if prefix is None:
-            yield Rows(first_row, self.num_rows, begin, sequence.kv_start)
+            yield QuerySegment(first_row, self.num_rows, begin, sequence.kv_start)
             return
         border = min(max(begin, prefix.num_tokens), end)
         if begin < border:
-            yield Rows(first_row, border - begin, begin, prefix.kv_start)
+            yield QuerySegment(first_row, border - begin, begin, prefix.kv_start)
         if border < end:
             first_row += border - begin
-            yield Rows(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
+            yield QuerySegment(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
 
 
 def schedule_step(

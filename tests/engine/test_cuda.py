@@ -15,10 +15,10 @@ from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
-from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kernels.linear import FastMatmul
-from rotary_batch.engine.kernels.quant import decode, encode, matrix_from
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload import tiers
 from rotary_batch.engine.packs.pack import pack
@@ -50,9 +50,9 @@ def requests(count: int = 12) -> list[Request]:
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
 def test_products_are_those_of_the_reference(stored_as, out, inner, rows):
     generator = torch.Generator().manual_seed(rows)
-    parts = encode(torch.randn(out, inner, generator=generator).bfloat16(), stored_as)
+    parts = quantise(torch.randn(out, inner, generator=generator).bfloat16(), stored_as)
     x = torch.randn(rows, inner, generator=generator).bfloat16()
-    expected = x.double() @ decode(matrix_from(parts, out), torch.empty(out, inner)).double().T
+    expected = x.double() @ dequantise(matrix_from(parts, out), torch.empty(out, inner)).double().T
     on_device = matrix_from({name: part.to(CUDA) for name, part in parts.items()}, out)
     found = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
     assert found.shape == expected.shape
@@ -73,7 +73,7 @@ def test_logits_at_speed_are_those_of_the_processor_within_bf16(packs, experts, 
 
 
 @pytest.mark.parametrize("window", [None, 9])
-def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, mixed_rows):
+def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, mixed_segments):
     geometry = Manifest.load(packs["bf16"]).geometry
     generator = torch.Generator().manual_seed(1)
     shape = (400, geometry.num_kv_heads, geometry.head_dim)
@@ -81,7 +81,7 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, m
     queries = torch.randn(19, geometry.num_heads, geometry.head_dim, generator=generator).bfloat16()
     geometry = replace(geometry, sliding_window=window)
     kinds = [ExactAttention(geometry, torch.device("cpu")), GatherAttention(geometry, torch.bfloat16, CUDA)]
-    kinds += [VarlenAttention(CUDA)] if varlen_works(geometry, CUDA) else []
+    kinds += [VarlenAttention(CUDA)] if supports_varlen(geometry, CUDA) else []
     kinds += [TritonAttention(geometry, torch.bfloat16, CUDA)] if HAS_TRITON else []
     found = []
     for kind in kinds:
@@ -89,7 +89,7 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, m
         device, dtype = (torch.device("cpu"), torch.float32) if exact else (CUDA, torch.bfloat16)
         kv = KvArena(geometry, 400, "bf16", dtype, device)
         kv.write(0, torch.arange(400, device=device), keys.to(device, dtype), values.to(device, dtype))
-        kind.plan(mixed_rows)
+        kind.plan(mixed_segments)
         found.append(kind.attend(0, queries.to(device, dtype), kv).float().cpu())
     assert all((one - found[0]).abs().max() <= 0.03 for one in found[1:])
 

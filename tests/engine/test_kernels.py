@@ -9,13 +9,13 @@ import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
 from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import CHOICES, Level
-from rotary_batch.engine.kernels.quant import Int4Matrix, decode, encode, matrix_from
+from rotary_batch.engine.kernels.dispatch import CANDIDATES, Level
+from rotary_batch.engine.kernels.quant import Int4Matrix, dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
@@ -66,7 +66,7 @@ def kernels(machines) -> CpuKernels:
 
 def stored(out: int, inner: int, stored_as: str):
     weight = torch.randn(out, inner, generator=torch.Generator().manual_seed(out)).bfloat16()
-    return matrix_from(encode(weight, stored_as), out)
+    return matrix_from(quantise(weight, stored_as), out)
 
 
 def some(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -76,7 +76,7 @@ def some(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.T
 @pytest.mark.parametrize(("how", "kernel", "stored_as", "out", "inner"), CASES)
 def test_products_are_those_of_the_reference(machines, how, kernel, stored_as, out, inner):
     matrix, (_, dtype) = stored(out, inner, stored_as), KERNELS[kernel]
-    multiply, wide = getattr(machines[how], kernel), decode(matrix, torch.empty(out, inner)).double()
+    multiply, wide = getattr(machines[how], kernel), dequantise(matrix, torch.empty(out, inner)).double()
     most = 1e-5 if dtype == torch.float32 else 2**-8  # of the largest number; bf16 is rounded once
     for rows in ROWS[kernel] if how == "native" else ROWS[kernel][:-1]:
         x = some(rows, inner, dtype)
@@ -157,14 +157,16 @@ def test_rows_of_another_type_count_or_group_are_refused(machines):
         kernels.gemm_amx(some(3, 1024, torch.bfloat16), wide)
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES if not choice.way.startswith("torch_")])
-def test_what_is_chosen_can_be_done(machines, choice):
+@pytest.mark.parametrize(
+    "candidate", [candidate for candidate in CANDIDATES if not candidate.kernel.startswith("torch_")]
+)
+def test_what_is_chosen_can_be_done(machines, candidate):
     """The smallest matrix and rows that the table gives to a kernel."""
-    out, inner = (max(size, 32) for size in choice.multiples)
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[choice.x]
-    for stored_as in choice.formats:
-        matrix, x = stored(out, inner, stored_as), some(choice.rows[0], inner, dtype)
-        assert getattr(machines["emulated"], choice.way)(x, matrix).shape == (choice.rows[0], out)
+    out, inner = (max(size, 32) for size in candidate.multiples)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[candidate.x_dtype]
+    for stored_as in candidate.formats:
+        matrix, x = stored(out, inner, stored_as), some(candidate.rows[0], inner, dtype)
+        assert getattr(machines["emulated"], candidate.kernel)(x, matrix).shape == (candidate.rows[0], out)
 
 
 @pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
@@ -172,16 +174,16 @@ def test_what_is_chosen_can_be_done(machines, choice):
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96), (2, 1, 256), (24, 2, 32)]
 )
-def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, window, dtype, apart):
+def test_attention_is_the_torch_way(kernels, mixed_segments, heads, kv_heads, dim, window, dtype, apart):
     """Decode rows, drafts and a prompt; with a shared prefix and without; contexts of one key to several tiles."""
     geometry = dataclasses.replace(
         Manifest.load(EMBEDDED).geometry, num_layers=2, num_heads=heads, num_kv_heads=kv_heads, head_dim=dim,
         sliding_window=window,
     )  # fmt: skip
     rows = [
-        *mixed_rows,
-        Rows(19, 8, 100, 350, 10, 70),
-        *[Rows(27 + n, 1, 64 + n, 400 + 20 * n, 10, 60) for n in range(5)],
+        *mixed_segments,
+        QuerySegment(19, 8, 100, 350, 10, 70),
+        *[QuerySegment(27 + n, 1, 64 + n, 400 + 20 * n, 10, 60) for n in range(5)],
     ]
     generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
     kv = KvArena(geometry, 520, "bf16", torch.bfloat16, cpu)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.split import SplitAttention
 from rotary_batch.engine.kvcache.arena import KvArena
@@ -36,25 +36,25 @@ def test_ranges_never_overlap_never_straddle_and_all_come_back(steps):
     held: list[tuple[int, int]] = []
     for size, on_device, gives_back in steps:
         if kv.has_room(size, on_device=on_device):
-            start = kv.take(size, on_device=on_device)
+            start = kv.allocate(size, on_device=on_device)
             assert start + size <= 100 or (not on_device and start >= 100)
             assert start + size <= 180
             assert all(start + size <= other or other + length <= start for other, length in held)
             held.append((start, size))
         else:
             with pytest.raises(ValueError, match="no free range"):
-                kv.take(size, on_device=on_device)
+                kv.allocate(size, on_device=on_device)
         if gives_back and held:
-            kv.give_back(*held.pop(0))
+            kv.free(*held.pop(0))
         assert kv.free_tokens == 180 - sum(length for _, length in held)
     for one in held:
-        kv.give_back(*one)
-    assert (kv.take(100), kv.take(80)) == (0, 100)
+        kv.free(*one)
+    assert (kv.allocate(100), kv.allocate(80)) == (0, 100)
 
 
 def test_a_longest_range_fits_one_part_and_ranges_are_counted_by_part():
     kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
-    assert kv.longest_tokens == 100
+    assert kv.max_range_tokens == 100
     assert not kv.has_room(101)
     assert kv.num_ranges(30) == 3 + 2
 
@@ -67,16 +67,16 @@ def test_what_visits_is_what_would_have_stayed(stored_as, device):
     split = KvArena(GEOMETRY, 40, stored_as, torch.float32, where, host_tokens=60)
     whole = KvArena(GEOMETRY, 100, stored_as, torch.float32, where)
     written: set[int] = set()
-    held = [(split.take(20), 20) for _ in range(5)]
+    held = [(split.allocate(20), 20) for _ in range(5)]
     for revolution in range(30):
         if revolution % 7 == 3:  # another sequence takes the place of one that ended
-            split.give_back(*held.pop(draw.randrange(len(held))))
-            held.append((split.take(20), 20))
+            split.free(*held.pop(draw.randrange(len(held))))
+            held.append((split.allocate(20), 20))
         places = sorted(draw.sample(range(100), draw.choice([1, 3, 20])))
         if revolution == 12:
             places = [place for place in places if place < 40]  # nothing of the host's part
         written |= set(places)
-        split.start(places)
+        split.begin_step(places)
         for layer in range(GEOMETRY.num_layers):
             keys, values = (torch.randn(len(places), 2, 8, generator=generator).to(where) for _ in "kv")
             for kv in (split, whole):
@@ -93,9 +93,14 @@ def test_kernels_get_the_rows_whose_keys_stay():
     kv = KvArena(GEOMETRY, 200, "bf16", torch.float32, CPU, host_tokens=200)
     generator = torch.Generator().manual_seed(1)
     keys, values = (torch.randn(400, 2, 8, generator=generator) for _ in "kv")
-    kv.start(range(400))
+    kv.begin_step(range(400))
     kv.write(0, torch.arange(400), keys, values)
-    rows = [Rows(0, 12, 0, 10), Rows(12, 1, 30, 210), Rows(13, 3, 40, 300, 50, 25), Rows(16, 1, 9, 150)]
+    rows = [
+        QuerySegment(0, 12, 0, 10),
+        QuerySegment(12, 1, 30, 210),
+        QuerySegment(13, 3, 40, 300, 50, 25),
+        QuerySegment(16, 1, 9, 150),
+    ]
     queries = torch.randn(17, 4, 8, generator=generator)
     plain, seen = GatherAttention(GEOMETRY, torch.float32, CPU), []
 
@@ -144,13 +149,13 @@ def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, hos
             share_prefixes=share_prefixes, device=device,
         )  # fmt: skip
         assert engine._kv.device_tokens == 130
-        real = engine._decoder.revolve
+        real = engine._decoder.forward
 
-        def revolve(ids, rows, arena, real=real):
+        def forward(ids, rows, arena, real=real):
             places.update(run.kv_start >= 130 for run in rows)
             return real(ids, rows, arena)
 
-        engine._decoder.revolve = revolve
+        engine._decoder.forward = forward
         found.append(drain(engine, requests()))
         engine.close()
     assert found[0] == found[1]

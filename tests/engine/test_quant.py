@@ -13,10 +13,10 @@ from safetensors import safe_open
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.kernels.build import Library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.cuda import unpack_int4
+from rotary_batch.engine.kernels.cuda import dequant_int4
 from rotary_batch.engine.kernels.dispatch import Level
-from rotary_batch.engine.kernels.linear import FastMatmul, _int4_operator, int4_operator_rows
-from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
+from rotary_batch.engine.kernels.linear import FastMatmul, int4pack_block_rows, int4pack_mm
+from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, dequantise, matrix_from, quantise
 from rotary_batch.engine.offload.source import views
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
@@ -33,11 +33,11 @@ def random(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def stored(weight: torch.Tensor, stored_as: str):
-    return matrix_from(encode(weight, stored_as), weight.shape[0])
+    return matrix_from(quantise(weight, stored_as), weight.shape[0])
 
 
 def decoded(matrix, rows: int, columns: int) -> torch.Tensor:
-    return decode(matrix, torch.empty(rows, columns))
+    return dequantise(matrix, torch.empty(rows, columns))
 
 
 def torch_alone(dtype: torch.dtype) -> FastMatmul:
@@ -69,7 +69,7 @@ def test_int4_is_off_by_at_most_half_a_step_and_the_rounding_of_its_scale(rows, 
 def test_int4_bytes_lie_as_written_down():
     """Byte [block, column, j]: low nibble = row j, high nibble = row j + 32; weight = (nibble - 8) * scale + zero."""
     weight = random(100, 64)
-    parts = encode(weight, "int4")
+    parts = quantise(weight, "int4")
     assert parts[""].shape == (2, 64, 32)
     assert parts[".scale_zero"].shape == (1, 128, 2)
     for row, column in ((0, 0), (31, 5), (32, 5), (63, 63), (64, 1), (99, 40)):
@@ -110,19 +110,17 @@ def test_int8_rows_of_any_length(inner, rows):
 
 
 def test_the_operator_reads_our_bytes_where_it_says_so():
-    if not int4_operator_rows():
+    if not int4pack_block_rows():
         pytest.skip("this processor's operator reads neither layout; the bytes are unpacked instead")
     matrix, x = stored(random(192, 256), "int4"), random(5, 256, 1)
     assert isinstance(matrix, Int4Matrix)
     expected = x.float() @ decoded(matrix, 192, 256).T
-    assert (
-        _int4_operator(x, matrix, int4_operator_rows()).float() - expected
-    ).abs().max() <= 0.01 * expected.abs().max()
+    assert (int4pack_mm(x, matrix, int4pack_block_rows()).float() - expected).abs().max() <= 0.01 * expected.abs().max()
 
 
 def test_unpacking_by_columns_is_the_reference():
     matrix = stored(random(128, 256), "int4")
-    out = unpack_int4(matrix.nibbles, matrix.scale_zero, torch.empty(256, 128, dtype=torch.bfloat16))
+    out = dequant_int4(matrix.nibbles, matrix.scale_zero, torch.empty(256, 128, dtype=torch.bfloat16))
     assert (out.float().T - decoded(matrix, 128, 256)).abs().max() <= 2**-7 * out.float().abs().max()
 
 
@@ -235,5 +233,5 @@ def test_int8_dense_matrices_look_up_and_multiply_alike():
     from rotary_batch.engine.kernels.numerics import Numerics
 
     places = torch.tensor([3, 3, 39])
-    found = Numerics("exact", CPU).rows_of(matrix, places)
+    found = Numerics("exact", CPU).embed(matrix, places)
     assert torch.equal(found, decoded(matrix, 40, 64)[places])

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.exact import ExactAttention
-from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
@@ -44,7 +44,7 @@ def kernel(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux, window_size
 def test_rows_as_many_as_heads_are_like_any_other(num_rows, monkeypatch):
     """Decode rows that share a prefix, so that two parts are merged by their log-sum-exps."""
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    rows = [Rows(n, 1, 60 + n, 100 + 60 * n, 10, 50) for n in range(num_rows)]
+    rows = [QuerySegment(n, 1, 60 + n, 100 + 60 * n, 10, 50) for n in range(num_rows)]
     generator = torch.Generator().manual_seed(0)
     keys, values = (torch.randn(700, 2, GEOMETRY.head_dim, generator=generator).bfloat16() for _ in "kv")
     queries = torch.randn(num_rows, 8, GEOMETRY.head_dim, generator=generator).bfloat16()
@@ -58,10 +58,12 @@ def test_rows_as_many_as_heads_are_like_any_other(num_rows, monkeypatch):
 
 
 def test_it_is_tried_before_it_is_used(monkeypatch):
-    assert not varlen_works(GEOMETRY, CPU), "there is no such kernel for a processor"
+    assert not supports_varlen(GEOMETRY, CPU), "there is no such kernel for a processor"
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    assert varlen_works(GEOMETRY, CPU)
-    assert not varlen_works(replace(GEOMETRY, sliding_window=4096), CPU), "a prefix may be in sight of some rows only"
+    assert supports_varlen(GEOMETRY, CPU)
+    assert not supports_varlen(replace(GEOMETRY, sliding_window=4096), CPU), (
+        "a prefix may be in sight of some rows only"
+    )
 
     @functools.wraps(kernel)
     def turned(*parts, **options):
@@ -69,4 +71,4 @@ def test_it_is_tried_before_it_is_used(monkeypatch):
         return out, lse.T
 
     monkeypatch.setattr(varlen, "varlen_attn", turned)
-    assert not varlen_works(GEOMETRY, CPU), "another torch gives it the other way round"
+    assert not supports_varlen(GEOMETRY, CPU), "another torch gives it the other way round"

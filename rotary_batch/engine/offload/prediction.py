@@ -38,7 +38,7 @@ class ExpertPredictor:
     def likely(self, layer: int, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Distance -> likely experts of the layer so far ahead, [n]; x [T, H] is the residual stream at `layer`."""
         self._pause_layers = max(0, self._pause_layers - 1)
-        if self._pause_layers and not self._trace.keeps_routing:
+        if self._pause_layers and not self._trace.records_routing:
             return {}
         width = self._top_k + (self.recall[1] < WIDE_RECALL)
         ahead = [distance for distance in DISTANCES if layer + distance < self._num_layers]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from emulated import NATIVE_LEVELS
 
 from rotary_batch.config import ISA_LEVELS, Settings, user_values
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.kernels import cpu
+from rotary_batch.engine.kernels import build, cpu
 from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.dispatch import CANDIDATES, FALLBACK, Gemm, Level, cap, select_kernel
@@ -95,6 +97,25 @@ def test_every_candidate_is_a_method_and_every_c_function_belongs_to_one():
         assert hasattr(FastMatmul if kernel.startswith("torch_") else CpuKernels, kernel)
     compiled = {kernel for kernel in kernels if not kernel.startswith("torch_")}
     assert {name.rsplit("_", 1)[0] for name in SIGNATURES} == {*compiled, "attention"}
+
+
+def test_signatures_are_those_of_the_c_functions():
+    """A parameter in another place would be read as another array."""
+    text = "\n".join(path.read_text() for path in sorted(build.SOURCES.glob("*.c")))
+    exported = {}
+    for name, declarations in re.findall(r"^void ([\w()]+)\(([^)]*)\) \{", text, re.MULTILINE):
+        parameters = [declaration.split() for declaration in declarations.split(",")]
+        names = tuple(words[-1].lstrip("*") for words in parameters)
+        types = ["pointer" if words[-1].startswith("*") else words[-2] for words in parameters]
+        stored_as = name.removeprefix("EXPORTED(").rstrip(")")
+        functions = [f"gemm_avx512bf16_{stored_as}", f"gemm_amx_{stored_as}"] if "(" in name else [name]
+        exported |= dict.fromkeys(functions, (names, types))
+    assert exported == {
+        name: (signature.names, [kind for kind, names in (
+            ("pointer", signature.pointers), ("long", signature.sizes), ("float", signature.floats), ("int", ["threads"]),
+        ) for _ in names])
+        for name, signature in SIGNATURES.items()
+    }  # fmt: skip
 
 
 def test_a_c_function_is_called_by_keyword_and_refuses_what_it_does_not_take():

@@ -59,10 +59,10 @@ def _native_levels() -> list[Level]:
         ]
         try:
             refused = build.compile_units(compiler, units, sources, path)
-            found = ctypes.CDLL(str(path))
+            detection = ctypes.CDLL(str(path))
         except OSError:  # no compiler that works, or a temporary folder from which nothing can be run
             return []
-    detected = [level for level in Level if level in build.DETECTORS and found[build.DETECTORS[level]]()]
+    detected = [level for level in Level if level in build.DETECTORS and detection[build.DETECTORS[level]]()]
     return [level for level in detected if level.name not in refused]
 
 

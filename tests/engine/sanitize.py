@@ -72,11 +72,11 @@ def main() -> int:
 
 def runtime(compiler: str) -> str | None:
     """The library of the sanitizer that a process must load first; clang names that of gcc, which lacks its functions."""
-    version, found = (
+    version, library = (
         subprocess.run([*shlex.split(compiler), question], capture_output=True, text=True).stdout.strip()
         for question in ("--version", "-print-file-name=libasan.so")
     )
-    return found if Path(found).is_absolute() and "clang" not in version else None
+    return library if Path(library).is_absolute() and "clang" not in version else None
 
 
 def run(compiler: str, path: Path, levels: list[Level]) -> int:

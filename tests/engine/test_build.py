@@ -121,7 +121,7 @@ def test_a_level_with_a_fault_is_left_out(broken, file, old, new, level, reason)
 
 
 def test_the_levels_without_a_fault_are_used(broken, tmp_path, monkeypatch):
-    """The kernels of two levels crash, and what was found is kept: nothing is compiled or checked again."""
+    """The kernels of two levels crash, and the verdict is recorded: nothing is compiled or checked again."""
     first = broken("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();")
     assert first.levels == {Level.PORTABLE, Level.AVX2}
     assert first.left_out == dict.fromkeys([Level.AVX512_BF16, Level.AMX], "its check ended by SIGILL")
@@ -333,8 +333,8 @@ def test_without_kernels_torch_does_the_work_and_the_log_says_why(tmp_path, monk
     assert "/no/such/compiler" in fields["reason"]
     matrix, x = matrix_from(quantise(torch.randn(64, 128), "int4"), 64), torch.randn(3, 128)
     expected = x @ dequantise(matrix, torch.empty(64, 128)).T
-    found = FastMatmul(torch.device("cpu"), kernels).linear(x, matrix)
-    assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
+    product = FastMatmul(torch.device("cpu"), kernels).linear(x, matrix)
+    assert (product - expected).abs().max() <= 0.02 * expected.abs().max()
     assert not kernels.supports_head_dim(64)
     with pytest.raises(ValueError, match="no attention at level portable"):
         kernels.attend(*[torch.zeros(1, 1, 32)] * 5, 1)

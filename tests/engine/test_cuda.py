@@ -54,21 +54,21 @@ def test_products_are_those_of_the_reference(stored_as, out, inner, rows):
     x = torch.randn(rows, inner, generator=generator).bfloat16()
     expected = x.double() @ dequantise(matrix_from(parts, out), torch.empty(out, inner)).double().T
     on_device = matrix_from({name: part.to(CUDA) for name, part in parts.items()}, out)
-    found = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
-    assert found.shape == expected.shape
-    assert (found - expected).norm() <= 0.01 * expected.norm()
+    product = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
+    assert product.shape == expected.shape
+    assert (product - expected).norm() <= 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("kv", ["bf16", "int8"])
 @pytest.mark.parametrize("experts", ["bf16", "int8", "int4"])
 def test_logits_at_speed_are_those_of_the_processor_within_bf16(packs, experts, kv):
     prompt = [(11 * i) % 250 for i in range(150)]
-    found = []
+    logits = []
     for options in ({"numerics": "exact"}, {"numerics": "fast", "device": "cuda"}):
         engine = open_engine(packs[experts], kv=kv, ring_slots=3, resident_share=0.25, prefill_span=40, **options)
-        found.append(engine.logits(prompt).cpu().double())
+        logits.append(engine.logits(prompt).cpu().double())
         engine.close()
-    apart = (found[0] - found[1]).norm(dim=1) / found[0].norm(dim=1)
+    apart = (logits[0] - logits[1]).norm(dim=1) / logits[0].norm(dim=1)
     assert apart.median() <= 0.12, "a row whose routers chose otherwise may be far off; on a CPU it is 0.03 to 0.08"
 
 
@@ -83,19 +83,19 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, m
     kinds = [ExactAttention(geometry, torch.device("cpu")), GatherAttention(geometry, torch.bfloat16, CUDA)]
     kinds += [VarlenAttention(CUDA)] if supports_varlen(geometry, CUDA) else []
     kinds += [TritonAttention(geometry, torch.bfloat16, CUDA)] if HAS_TRITON else []
-    found = []
+    outputs = []
     for kind in kinds:
         exact = isinstance(kind, ExactAttention)
         device, dtype = (torch.device("cpu"), torch.float32) if exact else (CUDA, torch.bfloat16)
         kv = KvArena(geometry, 400, "bf16", dtype, device)
         kv.write(0, torch.arange(400, device=device), keys.to(device, dtype), values.to(device, dtype))
         kind.plan(mixed_segments)
-        found.append(kind.attend(0, queries.to(device, dtype), kv).float().cpu())
-    assert all((one - found[0]).abs().max() <= 0.03 for one in found[1:])
+        outputs.append(kind.attend(0, queries.to(device, dtype), kv).float().cpu())
+    assert all((one - outputs[0]).abs().max() <= 0.03 for one in outputs[1:])
 
 
 def test_slabs_that_pass_through_staging_give_the_same_bits(packs, monkeypatch):
-    found, names = [], []
+    results, names = [], []
     for locks in (True, False):
         if not locks:
             monkeypatch.setattr(tiers, "page_lock", lambda _: False)
@@ -103,10 +103,10 @@ def test_slabs_that_pass_through_staging_give_the_same_bits(packs, monkeypatch):
             engine = open_engine(
                 packs["int4"], numerics="exact", device="cuda", ring_slots=2, resident_share=0.2, tier=tier
             )
-            found.append(drain(engine, requests()))
+            results.append(drain(engine, requests()))
             names.append(engine.tier_name)
             engine.close()
-    assert all(one == found[0] for one in found)
+    assert all(one == results[0] for one in results)
     assert names[0] == "host (pinned arena)"
     assert names[2] == "host (pageable, through a pinned staging ring)"
 
@@ -122,11 +122,11 @@ def test_memory_that_really_runs_out_costs_rows_and_no_token(packs):
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
     try:
-        found = drain(engine, todo)
+        tokens = drain(engine, todo)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         engine.close()
-    assert found == expected
+    assert tokens == expected
     assert engine.budget.prefill_tokens < 24 * 900, "it did run out"
 
 

@@ -1,4 +1,4 @@
-"""A processor with AMX, on any with AVX2: the kernels above AVX2 compiled with their instructions in plain C."""
+"""An emulated processor with AMX: the kernels above AVX2 compiled with their instructions in plain C."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DETECT = "int has_avx2(void) { return 1; }\nint has_avx512_bf16(void) { return 1
 
 
 def emulating_sources(folder: Path) -> Path:
-    """The C files in a folder, with a detection that finds everything."""
+    """The C files in a folder, with detection functions that report every level."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in build.SOURCES.iterdir():
         shutil.copy(source, folder)
@@ -46,7 +46,7 @@ def kernels_of(library: Library) -> CpuKernels:
 
 
 def _native_levels() -> list[Level]:
-    """Those that this processor has, by the same detection as in the program, and that the compiler knows."""
+    """Levels that this processor has, by the detection of the program, and that the compiler supports."""
     compiler = c_compiler(os.environ)
     if compiler is None or not build.IS_X86:
         return []
@@ -60,7 +60,7 @@ def _native_levels() -> list[Level]:
         try:
             refused = build.compile_units(compiler, units, sources, path)
             detection = ctypes.CDLL(str(path))
-        except OSError:  # no compiler that works, or a temporary folder from which nothing can be run
+        except OSError:  # no working compiler, or a temporary folder that is mounted noexec
             return []
     detected = [level for level in Level if level in build.DETECTORS and detection[build.DETECTORS[level]]()]
     return [level for level in detected if level.name not in refused]

@@ -242,7 +242,7 @@ REFUSES = 'case "$*" in *USE_AMX*) %s ;; esac'
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """`compiler(trouble)`: CC does that instead of compiling for AMX, or works where there is no trouble."""
+    """`compiler(trouble)`: CC does that instead of compiling for AMX, or works without `trouble`."""
     path = tmp_path / "compiler"
     monkeypatch.setenv("CC", str(path))
 
@@ -294,7 +294,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_a_compilation(small, tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "changed", "of everybody", "no record", "record", "another record"])
-def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(small, tmp_path, damage):
+def test_a_library_that_is_damaged_or_that_others_may_write_is_rebuilt(small, tmp_path, damage):
     """It is never loaded: a library that is cut short ends a process with SIGBUS."""
     folder = tmp_path / "cache"
     assert small(folder).levels == SMALL

@@ -130,9 +130,9 @@ def test_memory_that_really_runs_out_costs_rows_and_no_token(packs):
     assert engine.budget.prefill_tokens < 24 * 900, "it did run out"
 
 
-def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):
-    """Everything else is set in motion without waiting: a deeper model costs one question more for every layer."""
-    asked = []
+def test_the_host_waits_for_the_device_once_a_layer(packs, tmp_path):
+    """Everything else is launched without waiting: each layer costs one synchronisation."""
+    synchronisations = []
     for layers in (3, 7):
         source = write_tiny_checkpoint(tmp_path / f"hf{layers}", seed=2, **{**WIDE, "num_hidden_layers": layers})
         folder = tmp_path / f"pack{layers}"
@@ -152,10 +152,12 @@ def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):
                 engine.step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        asked.append(Counter(Path(w.filename).name for w in caught if "called a synchronizing" in str(w.message)))
+        synchronisations.append(
+            Counter(Path(w.filename).name for w in caught if "called a synchronizing" in str(w.message))
+        )
         engine.close()
-    assert [one.pop("moe.py") for one in asked] == [3, 7], asked
-    assert asked[0] == asked[1], "the rest is for all layers together"
+    assert [counts.pop("moe.py") for counts in synchronisations] == [3, 7], synchronisations
+    assert synchronisations[0] == synchronisations[1], "the rest is for all layers together"
 
 
 def test_a_slab_is_used_after_it_came(packs):

@@ -1,4 +1,4 @@
-"""The pool of threads behind the compiled kernels, and torch's threads beside it."""
+"""The thread pool of the compiled kernels, and torch's own threads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_task_runs_once_whoever_calls_from_wherever(tmp_path, sanitizer):
 
 
 def test_kernels_bring_no_other_threads():
-    """With OpenMP's beside it two pools would wait awake for each other."""
+    """Two pools, this one and OpenMP's, would spin while they wait for each other."""
     assert [path.name for path in FOLDER.iterdir() if "#pragma omp" in path.read_text()] == []
 
 

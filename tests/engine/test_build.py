@@ -5,6 +5,7 @@ On an emulated processor with AMX, so that every level is there on every machine
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -311,7 +312,7 @@ def test_a_library_that_is_damaged_or_that_others_may_write_is_rebuilt(small, tm
     again = small(folder)
     assert (again.levels, again.functions.answer()) == (SMALL, 42)
     assert (library.stat().st_mode & 0o777, library.read_bytes()[:4]) == (0o600, b"\x7fELF")
-    assert json.loads(record.read_text())["digest"] == build._file_digest(library)
+    assert json.loads(record.read_text())["digest"] == hashlib.sha256(library.read_bytes()).hexdigest()
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".so"], "nothing is left over"
 
 

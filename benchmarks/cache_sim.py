@@ -47,7 +47,7 @@ def own_trace() -> Trace:
     single = [step for step in steps if len(step.chosen) == 1]
     return Trace(
         geometry.num_layers, geometry.num_experts, geometry.top_k, [(step.layer, step.chosen[0]) for step in single],
-        [step.likely for step in single],
+        [step.predicted for step in single],
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.kernels.quant import Matrix, decode, num_columns, num_rows
+from rotary_batch.engine.kernels.quant import Matrix, dequantise, num_columns, num_rows
 from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
@@ -99,4 +99,4 @@ def _config(pack_dir: Path, geometry: Geometry) -> dict[str, object]:
 
 def plain(matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
     """A stored matrix decoded."""
-    return decode(matrix, torch.empty(num_rows(matrix), num_columns(matrix), dtype=dtype))
+    return dequantise(matrix, torch.empty(num_rows(matrix), num_columns(matrix), dtype=dtype))

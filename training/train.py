@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rotary_batch.engine.runtime.memory import keep_freed_memory
+from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.model.tokens import Tokenizer
 from training.batches import Batch, Order, Row, collate, encode
 from training.corpus import Example, held_out_examples, training_examples
@@ -249,7 +249,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rate", type=float, default=Plan(steps=1).peak_rate)
     arguments = parser.parse_args()
-    keep_freed_memory()
+    tune_malloc()
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")  # a kernel for every shape; 1,024 by itself
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -35,9 +35,9 @@ def refresh_rates(settings: Settings, pack: Path, manifest: Manifest, now: float
 
 def _refreshed(kept: Rates | None, settings: Settings, pack: Path, manifest: Manifest, now: float) -> Rates:
     from rotary_batch.engine.measuring import measure
-    from rotary_batch.engine.runtime.device import device_named
+    from rotary_batch.engine.runtime.device import resolve_device
 
-    why = _why_anew(kept, measure.machine_name(device_named(settings.device)), now)
+    why = _why_anew(kept, measure.machine_name(resolve_device(settings.device)), now)
     if kept is not None and why is None:
         found = kept.best_of(measure.probe_machine(kept, pack, manifest, settings.kv))
         event("rates probed", rates=found.told())

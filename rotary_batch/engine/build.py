@@ -22,8 +22,8 @@ from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import Placement, open_experts, open_tier
 from rotary_batch.engine.packs.dense import check_dense, load_dense
 from rotary_batch.engine.packs.pack import pack_into_cache
-from rotary_batch.engine.runtime.device import device_memory_nbytes, device_named
-from rotary_batch.engine.runtime.memory import keep_freed_memory
+from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
+from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.engine_options import EngineOptions
@@ -53,11 +53,11 @@ def open_engine(model_dir: Path | str, options: EngineOptions) -> RotaryEngine:
     Raises ModelError, ConfigError, and UnavailableError when the device does not exist or has too little memory.
     """
     pack_dir, manifest = _open_pack(Path(model_dir), options.experts)
-    device = device_named(options.device)
+    device = resolve_device(options.device)
     _configure_allocator(device, options.device_memory)
     kernels = cpu.default(options.max_isa) if device.type == "cpu" else None
     numerics = Numerics(options.numerics or manifest.default_numerics, device, kernels)
-    model = footprint(manifest, options.kv, numerics.kept.itemsize, numerics.dtype.itemsize, options.device)
+    model = footprint(manifest, options.kv, numerics.storage_dtype.itemsize, numerics.dtype.itemsize, options.device)
     rates = cached_rates(options.device, cache_dir(os.environ))
     memory_plan = _plan(manifest, model, rates, options)
     check_dense(pack_dir, manifest)  # before anything is allocated
@@ -79,7 +79,7 @@ def _load(
     trace: Trace,
     options: EngineOptions,
 ) -> LoadedModel:
-    device, geometry = device_named(options.device), manifest.geometry
+    device, geometry = resolve_device(options.device), manifest.geometry
     placement = Placement(memory_plan.num_residents, memory_plan.num_slots, memory_plan.num_hosted)
     tokenizer = Tokenizer.load(pack_dir)
     with ExitStack() as opened:  # closes what is open when the rest fails
@@ -88,10 +88,12 @@ def _load(
         opened.callback(tier.close)
         experts = open_experts(manifest, tier, placement, device, trace, prefetch=options.prefetch)
         opened.callback(experts.close)
-        kv = KvArena(geometry, memory_plan.kv_tokens, options.kv, numerics.kept, device, memory_plan.host_kv_tokens)
+        kv = KvArena(
+            geometry, memory_plan.kv_tokens, options.kv, numerics.storage_dtype, device, memory_plan.host_kv_tokens
+        )
         opened.callback(kv.close)
         attention = attention_for(geometry, numerics, kv)
-        longest = min(manifest.context_tokens, kv.longest_tokens)  # a context of 10^7 is not paid for in angles
+        longest = min(manifest.context_tokens, kv.max_range_tokens)  # a context of 10^7 is not paid for in angles
         loaded = LoadedModel(
             manifest=manifest,
             footprint=model,
@@ -117,14 +119,14 @@ def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
 
 def _configure_allocator(device: torch.device, device_memory: int | None) -> None:
     if device.type == "cpu":
-        keep_freed_memory()
+        tune_malloc()
     elif device_memory is not None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, device_memory / device_memory_nbytes(device)), device)
 
 
 def _plan(manifest: Manifest, model: Footprint, rates: Rates | None, options: EngineOptions) -> MemoryPlan:
     """The planner's choice for the workload, and what the options say instead."""
-    batch, device = options.max_batch or DEFAULT_BATCH, device_named(options.device)
+    batch, device = options.max_batch or DEFAULT_BATCH, resolve_device(options.device)
     memory_nbytes = options.device_memory or int(device_memory_nbytes(device) * MEMORY_SHARE[device.type])
     host_nbytes = host_nbytes_for(device.type, options.host_memory, free_nbytes(), model.slab_nbytes)
     planned = plan_memory(

@@ -1,7 +1,6 @@
-"""The Mixtral decoder (arXiv 2401.04088), wired together: one pass of all layers over ragged rows.
+"""The Mixtral decoder (arXiv 2401.04088): one pass of a batch of rows through all layers.
 
-Knows the order of operations; knows nothing of sequences beyond their rows, or of sampling.
-T = rows of this revolution, H = hidden.
+T = rows of this step, H = hidden.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from itertools import chain
 
 import torch
 
-from rotary_batch.engine.attention.base import Attention, Rows
+from rotary_batch.engine.attention.base import Attention, QuerySegment
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import Matrix, num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
-from rotary_batch.engine.moe import Dispatch, mix, route
+from rotary_batch.engine.moe import Dispatch, moe_forward, route
 from rotary_batch.engine.offload.prediction import ExpertPredictor
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.rope import Rope, rotate
@@ -25,7 +24,7 @@ from rotary_batch.model.geometry import Geometry
 
 
 class Mixtral:
-    """Weights that stay in device memory, and the experts that may not."""
+    """The dense weights, which stay in device memory, and a source of experts, which may not."""
 
     def __init__(
         self,
@@ -45,47 +44,52 @@ class Mixtral:
         device = _plain(dense["norm"]).device
         self._rope = Rope(geometry.head_dim, geometry.rope_theta, context_tokens, numerics.dtype, device)
         self._attention = attention
-        self._guesser = ExpertPredictor(self._router_scores, geometry.num_layers, geometry.top_k, trace)
+        self._predictor = ExpertPredictor(self._router_scores, geometry.num_layers, geometry.top_k, trace)
 
-    def revolve(self, token_ids: torch.Tensor, rows: Sequence[Rows], kv: KvArena) -> torch.Tensor:
-        """One revolution: token ids [T] of all rows -> final hidden states [T, H]; keys and values are kept."""
+    def forward(self, token_ids: torch.Tensor, segments: Sequence[QuerySegment], kv: KvArena) -> torch.Tensor:
+        """Token ids [T] of all segments -> final hidden states [T, H]; writes their KV to the arena."""
         device = token_ids.device
-        x = self.numerics.rows_of(self._dense["embed"], token_ids)
-        positions = torch.tensor(list(chain.from_iterable(run.positions() for run in rows))).to(device)
-        turns = self._rope.turns(positions)
-        places = list(chain.from_iterable(run.homes() for run in rows))
-        homes = torch.tensor(places).to(device)
-        kv.start(places)
-        self._attention.plan(rows)
+        x = self.numerics.embed(self._dense["embed"], token_ids)
+        positions = torch.tensor(list(chain.from_iterable(segment.positions() for segment in segments))).to(device)
+        cos_sin = self._rope.cos_sin(positions)
+        slots = list(chain.from_iterable(segment.slot_mapping() for segment in segments))
+        slot_mapping = torch.tensor(slots).to(device)
+        kv.begin_step(slots)
+        self._attention.plan(segments)
         self._experts.begin_step(len(x))
         for layer in range(self._geometry.num_layers):
-            with self._trace.work("attention", str(layer)):
-                x = x + self._attend(layer, x, turns, homes, kv)
-            x = x + self._mixture(layer, x)
+            with self._trace.time_on_device("attention", str(layer)):
+                x = x + self._attend(layer, x, cos_sin, slot_mapping, kv)
+            x = x + self._moe(layer, x)
         return self._norm(x, "norm")
 
     def _attend(
-        self, layer: int, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], homes: torch.Tensor, kv: KvArena
+        self,
+        layer: int,
+        x: torch.Tensor,
+        cos_sin: tuple[torch.Tensor, torch.Tensor],
+        slot_mapping: torch.Tensor,
+        kv: KvArena,
     ) -> torch.Tensor:
         head_dim = self._geometry.head_dim
         normed = self._norm(x, f"layers.{layer}.attention_norm")
         q, k, v = (self._linear(normed, f"layers.{layer}.{name}").view(len(x), -1, head_dim) for name in "qkv")
-        kv.write(layer, homes, rotate(k, turns), v)
-        out = self._attention.attend(layer, rotate(q, turns), kv)
+        kv.write(layer, slot_mapping, rotate(k, cos_sin), v)
+        out = self._attention.attend(layer, rotate(q, cos_sin), kv)
         return self._linear(out.flatten(1), f"layers.{layer}.o")
 
-    def _mixture(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+    def _moe(self, layer: int, x: torch.Tensor) -> torch.Tensor:
         normed = self._norm(x, f"layers.{layer}.moe_norm")
         weights, chosen = route(self._linear(normed, f"layers.{layer}.router"), self._geometry.top_k)
-        guesses = self._experts.wants_predictions or self._trace.keeps_routing
-        likely = self._guesser.predict(layer, x) if guesses else {}
-        routed, likely_ids = Dispatch.sort(weights, chosen, self._geometry.num_experts, likely)
-        if guesses:
-            self._guesser.observe(routed.keys(layer), *self._experts.take_prefetch_feedback())
-            self._trace.note_routing(layer, chosen, likely_ids)
-        self._guesser.record_prediction(layer, likely_ids)
-        self._experts.expect(routed.keys(layer), self._guesser.keys_to_prefetch(layer, likely_ids))
-        return mix(normed, routed, layer, self._experts, self.numerics, self._trace)
+        predicts = self._experts.wants_predictions or self._trace.records_routing
+        predicted = self._predictor.predict(layer, x) if predicts else {}
+        dispatch, predicted_ids = Dispatch.sort(weights, chosen, self._geometry.num_experts, predicted)
+        if predicts:
+            self._predictor.observe(dispatch.keys(layer), *self._experts.take_prefetch_feedback())
+            self._trace.record_routing(layer, chosen, predicted_ids)
+        self._predictor.record_prediction(layer, predicted_ids)
+        self._experts.expect(dispatch.keys(layer), self._predictor.keys_to_prefetch(layer, predicted_ids))
+        return moe_forward(normed, dispatch, layer, self._experts, self.numerics, self._trace)
 
     def _router_scores(self, layer: int, x: torch.Tensor) -> torch.Tensor:
         return self._linear(self._norm(x, f"layers.{layer}.moe_norm"), f"layers.{layer}.router")

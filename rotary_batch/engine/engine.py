@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from rotary_batch.core import Completion, Failure, Request, StepReport
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.decoder import Mixtral
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.offload.tiers import Tier
-from rotary_batch.engine.runtime.memory import give_back_freed_memory
+from rotary_batch.engine.runtime.memory import trim_malloc
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import Choice, choose
 from rotary_batch.engine.scheduler import ScheduledTokens, Scheduler, kv_tokens
@@ -147,7 +147,7 @@ class RotaryEngine:
         prefill_tokens = sum(part.num_tokens for part in prefill)
         reprefill_tokens = sum(part.num_tokens for part in prefill if part.sequence.request.generated_ids)
         if prefill and self.device.type == "cpu":
-            give_back_freed_memory()
+            trim_malloc()
         roofline_s = self._roofline_s(scheduled)  # before its tokens are counted as cached
         completions, failures = self._accept_all(choices, scheduled)
         new_tokens = [new for part in scheduled if (new := part.sequence.take_new_tokens())]
@@ -203,17 +203,17 @@ class RotaryEngine:
 
     def _forward(self, scheduled: Seq[ScheduledTokens]) -> tuple[torch.Tensor, list[int]]:
         """Final hidden states [T, H] of all rows, and the first row of each part."""
-        rows: list[Rows] = []
+        segments: list[QuerySegment] = []
         first_rows: list[int] = []
         token_ids: list[int] = []
         for part in scheduled:
             first_rows.append(len(token_ids))
-            rows += part.rows(len(token_ids))
+            segments += part.segments(len(token_ids))
             token_ids += part.token_ids()
         ids = torch.tensor(token_ids, dtype=torch.int64).to(self.device)
         decoder = self.model.decoder
         with decoder.numerics.threads_for(len(ids) * self.manifest.geometry.hidden_size):
-            return decoder.revolve(ids, rows, self.model.kv), first_rows
+            return decoder.forward(ids, segments, self.model.kv), first_rows
 
     def _next_choices(self, scheduled: Seq[ScheduledTokens]) -> list[Choice]:
         """What comes after each part that is the last of its sequence, and after each of its drafts."""

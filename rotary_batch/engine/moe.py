@@ -1,7 +1,7 @@
-"""The mixture of experts of one layer: route rows, run each expert on its rows, add up.
+"""The mixture of experts of one layer: route rows, run each expert on its rows, add the results.
 
-Knows routing and SwiGLU; gets weights from an ExpertSource and knows nothing of where they were.
-T = rows, H = hidden, E = experts, K = experts of a row, A = all assignments = T * K.
+The weights come from an `ExpertSource`, wherever they are stored.
+T = rows, H = hidden, E = experts, K = experts of a row, A = assignments of rows to experts = T * K.
 """
 
 from __future__ import annotations
@@ -27,49 +27,55 @@ def route(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]
 class Dispatch(NamedTuple):
     """Which rows go to which expert of one layer."""
 
-    rows: torch.Tensor  # [A] batch row of each assignment, those of expert 0 first
-    places: torch.Tensor  # [T, K] where each row's assignments are among them, in the order of the router's choice
+    rows: torch.Tensor  # [A] batch row of each assignment, sorted by expert
+    assignments: torch.Tensor  # [T, K] index in `rows` of each row's assignments, in the order of the router's choice
     weights: torch.Tensor  # [T, K] float32
-    counts: list[int]  # how many assignments each expert has
+    num_rows: list[int]  # rows of each expert
 
     @classmethod
     def sort(
-        cls, weights: torch.Tensor, chosen: torch.Tensor, num_experts: int, likely: Mapping[int, torch.Tensor]
+        cls, weights: torch.Tensor, chosen: torch.Tensor, num_experts: int, predicted: Mapping[int, torch.Tensor]
     ) -> tuple[Dispatch, dict[int, list[int]]]:
-        """Weights and chosen experts [T, K] -> assignments by expert, and `likely` on the host.
+        """Sort assignments by expert, from weights and chosen experts [T, K]; also copy `predicted` to the host.
 
-        All that the host has to know comes in the layer's one copy.
+        One copy brings all that the host needs to know of a layer.
         """
-        flat = chosen.flatten()  # counted by comparing: bincount waits for the device
+        flat = chosen.flatten()
         order = flat.argsort(stable=True)
-        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        assignments = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        # compared with every expert: bincount would wait for the device
         counts = (flat[:, None] == torch.arange(num_experts, device=flat.device)).sum(0)
-        host = torch.cat([counts, *likely.values()]).tolist()
-        begin, likely_ids = num_experts, {}
-        for distance, ids in likely.items():
-            likely_ids[distance] = host[begin : begin + len(ids)]
+        on_host = torch.cat([counts, *predicted.values()]).tolist()
+        begin, predicted_ids = num_experts, {}
+        for distance, ids in predicted.items():
+            predicted_ids[distance] = on_host[begin : begin + len(ids)]
             begin += len(ids)
-        return cls(order // chosen.shape[1], places.view(chosen.shape), weights, host[:num_experts]), likely_ids
+        dispatch = cls(order // chosen.shape[1], assignments.view(chosen.shape), weights, on_host[:num_experts])
+        return dispatch, predicted_ids
 
     def keys(self, layer: int) -> list[ExpertKey]:
-        """The experts that have rows, ascending."""
-        return [ExpertKey(layer, expert) for expert, count in enumerate(self.counts) if count]
+        """The experts that have rows, in ascending order."""
+        return [ExpertKey(layer, expert) for expert, num_rows in enumerate(self.num_rows) if num_rows]
 
 
-def mix(
-    x: torch.Tensor, routed: Dispatch, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
+def moe_forward(
+    x: torch.Tensor, dispatch: Dispatch, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
 ) -> torch.Tensor:
-    """x [T, H] -> [T, H].  What a row's experts found is added in the order of its router's choice, always."""
-    spread = x[routed.rows]  # [A, H]
-    found = torch.empty_like(spread)
+    """x [T, H] -> [T, H].
+
+    The results of a row are added in the order of its router's choice, so its bits do not depend on other rows.
+    """
+    dispatched = x[dispatch.rows]  # [A, H]
+    expert_out = torch.empty_like(dispatched)
     begin = 0
-    for expert, count in enumerate(routed.counts):
-        if count:
-            with experts.hold(ExpertKey(layer, expert)) as slab, trace.work("compute", f"{layer}.{expert}"):
-                found[begin : begin + count] = feed_forward(spread[begin : begin + count], slab, numerics)
-        begin += count
-    parts = found[routed.places].float().mul_(routed.weights[..., None]).unbind(1)
-    return reduce(torch.add, parts).to(x.dtype)
+    for expert, num_rows in enumerate(dispatch.num_rows):
+        if num_rows:
+            rows = slice(begin, begin + num_rows)
+            with experts.hold(ExpertKey(layer, expert)) as slab, trace.time_on_device("compute", f"{layer}.{expert}"):
+                expert_out[rows] = feed_forward(dispatched[rows], slab, numerics)
+        begin += num_rows
+    weighted = expert_out[dispatch.assignments].float().mul_(dispatch.weights[..., None])  # [T, K, H]
+    return reduce(torch.add, weighted.unbind(1)).to(x.dtype)
 
 
 def feed_forward(x: torch.Tensor, slab: Slab, numerics: Numerics) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Greedy choice of the next token and its log-probability; rows without finite logits are told apart."""
+"""Greedy choice of the next token, with its log-probability; rows whose logits are not finite give no token."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from rotary_batch.engine.kernels.numerics import in_tiles
+from rotary_batch.engine.kernels.numerics import map_row_tiles
 
-HEAD_ROWS = 64  # rows of logits computed at once; bounds the workspace
+HEAD_ROWS = 64  # rows of logits that are computed at once; bounds the workspace
 
 
 class Choice(NamedTuple):
@@ -20,20 +20,20 @@ class Choice(NamedTuple):
 
 
 def choose(hidden: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor]) -> list[Choice]:
-    """Final hidden states [rows, H], and what makes float32 logits of them -> one choice a row.
+    """Choose a token for each row of the final hidden states [rows, H]; `head` computes float32 logits.
 
-    The lowest id wins a tie.  The host asks the device once.
+    The lowest id wins a tie.  The host waits for the device once.
     """
     if not len(hidden):
         return []
-    parts = [_best(head(part)) for part in torch.split(hidden, HEAD_ROWS)]
+    parts = [_argmax(head(part)) for part in torch.split(hidden, HEAD_ROWS)]
     rows = zip(*torch.cat(parts, 1).tolist(), strict=True)
-    return [Choice(int(token_id) if good else None, logprob) for token_id, logprob, good in rows]
+    return [Choice(int(token_id) if is_finite else None, logprob) for token_id, logprob, is_finite in rows]
 
 
-def _best(logits: torch.Tensor) -> torch.Tensor:
-    """[rows, vocabulary] -> token id, log-probability and whether all was finite, [3, rows] float64."""
+def _argmax(logits: torch.Tensor) -> torch.Tensor:
+    """[rows, vocabulary] -> token id, log-probability and whether all logits are finite, [3, rows] float64."""
     best, token_ids = logits.max(-1)
-    total = in_tiles(lambda rows: rows.logsumexp(-1), logits)
-    finite = torch.isfinite(total) & torch.isfinite(best)  # one NaN or infinity in a row makes its sum one
-    return torch.stack([part.double() for part in (token_ids, best - total, finite)])
+    total = map_row_tiles(lambda rows: rows.logsumexp(-1), logits)
+    is_finite = torch.isfinite(total) & torch.isfinite(best)  # one NaN or infinity in a row makes its sum one
+    return torch.stack([part.double() for part in (token_ids, best - total, is_finite)])

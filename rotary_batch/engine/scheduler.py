@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from rotary_batch.core import Request
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.kvcache.prefix import Prefix, PrefixStore
 from rotary_batch.engine.sequence import Sequence
@@ -39,19 +39,19 @@ class ScheduledTokens:
         sequence = self.sequence
         return [*sequence.token_ids[sequence.num_cached : sequence.num_cached + self.num_tokens], *self.drafts]
 
-    def rows(self, first_row: int) -> Iterator[Rows]:
+    def segments(self, first_row: int) -> Iterator[QuerySegment]:
         """Where the KV cache of its rows is; split where a prefix that the sequence makes meets its own range."""
         sequence, prefix = self.sequence, self.sequence.prefix
         begin, end = sequence.num_cached, sequence.num_cached + self.num_rows
         if prefix is None:
-            yield Rows(first_row, self.num_rows, begin, sequence.kv_start)
+            yield QuerySegment(first_row, self.num_rows, begin, sequence.kv_start)
             return
         border = min(max(begin, prefix.num_tokens), end)
         if begin < border:
-            yield Rows(first_row, border - begin, begin, prefix.kv_start)
+            yield QuerySegment(first_row, border - begin, begin, prefix.kv_start)
         if border < end:
             first_row += border - begin
-            yield Rows(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
+            yield QuerySegment(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
 
 
 class Scheduler:
@@ -61,7 +61,7 @@ class Scheduler:
         self._kv = kv
         self._vocab_size = vocab_size
         self._prefixes = PrefixStore(kv) if share_prefixes else None
-        self.max_tokens = min(context_tokens, kv.longest_tokens)  # of one sequence
+        self.max_tokens = min(context_tokens, kv.max_range_tokens)  # of one sequence
         self.live: list[Sequence] = []
 
     def has_room(self, request: Request) -> bool:
@@ -111,15 +111,15 @@ class Scheduler:
         tokens = [*request.prompt_ids, *request.generated_ids]
         prefix = shared.find(request.prompt_ids) if shared else None
         own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
-        start = self._kv.take(own_tokens)
+        start = self._kv.allocate(own_tokens)
         sequence = Sequence(request, start, own_tokens, tokens, request.logprob_sum)
         if shared is None:
             return sequence
-        sequence.prefix = shared.adopt(request.prompt_ids)
+        sequence.prefix = shared.acquire(request.prompt_ids)
         if prefix is None and sequence.prefix is not None:  # made just now: the beginning moves to a range of its own
             sequence.makes_prefix = True
             sequence.kv_tokens = own_tokens - sequence.prefix.num_tokens
-            self._kv.give_back(start + sequence.kv_tokens, sequence.prefix.num_tokens)
+            self._kv.free(start + sequence.kv_tokens, sequence.prefix.num_tokens)
         return sequence
 
     def schedule_step(
@@ -157,10 +157,10 @@ class Scheduler:
     def retire(self, request_ids: Collection[int]) -> None:
         """Free what sequences reserved; a complete prefix stays for prompts to come."""
         for sequence in [one for one in self.live if one.request.request_id in request_ids]:
-            self._kv.give_back(sequence.kv_start, sequence.kv_tokens)
+            self._kv.free(sequence.kv_start, sequence.kv_tokens)
             self.live.remove(sequence)
             if sequence.prefix is not None and self._prefixes is not None:
-                self._prefixes.leave(sequence.prefix)
+                self._prefixes.release(sequence.prefix)
                 if sequence.makes_prefix:
                     self._transfer(sequence.prefix)
 

@@ -1,4 +1,4 @@
-"""A processor with AMX, on any with AVX2: the kernels above AVX2 compiled with their instructions in plain C."""
+"""An emulated processor with AMX: the kernels above AVX2 compiled with their instructions in plain C."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build
 from rotary_batch.engine.kernels.build import Library, open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import UNITS, Level, Unit
+from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, CompileUnit, Level
 
 HEADERS = Path(__file__).with_name("emulation")
-AVX2 = next(unit.flags for unit in UNITS if unit.level == Level.AVX2)
+AVX2 = next(unit.flags for unit in COMPILE_UNITS if unit.level == Level.AVX2)
 _AVX512 = (*AVX2, "-Wno-psabi", "-include", str(HEADERS / "avx512.h"))
 _FLAGS = {
     Level.AVX512_BF16: _AVX512,
     Level.AMX: (*_AVX512, "-include", str(HEADERS / "amx.h"), "-DUSE_AMX"),
 }
-EMULATED_UNITS = tuple(Unit(unit.level, unit.files, _FLAGS.get(unit.level, unit.flags)) for unit in UNITS)
+EMULATED_UNITS = tuple(
+    CompileUnit(unit.level, unit.files, _FLAGS.get(unit.level, unit.flags)) for unit in COMPILE_UNITS
+)
 DETECT = "int has_avx2(void) { return 1; }\nint has_avx512_bf16(void) { return 1; }\nint has_amx(void) { return 1; }\n"
 
 
 def emulating_sources(folder: Path) -> Path:
-    """The C files in a folder, with a detection that finds everything."""
+    """The C files in a folder, with detection functions that report every level."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in build.SOURCES.iterdir():
         shutil.copy(source, folder)
@@ -44,7 +46,7 @@ def kernels_of(library: Library) -> CpuKernels:
 
 
 def _native_levels() -> list[Level]:
-    """Those that this processor has, by the same detection as in the program, and that the compiler knows."""
+    """Levels that this processor has, by the detection of the program, and that the compiler supports."""
     compiler = c_compiler(os.environ)
     if compiler is None or not build.IS_X86:
         return []
@@ -52,13 +54,15 @@ def _native_levels() -> list[Level]:
         sources, path = Path(folder), Path(folder) / "detect.so"
         shutil.copy(build.SOURCES / "detect.c", sources)
         (sources / "empty.c").touch()
-        units = [Unit(unit.level, ["empty.c" if unit.level else "detect.c"], unit.flags) for unit in UNITS]
+        units = [
+            CompileUnit(unit.level, ["empty.c" if unit.level else "detect.c"], unit.flags) for unit in COMPILE_UNITS
+        ]
         try:
-            refused = build._compile(compiler, units, sources, path)
-            found = ctypes.CDLL(str(path))
-        except OSError:  # no compiler that works, or a temporary folder from which nothing can be run
+            refused = build.compile_units(compiler, units, sources, path)
+            detection = ctypes.CDLL(str(path))
+        except OSError:  # no working compiler, or a temporary folder that is mounted noexec
             return []
-    detected = [level for level in Level if level in build.DETECTORS and found[build.DETECTORS[level]]()]
+    detected = [level for level in Level if level in build.DETECTORS and detection[build.DETECTORS[level]]()]
     return [level for level in detected if level.name not in refused]
 
 

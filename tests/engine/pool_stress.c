@@ -1,5 +1,5 @@
-/* Loops of the pool under every circumstance that it promises to bear; built and run by test_pool.py, plain and under
-   ThreadSanitizer.  Says what went wrong first, and exits with 1. */
+/* A stress test of the thread pool, which test_pool.py builds and runs, plain and with sanitizers.  Prints the first
+   failure and exits with 1. */
 
 #include "pool.h"
 
@@ -11,49 +11,49 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MOST 1000
+#define MAX_TASKS 1000
 
-struct tally {
-  int threads;         /* of a loop within each task; 0 = none */
-  int times[MOST];     /* how often each task ran; not atomic, for each is one thread's */
-  struct tally *inner; /* of each task */
+struct runs {
+  int threads;          /* of a loop within each task; 0 = none */
+  int times[MAX_TASKS]; /* how often each task ran; not atomic, because each belongs to one thread */
+  struct runs *inner;   /* of each task */
 };
 
-static void fail(const char *what, long got, long wanted) {
-  printf("%s: %ld, not %ld\n", what, got, wanted);
+static void fail(const char *what, long actual, long expected) {
+  printf("%s: %ld, not %ld\n", what, actual, expected);
   exit(1);
 }
 
-static void count_task(void *context, long task) { ((struct tally *)context)->times[task]++; }
+static void count_task(void *context, long task) { ((struct runs *)context)->times[task]++; }
 
 static void nested_task(void *context, long task) {
-  struct tally *tally = context;
-  tally->times[task]++;
-  parallel_for(10, count_task, &tally->inner[task], tally->threads);
+  struct runs *runs = context;
+  runs->times[task]++;
+  parallel_for(10, count_task, &runs->inner[task], runs->threads);
 }
 
-static void check(const char *what, const struct tally *tally, long count, int times) {
-  for (long task = 0; task < MOST; task++)
-    if (tally->times[task] != (task < count ? times : 0)) fail(what, tally->times[task], times);
+static void check(const char *what, const struct runs *runs, long count, int times) {
+  for (long task = 0; task < MAX_TASKS; task++)
+    if (runs->times[task] != (task < count ? times : 0)) fail(what, runs->times[task], times);
 }
 
 static void every_task_runs_once(void) {
   for (int threads = 0; threads <= 5; threads++)
-    for (long count = 0; count <= MOST; count = count * 3 / 2 + 1) {
-      struct tally tally = {0};
-      parallel_for(count, count_task, &tally, threads);
-      check("tasks", &tally, count, 1);
+    for (long count = 0; count <= MAX_TASKS; count = count * 3 / 2 + 1) {
+      struct runs runs = {0};
+      parallel_for(count, count_task, &runs, threads);
+      check("tasks", &runs, count, 1);
     }
 }
 
 static void many_short_loops(int loops) {
-  struct tally tally = {0};
-  for (int n = 0; n < loops; n++) parallel_for(7, count_task, &tally, 3);
-  check("short loops", &tally, 7, loops);
+  struct runs runs = {0};
+  for (int n = 0; n < loops; n++) parallel_for(7, count_task, &runs, 3);
+  check("short loops", &runs, 7, loops);
 }
 
 static void loops_within_tasks(void) {
-  struct tally inner[20], outer = {3, {0}, inner};
+  struct runs inner[20], outer = {3, {0}, inner};
   memset(inner, 0, sizeof inner);
   for (int n = 0; n < 50; n++) parallel_for(20, nested_task, &outer, 3);
   check("outer tasks", &outer, 20, 50);
@@ -86,11 +86,11 @@ static void sleep_in_worker(void *context, long task) {
   else nanosleep(&(struct timespec){0, 200000000}, 0);
 }
 
-/* A worker that is held up keeps its one task, and the caller does the rest meanwhile. */
+/* A delayed worker keeps its one task, and the caller does the rest meanwhile. */
 static void caller_takes_the_rest(void) {
   int by_caller = 0;
   parallel_for(50, sleep_in_worker, &by_caller, 2);
-  if (by_caller < 25) fail("tasks of the caller beside a sleeping worker", by_caller, 49);
+  if (by_caller < 25) fail("tasks of the caller while a worker sleeps", by_caller, 49);
 }
 
 static void after_fork(void) {
@@ -110,18 +110,18 @@ static void after_fork(void) {
 
 static long num_threads(void) {
   FILE *file = fopen("/proc/self/stat", "r");
-  long found = 0;
-  if (!file || fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld", &found) != 1)
+  long threads = 0;
+  if (!file || fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld", &threads) != 1)
     fail("/proc/self/stat", 0, 1);
   fclose(file);
-  return found;
+  return threads;
 }
 
 int main(int argc, char **argv) {
   const int loops = argc > 1 ? atoi(argv[1]) : 1000;
   const long before = num_threads();
   main_thread = pthread_self();
-  struct tally alone = {0};
+  struct runs alone = {0};
   parallel_for(9, count_task, &alone, 1);
   if (num_threads() != before) fail("threads before there is work for two", num_threads(), before);
   every_task_runs_once();

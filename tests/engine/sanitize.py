@@ -17,8 +17,9 @@ from pathlib import Path
 
 from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, check
+from rotary_batch.engine.kernels.bindings import SIGNATURES
 from rotary_batch.engine.kernels.check import Case
-from rotary_batch.engine.kernels.dispatch import FUNCTIONS, UNITS, Level
+from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, Level
 
 SANITIZERS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # One row of registers and all that remain, a tile of rows and more; one block, parts of one, and more; columns that go
@@ -56,10 +57,10 @@ def main() -> int:
                 [Level.AVX2, Level.AVX512_BF16, Level.AMX],
             )
         ]
-        plans += [("native", UNITS, build.SOURCES, native)] if native else []
+        plans += [("native", COMPILE_UNITS, build.SOURCES, native)] if native else []
         for name, units, sources, levels in plans:
             path = Path(folder) / f"{name}.so"
-            refused = build._compile(
+            refused = build.compile_units(
                 compiler, [unit for unit in units if unit.level in (Level.PORTABLE, *levels)], sources, path
             )
             if refused or run(compiler, path, levels):
@@ -71,11 +72,11 @@ def main() -> int:
 
 def runtime(compiler: str) -> str | None:
     """The library of the sanitizer that a process must load first; clang names that of gcc, which lacks its functions."""
-    version, found = (
+    version, library = (
         subprocess.run([*shlex.split(compiler), question], capture_output=True, text=True).stdout.strip()
         for question in ("--version", "-print-file-name=libasan.so")
     )
-    return found if Path(found).is_absolute() and "clang" not in version else None
+    return library if Path(library).is_absolute() and "clang" not in version else None
 
 
 def run(compiler: str, path: Path, levels: list[Level]) -> int:
@@ -101,10 +102,10 @@ def run_here(path: str, levels: list[Level]) -> int:
         for level in levels
         for kernel in check.LEVELS[level]
         for stored_as in ("bf16", "int8", "int4")
-        for case in (CASES[kernel] if f"{kernel}_{stored_as}" in FUNCTIONS else ())
-        if not check.deviation(library, kernel, stored_as, case) <= 2**-7
+        for case in (CASES[kernel] if f"{kernel}_{stored_as}" in SIGNATURES else ())
+        if not check.gemm_error(library, kernel, stored_as, case) <= 2**-7
     ]
-    if Level.AVX2 in levels and not max(check.attention_deviation(library, dim) for dim in (32, 96, 256)) <= 1e-4:
+    if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:
         wrong.append("attention_avx2")
     print(*wrong, sep="\n", end="", file=sys.stderr)
     return 1 if wrong else 0

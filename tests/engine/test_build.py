@@ -5,6 +5,7 @@ On an emulated processor with AMX, so that every level is there on every machine
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,9 +20,9 @@ from emulated import DETECT, EMULATED_UNITS, HAS_AVX2, emulating_sources
 from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, cpu
 from rotary_batch.engine.kernels.build import open_library
-from rotary_batch.engine.kernels.dispatch import Level, Unit
+from rotary_batch.engine.kernels.dispatch import CompileUnit, Level
 from rotary_batch.engine.kernels.linear import FastMatmul
-from rotary_batch.engine.kernels.quant import decode, encode, matrix_from
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")
 ALL = frozenset(Level)
@@ -60,11 +61,11 @@ def small(tmp_path, monkeypatch):
     (sources / "answer.c").write_text("int answer(void) { return 42; }\n")
     (sources / "more.c").write_text("int more(void) { return 43; }\n")
     units = [
-        Unit(Level.PORTABLE, ["detect.c"], []),
-        Unit(Level.AVX2, ["answer.c"], []),
-        Unit(Level.AMX, ["more.c"], ["-DUSE_AMX"]),
+        CompileUnit(Level.PORTABLE, ["detect.c"], []),
+        CompileUnit(Level.AVX2, ["answer.c"], []),
+        CompileUnit(Level.AMX, ["more.c"], ["-DUSE_AMX"]),
     ]
-    monkeypatch.setattr(build, "why_not", lambda *_: "")
+    monkeypatch.setattr(build, "check_level", lambda *_: "")
     return lambda folder: open_library(folder, Level.AMX, units, sources)
 
 
@@ -98,15 +99,15 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
     ("file", "old", "new", "level", "reason"),
     [
         ("gemm_avx2.c", "_mm256_set1_ps(8)", "_mm256_set1_ps(7)", Level.AVX2, "gemm_avx2_int4 computes wrongly"),
-        ("attention_avx2.c", "mine[d] * scale", "mine[d]", Level.AVX2, "attention_avx2 computes wrongly"),
-        ("attention_avx2.c", "p < span.prefix_tokens", "0", Level.AVX2, "attention_avx2 computes wrongly"),
-        ("attention_avx2.c", "a.spans[task / a.heads]", "a.spans[0]", Level.AVX2, "attention_avx2 computes wrongly"),
-        ("attention_avx2.c", "task % a.heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "query[d] * a->scale", "query[d]", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "position < segment.prefix_tokens", "0", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "a->segments[task / a->heads]", "a->segments[0]", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "task % a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
         ("avx2.h", "(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)", Level.AVX2, "gemm_avx2_bf16 computes wrongly"),
         ("gemv_avx512bf16.c", "_mm512_reduce_add_ps(sums[n][m])", "_mm512_reduce_add_ps(sums[n][0])", Level.AVX512_BF16, "gemv_avx512bf16_bf16 computes wrongly"),
         ("tiles_avx512bf16.h", "case 5: multiply_rows(5", "case 5: multiply_rows(4", Level.AVX512_BF16, "gemm_avx512bf16_bf16 computes wrongly"),
         ("tiles_amx.h", "_tile_dpbf16ps(2, 5, 6)", "_tile_dpbf16ps(2, 4, 6)", Level.AMX, "gemm_amx_bf16 computes wrongly"),
-        ("gemm_bf16.c", "SURPLUS 136.0f", "SURPLUS 135.0f", Level.AVX512_BF16, "_int4 computes wrongly"),
+        ("gemm_bf16.c", "BIAS 136.0f", "BIAS 135.0f", Level.AVX512_BF16, "_int4 computes wrongly"),
         ("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();", Level.AMX, "ended by SIGILL"),
         ("gemm_bf16.c", BEGIN, BEGIN + "\n  *(volatile int *)8 = 1;", Level.AMX, "ended by SIGSEGV"),
         ("tiles_amx.h", "  _tile_loadconfig(shapes);", "", Level.AMX, "ended by SIGABRT"),
@@ -121,18 +122,18 @@ def test_a_level_with_a_fault_is_left_out(broken, file, old, new, level, reason)
 
 
 def test_the_levels_without_a_fault_are_used(broken, tmp_path, monkeypatch):
-    """The kernels of two levels crash, and what was found is kept: nothing is compiled or checked again."""
+    """The kernels of two levels crash, and the verdict is recorded: nothing is compiled or checked again."""
     first = broken("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();")
     assert first.levels == {Level.PORTABLE, Level.AVX2}
     assert first.left_out == dict.fromkeys([Level.AVX512_BF16, Level.AMX], "its check ended by SIGILL")
-    monkeypatch.setattr(build, "why_not", lambda *_: pytest.fail("checked again"))
-    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(build, "check_level", lambda *_: pytest.fail("checked again"))
+    monkeypatch.setattr(build, "compile_units", lambda *_: pytest.fail("compiled again"))
     again = opened(tmp_path / "cache", tmp_path / "c")
     assert (again.levels, again.left_out) == (first.levels, first.left_out)
 
 
 def test_a_kernel_that_hangs_is_left_out(broken, monkeypatch):
-    monkeypatch.setattr(build, "CHECK_S", 5)
+    monkeypatch.setattr(build, "CHECK_TIMEOUT_S", 5)
     library = broken(
         "tiles_amx.h", "  _tile_loadconfig(shapes);", "  for (volatile int n = 0;; n++) continue;", Level.AMX
     )
@@ -155,7 +156,7 @@ def test_trouble_of_a_check_that_may_pass_is_forgotten(whole, tmp_path, monkeypa
     program.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(program))
-        patch.setattr(build, "CHECK_S", 1)
+        patch.setattr(build, "CHECK_TIMEOUT_S", 1)
         library = opened(whole / "cache", whole / "c", Level.AVX2)
     assert library.levels == {Level.PORTABLE}
     assert reason in library.left_out[Level.AVX2]
@@ -168,8 +169,8 @@ def test_a_check_is_in_a_session_of_its_own(whole, tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho session $(ps -o sid= -p $$)\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    with pytest.raises(build.UncheckedError, match=r"session \d+") as caught:
-        build.why_not(next((whole / "cache").glob("*.so")), Level.AVX2)
+    with pytest.raises(build.NoVerdictError, match=r"session \d+") as caught:
+        build.check_level(next((whole / "cache").glob("*.so")), Level.AVX2)
     assert not str(caught.value).endswith(f" {os.getsid(0)}")
 
 
@@ -183,7 +184,7 @@ def test_a_check_finds_the_program_where_python_found_it(whole, monkeypatch):
     monkeypatch.setattr(
         subprocess, "run", lambda *a, env, **k: (seen.append(env["PYTHONPATH"]), run(*a, env=env, **k))[1]
     )
-    assert build.why_not(next((whole / "cache").glob("*.so")), Level.AVX2) == ""
+    assert build.check_level(next((whole / "cache").glob("*.so")), Level.AVX2) == ""
     assert seen[0].split(os.pathsep)[0] == root
 
 
@@ -196,8 +197,8 @@ def test_a_library_that_cannot_be_linked_leaves_torch_alone(broken):
 def test_another_kind_of_processor_checks_for_itself(whole, monkeypatch):
     checked = []
     monkeypatch.setattr(build, "_processor", lambda: "another")
-    monkeypatch.setattr(build, "why_not", lambda path, level: checked.append(level) or "")
-    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(build, "check_level", lambda path, level: checked.append(level) or "")
+    monkeypatch.setattr(build, "compile_units", lambda *_: pytest.fail("compiled again"))
     assert opened(whole / "cache", whole / "c", Level.AVX2).levels == {Level.PORTABLE, Level.AVX2}
     assert opened(whole / "cache", whole / "c").levels == ALL
     assert checked == [Level.AVX2, Level.AVX512_BF16, Level.AMX], "each level once"
@@ -242,7 +243,7 @@ REFUSES = 'case "$*" in *USE_AMX*) %s ;; esac'
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """`compiler(trouble)`: CC does that instead of compiling for AMX, or works where there is no trouble."""
+    """`compiler(trouble)`: CC does that instead of compiling for AMX, or works without `trouble`."""
     path = tmp_path / "compiler"
     monkeypatch.setenv("CC", str(path))
 
@@ -257,7 +258,7 @@ def test_a_compiler_that_was_mended_in_place_is_given_a_try(small, compiler, tmp
     compiler("echo no such mnemonic >&2; exit 1")
     assert small(tmp_path / "cache").levels == SMALL - {Level.AMX}
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+        patch.setattr(build, "compile_units", lambda *_: pytest.fail("compiled again"))
         assert small(tmp_path / "cache").levels == SMALL - {Level.AMX}
         patch.setattr(build, "c_compiler", lambda _: None)
         assert small(tmp_path / "cache").levels == SMALL - {Level.AMX}, "a library that is there needs none"
@@ -274,7 +275,7 @@ def test_trouble_of_the_compiler_that_may_pass_is_forgotten(small, compiler, tmp
     flag.touch()
     compiler(f"if [ -e '{flag}' ]; then {trouble}; fi")
     with monkeypatch.context() as patch:
-        patch.setattr(build, "COMPILE_S", 3)
+        patch.setattr(build, "COMPILE_TIMEOUT_S", 3)
         library = small(tmp_path / "cache")
     assert (library.levels, library.left_out.keys()) == (SMALL - {Level.AMX}, {Level.AMX})
     flag.unlink()
@@ -294,7 +295,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_a_compilation(small, tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "changed", "of everybody", "no record", "record", "another record"])
-def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(small, tmp_path, damage):
+def test_a_library_that_is_damaged_or_that_others_may_write_is_rebuilt(small, tmp_path, damage):
     """It is never loaded: a library that is cut short ends a process with SIGBUS."""
     folder = tmp_path / "cache"
     assert small(folder).levels == SMALL
@@ -311,7 +312,7 @@ def test_a_library_that_is_damaged_or_that_others_may_write_is_built_anew(small,
     again = small(folder)
     assert (again.levels, again.functions.answer()) == (SMALL, 42)
     assert (library.stat().st_mode & 0o777, library.read_bytes()[:4]) == (0o600, b"\x7fELF")
-    assert json.loads(record.read_text())["digest"] == build._digest(library)
+    assert json.loads(record.read_text())["digest"] == hashlib.sha256(library.read_bytes()).hexdigest()
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".so"], "nothing is left over"
 
 
@@ -331,11 +332,11 @@ def test_without_kernels_torch_does_the_work_and_the_log_says_why(tmp_path, monk
     [(name, fields)] = events
     assert (name, fields["level"]) == ("kernels left out", "avx2")
     assert "/no/such/compiler" in fields["reason"]
-    matrix, x = matrix_from(encode(torch.randn(64, 128), "int4"), 64), torch.randn(3, 128)
-    expected = x @ decode(matrix, torch.empty(64, 128)).T
-    found = FastMatmul(torch.device("cpu"), kernels).linear(x, matrix)
-    assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
-    assert not kernels.takes_heads(64)
+    matrix, x = matrix_from(quantise(torch.randn(64, 128), "int4"), 64), torch.randn(3, 128)
+    expected = x @ dequantise(matrix, torch.empty(64, 128)).T
+    product = FastMatmul(torch.device("cpu"), kernels).linear(x, matrix)
+    assert (product - expected).abs().max() <= 0.02 * expected.abs().max()
+    assert not kernels.supports_head_dim(64)
     with pytest.raises(ValueError, match="no attention at level portable"):
         kernels.attend(*[torch.zeros(1, 1, 32)] * 5, 1)
 
@@ -343,12 +344,12 @@ def test_without_kernels_torch_does_the_work_and_the_log_says_why(tmp_path, monk
 def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     path = next((whole / "cache").glob("*.so"))
-    with pytest.raises(build.UncheckedError, match="could not be started"):
-        build.why_not(path, Level.AVX2)
+    with pytest.raises(build.NoVerdictError, match="could not be started"):
+        build.check_level(path, Level.AVX2)
     for program in ("/bin/false", "/bin/true"):
         monkeypatch.setattr(sys, "executable", program)
-        with pytest.raises(build.UncheckedError, match="its check failed"):
-            build.why_not(path, Level.AVX2)
+        with pytest.raises(build.NoVerdictError, match="its check failed"):
+            build.check_level(path, Level.AVX2)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +374,6 @@ def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, 
     assert old in text
     (sources / "gemv_avx512bf16.c").write_text(text.replace(old, new))
     units = [unit._replace(files=["gemv_avx512bf16.c"]) if unit.level else unit for unit in only(Level.AVX512_BF16)]
-    assert build._compile(compiler, units, sources, path) == {}
+    assert build.compile_units(compiler, units, sources, path) == {}
     assert sanitize.run(compiler, path, [Level.AVX512_BF16]) != 0
     assert report in capfd.readouterr().err

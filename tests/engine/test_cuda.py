@@ -15,10 +15,10 @@ from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
-from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kernels.linear import FastMatmul
-from rotary_batch.engine.kernels.quant import decode, encode, matrix_from
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload import tiers
 from rotary_batch.engine.packs.pack import pack
@@ -50,30 +50,30 @@ def requests(count: int = 12) -> list[Request]:
 @pytest.mark.parametrize("stored_as", ["bf16", "int8", "int4"])
 def test_products_are_those_of_the_reference(stored_as, out, inner, rows):
     generator = torch.Generator().manual_seed(rows)
-    parts = encode(torch.randn(out, inner, generator=generator).bfloat16(), stored_as)
+    parts = quantise(torch.randn(out, inner, generator=generator).bfloat16(), stored_as)
     x = torch.randn(rows, inner, generator=generator).bfloat16()
-    expected = x.double() @ decode(matrix_from(parts, out), torch.empty(out, inner)).double().T
+    expected = x.double() @ dequantise(matrix_from(parts, out), torch.empty(out, inner)).double().T
     on_device = matrix_from({name: part.to(CUDA) for name, part in parts.items()}, out)
-    found = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
-    assert found.shape == expected.shape
-    assert (found - expected).norm() <= 0.01 * expected.norm()
+    product = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
+    assert product.shape == expected.shape
+    assert (product - expected).norm() <= 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("kv", ["bf16", "int8"])
 @pytest.mark.parametrize("experts", ["bf16", "int8", "int4"])
 def test_logits_at_speed_are_those_of_the_processor_within_bf16(packs, experts, kv):
     prompt = [(11 * i) % 250 for i in range(150)]
-    found = []
+    logits = []
     for options in ({"numerics": "exact"}, {"numerics": "fast", "device": "cuda"}):
         engine = open_engine(packs[experts], kv=kv, ring_slots=3, resident_share=0.25, prefill_span=40, **options)
-        found.append(engine.logits(prompt).cpu().double())
+        logits.append(engine.logits(prompt).cpu().double())
         engine.close()
-    apart = (found[0] - found[1]).norm(dim=1) / found[0].norm(dim=1)
+    apart = (logits[0] - logits[1]).norm(dim=1) / logits[0].norm(dim=1)
     assert apart.median() <= 0.12, "a row whose routers chose otherwise may be far off; on a CPU it is 0.03 to 0.08"
 
 
 @pytest.mark.parametrize("window", [None, 9])
-def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, mixed_rows):
+def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, mixed_segments):
     geometry = Manifest.load(packs["bf16"]).geometry
     generator = torch.Generator().manual_seed(1)
     shape = (400, geometry.num_kv_heads, geometry.head_dim)
@@ -81,21 +81,21 @@ def test_attention_of_every_kind_is_exact_attention_within_bf16(packs, window, m
     queries = torch.randn(19, geometry.num_heads, geometry.head_dim, generator=generator).bfloat16()
     geometry = replace(geometry, sliding_window=window)
     kinds = [ExactAttention(geometry, torch.device("cpu")), GatherAttention(geometry, torch.bfloat16, CUDA)]
-    kinds += [VarlenAttention(CUDA)] if varlen_works(geometry, CUDA) else []
+    kinds += [VarlenAttention(CUDA)] if supports_varlen(geometry, CUDA) else []
     kinds += [TritonAttention(geometry, torch.bfloat16, CUDA)] if HAS_TRITON else []
-    found = []
+    outputs = []
     for kind in kinds:
         exact = isinstance(kind, ExactAttention)
         device, dtype = (torch.device("cpu"), torch.float32) if exact else (CUDA, torch.bfloat16)
         kv = KvArena(geometry, 400, "bf16", dtype, device)
         kv.write(0, torch.arange(400, device=device), keys.to(device, dtype), values.to(device, dtype))
-        kind.plan(mixed_rows)
-        found.append(kind.attend(0, queries.to(device, dtype), kv).float().cpu())
-    assert all((one - found[0]).abs().max() <= 0.03 for one in found[1:])
+        kind.plan(mixed_segments)
+        outputs.append(kind.attend(0, queries.to(device, dtype), kv).float().cpu())
+    assert all((one - outputs[0]).abs().max() <= 0.03 for one in outputs[1:])
 
 
 def test_slabs_that_pass_through_staging_give_the_same_bits(packs, monkeypatch):
-    found, names = [], []
+    results, names = [], []
     for locks in (True, False):
         if not locks:
             monkeypatch.setattr(tiers, "page_lock", lambda _: False)
@@ -103,10 +103,10 @@ def test_slabs_that_pass_through_staging_give_the_same_bits(packs, monkeypatch):
             engine = open_engine(
                 packs["int4"], numerics="exact", device="cuda", ring_slots=2, resident_share=0.2, tier=tier
             )
-            found.append(drain(engine, requests()))
+            results.append(drain(engine, requests()))
             names.append(engine.tier_name)
             engine.close()
-    assert all(one == found[0] for one in found)
+    assert all(one == results[0] for one in results)
     assert names[0] == "host (pinned arena)"
     assert names[2] == "host (pageable, through a pinned staging ring)"
 
@@ -122,17 +122,17 @@ def test_memory_that_really_runs_out_costs_rows_and_no_token(packs):
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
     try:
-        found = drain(engine, todo)
+        tokens = drain(engine, todo)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         engine.close()
-    assert found == expected
+    assert tokens == expected
     assert engine.memory_plan.prefill_tokens < 24 * 900, "it did run out"
 
 
-def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):
-    """Everything else is set in motion without waiting: a deeper model costs one question more for every layer."""
-    asked = []
+def test_the_host_waits_for_the_device_once_a_layer(packs, tmp_path):
+    """Everything else is launched without waiting: each layer costs one synchronisation."""
+    synchronisations = []
     for layers in (3, 7):
         source = write_tiny_checkpoint(tmp_path / f"hf{layers}", seed=2, **{**WIDE, "num_hidden_layers": layers})
         folder = tmp_path / f"pack{layers}"
@@ -152,10 +152,12 @@ def test_the_host_asks_the_device_once_a_layer(packs, tmp_path):
                 engine.step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        asked.append(Counter(Path(w.filename).name for w in caught if "called a synchronizing" in str(w.message)))
+        synchronisations.append(
+            Counter(Path(w.filename).name for w in caught if "called a synchronizing" in str(w.message))
+        )
         engine.close()
-    assert [one.pop("moe.py") for one in asked] == [3, 7], asked
-    assert asked[0] == asked[1], "the rest is for all layers together"
+    assert [counts.pop("moe.py") for counts in synchronisations] == [3, 7], synchronisations
+    assert synchronisations[0] == synchronisations[1], "the rest is for all layers together"
 
 
 def test_a_slab_is_used_after_it_came(packs):

@@ -1,6 +1,8 @@
-"""The table of choices, row by row, and the cap on levels."""
+"""The table of candidates, row by row, and the cap on levels."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 import torch
@@ -8,9 +10,10 @@ from emulated import NATIVE_LEVELS
 
 from rotary_batch.config import ISA_LEVELS, Settings, user_values
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.kernels import cpu
+from rotary_batch.engine.kernels import build, cpu
+from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import CHOICES, FUNCTIONS, UNPACKED, Level, Product, cap, choose
+from rotary_batch.engine.kernels.dispatch import CANDIDATES, FALLBACK, Gemm, Level, cap, select_kernel
 from rotary_batch.engine.kernels.linear import FastMatmul
 from rotary_batch.errors import ConfigError
 
@@ -23,76 +26,112 @@ PORTABLE, AVX2, AVX512_BF16, AMX = Level
 SHAPE = (128, 96)
 
 
-# x, how the matrix is stored, rows -> the way at each level
+# x, how the matrix is stored, rows -> the kernel at each level
 @pytest.mark.parametrize(
-    ("x", "stored_as", "rows", "ways"),
+    ("x", "stored_as", "rows", "kernels"),
     [
-        ("f32", "bf16", 1, ["torch_few_bf16", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "bf16", 5, ["torch_unpacked", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "bf16", 256, ["torch_unpacked", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "bf16", 257, ["torch_unpacked"] * 4),
-        ("f32", "f32", 7, ["torch_product"] * 4),
-        ("f32", "int8", 8, ["torch_int8_operator", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "int8", 9, ["torch_unpacked", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "int8", 257, ["torch_unpacked"] * 4),
-        ("f32", "int4", 32, ["torch_int4_operator", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "int4", 4096, ["torch_unpacked", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("bf16", "bf16", 0, ["torch_product"] * 4),
-        ("bf16", "bf16", 1, ["torch_product", "torch_product", "gemv_avx512bf16", "gemv_avx512bf16"]),
-        ("bf16", "bf16", 4, ["torch_product", "torch_product", "gemv_avx512bf16", "gemv_avx512bf16"]),
-        ("bf16", "bf16", 5, ["torch_product", "torch_product", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "bf16", 4096, ["torch_product", "torch_product", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int8", 4, ["torch_int8_operator", "torch_int8_operator", "gemv_avx512bf16", "gemv_avx512bf16"]),
-        ("bf16", "int8", 5, ["torch_int8_operator", "torch_int8_operator", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int8", 64, ["torch_unpacked", "torch_unpacked", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int4", 1, ["torch_int4_operator", "torch_int4_operator", "gemm_avx512bf16", "gemm_avx512bf16"]),
-        ("bf16", "int4", 2, ["torch_int4_operator", "torch_int4_operator", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int4", 33, ["torch_unpacked", "torch_unpacked", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "f32", 5, ["torch_unpacked"] * 4),
+        ("f32", "bf16", 1, ["torch_linear_bf16", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "bf16", 5, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "bf16", 256, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "bf16", 257, ["torch_dequant"] * 4),
+        ("f32", "f32", 7, ["torch_linear"] * 4),
+        ("f32", "int8", 8, ["torch_int8pack_mm", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "int8", 9, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "int8", 257, ["torch_dequant"] * 4),
+        ("f32", "int4", 32, ["torch_int4pack_mm", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "int4", 4096, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("bf16", "bf16", 0, ["torch_linear"] * 4),
+        ("bf16", "bf16", 1, ["torch_linear", "torch_linear", "gemv_avx512bf16", "gemv_avx512bf16"]),
+        ("bf16", "bf16", 4, ["torch_linear", "torch_linear", "gemv_avx512bf16", "gemv_avx512bf16"]),
+        ("bf16", "bf16", 5, ["torch_linear", "torch_linear", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "bf16", 4096, ["torch_linear", "torch_linear", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "int8", 4, ["torch_int8pack_mm", "torch_int8pack_mm", "gemv_avx512bf16", "gemv_avx512bf16"]),
+        ("bf16", "int8", 5, ["torch_int8pack_mm", "torch_int8pack_mm", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "int8", 64, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "int4", 1, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512bf16", "gemm_avx512bf16"]),
+        ("bf16", "int4", 2, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "int4", 33, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "f32", 5, ["torch_dequant"] * 4),
     ],
 )  # fmt: skip
-def test_the_way_at_each_level(x, stored_as, rows, ways):
-    product = Product(x, stored_as, is_packed=True, shape=(rows, *SHAPE))
-    assert [choose(product, up_to(level)) for level in Level] == ways
+def test_the_kernel_at_each_level(x, stored_as, rows, kernels):
+    gemm = Gemm(x, stored_as, is_contiguous=True, shape=(rows, *SHAPE))
+    assert [select_kernel(gemm, up_to(level)) for level in Level] == kernels
 
 
-# Rows of a matrix that are no block, columns that fill no register, a matrix in pieces.
+# Rows of a matrix that are not whole blocks, columns that do not fill a register, a matrix that is not contiguous.
 @pytest.mark.parametrize(
-    ("x", "stored_as", "shape", "is_packed", "way"),
+    ("x", "stored_as", "shape", "is_contiguous", "kernel"),
     [
         ("bf16", "bf16", (4, 100, 96), True, "gemv_avx512bf16"),
-        ("bf16", "bf16", (4, 102, 96), True, "torch_product"),
-        ("bf16", "bf16", (4, 100, 40), True, "torch_product"),
-        ("bf16", "bf16", (5, 100, 96), True, "torch_product"),
-        ("bf16", "bf16", (5, 128, 96), False, "torch_product"),
-        ("bf16", "int8", (5, 100, 96), True, "torch_int8_operator"),
-        ("bf16", "int8", (5, 100, 100), True, "torch_unpacked"),
-        ("bf16", "int8", (5, 128, 96), False, "torch_unpacked"),
+        ("bf16", "bf16", (4, 102, 96), True, "torch_linear"),
+        ("bf16", "bf16", (4, 100, 40), True, "torch_linear"),
+        ("bf16", "bf16", (5, 100, 96), True, "torch_linear"),
+        ("bf16", "bf16", (5, 128, 96), False, "torch_linear"),
+        ("bf16", "int8", (5, 100, 96), True, "torch_int8pack_mm"),
+        ("bf16", "int8", (5, 100, 100), True, "torch_dequant"),
+        ("bf16", "int8", (5, 128, 96), False, "torch_dequant"),
         ("bf16", "int4", (5, 100, 96), True, "gemm_amx"),
-        ("f32", "bf16", (3, 62, 96), True, "torch_few_bf16"),
-        ("f32", "bf16", (5, 62, 96), True, "torch_unpacked"),
-        ("f32", "bf16", (5, 64, 92), True, "torch_unpacked"),
-        ("f32", "int8", (5, 64, 96), False, "torch_unpacked"),
-        ("f32", "int4", (5, 64, 96), False, "torch_unpacked"),
+        ("f32", "bf16", (3, 62, 96), True, "torch_linear_bf16"),
+        ("f32", "bf16", (5, 62, 96), True, "torch_dequant"),
+        ("f32", "bf16", (5, 64, 92), True, "torch_dequant"),
+        ("f32", "int8", (5, 64, 96), False, "torch_dequant"),
+        ("f32", "int4", (5, 64, 96), False, "torch_dequant"),
     ],
 )
-def test_what_no_kernel_takes_goes_torch_ways(x, stored_as, shape, is_packed, way):
-    assert choose(Product(x, stored_as, is_packed, shape), frozenset(Level)) == way
+def test_torch_computes_what_no_compiled_kernel_supports(x, stored_as, shape, is_contiguous, kernel):
+    assert select_kernel(Gemm(x, stored_as, is_contiguous, shape), frozenset(Level)) == kernel
 
 
 def test_a_level_that_is_left_out_has_the_next_one_below_in_its_place():
-    products = {rows: Product("bf16", "bf16", is_packed=True, shape=(rows, *SHAPE)) for rows in (4, 5)}
-    for left_out, ways in (
+    gemms = [Gemm("bf16", "bf16", is_contiguous=True, shape=(rows, *SHAPE)) for rows in (4, 5)]
+    for left_out, kernels in (
         (AMX, ["gemv_avx512bf16", "gemm_avx512bf16"]), (AVX512_BF16, ["gemm_amx", "gemm_amx"]), (AVX2, ["gemv_avx512bf16", "gemm_amx"]),
     ):  # fmt: skip
-        assert [choose(product, frozenset(Level) - {left_out}) for product in products.values()] == ways
+        assert [select_kernel(gemm, frozenset(Level) - {left_out}) for gemm in gemms] == kernels
 
 
-def test_every_way_is_there_and_every_function_has_a_way():
-    ways = {choice.way for choice in CHOICES} | {UNPACKED}
-    for way in ways:
-        assert hasattr(FastMatmul if way.startswith("torch_") else CpuKernels, way)
-    assert {name.rsplit("_", 1)[0] for name in FUNCTIONS} == {way for way in ways if not way.startswith("torch_")}
+def test_every_candidate_is_a_method_and_every_c_function_belongs_to_one():
+    kernels = {candidate.kernel for candidate in CANDIDATES} | {FALLBACK}
+    for kernel in kernels:
+        assert hasattr(FastMatmul if kernel.startswith("torch_") else CpuKernels, kernel)
+    compiled = {kernel for kernel in kernels if not kernel.startswith("torch_")}
+    assert {name.rsplit("_", 1)[0] for name in SIGNATURES} == {*compiled, "attention"}
+
+
+def test_signatures_are_those_of_the_c_functions():
+    """A parameter in another place would be read as another array."""
+    text = "\n".join(path.read_text() for path in sorted(build.SOURCES.glob("*.c")))
+    exported = {}
+    for name, declarations in re.findall(r"^void ([\w()]+)\(([^)]*)\) \{", text, re.MULTILINE):
+        parameters = [declaration.split() for declaration in declarations.split(",")]
+        names = tuple(words[-1].lstrip("*") for words in parameters)
+        types = ["pointer" if words[-1].startswith("*") else words[-2] for words in parameters]
+        stored_as = name.removeprefix("EXPORTED(").rstrip(")")
+        functions = [f"gemm_avx512bf16_{stored_as}", f"gemm_amx_{stored_as}"] if "(" in name else [name]
+        exported |= dict.fromkeys(functions, (names, types))
+    assert exported == {
+        name: (signature.names, [kind for kind, names in (
+            ("pointer", signature.pointers), ("long", signature.sizes), ("float", signature.floats), ("int", ["threads"]),
+        ) for _ in names])
+        for name, signature in SIGNATURES.items()
+    }  # fmt: skip
+
+
+def test_a_c_function_is_called_by_keyword_and_refuses_what_it_does_not_take():
+    calls = []
+
+    def function(*arguments):
+        calls.append(arguments)
+
+    call = bind({"gemm_avx2_bf16": function}, "gemm_avx2_bf16")
+    sizes = {"K": 6, "M": 4, "N": 5}
+    call(out=3, weights=1, x=2, **sizes, threads=7)
+    assert calls == [(1, 2, 3, 4, 5, 6, 7)]
+    for wrong in ({"x": 2}, {"x": 2, "out": 3, "group": 8}):
+        with pytest.raises(TypeError, match="gemm_avx2_bf16 takes"):
+            call(weights=1, **wrong, **sizes, threads=7)
+    assert len(calls) == 1
 
 
 def test_the_levels_are_those_that_settings_name():
@@ -123,7 +162,7 @@ def test_an_engine_uses_nothing_above_its_cap(tiny_pack, label):
     try:
         has_bf16 = min(Level[label.upper()], max(NATIVE_LEVELS, default=PORTABLE)) >= AVX512_BF16
         if not NATIVE_LEVELS and label in {"avx512_bf16", "amx"}:  # without kernels torch's own products count
-            has_bf16 = cpu._torch_has_bf16()
+            has_bf16 = cpu.torch_has_bf16()
         assert with_cap.footprint.activation_nbytes == (2 if has_bf16 else 4)
         prompt = [5, 9, 200, 31, 7]
         assert (with_cap.logits(prompt) - exact.logits(prompt)).abs().max() <= 0.15

@@ -24,11 +24,11 @@ def exact_pack(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(exact_pack, device):
-    """Tokens with their running log-probability, and logits, of the plainest way: alone, all resident."""
+    """Tokens with their running log-probability, and logits, in the simplest case: alone, all resident."""
     engine = open_engine(exact_pack, numerics="exact", device=device)
-    found = run(engine, [request(0, PROMPT)])[0], engine.logits(PROMPT)
+    tokens_and_logits = run(engine, [request(0, PROMPT)])[0], engine.logits(PROMPT)
     engine.close()
-    return found
+    return tokens_and_logits
 
 
 def request(number: int, prompt, generated=(), logprob_sum: float = 0.0, new_tokens: int = NEW_TOKENS) -> Request:
@@ -44,14 +44,14 @@ def request(number: int, prompt, generated=(), logprob_sum: float = 0.0, new_tok
 def run(engine, requests) -> dict[int, list[tuple[int, float]]]:
     """Drain the requests; (token, running log-probability) of each.  Stop tokens do not stop."""
     engine.stop_ids = frozenset()
-    found = {r.request_id: [(token, None) for token in r.generated_ids] for r in requests}
+    tokens = {r.request_id: [(token, None) for token in r.generated_ids] for r in requests}
     waiting = list(requests)
     while waiting or engine.num_live:
         while waiting and engine.has_room(waiting[0]):
             engine.admit(waiting.pop(0))
         for new in engine.step().new_tokens:
-            found[new.request_id].append((new.token_ids[0], new.logprob_sum))
-    return found
+            tokens[new.request_id].append((new.token_ids[0], new.logprob_sum))
+    return tokens
 
 
 def check(exact_pack, expected, device, **options):
@@ -110,6 +110,6 @@ def test_bits_do_not_depend_on_where_a_sequence_was_resumed(exact_pack, expected
     for done in range(NEW_TOKENS):
         generated = [token for token, _ in tokens[:done]]
         logprob_sum = tokens[done - 1][1] if done else 0.0
-        found = run(engine, [request(0, PROMPT, generated, logprob_sum)])[0]
-        assert found[done:] == tokens[done:]
+        resumed = run(engine, [request(0, PROMPT, generated, logprob_sum)])[0]
+        assert resumed[done:] == tokens[done:]
     engine.close()

@@ -9,13 +9,13 @@ import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
 from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import CHOICES, Level
-from rotary_batch.engine.kernels.quant import Int4Matrix, decode, encode, matrix_from
+from rotary_batch.engine.kernels.dispatch import CANDIDATES, Level
+from rotary_batch.engine.kernels.quant import Int4Matrix, dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
@@ -66,7 +66,7 @@ def kernels(machines) -> CpuKernels:
 
 def stored(out: int, inner: int, stored_as: str):
     weight = torch.randn(out, inner, generator=torch.Generator().manual_seed(out)).bfloat16()
-    return matrix_from(encode(weight, stored_as), out)
+    return matrix_from(quantise(weight, stored_as), out)
 
 
 def some(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -76,13 +76,13 @@ def some(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.T
 @pytest.mark.parametrize(("how", "kernel", "stored_as", "out", "inner"), CASES)
 def test_products_are_those_of_the_reference(machines, how, kernel, stored_as, out, inner):
     matrix, (_, dtype) = stored(out, inner, stored_as), KERNELS[kernel]
-    multiply, wide = getattr(machines[how], kernel), decode(matrix, torch.empty(out, inner)).double()
-    most = 1e-5 if dtype == torch.float32 else 2**-8  # of the largest number; bf16 is rounded once
+    multiply, values = getattr(machines[how], kernel), dequantise(matrix, torch.empty(out, inner)).double()
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-8  # of the largest number; bf16 is rounded once
     for rows in ROWS[kernel] if how == "native" else ROWS[kernel][:-1]:
         x = some(rows, inner, dtype)
-        expected, found = x.double() @ wide.T, multiply(x, matrix)
-        assert (found.shape, found.dtype) == ((rows, out), dtype)
-        assert not rows or (found - expected).abs().max() <= most * expected.abs().max(), rows
+        expected, product = x.double() @ values.T, multiply(x, matrix)
+        assert (product.shape, product.dtype) == ((rows, out), dtype)
+        assert not rows or (product - expected).abs().max() <= tolerance * expected.abs().max(), rows
 
 
 @pytest.mark.parametrize("kernel", [k for k in ("gemm_avx512bf16", "gemm_amx") if KERNELS[k][0] in NATIVE_LEVELS])
@@ -92,8 +92,8 @@ def test_the_emulation_gives_the_bits_of_the_processor(machines, kernel, stored_
     matrix = stored(64, 544, stored_as)
     x = some(37, 544, torch.bfloat16)
     for scale in (1.0, 1e-38, 1e38):
-        found = [getattr(machines[how], kernel)(x * scale, matrix) for how in ("native", "emulated")]
-        assert torch.equal(found[0].view(torch.int16), found[1].view(torch.int16)), scale
+        products = [getattr(machines[how], kernel)(x * scale, matrix) for how in ("native", "emulated")]
+        assert torch.equal(products[0].view(torch.int16), products[1].view(torch.int16)), scale
 
 
 @pytest.mark.parametrize("how", ["native", "emulated"])
@@ -102,13 +102,13 @@ def test_threads_and_rows_that_share_a_product_change_no_bit(machines, stored_as
     matrix, kernels = stored(448, 1280, stored_as), machines[how]
     names = [name for name, (level, _) in KERNELS.items() if level in kernels.levels and not name.startswith("gemv")]
     for name in names:
-        x, found = some(70, 1280, KERNELS[name][1]), []
+        x, products = some(70, 1280, KERNELS[name][1]), []
         for count in (1, 3):
             threads(count)
-            found.append(getattr(kernels, name)(x, matrix))
-        assert torch.equal(*found)
+            products.append(getattr(kernels, name)(x, matrix))
+        assert torch.equal(*products)
         if name != "gemm_avx2":  # which has another order of sums for up to 48 rows
-            assert torch.equal(found[0][:5], getattr(kernels, name)(x[:5], matrix))
+            assert torch.equal(products[0][:5], getattr(kernels, name)(x[:5], matrix))
 
 
 @pytest.fixture
@@ -157,14 +157,16 @@ def test_rows_of_another_type_count_or_group_are_refused(machines):
         kernels.gemm_amx(some(3, 1024, torch.bfloat16), wide)
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES if not choice.way.startswith("torch_")])
-def test_what_is_chosen_can_be_done(machines, choice):
+@pytest.mark.parametrize(
+    "candidate", [candidate for candidate in CANDIDATES if not candidate.kernel.startswith("torch_")]
+)
+def test_what_is_chosen_can_be_done(machines, candidate):
     """The smallest matrix and rows that the table gives to a kernel."""
-    out, inner = (max(size, 32) for size in choice.multiples)
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[choice.x]
-    for stored_as in choice.formats:
-        matrix, x = stored(out, inner, stored_as), some(choice.rows[0], inner, dtype)
-        assert getattr(machines["emulated"], choice.way)(x, matrix).shape == (choice.rows[0], out)
+    out, inner = (max(size, 32) for size in candidate.multiples)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[candidate.x_dtype]
+    for stored_as in candidate.formats:
+        matrix, x = stored(out, inner, stored_as), some(candidate.rows[0], inner, dtype)
+        assert getattr(machines["emulated"], candidate.kernel)(x, matrix).shape == (candidate.rows[0], out)
 
 
 @pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
@@ -172,28 +174,28 @@ def test_what_is_chosen_can_be_done(machines, choice):
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 4, 32), (16, 2, 128), (12, 2, 96), (2, 1, 256), (24, 2, 32)]
 )
-def test_attention_is_the_torch_way(kernels, mixed_rows, heads, kv_heads, dim, window, dtype, apart):
-    """Decode rows, drafts and a prompt; with a shared prefix and without; contexts of one key to several tiles."""
+def test_attention_is_that_of_torch(kernels, mixed_segments, heads, kv_heads, dim, window, dtype, apart):
+    """Decode segments, drafts and a prompt; with a shared prefix and without; contexts of one token to several tiles."""
     geometry = dataclasses.replace(
         Manifest.load(EMBEDDED).geometry, num_layers=2, num_heads=heads, num_kv_heads=kv_heads, head_dim=dim,
         sliding_window=window,
     )  # fmt: skip
-    rows = [
-        *mixed_rows,
-        Rows(19, 8, 100, 350, 10, 70),
-        *[Rows(27 + n, 1, 64 + n, 400 + 20 * n, 10, 60) for n in range(5)],
+    segments = [
+        *mixed_segments,
+        QuerySegment(19, 8, 100, 350, 10, 70),
+        *[QuerySegment(27 + n, 1, 64 + n, 400 + 20 * n, 10, 60) for n in range(5)],
     ]
     generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
     kv = KvArena(geometry, 520, "bf16", torch.bfloat16, cpu)
     noise = [torch.randn(520, kv_heads, dim, generator=generator) for _ in range(2)]
     kv.write(1, torch.arange(520), *noise)
     queries = torch.randn(32, heads, dim, generator=generator).to(dtype)
-    found = []
+    outputs = []
     for attention in (GatherAttention(geometry, dtype, cpu), CpuAttention(geometry, dtype, cpu, kernels)):
-        attention.plan(rows)
-        found.append(attention.attend(1, queries, kv))
-    assert [one.dtype for one in found] == [dtype, dtype]
-    assert (found[0] - found[1]).abs().max() <= apart
+        attention.plan(segments)
+        outputs.append(attention.attend(1, queries, kv))
+    assert [out.dtype for out in outputs] == [dtype, dtype]
+    assert (outputs[0] - outputs[1]).abs().max() <= apart
 
 
 def test_scores_that_differ_by_hundreds(kernels):
@@ -216,34 +218,34 @@ def test_what_is_not_finite_stays_visible(kernels):
         assert out.isnan().all()
 
 
-SPAN = [0, 1, 9, 0, 0, 0]  # row 0 of a sequence of 10 keys, of which none are shared
+SEGMENT = [0, 1, 9, 0, 0, 0]  # row 0 of a sequence of 10 tokens, none of them shared
 
 
 @pytest.mark.parametrize(
-    "span",
+    "segment",
     [
         [0, 1, 10, 0, 0, 0], [0, 1, 9, 1, 0, 0], [1, 1, 9, 0, 0, 0], [0, 2, 8, 0, 0, 0], [0, 0, 9, 0, 0, 0],
         [-1, 1, 9, 0, 0, 0], [0, 1, 9, -1, 0, 0], [0, 1, -1, 0, 0, 0], [0, 1, 9, 0, 8, 3], [0, 1, 9, 0, -1, 3],
     ],
 )  # fmt: skip
-def test_spans_that_leave_their_rows_or_keys_are_refused(kernels, span):
+def test_segments_that_leave_their_rows_or_kv_tokens_are_refused(kernels, segment):
     queries, keys = torch.zeros(1, 1, 32), torch.zeros(10, 1, 32, dtype=torch.bfloat16)
-    kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SPAN]), 10)
-    with pytest.raises(ValueError, match="leave 1 rows, 10 keys"):
-        kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SPAN, span]), 10)
+    kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SEGMENT]), 10)
+    with pytest.raises(ValueError, match="leave 1 rows, 10 KV tokens"):
+        kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SEGMENT, segment]), 10)
 
 
 def test_attention_refuses_what_does_not_go_together(kernels):
     queries, keys, out = torch.zeros(1, 2, 32), torch.zeros(10, 1, 32, dtype=torch.bfloat16), torch.zeros(1, 2, 32)
-    spans = torch.tensor([SPAN])
+    segments = torch.tensor([SEGMENT])
     bad = [
-        (queries.double(), keys, keys, out, spans), (queries, keys.float(), keys, out, spans),
-        (queries, keys, keys[:9], out, spans), (queries, keys, keys, out[:, :1], spans), (queries, keys, keys, out, spans[:, :5]),
-        (queries, keys, keys, out, spans.int()), (queries[..., :16], keys[..., :16], keys[..., :16], out[..., :16], spans),
-        (torch.zeros(1, 80, 32), keys, keys, torch.zeros(1, 80, 32), spans),
+        (queries.double(), keys, keys, out, segments), (queries, keys.float(), keys, out, segments),
+        (queries, keys, keys[:9], out, segments), (queries, keys, keys, out[:, :1], segments), (queries, keys, keys, out, segments[:, :5]),
+        (queries, keys, keys, out, segments.int()), (queries[..., :16], keys[..., :16], keys[..., :16], out[..., :16], segments),
+        (torch.zeros(1, 80, 32), keys, keys, torch.zeros(1, 80, 32), segments),
     ]  # fmt: skip
     for arguments in bad:
         with pytest.raises(ValueError, match=r"attention cannot read|do not go together|leave"):
             kernels.attend(*arguments, 10)
     with pytest.raises(ValueError, match="window 0"):
-        kernels.attend(queries, keys, keys, out, spans, 0)
+        kernels.attend(queries, keys, keys, out, segments, 0)

@@ -1,4 +1,4 @@
-"""Keys in host memory: ranges never straddle, visits change no bit, and kernels see only what stays."""
+"""KV cache in host memory: no range crosses the border, swapping changes no bit, kernels read only the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.split import SplitAttention
 from rotary_batch.engine.kvcache.arena import KvArena
@@ -31,90 +31,95 @@ GEOMETRY = Geometry(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.booleans(), st.booleans()), max_size=40))
-def test_ranges_never_overlap_never_straddle_and_all_come_back(steps):
+def test_ranges_never_overlap_or_cross_the_border_and_all_can_be_freed(steps):
     kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
     held: list[tuple[int, int]] = []
-    for size, on_device, gives_back in steps:
+    for size, on_device, frees in steps:
         if kv.has_room(size, on_device=on_device):
-            start = kv.take(size, on_device=on_device)
+            start = kv.allocate(size, on_device=on_device)
             assert start + size <= 100 or (not on_device and start >= 100)
             assert start + size <= 180
             assert all(start + size <= other or other + length <= start for other, length in held)
             held.append((start, size))
         else:
             with pytest.raises(ValueError, match="no free range"):
-                kv.take(size, on_device=on_device)
-        if gives_back and held:
-            kv.give_back(*held.pop(0))
+                kv.allocate(size, on_device=on_device)
+        if frees and held:
+            kv.free(*held.pop(0))
         assert kv.free_tokens == 180 - sum(length for _, length in held)
     for one in held:
-        kv.give_back(*one)
-    assert (kv.take(100), kv.take(80)) == (0, 100)
+        kv.free(*one)
+    assert (kv.allocate(100), kv.allocate(80)) == (0, 100)
 
 
 def test_a_longest_range_fits_one_part_and_ranges_are_counted_by_part():
     kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
-    assert kv.longest_tokens == 100
+    assert kv.max_range_tokens == 100
     assert not kv.has_room(101)
     assert kv.num_ranges(30) == 3 + 2
 
 
 @pytest.mark.parametrize("stored_as", ["bf16", "int8"])
-def test_what_visits_is_what_would_have_stayed(stored_as, device):
-    """Revolutions that write here and there, with ranges given back and taken again, beside an arena of the device alone."""
+def test_what_is_swapped_in_is_what_the_device_would_hold(stored_as, device):
+    """Steps that write to random slots while ranges are freed and allocated, compared with an arena of the device alone."""
     draw, generator = random.Random(3), torch.Generator().manual_seed(3)
     where = torch.device(device)
     split = KvArena(GEOMETRY, 40, stored_as, torch.float32, where, host_tokens=60)
     whole = KvArena(GEOMETRY, 100, stored_as, torch.float32, where)
     written: set[int] = set()
-    held = [(split.take(20), 20) for _ in range(5)]
-    for revolution in range(30):
-        if revolution % 7 == 3:  # another sequence takes the place of one that ended
-            split.give_back(*held.pop(draw.randrange(len(held))))
-            held.append((split.take(20), 20))
-        places = sorted(draw.sample(range(100), draw.choice([1, 3, 20])))
-        if revolution == 12:
-            places = [place for place in places if place < 40]  # nothing of the host's part
-        written |= set(places)
-        split.start(places)
+    held = [(split.allocate(20), 20) for _ in range(5)]
+    for step in range(30):
+        if step % 7 == 3:  # another sequence takes the place of one that ended
+            split.free(*held.pop(draw.randrange(len(held))))
+            held.append((split.allocate(20), 20))
+        slots = sorted(draw.sample(range(100), draw.choice([1, 3, 20])))
+        if step == 12:
+            slots = [place for place in slots if place < 40]  # none in host memory
+        written |= set(slots)
+        split.begin_step(slots)
         for layer in range(GEOMETRY.num_layers):
-            keys, values = (torch.randn(len(places), 2, 8, generator=generator).to(where) for _ in "kv")
+            keys, values = (torch.randn(len(slots), 2, 8, generator=generator).to(where) for _ in "kv")
             for kv in (split, whole):
-                kv.write(layer, torch.tensor(places, dtype=torch.int64, device=where), keys, values)
-            asked = torch.tensor(sorted(written), device=where)
-            for one, other in zip(split.gather(layer, asked, torch.float32), whole.gather(layer, asked, torch.float32),
+                kv.write(layer, torch.tensor(slots, dtype=torch.int64, device=where), keys, values)
+            indices = torch.tensor(sorted(written), device=where)
+            for one, other in zip(split.gather(layer, indices, torch.float32), whole.gather(layer, indices, torch.float32),
                                   strict=True):  # fmt: skip
                 assert torch.equal(one, other)
     assert split.nbytes < whole.nbytes
     split.close()
 
 
-def test_kernels_get_the_rows_whose_keys_stay():
+def test_kernels_get_the_segments_whose_kv_is_on_the_device():
     kv = KvArena(GEOMETRY, 200, "bf16", torch.float32, CPU, host_tokens=200)
     generator = torch.Generator().manual_seed(1)
     keys, values = (torch.randn(400, 2, 8, generator=generator) for _ in "kv")
-    kv.start(range(400))
+    kv.begin_step(range(400))
     kv.write(0, torch.arange(400), keys, values)
-    rows = [Rows(0, 12, 0, 10), Rows(12, 1, 30, 210), Rows(13, 3, 40, 300, 50, 25), Rows(16, 1, 9, 150)]
+    segments = [
+        QuerySegment(0, 12, 0, 10),
+        QuerySegment(12, 1, 30, 210),
+        QuerySegment(13, 3, 40, 300, 50, 25),
+        QuerySegment(16, 1, 9, 150),
+    ]
     queries = torch.randn(17, 4, 8, generator=generator)
     plain, seen = GatherAttention(GEOMETRY, torch.float32, CPU), []
 
     class Kernel(GatherAttention):
-        def plan(self, rows):
-            seen.extend(rows)
-            super().plan(rows)
+        def plan(self, segments):
+            seen.extend(segments)
+            super().plan(segments)
 
-    for part in (rows, rows[1:3], rows[3:]):
-        some = [run._replace(first_row=run.first_row - part[0].first_row) for run in part]
+    for part in (segments, segments[1:3], segments[3:]):
+        some = [segment._replace(first_row=segment.first_row - part[0].first_row) for segment in part]
         plain.plan(some)
-        parted = SplitAttention(
+        split = SplitAttention(
             Kernel(GEOMETRY, torch.float32, CPU), GatherAttention(GEOMETRY, torch.float32, CPU), 200, CPU
         )
-        parted.plan(some)
-        count = sum(run.num_rows for run in some)
-        found = parted.attend(0, queries[:count], kv)
-        torch.testing.assert_close(found, plain.attend(0, queries[:count], kv), atol=1e-6, rtol=1e-5)
-    assert seen == [rows[0], rows[3], rows[3]._replace(first_row=0)]
+        split.plan(some)
+        count = sum(segment.num_rows for segment in some)
+        out = split.attend(0, queries[:count], kv)
+        torch.testing.assert_close(out, plain.attend(0, queries[:count], kv), atol=1e-6, rtol=1e-5)
+    assert seen == [segments[0], segments[3], segments[3]._replace(first_row=0)]
 
 
 @pytest.fixture(scope="module")
@@ -135,26 +140,26 @@ def requests() -> list[Request]:
 @pytest.mark.parametrize("kv", ["bf16", "int8"])
 @pytest.mark.parametrize("share_prefixes", [True, False])
 @pytest.mark.parametrize("host_kv_tokens", [130, 1000])
-def test_bits_do_not_depend_on_where_keys_lie(tiny_pack, kv, share_prefixes, host_kv_tokens, device):
+def test_bits_do_not_depend_on_where_the_kv_cache_is(tiny_pack, kv, share_prefixes, host_kv_tokens, device):
     small = Workload(1, 20, 5, 130)  # so that the device keeps 130 tokens
-    found, places = [], set()
+    results, is_on_host = [], set()
     for host in (0, host_kv_tokens):
         engine = open_engine(
             tiny_pack, numerics="exact", kv=kv, workload=small, host_kv_tokens=host, max_batch=4, draft_tokens=0,
             share_prefixes=share_prefixes, device=device,
         )  # fmt: skip
         assert engine.model.kv.device_tokens == 130
-        real = engine.model.decoder.revolve
+        real = engine.model.decoder.forward
 
-        def revolve(ids, rows, arena, real=real):
-            places.update(run.kv_start >= 130 for run in rows)
-            return real(ids, rows, arena)
+        def forward(ids, segments, arena, real=real):
+            is_on_host.update(segment.kv_start >= 130 for segment in segments)
+            return real(ids, segments, arena)
 
-        engine.model.decoder.revolve = revolve
-        found.append(drain(engine, requests()))
+        engine.model.decoder.forward = forward
+        results.append(drain(engine, requests()))
         engine.close()
-    assert found[0] == found[1]
-    assert places == {True, False}, "some keys lay in host memory, some did not"
+    assert results[0] == results[1]
+    assert is_on_host == {True, False}, "some sequences were in host memory, some were not"
 
 
 def test_a_prompt_longer_than_either_part_is_refused(tiny_pack):

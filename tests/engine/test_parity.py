@@ -50,9 +50,9 @@ def test_logits_and_64_greedy_tokens_equal_transformers(number, configuration, t
             pad_token_id=0,
             attention_mask=torch.ones_like(prompt),
         )
-    found = engine.logits(prompt[0].tolist())
+    logits = engine.logits(prompt[0].tolist())
 
-    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
     assert _without_stop(engine, prompt[0].tolist()) == tokens[0, 70:].tolist()
     engine.close()
 

@@ -1,4 +1,4 @@
-"""The pool of threads behind the compiled kernels, and torch's threads beside it."""
+"""The thread pool of the compiled kernels, and torch's own threads."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_every_task_runs_once_whoever_calls_from_wherever(tmp_path, sanitizer):
 
 
 def test_kernels_bring_no_other_threads():
-    """With OpenMP's beside it two pools would wait awake for each other."""
+    """Two pools, this one and OpenMP's, would spin while they wait for each other."""
     assert [path.name for path in FOLDER.iterdir() if "#pragma omp" in path.read_text()] == []
 
 
-def test_torch_takes_one_thread_for_few_numbers_and_gives_back_what_it_had():
+def test_torch_takes_one_thread_for_few_numbers_and_restores_the_number():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -81,11 +81,11 @@ def three_threads():
 
 
 def in_a_thread(function):
-    found = []
-    other = threading.Thread(target=lambda: found.append(function()))
+    results = []
+    other = threading.Thread(target=lambda: results.append(function()))
     other.start()
     other.join()
-    return found[0]
+    return results[0]
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -93,10 +93,10 @@ def test_a_thread_that_begins_while_another_computes_little_has_all_threads():
     """Torch tells it 1: what any thread was told last."""
 
     def counts():
-        found = [num_threads()]
+        seen = [num_threads()]
         with threads_for(SMALL_NUMEL):
-            found.append(torch.get_num_threads())
-        return [*found, torch.get_num_threads(), num_threads()]
+            seen.append(torch.get_num_threads())
+        return [*seen, torch.get_num_threads(), num_threads()]
 
     with threads_for(1):
         assert in_a_thread(torch.get_num_threads) == 1

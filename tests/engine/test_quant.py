@@ -1,4 +1,4 @@
-"""Stored matrices: errors stay below half a step, and every fast way gives the reference's product."""
+"""Stored matrices: errors stay below half a step, and torch's kernels give the reference's product."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetensors import safe_open
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.kernels.build import Library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.cuda import unpack_int4
+from rotary_batch.engine.kernels.cuda import dequant_int4
 from rotary_batch.engine.kernels.dispatch import Level
-from rotary_batch.engine.kernels.linear import FastMatmul, _int4_operator, int4_operator_rows
-from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, decode, encode, matrix_from
+from rotary_batch.engine.kernels.linear import FastMatmul, int4pack_block_rows, int4pack_mm
+from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, dequantise, matrix_from, quantise
 from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
@@ -33,11 +33,11 @@ def random(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def stored(weight: torch.Tensor, stored_as: str):
-    return matrix_from(encode(weight, stored_as), weight.shape[0])
+    return matrix_from(quantise(weight, stored_as), weight.shape[0])
 
 
 def decoded(matrix, rows: int, columns: int) -> torch.Tensor:
-    return decode(matrix, torch.empty(rows, columns))
+    return dequantise(matrix, torch.empty(rows, columns))
 
 
 def torch_alone(dtype: torch.dtype) -> FastMatmul:
@@ -58,18 +58,18 @@ def test_int8_is_off_by_at_most_half_a_step(rows, columns, seed):
 @given(st.integers(1, 150), st.sampled_from([32, 64, 96, 128, 224, 256]), st.integers(0, 99))
 def test_int4_is_off_by_at_most_half_a_step_and_the_rounding_of_its_scale(rows, columns, seed):
     weight = random(rows, columns, seed)
-    found = decoded(stored(weight, "int4"), rows, columns).view(rows, -1, group_columns(columns))
-    grouped = weight.float().view(found.shape)
+    dequantised = decoded(stored(weight, "int4"), rows, columns).view(rows, -1, group_columns(columns))
+    grouped = weight.float().view(dequantised.shape)
     low, high = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
     # scale and zero are bf16 (8 bits): together they move an end of the range by at most 2^-8 of the largest number, twice
     slack = 2 * 2**-8 * grouped.abs().amax(-1, keepdim=True)
-    assert ((found - grouped).abs() <= (high - low) / 30 * 1.01 + slack).all()
+    assert ((dequantised - grouped).abs() <= (high - low) / 30 * 1.01 + slack).all()
 
 
-def test_int4_bytes_lie_as_written_down():
+def test_int4_bytes_have_the_specified_layout():
     """Byte [block, column, j]: low nibble = row j, high nibble = row j + 32; weight = (nibble - 8) * scale + zero."""
     weight = random(100, 64)
-    parts = encode(weight, "int4")
+    parts = quantise(weight, "int4")
     assert parts[""].shape == (2, 64, 32)
     assert parts[".scale_zero"].shape == (1, 128, 2)
     for row, column in ((0, 0), (31, 5), (32, 5), (63, 63), (64, 1), (99, 40)):
@@ -95,9 +95,9 @@ def test_torch_gives_the_product_of_the_reference(stored_as, out, inner, rows, d
     """In the processor's own dtype, and in the other one: what runs on other processors is tested here too."""
     matrix, x = stored(random(out, inner), stored_as), random(rows, inner, 1).to(dtype)
     expected = x.float() @ decoded(matrix, out, inner).T
-    found = torch_alone(dtype).linear(x, matrix)
-    assert (found.shape, found.dtype) == ((rows, out), dtype)
-    assert (found.float() - expected).abs().max() <= 0.02 * expected.abs().max()
+    product = torch_alone(dtype).linear(x, matrix)
+    assert (product.shape, product.dtype) == ((rows, out), dtype)
+    assert (product.float() - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 9])
@@ -110,19 +110,17 @@ def test_int8_rows_of_any_length(inner, rows):
 
 
 def test_the_operator_reads_our_bytes_where_it_says_so():
-    if not int4_operator_rows():
+    if not int4pack_block_rows():
         pytest.skip("this processor's operator reads neither layout; the bytes are unpacked instead")
     matrix, x = stored(random(192, 256), "int4"), random(5, 256, 1)
     assert isinstance(matrix, Int4Matrix)
     expected = x.float() @ decoded(matrix, 192, 256).T
-    assert (
-        _int4_operator(x, matrix, int4_operator_rows()).float() - expected
-    ).abs().max() <= 0.01 * expected.abs().max()
+    assert (int4pack_mm(x, matrix, int4pack_block_rows()).float() - expected).abs().max() <= 0.01 * expected.abs().max()
 
 
 def test_unpacking_by_columns_is_the_reference():
     matrix = stored(random(128, 256), "int4")
-    out = unpack_int4(matrix.nibbles, matrix.scale_zero, torch.empty(256, 128, dtype=torch.bfloat16))
+    out = dequant_int4(matrix.nibbles, matrix.scale_zero, torch.empty(256, 128, dtype=torch.bfloat16))
     assert (out.float().T - decoded(matrix, 128, 256)).abs().max() <= 2**-7 * out.float().abs().max()
 
 
@@ -148,9 +146,9 @@ def test_a_quantised_pack_holds_what_the_encoder_gives_and_leaves_routers_alone(
     up = torch.cat([weights[stem + "w1.weight"], weights[stem + "w3.weight"]])
     with safe_open(str(tmp_path / "pack" / EXPERTS_NAME), "pt") as file:
         slab = slab_views(file.get_tensor("layers.1.experts.2"), manifest)
-    for found, weight in ((slab.up, up), (slab.down, weights[stem + "w2.weight"])):
-        for mine, wanted in zip(found[:2], stored(weight, experts)[:2], strict=True):
-            assert torch.equal(mine, wanted)
+    for matrix, weight in ((slab.up, up), (slab.down, weights[stem + "w2.weight"])):
+        for part, expected in zip(matrix[:2], stored(weight, experts)[:2], strict=True):
+            assert torch.equal(part, expected)
     with safe_open(str(tmp_path / "pack" / DENSE_NAME), "pt") as file:
         assert torch.equal(file.get_tensor("layers.0.router"), weights["model.layers.0.block_sparse_moe.gate.weight"])
         assert file.get_tensor("layers.0.q").dtype == (torch.int8 if dense == "int8" else torch.float32)
@@ -234,6 +232,6 @@ def test_int8_dense_matrices_look_up_and_multiply_alike():
     assert isinstance(matrix, Int8Matrix)
     from rotary_batch.engine.kernels.numerics import Numerics
 
-    places = torch.tensor([3, 3, 39])
-    found = Numerics("exact", CPU).rows_of(matrix, places)
-    assert torch.equal(found, decoded(matrix, 40, 64)[places])
+    token_ids = torch.tensor([3, 3, 39])
+    rows = Numerics("exact", CPU).embed(matrix, token_ids)
+    assert torch.equal(rows, decoded(matrix, 40, 64)[token_ids])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rotary_batch.core import ExpertKey, Request
 from rotary_batch.engine import open_engine
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.drafting import PromptLookup
@@ -129,8 +129,14 @@ def test_fast_attention_is_exact_attention_within_bf16(packs, window, kv_format)
     import dataclasses
 
     geometry = dataclasses.replace(Manifest.load(packs["bf16"]).geometry, sliding_window=window)
-    shared = [Rows(20 + n, 1, 30 + n, 100 + 40 * n, 10, 25) for n in range(5)]
-    rows = [Rows(0, 14, 0, 60), Rows(14, 5, 7, 80), Rows(19, 1, 0, 95), *shared, Rows(25, 3, 28, 300, 10, 25)]
+    shared = [QuerySegment(20 + n, 1, 30 + n, 100 + 40 * n, 10, 25) for n in range(5)]
+    rows = [
+        QuerySegment(0, 14, 0, 60),
+        QuerySegment(14, 5, 7, 80),
+        QuerySegment(19, 1, 0, 95),
+        *shared,
+        QuerySegment(25, 3, 28, 300, 10, 25),
+    ]
     generator = torch.Generator().manual_seed(1)
     queries = torch.randn(28, geometry.num_heads, geometry.head_dim, generator=generator)
     keys, values = (torch.randn(400, geometry.num_kv_heads, geometry.head_dim, generator=generator) for _ in "kv")
@@ -156,16 +162,16 @@ def test_a_prefix_store_gives_everything_back(steps):
     store, users = PrefixStore(kv), []
     for family, length, leaves in steps:
         prompt = tuple(range(family * 100, family * 100 + 30)) + tuple(range(1000 + length, 1000 + 2 * length))
-        prefix = store.adopt(prompt)
+        prefix = store.acquire(prompt)
         if prefix is not None:
             assert MIN_TOKENS <= prefix.num_tokens < len(prompt)
             assert prompt[: prefix.num_tokens] == prefix.token_ids
             prefix.num_cached = prefix.num_tokens
             users.append(prefix)
         if leaves and users:
-            store.leave(users.pop(0))
+            store.release(users.pop(0))
     for prefix in users:
-        store.leave(prefix)
+        store.release(prefix)
     for prefix in store.unused():
         store.evict(prefix)
     assert kv.free_tokens == 400
@@ -238,15 +244,15 @@ def test_prediction_pauses_when_loads_are_for_nothing_and_two_layers_ahead_needs
 
 def fail_above(engine, most_rows: int) -> list[int]:
     """Let revolutions of more rows run out of memory; the row counts that failed."""
-    real, failed = engine.model.decoder.revolve, []
+    real, failed = engine.model.decoder.forward, []
 
-    def revolve(token_ids, rows, kv):
+    def forward(token_ids, rows, kv):
         if len(token_ids) > most_rows:
             failed.append(len(token_ids))
             raise torch.OutOfMemoryError("CUDA out of memory (test)")
         return real(token_ids, rows, kv)
 
-    engine.model.decoder.revolve = revolve
+    engine.model.decoder.forward = forward
     return failed
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.exact import ExactAttention
-from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
@@ -42,31 +42,33 @@ def kernel(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux, window_size
 
 @pytest.mark.parametrize("num_rows", [1, 7, 8, 9])
 def test_rows_as_many_as_heads_are_like_any_other(num_rows, monkeypatch):
-    """Decode rows that share a prefix, so that two parts are merged by their log-sum-exps."""
+    """Decode segments that share a prefix, so that two parts are merged by their log-sum-exps."""
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    rows = [Rows(n, 1, 60 + n, 100 + 60 * n, 10, 50) for n in range(num_rows)]
+    segments = [QuerySegment(n, 1, 60 + n, 100 + 60 * n, 10, 50) for n in range(num_rows)]
     generator = torch.Generator().manual_seed(0)
     keys, values = (torch.randn(700, 2, GEOMETRY.head_dim, generator=generator).bfloat16() for _ in "kv")
     queries = torch.randn(num_rows, 8, GEOMETRY.head_dim, generator=generator).bfloat16()
-    found = []
+    outputs = []
     for attention, dtype in ((ExactAttention(GEOMETRY, CPU), torch.float32), (VarlenAttention(CPU), torch.bfloat16)):
         kv = KvArena(GEOMETRY, 700, "bf16", dtype, CPU)
         kv.write(0, torch.arange(700), keys.to(dtype), values.to(dtype))
-        attention.plan(rows)
-        found.append(attention.attend(0, queries.to(dtype), kv).float())
-    assert (found[0] - found[1]).abs().max() <= 0.03
+        attention.plan(segments)
+        outputs.append(attention.attend(0, queries.to(dtype), kv).float())
+    assert (outputs[0] - outputs[1]).abs().max() <= 0.03
 
 
 def test_it_is_tried_before_it_is_used(monkeypatch):
-    assert not varlen_works(GEOMETRY, CPU), "there is no such kernel for a processor"
+    assert not supports_varlen(GEOMETRY, CPU), "there is no such kernel for a CPU"
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    assert varlen_works(GEOMETRY, CPU)
-    assert not varlen_works(replace(GEOMETRY, sliding_window=4096), CPU), "a prefix may be in sight of some rows only"
+    assert supports_varlen(GEOMETRY, CPU)
+    assert not supports_varlen(replace(GEOMETRY, sliding_window=4096), CPU), (
+        "only some rows may see the end of a prefix"
+    )
 
     @functools.wraps(kernel)
-    def turned(*parts, **options):
+    def transposed(*parts, **options):
         out, lse = kernel(*parts, **options)
         return out, lse.T
 
-    monkeypatch.setattr(varlen, "varlen_attn", turned)
-    assert not varlen_works(GEOMETRY, CPU), "another torch gives it the other way round"
+    monkeypatch.setattr(varlen, "varlen_attn", transposed)
+    assert not supports_varlen(GEOMETRY, CPU), "another torch transposes it"

@@ -47,7 +47,7 @@ def routing(pack_dir: Path, examples: Sequence[Example]) -> Routing:
         shape.num_experts,
         shape.top_k,
         [(step.layer, step.chosen[0]) for step in single],
-        [step.likely for step in single],
+        [step.predicted for step in single],
     )
     far = [recall(trace, distance, shape.top_k) for distance in (1, 2)]
     return Routing(loads, *far, reuse(trace), shape.top_k / shape.num_experts, len(single))

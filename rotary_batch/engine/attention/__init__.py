@@ -1,1 +1,1 @@
-"""Attention over the ragged rows of one step: what there is to do, and one module for each way to do it."""
+"""Attention over the rows of one step: what there is to compute, and one module for each way to compute it."""

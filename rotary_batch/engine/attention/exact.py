@@ -1,138 +1,176 @@
-"""Attention in float32 whose bits do not depend on what else rides the revolution.
+"""Attention in float32 whose bits do not depend on what else is in the batch.
 
-Rows of one sequence are cut into units of a few positions.  The query heads that share a key head are
-folded into the rows of its unit, so a unit is one [R, D] matrix, R a multiple of 16.  Keys are taken in
-tiles of KEY_TILE with a running softmax (arXiv 1805.02867), so a row's arithmetic does not depend on what
-else is in the batch; a tile that is masked for a row changes no bit of it.  Shared prefixes are gathered like
-any other keys: sharing saves their memory and their prefill and changes no bit.
-U = units, R = rows of a unit, G = query heads of a key head, D = head dimension, S = key tile.
+The rows of a sequence are cut into query blocks of a few positions.  The query heads that share a KV head are folded
+into the rows of the block, so that a block is one [R, D] matrix with R a multiple of 16.  The KV cache is read in tiles
+of KV_TILE tokens with an online softmax (arXiv 1805.02867): the arithmetic of a row does not depend on the batch, and a
+tile that is masked for a row changes none of its bits.  A shared prefix is gathered like any other KV.  Sharing saves
+memory and prefill and changes no bit.
+
+B = query blocks, P = positions of a block, R = rows of a block, G = query heads of a KV head, D = head dimension,
+S = tokens of a KV tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.kernels.linear import TILE_ROWS
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.geometry import Geometry
 
-KEY_TILE = 64
-BLOCK_NBYTES = 16 * 2**20  # gathered keys of one block of units; bounds the workspace
-CUDA_UNITS = 32  # of every block on CUDA: a library chooses its kernel by the size of the batch (numerics.py)
-_NOWHERE = -1e30  # a finite stand-in for -inf: exp of a difference of two of them is no NaN
+KV_TILE = 64
+BATCH_NBYTES = 16 * 2**20  # KV that is gathered at once for a batch of query blocks; bounds the workspace
+CUDA_BLOCKS = 32  # in every batch on CUDA: libraries choose a kernel by the size of the batch (numerics.py)
+_MASKED = -1e30  # instead of -inf: the difference of two infinities is NaN
+
+
+class QueryBlock(NamedTuple):
+    """Some rows of one segment."""
+
+    segment: QuerySegment
+    offset: int  # of its first row within the segment
+    num_rows: int
+
+    @property
+    def num_kv_tokens(self) -> int:
+        """Context length of its last row."""
+        return self.segment.first_position + self.offset + self.num_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Units:
-    """Index tensors of some units with contexts of like length."""
+class BlockBatch:
+    """Index tensors of query blocks whose contexts have similar lengths."""
 
-    row: torch.Tensor  # [U, P] flattened batch row of each position, 0 where there is none
-    position: torch.Tensor  # [U, P] position within the sequence, -1 where there is none
-    place: torch.Tensor  # [U, keys] where each key lies in the arena; whole tiles, the last key repeated
+    rows: torch.Tensor  # [B, P] batch row of each position; padding is row 0
+    positions: torch.Tensor  # [B, P] position within the sequence; padding is -1
+    kv_indices: torch.Tensor  # [B, whole KV tiles] where the KV is in the arena; padding repeats the last index
 
     @property
     def num_tiles(self) -> int:
-        """Tiles of keys that the longest unit needs."""
-        return self.place.shape[1] // KEY_TILE
+        """KV tiles of the longest context."""
+        return self.kv_indices.shape[1] // KV_TILE
 
 
 class ExactAttention:
-    """Plans and runs it for one engine."""
+    """Attention of one engine with exact numerics."""
 
     def __init__(self, geometry: Geometry, device: torch.device) -> None:
         self._geometry = geometry
         self._device = device
         self._window = geometry.sliding_window if geometry.sliding_window is not None else 2**62
-        self._blocks: list[Units] = []
+        self._batches: list[BlockBatch] = []
 
-    def plan(self, rows: Sequence[Rows]) -> None:
-        """Cut sequences into units, short contexts first so that a block has units of like length."""
+    def plan(self, segments: Sequence[QuerySegment]) -> None:
+        """Cut segments into query blocks; short contexts come first, so that a batch has similar lengths."""
         width = max(1, TILE_ROWS // (self._geometry.num_heads // self._geometry.num_kv_heads))
-        cut = [
-            (run, begin, min(width, run.num_rows - begin)) for run in rows for begin in range(0, run.num_rows, width)
+        blocks = [
+            QueryBlock(segment, offset, min(width, segment.num_rows - offset))
+            for segment in segments
+            for offset in range(0, segment.num_rows, width)
         ]
-        cut.sort(key=lambda unit: unit[0].first_position + unit[1] + unit[2])
+        blocks.sort(key=lambda block: block.num_kv_tokens)
         on_cuda = self._device.type == "cuda"
-        most = max(1, BLOCK_NBYTES // (KEY_TILE * self._geometry.num_kv_heads * self._geometry.head_dim * 4))
-        size = CUDA_UNITS if on_cuda else most
-        blocks = [cut[begin : begin + size] for begin in range(0, len(cut), size)]
-        self._blocks = [self._block(block, width, size if on_cuda else len(block)) for block in blocks]
+        tile_nbytes = KV_TILE * self._geometry.num_kv_heads * self._geometry.head_dim * 4
+        size = CUDA_BLOCKS if on_cuda else max(1, BATCH_NBYTES // tile_nbytes)
+        batches = [blocks[begin : begin + size] for begin in range(0, len(blocks), size)]
+        self._batches = [self._batch(batch, width, size if on_cuda else len(batch)) for batch in batches]
 
-    def _block(self, cut: Sequence[tuple[Rows, int, int]], width: int, num_units: int) -> Units:
-        row = torch.zeros(num_units, width, dtype=torch.int64)
-        position = torch.full((num_units, width), -1, dtype=torch.int64)
-        last, begin, count = cut[-1]
-        num_kv_tokens = -(-(last.first_position + begin + count) // KEY_TILE) * KEY_TILE
-        place = torch.zeros(num_units, num_kv_tokens, dtype=torch.int64)
-        for unit, (run, begin, count) in enumerate(cut):
-            first = run.first_position + begin
-            row[unit, :count] = torch.arange(run.first_row + begin, run.first_row + begin + count)
-            position[unit, :count] = torch.arange(first, first + count)
-            found = torch.tensor(run.places(first + count))
-            place[unit, : len(found)] = found
-            place[unit, len(found) :] = found[-1]
-        return Units(*(tensor.to(self._device) for tensor in (row, position, place)))
+    def _batch(self, blocks: Sequence[QueryBlock], width: int, num_blocks: int) -> BlockBatch:
+        """Index tensors for `num_blocks` blocks of `width` positions; missing blocks are padding."""
+        rows = torch.zeros(num_blocks, width, dtype=torch.int64)
+        positions = torch.full((num_blocks, width), -1, dtype=torch.int64)
+        padded_tokens = -(-blocks[-1].num_kv_tokens // KV_TILE) * KV_TILE
+        kv_indices = torch.zeros(num_blocks, padded_tokens, dtype=torch.int64)
+        for n, block in enumerate(blocks):
+            first_row = block.segment.first_row + block.offset
+            rows[n, : block.num_rows] = torch.arange(first_row, first_row + block.num_rows)
+            first_position = block.num_kv_tokens - block.num_rows
+            positions[n, : block.num_rows] = torch.arange(first_position, block.num_kv_tokens)
+            indices = torch.tensor(block.segment.kv_indices(block.num_kv_tokens))
+            kv_indices[n, : len(indices)] = indices
+            kv_indices[n, len(indices) :] = indices[-1]
+        return BlockBatch(*(tensor.to(self._device) for tensor in (rows, positions, kv_indices)))
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = torch.zeros_like(queries)
-        for units in self._blocks:
-            self._attend_block(out, layer, queries, kv, units)
+        for batch in self._batches:
+            _unfold(out, self._attend_batch(layer, queries, kv, batch), batch)
         return out
 
-    def _attend_block(self, out: torch.Tensor, layer: int, queries: torch.Tensor, kv: KvArena, units: Units) -> None:
+    def _attend_batch(self, layer: int, queries: torch.Tensor, kv: KvArena, batch: BlockBatch) -> torch.Tensor:
+        """Folded output [B * kv heads, R, D] in float32."""
         kv_heads = self._geometry.num_kv_heads
-        q, row_position = _fold(queries, units, kv_heads)  # [U * kv, R, D], [U, R]
-        best = torch.full((q.shape[0], q.shape[1], 1), _NOWHERE, dtype=torch.float32, device=q.device)
-        total, mixed = torch.zeros_like(best), torch.zeros(q.shape, dtype=torch.float32, device=q.device)
+        q, positions = _fold(queries, batch, kv_heads)  # [B * kv, R, D], [B, R]
+        state = SoftmaxState.initial(q)
+        for tile in range(batch.num_tiles):
+            columns = slice(tile * KV_TILE, (tile + 1) * KV_TILE)
+            kv_positions = torch.arange(columns.start, columns.stop, device=q.device)
+            k, v = _gather(kv, layer, batch.kv_indices[:, columns])  # [B * kv, S, D]
+            visible = (kv_positions <= positions[:, :, None]) & (kv_positions > positions[:, :, None] - self._window)
+            state = state.update(q, k, v, visible.repeat_interleave(kv_heads, 0))
+        return state.out / state.row_sum.clamp_min(1e-30)
+
+
+class SoftmaxState(NamedTuple):
+    """The online softmax after some KV tiles."""
+
+    row_max: torch.Tensor  # [B * kv, R, 1]
+    row_sum: torch.Tensor  # [B * kv, R, 1] of exp(score - row_max)
+    out: torch.Tensor  # [B * kv, R, D], not yet divided by row_sum
+
+    @classmethod
+    def initial(cls, q: torch.Tensor) -> SoftmaxState:
+        """Before the first tile."""
+        row_max = torch.full((q.shape[0], q.shape[1], 1), _MASKED, dtype=torch.float32, device=q.device)
+        out = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
+        return cls(row_max, torch.zeros_like(row_max), out)
+
+    def update(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> SoftmaxState:
+        """After one more tile; `mask` [B * kv, R, S] is true where a row sees a token."""
         scale = q.shape[-1] ** -0.5
-        for tile in range(units.num_tiles):
-            key = torch.arange(tile * KEY_TILE, (tile + 1) * KEY_TILE, device=q.device)
-            k, v = _gather(kv, layer, units.place[:, tile * KEY_TILE : (tile + 1) * KEY_TILE])  # [U * kv, S, D]
-            seen = (key <= row_position[:, :, None]) & (key > row_position[:, :, None] - self._window)
-            mask = seen.repeat_interleave(kv_heads, 0)  # [U * kv, R, S]
-            scores = (torch.bmm(q, k.transpose(1, 2)).float() * scale).masked_fill_(~mask, _NOWHERE)
-            higher = torch.maximum(best, scores.amax(-1, keepdim=True))
-            weights = torch.exp(scores - higher).masked_fill_(~mask, 0.0)
-            fade = torch.exp(best - higher)
-            total = total * fade + weights.sum(-1, keepdim=True)
-            mixed = mixed * fade + torch.bmm(weights.to(v.dtype), v).float()
-            best = higher
-        _unfold(out, mixed / total.clamp_min(1e-30), units)
+        scores = (torch.bmm(q, k.transpose(1, 2)).float() * scale).masked_fill_(~mask, _MASKED)
+        row_max = torch.maximum(self.row_max, scores.amax(-1, keepdim=True))
+        weights = torch.exp(scores - row_max).masked_fill_(~mask, 0.0)
+        rescale = torch.exp(self.row_max - row_max)
+        row_sum = self.row_sum * rescale + weights.sum(-1, keepdim=True)
+        out = self.out * rescale + torch.bmm(weights.to(v.dtype), v).float()
+        return SoftmaxState(row_max, row_sum, out)
 
 
-def _fold(queries: torch.Tensor, units: Units, kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries of a unit as one matrix per key head, rows (position, group), padded to whole tiles."""
-    num_units, width = units.row.shape
+def _fold(queries: torch.Tensor, batch: BlockBatch, kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries of a block as one matrix for each KV head, with rows (position, group), padded to whole tiles."""
+    num_blocks, width = batch.rows.shape
     heads, head_dim = queries.shape[1:]
     groups = heads // kv_heads
-    q = queries[units.row].view(num_units, width, kv_heads, groups, head_dim).transpose(1, 2)
-    q = q.reshape(num_units * kv_heads, width * groups, head_dim)
-    missing = -(width * groups) % TILE_ROWS
-    row_position = torch.nn.functional.pad(units.position.repeat_interleave(groups, 1), (0, missing), value=-1)
-    return torch.nn.functional.pad(q, (0, 0, 0, missing)), row_position
+    q = queries[batch.rows].view(num_blocks, width, kv_heads, groups, head_dim).transpose(1, 2)
+    q = q.reshape(num_blocks * kv_heads, width * groups, head_dim)
+    padding = -(width * groups) % TILE_ROWS
+    positions = torch.nn.functional.pad(batch.positions.repeat_interleave(groups, 1), (0, padding), value=-1)
+    return torch.nn.functional.pad(q, (0, 0, 0, padding)), positions
 
 
-def _gather(kv: KvArena, layer: int, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of units [U, S], each [U * kv, S, D]."""
-    num_units, tile = place.shape
-    found = []
-    for taken in kv.gather(layer, place.flatten(), torch.float32):
-        _, kv_heads, head_dim = taken.shape
-        by_head = taken.view(num_units, tile, kv_heads, head_dim).transpose(1, 2)
-        found.append(by_head.reshape(num_units * kv_heads, tile, head_dim))
-    return found[0], found[1]
+def _gather(kv: KvArena, layer: int, kv_indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a tile of each block: indices [B, S] -> two tensors [B * kv, S, D]."""
+    num_blocks, tile = kv_indices.shape
+    keys, values = (
+        part.view(num_blocks, tile, *part.shape[1:]).transpose(1, 2).reshape(-1, tile, part.shape[2])
+        for part in kv.gather(layer, kv_indices.flatten(), torch.float32)
+    )
+    return keys, values
 
 
-def _unfold(out: torch.Tensor, mixed: torch.Tensor, units: Units) -> None:
-    num_units, width = units.row.shape
+def _unfold(out: torch.Tensor, folded: torch.Tensor, batch: BlockBatch) -> None:
+    """Write the folded output [B * kv heads, R, D] to the rows of `out` [T, heads, D]."""
+    num_blocks, width = batch.rows.shape
     heads, head_dim = out.shape[1:]
-    kv_heads = mixed.shape[0] // num_units
+    kv_heads = folded.shape[0] // num_blocks
     groups = heads // kv_heads
-    parts = mixed[:, : width * groups].view(num_units, kv_heads, width, groups, head_dim).transpose(1, 2)
-    there = units.position >= 0
-    out[units.row[there]] = parts.reshape(num_units, width, heads, head_dim)[there].to(out.dtype)
+    parts = folded[:, : width * groups].view(num_blocks, kv_heads, width, groups, head_dim).transpose(1, 2)
+    is_row = batch.positions >= 0
+    out[batch.rows[is_row]] = parts.reshape(num_blocks, width, heads, head_dim)[is_row].to(out.dtype)

@@ -1,10 +1,11 @@
-"""Attention at speed, in plain torch, for any device.
+"""Fast attention in plain torch, for every device.
 
-Decode rows are taken in blocks of sequences with contexts of like length; the query heads that share a key head are
-folded into rows (10x over the naive call on a CPU).  Prompt spans go one by one, they have enough rows.  When several
-sequences share a prefix, their decode rows attend to its one copy together, and the two parts are merged by their
-log-sum-exps (arXiv 2402.05099).
-U = sequences of a block, P = their rows, G = query heads of a key head, D = head dimension, S = keys.
+Decode rows are computed in batches of sequences whose contexts have similar lengths.  The query heads that share a KV
+head are folded into rows, which is 10 times faster than the naive call on a CPU.  Prefill chunks have enough rows and
+are computed one by one.  When several sequences share a prefix, their decode rows attend to its one copy together, and
+the two parts are merged by their log-sum-exps (arXiv 2402.05099).
+
+B = sequences of a batch, P = rows of a sequence, G = query heads of a KV head, D = head dimension, S = KV tokens.
 """
 
 from __future__ import annotations
@@ -16,168 +17,190 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.kernels.threads import threads_for
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.geometry import Geometry
 
-DECODE_ROWS = 8  # sequences with at most so many rows are taken in blocks
-BLOCK_SEQUENCES = 16  # 3.4 ms for 128 sequences in blocks of 16, 6.0 in blocks of 64 (caches)
-MIN_SHARERS = 4  # from so many sequences on, one pass over the shared prefix beats gathering it for each
+DECODE_ROWS = 8  # segments with at most N rows are computed in batches
+BATCH_SEQUENCES = 16  # 3.4 ms for 128 sequences in batches of 16, 6.0 ms in batches of 64 (caches)
+MIN_SHARERS = 4  # with N sequences or more, one pass over the shared prefix is faster than gathering it for each
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Decode rows of some sequences."""
+class DecodeBatch:
+    """Decode rows of several sequences."""
 
-    row: torch.Tensor  # [U, P] batch rows; a sequence with fewer repeats its last
-    place: torch.Tensor  # [U * S] where each key lies; padding repeats the last
-    mask: torch.Tensor  # [U, 1, P * G, S] added to scores
+    rows: torch.Tensor  # [B, P] batch rows; a sequence with fewer rows repeats its last
+    kv_indices: torch.Tensor  # [B * S] where the KV is in the arena; padding repeats the last index
+    mask: torch.Tensor  # [B, 1, P * G, S] added to scores
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Rows of one sequence."""
+class PrefillChunk:
+    """Consecutive prompt tokens of one sequence."""
 
     rows: slice
-    place: torch.Tensor  # [S]
-    mask: torch.Tensor | None  # [rows, S] added to scores; None = plain causal
+    kv_indices: torch.Tensor  # [S]
+    mask: torch.Tensor | None  # [rows, S] added to scores; None = causal
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """A prefix and the decode rows that attend to it apart from their own keys."""
+class SharedPrefix:
+    """A prefix, and the decode rows that attend to it separately from their own KV."""
 
-    row: torch.Tensor  # [rows]
-    place: torch.Tensor  # [S]
+    rows: torch.Tensor  # [rows]
+    kv_indices: torch.Tensor  # [S]
 
 
 class GatherAttention:
-    """Plans and runs it for one engine."""
+    """Attention of one engine in plain torch."""
 
     def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._window = geometry.sliding_window
         self._dtype = dtype
         self._device = device
-        self._blocks: list[Block] = []
-        self._spans: list[Span] = []
-        self._shared: list[Shared] = []
+        self._decode_batches: list[DecodeBatch] = []
+        self._prefill_chunks: list[PrefillChunk] = []
+        self._shared_prefixes: list[SharedPrefix] = []
 
-    def plan(self, rows: Sequence[Rows]) -> None:
-        """Sort the rows of a revolution into blocks, spans and shared prefixes."""
-        few = [run for run in rows if run.num_rows <= DECODE_ROWS]
-        self._spans = [self._span(run) for run in rows if run.num_rows > DECODE_ROWS]
-        self._blocks, self._shared = [], []
-        by_prefix = sorted(few, key=lambda run: (run.prefix_start, run.prefix_tokens))
-        for (start, length), group in groupby(by_prefix, key=lambda run: (run.prefix_start, run.prefix_tokens)):
-            runs = list(group)
-            apart = bool(length) and len(runs) >= MIN_SHARERS and self._window is None
-            if apart:
-                row = torch.tensor([run.first_row + n for run in runs for n in range(run.num_rows)])
-                self._shared.append(Shared(self._to(row), self._to(torch.arange(start, start + length))))
-            self._blocks += self._cut(runs, skip=length if apart else 0)
+    def plan(self, segments: Sequence[QuerySegment]) -> None:
+        """Sort the segments of a step into decode batches, prefill chunks and shared prefixes."""
+        self._prefill_chunks = [self._prefill_chunk(segment) for segment in segments if segment.num_rows > DECODE_ROWS]
+        self._decode_batches, self._shared_prefixes = [], []
+        decoding = [segment for segment in segments if segment.num_rows <= DECODE_ROWS]
+        for (start, length), group in groupby(sorted(decoding, key=_prefix), key=_prefix):
+            sharers = list(group)
+            is_shared = bool(length) and len(sharers) >= MIN_SHARERS and self._window is None
+            if is_shared:
+                rows = torch.tensor([row for segment in sharers for row in segment.rows()])
+                prefix = SharedPrefix(self._to_device(rows), self._to_device(torch.arange(start, start + length)))
+                self._shared_prefixes.append(prefix)
+            self._decode_batches += self._batches(sharers, skip=length if is_shared else 0)
 
-    def _cut(self, runs: Iterable[Rows], skip: int) -> Iterator[Block]:
-        alike = sorted(runs, key=lambda run: (run.num_rows > 1, run.num_kv_tokens))
-        for begin in range(0, len(alike), BLOCK_SEQUENCES):
-            yield self._block(alike[begin : begin + BLOCK_SEQUENCES], skip)
+    def _batches(self, segments: Iterable[QuerySegment], skip: int) -> Iterator[DecodeBatch]:
+        """Batches of similar segments, which leave out the first `skip` tokens of their contexts."""
+        similar = sorted(segments, key=lambda segment: (segment.num_rows > 1, segment.num_kv_tokens))
+        for begin in range(0, len(similar), BATCH_SEQUENCES):
+            yield self._batch(similar[begin : begin + BATCH_SEQUENCES], skip)
 
-    def _block(self, runs: Sequence[Rows], skip: int) -> Block:
-        width, num_kv_tokens = max(run.num_rows for run in runs), max(run.num_kv_tokens for run in runs) - skip
-        row = torch.empty(len(runs), width, dtype=torch.int64)
-        place = torch.empty(len(runs), num_kv_tokens, dtype=torch.int64)
-        for unit, run in enumerate(runs):
-            found = torch.tensor(run.places(run.num_kv_tokens)[skip:])
-            place[unit, : len(found)] = found
-            place[unit, len(found) :] = found[-1]
-            row[unit] = torch.arange(width).clamp_max(run.num_rows - 1) + run.first_row
-        offset = torch.tensor([run.first_position - run.first_row for run in runs])
-        position = row + offset[:, None]
-        mask = self._mask(position[:, :, None], skip, num_kv_tokens).repeat_interleave(self._groups, 1)[:, None]
-        return Block(self._to(row), self._to(place.flatten()), self._to(mask))
+    def _batch(self, segments: Sequence[QuerySegment], skip: int) -> DecodeBatch:
+        width = max(segment.num_rows for segment in segments)
+        num_kv_tokens = max(segment.num_kv_tokens for segment in segments) - skip
+        rows = torch.empty(len(segments), width, dtype=torch.int64)
+        kv_indices = torch.empty(len(segments), num_kv_tokens, dtype=torch.int64)
+        for n, segment in enumerate(segments):
+            indices = torch.tensor(segment.kv_indices(segment.num_kv_tokens)[skip:])
+            kv_indices[n, : len(indices)] = indices
+            kv_indices[n, len(indices) :] = indices[-1]
+            rows[n] = torch.arange(width).clamp_max(segment.num_rows - 1) + segment.first_row
+        offsets = torch.tensor([segment.first_position - segment.first_row for segment in segments])
+        positions = rows + offsets[:, None]
+        mask = self._mask(positions[:, :, None], skip, num_kv_tokens).repeat_interleave(self._groups, 1)[:, None]
+        return DecodeBatch(self._to_device(rows), self._to_device(kv_indices.flatten()), self._to_device(mask))
 
-    def _span(self, run: Rows) -> Span:
-        place = self._to(torch.tensor(run.places(run.num_kv_tokens)))
-        plain = run.first_position == 0 and (self._window is None or run.num_kv_tokens <= self._window)
-        mask = None if plain else self._to(self._mask(torch.tensor(run.positions())[:, None], 0, run.num_kv_tokens))
-        return Span(slice(run.first_row, run.first_row + run.num_rows), place, mask)
+    def _prefill_chunk(self, segment: QuerySegment) -> PrefillChunk:
+        num_kv_tokens = segment.num_kv_tokens
+        kv_indices = self._to_device(torch.tensor(segment.kv_indices(num_kv_tokens)))
+        is_causal = segment.first_position == 0 and (self._window is None or num_kv_tokens <= self._window)
+        positions = torch.tensor(segment.positions())[:, None]
+        mask = None if is_causal else self._to_device(self._mask(positions, 0, num_kv_tokens))
+        return PrefillChunk(slice(segment.first_row, segment.first_row + segment.num_rows), kv_indices, mask)
 
-    def _mask(self, position: torch.Tensor, skip: int, num_kv_tokens: int) -> torch.Tensor:
-        """[..., num_kv_tokens]: 0 where a row at `position` [..., 1] sees key skip + n, else -inf."""
-        key = torch.arange(skip, skip + num_kv_tokens)
-        hidden = key > position
+    def _mask(self, positions: torch.Tensor, skip: int, num_kv_tokens: int) -> torch.Tensor:
+        """[..., num_kv_tokens]: 0 where a row at position [..., 1] sees token skip + n, else -inf."""
+        kv_positions = torch.arange(skip, skip + num_kv_tokens)
+        hidden = kv_positions > positions
         if self._window is not None:
-            hidden |= key <= position - self._window
+            hidden |= kv_positions <= positions - self._window
         return torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, float("-inf"))
 
-    def _to(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
         out = torch.empty_like(queries)
-        weight = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)  # log-sum-exp
-        for span in self._spans:
-            with threads_for(len(span.place) * queries[span.rows, :, 0].numel()):  # scores
-                self._attend_span(out, layer, queries, kv, span)
-        for block in self._blocks:
-            with threads_for(len(block.place) * queries[0].numel()):
-                self._attend_block(out, weight, layer, queries, kv, block)
-        for shared in self._shared:
-            with threads_for(len(shared.place) * len(shared.row) * queries.shape[1]):
-                self._attend_shared(out, weight, layer, queries, kv, shared)
+        lse = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
+        for chunk in self._prefill_chunks:
+            with threads_for(len(chunk.kv_indices) * queries[chunk.rows, :, 0].numel()):  # scores
+                out[chunk.rows] = self._attend_chunk(layer, queries, kv, chunk)
+        for batch in self._decode_batches:
+            with threads_for(len(batch.kv_indices) * queries[0].numel()):
+                out[batch.rows], lse[batch.rows] = self._attend_batch(layer, queries, kv, batch)
+        for prefix in self._shared_prefixes:
+            rows = prefix.rows
+            with threads_for(len(prefix.kv_indices) * len(rows) * queries.shape[1]):
+                prefix_out, prefix_lse = self._attend_prefix(layer, queries, kv, prefix)
+                out[rows] = merge_states(out[rows], lse[rows], prefix_out, prefix_lse)
         return out
 
-    def _attend_span(self, out: torch.Tensor, layer: int, queries: torch.Tensor, kv: KvArena, span: Span) -> None:
-        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, span.place, queries.dtype))
-        q = queries[span.rows].transpose(0, 1)[None]
-        found = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=span.mask, is_causal=span.mask is None, enable_gqa=True
+    def _attend_chunk(self, layer: int, queries: torch.Tensor, kv: KvArena, chunk: PrefillChunk) -> torch.Tensor:
+        """Output [rows, heads, D]."""
+        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, chunk.kv_indices, queries.dtype))
+        q = queries[chunk.rows].transpose(0, 1)[None]
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=chunk.mask, is_causal=chunk.mask is None, enable_gqa=True
         )
-        out[span.rows] = found[0].transpose(0, 1)
+        return out[0].transpose(0, 1)
 
-    def _attend_block(
-        self, out: torch.Tensor, weight: torch.Tensor, layer: int, queries: torch.Tensor, kv: KvArena, block: Block
-    ) -> None:
-        units, width = block.row.shape
+    def _attend_batch(
+        self, layer: int, queries: torch.Tensor, kv: KvArena, batch: DecodeBatch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output [B, P, heads, D] and log-sum-exp [B, P, heads]."""
+        num_sequences, width = batch.rows.shape
         heads, head_dim = queries.shape[1:]
-        q = queries[block.row].view(units, width, -1, self._groups, head_dim).transpose(1, 2)
-        q = q.reshape(units, -1, width * self._groups, head_dim)
+        q = queries[batch.rows].view(num_sequences, width, -1, self._groups, head_dim).transpose(1, 2)
+        q = q.reshape(num_sequences, -1, width * self._groups, head_dim)
         k, v = (
-            part.view(units, -1, *part.shape[1:]).transpose(1, 2)
-            for part in kv.gather(layer, block.place, queries.dtype)
+            part.view(num_sequences, -1, *part.shape[1:]).transpose(1, 2)
+            for part in kv.gather(layer, batch.kv_indices, queries.dtype)
         )
-        found, lse = attend_with_lse(q, k, v, block.mask)
-        parts = found.view(units, -1, width, self._groups, head_dim).transpose(1, 2)
-        out[block.row] = parts.reshape(units, width, heads, head_dim)
-        weight[block.row] = lse.view(units, -1, width, self._groups).transpose(1, 2).reshape(units, width, heads)
+        out, lse = attend_with_lse(q, k, v, batch.mask)
+        out = out.view(num_sequences, -1, width, self._groups, head_dim).transpose(1, 2)
+        lse = lse.view(num_sequences, -1, width, self._groups).transpose(1, 2)
+        return out.reshape(num_sequences, width, heads, head_dim), lse.reshape(num_sequences, width, heads)
 
-    def _attend_shared(
-        self, out: torch.Tensor, weight: torch.Tensor, layer: int, queries: torch.Tensor, kv: KvArena, shared: Shared
-    ) -> None:
+    def _attend_prefix(
+        self, layer: int, queries: torch.Tensor, kv: KvArena, prefix: SharedPrefix
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output [rows, heads, D] and log-sum-exp [rows, heads]."""
         heads, head_dim = queries.shape[1:]
-        rows = len(shared.row)
-        q = queries[shared.row].view(rows, -1, self._groups, head_dim).transpose(0, 1)
-        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, shared.place, queries.dtype))
-        found, lse = attend_with_lse(q.reshape(1, -1, rows * self._groups, head_dim), k, v, None)
-        theirs = found.view(-1, rows, self._groups, head_dim).transpose(0, 1).reshape(rows, heads, head_dim)
-        share = torch.sigmoid(
-            lse.view(-1, rows, self._groups).transpose(0, 1).reshape(rows, heads) - weight[shared.row]
-        )[..., None]
-        own = out[shared.row].float()
-        out[shared.row] = (own + share * (theirs.float() - own)).to(out.dtype)
+        num_rows = len(prefix.rows)
+        q = queries[prefix.rows].view(num_rows, -1, self._groups, head_dim).transpose(0, 1)
+        k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, prefix.kv_indices, queries.dtype))
+        out, lse = attend_with_lse(q.reshape(1, -1, num_rows * self._groups, head_dim), k, v, None)
+        out = out.view(-1, num_rows, self._groups, head_dim).transpose(0, 1)
+        lse = lse.view(-1, num_rows, self._groups).transpose(0, 1)
+        return out.reshape(num_rows, heads, head_dim), lse.reshape(num_rows, heads)
+
+
+def _prefix(segment: QuerySegment) -> tuple[int, int]:
+    return segment.prefix_start, segment.prefix_tokens
 
 
 def attend_with_lse(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q [B, heads, R, D], k and v [B, heads, S, D], mask added to scores -> mixed values, log-sum-exp [B, heads, R]."""
+    """q [B, heads, R, D], k and v [B, heads, S, D] -> output like q, and log-sum-exp [B, heads, R].
+
+    `mask` is added to the scores.
+    """
     if q.device.type == "cpu":
-        found, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
-        return found, lse
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
+        return out, lse
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores + mask
     lse = scores.logsumexp(-1)
     return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+
+
+def merge_states(
+    out: torch.Tensor, lse: torch.Tensor, other_out: torch.Tensor, other_lse: torch.Tensor
+) -> torch.Tensor:
+    """Outputs [rows, heads, D] over two parts of the KV, with log-sum-exps [rows, heads] -> the output over both."""
+    weight = torch.sigmoid(other_lse - lse)[..., None]
+    out_f32 = out.float()
+    return (out_f32 + weight * (other_out.float() - out_f32)).to(out.dtype)

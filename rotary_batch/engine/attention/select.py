@@ -1,7 +1,4 @@
-"""Which attention suits a device, a way to compute and a way to keep keys.
-
-Knows what each can read; knows nothing of how they work.
-"""
+"""Choose the attention for a device, the numerics and the format of the KV cache."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.split import SplitAttention
 from rotary_batch.engine.attention.triton import TritonAttention
-from rotary_batch.engine.attention.varlen import VarlenAttention, varlen_works
+from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kvcache.arena import KvArena
@@ -19,17 +16,18 @@ from rotary_batch.model.geometry import Geometry
 
 
 def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attention:
-    """The fastest that works here."""
-    device, plain = kv.device, GatherAttention(geometry, numerics.dtype, kv.device)
-    staying: Attention
+    """The fastest attention that works here."""
+    device = kv.device
     if numerics.exact:
         return ExactAttention(geometry, device)
-    if device.type == "cuda" and kv.stored_as == "bf16" and varlen_works(geometry, device):
-        staying = VarlenAttention(device)
-    elif device.type == "cuda" and HAS_TRITON and TritonAttention.takes_heads(geometry.head_dim):
+    gather = GatherAttention(geometry, numerics.dtype, device)
+    on_device: Attention  # reads only the KV cache that is in device memory
+    if device.type == "cuda" and kv.stored_as == "bf16" and supports_varlen(geometry, device):
+        on_device = VarlenAttention(device)
+    elif device.type == "cuda" and HAS_TRITON and TritonAttention.supports_head_dim(geometry.head_dim):
         return TritonAttention(geometry, numerics.dtype, device)
-    elif device.type == "cpu" and kv.stored_as == "bf16" and numerics.kernels.takes_heads(geometry.head_dim):
-        staying = CpuAttention(geometry, numerics.dtype, device, numerics.kernels)
+    elif device.type == "cpu" and kv.stored_as == "bf16" and numerics.kernels.supports_head_dim(geometry.head_dim):
+        on_device = CpuAttention(geometry, numerics.dtype, device, numerics.kernels)
     else:
-        return plain
-    return SplitAttention(staying, plain, kv.device_tokens, device) if kv.host_tokens else staying
+        return gather
+    return SplitAttention(on_device, gather, kv.device_tokens, device) if kv.host_tokens else on_device

@@ -1,8 +1,7 @@
-"""Decode attention that reads keys as they lie, bf16 or int8, those that visit the device too (CUDA with Triton).
+"""Decode attention by a Triton kernel (CUDA), which reads the KV cache in place.
 
-Prompt spans go the torch way.
-
-Knows which rows the kernel can take: those whose query heads fit its 16 rows.
+The cache may be bf16 or int8, and partly swapped in from host memory.  The kernel takes segments whose query heads fit
+its 16 rows.  The others, such as prefill chunks, go to `GatherAttention`.
 """
 
 from __future__ import annotations
@@ -11,62 +10,69 @@ from collections.abc import Sequence
 
 import torch
 
-from rotary_batch.engine.attention.base import NO_WINDOW, Rows
+from rotary_batch.engine.attention.base import NO_WINDOW, QuerySegment
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kernels.cuda import triton_kernels
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.geometry import Geometry
 
-KERNEL_ROWS = 16  # the least that a tensor core multiplies
-KEY_TILE = 64
+KERNEL_ROWS = 16  # the fewest rows that a tensor core multiplies
+KV_TILE = 64
 
 
 class TritonAttention:
-    """Plans and runs it for one engine."""
+    """Attention of one engine on CUDA with Triton."""
 
     def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
         self._geometry = geometry
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._device = device
-        self._rest = GatherAttention(geometry, dtype, device)
-        self._few: torch.Tensor | None = None
+        self._fallback = GatherAttention(geometry, dtype, device)
+        self._kernel_segments: torch.Tensor | None = None
 
     @staticmethod
-    def takes_heads(head_dim: int) -> bool:
-        """Whether the kernel knows this head dimension: a power of two that a tensor core multiplies."""
+    def supports_head_dim(head_dim: int) -> bool:
+        """Whether the head dimension is a power of two that a tensor core multiplies."""
         return head_dim >= KERNEL_ROWS and head_dim.bit_count() == 1
 
-    def plan(self, rows: Sequence[Rows]) -> None:
-        """Rows that the kernel takes, and the rest."""
-        few = [run for run in rows if run.num_rows * self._groups <= KERNEL_ROWS]
-        self._rest.plan([run for run in rows if run.num_rows * self._groups > KERNEL_ROWS])
-        self._few = torch.tensor(few, dtype=torch.int32).to(self._device) if few else None
+    def plan(self, segments: Sequence[QuerySegment]) -> None:
+        """Divide the segments between the kernel and the fallback."""
+        by_kernel = [segment for segment in segments if segment.num_rows * self._groups <= KERNEL_ROWS]
+        self._fallback.plan([segment for segment in segments if segment.num_rows * self._groups > KERNEL_ROWS])
+        self._kernel_segments = torch.tensor(by_kernel, dtype=torch.int32).to(self._device) if by_kernel else None
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
-        out = self._rest.attend(layer, queries, kv)
-        if self._few is not None:
-            keys, values, *scales = kv.stores
-            key_scales, value_scales = scales or (keys, values)  # without scales the kernel looks at none
-            heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
-            window = self._geometry.sliding_window or NO_WINDOW
-            triton_kernels().decode_kernel[(len(self._few), heads)](
-                queries.contiguous(),
-                keys,
-                key_scales,
-                values,
-                value_scales,
-                out,
-                self._few,
-                *kv.bases(layer),
-                kv.device_tokens,
-                dim**-0.5,
-                heads,
-                self._groups,
-                window,
-                DIM=dim,
-                ROWS=KERNEL_ROWS,
-                TILE=KEY_TILE,
-                SCALED=kv.stored_as == "int8",
-            )
+        out = self._fallback.attend(layer, queries, kv)
+        if self._kernel_segments is not None:
+            self._launch(layer, queries, kv, out, self._kernel_segments)
         return out
+
+    def _launch(
+        self, layer: int, queries: torch.Tensor, kv: KvArena, out: torch.Tensor, segments: torch.Tensor
+    ) -> None:
+        """Write the rows of `segments` to `out`."""
+        keys, values, *scales = kv.tensors
+        key_scales, value_scales = scales or (keys, values)  # without SCALED the kernel reads no scale
+        device_offset, host_offset = kv.layer_offsets(layer)
+        heads, dim = self._geometry.num_kv_heads, self._geometry.head_dim
+        triton_kernels().decode_attention_kernel[(len(segments), heads)](
+            queries.contiguous(),
+            keys,
+            key_scales,
+            values,
+            value_scales,
+            out,
+            segments,
+            device_offset=device_offset,
+            host_offset=host_offset,
+            device_tokens=kv.device_tokens,
+            scale=dim**-0.5,
+            kv_heads=heads,
+            groups=self._groups,
+            window=self._geometry.sliding_window or NO_WINDOW,
+            DIM=dim,
+            ROWS=KERNEL_ROWS,
+            TILE=KV_TILE,
+            SCALED=kv.stored_as == "int8",
+        )

@@ -1,1 +1,1 @@
-"""Compiled kernels for processors and Triton kernels for CUDA; torch's operators stand in where there are none."""
+"""Compiled kernels for CPUs and Triton kernels for CUDA; where there are none, torch's operators do the same."""

@@ -1,10 +1,10 @@
-"""Rows times a stored matrix, by whatever is fastest for the number of rows and the device (fast numerics).
+"""Rows times a stored matrix, by the fastest kernel for the number of rows and the device (fast numerics).
 
-On CPUs kernels/dispatch.py chooses; torch's ways are here.  Every way gives the same product within bf16 rounding of
-`quant.decode` and `linear`.
+On CPUs kernels/dispatch.py selects the kernel; those that use torch's operators are here.  Every kernel gives the
+product of `quant.dequantise` and `linear`, within bf16 rounding.
 
-A processor that multiplies bf16 (AVX-512 BF16, AMX) computes in it, as CUDA does.  One that does not takes 6 times as
-long for it as for float32, so rows are float32 there.
+A CPU that multiplies bf16 (AVX-512 BF16, AMX) computes in bf16, as CUDA does.  On others bf16 takes 6 times as long as
+float32, so rows are float32 there.
 M = rows of x, N = rows of the matrix (output channels), K = columns, G = groups of columns.
 """
 
@@ -18,43 +18,43 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.cuda import int4_product_on_cuda, takes_int4_product, unpack_int4_on_cuda
+from rotary_batch.engine.kernels.cuda import dequant_int4_on_cuda, int4_gemm_on_cuda, supports_int4_gemm
 from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.quant import (
     HALF_ROWS,
     Int4Matrix,
     Int8Matrix,
     Matrix,
-    decode,
-    encode,
+    dequantise,
     matrix_from,
     num_columns,
     num_rows,
+    quantise,
 )
 from rotary_batch.engine.kernels.threads import threads_for
 from rotary_batch.model.slabs import BLOCK_ROWS
 
-# Rows of x on a CPU come in multiples of TILE_ROWS, above COARSE_ROWS in multiples of that half: oneDNN keeps code and
-# buffers for every count that it meets (690 MB beside the weights after a ragged night, against 450).
+# Rows of x on a CPU are padded to multiples of TILE_ROWS, above COARSE_ROWS to multiples of half of that: oneDNN caches
+# code and buffers for every number of rows (690 MB besides the weights after a night of ragged batches, versus 450).
 TILE_ROWS = 16
 COARSE_ROWS = 128
-SWAPPED_ROWS = 64  # float32 rows that come second in a product: 4.7 ms instead of 5.8 at 16, 11.2 and 11.7 at 64
-# Scratch of one unpacked tile: it stays in the caches.  Many float32 rows lose more to narrow tiles than to memory:
-# 63 ms at 32 MiB, 78 at 4 MiB for 512 rows of [7168, 1024]; at 16 rows it is 8.8 and 4.7.
+SWAPPED_ROWS = 64  # up to N float32 rows come second in a product: 4.7 ms versus 5.8 at 16, 11.2 versus 11.7 at 64
+# Scratch of one dequantised tile, which stays in the caches.  Many float32 rows lose more to narrow tiles than to
+# memory: 63 ms at 32 MiB versus 78 at 4 MiB for 512 rows of [7168, 1024]; at 16 rows it is 8.8 versus 4.7.
 TILE_NBYTES = 4 * 2**20
-WIDE_TILE_NBYTES = 32 * 2**20
-CUDA_TILE_NBYTES = 128 * 2**20  # launching kernels for smaller ones takes longer than the memory
+F32_TILE_NBYTES = 32 * 2**20
+CUDA_TILE_NBYTES = 128 * 2**20  # launching the kernels of smaller tiles would take longer than reading the memory
 BF16_TILE_NBYTES = 16 * 2**20  # int8 for 128 bf16 rows of [14336, 2048]: 9.8 ms, at 4 MiB 13.2
 
 
 def pad_rows(x: torch.Tensor) -> torch.Tensor:
-    """Rows of zeros up to a whole number of tiles."""
-    missing = -x.shape[0] % (TILE_ROWS if x.shape[0] <= COARSE_ROWS else COARSE_ROWS // 2)
-    return F.pad(x, (0, 0, 0, missing)) if missing else x
+    """Append rows of zeros up to a whole number of tiles."""
+    padding = -x.shape[0] % (TILE_ROWS if x.shape[0] <= COARSE_ROWS else COARSE_ROWS // 2)
+    return F.pad(x, (0, 0, 0, padding)) if padding else x
 
 
 def fast_dtype(device: torch.device, kernels: CpuKernels | None = None) -> torch.dtype:
-    """What rows are in when speed is all that counts."""
+    """The dtype of rows in fast numerics."""
     if device.type != "cpu":
         return torch.bfloat16
     has_bf16 = (kernels or cpu.default()).has_bf16
@@ -62,7 +62,7 @@ def fast_dtype(device: torch.device, kernels: CpuKernels | None = None) -> torch
 
 
 class FastMatmul:
-    """Rows in `dtype` times stored matrices.  Not shared by threads: the scratch is reused at every call."""
+    """Rows in `dtype` times stored matrices.  Not thread-safe: every call reuses the scratch."""
 
     def __init__(self, device: torch.device, kernels: CpuKernels | None = None) -> None:
         self._on_cpu = device.type == "cpu"
@@ -75,76 +75,74 @@ class FastMatmul:
         """x [M, K] -> [M, N], both in `dtype`."""
         if not self._on_cpu:
             return self._on_cuda(x, matrix)
-        way = self.kernels.way(x, matrix)
-        by_torch = way.startswith("torch_")
+        kernel = self.kernels.kernel_for(x, matrix)
+        by_torch = kernel.startswith("torch_")
         product: torch.Tensor
         with threads_for(x.numel() + num_rows(matrix) * num_columns(matrix)) if by_torch else nullcontext():
-            product = getattr(self if by_torch else self.kernels, way)(x, matrix)
+            product = getattr(self if by_torch else self.kernels, kernel)(x, matrix)
         return product
 
     def _on_cuda(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         if isinstance(matrix, Int4Matrix):
             return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
         if isinstance(matrix, Int8Matrix) or matrix.dtype != x.dtype:
-            return self.torch_unpacked(x, matrix)
+            return self.torch_dequant(x, matrix)
         return F.linear(x, matrix)
 
-    def torch_product(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """Times a matrix of the same type."""
-        return self._product(x, matrix)
+    def torch_linear(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """Times a matrix of the same dtype."""
+        if not self._on_cpu:
+            return F.linear(x, matrix)
+        if x.dtype == torch.float32:
+            return _linear_f32(pad_rows(x), matrix)[: len(x)]
+        if len(x) == 1:
+            return _unpadded_linear(x, matrix)
+        return F.linear(pad_rows(x), matrix)[: len(x)]
 
-    def torch_few_bf16(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """Few float32 rows times a bf16 matrix as it lies."""
-        return _few_rows(x.to(matrix.dtype), matrix).to(x.dtype)
+    def torch_linear_bf16(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """A few float32 rows times a bf16 matrix in place."""
+        return _unpadded_linear(x.to(matrix.dtype), matrix).to(x.dtype)
 
-    def torch_int8_operator(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
+    def torch_int8pack_mm(self, x: torch.Tensor, matrix: Int8Matrix) -> torch.Tensor:
         """By torch's weight-only operator, in bf16: its float32 variant is 6 to 25 times slower."""
-        few = x.to(torch.bfloat16).contiguous()
-        return torch._weight_int8pack_mm(few, matrix.values, _ones(len(matrix.values))).to(x.dtype).mul_(matrix.scale)
+        x_bf16 = x.to(torch.bfloat16).contiguous()
+        product = torch._weight_int8pack_mm(x_bf16, matrix.values, _ones(len(matrix.values)))
+        return product.to(x.dtype).mul_(matrix.scale)
 
-    def torch_int4_operator(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
+    def torch_int4pack_mm(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
         """By torch's weight-only operator, in bf16, where it reads our bytes."""
-        if block := int4_operator_rows():
-            return _int4_operator(x.to(torch.bfloat16), matrix, block).to(x.dtype)
-        return self.torch_unpacked(x, matrix)
+        if block_rows := int4pack_block_rows():
+            return int4pack_mm(x.to(torch.bfloat16), matrix, block_rows).to(x.dtype)
+        return self.torch_dequant(x, matrix)
 
-    def torch_unpacked(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """Times a matrix that is unpacked first, some rows at a time."""
+    def torch_dequant(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """Dequantise the matrix first, some rows at a time."""
         if isinstance(matrix, Int4Matrix):
             return self._int4_by_tiles(x, matrix)
         if isinstance(matrix, Int8Matrix):
             return self._by_tiles(x, matrix.values).mul_(matrix.scale)
         return self._by_tiles(x, matrix)
 
-    def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        if not self._on_cpu:
-            return F.linear(x, weight)
-        if x.dtype == torch.float32:
-            return _float32_product(pad_rows(x), weight)[: len(x)]
-        if len(x) == 1:
-            return _few_rows(x, weight)
-        return F.linear(pad_rows(x), weight)[: len(x)]
-
     def _tile_rows(self, x: torch.Tensor, columns: int) -> int:
-        """Rows of a matrix that are unpacked at once."""
+        """Rows of a matrix that are dequantised at once."""
         if not self._on_cpu:
             nbytes = CUDA_TILE_NBYTES
         elif x.dtype == torch.bfloat16:
             nbytes = BF16_TILE_NBYTES
         else:
-            nbytes = WIDE_TILE_NBYTES if len(x) > SWAPPED_ROWS else TILE_NBYTES
+            nbytes = F32_TILE_NBYTES if len(x) > SWAPPED_ROWS else TILE_NBYTES
         return max(BLOCK_ROWS, nbytes // (x.itemsize * columns) // BLOCK_ROWS * BLOCK_ROWS)
 
     def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """x times a matrix of another type, unpacked some rows at a time."""
+        """x times a matrix of another dtype, converted some rows at a time."""
         rows, columns = values.shape
         step = self._tile_rows(x, columns)
-        padded = pad_rows(x) if self._on_cpu else x  # once, not for every tile: 4 % of a revolution at 128 rows
+        padded = pad_rows(x) if self._on_cpu else x  # once, not for every tile: 4 % of a step at 128 rows
         out = torch.empty(len(padded), rows, dtype=x.dtype, device=x.device)
         for begin in range(0, rows, step):
             tile = values[begin : begin + step]
-            weight = self._take(tile.numel(), x.dtype).view(tile.shape).copy_(tile)
-            out[:, begin : begin + step] = self._product(padded, weight)
+            weight = self._scratch_view(tile.numel(), x.dtype).view(tile.shape).copy_(tile)
+            out[:, begin : begin + step] = self.torch_linear(padded, weight)
         return out[: len(x)]
 
     def _int4_by_tiles(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
@@ -154,76 +152,77 @@ class FastMatmul:
         for begin in range(0, blocks, step):
             rows = slice(begin * BLOCK_ROWS, (begin + step) * BLOCK_ROWS)
             nibbles, scale_zero = matrix.nibbles[begin : begin + step], matrix.scale_zero[:, rows]
-            out[:, rows] = self._product(x, self._unpack(nibbles, scale_zero[..., 0]))
-        out += _zeros_part(x, matrix)
+            out[:, rows] = self.torch_linear(x, self._scaled_blocks(nibbles, scale_zero[..., 0]))
+        out += _zero_point_product(x, matrix)
         return out[:, : matrix.num_rows]
 
     def _int4_on_cuda(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
-        if takes_int4_product(len(x), matrix.group):
-            return int4_product_on_cuda(x, matrix.nibbles, matrix.scale_zero)
-        weight = self._take(matrix.nibbles.numel() * 2, x.dtype).view(matrix.nibbles.shape[1], -1)
-        return x @ unpack_int4_on_cuda(matrix.nibbles, matrix.scale_zero, weight)
+        if supports_int4_gemm(len(x), matrix.group):
+            return int4_gemm_on_cuda(x, matrix.nibbles, matrix.scale_zero)
+        weight = self._scratch_view(matrix.nibbles.numel() * 2, x.dtype).view(matrix.nibbles.shape[1], -1)
+        return x @ dequant_int4_on_cuda(matrix.nibbles, matrix.scale_zero, weight)
 
-    def _unpack(self, nibbles: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Some blocks, with scales [G, rows], as weights [rows, K], without the zeros, which `_zeros_part` adds.
+    def _scaled_blocks(self, nibbles: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Some blocks, with scales [G, rows], as weights [rows, K] without the zero points.
 
-        Bytes are turned before they are taken apart: oneDNN is a quarter faster at [rows, K] than at [K, rows].
+        Bytes are transposed before they are unpacked: oneDNN is a quarter faster at [rows, K] than at [K, rows].
         """
         blocks, columns, half = nibbles.shape
-        turned = self._take(nibbles.numel(), torch.uint8).view(blocks, half, columns).copy_(nibbles.transpose(1, 2))
-        part = self._take(nibbles.numel(), torch.int8).view(turned.shape)
-        weight = self._take(nibbles.numel() * 2, self.dtype).view(blocks, 2, half, columns)
-        torch.bitwise_and(turned, 15, out=part.view(torch.uint8))
+        transposed = self._scratch_view(nibbles.numel(), torch.uint8).view(blocks, half, columns)
+        transposed.copy_(nibbles.transpose(1, 2))
+        part = self._scratch_view(nibbles.numel(), torch.int8).view(transposed.shape)
+        weight = self._scratch_view(nibbles.numel() * 2, self.dtype).view(blocks, 2, half, columns)
+        torch.bitwise_and(transposed, 15, out=part.view(torch.uint8))
         weight[:, 0].copy_(part.sub_(8))
-        torch.bitwise_right_shift(turned, 4, out=part.view(torch.uint8))
+        torch.bitwise_right_shift(transposed, 4, out=part.view(torch.uint8))
         weight[:, 1].copy_(part.sub_(8))
         weight.view(blocks * BLOCK_ROWS, len(scale), -1).mul_(scale.T.contiguous()[..., None])
         return weight.view(-1, columns)
 
-    def _take(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
+    def _scratch_view(self, numel: int, dtype: torch.dtype) -> torch.Tensor:
         """Scratch memory, valid until the next call with this dtype."""
         if dtype not in self._scratch or self._scratch[dtype].numel() < numel:
-            self._scratch.pop(dtype, None)  # first: both would not fit where memory was planned for one
+            self._scratch.pop(dtype, None)  # first: the memory plan has room for one of them
             self._scratch[dtype] = torch.empty(numel, dtype=dtype, device=self._device)
         return self._scratch[dtype][:numel]
 
 
-def _zeros_part(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
-    """x times the zeros alone: they are equal within a group, so the sums of x over groups are enough."""
+def _zero_point_product(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
+    """x times the zero points alone.  They are equal within a group, so the sums of x over groups are enough."""
     sums = x.view(len(x), -1, matrix.group).sum(-1, dtype=torch.float32)
     return sums @ matrix.scale_zero[..., 1].float()
 
 
-def _float32_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """By oneDNN: 9.5 ms where MKL, behind F.linear, takes 22 (64 rows of [7168, 1024]).
+def _linear_f32(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """By oneDNN: 9.5 ms versus 22 for MKL, which F.linear calls (64 rows of [7168, 1024]).
 
     oneDNN packs its second factor at every call, so the smaller one comes second.
     """
-    swapped = len(x) <= SWAPPED_ROWS
-    first, second = (weight, x) if swapped else (x, weight)
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(first, second, None, "none", [], "")
-    return found.T if swapped else found
+    is_swapped = len(x) <= SWAPPED_ROWS
+    first, second = (weight, x) if is_swapped else (x, weight)
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(first, second, None, "none", [], "")
+    return product.T if is_swapped else product
 
 
-def _few_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Reads at the speed of memory: 0.33 against 0.47 ms of a padded linear for one row and 7.3 MB."""
+def _unpadded_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """At the speed of memory: 0.33 ms for one row and 7.3 MB, versus 0.47 for a padded linear."""
     return torch.mv(weight, x[0])[None] if len(x) == 1 else F.linear(x, weight)
 
 
-def _int4_operator(x: torch.Tensor, matrix: Int4Matrix, block_rows: int) -> torch.Tensor:
-    """torch's operator; `block_rows` is what it reads: our blocks as they lie (64), or each as two of 32 (AVX2)."""
+def int4pack_mm(x: torch.Tensor, matrix: Int4Matrix, block_rows: int) -> torch.Tensor:
+    """By torch's operator, which reads blocks of `block_rows` rows: ours in place (64), or each as two of 32 (AVX2)."""
     blocks, columns, _ = matrix.nibbles.shape
     packed, scale_zero = matrix.nibbles, matrix.scale_zero
     if block_rows == HALF_ROWS:
-        # Byte j of a column is rows (j, j + 32).  Bytes 0 to 15 of all columns make one block of 32 rows, bytes 16 to
-        # 31 the next; a run of 16 bytes moves as one complex number (0.3 ms for [7168, 1024], in int64 pairs 1.0).
+        # Byte j of a column holds rows (j, j + 32).  Bytes 0 to 15 of all columns make one block of 32 rows, bytes 16
+        # to 31 the next.  16 bytes are moved as one complex number (0.3 ms for [7168, 1024], in int64 pairs 1.0).
         packed = packed.view(torch.complex128).transpose(1, 2).contiguous().view(torch.uint8)
         scale_zero = scale_zero.view(-1, blocks, 2, 2, 16, 2).transpose(2, 3).reshape(scale_zero.shape)
     packed = packed.reshape(blocks * BLOCK_ROWS, columns // 2)
-    found = torch._weight_int4pack_mm_for_cpu(x.contiguous(), packed, matrix.group, scale_zero)
+    product = torch._weight_int4pack_mm_for_cpu(x.contiguous(), packed, matrix.group, scale_zero)
     if block_rows == HALF_ROWS:
-        found = found.view(-1, blocks, 2, 2, 16).transpose(2, 3).reshape(found.shape)
-    return found[:, : matrix.num_rows]
+        product = product.view(-1, blocks, 2, 2, 16).transpose(2, 3).reshape(product.shape)
+    return product[:, : matrix.num_rows]
 
 
 @cache
@@ -232,19 +231,19 @@ def _ones(count: int) -> torch.Tensor:
 
 
 @cache
-def int4_operator_rows() -> int:
-    """Rows of a block that torch's operator reads on this processor, 0 = neither way: tried, not looked up."""
+def int4pack_block_rows() -> int:
+    """Rows of a block that torch's operator reads on this CPU, 0 = it reads neither layout.  Found out by trying."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(BLOCK_ROWS, 64, generator=generator)
     x = torch.randn(3, 64, generator=generator).bfloat16()
-    matrix = matrix_from(encode(weight, "int4"), BLOCK_ROWS)
+    matrix = matrix_from(quantise(weight, "int4"), BLOCK_ROWS)
     assert isinstance(matrix, Int4Matrix)
-    expected = x.float() @ decode(matrix, torch.empty(BLOCK_ROWS, 64)).T
+    expected = x.float() @ dequantise(matrix, torch.empty(BLOCK_ROWS, 64)).T
     for block_rows in (BLOCK_ROWS, HALF_ROWS):
         try:
-            found = _int4_operator(x, matrix, block_rows).float()
+            product = int4pack_mm(x, matrix, block_rows).float()
         except (RuntimeError, AttributeError):
             continue
-        if (found - expected).abs().max() < 0.02 * expected.abs().max():
+        if (product - expected).abs().max() < 0.02 * expected.abs().max():
             return block_rows
     return 0

@@ -1,8 +1,8 @@
-"""Beginnings that prompts share: computed once, stored once.
+"""Prefixes that prompts share: computed once, stored once.
 
-Knows token ids and ranges of the arena, which it takes in device memory; knows nothing of attention.  All prompts of
-a job begin with the same instructions.  The store finds that out by itself: a prompt that begins like a recent one
-makes their common part a prefix, and from then on prompts that begin with it use its keys.
+All prompts of a job begin with the same instructions.  The store detects that by itself: when a prompt begins like a
+recent one, their common part becomes a prefix, and later prompts that begin with it use its KV cache.  Prefixes are
+always in device memory.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Collection, Sequence
 
 from rotary_batch.engine.kvcache.arena import KvArena
 
-MIN_TOKENS = 24  # shorter beginnings cost more bookkeeping than they save
+MIN_TOKENS = 24  # shorter prefixes cost more bookkeeping than they save
 MAX_PREFIXES = 8
 NUM_RECENT = 16  # prompts that a new one is compared with
 
 
 class Prefix:
-    """One stored beginning and the sequences that use it."""
+    """One stored prefix and the number of sequences that use it."""
 
     def __init__(self, token_ids: tuple[int, ...], kv_start: int) -> None:
         self.token_ids = token_ids
         self.kv_start = kv_start
-        self.num_cached = 0  # how much of it the arena holds; the sequence that made it computes it
-        self.num_users = 0
+        self.num_cached = 0  # tokens that are in the arena; the sequence that created the prefix computes them
+        self.ref_count = 0
 
     @property
     def num_tokens(self) -> int:
@@ -41,22 +41,22 @@ class PrefixStore:
         self._recent: deque[tuple[int, ...]] = deque(maxlen=NUM_RECENT)
 
     def find(self, prompt_ids: tuple[int, ...], *, without: Collection[Prefix] = ()) -> Prefix | None:
-        """The longest stored prefix of a prompt, except `without`; at least one token of the prompt stays its own."""
+        """The longest stored prefix of a prompt, except `without`; it leaves at least one token of the prompt."""
         stored = [prefix for prefix in self._prefixes if prefix not in without]
-        fitting = [p for p in stored if p.num_tokens < len(prompt_ids) and _begins(prompt_ids, p.token_ids)]
-        return max(fitting, key=lambda prefix: prefix.num_tokens, default=None)
+        matching = [p for p in stored if p.num_tokens < len(prompt_ids) and _starts_with(prompt_ids, p)]
+        return max(matching, key=lambda prefix: prefix.num_tokens, default=None)
 
-    def adopt(self, prompt_ids: tuple[int, ...]) -> Prefix | None:
-        """Count a user of the prompt's prefix, which is made here when a recent prompt began the same way."""
-        prefix = self.find(prompt_ids) or self._make(prompt_ids)
+    def acquire(self, prompt_ids: tuple[int, ...]) -> Prefix | None:
+        """Count a user of the prompt's prefix.  A new prefix is created when a recent prompt began the same way."""
+        prefix = self.find(prompt_ids) or self._create(prompt_ids)
         self._recent.append(prompt_ids)
         if prefix is not None:
-            prefix.num_users += 1
+            prefix.ref_count += 1
             self._prefixes.remove(prefix)
             self._prefixes.append(prefix)
         return prefix
 
-    def _make(self, prompt_ids: tuple[int, ...]) -> Prefix | None:
+    def _create(self, prompt_ids: tuple[int, ...]) -> Prefix | None:
         length = max((_common_tokens(prompt_ids, other) for other in self._recent), default=0)
         length = min(length, len(prompt_ids) - 1)
         if length < MIN_TOKENS:
@@ -68,32 +68,32 @@ class PrefixStore:
             self.evict(unused[0])
         if not self._kv.has_room(length, on_device=True):
             return None
-        prefix = Prefix(prompt_ids[:length], self._kv.take(length, on_device=True))
+        prefix = Prefix(prompt_ids[:length], self._kv.allocate(length, on_device=True))
         self._prefixes.append(prefix)
         return prefix
 
-    def leave(self, prefix: Prefix) -> None:
-        """A user is gone; the prefix stays for those to come."""
-        prefix.num_users -= 1
-        if prefix.num_users == 0 and prefix.num_cached < prefix.num_tokens:
-            self.evict(prefix)  # its maker failed before it was complete
+    def release(self, prefix: Prefix) -> None:
+        """Count a user less.  A complete prefix stays for later prompts; an incomplete one without users is freed."""
+        prefix.ref_count -= 1
+        if prefix.ref_count == 0 and prefix.num_cached < prefix.num_tokens:
+            self.evict(prefix)
 
     def unused(self) -> list[Prefix]:
         """Prefixes that no sequence uses, least recently used first."""
-        return [prefix for prefix in self._prefixes if prefix.num_users == 0]
+        return [prefix for prefix in self._prefixes if prefix.ref_count == 0]
 
     def evict(self, prefix: Prefix) -> None:
         """Free a prefix that no sequence uses."""
         self._prefixes.remove(prefix)
-        self._kv.give_back(prefix.kv_start, prefix.num_tokens)
+        self._kv.free(prefix.kv_start, prefix.num_tokens)
 
 
-def _begins(token_ids: Sequence[int], beginning: Sequence[int]) -> bool:
-    return token_ids[: len(beginning)] == beginning
+def _starts_with(prompt_ids: Sequence[int], prefix: Prefix) -> bool:
+    return prompt_ids[: prefix.num_tokens] == prefix.token_ids
 
 
 def _common_tokens(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """Length of the common beginning, by bisection: comparing slices runs in C."""
+    """Length of the common prefix, by bisection: comparing slices runs in C."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from rotary_batch.engine.attention.base import Rows
+from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.select import attention_for
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.linear import FastMatmul, fast_dtype
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix, encode, matrix_from
+from rotary_batch.engine.kernels.quant import Matrix, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KV_FORMATS, KvArena
 from rotary_batch.engine.offload.tiers import READ_NBYTES
-from rotary_batch.engine.runtime.buffers import in_own_pages, page_buffer
-from rotary_batch.engine.runtime.device import device_memory_nbytes, device_named
-from rotary_batch.engine.runtime.memory import keep_freed_memory
+from rotary_batch.engine.runtime.buffers import copy_to_pages, page_buffer
+from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
+from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
@@ -72,9 +72,9 @@ PROBE_DISK_NBYTES = 64 * 2**20
 
 def measure_machine(device_name: str, folder: Path) -> Rates:
     """Measure everything; the disk is that of `folder`."""
-    device = device_named(device_name)
+    device = resolve_device(device_name)
     if device.type == "cpu":
-        keep_freed_memory()  # as an engine does: fresh pages for every product would be measured otherwise
+        tune_malloc()  # as an engine does: fresh pages for every product would be measured otherwise
     disk = _disk(folder)
     return Rates(
         machine=machine_name(device),
@@ -94,9 +94,9 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
 def probe_machine(stored: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> Rates:
     """Measure in under two seconds what one model needs; what there was no time for keeps its stored rate."""
     until = time.monotonic() + PROBE_S
-    device = device_named(stored.device)
+    device = resolve_device(stored.device)
     if device.type == "cpu":
-        keep_freed_memory()
+        tune_malloc()
     places = sorted(manifest.slabs.values())[: max(1, PROBE_DISK_NBYTES // manifest.slab_nbytes)]
     disk = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
     weight_s = {}
@@ -149,11 +149,11 @@ def _matrix(
     A probe rotates as many copies as the full measurement: with 4 instead of 8 it was 32 % faster at one row.
     """
     rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
-    parts = encode(torch.randn(rows, columns).bfloat16(), stored_as)
+    parts = quantise(torch.randn(rows, columns).bfloat16(), stored_as)
     least, most = ROTATED_COPIES
     num_copies = min(most, max(least, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
     copies: list[Matrix] = [
-        matrix_from({name: in_own_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows)
+        matrix_from({name: copy_to_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows)
         for _ in range(num_copies)
     ]
     matmul = FastMatmul(device)
@@ -185,7 +185,7 @@ def _attention(kv_format: str, device: torch.device) -> float:
     kv.write(0, torch.arange(sequences * context, device=device), noise, noise)
     numerics = Numerics("fast", device)
     attention = attention_for(geometry, numerics, kv)
-    attention.plan([Rows(n, 1, context - 1, n * context) for n in range(sequences)])
+    attention.plan([QuerySegment(n, 1, context - 1, n * context) for n in range(sequences)])
     queries = torch.randn(sequences, geometry.num_heads, geometry.head_dim, device=device, dtype=numerics.dtype)
     return kv.nbytes / seconds(lambda: attention.attend(0, queries, kv), device)
 

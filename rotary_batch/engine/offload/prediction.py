@@ -37,7 +37,7 @@ class ExpertPredictor:
 
     def predict(self, layer: int, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Distance -> experts [n] of the layer that far ahead; x [T, H] is the residual stream at `layer`."""
-        if self._pause_layers and not self._trace.keeps_routing:
+        if self._pause_layers and not self._trace.records_routing:
             return {}
         width = self._top_k + (self.recall[1] < WIDE_RECALL)
         ahead = [distance for distance in DISTANCES if layer + distance < self._num_layers]

@@ -12,7 +12,7 @@ import torch
 from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import RamTier, Tier
 from rotary_batch.engine.runtime.buffers import page_buffer
-from rotary_batch.engine.runtime.trace import Trace, label
+from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.memory_plan import STAGING_SLABS
 
 
@@ -132,7 +132,7 @@ class CudaTransfer:
                 if free is not None:
                     self._stream.wait_event(free)
             for together, source in contiguous_copies(loads, sources):
-                with self._trace.work("copy", label([load.key for load in together])):
+                with self._trace.time_on_device("copy", interval_label([load.key for load in together])):
                     at = together[0].slot * self._slab_nbytes
                     self._memory[at : at + source.numel()].copy_(source, non_blocking=True)
                 self._trace.add("bytes_moved", source.numel())

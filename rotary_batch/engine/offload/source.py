@@ -18,7 +18,7 @@ from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_tran
 from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
 from rotary_batch.engine.packs.encoding import DTYPES
-from rotary_batch.engine.runtime.trace import Trace, label
+from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import MIN_SLOTS, copy_batch_slabs
 from rotary_batch.model.slabs import matrix_shapes
@@ -169,7 +169,7 @@ class RingSource:
         """Borrow an expert, waiting for its bytes.  Raises the error that stopped a prefetcher."""
         self._advance_sweep(self._position[key])
         start_s = time.perf_counter()
-        with self._trace.work("stall", label([key])):
+        with self._trace.time_on_device("stall", interval_label([key])):
             slot = self._ring.hold(key, None if self._prefetchers else self._load_one)
             self._transfer.wait_ready(slot)
         self._trace.add("stall_s", time.perf_counter() - start_s)

@@ -17,7 +17,7 @@ import torch
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.runtime.buffers import page_buffer, page_lock, page_unlock
-from rotary_batch.engine.runtime.trace import Trace, label
+from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.errors import ModelError, StorageError
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest, SlabPlace
 
@@ -87,7 +87,7 @@ class DiskTier:
         place = self._places[key]
         view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
         done = 0
-        with self._trace.timed("read", label([key])):
+        with self._trace.time_on_host("read", interval_label([key])):
             while done < place.nbytes:
                 count = self._read(view[done : done + READ_NBYTES], place.offset + done)
                 if count == 0:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from rotary_batch.engine.kernels.quant import encode
+from rotary_batch.engine.kernels.quant import quantise
 from rotary_batch.engine.packs.checkpoint import Checkpoint, TensorPlace, pieces
 from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.slabs import SlabLayout
@@ -37,7 +37,7 @@ def encoded_slab(layout: SlabLayout, experts: str, places: Sequence[TensorPlace]
     slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
     w1, w3, w2 = (partial(_load, place) for place in places)
     for name, loads in (("up", (w1, w3)), ("down", (w2,))):
-        for suffix, tensor in encode(torch.cat([load() for load in loads]), experts).items():
+        for suffix, tensor in quantise(torch.cat([load() for load in loads]), experts).items():
             part = layout.parts[name + suffix]
             slab[part.offset : part.offset + part.nbytes] = _bytes(tensor)
     return memoryview(slab.numpy())  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def dense_parts(checkpoint: Checkpoint, dense: str) -> Iterator[DensePart]:
 
 
 def _quantised(place: TensorPlace, dense: str, suffix: str) -> list[memoryview]:
-    return [memoryview(_bytes(encode(_load(place), dense)[suffix]).numpy())]  # type: ignore[arg-type]
+    return [memoryview(_bytes(quantise(_load(place), dense)[suffix]).numpy())]  # type: ignore[arg-type]
 
 
 def _load(place: TensorPlace) -> torch.Tensor:

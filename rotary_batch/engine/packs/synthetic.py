@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.kernels.quant import encode
+from rotary_batch.engine.kernels.quant import quantise
 from rotary_batch.engine.packs.writer import Progress, safetensors_header
 from rotary_batch.errors import StorageError
 from rotary_batch.model.geometry import Geometry
@@ -86,7 +86,7 @@ def _dense(geometry: Geometry, dense: str) -> Iterator[tuple[str, torch.Tensor]]
             continue
         kind = shape, dense if geometry.is_quantisable(name) else "bf16"
         if kind not in drawn:
-            drawn[kind] = encode(_random(shape[0], shape[1]), kind[1])
+            drawn[kind] = quantise(_random(shape[0], shape[1]), kind[1])
         # every row is quantised by itself, so the quantised rows can be rotated
         yield from ((name + suffix, part.roll(number, 0)) for suffix, part in drawn[kind].items())
 
@@ -123,7 +123,7 @@ def random_slab(geometry: Geometry, experts: str) -> torch.Tensor:
     layout = slab_layout(geometry, experts)
     slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
     for name, (rows, columns) in matrix_shapes(geometry).items():
-        for suffix, tensor in encode(_random(rows, columns), experts).items():
+        for suffix, tensor in quantise(_random(rows, columns), experts).items():
             part = layout.parts[name + suffix]
             slab[part.offset : part.offset + part.nbytes] = tensor.contiguous().view(-1).view(torch.uint8)
     return slab

@@ -1,1 +1,1 @@
-"""What every part of the engine stands on: counters, buffers, memory, devices."""
+"""What every part of the engine builds on: counters, buffers, memory, devices."""

@@ -1,7 +1,4 @@
-"""Host memory in pages of its own: aligned, huge where the system has them, page-locked for a CUDA device.
-
-Knows mmap and cudaHostRegister; knows nothing of what lies in it.
-"""
+"""Host memory in whole pages: aligned, in huge pages where the system has them, page-locked for a CUDA device."""
 
 from __future__ import annotations
 
@@ -14,10 +11,11 @@ from rotary_batch.model.slabs import PAGE_NBYTES
 
 
 def page_buffer(nbytes: int) -> torch.Tensor:
-    """A page-aligned uint8 tensor of its own; the memory goes back to the system with it.
+    """A page-aligned uint8 tensor of zeros in pages of its own, which are unmapped when the tensor is freed.
 
-    Private, because shared memory has no huge pages on most systems.  Near a memory limit small pages lie scattered,
-    and the disk wrote them at half its speed: 32 sequences decoded 35 tokens a second, in huge pages 61.
+    The mapping is private, because most systems have no huge pages for shared memory.  Near a memory limit small pages
+    are scattered, and reading from disk into them took twice as long: 32 sequences decoded 35 tokens a second, versus
+    61 in huge pages.
     """
     memory = mmap.mmap(-1, max(nbytes, PAGE_NBYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -25,17 +23,17 @@ def page_buffer(nbytes: int) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8, count=nbytes)
 
 
-def in_own_pages(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A copy, as numbers of that type, that lies as slabs do."""
+def copy_to_pages(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy in another dtype, in a page buffer."""
     return page_buffer(tensor.numel() * dtype.itemsize).view(dtype).view(tensor.shape).copy_(tensor)
 
 
 def page_lock(memory: torch.Tensor) -> bool:
-    """Page-lock bytes of an exact size, if the system allows; torch's own pinned allocator rounds 170 MB up to 256."""
+    """Page-lock exactly these bytes, if the system allows it; torch's own pinned allocator rounds 170 MB up to 256."""
     result = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)  # type: ignore[no-untyped-call]
     if int(result):
         with suppress(RuntimeError):
-            torch.zeros(1, device="cuda")  # takes the error that the refusal leaves behind for the next kernel
+            torch.zeros(1, device="cuda")  # clears the error, which the next kernel would report otherwise
     return int(result) == 0
 
 

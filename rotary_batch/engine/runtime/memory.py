@@ -1,7 +1,4 @@
-"""How the C library hands out memory.
-
-Knows two of its settings, and how to have it give memory back; knows nothing of tensors.
-"""
+"""When the C library returns freed memory to the OS: never by itself, and all of it on request."""
 
 from __future__ import annotations
 
@@ -10,26 +7,27 @@ import ctypes.util
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
-_LARGEST = 2**31 - 1
+_MMAP_THRESHOLD_NBYTES = 2**30
+_TRIM_THRESHOLD_NBYTES = 2**31 - 1
 
 
-def keep_freed_memory() -> None:
-    """Reuse freed memory instead of giving it back to the system: activations of a revolution come and go.
+def tune_malloc() -> None:
+    """Make glibc reuse freed memory instead of returning it to the OS: every step allocates its activations again.
 
     By default glibc maps every large block anew, and its pages are zeroed at first touch: 2,048 prompt tokens took
-    1.2 s instead of 0.9 s.  Another C library has no such settings and needs none.
+    1.2 s versus 0.9 s.  Other C libraries have no such settings and need none.
     """
     mallopt = getattr(_c_library(), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**30)
-        mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_NBYTES)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_NBYTES)
 
 
-def give_back_freed_memory() -> None:
-    """Give the system what is free now; what is kept splits it into ever more pieces otherwise.
+def trim_malloc() -> None:
+    """Return all freed memory to the OS; otherwise it becomes fragmented.
 
-    Revolutions of 1,737 prompt tokens and ever more new ones left 420 MB of free pieces beside 270 in use; giving them
-    back takes 10 ms of a second.  Another C library has no such call.
+    Steps of 1,737 prompt tokens and a growing number of new ones left 420 MB of free fragments next to 270 MB in use.
+    Returning them takes 10 ms of a second.  Other C libraries have no such call.
     """
     malloc_trim = getattr(_c_library(), "malloc_trim", None)
     if malloc_trim is not None:

@@ -1,7 +1,7 @@
 """Counters of one engine, and on request a timeline of reads, copies and matmuls.
 
-Knows names, expert keys and numbers; written by the rotor and the compute thread, so every change takes the lock.
-What a CUDA device does is timed by events on its streams: the host only sets it in motion.
+The prefetchers and the compute thread write it, so every change takes the lock.  Work of a CUDA device is timed by
+events on its streams, because the host only launches it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rotary_batch.core import ExpertKey
 
 
 class Interval(NamedTuple):
-    """One thing that took time; seconds on the clock of `time.perf_counter`."""
+    """Some work and when it was done, in seconds on the clock of `time.perf_counter`."""
 
     kind: str  # read, copy, attention, compute or stall
     start_s: float
@@ -27,15 +27,15 @@ class Interval(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """What one layer's router chose in one revolution."""
+    """What one layer's router chose in one step."""
 
     layer: int
     chosen: list[list[int]]  # experts of each row
-    likely: dict[int, list[int]]  # distance -> what was guessed here for the layer so far ahead
+    predicted: dict[int, list[int]]  # distance -> experts that were predicted here for the layer N ahead
 
 
 class Trace:
-    """Running totals.  `bytes_to_host` exists to stay 0: weights are immutable, evicting forgets."""
+    """Running totals.  `bytes_to_host` must stay 0: weights are immutable, and an evicted slab is not copied back."""
 
     def __init__(self, *, timeline: bool = False, routing: bool = False, on_cuda: bool = False) -> None:
         self._lock = threading.Lock()
@@ -57,13 +57,13 @@ class Trace:
             "accepted_tokens": 0,
         }
         self._timeline: list[Interval] | None = [] if timeline else None
-        self._under_way: list[tuple[str, str, torch.cuda.Event, torch.cuda.Event]] = []
-        self._origin = _origin() if timeline and on_cuda else None
-        self.keeps_routing = routing
+        self._device_work: list[tuple[str, str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._clock_origin = _clock_origin() if timeline and on_cuda else None
+        self.records_routing = routing
         self.routing: list[Routing] = []
 
     def add(self, name: str, amount: float = 1) -> None:
-        """Raise a counter."""
+        """Increase a counter."""
         with self._lock:
             self._totals[name] += amount
 
@@ -72,14 +72,14 @@ class Trace:
         with self._lock:
             return dict(self._totals)
 
-    def note_routing(self, layer: int, chosen: torch.Tensor, likely: Mapping[int, Sequence[int]]) -> None:
-        """Keep what a router chose, [T, K], and the guesses made there, when routing is kept."""
-        if self.keeps_routing:
-            self.routing.append(Routing(layer, chosen.tolist(), {d: list(ids) for d, ids in likely.items()}))
+    def record_routing(self, layer: int, chosen: torch.Tensor, predicted: Mapping[int, Sequence[int]]) -> None:
+        """If routing is recorded, store what a router chose, [T, K], and what was predicted at this layer."""
+        if self.records_routing:
+            self.routing.append(Routing(layer, chosen.tolist(), {d: list(ids) for d, ids in predicted.items()}))
 
     @contextmanager
-    def timed(self, kind: str, label: str) -> Iterator[None]:
-        """Note how long the block took, when a timeline is kept."""
+    def time_on_host(self, kind: str, label: str) -> Iterator[None]:
+        """If a timeline is recorded, add how long the block took."""
         if self._timeline is None:
             yield
             return
@@ -91,10 +91,10 @@ class Trace:
                 self._timeline.append(Interval(kind, start_s, time.perf_counter(), label))
 
     @contextmanager
-    def work(self, kind: str, label: str) -> Iterator[None]:
-        """Note how long the device took over what the block sets in motion; on a CPU, how long the block took."""
-        if self._origin is None:
-            with self.timed(kind, label):
+    def time_on_device(self, kind: str, label: str) -> Iterator[None]:
+        """The same for the work that the block launches on the device; on a CPU, for the block itself."""
+        if self._clock_origin is None:
+            with self.time_on_host(kind, label):
                 yield
             return
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -104,30 +104,30 @@ class Trace:
         finally:
             end.record()
             with self._lock:
-                self._under_way.append((kind, label, begin, end))
+                self._device_work.append((kind, label, begin, end))
 
     @property
     def timeline(self) -> list[Interval]:
-        """The intervals so far, when the device is done with them; empty when none are kept."""
+        """The intervals so far, after waiting for the device; empty when no timeline is recorded."""
         with self._lock:
-            found = list(self._timeline or [])
-            if self._origin is not None:
+            intervals = list(self._timeline or [])
+            if self._clock_origin is not None:
                 torch.cuda.synchronize()
-                first, first_s = self._origin
-                for kind, label, begin, end in self._under_way:
+                first, first_s = self._clock_origin
+                for kind, label, begin, end in self._device_work:
                     start_s, end_s = (first_s + first.elapsed_time(event) / 1e3 for event in (begin, end))
-                    found.append(Interval(kind, start_s, end_s, label))
-            return found
+                    intervals.append(Interval(kind, start_s, end_s, label))
+            return intervals
 
 
-def label(keys: Sequence[ExpertKey]) -> str:
-    """What an interval that moves these experts is called, layer before the dot: 3.0, or 3.0 to 3.7."""
+def interval_label(keys: Sequence[ExpertKey]) -> str:
+    """The label of an interval that moves these experts, as layer.expert: 3.0, or 3.0 to 3.7."""
     first, last = (f"{key.layer}.{key.expert}" for key in (keys[0], keys[-1]))
     return first if first == last else f"{first} to {last}"
 
 
-def _origin() -> tuple[torch.cuda.Event, float]:
-    """One moment on both clocks."""
+def _clock_origin() -> tuple[torch.cuda.Event, float]:
+    """The same moment on both clocks."""
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     event.synchronize()

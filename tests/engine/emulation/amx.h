@@ -1,7 +1,8 @@
-/* The tile instructions of AMX in plain C, so that gemm_bf16.c runs without them: compiled with -include, not -mamx.
+/* The tile instructions of AMX in plain C, so that gemm_bf16.c runs on processors without AMX: compiled with -include
+   instead of -mamx.
 
-   As Intel's manual has them: products in float32 with numbers below the normal ones taken as 0, even and odd columns
-   summed apart.  What would raise an exception, as a tile that is not configured, aborts. */
+   They follow Intel's manual: products in float32 with subnormal numbers taken as 0, even and odd columns summed
+   separately.  What would raise an exception, such as a tile that is not configured, aborts. */
 
 #include <immintrin.h>
 #include <math.h>
@@ -27,7 +28,7 @@ EMULATED struct emulated_tile *emulated_tile(int n) {
 
 EMULATED void emulated_loadconfig(const void *configuration) {
   const uint8_t *bytes = configuration;
-  if (bytes[0] != 1 || bytes[1] != 0) abort(); /* the palette, and where to begin again */
+  if (bytes[0] != 1 || bytes[1] != 0) abort(); /* the palette, and the row at which to restart */
   for (int n = 0; n < 8; n++) {
     struct emulated_tile *tile = emulated_tiles + n;
     uint16_t row_nbytes;
@@ -56,19 +57,19 @@ EMULATED void emulated_stored(int n, void *base, long stride) {
 }
 
 EMULATED void emulated_dpbf16ps(int sums, int a, int b) {
-  struct emulated_tile *to = emulated_tile(sums);
+  struct emulated_tile *out = emulated_tile(sums);
   const struct emulated_tile *left = emulated_tile(a), *right = emulated_tile(b);
-  if (left->rows != to->rows || right->row_nbytes != to->row_nbytes || left->row_nbytes / 4 != right->rows) abort();
-  for (int m = 0; m < to->rows; m++)
-    for (int n = 0; n < to->row_nbytes / 4; n++) {
+  if (left->rows != out->rows || right->row_nbytes != out->row_nbytes || left->row_nbytes / 4 != right->rows) abort();
+  for (int m = 0; m < out->rows; m++)
+    for (int n = 0; n < out->row_nbytes / 4; n++) {
       float even = 0, odd = 0, sum;
       for (int k = 0; k < right->rows; k++) {
         even = flushed(fmaf(low_bf16(left->at[m][k]), low_bf16(right->at[k][n]), even));
         odd = flushed(fmaf(high_bf16(left->at[m][k]), high_bf16(right->at[k][n]), odd));
       }
-      memcpy(&sum, &to->at[m][n], 4);
+      memcpy(&sum, &out->at[m][n], 4);
       sum = flushed(flushed(sum) + flushed(even + odd));
-      memcpy(&to->at[m][n], &sum, 4);
+      memcpy(&out->at[m][n], &sum, 4);
     }
 }
 

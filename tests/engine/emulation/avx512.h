@@ -1,6 +1,7 @@
-/* The instructions of AVX-512 (F, BW, VBMI, BF16) that kernels use, for processors with AVX2: compiled with -include.
+/* The instructions of AVX-512 (F, BW, VBMI, BF16) that the kernels use, for processors with AVX2: compiled with
+   -include.
 
-   The types are those of the compiler, which knows 64 bytes in a row without the instructions for them. */
+   The types are the compiler's, which supports vectors of 64 bytes without the instructions for them. */
 
 #include <immintrin.h>
 #include <math.h>
@@ -25,7 +26,7 @@ EMULATED void emulated_store(void *place, __m512i v) { memcpy(place, &v, 64); }
 EMULATED __m512 emulated_load_ps(const void *place) { return (__m512)emulated_load(place); }
 EMULATED void emulated_store_ps(void *place, __m512 v) { emulated_store(place, (__m512i)v); }
 
-/* An address that is no multiple of 64 raises an exception. */
+/* An address that is not a multiple of 64 raises an exception. */
 EMULATED const void *aligned(const void *place) {
   if ((uintptr_t)place % 64) abort();
   return place;
@@ -69,7 +70,7 @@ EMULATED __m512i emulated_permutexvar_epi8(__m512i places, __m512i a) {
   return (__m512i)v;
 }
 
-/* Within each 16 bytes: the lower (from = 0) or the upper (from = 1) halves of a and b by turns. */
+/* Within each 16 bytes: interleaves the lower (from = 0) or the upper (from = 1) halves of a and b. */
 EMULATED __m512i emulated_unpack_epi32(__m512i a, __m512i b, int from) {
   const emulated_u32 x = (emulated_u32)a, y = (emulated_u32)b;
   emulated_u32 v;
@@ -120,7 +121,7 @@ EMULATED float emulated_reduce_add(__m512 a) {
   return at[0];
 }
 
-/* The upper numbers of the pairs first, each product added by itself. */
+/* The upper elements of the pairs first; each product is added separately. */
 EMULATED __m512 emulated_dpbf16(__m512 sums, __m512bh a, __m512bh b) {
   const emulated_u32 x = (emulated_u32)a, y = (emulated_u32)b;
   for (int n = 0; n < 16; n++) {

@@ -1,4 +1,4 @@
-/* Numbers in bf16 as the instructions that multiply them take them: those below the normal ones count as 0. */
+/* bf16 numbers as the instructions that multiply them read them: subnormal numbers count as 0. */
 
 #ifndef EMULATION_BF16_H
 #define EMULATION_BF16_H
@@ -15,7 +15,7 @@ static inline float from_bits(uint32_t bits) {
   return flushed(x);
 }
 
-/* Of a pair in 32 bits. */
+/* The elements of a pair in 32 bits. */
 static inline float low_bf16(uint32_t pair) { return from_bits(pair << 16); }
 static inline float high_bf16(uint32_t pair) { return from_bits(pair & 0xffff0000u); }
 

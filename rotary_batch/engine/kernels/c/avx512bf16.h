@@ -1,4 +1,4 @@
-/* What the kernels for AVX-512 BF16 share: 32 registers of 32 numbers in bf16. */
+/* What the kernels for AVX-512 BF16 share.  AVX-512 has 32 registers of 32 bf16 elements. */
 
 #ifndef ROTARY_BATCH_AVX512BF16_H
 #define ROTARY_BATCH_AVX512BF16_H
@@ -7,14 +7,14 @@
 
 #define TILE_ROWS 16                      /* rows of a tile */
 #define TILE_COLUMNS 32                   /* columns of a tile */
-#define TILE_SIZE (TILE_ROWS * TILE_ROWS) /* pairs in it, or sums */
-#define NC 64 /* rows of the matrix in tiles at once; in int4 byte j of a column is rows j and j + 32 */
+#define TILE_SIZE (TILE_ROWS * TILE_ROWS) /* pairs or sums in a tile */
+#define NC 64 /* rows of the matrix in a panel; in int4, byte j of a column holds rows j and j + 32 */
 #define TILES (NC / TILE_ROWS)
 #define HALF (NC / 2)
 
-typedef uint32_t pair; /* two numbers in bf16, the first one in the lower half */
+typedef uint32_t pair; /* two bf16 elements, the first in the lower half */
 
-/* 32 numbers in a row, in bf16, as pairs. */
+/* 32 consecutive elements as bf16 pairs. */
 INLINE __m512i load_bf16(enum format format, const char *stored) {
   if (format == BF16) return _mm512_loadu_si512(stored);
   const __m512 first = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)stored)));

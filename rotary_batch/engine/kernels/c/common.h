@@ -1,4 +1,4 @@
-/* What all kernels share: formats of stored numbers.  Formats of matrices: model/slabs.py. */
+/* What all kernels share: the formats of stored elements.  model/slabs.py specifies the formats of matrices. */
 
 #ifndef ROTARY_BATCH_COMMON_H
 #define ROTARY_BATCH_COMMON_H

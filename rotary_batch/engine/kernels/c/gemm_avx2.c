@@ -1,23 +1,23 @@
-/* Rows of float32 times a stored matrix, for processors with AVX2 and no products in bf16.
+/* Rows of float32 times a stored matrix, for processors with AVX2 that do not multiply bf16.
 
-   torch's ways there: unpack the matrix into float32 first (a pass over memory that costs as much as 50 rows of
-   products), or weight-only operators made for other processors.  Here weights are unpacked in registers, or 16 KB of
-   them at a time, which stay in the first-level cache.  Tasks are small and are taken one by one: a reader thread that
-   takes a core for a moment delays one task and not the product.
+   torch either dequantises the matrix to float32 first (a pass over memory that costs as much as 50 rows of products),
+   or uses weight-only operators made for other processors.  Here weights are dequantised in registers, or 16 KB of them
+   at a time, which stay in the first-level cache.  Tasks are small and are taken one by one: a reader thread that takes
+   a core for a moment delays one task and not the product.
 
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "avx2.h"
 #include "pool.h"
 
-#define GEMV_ROWS 48 /* rows of x up to which weights are unpacked in registers */
-#define MC 192    /* rows of x that go over unpacked weights before those are dropped: they stay in the second cache */
-#define GEMV_NR 4 /* rows of a matrix in registers, */
-#define GEMV_GROUP 32 /* and in a task */
-#define GEMV_KC 1024 /* of GEMV_NR rows at once: 8 KB of bf16 stay in the first cache for the next rows of x */
-#define NC 64        /* rows of a matrix that are unpacked together; in int4 byte j of a column is rows j and j + 32 */
+#define GEMV_ROWS 48  /* up to N rows of x weights are dequantised in registers */
+#define MC 192        /* rows of x that use a dequantised tile: they stay in the second-level cache */
+#define GEMV_NR 4     /* rows of a matrix in registers */
+#define GEMV_GROUP 32 /* rows of a matrix in a task */
+#define GEMV_KC 1024  /* columns at once: for GEMV_NR rows, 8 KB of bf16, which stay in the first-level cache */
+#define NC 64         /* rows of a tile; in int4, byte j of a column holds rows j and j + 32 */
 #define HALF (NC / 2)
-#define KC 64 /* columns that are unpacked together */
+#define KC 64 /* columns of a tile */
 
 INLINE float horizontal_sum(__m256 v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -25,9 +25,9 @@ INLINE float horizontal_sum(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
-/* ---- few rows: GEMV_NR rows of the matrix at a time, sums over columns in the lanes of a register ---- */
+/* ---- few rows of x: GEMV_NR rows of the matrix at a time, the lanes of a register sum over columns ---- */
 
-/* `rows` rows of x over `count` columns; sums are set, or added to. */
+/* `rows` rows of x over `count` columns; adds to out, or sets it. */
 INLINE void gemv_rows(enum format format, int rows, const char *weights, const float *x, float *out, long count, long N,
                       long K, int add) {
   __m256 sums[GEMV_NR][MR];
@@ -56,9 +56,9 @@ INLINE void gemv(enum format format, const char *weights, const float *x, float 
   }
 }
 
-/* ---- many rows: NC rows of the matrix are unpacked, transposed, and every row of x goes over them ---- */
+/* ---- many rows of x: a tile of the matrix is dequantised and transposed, and every row of x uses it ---- */
 
-/* NC rows by `count` columns -> f32_tile [count, NC]; the next columns are on their way meanwhile. */
+/* NC rows by `count` columns -> f32_tile [count, NC]; prefetches the next columns. */
 INLINE void dequant(enum format format, const char *weights, long count, long K, float *f32_tile) {
   for (int n = 0; n < NC; n += 8) {
     for (int row = n; row < n + 8; row++)
@@ -72,13 +72,13 @@ INLINE void dequant(enum format format, const char *weights, long count, long K,
   }
 }
 
-/* bf16 is the upper half of float32: of 8 pairs, the first and the second ones. */
+/* The first and the second element of 8 bf16 pairs; bf16 is the upper half of float32. */
 INLINE __m256 first_of_pairs(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
 INLINE __m256 second_of_pairs(__m256i pairs) {
   return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
 }
 
-/* Columns of one group: weight = (nibble - 8) * scale + zero. */
+/* `count` columns of one group: weight = (nibble - 8) * scale + zero. */
 INLINE void dequant_int4(const uint8_t *nibbles, const uint16_t *scale_zero, long count, float *f32_tile) {
   const __m256 offset = _mm256_set1_ps(8);
   for (int j = 0; j < HALF; j += 8) {
@@ -97,9 +97,9 @@ INLINE void dequant_int4(const uint8_t *nibbles, const uint16_t *scale_zero, lon
   }
 }
 
-/* All rows of x (MC at most) times f32_tile, added to sums [M, NC].
+/* Adds the product of M rows of x (MC at most) and f32_tile to sums [M, NC].
 
-   x is copied first: 3 % of the work at most, where rows 14 KB apart would all fall into a few sets of the cache
+   x is copied first, at most 3 % of the work: rows that are 14 KB apart would all map to a few sets of the cache
    (512 rows of [1024, 3584]: 10.1 ms a million weights without the copy). */
 INLINE void gemm_tile(float *f32_tile, const float *x, float *sums, long count, long M, long K) {
   float packed_x[MC * KC] ALIGNED;
@@ -131,24 +131,25 @@ INLINE void gemm_block_int4(const uint8_t *nibbles, const uint16_t *scale_zero, 
   for (long m = 0; m < M; m++) memcpy(out + m * N, sums + m * NC, NC * sizeof(float));
 }
 
-/* A product, cut into tasks: blocks of `whole` rows of the matrix with MC rows of x each, then groups of the other rows. */
+/* A product.  Its tasks are NC of the first `blocked_rows` rows of the matrix with MC rows of x, then groups of the
+   other rows of the matrix with all rows of x. */
 struct product {
   enum format format;
   const char *weights;
   const float *x;
   float *out;
-  long M, N, K, whole;
+  long M, N, K, blocked_rows;
 };
 
 INLINE void gemm_part(struct product p, enum format format, long task) {
-  const long blocks = p.whole / NC * div_up(p.M, MC);
+  const long blocks = p.blocked_rows / NC * div_up(p.M, MC);
   if (task < blocks) {
     const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC;
     gemm_block(format, p.weights + n * p.K * itemsize(format), p.x + m * p.K, p.out + m * p.N + n,
                min_long(p.M - m, MC), p.N, p.K);
     return;
   }
-  const long begin = p.whole + (task - blocks) * GEMV_GROUP, end = min_long(begin + GEMV_GROUP, p.N);
+  const long begin = p.blocked_rows + (task - blocks) * GEMV_GROUP, end = min_long(begin + GEMV_GROUP, p.N);
   for (long n = begin; n < end; n += GEMV_NR)
     gemv(format, p.weights + n * p.K * itemsize(format), p.x, p.out + n, p.M, p.N, p.K);
 }
@@ -162,7 +163,7 @@ static void gemm_task(void *context, long task) {
 static void gemm(enum format format, const char *weights, const float *x, float *out, long M, long N, long K,
                  int threads) {
   struct product p = {format, weights, x, out, M, N, K, M <= GEMV_ROWS ? 0 : N / NC * NC};
-  parallel_for(p.whole / NC * div_up(M, MC) + div_up(N - p.whole, GEMV_GROUP), gemm_task, &p, threads);
+  parallel_for(p.blocked_rows / NC * div_up(M, MC) + div_up(N - p.blocked_rows, GEMV_GROUP), gemm_task, &p, threads);
 }
 
 /* weights [N, K] bf16, x [M, K] -> out [M, N].  N is a multiple of 4, K of 8. */
@@ -170,7 +171,8 @@ void gemm_avx2_bf16(const char *weights, const float *x, float *out, long M, lon
   gemm(BF16, weights, x, out, M, N, K, threads);
 }
 
-/* weights [N, K] int8, x [M, K] -> out [M, N], not yet scaled.  N is a multiple of 4, K of 8. */
+/* weights [N, K] int8, x [M, K] -> out [M, N], which the caller multiplies by the scale.
+   N is a multiple of 4, K of 8. */
 void gemm_avx2_int8(const char *weights, const float *x, float *out, long M, long N, long K, int threads) {
   gemm(INT8, weights, x, out, M, N, K, threads);
 }

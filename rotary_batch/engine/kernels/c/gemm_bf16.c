@@ -1,12 +1,12 @@
 /* Rows of bf16 times a stored matrix, for processors with AMX (Intel's servers and workstations since 2023) or with
-   AVX-512 BF16 alone (AMD's since Zen 4).  Compiled for each of them; what multiplies is in tiles_*.h.
+   AVX-512 BF16 only (AMD since Zen 4).  Compiled for each of them; tiles_*.h multiply tiles.
 
-   oneDNN wants a matrix unpacked, and packs it anew at every call.  Here 64 rows of the matrix by some hundred columns
-   become tiles at once, in the caches, and all rows of x go over them: with AMX a product of up to some dozen rows
-   takes little longer than its weights take to come from memory.
+   oneDNN needs a dequantised matrix, and packs it again at every call.  Here a panel, 64 rows of the matrix by a few
+   hundred columns, is converted to tiles in the caches, and all rows of x use it.  With AMX a product of up to a few
+   dozen rows takes little longer than reading its weights from memory.
 
-   A tile has 16 rows of 64 bytes.  sums [16, 16] += a [16, 32] times b: a has rows of x, b has 16 pairs of columns in
-   rows, each of 16 rows of the matrix.
+   A tile has 16 rows of 64 bytes.  sums [16, 16] += a [16, 32] times b: `a` holds rows of x.  A row of `b` holds a pair
+   of columns for each of 16 rows of the matrix.
 
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
@@ -21,28 +21,28 @@
 #define EXPORTED(format) gemm_avx512bf16_##format
 #endif
 
-#define KC_TILES 16         /* tiles of columns at once: with those of rows 64 KB */
-#define MC 256              /* rows of x that go over tiles of weights before those are dropped: their sums are 64 KB */
-#define PREFETCH_NBYTES 512 /* bytes of a row that are on their way, */
-#define PREFETCH_INT4_NBYTES 2048 /* and of a panel in int4, which lies in one piece */
+#define KC_TILES 16               /* tiles of columns in a panel, which takes 64 KB */
+#define MC 256                    /* rows of x that use a panel: their sums take 64 KB */
+#define PREFETCH_NBYTES 512       /* how far ahead a row is prefetched */
+#define PREFETCH_INT4_NBYTES 2048 /* the same for a panel in int4, which is contiguous */
 
-#define PACK_ROWS 64 /* rows of x that one task makes tiles of */
+#define PACK_ROWS 64 /* rows of x that one task packs */
 
-/* A product: x [M, K], and as tiles [M / TILE_ROWS, K / TILE_COLUMNS, TILE_SIZE], out [M, N]. */
+/* A product: x [M, K], packed_x [M / TILE_ROWS, K / TILE_COLUMNS, TILE_SIZE], out [M, N]. */
 struct product {
   const char *weights;
-  const float *scale;         /* [N], of int8 */
-  const uint16_t *scale_zero; /* [K / group, N, 2], of int4 */
+  const float *scale;         /* [N], for int8 */
+  const uint16_t *scale_zero; /* [K / group, N, 2], for int4 */
   const uint16_t *x;
-  const float *x_sums; /* [M, K / group], of int4 */
+  const float *x_sums; /* [M, K / group], for int4 */
   pair *packed_x;
   uint16_t *out;
-  long M, N, K, group; /* group = 0 when the format has none */
+  long M, N, K, group; /* group = 0 unless the format is int4 */
 };
 
 /* ---- weights: NC rows of the matrix by `steps` times TILE_COLUMNS columns -> tiles [steps, TILES, TILE_SIZE] ---- */
 
-/* 16 registers of 16 pairs, as rows -> as columns. */
+/* 16 registers of 16 pairs. */
 INLINE void transpose16x16(__m512i r[TILE_ROWS]) {
   __m512i t[TILE_ROWS];
   for (int n = 0; n < TILE_ROWS; n += 2) {
@@ -70,9 +70,9 @@ INLINE void dequant_rows(enum format format, const char *weights, pair *tiles, l
     for (long step = 0; step < steps; step++) {
       __m512i r[TILE_ROWS];
       for (int n = 0; n < TILE_ROWS; n++) {
-        const char *place = weights + ((side * TILE_ROWS + n) * K + step * TILE_COLUMNS) * itemsize(format);
-        __builtin_prefetch(place + PREFETCH_NBYTES);
-        r[n] = load_bf16(format, place);
+        const char *row = weights + ((side * TILE_ROWS + n) * K + step * TILE_COLUMNS) * itemsize(format);
+        __builtin_prefetch(row + PREFETCH_NBYTES);
+        r[n] = load_bf16(format, row);
       }
       transpose16x16(r);
       for (int n = 0; n < TILE_ROWS; n++)
@@ -80,23 +80,23 @@ INLINE void dequant_rows(enum format format, const char *weights, pair *tiles, l
     }
 }
 
-/* A nibble n as the bf16 128 + n is 0x4300 + n, and exact: one operation unpacks 32 of them. */
+/* The bf16 of 128 + n for a nibble n is 0x4300 + n, which is exact: one operation unpacks 32 nibbles. */
 #define EXPONENT 0x43004300
 #define NIBBLE 0x000f000f
-#define SURPLUS 136.0f /* 128, and the 8 that a nibble is less */
-#define AND_OR 0xea    /* (a & b) | c */
+#define BIAS 136.0f /* 128, and the offset 8 of a nibble */
+#define AND_OR 0xea /* (a & b) | c */
 
-INLINE __m512i nibbles_to_bf16(__m512i both) {
-  return _mm512_ternarylogic_epi32(both, _mm512_set1_epi32(NIBBLE), _mm512_set1_epi32(EXPONENT), AND_OR);
+INLINE __m512i nibbles_to_bf16(__m512i bytes) {
+  return _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(NIBBLE), _mm512_set1_epi32(EXPONENT), AND_OR);
 }
 
-/* What a weight is beside its scale and zero, and SURPLUS more. */
+/* Nibbles + 128 in bf16, before scale and zero. */
 INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i bytes = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(HALF)), 16));
   const __m512i later_bytes = _mm512_add_epi32(bytes, _mm512_set1_epi32(TILE_ROWS << 16 | TILE_ROWS));
   for (long step = 0; step < steps; step++, tiles += TILES * TILE_SIZE)
-    for (int n = 0; n < TILE_ROWS; n++, nibbles += 2 * HALF) { /* two columns */
+    for (int n = 0; n < TILE_ROWS; n++, nibbles += 2 * HALF) { /* two columns of 32 bytes */
       const __m512i columns = _mm512_loadu_si512(nibbles);
       __builtin_prefetch(nibbles + PREFETCH_INT4_NBYTES);
       const __m512i first = _mm512_permutexvar_epi8(bytes, columns);
@@ -111,25 +111,24 @@ INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {
 
 /* ---- groups of int4, and rounding ---- */
 
-/* Sums of a group of columns, less what the surplus brought, times scales: added to totals. */
-INLINE void add_scaled_group(const float *found, const uint16_t *scale_zero, const float *x_sums, long groups,
+/* Scales the sums of a group of columns, subtracts the bias, and adds the result to totals [rows, NC], or sets them. */
+INLINE void add_scaled_group(const float *group_sums, const uint16_t *scale_zero, const float *x_sums, long groups,
                              float *totals, long rows, int add) {
   for (int side = 0; side < TILES; side++) {
-    const __m512i both = _mm512_loadu_si512(scale_zero + side * 2 * TILE_ROWS);
-    const __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-    const __m512 zero =
-        _mm512_fnmadd_ps(scale, _mm512_set1_ps(SURPLUS),
-                         _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000))));
+    const __m512i pairs = _mm512_loadu_si512(scale_zero + side * 2 * TILE_ROWS);
+    const __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    const __m512 zero = _mm512_fnmadd_ps(
+        scale, _mm512_set1_ps(BIAS), _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000))));
     for (long m = 0; m < rows; m++) {
-      const long place = m * NC + side * TILE_ROWS;
-      const __m512 before = add ? _mm512_load_ps(totals + place) : _mm512_setzero_ps();
-      const __m512 moved = _mm512_fmadd_ps(zero, _mm512_set1_ps(x_sums[m * groups]), before);
-      _mm512_store_ps(totals + place, _mm512_fmadd_ps(scale, _mm512_load_ps(found + place), moved));
+      const long offset = m * NC + side * TILE_ROWS;
+      const __m512 total = add ? _mm512_load_ps(totals + offset) : _mm512_setzero_ps();
+      const __m512 shifted = _mm512_fmadd_ps(zero, _mm512_set1_ps(x_sums[m * groups]), total);
+      _mm512_store_ps(totals + offset, _mm512_fmadd_ps(scale, _mm512_load_ps(group_sums + offset), shifted));
     }
   }
 }
 
-/* sums [rows, NC] -> out, rounded. */
+/* sums [rows, NC], times scale for int8 -> out, rounded. */
 INLINE void store_bf16(const float *sums, const float *scale, uint16_t *out, long rows, long N) {
   for (long m = 0; m < rows; m++)
     for (int n = 0; n < NC; n += 2 * TILE_ROWS) {
@@ -146,10 +145,10 @@ INLINE void store_bf16(const float *sums, const float *scale, uint16_t *out, lon
 
 struct scratch {
   pair tiles[KC_TILES * TILES * TILE_SIZE];
-  float sums[(MC + TILE_ROWS) * NC], found[2 * TILE_ROWS * NC];
+  float sums[(MC + TILE_ROWS) * NC], group_sums[2 * TILE_ROWS * NC];
 } __attribute__((aligned(64)));
 
-/* Rows `begin` to `end` of x times NC rows of the matrix. */
+/* Rows `begin` to `end` of x times a panel of NC rows of the matrix. */
 INLINE void gemm_panel(struct product p, enum format format, const char *weights, const float *scale, uint16_t *out,
                        long begin, long end, struct scratch *s) {
   for (long k = 0; k < p.K; k += KC_TILES * TILE_COLUMNS) {
@@ -171,16 +170,16 @@ INLINE void gemm_panel_int4(struct product p, const uint8_t *nibbles, const uint
     dequant_int4(nibbles + k * HALF, s->tiles, group / TILE_COLUMNS);
     const pair *x = p.packed_x + (begin * p.K + k * TILE_ROWS) / 2;
     for (long m = begin, done; m < end; m += done) {
-      done = tile_gemm(x + (m - begin) * p.K / 2, TILE_ROWS * p.K / 2, end - m, s->tiles, s->found,
+      done = tile_gemm(x + (m - begin) * p.K / 2, TILE_ROWS * p.K / 2, end - m, s->tiles, s->group_sums,
                        group / TILE_COLUMNS, 0);
-      add_scaled_group(s->found, scale_zero + k / group * p.N * 2, p.x_sums + m * groups + k / group, groups,
+      add_scaled_group(s->group_sums, scale_zero + k / group * p.N * 2, p.x_sums + m * groups + k / group, groups,
                        s->sums + (m - begin) * NC, min_long(end - m, done), k > 0);
     }
   }
   store_bf16(s->sums, 0, out + begin * p.N, end - begin, p.N);
 }
 
-/* Rows `begin` to `end` of x [M, K] -> tiles; what is missing in the last one is zero. */
+/* Rows `begin` to `end` of x [M, K] -> tiles; the last one is padded with zeros. */
 static void pack_x(const uint16_t *x, pair *tiles, long begin, long end, long K) {
   for (long m = begin; m < end; m += TILE_ROWS)
     for (long k = 0; k < K; k += TILE_COLUMNS)
@@ -214,7 +213,7 @@ static void gemm(struct product p, int threads) {
   parallel_for(p.N / NC * div_up(p.M, MC), gemm_task, &p, threads);
 }
 
-/* weights [N, K] bf16, x [M, K] bf16, packed_x: room for x in whole tiles -> out [M, N] bf16.
+/* weights [N, K] bf16, x [M, K] bf16, packed_x: scratch for x in whole tiles -> out [M, N] bf16.
    N is a multiple of 64, K of 32. */
 void EXPORTED(bf16)(const char *weights, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
                     int threads) {
@@ -228,8 +227,7 @@ void EXPORTED(int8)(const char *weights, const float *scale, const uint16_t *x, 
 }
 
 /* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x_sums [M, K / group] float32; the same. */
-void EXPORTED(int4)(const char *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x,
-                    uint16_t *out, const float *x_sums, long M, long N, long K, long group, int threads) {
+void EXPORTED(int4)(const char *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x, uint16_t *out,
+                    const float *x_sums, long M, long N, long K, long group, int threads) {
   gemm((struct product){nibbles, 0, scale_zero, x, x_sums, packed_x, out, M, N, K, group}, threads);
 }
-

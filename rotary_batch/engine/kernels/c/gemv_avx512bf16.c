@@ -1,7 +1,7 @@
 /* A few rows of bf16 times a stored matrix, for processors that multiply bf16 in registers (AVX-512 BF16).
 
-   Such a product takes as long as its weights take to come from memory, if little else is done with them: each is
-   loaded once, as pairs of columns, while the next rows of the matrix are on their way.
+   Such a product takes as long as reading its weights from memory, as long as little else is done with them: each
+   weight is loaded once, in pairs of columns, while the next rows of the matrix are prefetched.
 
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
@@ -19,13 +19,13 @@ INLINE void gemv_rows(enum format format, int rows, const char *weights, const f
   for (int n = 0; n < NR; n++)
     for (int m = 0; m < rows; m++) sums[n][m] = _mm512_setzero_ps();
   for (long k = 0; k < K; k += LANES) {
-    __m512i each[MR];
-    for (int m = 0; m < rows; m++) each[m] = _mm512_loadu_si512(x + m * K + k);
+    __m512i x_pairs[MR];
+    for (int m = 0; m < rows; m++) x_pairs[m] = _mm512_loadu_si512(x + m * K + k);
     for (int n = 0; n < NR; n++) {
-      const char *place = weights + (n * K + k) * itemsize(format);
-      __builtin_prefetch(place + NR * K * itemsize(format));
-      const __m512i pairs = load_bf16(format, place);
-      for (int m = 0; m < rows; m++) sums[n][m] = _mm512_dpbf16_ps(sums[n][m], (__m512bh)pairs, (__m512bh)each[m]);
+      const char *row = weights + (n * K + k) * itemsize(format);
+      __builtin_prefetch(row + NR * K * itemsize(format));
+      const __m512i pairs = load_bf16(format, row);
+      for (int m = 0; m < rows; m++) sums[n][m] = _mm512_dpbf16_ps(sums[n][m], (__m512bh)pairs, (__m512bh)x_pairs[m]);
     }
   }
   for (int m = 0; m < rows; m++)

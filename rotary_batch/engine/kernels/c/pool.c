@@ -1,12 +1,12 @@
-/* A pool of threads for short loops, on processors that others use as well.
+/* A pool of threads for short loops, on processors that other programs use as well.
 
-   OpenMP's threads spin while they wait.  With one busy process on one of two cores that costs nine tenths of the speed:
-   the caller spins for a thread that is not running, and a waiting thread uses up the time that the system gives it.
-   Here whoever waits spins for some microseconds and then sleeps in the kernel.  The caller takes tasks like any other
-   thread and waits only for tasks that have begun: a worker that the system does not run delays nothing.
+   OpenMP's threads spin while they wait.  With one busy process on one of two cores that costs 90 % of the speed: the
+   caller spins for a thread that is not running, and a waiting thread uses up the time that the OS gives it.  Here a
+   waiting thread spins for some microseconds and then sleeps in the kernel.  The caller takes tasks like any other
+   thread and waits only for tasks that have begun: a worker that the OS does not run delays nothing.
 
-   A loop is published by setting `left`; each thread takes a task by counting `left` down.  Only who has taken a task
-   reads the loop, which stays until `unfinished` is 0. */
+   A loop is published by setting `left`; each thread takes a task by decrementing `left`.  Only a thread that has taken
+   a task reads the loop, which does not change until `unfinished` is 0. */
 
 #define _GNU_SOURCE
 #include "pool.h"
@@ -26,9 +26,9 @@
 #include <sched.h>
 #endif
 
-#define MOST_WORKERS 255
+#define MAX_WORKERS 255
 #ifndef SPIN_NS
-#define SPIN_NS 150000 /* 32 sequences decode 97.8 % of what threads that never sleep do, at 20 us 93 % */
+#define SPIN_NS 150000 /* 32 sequences decode at 97.8 % of the speed of threads that never sleep, at 20 us 93 % */
 #endif
 #define PAUSES 16 /* between two looks at the clock */
 
@@ -38,28 +38,28 @@ static struct {
   int32_t count;
 } loop;
 
-static _Atomic int32_t left;        /* tasks that nobody has taken; below 0 when several threads found none */
-static _Atomic int32_t unfinished;  /* tasks that are not done */
-static _Atomic int32_t posted;      /* changes with every loop */
-static _Atomic int32_t helpers;     /* workers that may take part */
-static _Atomic int32_t sleepers;    /* workers that sleep, or are about to */
+static _Atomic int32_t left;       /* tasks that nobody has taken; below 0 when several threads wanted one more */
+static _Atomic int32_t unfinished; /* tasks that have not ended */
+static _Atomic int32_t posted;     /* incremented with every loop */
+static _Atomic int32_t helpers;    /* workers that may take tasks of this loop */
+static _Atomic int32_t sleepers;   /* workers that sleep or are about to */
 static _Atomic int caller_sleeps;
 static atomic_flag is_busy = ATOMIC_FLAG_INIT;
-static int num_workers; /* guarded by is_busy, as all that is written outside workers */
+static int num_workers; /* guarded by is_busy, like everything that is written outside workers */
 
-static void sleep_while(_Atomic int32_t *place, int32_t value) {
+static void sleep_while(_Atomic int32_t *address, int32_t value) {
 #if defined(__linux__)
-  syscall(SYS_futex, place, FUTEX_WAIT_PRIVATE, value, 0, 0, 0);
+  syscall(SYS_futex, address, FUTEX_WAIT_PRIVATE, value, 0, 0, 0);
 #else
-  if (atomic_load(place) == value) sched_yield();
+  if (atomic_load(address) == value) sched_yield();
 #endif
 }
 
-static void wake(_Atomic int32_t *place, int count) {
+static void wake(_Atomic int32_t *address, int count) {
 #if defined(__linux__)
-  syscall(SYS_futex, place, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
+  syscall(SYS_futex, address, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
 #else
-  (void)place, (void)count;
+  (void)address, (void)count;
 #endif
 }
 
@@ -69,12 +69,12 @@ static int64_t now_ns(void) {
   return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/* Whether `place` changed from `value` within the time that is spent waiting awake. */
-static int changes_soon(_Atomic int32_t *place, int32_t value) {
+/* Whether `address` changes from `value` while this thread spins. */
+static int changes_soon(_Atomic int32_t *address, int32_t value) {
   const int64_t end = now_ns() + SPIN_NS;
   do {
     for (int n = 0; n < PAUSES; n++) {
-      if (atomic_load_explicit(place, memory_order_acquire) != value) return 1;
+      if (atomic_load_explicit(address, memory_order_acquire) != value) return 1;
 #if defined(__x86_64__) || defined(__i386__)
       __builtin_ia32_pause();
 #endif
@@ -105,7 +105,7 @@ static void *work(void *number) {
   return 0;
 }
 
-/* A child has none of its parent's workers. */
+/* A forked child does not have its parent's workers. */
 static void forget_workers(void) {
   num_workers = 0;
   atomic_store(&left, 0);
@@ -114,12 +114,13 @@ static void forget_workers(void) {
   atomic_flag_clear(&is_busy);
 }
 
-static void look_after_forks(void) { pthread_atfork(0, 0, forget_workers); }
+static void register_fork_handler(void) { pthread_atfork(0, 0, forget_workers); }
 
-/* Workers take no signals: those are for the program's own threads.  Where the system gives no more threads, so be it. */
+/* Workers block all signals, which are for the program's own threads.  If the OS refuses threads, the pool is smaller.
+ */
 static void start_workers(int wanted) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, look_after_forks);
+  pthread_once(&once, register_fork_handler);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -150,7 +151,7 @@ static void wait_for_others(void) {
 
 void parallel_for(long count, void (*function)(void *context, long task), void *context, int threads) {
   long wanted = (threads < count ? threads : count) - 1;
-  if (wanted > MOST_WORKERS) wanted = MOST_WORKERS;
+  if (wanted > MAX_WORKERS) wanted = MAX_WORKERS;
   if (wanted < 1 || count > INT32_MAX || atomic_flag_test_and_set(&is_busy)) {
     for (long task = 0; task < count; task++) function(context, task);
     return;

@@ -1,7 +1,7 @@
 /* Products of tiles by AMX. */
 
-/* Not all headers say that tiles read memory. */
-#define TILES_READ(place) __asm__ volatile("" : : "r"(place) : "memory")
+/* Not all headers tell the compiler that tile loads read memory. */
+#define TILES_READ(address) __asm__ volatile("" : : "r"(address) : "memory")
 
 INLINE void configure_tiles(void) {
   uint8_t shapes[64] __attribute__((aligned(64))) = {1};
@@ -13,7 +13,7 @@ INLINE void configure_tiles(void) {
   _tile_loadconfig(shapes);
 }
 
-/* Tiles 0 to 3 hold the sums; a row of those in memory has NC. */
+/* Tiles 0 to 3 hold the sums; in memory their rows are NC floats apart. */
 INLINE void load_accumulators(float *const sums[4], int add) {
   if (!add) {
     _tile_zero(0);
@@ -35,10 +35,10 @@ INLINE void store_accumulators(float *const sums[4]) {
   _tile_stored(3, sums[3], NC * sizeof(float));
 }
 
-/* x, two tiles of rows `next` pairs apart, times half of a panel: sums [2 TILE_ROWS, NC] are set, or added to. */
+/* Two tiles of rows of x, `next` pairs apart, times half of a panel: adds to sums [2 TILE_ROWS, NC], or sets them. */
 INLINE void tile_gemm_2x2(const pair *x, long next, const pair *tiles, float *sums, long steps, int add) {
-  float *const places[4] = {sums, sums + TILE_ROWS, sums + TILE_ROWS * NC, sums + TILE_ROWS * NC + TILE_ROWS};
-  load_accumulators(places, add);
+  float *const accumulators[4] = {sums, sums + TILE_ROWS, sums + TILE_ROWS * NC, sums + TILE_ROWS * NC + TILE_ROWS};
+  load_accumulators(accumulators, add);
   for (long step = 0; step < steps; step++, x += TILE_SIZE, tiles += TILES * TILE_SIZE) {
     _tile_loadd(4, x, 64);
     _tile_loadd(6, tiles, 64);
@@ -49,13 +49,13 @@ INLINE void tile_gemm_2x2(const pair *x, long next, const pair *tiles, float *su
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  store_accumulators(places);
+  store_accumulators(accumulators);
 }
 
-/* One tile of rows of x times a panel: sums [TILE_ROWS, NC]. */
+/* One tile of rows of x times a panel: adds to sums [TILE_ROWS, NC], or sets them. */
 INLINE void tile_gemm_1x4(const pair *x, const pair *tiles, float *sums, long steps, int add) {
-  float *const places[4] = {sums, sums + TILE_ROWS, sums + 2 * TILE_ROWS, sums + 3 * TILE_ROWS};
-  load_accumulators(places, add);
+  float *const accumulators[4] = {sums, sums + TILE_ROWS, sums + 2 * TILE_ROWS, sums + 3 * TILE_ROWS};
+  load_accumulators(accumulators, add);
   for (long step = 0; step < steps; step++, x += TILE_SIZE, tiles += TILES * TILE_SIZE) {
     _tile_loadd(4, x, 64);
     _tile_loadd(5, tiles, 64);
@@ -67,10 +67,10 @@ INLINE void tile_gemm_1x4(const pair *x, const pair *tiles, float *sums, long st
     _tile_dpbf16ps(2, 4, 7);
     _tile_dpbf16ps(3, 4, 5);
   }
-  store_accumulators(places);
+  store_accumulators(accumulators);
 }
 
-/* Two tiles of rows of x, or the last one, times a panel; the number of rows. */
+/* Two tiles of rows of x, or the last one, times a panel; returns the number of rows. */
 INLINE long tile_gemm(const pair *x, long next, long rows, const pair *tiles, float *sums, long steps, int add) {
   TILES_READ(tiles);
   if (rows <= TILE_ROWS) {

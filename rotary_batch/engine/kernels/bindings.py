@@ -1,0 +1,65 @@
+"""The C functions of the kernels: their parameters by name, and calls with keyword arguments.
+
+M = rows of x, N = rows of the matrix, K = columns, D = head dimension.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Signature(NamedTuple):
+    """The parameters of a C function, in order; the number of threads is the last one."""
+
+    pointers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    floats: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All parameters, in order."""
+        return (*self.pointers, *self.sizes, *self.floats, "threads")
+
+
+_MNK = ("M", "N", "K")
+_GEMM_BF16 = {
+    "bf16": Signature(("weights", "x", "packed_x", "out"), _MNK),
+    "int8": Signature(("weights", "scale", "x", "packed_x", "out"), _MNK),
+    "int4": Signature(("nibbles", "scale_zero", "x", "packed_x", "out", "x_sums"), (*_MNK, "group")),
+}
+SIGNATURES = {
+    "gemm_avx2_bf16": Signature(("weights", "x", "out"), _MNK),
+    "gemm_avx2_int8": Signature(("weights", "x", "out"), _MNK),
+    "gemm_avx2_int4": Signature(("nibbles", "scale_zero", "x", "out"), (*_MNK, "group")),
+    "gemv_avx512bf16_bf16": Signature(("weights", "x", "out"), _MNK),
+    "gemv_avx512bf16_int8": Signature(("weights", "scale", "x", "out"), _MNK),
+    **{f"gemm_avx512bf16_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
+    **{f"gemm_amx_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
+    "attention_avx2": Signature(
+        pointers=("queries", "keys", "values", "out", "segments"),
+        sizes=("num_segments", "heads", "groups", "D", "window"),
+        floats=("scale",),
+    ),
+}
+
+
+def bind(library: ctypes.CDLL, name: str) -> Callable[..., None]:
+    """A function of SIGNATURES, called by keyword: addresses of arrays, sizes, `threads`."""
+    signature, function = SIGNATURES[name], library[name]
+    function.argtypes = [
+        *[ctypes.c_void_p] * len(signature.pointers),
+        *[ctypes.c_long] * len(signature.sizes),
+        *[ctypes.c_float] * len(signature.floats),
+        ctypes.c_int,
+    ]
+    function.restype = None
+    names = signature.names
+
+    def call(**arguments: float) -> None:
+        if arguments.keys() != set(names):
+            raise TypeError(f"{name} takes {names}, not {tuple(arguments)}")
+        function(*(arguments[parameter] for parameter in names))
+
+    return call

@@ -15,6 +15,8 @@ from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
     Prose,
+    Summary,
+    SummarySource,
     after_first_paragraph,
     file_summary,
     first_paragraph,
@@ -84,13 +86,13 @@ class Pages:
         here = f"{folder}/" if folder else "/"
         if rows:
             body = [
-                f"| [{code(name)}]({self._to(here, thing)}) | {self._brief(key, text)} |"
-                for name, thing, key, text in rows
+                f"| [{code(name)}]({self._to(here, thing)}) | {self._brief(key, summary)} |"
+                for name, thing, key, summary in rows
             ]
             blocks.append("\n".join(["| Name | Summary |", "| --- | --- |", *body]))
         if not folder:
             blocks += [self._languages(), self._not_read()]
-        subjects = [unit, *(key for _, _, key, text in rows if self._leads(key, text))]
+        subjects = [unit, *(key for _, _, key, summary in rows if self._may_replace(key, summary))]
         return self._seal(blocks, subjects, [{"path": here, "blob": view.folder_blobs[folder]}])
 
     def _seal(
@@ -106,25 +108,25 @@ class Pages:
         body = "\n\n".join(filter(None, [blocks[0], *banner, *blocks[1:]])) + "\n"
         return seal(fields, sources, body)
 
-    def _lead(self, key: tuple[str, str], structural: str) -> str:
-        """The author's words or the structure's, then the model's."""
+    def _lead(self, key: tuple[str, str], summary: Summary) -> str:
+        """The words of the author or of the structure, then the model's."""
         prose = self._prose.get(key)
         told = self._said(prose.text) if prose and prose.text else ""
-        return "\n\n".join(filter(None, [inline(structural), told]))
+        return "\n\n".join(filter(None, [inline(summary.text), told]))
 
     def _said(self, text: str) -> str:
         return f"*{inline(text)}*" if self._view.demonstration else inline(text)
 
-    def _brief(self, key: tuple[str, str], structural: str) -> str:
-        """One line for a table: structure names things, so prose goes first only where nobody documented."""
+    def _brief(self, key: tuple[str, str], summary: Summary) -> str:
+        """One line for a table: the author's, else the model's, else the structure's."""
         prose = self._prose.get(key)
-        if prose and prose.text and self._leads(key, structural):
+        if prose and prose.text and self._may_replace(key, summary):
             return self._said(_sentence(prose.text))
-        return inline(_sentence(structural))
+        return inline(_sentence(summary.text))
 
-    def _leads(self, key: tuple[str, str], structural: str) -> bool:
-        """Whether prose may stand for a thing in a table: it may where its author said nothing."""
-        return key in self._prose and structural.startswith(("Defines ", "Holds ", "Code without"))
+    def _may_replace(self, key: tuple[str, str], summary: Summary) -> bool:
+        """Whether a table shows prose in the place of a summary: it does where the author said nothing."""
+        return key in self._prose and summary.source is SummarySource.STRUCTURE
 
     def _crumbs(self, path: str) -> str:
         """Links from the repository down to here."""
@@ -143,7 +145,7 @@ class Pages:
     def _symbol_table(self, symbols: Sequence[Symbol]) -> str:
         rows = [
             f"| [{code(s.qualified_name)}](#{anchor(s.qualified_name)}) | {s.kind} "
-            f"| {inline(_sentence(symbol_summary(s))) if s.docstring else ''} |"
+            f"| {inline(_sentence(symbol_summary(s).text)) if s.docstring else ''} |"
             for s in symbols
         ]
         return "\n".join(["| Symbol | Kind | Summary |", "| --- | --- | --- |", *rows])

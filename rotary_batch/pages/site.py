@@ -79,12 +79,18 @@ def _nav_lines(view: IndexView) -> Iterator[str]:
 
 def _llms(view: IndexView) -> bytes:
     """https://llmstxt.org: a title, a quotation, lists of links with one line each."""
-    lines = [f"# {inline(view.name)}", "", f"> {_line(folder_summary('', view))}"]
+    lines = [f"# {inline(view.name)}", "", f"> {_line(folder_summary('', view).text)}"]
     for folder in ["", *view.folders]:
         if files := view.inside[folder].files:
             lines += ["", f"## {inline(folder) or '(top)'}", ""]
-            lines += [f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view))}" for f in files]
+            lines += [
+                f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view).text)}" for f in files
+            ]
     return sign([*lines, ""], "<!-- {} -->")
+
+
+def _llms_entry(path: str, view: IndexView) -> str:
+    return f"- [{inline(path)}]({path_link(view.paths[path])}): {_line(file_summary(path, view).text)}"
 
 
 def _line(text: str) -> str:

@@ -128,6 +128,17 @@ def test_a_file_page_is_complete_without_a_model():
     )
 
 
+def test_a_table_shows_prose_only_where_the_author_said_nothing():
+    sources = {
+        "documented.py": '"""Defines the shop.\n\nHolds nothing."""\n\n\ndef f():\n    pass\n',
+        "plain.py": "def g():\n    pass\n",
+    }
+    prose = {("file", path): Prose(text="A model said this.", verdict=Verdict.SHOWN) for path in sources}
+    index = body(render_site(make_view(sources, demonstration=False), prose)["index.md"])
+    assert "| [`documented.py`](documented.py.md) | Defines the shop. |\n" in index
+    assert "| [`plain.py`](plain.py.md) | A model said this. |\n" in index
+
+
 def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
     view = make_view()
     prose = {

@@ -84,12 +84,12 @@ class IndexView:
     @cached_property
     def inside(self) -> Mapping[str, Inside]:
         """What is directly in each folder, the root included; in path order."""
-        found = {folder: Inside([], []) for folder in ("", *self.folders)}
+        contents = {folder: Inside([], []) for folder in ("", *self.folders)}
         for folder in self.folders:
-            found[parent_of(folder)].folders.append(folder)
+            contents[parent_of(folder)].folders.append(folder)
         for path in self.sources:
-            found[parent_of(path)].files.append(path)
-        return found
+            contents[parent_of(path)].files.append(path)
+        return contents
 
     @cached_property
     def docs_root(self) -> str:

@@ -18,7 +18,7 @@ from rotary_batch.core import FileClass, SourceFile, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.pages.check import judge
 from rotary_batch.pages.drift import Drift, check_docs
-from rotary_batch.pages.files import SyncResult, accept, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, accept, inventory, remove_others, sync_pages
 from rotary_batch.pages.front import mark_human, read, seal
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.page_paths import page_paths
@@ -75,13 +75,13 @@ def render_site(view: IndexView, prose: dict) -> dict[str, bytes]:
 
 
 def make_docs(docs: Path, pages: dict[str, bytes]) -> SyncResult:
-    """Project a whole site into a docs folder."""
-    done = SyncResult()
+    """Write a whole site into a docs folder."""
+    result = SyncResult()
     with open_safe_folder(docs.parent, docs.name, create=True) as folder:
-        found = inventory(folder)
-        project(folder, sorted(pages.items()), done)
-        remove_others(folder, found, set(pages), done)
-    return done
+        files = inventory(folder)
+        sync_pages(folder, sorted(pages.items()), result)
+        remove_others(folder, files, set(pages), result)
+    return result
 
 
 def settle(docs: Path, page: str, whose: str) -> None:
@@ -332,10 +332,10 @@ def test_a_docs_folder_that_leads_elsewhere_is_refused(tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
+def test_a_sync_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
     """Killed before each sync and each rename in turn; the more of them were done, the more pages are new."""
     script = (
-        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import SyncResult, project\n"
+        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import SyncResult, sync_pages\n"
         "from rotary_batch.pages.safe_folder import open_safe_folder\n"
         "n = [int(sys.argv[2])]\n"
         "def counted(call):\n"
@@ -344,7 +344,7 @@ def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
         "docs = Path(sys.argv[1])\n"
         "os.fsync, os.rename = counted(os.fsync), counted(os.rename)\n"
         "with open_safe_folder(docs.parent, docs.name, create=True) as folder:\n"
-        "  project(folder, pickle.load(sys.stdin.buffer).items(), SyncResult())"
+        "  sync_pages(folder, pickle.load(sys.stdin.buffer).items(), SyncResult())"
     )
     paths = ["a.md", "b.md", "src/c.md", "src/d.md"]
     old, new = ({path: seal({"title": path}, [], f"{word} " * 900) for path in paths} for word in ("old", "new"))

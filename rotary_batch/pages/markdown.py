@@ -1,7 +1,7 @@
 """Pages as Markdown: plain CommonMark that a code forge shows and MkDocs and Zensical build.
 
-This is the layout; what may stand in it is decided in `sanitise.py`, what it says in `page.py`.  The same index and
-prose give the same bytes.
+This is the layout; `sanitise.py` makes text safe and `page.py` has what is said.  The same index and prose give the
+same bytes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, page_paths, parent_of
 from rotary_batch.pages.sanitise import inline, one_line, path_link, quoted, title
 
-# Things that are no file or folder of the repository; no path in it begins like these.
+# Things that are not files or folders of the repository; no path in it begins with a slash.
 NAV, LLMS = f"/{NAV_NAME}", f"/{LLMS_NAME}"
 MAX_LLMS_CHARACTERS = 200  # of a line
 
@@ -34,7 +34,7 @@ def render(view: IndexView, prose: ProseMap, things: Iterable[str]) -> Iterator[
 
 
 def things_of(units: Iterable[tuple[str, str]]) -> list[str]:
-    """Whose pages show the given (unit, subject)s: their own and the one above that lists them."""
+    """The things whose pages show the given (unit, subject)s: their own and the one above that lists them."""
     things: dict[str, None] = {}
     for unit, subject in units:
         path = subject.rsplit("@", 1)[0] if unit == "chunk" else subject

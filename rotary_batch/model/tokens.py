@@ -60,9 +60,9 @@ class Tokenizer:
         try:
             return cls(tokenizer_json, specials, template, template_path if template_path.exists() else config_path)
         except Exception as error:
-            fact = str(error)[:200]  # a whole regular expression may stand in it
+            fact = str(error)[:200]  # it may contain a whole regular expression
             raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
-        except BaseException as error:  # a panic of the Rust library is no Exception
+        except BaseException as error:  # a panic of the Rust library is not an Exception
             if type(error).__name__ != "PanicException":
                 raise
             raise ModelError(f"{path}: `tokenizers` breaks on it: {str(error)[:200]}; {_REMEDY}") from error

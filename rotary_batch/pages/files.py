@@ -93,12 +93,12 @@ def _target_of(folder: SafeFolder, path: str, page: bytes, result: SyncResult, s
     if _is_untouched(path, old.data):
         return path
     result.conflicts.append(path)
-    beside = path + NEW_SUFFIX
-    there = folder.read(beside)
-    if there is None or (there.data != page and _is_untouched(path, there.data)):
-        return beside
-    if there.data != page:
-        raise BlockedError(f"{folder.path / beside}: edited by a person; move it away")
+    new_path = path + NEW_SUFFIX
+    new = folder.read(new_path)
+    if new is None or (new.data != page and _is_untouched(path, new.data)):
+        return new_path
+    if new.data != page:
+        raise BlockedError(f"{folder.path / new_path}: edited by a person; move it away")
     return None
 
 
@@ -149,21 +149,21 @@ def _folders_above(path: str) -> Iterator[str]:
 
 def accept(folder: SafeFolder, page: str, whose: str) -> None:
     """Settle a conflict: `ours` takes the generated page, `theirs` leaves the person's alone from now on."""
-    beside = page + NEW_SUFFIX
+    new_path = page + NEW_SUFFIX
     with _disk(folder.path):
-        mine = folder.read(page)
-        if mine is None:
+        current = folder.read(page)
+        if current is None:
             raise InputError(f"{folder.path / page}: no such page; name it relative to {folder.path}")
         if whose == "ours":
-            if folder.read(beside) is None:
-                raise InputError(f"{folder.path / beside}: no new page to accept; run `render` first")
-            folder.move(beside, page.rpartition("/")[2])
+            if folder.read(new_path) is None:
+                raise InputError(f"{folder.path / new_path}: no new page to accept; run `render` first")
+            folder.move(new_path, page.rpartition("/")[2])
             return
-        _, blocked = folder.publish([folder.stage(page, mark_human(mine.data))])
+        _, blocked = folder.publish([folder.stage(page, mark_human(current.data))])
         if blocked:
             raise InputError(f"{folder.path / page}: not marked as yours, and the new page is kept: {blocked[page]}")
-        if folder.read(beside) is not None:
-            folder.remove(beside)
+        if folder.read(new_path) is not None:
+            folder.remove(new_path)
 
 
 @contextmanager

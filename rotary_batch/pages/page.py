@@ -162,7 +162,7 @@ def folder_summary(folder: str, view: IndexView) -> Summary:
     if docstring := next((view.docstrings[path] for path in package_files if path in view.docstrings), None):
         return _by_author(docstring)
     inside = view.inside.get(folder, Inside([], []))
-    # In the order of the paths in them: `a-b` is before `a/`, a folder stands where its first file does.
+    # In the order of the paths in them: `a-b` is before `a/`, so a folder is where its first file would be.
     shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
     names = [f"`{path[len(prefix) :].removesuffix('/')}`" for path in shown]
     return _by_structure(f"Holds {_listed(names)}." if names else "Holds nothing that is documented here.")

@@ -64,7 +64,7 @@ class Files:
         return Entry(path_text(raw_path), raw_path, "100644", object_id(data, self._algorithm), info.st_size)
 
     def read(self, raw_path: bytes) -> bytes:
-        """The bytes of one regular file, up to the limit.  Raises OSError when a symlink stands in the way."""
+        """The bytes of one regular file, up to the limit.  Raises OSError when a part of the path is a symlink."""
         folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # does not wait for a writer of a pipe
         try:

@@ -46,7 +46,7 @@ class Repository(Protocol):
         ...
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """The content of regular files, in the order asked."""
+        """The content of regular files, in the given order."""
         ...
 
     def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
@@ -136,7 +136,7 @@ class GitCommit(_Git):
     def __init__(self, root: Path, *, is_bare: bool, docs_dir: str) -> None:
         super().__init__(root)
         self.is_bare = is_bare
-        self._docs = os.fsencode(docs_dir.strip("/")) + b"/"  # what we write there is no change of the user's
+        self._docs = os.fsencode(docs_dir.strip("/")) + b"/"  # what we write there is not a change of the user's
         if self.commit is None:
             raise RepositoryError(f"{root}: no commits yet; commit something, or read the files with --worktree")
 

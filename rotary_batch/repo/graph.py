@@ -68,7 +68,7 @@ class _Names:
 
     A bare name is a function or a type, unique in the file, else in the repository; functions within functions are
     seen in their file only.  In Java and C++ it is first a member of the classes around it or of their bases.  Behind
-    a dot a name is looked up in what stands before it: in the class around the place and its bases for `self` or
+    a dot a name is looked up in the receiver: in the class around the place and its bases for `self` or
     `this`, in a class or namespace of that name, in a module or folder of that name.  Of a variable the type is not
     known, so what it calls is not either.
 
@@ -121,7 +121,7 @@ class _Names:
         return None
 
     def _member(self, one: Symbol, name: str) -> Symbol | None:
-        """What stands in a class, or in an `impl` that gives only the class's last name."""
+        """A member of a class, or of an `impl` that gives only the class's last name."""
         outer_names = {one.qualified_name, one.name}
         keys = [key for outer in outer_names if (key := (one.path, outer, name)) in self._members_of]
         return self._members_of[keys[0]] if len(keys) == 1 else None
@@ -146,7 +146,7 @@ class _Names:
         return self._classes_of.get((path, name)) or self._classes.get(name)
 
     def _classes_around(self, reference: Reference, here: _FileNames) -> Iterator[Symbol]:
-        """Types that a reference stands in, the innermost first; what stands in an `impl` stands in its type."""
+        """The types around a reference, the innermost first; an `impl` counts as its type."""
         names = here.outer_names.get(reference.caller, "") if reference.caller else ""
         while names:
             outer, _, name = names.rpartition(".")
@@ -178,7 +178,7 @@ def _base_names(symbol: Symbol) -> list[str]:
 
 
 def _module_words(path: str) -> set[str]:
-    """What a module is called elsewhere: its file, or the folder that it lies in."""
+    """The names of a module elsewhere: its file and its folder."""
     place = PurePosixPath(path)
     return {place.stem, place.parent.name} - {""}
 

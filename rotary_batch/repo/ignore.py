@@ -85,7 +85,7 @@ class IgnorePatterns:
 
 
 class _Segment(NamedTuple):
-    """A pattern of one name: what stands before, between and after its stars."""
+    """A pattern of one name: the parts before, between and after its stars."""
 
     pieces: tuple[re.Pattern[bytes], ...]  # each of a fixed length
 
@@ -156,7 +156,7 @@ def _parse(line: bytes, origin: str) -> _Pattern | None:
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:
-    """Spaces at the end do not count, unless a backslash stands before."""
+    """The line without the spaces at its end, unless a backslash escapes them."""
     end = place = 0
     while place < len(line):
         place += 2 if line[place] == 0x5C else 1

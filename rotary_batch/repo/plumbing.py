@@ -86,7 +86,7 @@ def git_records(root: Path, *arguments: str) -> Iterator[bytes]:
 
 
 class GitProcess:
-    """A git process that answers as it is asked; leaving the `with` ends it."""
+    """A git process that answers requests; leaving the `with` ends it."""
 
     def __init__(self, root: Path, *arguments: str, stderr: int = subprocess.DEVNULL) -> None:
         self._root = root

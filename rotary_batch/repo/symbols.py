@@ -164,7 +164,7 @@ def _without_comments(node: Node, source: bytes, end: int) -> bytes:
 
 
 def _before(body: Node) -> Node:
-    """What stands before a body and is no comment."""
+    """The last node before a body that is not a comment."""
     before = body.prev_sibling
     while before is not None and "comment" in before.type:
         before = before.prev_sibling
@@ -209,7 +209,7 @@ def _python_docstring(body: Node | None) -> str | None:
 
 
 def _comment_above(node: Node) -> str | None:
-    """The comment that ends on the line before, with those it touches; attributes and annotations may lie between."""
+    """The comment that ends on the line before, with those it touches; attributes may be between them."""
     comments: list[Node] = []
     line, above = node.start_point.row, node.prev_sibling
     while above is not None and _last_row(above) >= line - 1:
@@ -262,7 +262,7 @@ def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str, sou
 
 
 def _receiver(node: Node, source: bytes) -> str | None:
-    """The last name of what stands before the dot, arrow or colons of a name; a path of Rust from `crate` has none."""
+    """The last name before the dot, arrow or colons of a name; None for a Rust path that begins with `crate`."""
     around = node.parent
     before = around.named_children[0] if around is not None and around.type in _DOTTED else node
     if before.start_byte == node.start_byte:

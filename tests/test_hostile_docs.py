@@ -331,7 +331,7 @@ def test_what_vanishes_during_the_walk_is_not_there_and_the_rest_is(below, tmp_p
 
 
 def test_many_conflicts_are_looked_up_and_not_searched(tmp_path):
-    """The pages beside edited ones stay; a list of names that refuses to be searched shows how they are found."""
+    """New pages next to edited ones stay; a list that cannot be searched shows that they are looked up in a set."""
 
     class Unsearched(list):
         def __contains__(self, _):

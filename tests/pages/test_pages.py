@@ -139,7 +139,7 @@ def test_a_table_shows_prose_only_where_the_author_said_nothing():
     assert "| [`plain.py`](plain.py.md) | A model said this. |\n" in index
 
 
-def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
+def test_prose_follows_the_authors_words_and_a_demonstration_says_so():
     view = make_view()
     prose = {
         ("file", "src/box.py"): Prose(text="Puts things.", verdict=Verdict.SHOWN),
@@ -278,7 +278,7 @@ def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_a
         assert (found.verdict == Verdict.SHOWN) == shown
 
 
-def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
+def test_a_sync_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
     pages = render_site(make_view(), {})
     assert len(make_docs(tmp_path / "d", pages).written) == 6
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}

@@ -16,7 +16,7 @@ from typing import TypeVar
 from rotary_batch import __version__
 from rotary_batch.core import FileClass
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.pages.files import SyncResult, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
 from rotary_batch.pages.site import page_of, render, site_paths, things_of
@@ -159,7 +159,7 @@ def _write(
             return
         batch = things[start : start + BATCH_PAGES]
         by_page = {page_of(view, thing): thing for thing in batch}
-        stamps = project(folder, render(view, _prose_for(store, row.id, view, batch), batch), done)
+        stamps = sync_pages(folder, render(view, _prose_for(store, row.id, view, batch), batch), done)
         save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()})
 
 

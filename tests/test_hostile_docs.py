@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.errors import InputError
-from rotary_batch.pages import trail as trail_module
+from rotary_batch.pages import folder_stack as stack_module
 from rotary_batch.pages.descriptors import BlockedError
-from rotary_batch.pages.files import SyncResult, accept, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, accept, inventory, remove_others, sync_pages
 from rotary_batch.pages.front import sign
 from rotary_batch.pages.safe_folder import open_safe_folder
 
@@ -142,7 +142,7 @@ def test_links_of_the_user_above_an_absolute_docs_folder_are_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "short").symlink_to(tmp_path / "real")
     with open_safe_folder(tmp_path / "repo", f"{tmp_path}/short/new/docs", create=True) as folder:
-        project(folder, [("a/b.md", b"x")], SyncResult())
+        sync_pages(folder, [("a/b.md", b"x")], SyncResult())
     assert (tmp_path / "real" / "new" / "docs" / "a" / "b.md").read_bytes() == b"x"
     with pytest.raises(InputError, match="a symbolic link"):
         open_safe_folder(tmp_path / "repo", f"{tmp_path}/short", create=True)
@@ -187,7 +187,7 @@ def test_what_is_in_the_place_of_a_page_makes_that_page_fail_alone(kind, name, t
     put_in_the_way(kind, Path("d") / name, tmp_path / "outside.txt")
     info, done = place.lstat(), SyncResult()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
-        project(folder, pages.items(), done)
+        sync_pages(folder, pages.items(), done)
         list(folder.walk())
     page = name.removesuffix(".rotary-new")
     if kind == "folder" and name in {"sub", ".mkdocs"}:
@@ -212,7 +212,7 @@ def test_a_hard_link_keeps_its_bytes(tmp_path):
     (tmp_path / "d" / "llms.txt").hardlink_to(tmp_path / "outside.txt")
     done = SyncResult()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
-        project(folder, [("llms.txt", b"new")], done)
+        sync_pages(folder, [("llms.txt", b"new")], done)
     assert (done.written, (tmp_path / "outside.txt").read_bytes()) == (["llms.txt"], ours)
     assert (tmp_path / "d" / "llms.txt").read_bytes() == b"new"
 
@@ -225,7 +225,7 @@ def test_no_name_of_a_page_leads_out_of_the_folder_or_into_git(path, tmp_path):
     (tmp_path / "d").mkdir()
     done = SyncResult()
     with open_safe_folder(tmp_path, "d", create=True) as folder:
-        project(folder, [(path, b"x"), ("good.md", b"y")], done)
+        sync_pages(folder, [(path, b"x"), ("good.md", b"y")], done)
         for call in (folder.read, folder.remove):
             with pytest.raises(BlockedError):
                 call(path)
@@ -245,7 +245,7 @@ def test_a_disk_that_refuses_ends_everything_and_leaves_no_temporary(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", full)
     with open_safe_folder(tmp_path, "d", create=True) as folder, pytest.raises(StorageError, match="free some space"):
-        project(folder, [(f"{n}.md", b"x") for n in range(5)], SyncResult())
+        sync_pages(folder, [(f"{n}.md", b"x") for n in range(5)], SyncResult())
     assert list((tmp_path / "d").iterdir()) == []
 
 
@@ -253,9 +253,9 @@ def num_open() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-@pytest.mark.parametrize("most_open", [1, 2, 100])
-def test_a_walk_finds_what_is_there_with_few_folders_open(most_open, tmp_path, monkeypatch):
-    monkeypatch.setattr(trail_module, "MOST_OPEN", most_open)
+@pytest.mark.parametrize("max_open", [1, 2, 100])
+def test_a_walk_finds_what_is_there_with_few_folders_open(max_open, tmp_path, monkeypatch):
+    monkeypatch.setattr(stack_module, "MAX_OPEN", max_open)
     chance, docs = random.Random(1), tmp_path / "d"
     for _ in range(100):
         folder = docs.joinpath(*(chance.choice("abc") for _ in range(chance.randint(0, 7))))
@@ -266,7 +266,7 @@ def test_a_walk_finds_what_is_there_with_few_folders_open(most_open, tmp_path, m
         found = []
         for one in folder.walk():
             found.append(one.path)
-            assert num_open() <= before + 1 + most_open + 2  # a folder is listed, one is opened
+            assert num_open() <= before + 1 + max_open + 2  # a folder is listed, one is opened
     assert sorted(found) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
     assert num_open() == before
 
@@ -284,8 +284,8 @@ def test_a_walk_opens_each_folder_from_the_one_above_it(tmp_path, monkeypatch):
     os.close(os.open("last.md", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
     os.close(descriptor)
     opened = []
-    open_folder = trail_module.open_folder
-    monkeypatch.setattr(trail_module, "open_folder", lambda *args: opened.append(args) or open_folder(*args))
+    open_folder = stack_module.open_folder
+    monkeypatch.setattr(stack_module, "open_folder", lambda *args: opened.append(args) or open_folder(*args))
     try:
         with open_safe_folder(tmp_path, "d", create=False) as folder:
             assert [one.path for one in inventory(folder)] == ["d/" * 1000 + "last.md"]
@@ -296,7 +296,7 @@ def test_a_walk_opens_each_folder_from_the_one_above_it(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_replaced_while_the_walk_is_below_it_is_left_out(tmp_path, monkeypatch):
     """The way down is opened anew, and a link is in it now."""
-    monkeypatch.setattr(trail_module, "MOST_OPEN", 1)
+    monkeypatch.setattr(stack_module, "MAX_OPEN", 1)
     for name in ("a/b/c/d", "a/x"):
         (tmp_path / "d" / name).mkdir(parents=True)
         (tmp_path / "d" / name / "p.md").write_text("x")
@@ -331,7 +331,7 @@ def test_what_vanishes_during_the_walk_is_not_there_and_the_rest_is(below, tmp_p
 
 
 def test_many_conflicts_are_looked_up_and_not_searched(tmp_path):
-    """The pages beside edited ones stay; a list of names that refuses to be searched shows how they are found."""
+    """New pages next to edited ones stay; a list that cannot be searched shows that they are looked up in a set."""
 
     class Unsearched(list):
         def __contains__(self, _):
@@ -353,7 +353,7 @@ def test_a_page_that_cannot_be_marked_as_a_persons_keeps_the_new_one(tmp_path, m
     docs.mkdir()
     (docs / "a.md").write_text("all mine")
     with open_safe_folder(tmp_path, "d", create=True) as folder:
-        project(folder, [("a.md", b"new")], SyncResult())
+        sync_pages(folder, [("a.md", b"new")], SyncResult())
 
         def refuse(*_, **__):
             raise PermissionError(1, "Operation not permitted")

@@ -1,7 +1,4 @@
-"""What a model takes in bytes, as it is packed and as it computes, and what a queue asks of it.
-
-Knows sizes; knows nothing of rates or of how memory is split.
-"""
+"""The size of a model in bytes, packed and at work, and the size of a workload."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from typing import NamedTuple
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
 
-# Activations of a row that live at once: hidden vectors, of them some for each of its experts, and intermediate ones of
-# the rows of one expert (a few of a row's two experts are at work at the same time only when routing is badly skewed).
+# Activations of a row that live at once: hidden vectors, hidden vectors for each of its experts, and intermediate
+# vectors of the rows of one expert (two experts of a row compute at the same time only when routing is badly skewed).
 WORKSPACE_HIDDEN, WORKSPACE_EXPERT_HIDDEN, WORKSPACE_INTERMEDIATE = 4, 4, 4
-LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # cuBLAS has 32 MiB; logits, and what the allocator cannot join up
+LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # 32 MiB of cuBLAS, logits, fragmentation of the allocator
 
 
 class Workload(NamedTuple):
@@ -28,34 +25,34 @@ class Workload(NamedTuple):
 
     @property
     def kv_tokens(self) -> int:
-        """What a sequence reserves."""
+        """KV cache tokens that a sequence reserves."""
         return max(1, round(self.prompt_tokens + self.new_tokens) - 1)
 
     @property
     def mean_context_tokens(self) -> float:
-        """Keys that a decode row looks at on average."""
+        """Tokens that a decode row attends to on average."""
         return self.prompt_tokens + self.new_tokens / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """A model in bytes, as it is packed and as its keys are kept."""
+    """A model in bytes, with its formats."""
 
     name: str
     geometry: Geometry
     experts: str  # format of slabs
     dense: str
-    kv: str  # format of keys
+    kv: str  # format of the KV cache
     slab_nbytes: int
     num_slabs: int
     dense_nbytes: int
     kv_token_nbytes: int
-    number_nbytes: int  # of a number that is kept: of dense matrices and keys
-    activation_nbytes: int  # of a number of a row
-    library_nbytes: int  # what libraries take of the device
+    number_nbytes: int  # of one number of the dense matrices and the KV cache
+    activation_nbytes: int  # of one number of a row
+    library_nbytes: int  # device memory that libraries take
 
     def scratch_nbytes(self) -> int:
-        """The largest matrix that is unpacked as a whole: of an expert, in float32 also the head when it is int8."""
+        """The largest matrix that is unpacked at once: of an expert, or in float32 the int8 head."""
         is_wide = self.number_nbytes == 4
         unpacked = [self.geometry.expert_params * 2 // 3] if self.experts != "bf16" or is_wide else []
         if self.dense == "int8" and is_wide:
@@ -71,7 +68,7 @@ class Footprint:
 
 
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:
-    """What a pack takes when numbers are kept, and computed, in so many bytes; int8 keys have a float32 scale."""
+    """The sizes of a pack; `number_nbytes` and `activation_nbytes` are 2 or 4.  An int8 KV cache has float32 scales."""
     geometry = manifest.geometry
     heads = geometry.kv_token_params // geometry.head_dim
     kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
@@ -92,7 +89,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
 
 
 def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
-    """Everything but the experts, as it lies in device memory."""
+    """Everything but the experts, in device memory."""
     total = 0
     for name, shape in geometry.dense_shapes().items():
         if dense == "int8" and geometry.is_quantisable(name):

@@ -1,6 +1,6 @@
 """The shape of a Mixtral checkpoint: sizes, byte counts and the names and shapes of its tensors.
 
-Knows config.json in both spellings; knows nothing of files or of torch.
+Reads both spellings of config.json.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rotary_batch.model.tables import Table, shown
 DTYPE_NBYTES = {"F32": 4, "BF16": 2, "F16": 2}
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 ARCHITECTURE = "MixtralForCausalLM"
-# Far above every model that exists, and low enough that what is counted from a damaged file fits in memory.
+# Far above every existing model, and low enough that sizes computed from a damaged file fit in memory.
 MAX_TOKENS = 2**24
 MAX_VOCABULARY = 2**26
 MAX_SLABS = 2**18
 MAX_ENDS = 256
-_MOST = {
+_MAXIMA = {
     "hidden_size": 2**20,
     "intermediate_size": 2**22,
     "num_layers": 2**12,
@@ -34,7 +34,7 @@ _MOST = {
     "vocab_size": MAX_VOCABULARY,
     "max_position": MAX_TOKENS,
 }
-_SPELT = {
+_CONFIG_NAMES = {
     "hidden_size": "hidden_size",
     "intermediate_size": "intermediate_size",
     "num_layers": "num_hidden_layers",
@@ -90,7 +90,7 @@ class Geometry:
 
     @property
     def kv_token_params(self) -> int:
-        """Numbers that one token keeps in the KV cache, over all layers."""
+        """Numbers of one token in the KV cache, over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
     def expert_keys(self) -> Iterator[ExpertKey]:
@@ -127,7 +127,7 @@ class Geometry:
     def from_table(cls, table: Table) -> Geometry:
         """The inverse of `as_dict`.  Raises ModelError."""
         window = table.has("sliding_window")
-        values: dict[str, Any] = {name: table.whole(name, most) for name, most in _MOST.items()}
+        values: dict[str, Any] = {name: table.whole(name, most) for name, most in _MAXIMA.items()}
         values |= {name: table.positive(name) for name in ("rope_theta", "rms_norm_eps")}
         values |= {
             "dtype": table.one_of("dtype", DTYPE_NBYTES),
@@ -151,20 +151,20 @@ def _require_mixtral(config: Table) -> None:
     named = config.rows("architectures", MAX_ENDS) if config.has("architectures") else []
     kind = config.text("model_type") if config.has("model_type") else None
     if ARCHITECTURE not in named and kind != "mixtral":
-        found = next(iter(named), kind)
-        raise config.error(f"unknown architecture {shown(found)}; only {ARCHITECTURE} is supported")
+        architecture = next(iter(named), kind)
+        raise config.error(f"unknown architecture {shown(architecture)}; only {ARCHITECTURE} is supported")
     if config.has("hidden_act") and config.text("hidden_act") != "silu":
         raise config.error(f"hidden_act is {shown(config.text('hidden_act'))}; Mixtral has silu")
 
 
 def _sizes(config: Table) -> dict[str, Any]:
-    values: dict[str, Any] = {ours: config.whole(theirs, _MOST[ours]) for ours, theirs in _SPELT.items()}
+    values: dict[str, Any] = {ours: config.whole(theirs, _MAXIMA[ours]) for ours, theirs in _CONFIG_NAMES.items()}
     heads, hidden = values["num_heads"], values["hidden_size"]
     if not config.has("head_dim") and hidden % heads:
         raise config.error(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
     optional = {"num_kv_heads": ("num_key_value_heads", heads), "head_dim": ("head_dim", hidden // heads)}
     for ours, (theirs, default) in optional.items():
-        values[ours] = config.whole(theirs, _MOST[ours]) if config.has(theirs) else default
+        values[ours] = config.whole(theirs, _MAXIMA[ours]) if config.has(theirs) else default
     return values | {
         "rms_norm_eps": config.positive("rms_norm_eps"),
         "tie_word_embeddings": config.has("tie_word_embeddings") and config.boolean("tie_word_embeddings"),

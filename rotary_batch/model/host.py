@@ -1,7 +1,4 @@
-"""How much memory there is for this process, as the system says.
-
-Knows /proc and control groups, cgroups(7), of both versions; knows nothing of what the memory is for.
-"""
+"""How much memory this process may use: from /proc and control groups, cgroups(7), of both versions."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def allowed_nbytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
 
 
 def free_nbytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
-    """What of that nobody uses now; page cache that can be dropped counts as free."""
+    """The part of it that is free now; page cache that can be dropped counts as free."""
     left = [
         limit - max(0, usage - _droppable_nbytes(folder))
         for folder in _groups(proc, groups)

@@ -1,6 +1,6 @@
-"""The manifest of a pack: what is in it, where, and the digests that prove it.
+"""The manifest of a pack: what is in it, where, and the digests of it.
 
-Knows JSON and byte ranges; knows nothing of torch.  It is written last, so a pack with a manifest is whole.
+It is written last, so a pack with a manifest is whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXACT_MAX_NBYTES = 10**9  # packs up to this default to exact numerics
 
 
 class SlabPlace(NamedTuple):
-    """Where one slab lies in experts.safetensors, tail padding included."""
+    """The place of one slab in experts.safetensors, tail padding included."""
 
     offset: int
     nbytes: int
@@ -62,7 +62,7 @@ class Manifest:
 
     @property
     def layout(self) -> SlabLayout:
-        """What lies where in a slab."""
+        """The place of each matrix in a slab."""
         return slab_layout(self.geometry, self.experts)
 
     @property
@@ -87,7 +87,7 @@ class Manifest:
     def save(self, pack_dir: Path) -> None:
         """Write it in one piece."""
         slabs = [[key.layer, key.expert, *place] for key, place in sorted(self.slabs.items())]
-        table = {"format": FORMAT, **{name: getattr(self, name) for name in _PLAIN}}
+        table = {"format": FORMAT, **{name: getattr(self, name) for name in _SCALAR_FIELDS}}
         table |= {"geometry": self.geometry.as_dict(), "slabs": slabs}
         temporary = pack_dir / (MANIFEST_NAME + ".tmp")
         with temporary.open("w", encoding="utf-8") as file:
@@ -102,8 +102,8 @@ class Manifest:
         path = pack_dir / MANIFEST_NAME
         values = read_object(path, MAX_NBYTES, "not a complete pack; make one with `model pack`")
         if values.get("format") != FORMAT:
-            found = shown(values.get("format"))
-            raise ModelError(f"{path}: format {found}; this version reads {FORMAT!r}; pack the model again")
+            pack_format = shown(values.get("format"))
+            raise ModelError(f"{path}: format {pack_format}; this version reads {FORMAT!r}; pack the model again")
         table = Table(values, path, "the manifest is damaged; pack the model again")
         geometry, experts = Geometry.from_table(table.table("geometry")), table.one_of("experts", FORMATS)
         return cls(
@@ -153,7 +153,7 @@ def _slab(table: Table, row: object, slab_nbytes: int) -> tuple[ExpertKey, SlabP
     return key, place
 
 
-_PLAIN = (
+_SCALAR_FIELDS = (
     "name",
     "experts",
     "dense",

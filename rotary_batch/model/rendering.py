@@ -1,9 +1,9 @@
 """Render the chat template of a checkpoint in a child process with a limit on time, memory and output.
 
-A template is a program of whoever made the checkpoint: three nested loops run for years, `'a' * 10**10` takes all
-memory, and no list of forbidden operations is complete.  The operating system's limits hold for all of them.  A
-process renders a template once, so the child's tenth of a second does not matter.  Run as a script, this file is the
-child; it imports nothing of the package.
+A template is an untrusted program: three nested loops run for years, `'a' * 10**10` takes all memory, and no list of
+forbidden operations is complete.  The limits of the operating system hold for all of them.  A process renders a
+template once, so the child's tenth of a second does not matter.  Run as a script, this file is the child; it imports
+nothing from the package.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Model shapes by name, for benchmarks that need no download.
 
-Knows sizes only.  `small`, `medium` and `fine` are made for machines without a GPU; the others are Mixtral's own.
+`small`, `medium` and `fine` are made for machines without a GPU; the others are Mixtral's own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""How the weights of one expert lie in its slab, for every way of storing them.
+"""The layout of a slab, the weights of one expert, for every format.
 
-Knows parts, shapes and byte offsets; knows nothing of torch or of files.  An expert is two matrices:
-`up` = w1 over w3, [2 * intermediate, hidden], and `down` = w2, [hidden, intermediate].
+An expert is two matrices: `up` = w1 over w3, [2 * intermediate, hidden], and `down` = w2, [hidden, intermediate].
 
-- bf16: the checkpoint's own bits, `up` then `down`; w1 and w3 lie one after the other, so they are one matrix.
+- bf16: the checkpoint's own bits, `up` then `down`; w1 and w3 are adjacent, so they are one matrix.
 - int8: symmetric, one float32 scale for each row (output channel): weight = value * scale.
 - int4: asymmetric round to nearest, one bf16 scale and one bf16 zero for each row and group of columns:
   weight = (nibble - 8) * scale + zero.  Rows are padded to 64 and stored in blocks of 64: byte [block, column, j]

@@ -1,7 +1,7 @@
-"""Read the JSON of a model: any file may have been damaged, or written by somebody who wishes harm.
+"""Read the JSON of a model, which may be damaged or hostile.
 
-A `Table` hands out values by name, type and range.  What does not fit is a ModelError that names the file, the key,
-what stands there and what to do.
+A `Table` returns values by name, type and range.  A value that does not fit raises a ModelError with the file, the key,
+the value and what to do.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def read_text(path: Path, max_nbytes: int, remedy: str) -> str:
 def parse_object(data: bytes, where: object, remedy: str) -> dict[str, Any]:
     """One JSON object.  Raises ModelError for anything else, however deeply it is nested."""
     try:
-        found = json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: not valid JSON: {error}; {remedy}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ModelError(f"{where}: not a JSON object; {remedy}")
-    return found
+    return value
 
 
 def read_object(path: Path, max_nbytes: int, remedy: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def read_object(path: Path, max_nbytes: int, remedy: str) -> dict[str, Any]:
 
 
 class Table:
-    """The values of one JSON object, asked for by name.  Every question raises ModelError when the answer is wrong."""
+    """The values of one JSON object, by name.  Every method raises ModelError when the value does not fit."""
 
     def __init__(self, values: Mapping[str, Any], where: object, remedy: str) -> None:
         self._values = values
@@ -79,11 +79,11 @@ class Table:
         self._remedy = remedy
 
     def has(self, name: str) -> bool:
-        """Whether a value is there and not null."""
+        """Whether a value exists and is not null."""
         return self._values.get(name) is not None
 
     def holds(self, name: str, kind: type) -> bool:
-        """Whether a value is a list or an object, where it may be one or stand alone."""
+        """Whether a value that may have several types has this one."""
         return isinstance(self._values.get(name), kind)
 
     def whole(self, name: str, most: int, *, least: int = 1) -> int:
@@ -146,20 +146,20 @@ class Table:
 
     def wholes(self, name: str, most_entries: int, most: int) -> tuple[int, ...]:
         """A list of whole numbers from 0."""
-        found = self.rows(name, most_entries)
-        if any(type(entry) is not int or not 0 <= entry <= most for entry in found):
+        numbers = self.rows(name, most_entries)
+        if any(type(entry) is not int or not 0 <= entry <= most for entry in numbers):
             raise self.wrong(name, f"a list of whole numbers up to {most:,}")
-        return tuple(found)
+        return tuple(numbers)
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """An object as it is; an absent one is empty."""
+        """An object as a dict; an absent one is empty."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(name, "an object")
         return value or {}
 
     def table(self, name: str) -> Table:
-        """An object, to be asked in turn."""
+        """An object as a Table of its own."""
         return self.part(name, self.mapping(name))
 
     def part(self, name: str, values: Mapping[str, Any]) -> Table:
@@ -167,14 +167,14 @@ class Table:
         return Table(values, f"{self._where}: {name}", self._remedy)
 
     def explained(self, compute: Callable[[], _Value]) -> _Value:
-        """What follows from the values; a ModelError on the way gets the name of the file."""
+        """The result of `compute`; a ModelError that it raises gets the name of the file."""
         try:
             return compute()
         except ModelError as error:
             raise self.error(str(error)) from error
 
     def wrong(self, name: str, wanted: str) -> ModelError:
-        """The error for a value that is not what it has to be."""
+        """The error for a value that does not fit."""
         if name not in self._values:
             return self.error(f"{name} is missing")
         return self.error(f"{name} is {shown(self._values[name])}, not {wanted}")

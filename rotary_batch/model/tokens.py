@@ -1,7 +1,6 @@
 """Text to token ids and back, with a checkpoint's own tokenizer and chat template.
 
-Knows which ids are control tokens and keeps repository text from ever producing one; knows nothing of
-what a prompt says.
+Text of a repository never becomes a control token.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ _MAX_CONFIG_NBYTES = 64 * 2**20
 # Reading a tokenizer takes 16 times its file: 190 MB for one of 150,000 tokens in 11.6 MB.
 _LOADING_NBYTES, _LOADING_FACTOR = 32 * 2**20, 20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-# Stands for the content while the template is rendered; private-use characters, so no template holds it.
-_HOLE = "\ue000rotary-content\ue001"
+# Placeholder for the content while the template is rendered; private-use characters, so no template contains it.
+_PLACEHOLDER = "\ue000rotary-content\ue001"
 # A checkpoint without a template gets the content alone, begun as its tokenizer begins a text.
 _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 
 
 class Tokenizer:
-    """Counts, encodes and decodes.  Content and template are encoded apart, so content commands nothing."""
+    """Counts, encodes and decodes.  Content and template are encoded separately, so content has no control tokens."""
 
     def __init__(
         self, tokenizer_json: str, specials: Mapping[str, str], template: str | None, template_source: Path
@@ -61,9 +60,9 @@ class Tokenizer:
         try:
             return cls(tokenizer_json, specials, template, template_path if template_path.exists() else config_path)
         except Exception as error:
-            fact = str(error)[:200]  # a whole regular expression may stand in it
+            fact = str(error)[:200]  # it may contain a whole regular expression
             raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
-        except BaseException as error:  # a panic of the Rust library is no Exception
+        except BaseException as error:  # a panic of the Rust library is not an Exception
             if type(error).__name__ != "PanicException":
                 raise
             raise ModelError(f"{path}: `tokenizers` breaks on it: {str(error)[:200]}; {_REMEDY}") from error
@@ -78,7 +77,7 @@ class Tokenizer:
         return list(self._content.encode(clean, add_special_tokens=False).ids)
 
     def encode_chat(self, content: str) -> list[int]:
-        """Token ids of one user message in the checkpoint's chat template, ready to be answered."""
+        """Token ids of one user message in the checkpoint's chat template, up to where the answer begins."""
         before, after = self._wrapper
         return [*before, *self.encode(content), *after]
 
@@ -87,11 +86,11 @@ class Tokenizer:
         if self._template == _PLAIN_TEMPLATE:
             return self._encode_control(self._specials["bos_token"]), []
         try:
-            rendered = render(self._template, _HOLE, self._specials["bos_token"], self._specials["eos_token"])
+            rendered = render(self._template, _PLACEHOLDER, self._specials["bos_token"], self._specials["eos_token"])
         except RenderingError as error:
             raise self._bad_template(str(error)) from error
-        before, hole, after = rendered.partition(_HOLE)
-        if not hole or _HOLE in after:
+        before, placeholder, after = rendered.partition(_PLACEHOLDER)
+        if not placeholder or _PLACEHOLDER in after:
             raise self._bad_template("it does not put the user's message in exactly once")
         return self._encode_control(before), self._encode_control(after)
 
@@ -109,7 +108,7 @@ class Tokenizer:
         return str(self._control.decode(list(token_ids), skip_special_tokens=True))
 
     def pieces(self) -> dict[int, str]:
-        """The text of every token as it stands within a text: a word that follows a space begins with one."""
+        """Token id -> its text within a sentence: a word that follows a space begins with one."""
         marked = {token_id: token for token, token_id in self._control.get_vocab().items()}
         spaces = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})  # byte-level and SentencePiece vocabularies
         return {token_id: token.translate(spaces).replace("<0x0A>", "\n") for token_id, token in marked.items()}
@@ -117,8 +116,8 @@ class Tokenizer:
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """The end-of-sequence token of the tokenizer; a model's config may add others."""
-        found = self._control.token_to_id(self._specials["eos_token"])
-        return frozenset() if found is None else frozenset({found})
+        eos_id = self._control.token_to_id(self._specials["eos_token"])
+        return frozenset() if eos_id is None else frozenset({eos_id})
 
 
 def _require_memory(json_nbytes: int) -> None:
@@ -129,7 +128,7 @@ def _require_memory(json_nbytes: int) -> None:
 
 
 def _special(table: Table, name: str) -> str:
-    """A control token; absent it is empty, and some configs keep it in an object of its own."""
+    """A control token, empty when absent; in some configs it is an object."""
     if not table.has(name):
         return ""
     return table.table(name).text("content") if table.holds(name, dict) else table.text(name)

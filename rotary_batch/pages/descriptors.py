@@ -1,4 +1,4 @@
-"""Files and folders by descriptor: one name at a time, never through a link, never what is not a regular file."""
+"""Open files and folders by descriptor: one name at a time, never through a link, regular files only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rotary_batch.errors import InputError
 
 MAX_PAGE_NBYTES = 64 * 2**20  # the page of a source of 2 MB has at most a few times its bytes
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-PASSAGE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # needs no right to list what is above
+TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # needs no right to list what is above
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _KINDS = {
@@ -28,11 +28,11 @@ _KINDS = {
 
 
 class BlockedError(InputError):
-    """Something that is not ours is in the place of a page or of a folder above it."""
+    """A page, or a folder above it, cannot be written because something else has its path."""
 
 
 class Content(NamedTuple):
-    """The bytes of a file, and its stamp: another one when it may have changed."""
+    """The bytes of a file, and its stamp, which differs when the file may have changed."""
 
     data: bytes
     stamp: str
@@ -41,9 +41,9 @@ class Content(NamedTuple):
 def descend(
     descriptor: int, folder: Sequence[str], path: str, *, create: bool = False, flags: int = _FOLDER
 ) -> int | None:
-    """From an open folder, which is closed, down to one below it; None when it is not there.
+    """From an open folder, which is closed, down to one below it; None when it does not exist.
 
-    `path` is where it starts, for messages.  Raises BlockedError where something else than a folder is in the way.
+    `path` is where it starts, for messages.  Raises BlockedError when a name on the way is not a folder.
     """
     for name in folder:
         path = f"{path}/{name}"
@@ -58,7 +58,7 @@ def descend(
 
 
 def open_folder(above: int, name: str, path: str, *, create: bool = False, flags: int = _FOLDER) -> int | None:
-    """A folder in an open one; None when it is not there and is not to be made."""
+    """A folder in an open one; None when it does not exist and `create` is false."""
     try:
         return os.open(name, flags, dir_fd=above)
     except FileNotFoundError:
@@ -72,8 +72,8 @@ def open_folder(above: int, name: str, path: str, *, create: bool = False, flags
     return os.open(name, flags, dir_fd=above)
 
 
-def holds(folder: int, name: str) -> bool:
-    """Whether anything of that name is in an open folder."""
+def has_entry(folder: int, name: str) -> bool:
+    """Whether an open folder has anything of that name."""
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -82,9 +82,10 @@ def holds(folder: int, name: str) -> bool:
 
 
 def read_at(folder: int, name: str, path: str) -> Content | None:
-    """A regular file in an open folder; None when nothing is there.
+    """A regular file in an open folder; None when it does not exist.
 
-    It is looked at before it is opened, because opening a device can have effects, and after, because that counts.
+    Its type is checked before it is opened, because opening a device can have effects, and again after: it may have
+    been replaced.
     """
     try:
         if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
@@ -100,7 +101,7 @@ def read_at(folder: int, name: str, path: str) -> Content | None:
 
 
 def write_at(folder: int, name: str, data: bytes) -> None:
-    """A new file in an open folder; when it cannot be written whole it is taken away."""
+    """Write a new file in an open folder; it is removed when not all of it can be written."""
     with os.fdopen(os.open(name, _NEW, 0o666, dir_fd=folder), "wb") as file:
         try:
             file.write(data)
@@ -113,7 +114,7 @@ def write_at(folder: int, name: str, data: bytes) -> None:
 
 
 def sync_at(folder: int, name: str) -> str:
-    """Wait until the bytes of a file in an open folder are on the disk; answer its stamp."""
+    """Wait until the bytes of a file in an open folder are on the disk; return its stamp."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
     try:
         os.fsync(descriptor)
@@ -123,7 +124,7 @@ def sync_at(folder: int, name: str) -> str:
 
 
 def entries_of(folder: int) -> Iterator[tuple[str, os.stat_result | None]]:
-    """(name, status) of the regular files in an open folder, (name, None) of the folders; not of what just went."""
+    """(name, status) of the regular files in an open folder, (name, None) of its folders."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file(follow_symlinks=False):
@@ -137,12 +138,12 @@ def entries_of(folder: int) -> Iterator[tuple[str, os.stat_result | None]]:
 
 
 def stamp_of(info: os.stat_result) -> str:
-    """What tells cheaply whether a file is as it was."""
+    """A cheap way to see whether a file has changed."""
     return f"{info.st_ino} {info.st_size} {info.st_mtime_ns}"
 
 
-def own_prefix(folder: int) -> str:
-    """What our temporaries in an open folder begin with.
+def temporary_prefix(folder: int) -> str:
+    """The prefix of our temporary files in an open folder.
 
     It comes from the inode number, which this machine gave the folder: no commit can know it.
     """

@@ -1,4 +1,4 @@
-"""Whether docs on disk still fit their sources.  Needs the docs and the sources, no database and no model."""
+"""Whether docs on disk still match their sources.  Needs the docs and the sources, no database and no model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rotary_batch.pages.safe_folder import SafeFolder
 
 @dataclass(slots=True)
 class Drift:
-    """Page paths that are not as they should be."""
+    """Page paths that differ from what the sources need."""
 
     stale: list[str] = field(default_factory=list)  # a source changed since
     missing: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
-    orphaned: list[str] = field(default_factory=list)  # what it described is gone
-    blocked: list[str] = field(default_factory=list)  # something that is no page is in its place
+    orphaned: list[str] = field(default_factory=list)  # the source no longer exists
+    blocked: list[str] = field(default_factory=list)  # something else has the path of the page
 
     @property
     def num_found(self) -> int:
@@ -38,7 +38,7 @@ def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str]) -> Drift:
     sources = _sources(blobs)
     for page in sorted(wanted):
         _check_page(folder, page, sources[wanted[page]], drift)
-    for path in sorted(found.path for found in folder.walk() if found.path.endswith(".md")):
+    for path in sorted(file.path for file in folder.walk() if file.path.endswith(".md")):
         if path not in wanted and _is_ours(folder, path):
             drift.orphaned.append(path)
     return drift
@@ -72,5 +72,5 @@ def _is_ours(folder: SafeFolder, path: str) -> bool:
 
 def _sources(blobs: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What the page of each thing should say that it describes."""
-    found = {path: {path: blob} for path, blob in blobs.items()}
-    return found | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}
+    of_files = {path: {path: blob} for path, blob in blobs.items()}
+    return of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}

@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _DIGEST = re.compile(r'^digest: "[0-9a-f]{64}"$', re.MULTILINE)
 
 
-class Front(NamedTuple):
+class FrontMatter(NamedTuple):
     """What a page says of itself."""
 
     is_ours: bool
@@ -49,8 +49,8 @@ def is_signed(data: bytes) -> bool:
     return GENERATOR.encode() in last_line and hashlib.sha256(body).hexdigest().encode() in last_line
 
 
-def read(page: bytes) -> Front:
-    """Look at a page on disk; anything unexpected makes it a person's."""
+def read(page: bytes) -> FrontMatter:
+    """Read the front matter of a page; with anything unexpected in it, the page counts as a person's."""
     text = page.decode("utf-8", "replace")
     block = _BLOCK.match(text)
     head = block[1] if block else ""
@@ -59,23 +59,23 @@ def read(page: bytes) -> Front:
     unsigned = text.replace(digest[0], 'digest: ""', 1) if digest else ""
     is_edited = not digest or digest[0] != f'digest: "{_digest(unsigned)}"'
     is_human = re.search(r"^owner: \"?human\"?\s*$", head, re.MULTILINE) is not None
-    return Front(is_ours, is_edited, is_human, _sources(head))
+    return FrontMatter(is_ours, is_edited, is_human, _sources(head))
 
 
 def _sources(head: str) -> dict[str, str]:
-    found = {}
+    sources = {}
     for line in re.findall(r"^  - (\{.*\})$", head, re.MULTILINE):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):  # a person's, or worse
             continue
         if isinstance(row.get("path"), str) and isinstance(row.get("blob"), str):
-            found[row["path"]] = row["blob"]
-    return found
+            sources[row["path"]] = row["blob"]
+    return sources
 
 
 def mark_human(page: bytes) -> bytes:
-    """The page as a person's: never overwritten, never complained about again."""
+    """The page, marked as a person's: `check` accepts it and it is never overwritten."""
     text = page.decode("utf-8", "replace")
     if read(page).is_human:
         return page

@@ -1,7 +1,7 @@
 """Pages as Markdown: plain CommonMark that a code forge shows and MkDocs and Zensical build.
 
-This is the layout; what may stand in it is decided in `sanitise.py`, what it says in `page.py`.  The same index and
-prose give the same bytes.
+This is the layout; `sanitise.py` makes text safe and `page.py` has what is said.  The same index and prose give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
     Prose,
+    Summary,
+    SummarySource,
     after_first_paragraph,
     file_summary,
     first_paragraph,
@@ -84,13 +86,13 @@ class Pages:
         here = f"{folder}/" if folder else "/"
         if rows:
             body = [
-                f"| [{code(name)}]({self._to(here, thing)}) | {self._brief(key, text)} |"
-                for name, thing, key, text in rows
+                f"| [{code(name)}]({self._page_link(here, thing)}) | {self._table_text(key, summary)} |"
+                for name, thing, key, summary in rows
             ]
             blocks.append("\n".join(["| Name | Summary |", "| --- | --- |", *body]))
         if not folder:
             blocks += [self._languages(), self._not_read()]
-        subjects = [unit, *(key for _, _, key, text in rows if self._leads(key, text))]
+        subjects = [unit, *(key for _, _, key, summary in rows if self._may_replace(key, summary))]
         return self._seal(blocks, subjects, [{"path": here, "blob": view.folder_blobs[folder]}])
 
     def _seal(
@@ -106,25 +108,25 @@ class Pages:
         body = "\n\n".join(filter(None, [blocks[0], *banner, *blocks[1:]])) + "\n"
         return seal(fields, sources, body)
 
-    def _lead(self, key: tuple[str, str], structural: str) -> str:
-        """The author's words or the structure's, then the model's."""
+    def _lead(self, key: tuple[str, str], summary: Summary) -> str:
+        """The words of the author or of the structure, then the model's."""
         prose = self._prose.get(key)
-        told = self._said(prose.text) if prose and prose.text else ""
-        return "\n\n".join(filter(None, [inline(structural), told]))
+        prose_text = self._styled(prose.text) if prose and prose.text else ""
+        return "\n\n".join(filter(None, [inline(summary.text), prose_text]))
 
-    def _said(self, text: str) -> str:
+    def _styled(self, text: str) -> str:
         return f"*{inline(text)}*" if self._view.demonstration else inline(text)
 
-    def _brief(self, key: tuple[str, str], structural: str) -> str:
-        """One line for a table: structure names things, so prose goes first only where nobody documented."""
+    def _table_text(self, key: tuple[str, str], summary: Summary) -> str:
+        """One line for a table: the author's, else the model's, else the structure's."""
         prose = self._prose.get(key)
-        if prose and prose.text and self._leads(key, structural):
-            return self._said(_sentence(prose.text))
-        return inline(_sentence(structural))
+        if prose and prose.text and self._may_replace(key, summary):
+            return self._styled(_brief(prose.text))
+        return inline(_brief(summary.text))
 
-    def _leads(self, key: tuple[str, str], structural: str) -> bool:
-        """Whether prose may stand for a thing in a table: it may where its author said nothing."""
-        return key in self._prose and structural.startswith(("Defines ", "Holds ", "Code without"))
+    def _may_replace(self, key: tuple[str, str], summary: Summary) -> bool:
+        """Whether a table shows prose in the place of a summary: it does where the author said nothing."""
+        return key in self._prose and summary.source is SummarySource.STRUCTURE
 
     def _crumbs(self, path: str) -> str:
         """Links from the repository down to here."""
@@ -134,8 +136,8 @@ class Pages:
         while folder and len(above) <= MAX_CRUMBS:
             above.append(folder := parent_of(folder))
         named = [folder for folder in above[:MAX_CRUMBS] if folder]
-        parts = [f"[{inline(self._view.name)}]({self._to(here, '/')})", *(["…"] if above[-1] else [])]
-        parts += [f"[{code(_name(folder))}]({self._to(here, f'{folder}/')})" for folder in reversed(named)]
+        parts = [f"[{inline(self._view.name)}]({self._page_link(here, '/')})", *(["…"] if above[-1] else [])]
+        parts += [f"[{code(_name(folder))}]({self._page_link(here, f'{folder}/')})" for folder in reversed(named)]
         if is_file:
             parts.append(f"[source]({self._source_link(path, None)})")
         return " / ".join(parts)
@@ -143,7 +145,7 @@ class Pages:
     def _symbol_table(self, symbols: Sequence[Symbol]) -> str:
         rows = [
             f"| [{code(s.qualified_name)}](#{anchor(s.qualified_name)}) | {s.kind} "
-            f"| {inline(_sentence(symbol_summary(s))) if s.docstring else ''} |"
+            f"| {inline(_brief(symbol_summary(s).text)) if s.docstring else ''} |"
             for s in symbols
         ]
         return "\n".join(["| Symbol | Kind | Summary |", "| --- | --- | --- |", *rows])
@@ -151,9 +153,9 @@ class Pages:
     def _symbol_section(self, symbol: Symbol, others: Sequence[Symbol], file: SourceFile) -> list[str]:
         """`others` define the same name."""
         language, path = file.language or "text", file.path
-        where = self._place(path, symbol)
-        if places := ", ".join(self._place(path, other) for other in others if other.kind != "declaration"):
-            where += f" (also {places})"
+        where = self._lines_link(path, symbol)
+        if elsewhere := ", ".join(self._lines_link(path, other) for other in others if other.kind != "declaration"):
+            where += f" (also {elsewhere})"
         blocks = [
             f"## {code(symbol.qualified_name)}",
             f"{symbol.kind.capitalize()}, {where}",
@@ -169,33 +171,36 @@ class Pages:
         blocks += [f"{word} {self._links(path, ids)}." for word, ids in uses if ids]
         return blocks
 
-    def _place(self, path: str, symbol: Symbol) -> str:
+    def _lines_link(self, path: str, symbol: Symbol) -> str:
         return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
 
     def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
         symbols = [symbol for symbol in map(self._view.symbol, ids) if symbol is not None]
-        found = list({(symbol.path, symbol.qualified_name): symbol for symbol in symbols}.values())
-        more = f" and {len(found) - MAX_LINKS} more" if len(found) > MAX_LINKS else ""
-        return ", ".join(self._link(path, symbol) for symbol in found[:MAX_LINKS]) + more
+        distinct = list({(symbol.path, symbol.qualified_name): symbol for symbol in symbols}.values())
+        more = f" and {len(distinct) - MAX_LINKS} more" if len(distinct) > MAX_LINKS else ""
+        return ", ".join(self._link(path, symbol) for symbol in distinct[:MAX_LINKS]) + more
 
     def _link(self, path: str, symbol: Symbol) -> str:
-        page = "" if symbol.path == path else self._to(path, symbol.path)
+        page = "" if symbol.path == path else self._page_link(path, symbol.path)
         return f"[{code(symbol.qualified_name)}]({page}#{anchor(symbol.qualified_name)})"
 
     def _chunk_notes(self, path: str, symbols: Sequence[Symbol]) -> dict[SymbolId | None, list[str]]:
-        """Prose of chunks, at the symbol that it describes; of several or none, at the first or the file."""
-        found: dict[SymbolId | None, list[str]] = {}
+        """Symbol, or None for the whole file -> prose of chunks that is shown there.
+
+        A chunk belongs to the first symbol that starts in it, else to the innermost one around it.
+        """
+        notes: dict[SymbolId | None, list[str]] = {}
         for chunk in self._view.chunks.get(path, ()):
             prose = self._prose.get(("chunk", chunk.subject))
             if prose is None or not prose.text:
                 continue
             inside = [s for s in symbols if chunk.start_byte <= s.start_byte < chunk.end_byte]
             around = [s for s in symbols if s.start_byte < chunk.start_byte < s.end_byte]
-            home = inside[0].id if inside else around[-1].id if around else None
-            lone = len(inside) == 1 and not around
-            label = "" if lone else f"{_lines(chunk.start_line, chunk.end_line).capitalize()}: "
-            found.setdefault(home, []).append(f"{label}{self._said(prose.text)}")
-        return found
+            owner = inside[0].id if inside else around[-1].id if around else None
+            is_whole_symbol = len(inside) == 1 and not around
+            label = "" if is_whole_symbol else f"{_lines(chunk.start_line, chunk.end_line).capitalize()}: "
+            notes.setdefault(owner, []).append(f"{label}{self._styled(prose.text)}")
+        return notes
 
     def _languages(self) -> str:
         counts = Counter(file.language for file in self._view.sources.values())
@@ -214,7 +219,7 @@ class Pages:
         head = ["## Not documented", "", "| Class | Reason | Files |", "| --- | --- | --- |"]
         return "\n".join([*head, *rows]) if rows else ""
 
-    def _to(self, here: str, there: str) -> str:
+    def _page_link(self, here: str, there: str) -> str:
         """A relative link from one page to another."""
         return path_link(_relative(self._view.paths[there], parent_of(self._view.paths[here])))
 
@@ -257,9 +262,10 @@ def _lines(start: int, end: int) -> str:
     return f"line {start}" if start == end else f"lines {start}-{end}"
 
 
-def _sentence(text: str) -> str:
-    found = next(iter(split_sentences(one_line(text[: 20 * MAX_BRIEF_CHARACTERS]))), "").strip()
-    if len(found) <= MAX_BRIEF_CHARACTERS:
-        return found
-    cut = found[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]
+def _brief(text: str) -> str:
+    """The first sentence, cut between words when it is too long for a table."""
+    sentence = next(iter(split_sentences(one_line(text[: 20 * MAX_BRIEF_CHARACTERS]))), "").strip()
+    if len(sentence) <= MAX_BRIEF_CHARACTERS:
+        return sentence
+    cut = sentence[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]
     return (cut.rsplit("`", 1)[0] if cut.count("`") % 2 else cut).rstrip(" ,") + " …"

@@ -1,4 +1,4 @@
-"""What pages are made from, and what structure alone says of a thing."""
+"""What pages are made from, and what is known of a thing without a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from typing import NamedTuple
 from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
 
+MAX_LISTED = 6  # names or symbols in one summary
+_PACKAGE_FILES = ("__init__.py", "doc.go", "mod.rs")  # what they say is said of their folder
 _RULER = re.compile(r"\s*([=\-~*^#])\1{2,}\s*")
 
 
@@ -22,6 +25,20 @@ class Prose:
 
     text: str | None
     verdict: Verdict | None  # None = not answered yet
+
+
+class SummarySource(Enum):
+    """Who says what a summary says."""
+
+    AUTHOR = "author"  # a docstring
+    STRUCTURE = "structure"  # names and signatures
+
+
+class Summary(NamedTuple):
+    """What is known of a thing without a model."""
+
+    text: str
+    source: SummarySource
 
 
 class Inside(NamedTuple):
@@ -67,12 +84,12 @@ class IndexView:
     @cached_property
     def inside(self) -> Mapping[str, Inside]:
         """What is directly in each folder, the root included; in path order."""
-        found = {folder: Inside([], []) for folder in ("", *self.folders)}
+        contents = {folder: Inside([], []) for folder in ("", *self.folders)}
         for folder in self.folders:
-            found[parent_of(folder)].folders.append(folder)
+            contents[parent_of(folder)].folders.append(folder)
         for path in self.sources:
-            found[parent_of(path)].files.append(path)
-        return found
+            contents[parent_of(path)].files.append(path)
+        return contents
 
     @cached_property
     def docs_root(self) -> str:
@@ -114,45 +131,52 @@ def after_first_paragraph(text: str) -> str:
     return parts[1].strip("\n") if len(parts) > 1 else ""
 
 
-def symbol_summary(symbol: Symbol) -> str:
-    """What the author says of a symbol, else its signature."""
-    return first_paragraph(symbol.docstring) if symbol.docstring else symbol.signature
+def symbol_summary(symbol: Symbol) -> Summary:
+    """The author's docstring, else the signature."""
+    return _by_author(symbol.docstring) if symbol.docstring else _by_structure(symbol.signature)
 
 
-def chunk_summary(chunk: Chunk, symbols: Sequence[Symbol]) -> str:
-    """What structure says of a chunk."""
+def chunk_outline(chunk: Chunk, symbols: Sequence[Symbol]) -> str:
+    """The summaries of the symbols that start in a chunk, else its lines."""
     inside = [symbol for symbol in symbols if chunk.start_byte <= symbol.start_byte < chunk.end_byte]
-    return "; ".join(symbol_summary(symbol) for symbol in inside[:6]) or f"lines {chunk.start_line}-{chunk.end_line}"
+    summaries = [symbol_summary(symbol).text for symbol in inside[:MAX_LISTED]]
+    return "; ".join(summaries) or f"lines {chunk.start_line}-{chunk.end_line}"
 
 
-def file_summary(path: str, view: IndexView) -> str:
-    """What structure says of a file."""
+def file_summary(path: str, view: IndexView) -> Summary:
+    """The author's docstring of a file, else the names that it defines."""
     if path in view.docstrings:
-        return first_paragraph(view.docstrings[path])
+        return _by_author(view.docstrings[path])
     names = [
         f"`{symbol.name}`"
         for symbol in main_definitions(view.symbols.get(path, ()))
         if "." not in symbol.qualified_name
     ]
-    return f"Defines {_listed(names)}." if names else "Code without functions or types."
+    return _by_structure(f"Defines {_listed(names)}." if names else "Code without functions or types.")
 
 
-def folder_summary(folder: str, view: IndexView) -> str:
-    """What structure says of a folder, "" being the whole repository."""
+def folder_summary(folder: str, view: IndexView) -> Summary:
+    """The docstring of a folder's package, else the names of what is in it; "" is the whole repository."""
     prefix = f"{folder}/" if folder else ""
-    opening = next(
-        (p for p in (f"{prefix}__init__.py", f"{prefix}doc.go", f"{prefix}mod.rs") if p in view.docstrings), None
-    )
-    if opening:
-        return first_paragraph(view.docstrings[opening])
+    package_files = (f"{prefix}{name}" for name in _PACKAGE_FILES)
+    if docstring := next((view.docstrings[path] for path in package_files if path in view.docstrings), None):
+        return _by_author(docstring)
     inside = view.inside.get(folder, Inside([], []))
-    # In the order of the paths in them: `a-b` is before `a/`, a folder stands where its first file does.
+    # In the order of the paths in them: `a-b` is before `a/`, so a folder is where its first file would be.
     shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
     names = [f"`{path[len(prefix) :].removesuffix('/')}`" for path in shown]
-    return f"Holds {_listed(names)}." if names else "Holds nothing that is documented here."
+    return _by_structure(f"Holds {_listed(names)}." if names else "Holds nothing that is documented here.")
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    if len(names) > most:
-        return ", ".join(names[:most]) + f" and {len(names) - most} more"
+def _by_author(docstring: str) -> Summary:
+    return Summary(first_paragraph(docstring), SummarySource.AUTHOR)
+
+
+def _by_structure(text: str) -> Summary:
+    return Summary(text, SummarySource.STRUCTURE)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MAX_LISTED:
+        return ", ".join(names[:MAX_LISTED]) + f" and {len(names) - MAX_LISTED} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

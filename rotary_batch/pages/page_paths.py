@@ -1,4 +1,4 @@
-"""Where the page of each thing is: paths that every file system takes, no two of which any file system confuses.
+"""Where the page of each thing is: paths that are valid, and differ, on every file system.
 
 A path depends on the names of the sources alone, so pages, links, the navigation and `check` agree on it.  Most
 things get their own path with `.md`.  The others get a digest of their path into their name: names that differ only
@@ -15,21 +15,21 @@ from itertools import count
 NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that is in its own docs_dir
 LLMS_NAME = "llms.txt"
 NEW_SUFFIX = ".rotary-new"  # of the new page beside one that a person edited
-MAX_NAME_NBYTES = 240  # file systems take 255; NEW_SUFFIX has to fit as well
-MAX_PATH_NBYTES = 2000  # systems take 4096 with the folders above the repository
+MAX_NAME_NBYTES = 240  # file systems allow 255; NEW_SUFFIX has to fit as well
+MAX_PATH_NBYTES = 2000  # systems allow 4096, with the folders above the repository
 _LONG_PATHS = "long-paths"  # the folder of what is nested too deep
 _UNFIT = {"", ".", "..", ".git", ".mkdocs"}
 
 
 def folders_of(paths: Iterable[str]) -> list[str]:
     """Every folder above the paths but the root, sorted."""
-    found: set[str] = set()
+    folders: set[str] = set()
     for path in paths:
         folder = parent_of(path)
-        while folder and folder not in found:
-            found.add(folder)
+        while folder and folder not in folders:
+            folders.add(folder)
             folder = parent_of(folder)
-    return sorted(found)
+    return sorted(folders)
 
 
 def parent_of(path: str) -> str:
@@ -40,27 +40,27 @@ def parent_of(path: str) -> str:
 def page_paths(sources: Iterable[str]) -> dict[str, str]:
     """Source path -> page path, folder + "/" -> page path; the repository is "/"."""
     paths = sorted(sources)
-    places = _Places()
+    allocator = _PathAllocator()
     folders = {"": ""}
-    found = {"/": "index.md"}
+    pages = {"/": "index.md"}
     for folder in folders_of(paths):  # a folder sorts before what it holds
         above, _, name = folder.rpartition("/")
-        folders[folder] = places.take(folder + "/", folders[above], name, "")
-        found[f"{folder}/"] = places.take(folder, folders[folder], "index", ".md")
+        folders[folder] = allocator.allocate(folder + "/", folders[above], name, "")
+        pages[f"{folder}/"] = allocator.allocate(folder, folders[folder], "index", ".md")
     for path in paths:
         above, _, name = path.rpartition("/")
-        found[path] = places.take(path, folders[above], name, ".md")
-    return found
+        pages[path] = allocator.allocate(path, folders[above], name, ".md")
+    return pages
 
 
-class _Places:
-    """Paths that are given away."""
+class _PathAllocator:
+    """Gives each thing a path of its own."""
 
     def __init__(self) -> None:
         self._taken = {_folded(name) for name in ("index.md", LLMS_NAME)}
 
-    def take(self, thing: str, above: str, name: str, ending: str) -> str:
-        """A path for a thing in the folder `above`: its own name, or the first that is free."""
+    def allocate(self, thing: str, above: str, name: str, ending: str) -> str:
+        """A path for a thing in the folder `above`: its own name, or the first candidate that is free."""
         for candidate in _candidates(thing, above, name, ending):
             if (folded := _folded(candidate)) not in self._taken:
                 self._taken.add(folded)

@@ -1,12 +1,12 @@
-"""The only door through which anything is written into a repository: a folder that no link leads out of.
+"""The only way to write into a repository: a folder that no link leads out of.
 
-A repository is a stranger's: it may commit links, and files or folders where pages go.  So every component of a path
-below the repository is opened by itself, from the descriptor of the folder above it and with O_NOFOLLOW; no path is
-looked up twice.  New bytes go into a new file with a random name (O_EXCL), which is synced and then renamed into its
-place: no file that exists is ever opened for writing, and a hard link keeps its bytes.
+A repository is untrusted: it may contain links, and files or folders where pages go.  So every component of a path
+below the repository is opened on its own, from the descriptor of the folder above it and with O_NOFOLLOW; no path is
+looked up twice.  New bytes go into a new file with a random name (O_EXCL), which is synced and then renamed: no
+existing file is ever opened for writing, and a hard link keeps its bytes.
 
-Whose links are trusted: none of the repository's.  The stored root of a repository has no links left in it, so one
-that is there later is refused too.  Of an absolute `--out /PATH` the components above the docs folder are the user's
+No link of the repository is trusted.  The stored root of a repository has no links left in it, so one that appears
+later is refused too.  Of an absolute `--out /PATH` the components above the docs folder are the user's
 own and may be links (`/tmp` is one on some systems) until they enter a repository: the folder that is documented, or
 any that holds a `.git`, as the clone around it does.  From there on, and for the docs folder itself, none may.  A link
 of the user's own that leads into a repository is taken at the user's word.
@@ -25,23 +25,23 @@ from typing import NamedTuple, Self
 
 from rotary_batch.errors import InputError, StorageError
 from rotary_batch.pages.descriptors import (
-    PASSAGE,
+    TRAVERSE,
     BlockedError,
     Content,
     descend,
     entries_of,
-    holds,
+    has_entry,
     open_folder,
-    own_prefix,
     read_at,
     stamp_of,
     sync_at,
+    temporary_prefix,
     write_at,
 )
-from rotary_batch.pages.trail import Trail
+from rotary_batch.pages.folder_stack import FolderStack
 
 _FORBIDDEN = {"", ".", "..", ".git"}  # names that no page and no docs folder has
-# What one path may suffer from while the disk is well.
+# Errors of one path, which say nothing against the disk.
 _PATH_ERRORS = {
     errno.EACCES,
     errno.EBUSY,
@@ -59,8 +59,8 @@ _PATH_ERRORS = {
 }
 
 
-class Found(NamedTuple):
-    """A regular file of the docs folder."""
+class DocsFile(NamedTuple):
+    """A regular file in the docs folder."""
 
     path: str
     stamp: str
@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """A page that is written but not in its place yet."""
+    """A page that is written under a temporary name."""
 
     folder: tuple[str, ...]
     temporary: str
@@ -83,7 +83,7 @@ class Staged(NamedTuple):
 class SafeFolder:
     """A docs folder that is open.  Paths are POSIX paths relative to it; one thread uses it.
 
-    Methods raise BlockedError for what one path suffers from, OSError for what the whole disk does.
+    Methods raise BlockedError for an error of one path, OSError for one of the whole disk.
     """
 
     def __init__(self, descriptor: int, path: Path) -> None:
@@ -97,7 +97,7 @@ class SafeFolder:
         os.close(self._descriptor)
 
     def read(self, path: str) -> Content | None:
-        """A regular file; None when nothing is there."""
+        """The content of a regular file; None when it does not exist."""
         *folder, name = _parts(path)
         with self._explained(path):
             descriptor = self._descend(folder)
@@ -109,18 +109,18 @@ class SafeFolder:
                 os.close(descriptor)
 
     def stage(self, path: str, data: bytes) -> Staged:
-        """Write the bytes under a random name beside their place, whose folders are made."""
+        """Write the bytes to a new file with a random name in the folder of the page, which is created if need be."""
         *folder, name = _parts(path)
         with self._explained(path), self._opened(folder, create=True) as descriptor:
-            temporary = own_prefix(descriptor) + secrets.token_hex(8)
+            temporary = temporary_prefix(descriptor) + secrets.token_hex(8)
             write_at(descriptor, temporary, data)
         return Staged(tuple(folder), temporary, name)
 
     def publish(self, staged: Sequence[Staged]) -> tuple[dict[str, str], dict[str, str]]:
-        """Sync all, then put all in their places: each page is the old or the new one, never half of one.
+        """Sync all, then rename all: each page is the old or the new one, never half of one.
 
-        Folders are not synced: a page that a power cut puts back has another stamp, and is written again.  Answers
-        path -> stamp of those in place, and path -> reason of those that something keeps out.
+        Folders are not synced: a page that a power cut puts back has another stamp, and is written again.  Returns
+        path -> stamp of those that were published, and path -> reason of those that are blocked.
         """
         stamps: dict[str, str] = {}
         blocked: dict[str, str] = {}
@@ -137,7 +137,7 @@ class SafeFolder:
         return {one.path: stamps[one.path] for one in placed if one.path not in blocked}, blocked
 
     def _for_each(self, staged: Sequence[Staged], step: Callable[[int, Staged], None], blocked: dict[str, str]) -> None:
-        """Take a step with each page in its open folder; those that something keeps out are noted and discarded."""
+        """Take a step with each page in its open folder; those that are blocked are noted and discarded."""
         for one in staged:
             try:
                 with self._explained(one.path), self._opened(one.folder) as descriptor:
@@ -147,46 +147,46 @@ class SafeFolder:
                 self.discard([one])
 
     def discard(self, staged: Sequence[Staged]) -> None:
-        """Take away what was written and is not in its place; what cannot be is left to the next run."""
+        """Remove temporary files; the next run removes those that cannot be removed now."""
         for one in staged:
             with suppress(OSError, BlockedError), self._opened(one.folder) as descriptor:
                 os.unlink(one.temporary, dir_fd=descriptor)
 
     def move(self, path: str, name: str) -> None:
-        """Put a file in the place of another one in its folder."""
+        """Rename a file within its folder, over the one that has that name."""
         *folder, old = _parts(path)
         with self._explained(path), self._opened(folder) as descriptor:
             os.rename(old, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
 
     def remove(self, path: str) -> None:
-        """Take away one file."""
+        """Remove one file."""
         *folder, name = _parts(path)
         with self._explained(path), self._opened(folder) as descriptor:
             os.unlink(name, dir_fd=descriptor)
 
     def remove_if_empty(self, path: str) -> None:
-        """Take away one folder if nothing is in it."""
+        """Remove one folder if it is empty."""
         *folder, name = _parts(path)
         with suppress(OSError, BlockedError), self._opened(folder) as descriptor:
             os.rmdir(name, dir_fd=descriptor)
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[DocsFile]:
         """Every regular file, without entering links or `.git`; without recursion, so depth costs time only."""
-        waiting: list[tuple[int, str]] = []  # how deep a folder is, and its name; the last one is below the trail
-        with closing(Trail(self._descriptor, str(self.path))) as trail:
-            yield from _listed(trail, waiting)
-            while waiting:
+        to_visit: list[tuple[int, str]] = []  # depth and name of folders; the last one is below the stack
+        with closing(FolderStack(self._descriptor, str(self.path))) as stack:
+            yield from _list_files(stack, to_visit)
+            while to_visit:
                 with suppress(BlockedError, FileNotFoundError, PermissionError):  # pages that go there will say so
-                    if trail.enter(*waiting.pop()):
-                        yield from _listed(trail, waiting)
+                    if stack.enter(*to_visit.pop()):
+                        yield from _list_files(stack, to_visit)
 
     def _descend(self, folder: Sequence[str], *, create: bool = False) -> int | None:
-        """A descriptor of a folder below this one; None when it is not there.  The caller closes it."""
+        """A descriptor of a folder below this one; None when it does not exist.  The caller closes it."""
         return descend(os.dup(self._descriptor), folder, str(self.path), create=create)
 
     @contextmanager
     def _opened(self, folder: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """A folder that must be there."""
+        """A folder that must exist."""
         descriptor = self._descend(folder, create=create)
         if descriptor is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path.joinpath(*folder)))
@@ -197,7 +197,7 @@ class SafeFolder:
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
-        """What one path alone suffers from is no fault of the disk."""
+        """Turn the errors of one path into BlockedError."""
         try:
             yield
         except OSError as error:
@@ -209,38 +209,38 @@ class SafeFolder:
 
 
 def open_safe_folder(root: Path, out: str, *, create: bool) -> SafeFolder | None:
-    """The docs folder `out` of the repository at `root`; None when it is not there and is not to be made.
+    """The docs folder `out` of the repository at `root`; None when it does not exist and `create` is false.
 
-    Raises InputError when it is no place for docs, StorageError when the disk refuses.
+    Raises InputError when docs cannot go there, StorageError when the disk fails.
     """
     path = root / out
     parts = [part for part in PurePosixPath(out).parts if part != "/"]
     if not parts or any(map(_is_forbidden, parts)):
         raise InputError(f"{path}: no place for docs; name a folder of their own inside the repository, or /PATH")
     try:
-        start, entered, rest = _enter(root, out, parts)
-        found = descend(start, rest, entered, create=create)
-        if found is not None and os.path.samestat(os.fstat(found), root.stat()):
-            os.close(found)
+        descriptor, entered, rest = _follow_trusted_links(root, out, parts)
+        folder = descend(descriptor, rest, entered, create=create)
+        if folder is not None and os.path.samestat(os.fstat(folder), root.stat()):
+            os.close(folder)
             raise InputError(f"{path}: holds the repository; name a folder of their own for docs with --out")
     except BlockedError as error:
         raise InputError(f"{error}; docs go into real folders only: remove it, or use another --out") from error
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror}; check the folder") from error
-    return None if found is None else SafeFolder(found, path)
+    return None if folder is None else SafeFolder(folder, path)
 
 
-def _enter(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]:
-    """Go as far as links are harmless: (descriptor, its path, what is left to go without following any)."""
+def _follow_trusted_links(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]:
+    """Go down as far as links may be followed: (descriptor, its path, the names that are left)."""
     if not PurePosixPath(out).is_absolute():
-        inside = descend(os.open("/", PASSAGE), root.parts[1:], "", flags=PASSAGE | os.O_NOFOLLOW)
+        inside = descend(os.open("/", TRAVERSE), root.parts[1:], "", flags=TRAVERSE | os.O_NOFOLLOW)
         if inside is None:
             raise InputError(f"{root}: no such folder")
         return inside, str(root), parts
-    repository, descriptor, path = root.stat(), os.open("/", PASSAGE), ""
-    while len(parts) > 1 and not (os.path.samestat(os.fstat(descriptor), repository) or holds(descriptor, ".git")):
+    repository, descriptor, path = root.stat(), os.open("/", TRAVERSE), ""
+    while len(parts) > 1 and not (os.path.samestat(os.fstat(descriptor), repository) or has_entry(descriptor, ".git")):
         try:
-            below = open_folder(descriptor, parts[0], f"{path}/{parts[0]}", flags=PASSAGE)
+            below = open_folder(descriptor, parts[0], f"{path}/{parts[0]}", flags=TRAVERSE)
         except BaseException:
             os.close(descriptor)
             raise
@@ -251,14 +251,14 @@ def _enter(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]
     return descriptor, path, parts
 
 
-def _listed(trail: Trail, waiting: list[tuple[int, str]]) -> Iterator[Found]:
-    """The files of the folder that a trail leads to; the folders in it are left waiting."""
-    ours = own_prefix(trail.lowest)
-    for name, info in entries_of(trail.lowest):
+def _list_files(stack: FolderStack, to_visit: list[tuple[int, str]]) -> Iterator[DocsFile]:
+    """The files of the lowest folder of a stack; the folders in it are added to `to_visit`."""
+    prefix = temporary_prefix(stack.top)
+    for name, info in entries_of(stack.top):
         if info is not None:
-            yield Found("/".join((*trail.names, name)), stamp_of(info), name.startswith(ours))
+            yield DocsFile("/".join((*stack.names, name)), stamp_of(info), name.startswith(prefix))
         elif not _is_forbidden(name):
-            waiting.append((len(trail.names), name))
+            to_visit.append((len(stack.names), name))
 
 
 def _parts(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One function for each place that text of a repository or a model reaches in the docs; there it cannot act.
+"""One function for each place in the docs that shows text of a repository or a model, which has no effect there.
 
     inline, code, fenced   Markdown: text, a code span, a block
     link                   the target of a Markdown link
@@ -45,7 +45,7 @@ def one_line(text: str, max_characters: int | None = None) -> str:
 
 
 def inline(text: str) -> str:
-    """One line of Markdown that shows the text; `code spans` are kept, everything else is literal."""
+    """One line of Markdown that shows the text: `code spans` are kept, everything else is literal."""
     folded = one_line(text)
     parts, start = [], 0
     for span in _CODE_SPAN.finditer(folded):
@@ -85,9 +85,9 @@ def fenced(text: str, language: str = "text") -> str:
 
 
 def link(target: str) -> str:
-    """What may stand in the brackets of a link: https, http or a path; anything else leads to the page itself.
+    """The target of a link: https, http or a path; anything else becomes `#`, the page itself.
 
-    Percent escapes that the target has stay as they are.
+    Percent escapes are kept.
     """
     safe = quote(plain(target), safe="/?#=&%:@+,;~-._", errors="replace")
     scheme, host = urlsplit(safe)[:2]
@@ -103,13 +103,13 @@ def path_link(path: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """JSON that is YAML too, on one line of printable characters; it reads back as it was."""
+    """JSON that is YAML too, on one line of printable characters; it round-trips."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(letter: str) -> str:
-    """As JSON writes it; YAML has no pairs of surrogates, so nothing is left of an invisible letter beyond them."""
+    """A JSON escape; YAML has no surrogate pairs, so an invisible letter beyond U+FFFF is replaced."""
     return f"\\u{ord(letter):04x}" if letter <= "\uffff" else "\\ufffd"
 
 

@@ -10,7 +10,7 @@ from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, page_paths, parent_of
 from rotary_batch.pages.sanitise import inline, one_line, path_link, quoted, title
 
-# Things that are no file or folder of the repository; no path in it begins like these.
+# Things that are not files or folders of the repository; no path in it begins with a slash.
 NAV, LLMS = f"/{NAV_NAME}", f"/{LLMS_NAME}"
 MAX_LLMS_CHARACTERS = 200  # of a line
 
@@ -34,7 +34,7 @@ def render(view: IndexView, prose: ProseMap, things: Iterable[str]) -> Iterator[
 
 
 def things_of(units: Iterable[tuple[str, str]]) -> list[str]:
-    """Whose pages show the given (unit, subject)s: their own and the one above that lists them."""
+    """The things whose pages show the given (unit, subject)s: their own and the one above that lists them."""
     things: dict[str, None] = {}
     for unit, subject in units:
         path = subject.rsplit("@", 1)[0] if unit == "chunk" else subject
@@ -79,12 +79,18 @@ def _nav_lines(view: IndexView) -> Iterator[str]:
 
 def _llms(view: IndexView) -> bytes:
     """https://llmstxt.org: a title, a quotation, lists of links with one line each."""
-    lines = [f"# {inline(view.name)}", "", f"> {_line(folder_summary('', view))}"]
+    lines = [f"# {inline(view.name)}", "", f"> {_line(folder_summary('', view).text)}"]
     for folder in ["", *view.folders]:
         if files := view.inside[folder].files:
             lines += ["", f"## {inline(folder) or '(top)'}", ""]
-            lines += [f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view))}" for f in files]
+            lines += [
+                f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view).text)}" for f in files
+            ]
     return sign([*lines, ""], "<!-- {} -->")
+
+
+def _llms_entry(path: str, view: IndexView) -> str:
+    return f"- [{inline(path)}]({path_link(view.paths[path])}): {_line(file_summary(path, view).text)}"
 
 
 def _line(text: str) -> str:

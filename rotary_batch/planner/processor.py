@@ -14,7 +14,8 @@ from rotary_batch.errors import PromptError
 from rotary_batch.pages.check import judge
 from rotary_batch.pages.page import (
     IndexView,
-    chunk_summary,
+    SummarySource,
+    chunk_outline,
     file_summary,
     folder_summary,
 )
@@ -87,10 +88,9 @@ class ItemProcessor:
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
         """What the author says of the thing itself."""
-        if item.unit == "file" and item.subject in view.docstrings:
-            return [Note(PurePosixPath(item.subject).name, file_summary(item.subject, view))]
-        summary = folder_summary(item.subject, view) if item.unit != "file" else ""
-        return [Note(_title(item, view), summary)] if summary and not summary.startswith("Holds ") else []
+        summary = file_summary(item.subject, view) if item.unit == "file" else folder_summary(item.subject, view)
+        by_author = summary.text and summary.source is SummarySource.AUTHOR
+        return [Note(_title(item, view), summary.text)] if by_author else []
 
     def _note(self, item: WorkItem, answer: Answer, *, is_part: bool) -> Note:
         """What a roll-up reads of one thing below it: its prose when that may be shown, else its structure."""
@@ -102,9 +102,9 @@ class ItemProcessor:
             chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
             label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
-            return Note(label, answer.shown_text or chunk_summary(chunk, symbols))
+            return Note(label, answer.shown_text or chunk_outline(chunk, symbols))
         structural = file_summary(path, view) if answer.unit == "file" else folder_summary(path, view)
-        return Note(PurePosixPath(path).name, answer.shown_text or structural)
+        return Note(PurePosixPath(path).name, answer.shown_text or structural.text)
 
     def finish(self, claim: Claim, completion: Completion) -> Finished:
         """Turn what the engine wrote into a result with a verdict."""

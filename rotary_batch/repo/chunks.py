@@ -1,8 +1,7 @@
 """Cut a file into chunks: contiguous, without overlap or loss, each within a budget of the model's own tokens.
 
 The way of cAST (arXiv 2506.15655): a node that fits stays whole, a larger one is cut at its children, small
-neighbours are merged.  What stands between nodes (comments, decorators, blank lines) goes with the node that
-follows.
+neighbours are merged.  Text between nodes (comments, decorators, blank lines) goes with the node that follows.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rotary_batch.core import Chunk, SourceFile, Symbol
 CountTokens = Callable[[str], int]
 MAX_DEPTH = 200  # of nested nodes; deeper code is cut at lines
 MAX_IMPORTS = 8  # named in a breadcrumb
-_PROBE_NBYTES = 16  # a token of budget: more than nearly any code has
+_PROBE_NBYTES = 16  # for each token of the budget: more than nearly any code has
 _SEAM_TOKENS = 3  # more than a cut between two pieces, or through the middle of a word, was seen to add
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "module", "namespace"}
 
@@ -39,9 +38,10 @@ def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_tokens: Coun
         return []
     if (tokens := cutter.count_within(0, len(source))) is not None:
         return [Piece(0, len(source), tokens)]
-    few = budget_tokens // 16  # bytes; a file of 500,000 empty lines is not joined line by line
-    pieces = cutter.lines(0, len(source), few) if tree is None else cutter.nodes(tree.root_node, 0, len(source), 0)
-    return cutter.merge(pieces)
+    if tree is None:
+        # Lines are cut with a minimum length: a file of 500,000 empty lines is not joined line by line.
+        return cutter.merge(cutter.lines(0, len(source), least_nbytes=budget_tokens // 16))
+    return cutter.merge(cutter.nodes(tree.root_node, 0, len(source), 0))
 
 
 class _Cutter:
@@ -54,7 +54,7 @@ class _Cutter:
         return self._count(self._source[start:end].decode("utf-8", "replace"))
 
     def count_within(self, start: int, end: int) -> int | None:
-        """The tokens of what fits into the budget; of what is far too large only the beginning is counted."""
+        """The tokens of a range that fits into the budget, else None; of a long range only the beginning is counted."""
         probe = start + _PROBE_NBYTES * self._budget
         if probe < end and self.count(start, probe) > self._budget + _SEAM_TOKENS:
             return None
@@ -62,7 +62,7 @@ class _Cutter:
         return tokens if tokens <= self._budget else None
 
     def nodes(self, node: Node, start: int, end: int, depth: int) -> Iterator[Piece]:
-        """Cut [start, end), which is the node with what stands before and after it."""
+        """Cut [start, end): a node, with the text before and after it."""
         children = [child for child in node.children if "comment" not in child.type and child.end_byte > start]
         if not children or depth > MAX_DEPTH:
             yield from self.lines(start, end)
@@ -81,7 +81,7 @@ class _Cutter:
             start = stop
 
     def _is_long(self, start: int, end: int) -> bool:
-        """Whether what stands before a node is worth pieces of its own."""
+        """Whether the text before a node gets pieces of its own."""
         tokens = self.count_within(start, end)
         return tokens is None or tokens > self._budget // 2
 
@@ -104,10 +104,10 @@ class _Cutter:
         yield from self._halves(middle, end)
 
     def merge(self, pieces: Iterable[Piece]) -> list[Piece]:
-        """Join neighbours while they fit together, by what they count together.
+        """Join neighbours while the joined text fits into the budget.
 
-        That differs from the sum by a token or two a seam.  What fits for certain is not counted: to count after
-        every line would read a chunk of 300 lines 150 times.
+        Its tokens differ from the sum by one or two a seam.  Pieces that certainly fit are joined without counting: to
+        count after every line would read a chunk of 300 lines 150 times.
         """
         merged: list[Piece] = []
         most = 0  # tokens of the last piece, if every seam adds what a seam can add
@@ -134,7 +134,7 @@ def chunks(
     file: SourceFile, source: bytes, pieces: Sequence[Piece], symbols: Sequence[Symbol], imports: Sequence[str]
 ) -> tuple[Chunk, ...]:
     """Pieces as chunks, each with the symbols that start in it and a breadcrumb."""
-    found, line = [], 1
+    result, line = [], 1
     waiting, around = sorted(symbols, key=attrgetter("start_byte"))[::-1], list[Symbol]()
     for piece in pieces:
         text = source[piece.start : piece.end]
@@ -145,7 +145,7 @@ def chunks(
             inside.append(waiting.pop())
         newlines = text.count(b"\n")
         before = [s for s in inside if s.start_byte < first < s.end_byte]
-        found.append(
+        result.append(
             Chunk(
                 path=file.path,
                 blob=file.blob,
@@ -160,11 +160,11 @@ def chunks(
         )
         around += [symbol for symbol in inside if symbol.end_byte > piece.end]
         line += newlines
-    return tuple(found)
+    return tuple(result)
 
 
 def _breadcrumb(around: Sequence[Symbol], text: bytes, imports: Sequence[str]) -> str:
-    """The class or function that the chunk begins inside of, and the imported names that it uses."""
+    """The class or function in which the chunk begins, and the imported names that it uses."""
     lines = [f"class {s.name}" if s.kind in _CLASS_KINDS else s.signature for s in around[-2:]]
     words = set(re.findall(rb"\w+", text))
     used = [name for name in imports if name.encode() in words][:MAX_IMPORTS]

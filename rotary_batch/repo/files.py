@@ -25,11 +25,11 @@ _GENERATED_NAME = re.compile(
 _MINIFIED_NAME = re.compile(r"[.-]min\.(js|css|mjs)$")
 _GENERATED_MARK = re.compile(rb"@generated|Code generated .{0,80}DO NOT EDIT|^//# sourceMappingURL=", re.MULTILINE)
 _LFS_MARK = b"version https://git-lfs.github.com/spec/"
-_HEAD_NBYTES = 4000  # where a generator leaves its mark
+_HEAD_NBYTES = 4000  # generators write their mark there
 
 
 class PathPatterns(NamedTuple):
-    """What the settings take and leave, in patterns as in .rotaryignore; no `include` = everything."""
+    """Which paths the settings include and exclude, as in .rotaryignore; an empty `include` means everything."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -48,21 +48,24 @@ def classify(
 ) -> list[SourceFile]:
     """All entries of a repository in path order, each with its class and reason.
 
-    Files that nothing else decides are read; `known_sources` (path -> blob) are those that were source code before.
+    Only files that nothing else decides are read.  `known_sources` (path -> blob) were source code before, so they are
+    not read.  Raises StoppedError when `should_stop` says so, RepositoryError for objects that cannot be read.
     """
     known = known_sources or {}
     entries = repository.entries()
-    ignored = _ignoring(_own_ignore(repository, entries, should_stop), patterns, should_stop)
-    decided = {entry.path: found for entry in entries if (found := _by_name(entry, docs_dir, ignored))}
+    ignore_reason = _ignore_rules(_own_ignore(repository, entries, should_stop), patterns, should_stop)
+    decided = {entry.path: decision for entry in entries if (decision := _by_name(entry, docs_dir, ignore_reason))}
     undecided = [entry for entry in entries if entry.path not in decided]
     attributes = repository.attributes([entry.raw_path for entry in undecided])
     unread = []
-    for entry in undecided:  # what the repository says of itself comes before our own guesses
-        found = _by_attributes(attributes.get(entry.raw_path, {})) or _by_place(entry.path, entry.nbytes)
-        if found or known.get(entry.path) == entry.blob:
-            decided[entry.path] = found or _IS_SOURCE
+    for entry in undecided:  # what the repository says has precedence over our own guesses
+        decision = _by_attributes(attributes.get(entry.raw_path, {})) or _by_path_and_size(entry.path, entry.nbytes)
+        if decision or known.get(entry.path) == entry.blob:
+            decided[entry.path] = decision or _IS_SOURCE
         else:
             unread.append(entry)
+    # Sources are read again to be parsed.  For 20,000 files of 113 MB that takes 2.5 s, versus 400 s for parsing.
+    # To keep their bytes would take that much memory, and nothing may be stored before all objects are readable.
     for entry, data in repository.read(unread):
         if should_stop is not None and should_stop():
             raise StoppedError
@@ -89,18 +92,18 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
 def _own_ignore(
     repository: Repository, entries: Sequence[Entry], should_stop: Callable[[], bool] | None
 ) -> IgnorePatterns:
-    mine = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
+    own = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
     origin = str(repository.root / IGNORE_FILE)
-    if mine and mine[0].nbytes > MAX_READ_NBYTES:
-        raise RepositoryError(f"{origin}: {mine[0].nbytes:,} bytes; the limit is {MAX_READ_NBYTES:,}")
-    lines = [line for _, data in repository.read(mine) for line in data.decode("utf-8", "replace").splitlines()]
+    if own and own[0].nbytes > MAX_READ_NBYTES:
+        raise RepositoryError(f"{origin}: {own[0].nbytes:,} bytes; the limit is {MAX_READ_NBYTES:,}")
+    lines = [line for _, data in repository.read(own) for line in data.decode("utf-8", "replace").splitlines()]
     return IgnorePatterns(lines, origin, should_stop)
 
 
-def _ignoring(
+def _ignore_rules(
     own: IgnorePatterns, patterns: PathPatterns, should_stop: Callable[[], bool] | None
 ) -> Callable[[str], str | None]:
-    """Why a path is left out, if it is: by the repository's file, or by the settings."""
+    """A function that returns why a path is left out, or None: by the repository's file, or by the settings."""
     include = IgnorePatterns(patterns.include, "the setting include", should_stop)
     exclude = IgnorePatterns(patterns.exclude, "the setting exclude", should_stop)
 
@@ -116,8 +119,8 @@ def _ignoring(
     return reason
 
 
-def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) -> Decision | None:
-    """What mode, name and size decide."""
+def _by_name(entry: Entry, docs_dir: str, ignore_reason: Callable[[str], str | None]) -> Decision | None:
+    """The decision from mode and name, if they suffice."""
     if entry.mode == SYMLINK:
         return FileClass.SYMLINK, "a symbolic link; links are recorded and never followed"
     if entry.mode == SUBMODULE:
@@ -130,7 +133,7 @@ def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) 
         return FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented"
     if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
         return FileClass.IGNORED, f"in {docs_dir}/, which holds the generated docs"
-    if reason := ignored(entry.path):
+    if reason := ignore_reason(entry.path):
         return FileClass.IGNORED, reason
     if language_of(entry.path) is None:
         ending = PurePosixPath(entry.path).suffix
@@ -139,7 +142,7 @@ def _by_name(entry: Entry, docs_dir: str, ignored: Callable[[str], str | None]) 
 
 
 def _by_attributes(attributes: dict[str, str]) -> Decision | None:
-    """What the repository says itself."""
+    """The decision of the repository itself, if there is one."""
     for name, file_class in (("generated", FileClass.GENERATED), ("vendored", FileClass.VENDORED)):
         if attributes.get(f"linguist-{name}") in {"set", "true"}:
             return file_class, f"marked linguist-{name} in .gitattributes"
@@ -148,8 +151,8 @@ def _by_attributes(attributes: dict[str, str]) -> Decision | None:
     return None
 
 
-def _by_place(path: str, nbytes: int) -> Decision | None:
-    """What the place and size of a source file decide."""
+def _by_path_and_size(path: str, nbytes: int) -> Decision | None:
+    """The decision from the path and size of a source file, if they suffice."""
     if _VENDORED.search(path):
         return FileClass.VENDORED, "in a folder of other people's code"
     if _GENERATED_NAME.search(path):
@@ -162,13 +165,13 @@ def _by_place(path: str, nbytes: int) -> Decision | None:
 
 
 def _by_content(data: bytes) -> Decision:
-    """What the bytes of a source file decide."""
+    """The decision from the bytes of a source file."""
     if data.startswith(_LFS_MARK):
         return FileClass.LFS_POINTER, "a Git LFS pointer; the content is not in the repository"
     if b"\0" in data[:_HEAD_NBYTES]:
         return FileClass.BINARY, "has zero bytes"
-    if found := _GENERATED_MARK.search(data[:_HEAD_NBYTES]):
-        mark = found.group().decode("utf-8", "replace")[:60]
+    if match := _GENERATED_MARK.search(data[:_HEAD_NBYTES]):
+        mark = match.group().decode("utf-8", "replace")[:60]
         return FileClass.GENERATED, f"says {mark!r}"
     lines = data.count(b"\n") + 1
     longest = max(map(len, data.split(b"\n")))

@@ -17,17 +17,17 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.ignore import IgnorePatterns
 
 SYMLINK, SUBMODULE = "120000", "160000"
-UNREADABLE = "000000"  # no mode of git's: something on disk that we may not read
+UNREADABLE = "000000"  # not a mode of git: something on disk that may not be read
 MAX_ENTRIES = 1_000_000
-MAX_FOLDERS = 200_000  # each gets a page; a few kilobytes of git trees that name each other can spell out 10^10
+MAX_FOLDERS = 200_000  # each gets a page; a few kilobytes of git trees that refer to each other can stand for 10^10
 MAX_PATH_NBYTES = 4096  # no longer path can be opened
 MAX_READ_NBYTES = 4 * 10**6  # larger files are neither documented nor worth a hash of their own
 
 
 class Entry(NamedTuple):
-    """One tracked or found file."""
+    """One file, symlink or submodule of a repository."""
 
-    path: str  # as text; bytes that are no UTF-8 are spelt \\xNN
+    path: str  # as text; bytes that are not UTF-8 are written as \\xNN
     raw_path: bytes
     mode: str  # git's: 100644, 100755, 120000 (symlink), 160000 (submodule)
     blob: str  # object id of the content; empty for a submodule of a plain folder
@@ -47,7 +47,7 @@ class Files:
         self._algorithm = algorithm
 
     def entry(self, raw_path: bytes) -> Entry | None:
-        """What is there now; None when it is gone or neither file nor symlink."""
+        """The entry at a path; None when it does not exist or is neither a file nor a symlink."""
         full = os.fsencode(self._root) + b"/" + raw_path
         try:
             info = os.lstat(full)
@@ -64,7 +64,7 @@ class Files:
         return Entry(path_text(raw_path), raw_path, "100644", object_id(data, self._algorithm), info.st_size)
 
     def read(self, raw_path: bytes) -> bytes:
-        """The bytes of one regular file, up to the limit.  Raises OSError when a symlink stands in the way."""
+        """The bytes of one regular file, up to the limit.  Raises OSError when a part of the path is a symlink."""
         folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # does not wait for a writer of a pipe
         try:
@@ -79,7 +79,7 @@ class Files:
             os.close(folder)
 
     def read_all(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """The content of regular files; one that changed or went away since it was listed is left out."""
+        """The content of regular files; one that changed or was deleted since it was listed is left out."""
         for entry in entries:
             with suppress(OSError):
                 data = self.read(entry.raw_path)
@@ -120,12 +120,12 @@ class PlainFolder:
         while waiting:
             folder, ignore = waiting.pop()
             try:
-                found = sorted(os.scandir(self.root / folder), key=attrgetter("name"))
+                items = sorted(os.scandir(self.root / folder), key=attrgetter("name"))
             except OSError as error:
                 unread.append((path_text(os.fsencode(folder)), error.strerror or "unreadable"))
                 continue
             ignore = self._ignore(folder, ignore)
-            for item in found:
+            for item in items:
                 path = f"{folder}/{item.name}" if folder else item.name
                 is_folder = item.is_dir(follow_symlinks=False)
                 if item.name == ".git" or _is_ignored(path, ignore, is_folder=is_folder):
@@ -162,17 +162,17 @@ class _Ignore(NamedTuple):
 
 
 def _is_ignored(path: str, ignore: _Ignore | None, *, is_folder: bool) -> bool:
-    """The deepest .gitignore that has an opinion decides."""
+    """The deepest .gitignore with a matching pattern decides."""
     while ignore is not None:
         inner = path[len(ignore.folder) :].lstrip("/") if ignore.folder else path
-        if (found := ignore.patterns.verdict(inner, is_folder=is_folder)) is not None:
-            return found
+        if (verdict := ignore.patterns.verdict(inner, is_folder=is_folder)) is not None:
+            return verdict
         ignore = ignore.above
     return False
 
 
 def within_limits(root: Path, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """The entries as they come.  Raises RepositoryError when there are more than anybody could want pages of."""
+    """The entries as they come.  Raises RepositoryError when there are too many to document."""
     folders: set[bytes] = set()
     for number, entry in enumerate(entries, 1):
         folder = entry.raw_path.rpartition(b"/")[0]
@@ -191,5 +191,5 @@ def object_id(data: bytes, algorithm: str = "sha1") -> str:
 
 
 def path_text(raw_path: bytes) -> str:
-    """A name as text; bytes that are no UTF-8 are spelt \\xNN."""
+    """A name as text; bytes that are not UTF-8 are written as \\xNN."""
     return raw_path.decode("utf-8", "backslashreplace")

@@ -20,9 +20,9 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.folder import SUBMODULE, Entry, Files, PlainFolder, object_id, path_text, within_limits
 from rotary_batch.repo.plumbing import GitProcess, git_records, run_git
 
-_ASKED_AHEAD = 64  # object ids; they and git's buffers fit into a pipe, so that neither side waits for ever
-_MOST_DAMAGED = 100  # then no more is read
-_NAMED = 5  # of them in the error
+_MAX_REQUESTED = 64  # object ids; they and git's buffers fit into a pipe, so that neither side blocks for ever
+_MAX_DAMAGED = 100  # then reading ends
+_MAX_NAMED = 5  # of them in the error
 
 
 class Repository(Protocol):
@@ -38,7 +38,7 @@ class Repository(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about how it was read."""
+        """What a user should know about how the repository was read."""
         ...
 
     def entries(self) -> list[Entry]:
@@ -46,7 +46,7 @@ class Repository(Protocol):
         ...
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """The content of regular files, in the order asked."""
+        """The content of regular files, in the given order."""
         ...
 
     def attributes(self, paths: Sequence[bytes]) -> dict[bytes, dict[str, str]]:
@@ -56,8 +56,8 @@ class Repository(Protocol):
 
 def enclosing_repository(folder: Path) -> Path | None:
     """The top of the git repository around a folder, or None."""
-    found = run_git(folder, "rev-parse", "--show-toplevel", check=False).decode("utf-8", "surrogateescape").strip()
-    return Path(found) if found else None
+    top = run_git(folder, "rev-parse", "--show-toplevel", check=False).decode("utf-8", "surrogateescape").strip()
+    return Path(top) if top else None
 
 
 def open_repository(path: Path, *, worktree: bool = False, docs_dir: str = "rotary-docs") -> Repository:
@@ -103,11 +103,11 @@ class _Git:
             return {}
         output = run_git(self.root, "check-attr", "-z", "--stdin", *names, stdin=b"\0".join(paths) + b"\0")
         fields = output.split(b"\0")
-        found: dict[bytes, dict[str, str]] = {}
+        attributes: dict[bytes, dict[str, str]] = {}
         for path, name, value in zip(fields[0::3], fields[1::3], fields[2::3], strict=False):
             if value != b"unspecified":
-                found.setdefault(path, {})[name.decode()] = value.decode()
-        return found
+                attributes.setdefault(path, {})[name.decode()] = value.decode()
+        return attributes
 
     def _has_attributes(self) -> bool:
         return any(self.root.glob(".gitattributes")) or any(self.root.glob("*/.gitattributes"))
@@ -136,13 +136,13 @@ class GitCommit(_Git):
     def __init__(self, root: Path, *, is_bare: bool, docs_dir: str) -> None:
         super().__init__(root)
         self.is_bare = is_bare
-        self._docs = os.fsencode(docs_dir.strip("/")) + b"/"  # what we write there is no change of the user's
+        self._docs = os.fsencode(docs_dir.strip("/")) + b"/"  # what we write there is not a change of the user's
         if self.commit is None:
             raise RepositoryError(f"{root}: no commits yet; commit something, or read the files with --worktree")
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about how it was read."""
+        """What a user should know about how the repository was read."""
         changed = 0 if self.is_bare else self._num_uncommitted()
         return (f"{changed} uncommitted changes are not read; --worktree reads them",) if changed else ()
 
@@ -188,25 +188,25 @@ class GitCommit(_Git):
         """Blobs from `cat-file --batch`.  Raises RepositoryError at the end when some cannot be read."""
         damaged: list[Entry] = []
         waiting = iter(entries)
-        while asked := list(islice(waiting, _ASKED_AHEAD)):
-            while asked and len(damaged) < _MOST_DAMAGED:
-                asked = yield from self._answers(asked, waiting, damaged)
+        while requested := list(islice(waiting, _MAX_REQUESTED)):
+            while requested and len(damaged) < _MAX_DAMAGED:
+                requested = yield from self._read_batch(requested, waiting, damaged)
         if damaged:
-            named = ", ".join(f"{entry.path} ({entry.blob})" for entry in damaged[:_NAMED])
-            more = f" and {len(damaged) - _NAMED:,} more" if len(damaged) > _NAMED else ""
+            named = ", ".join(f"{entry.path} ({entry.blob})" for entry in damaged[:_MAX_NAMED])
+            more = f" and {len(damaged) - _MAX_NAMED:,} more" if len(damaged) > _MAX_NAMED else ""
             raise RepositoryError(
                 f"{self.root}: objects that are missing or damaged: {named}{more}; `git -C {self.root} fsck` says "
                 f"more, and a fetch from another clone brings them back"
             )
 
-    def _answers(
-        self, asked: list[Entry], waiting: Iterator[Entry], damaged: list[Entry]
+    def _read_batch(
+        self, requested: list[Entry], waiting: Iterator[Entry], damaged: list[Entry]
     ) -> Generator[tuple[Entry, bytes], None, list[Entry]]:
-        """Read with one process; it may die of a damaged object, so what is still to be read is returned."""
+        """Read with one process, which a damaged object may end; returns the entries that are still to be read."""
         with GitProcess(self.root, "cat-file", "--batch") as process:
-            while asked:
-                process.write(b"".join(entry.blob.encode() + b"\n" for entry in asked))
-                for place, entry in enumerate(asked):
+            while requested:
+                process.write(b"".join(entry.blob.encode() + b"\n" for entry in requested))
+                for place, entry in enumerate(requested):
                     header = process.read_line().split()
                     data = process.read_exactly(int(header[2]) + 1) if len(header) == 3 else None
                     if data is not None and header[1] == b"blob":
@@ -214,8 +214,8 @@ class GitCommit(_Git):
                         continue
                     damaged.append(entry)
                     if data is None and header[1:] != [b"missing"]:
-                        return asked[place + 1 :]
-                asked = list(islice(waiting, _ASKED_AHEAD))
+                        return requested[place + 1 :]
+                requested = list(islice(waiting, _MAX_REQUESTED))
         return []
 
 
@@ -256,9 +256,9 @@ class GitWorktree(_Git):
         submodules = {line.split(b"\t", 1)[1]: line.split()[1] for line in tracked if line.startswith(b"160000")}
         paths = {line.split(b"\t", 1)[1] for line in tracked}
         paths.update(git_records(self.root, "ls-files", "-z", "-o", "--exclude-standard"))
-        found = [self._files.entry(path) for path in paths - submodules.keys()]
+        entries = [self._files.entry(path) for path in paths - submodules.keys()]
         linked = [Entry(path_text(path), path, SUBMODULE, oid.decode(), 0) for path, oid in submodules.items()]
-        return sorted(within_limits(self.root, [*(entry for entry in found if entry is not None), *linked]))
+        return sorted(within_limits(self.root, [*(entry for entry in entries if entry is not None), *linked]))
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """The content of regular files."""

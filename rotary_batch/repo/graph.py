@@ -1,6 +1,6 @@
-"""Who uses whom: references resolved to symbols, and what of it says which files matter most.
+"""The call graph: references resolved to symbols, and the rank of files by it.
 
-Nothing is guessed: a name that could be several things resolves to none.
+Nothing is guessed: a name that could mean several symbols resolves to none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROUNDS = 20
 def calls(
     files: Iterable[Sequence[Symbol]], symbols_of: Callable[[str], Sequence[Symbol]], references: Iterable[Reference]
 ) -> Iterator[Call]:
-    """What references resolve to, in their order; each pair once.  References of one file come together.
+    """The calls that references resolve to, in their order, each once.  References of one file come together.
 
     `files` are the symbols file by file.  Holds what one file and the whole repository mean by a name, nothing else.
     """
@@ -68,7 +68,7 @@ class _Names:
 
     A bare name is a function or a type, unique in the file, else in the repository; functions within functions are
     seen in their file only.  In Java and C++ it is first a member of the classes around it or of their bases.  Behind
-    a dot a name is looked up in what stands before it: in the class around the place and its bases for `self` or
+    a dot a name is looked up in the receiver: in the class around the place and its bases for `self` or
     `this`, in a class or namespace of that name, in a module or folder of that name.  Of a variable the type is not
     known, so what it calls is not either.
 
@@ -101,7 +101,7 @@ class _Names:
                 _put(self._classes_of, (symbol.path, symbol.name), symbol)
 
     def target(self, reference: Reference, here: _FileNames) -> Symbol | None:
-        """What a reference means, if that is one thing."""
+        """The symbol that a reference means, if there is exactly one."""
         name, receiver = reference.name, reference.receiver
         if receiver is None:
             members = self._inherited(reference, here) if reference.path.endswith(_BARE_MEMBERS) else None
@@ -121,20 +121,20 @@ class _Names:
         return None
 
     def _member(self, one: Symbol, name: str) -> Symbol | None:
-        """What stands in a class, or in an `impl` that gives only the class's last name."""
+        """A member of a class, or of an `impl` that gives only the class's last name."""
         outer_names = {one.qualified_name, one.name}
         keys = [key for outer in outer_names if (key := (one.path, outer, name)) in self._members_of]
         return self._members_of[keys[0]] if len(keys) == 1 else None
 
     def _with_ancestors(self, around: Symbol) -> list[Symbol]:
         """A class and those that it inherits from, the nearest first."""
-        found, waiting = {around.id: around}, deque([around])
-        while waiting and len(found) < MAX_ANCESTORS:
+        classes, waiting = {around.id: around}, deque([around])
+        while waiting and len(classes) < MAX_ANCESTORS:
             for base in self._bases_of(waiting.popleft()):
-                if base.id not in found:
-                    found[base.id] = base
+                if base.id not in classes:
+                    classes[base.id] = base
                     waiting.append(base)
-        return list(found.values())
+        return list(classes.values())
 
     def _bases_of(self, one: Symbol) -> tuple[Symbol, ...]:
         if one.id not in self._bases:
@@ -146,13 +146,13 @@ class _Names:
         return self._classes_of.get((path, name)) or self._classes.get(name)
 
     def _classes_around(self, reference: Reference, here: _FileNames) -> Iterator[Symbol]:
-        """Types that a reference stands in, the innermost first; what stands in an `impl` stands in its type."""
+        """The types around a reference, the innermost first; an `impl` counts as its type."""
         names = here.outer_names.get(reference.caller, "") if reference.caller else ""
         while names:
             outer, _, name = names.rpartition(".")
             is_class = here.kinds.get(names, "scope") not in _CALLABLE
-            if is_class and (found := self._class_named(name, reference.path)) is not None:
-                yield found
+            if is_class and (around := self._class_named(name, reference.path)) is not None:
+                yield around
             names = outer
 
 
@@ -161,10 +161,10 @@ def _put(into: _Map[_Key], key: _Key, symbol: Symbol) -> None:
 
 
 def _unique(pairs: Iterable[tuple[_Key, Symbol]]) -> _Map[_Key]:
-    found: _Map[_Key] = {}
+    unique: _Map[_Key] = {}
     for key, symbol in pairs:
-        _put(found, key, symbol)
-    return found
+        _put(unique, key, symbol)
+    return unique
 
 
 def _outer_name(symbol: Symbol) -> str:
@@ -178,17 +178,17 @@ def _base_names(symbol: Symbol) -> list[str]:
 
 
 def _module_words(path: str) -> set[str]:
-    """What a module is called elsewhere: its file, or the folder that it lies in."""
+    """The names of a module elsewhere: its file and its folder."""
     place = PurePosixPath(path)
     return {place.stem, place.parent.name} - {""}
 
 
-def priorities(paths: Sequence[str], found: Iterable[Call]) -> dict[str, int]:
+def priorities(paths: Sequence[str], resolved: Iterable[Call]) -> dict[str, int]:
     """Path -> rank, higher first: PageRank over files, from the user to what it uses (iterative)."""
     score = dict.fromkeys(paths, 1.0)
     edges = Counter(
         (call.caller.path, call.callee.path)
-        for call in found
+        for call in resolved
         if call.caller.path != call.callee.path and call.caller.path in score and call.callee.path in score
     )
     out_weight: Counter[str] = Counter()
@@ -203,18 +203,18 @@ def priorities(paths: Sequence[str], found: Iterable[Call]) -> dict[str, int]:
     return {path: len(order) - place for place, path in enumerate(order)}
 
 
-def callers(found: Iterable[Call]) -> dict[SymbolId, list[SymbolId]]:
+def callers(resolved: Iterable[Call]) -> dict[SymbolId, list[SymbolId]]:
     """Callee -> its callers, in the order of the calls."""
-    return _grouped((call.callee, call.caller) for call in found)
+    return _grouped((call.callee, call.caller) for call in resolved)
 
 
-def callees(found: Iterable[Call]) -> dict[SymbolId, list[SymbolId]]:
+def callees(resolved: Iterable[Call]) -> dict[SymbolId, list[SymbolId]]:
     """Caller -> its callees, in the order of the calls."""
-    return _grouped(found)
+    return _grouped(resolved)
 
 
 def _grouped(pairs: Iterable[tuple[SymbolId, SymbolId]]) -> dict[SymbolId, list[SymbolId]]:
-    found: dict[SymbolId, list[SymbolId]] = defaultdict(list)
+    groups: dict[SymbolId, list[SymbolId]] = defaultdict(list)
     for one, other in pairs:
-        found[one].append(other)
-    return dict(found)
+        groups[one].append(other)
+    return dict(groups)

@@ -1,8 +1,8 @@
-"""Patterns of `.gitignore` files, matched as git matches them and in a time that no pattern can blow up.
+"""Patterns of `.gitignore` files, matched as git matches them, in a bounded time.
 
-A pattern is cut at its stars.  What stands between two stars has a fixed length, so the leftmost place for it is
-always the right one, and nothing is ever tried twice: the time is the product of the two lengths, where a regular
-expression that tries every way takes 2^40 steps for 40 stars.  Folders under `**` are found in the same way.
+A pattern is cut at its stars.  The part between two stars has a fixed length, so its leftmost match is always the
+right one, and nothing is tried twice: the time is at most the product of the two lengths, where a backtracking regular
+expression takes 2^40 steps for 40 stars.  Folders under `**` are found in the same way.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class IgnorePatterns:
     def __init__(self, lines: Iterable[str], origin: str, should_stop: Callable[[], bool] | None = None) -> None:
         """Read the lines of `origin`.  Raises InputError when they are too many or too long.
 
-        A path of 2,000 folders asks each pattern 2,000 times, so `should_stop` is asked for every one of the folders.
+        A path of 2,000 folders is compared 2,000 times with each pattern, so `should_stop` is called for every folder.
         """
         patterns = [text for line in lines if (text := _pattern_text(line.encode("utf-8", "surrogateescape")))]
         if len(patterns) > MAX_PATTERNS:
@@ -58,7 +58,7 @@ class IgnorePatterns:
         return bool(self._last_first) and (self._in_matched_folder(raw) or self.verdict(path, is_folder=False) is True)
 
     def verdict(self, path: str, *, is_folder: bool) -> bool | None:
-        """What the patterns say of this path alone: matched, taken back by a `!`, or nothing."""
+        """Whether this path alone is matched; False when a `!` takes it back, None when no pattern matches."""
         return self._verdict(path.encode("utf-8", "surrogateescape"), is_folder=is_folder)
 
     def _verdict(self, path: bytes, *, is_folder: bool) -> bool | None:
@@ -71,7 +71,7 @@ class IgnorePatterns:
         return None
 
     def _in_matched_folder(self, path: bytes) -> bool:
-        """The answer for a folder holds for all in it; paths come in order, so that of the last one is kept."""
+        """Whether a folder above the path is matched; paths come in order, so the last one's folders are cached."""
         folders = path.split(b"/")[:-1]
         shared = next(
             (n for n, pair in enumerate(zip(folders, self._chain, strict=False)) if pair[0] != pair[1][0]), None
@@ -79,26 +79,26 @@ class IgnorePatterns:
         del self._chain[min(len(folders), len(self._chain)) if shared is None else shared :]
         for depth in range(len(self._chain), len(folders)):
             inside = bool(self._chain) and self._chain[-1][1]
-            found = inside or self._verdict(b"/".join(folders[: depth + 1]), is_folder=True) is True
-            self._chain.append((folders[depth], found))
+            is_matched = inside or self._verdict(b"/".join(folders[: depth + 1]), is_folder=True) is True
+            self._chain.append((folders[depth], is_matched))
         return bool(self._chain) and self._chain[-1][1]
 
 
 class _Segment(NamedTuple):
-    """A pattern of one name: what stands before, between and after its stars."""
+    """A pattern of one name: the parts before, between and after its stars."""
 
     pieces: tuple[re.Pattern[bytes], ...]  # each of a fixed length
 
     def matches(self, name: bytes) -> bool:
         first, *rest = self.pieces
-        found = first.match(name)
-        if found is None or not rest:
-            return found is not None and found.end() == len(name)
+        match = first.match(name)
+        if match is None or not rest:
+            return match is not None and match.end() == len(name)
         for piece in rest[:-1]:
-            if (found := piece.search(name, found.end())) is None:
+            if (match := piece.search(name, match.end())) is None:
                 return False
         # The last piece, which ends with \Z, has one place only; it may not reach back into the one before.
-        return rest[-1].search(name, found.end()) is not None
+        return rest[-1].search(name, match.end()) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +123,10 @@ class _Pattern:
             return len(first) == len(path)
         place = len(first)
         for run in rest[:-1]:
-            found = next((n for n in range(place, len(path) - len(run) + 1) if _fits(run, path, n)), None)
-            if found is None:
+            start = next((n for n in range(place, len(path) - len(run) + 1) if _fits(run, path, n)), None)
+            if start is None:
                 return False
-            place = found + len(run)
+            place = start + len(run)
         last = len(path) - len(rest[-1])
         return last >= place and _fits(rest[-1], path, last)
 
@@ -156,7 +156,7 @@ def _parse(line: bytes, origin: str) -> _Pattern | None:
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:
-    """Spaces at the end do not count, unless a backslash stands before."""
+    """The line without the spaces at its end, unless a backslash escapes them."""
     end = place = 0
     while place < len(line):
         place += 2 if line[place] == 0x5C else 1
@@ -179,10 +179,10 @@ def _tokens(text: bytes) -> list[bytes] | None:
             tokens.append(_STARS if stars > 1 else _STAR)
             place += stars
         elif letter == b"[":
-            found = _bracket(text, place)
-            if found is None:
+            bracket = _bracket(text, place)
+            if bracket is None:
                 return None
-            token, place = found
+            token, place = bracket
             tokens.append(token)
         else:
             place += letter == b"\\"

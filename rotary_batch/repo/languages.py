@@ -1,7 +1,4 @@
-"""Which language a path is in, and the grammar and query of a language.
-
-Knows file endings and grammar wheels; knows nothing of symbols.
-"""
+"""Which language a path is in, and the grammar and query of a language."""
 
 from __future__ import annotations
 

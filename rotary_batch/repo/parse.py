@@ -1,10 +1,11 @@
 """Parse files in worker processes that can be killed.
 
-A grammar can hang without calling back, and parsing holds the GIL, so a wall-clock limit on a process of its
-own is the only guard; a memory limit holds inside it.  A file whose worker dies is cut at lines, and says why.
-One repository can waste so much time and no more: the limit of a file shrinks with what is left of it.
+A grammar can hang without calling back, and parsing holds the GIL.  So each file is parsed in a worker process, which
+is killed when its time is over and has a memory limit of its own.  A file whose worker is killed or dies is cut at
+lines, and its chunks say why.  The time that one repository can waste is limited too: the limit of a file shrinks with
+what is left of it.
 
-Ctrl-C and systemd's SIGTERM reach the workers too.  They have both blocked: who started them decides when they end.
+Ctrl-C and systemd's SIGTERM reach the workers too.  They block both: the parent decides when they end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -28,12 +29,12 @@ from rotary_batch.repo.chunks import CountTokens, chunks, cut
 from rotary_batch.repo.symbols import extract, parse
 
 TIMEOUT_S = 20.0  # of one file
-WASTE_S = 600.0  # of all files of a repository that are not parsed in the end
+MAX_WASTED_S = 600.0  # spent on files of one repository that are not parsed in the end
 WORKER_MEMORY_NBYTES = 3 * 10**9
 START_TIMEOUT_S = 120.0
-_ALONE_S = 200  # after which a worker ends itself: who started it would have killed it after TIMEOUT_S, so is gone
-STARTS = 3  # of one worker in a row, before there is something wrong with the machine
-AHEAD_NBYTES = 4 * 10**6  # of sources that are parsed, while one before them is not
+MAX_STARTS = 3  # of one worker in a row; then something is wrong with the machine
+MAX_AHEAD_NBYTES = 4 * 10**6  # of files that are parsed while one before them is not
+_ORPHAN_LIMIT_S = 200  # a worker that takes longer ends itself: its parent would have killed it, so it is gone
 Unparsed = tuple[SourceFile, bytes]
 ParseOne = Callable[[SourceFile, bytes, int, CountTokens], ParsedFile]
 
@@ -42,14 +43,14 @@ def parse_file(file: SourceFile, source: bytes, budget_tokens: int, count_tokens
     """Symbols, references and chunks of one source file."""
     assert file.language is not None, f"{file.path} has no language"
     tree = parse(file.language, source)
-    found = extract(file.language, source, file.path, tree)
+    extracted = extract(file.language, source, file.path, tree)
     pieces = cut(source, tree, budget_tokens, count_tokens)
     return ParsedFile(
         file=file,
-        docstring=found.docstring,
-        symbols=found.symbols,
-        references=found.references,
-        chunks=chunks(file, source, pieces, found.symbols, found.imports),
+        docstring=extracted.docstring,
+        symbols=extracted.symbols,
+        references=extracted.references,
+        chunks=chunks(file, source, pieces, extracted.symbols, extracted.imports),
         fallback=None,
     )
 
@@ -57,7 +58,7 @@ def parse_file(file: SourceFile, source: bytes, budget_tokens: int, count_tokens
 def cut_at_lines(
     file: SourceFile, source: bytes, budget_tokens: int, count_tokens: CountTokens, reason: str
 ) -> ParsedFile:
-    """What is left of a file that cannot be parsed."""
+    """The chunks of a file that cannot be parsed, for the given reason."""
     pieces = cut(source, None, budget_tokens, count_tokens)
     return ParsedFile(
         file=file,
@@ -78,124 +79,123 @@ def parse_files(
     timeout_s: float = TIMEOUT_S,
     parse_one: ParseOne = parse_file,
 ) -> Generator[ParsedFile, None, None]:
-    """Parse every file, in the order given; nothing a file holds can stop the others."""
+    """Parse every file, in the order given; no file can stop the others.
+
+    Raises UnavailableError when worker processes cannot be started.
+    """
     count_tokens = Tokenizer.load(tokenizer_dir).count
-    patience = _Patience(timeout_s)
-    workers = [_Worker(tokenizer_dir, budget_tokens, parse_one, patience) for _ in range(num_workers)]
-    waiting, running, done = iter(files), deque[_Task](), dict[int, _Task]()
-    number = given = 0
+    time_budget = _TimeBudget(timeout_s)
+    workers = [_Worker(tokenizer_dir, budget_tokens, parse_one, time_budget) for _ in range(num_workers)]
+    waiting, tasks = iter(files), deque[_Task]()  # tasks that run, or wait for one before them
     try:
         while True:
-            for worker in [w for w in workers if w.task is None]:
-                ahead = sum(len(task.file[1]) for task in done.values())
-                if ahead < AHEAD_NBYTES and (file := next(waiting, None)) is not None:
-                    running.append(worker.start(_Task(given, file)))
-                    given += 1
-            if not running:
+            started = _assign(workers, waiting, tasks)
+            tasks += started
+            if not tasks:
                 return
-            for task in _settled(workers, running, patience):
-                running.remove(task)
-                if task.parsed is None:
-                    task.parsed = cut_at_lines(*task.file, budget_tokens, count_tokens, task.reason)
-                done[task.number] = task
-            while number in done:
-                if (parsed := done.pop(number).parsed) is not None:
-                    yield parsed
-                number += 1
+            if not any(task.is_settled for task in started):
+                _wait_for_any(workers)
+            while tasks and tasks[0].is_settled:
+                task = tasks.popleft()
+                yield task.parsed or cut_at_lines(*task.file, budget_tokens, count_tokens, task.reason)
     finally:
         for worker in workers:
             worker.stop()
 
 
-class _Patience:
-    """How long a file may take: an eighth of the time that files without a result may still waste, at most."""
+class _TimeBudget:
+    """How long a file may take: at most an eighth of the time that files without a result may still waste."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._left_s = WASTE_S
+        self._left_s = MAX_WASTED_S
 
     @property
     def limit_s(self) -> float:
-        """0 when nothing is left worth a try."""
-        limit = min(self._timeout_s, self._left_s / 8)
-        return limit if limit >= min(self._timeout_s, 1.0) else 0.0
+        """Of the next file; 0 when too little is left to try."""
+        limit_s = min(self._timeout_s, self._left_s / 8)
+        return limit_s if limit_s >= min(self._timeout_s, 1.0) else 0.0
 
-    def waste(self, seconds: float) -> None:
+    def charge(self, wasted_s: float) -> None:
         """Count time that gave no result."""
-        self._left_s -= seconds
+        self._left_s -= wasted_s
 
 
 @dataclass(eq=False)
 class _Task:
-    number: int
+    """One file: running until it is parsed or has a reason why not."""
+
     file: Unparsed
     started: float = 0.0
     deadline: float = 0.0
     parsed: ParsedFile | None = None
-    reason: str = ""  # why there is no result
+    reason: str = ""
+
+    @property
+    def is_settled(self) -> bool:
+        return self.parsed is not None or bool(self.reason)
 
 
-def _settled(workers: list[_Worker], running: Iterable[_Task], patience: _Patience) -> list[_Task]:
-    """Wait until at least one task has an answer, or lost its worker."""
-    if refused := [task for task in running if task.reason]:
-        return refused
-    busy = [worker for worker in workers if worker.task is not None]
-    first = min(task.deadline for task in running)
-    ready = wait([worker.connection for worker in busy], timeout=max(0.0, first - time.monotonic()))
-    found = []
-    for worker in busy:
-        task = worker.task
-        assert task is not None
+def _assign(workers: Sequence[_Worker], waiting: Iterator[Unparsed], tasks: Iterable[_Task]) -> list[_Task]:
+    """Give idle workers the next files, unless too much is parsed already; the new tasks, in order."""
+    ahead_nbytes = sum(len(task.file[1]) for task in tasks if task.is_settled)
+    if ahead_nbytes >= MAX_AHEAD_NBYTES:
+        return []
+    idle = [worker for worker in workers if worker.task is None]
+    return [worker.start(_Task(file)) for worker, file in zip(idle, waiting, strict=False)]
+
+
+def _wait_for_any(workers: Iterable[_Worker]) -> None:
+    """Wait until at least one task is settled: its worker answers, dies or runs out of time."""
+    busy = [(worker, worker.task) for worker in workers if worker.task is not None]
+    timeout_s = max(0.0, min(task.deadline for _, task in busy) - time.monotonic())
+    ready = wait([worker.connection for worker, _ in busy], timeout=timeout_s)
+    for worker, task in busy:
         if worker.connection in ready:
-            task.parsed, task.reason = worker.take()
+            worker.receive(task)
         elif time.monotonic() >= task.deadline:
-            task.reason = "parsing took too long"
-            worker.restart()
-        if task.reason:
-            patience.waste(time.monotonic() - task.started)
-        if task.reason or task.parsed is not None:
-            found.append(task)
-    return found
+            worker.give_up(task, "parsing took too long")
 
 
 class _Worker:
-    """One process; started when it gets its first file."""
+    """One process, started when it gets its first file."""
 
-    def __init__(self, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne, patience: _Patience) -> None:
+    def __init__(self, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne, time_budget: _TimeBudget) -> None:
         self._arguments = (tokenizer_dir, budget_tokens, parse_one)
-        self._patience = patience
+        self._time_budget = time_budget
         self._process: multiprocessing.process.BaseProcess | None = None
         self.connection: Connection
         self.task: _Task | None = None
         self._was_killed = False
 
     def start(self, task: _Task) -> _Task:
-        """Give it a file; refuse the file when too much time was wasted on others."""
-        if not self._patience.limit_s:
+        """Send a file to the process; refuse it when too much time was wasted on others."""
+        if not self._time_budget.limit_s:
             task.reason = "not parsed, since parsing other files of this repository took too long without a result"
             return task
-        for _ in range(STARTS):
-            if self._process is None and not self._began():
+        for _ in range(MAX_STARTS):
+            if self._process is None and not self._start_process():
                 continue
             try:
                 self.connection.send(task.file)
-            except OSError:  # killed while it had nothing to do, as by a system that is out of memory
+            except OSError:  # the idle process was killed, as by a system that is out of memory
                 self.stop()
                 continue
             task.started = time.monotonic()
-            task.deadline = task.started + self._patience.limit_s
+            task.deadline = task.started + self._time_budget.limit_s
             self.task = task
             return task
         raise UnavailableError("the parser processes end before they begin; is there too little memory?")
 
-    def _began(self) -> bool:
-        """Start a process; the clock of its first file starts when it says that it is there."""
+    def _start_process(self) -> bool:
+        """Start a process and wait until it is ready, so that its start does not count for its first file."""
         began = time.monotonic()
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         with _signals_blocked():
-            self._process.start()
+            process.start()
+        self._process = process
         theirs.close()
         try:
             if self.connection.poll(START_TIMEOUT_S):
@@ -205,25 +205,33 @@ class _Worker:
             pass
         finally:
             if self._was_killed:
-                self._patience.waste(time.monotonic() - began)
+                self._time_budget.charge(time.monotonic() - began)
         self.stop()
         return False
 
-    def take(self) -> tuple[ParsedFile | None, str]:
-        """The answer, or why there is none."""
+    def receive(self, task: _Task) -> None:
+        """Settle a task with the answer of the process, or with the fact that it died."""
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
-            self.restart()
-            return None, "the parser crashed"
+            self.give_up(task, "the parser crashed")
+            return
         self.task = None
-        return (answer, "") if isinstance(answer, ParsedFile) else (None, str(answer))
+        if isinstance(answer, ParsedFile):
+            task.parsed = answer
+        else:
+            self._settle_without_result(task, str(answer))
 
-    def restart(self) -> None:
-        """Kill the process; the next file gets a new one."""
+    def give_up(self, task: _Task, reason: str) -> None:
+        """Settle a task without a result and kill the process; the next file gets a new one."""
         self.stop()
         self.task = None
         self._was_killed = True
+        self._settle_without_result(task, reason)
+
+    def _settle_without_result(self, task: _Task, reason: str) -> None:
+        task.reason = reason
+        self._time_budget.charge(time.monotonic() - task.started)
 
     def stop(self) -> None:
         """Kill the process, if there is one."""
@@ -236,7 +244,7 @@ class _Worker:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """What is started here has SIGINT and SIGTERM blocked for all its life; here they wait until it is started."""
+    """Block SIGINT and SIGTERM: for good in a process that is started here, and until then in this one."""
     resource_tracker.ensure_running()  # `start` would do so, and unblock both when it has
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -246,23 +254,23 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne) -> None:
-    """A worker's whole life: files in, parsed files or the reason of a failure out."""
+    """The main loop of a worker: receives files, sends parsed files or the reason of a failure."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # `ulimit -v` may allow less
     most = WORKER_MEMORY_NBYTES if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY_NBYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     count_tokens = Tokenizer.load(tokenizer_dir).count
-    with suppress(ConnectionError, EOFError):  # who asks is gone
+    with suppress(ConnectionError, EOFError):  # the parent is gone
         connection.send("started")
         while True:
             file, source = connection.recv()
-            signal.alarm(_ALONE_S)
+            signal.alarm(_ORPHAN_LIMIT_S)
             try:
                 answer: ParsedFile | str = parse_one(file, source, budget_tokens, count_tokens)
             except MemoryError:
                 answer = "parsing took too much memory"
             except RecursionError:
                 answer = "nested too deep to parse"
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this file, and the others go on
+            except Exception as error:  # noqa: BLE001 - any failure concerns this file only
                 answer = f"the parser failed with {type(error).__name__}"
             signal.alarm(0)
             connection.send(answer)

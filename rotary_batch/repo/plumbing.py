@@ -1,11 +1,11 @@
-"""Run git on a repository that may mean no good.
+"""Run git on an untrusted repository.
 
-Every call has the same few settings of the environment, the same options, no shell, no network and a time limit.
-Whatever the caller's environment says of another repository (`GIT_DIR` in a hook) does not reach git, and nothing
-that a repository's own config names is run: no monitor, hook, filter or transport.
+Every call has the same environment, the same options, no shell, no network and a time limit.  What the caller's
+environment says of another repository (`GIT_DIR` in a hook) does not reach git, and no program that a repository's own
+config names is run: no monitor, hook, filter or transport.
 
-Ctrl-C in a terminal reaches a whole process group, so git has a session of its own: it ends when it is told to.  A
-git that a signal ended all the same has answered neither "no" nor "damaged".
+Ctrl-C in a terminal reaches a whole process group, so git has a session of its own and ends when we end it.  When a
+signal ends git all the same, the result is unknown: neither "no" nor "damaged".
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def git_records(root: Path, *arguments: str) -> Iterator[bytes]:
 
 
 class GitProcess:
-    """A git process that answers as it is asked; leaving the `with` ends it."""
+    """A git process that answers requests; leaving the `with` ends it."""
 
     def __init__(self, root: Path, *arguments: str, stderr: int = subprocess.DEVNULL) -> None:
         self._root = root
@@ -118,7 +118,7 @@ class GitProcess:
         self._output.close()
 
     def write(self, data: bytes) -> None:
-        """Ask something short; that nobody is there to read it shows when the answer is read."""
+        """Send a short request; if git has ended, reading the answer says so."""
         with suppress(BrokenPipeError):
             self._input.write(data)
 
@@ -136,7 +136,7 @@ class GitProcess:
         return code
 
     def read_some(self) -> bytes:
-        """What comes next; empty at the end.  Raises as `wait` does, and RepositoryError when nothing comes."""
+        """The next bytes; empty at the end.  Raises as `wait` does, and RepositoryError when nothing comes."""
         if not select.select([self._output], [], [], TIMEOUT_S)[0]:
             raise _silent(self._root, self._arguments)
         block = os.read(self._output.fileno(), _BLOCK_NBYTES)
@@ -145,7 +145,7 @@ class GitProcess:
         return block
 
     def read_line(self) -> bytes:
-        """Up to the next line end, or what was left when the output ended."""
+        """The next line without its line end; at the end of the output, the rest."""
         while (end := self._buffer.find(b"\n")) < 0:
             if not (block := self.read_some()):
                 end = len(self._buffer)

@@ -20,8 +20,8 @@ _LICENCE = re.compile(
     r"|this (file|program|software|source|library|code|work)\b.*(licen[cs]|copyright|free software)",
     re.IGNORECASE | re.DOTALL,
 )
-_LONGEST_NAME = 200  # characters; longer ones are no names that anybody reads or calls
-_DEEPEST_NESTING = 50  # of symbols: a qualified name repeats all those around it
+_MAX_NAME = 200  # characters; nobody reads or calls longer names
+_MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 _WRAPPERS = {
     "decorated_definition",
@@ -53,7 +53,7 @@ class Extract(NamedTuple):
     imports: tuple[str, ...]  # names that import statements bind
 
 
-class _Found(NamedTuple):
+class _Definition(NamedTuple):
     """One match of a definition or a scope."""
 
     outer: Node  # with decorators or `export`
@@ -69,14 +69,14 @@ def parse(language: str, source: bytes) -> Tree:
 
 
 def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
-    """Symbols in file order, references with the symbol around them."""
-    found, names, imports = _matches(language, tree)
+    """Symbols in file order, and references with the symbol that they are in."""
+    definitions, names, imports = _matches(language, tree)
     symbols: list[Symbol] = []
     scopes: list[tuple[int, str, str]] = []  # (end, qualified name, kind) of what is open
-    for item in found:
+    for item in definitions:
         while scopes and scopes[-1][0] <= item.node.start_byte:
             scopes.pop()
-        if len(item.name) > _LONGEST_NAME or len(scopes) >= _DEEPEST_NESTING:
+        if len(item.name) > _MAX_NAME or len(scopes) >= _MAX_NESTING:
             continue
         outer = item.receiver or (scopes[-1][1] if scopes else "")
         qualified = f"{outer}.{item.name}" if outer else item.name
@@ -88,8 +88,8 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
     return Extract(_file_docstring(language, tree.root_node), tuple(symbols), references, imports)
 
 
-def _matches(language: str, tree: Tree) -> tuple[list[_Found], list[Node], tuple[str, ...]]:
-    found: dict[tuple[int, str], _Found] = {}
+def _matches(language: str, tree: Tree) -> tuple[list[_Definition], list[Node], tuple[str, ...]]:
+    definitions: dict[tuple[int, str], _Definition] = {}
     references: list[Node] = []
     imports: list[str] = []
     for _, captures in QueryCursor(query(language)).matches(tree.root_node):
@@ -98,26 +98,28 @@ def _matches(language: str, tree: Tree) -> tuple[list[_Found], list[Node], tuple
         elif "import" in captures:
             imports += [_text(node) for node in captures["import"]]
         else:
-            item = _found(captures)
+            item = _definition(captures)
             key = (item.outer.start_byte, item.name)
             # A typedef of a named struct is both; the struct says more.
-            if key not in found or found[key].kind in {"type", "declaration"}:
-                found[key] = item
-    order = sorted(found.values(), key=lambda item: (item.node.start_byte, -item.node.end_byte))
-    return order, references, tuple(dict.fromkeys(imports))
+            if key not in definitions or definitions[key].kind in {"type", "declaration"}:
+                definitions[key] = item
+    in_order = sorted(definitions.values(), key=lambda item: (item.node.start_byte, -item.node.end_byte))
+    return in_order, references, tuple(dict.fromkeys(imports))
 
 
-def _found(captures: dict[str, list[Node]]) -> _Found:
+def _definition(captures: dict[str, list[Node]]) -> _Definition:
     label = next(name for name in captures if name.startswith(("definition.", "scope")))
     node = outer = captures[label][0]
     while outer.parent is not None and outer.parent.type in _WRAPPERS and outer.parent.named_child_count <= 2:
         outer = outer.parent
     receiver = _text(captures["receiver"][0]) if "receiver" in captures else None
     name = re.sub(r"\s+", "", _text(captures["name"][0])).strip("'\"")
-    return _Found(outer, node, label.removeprefix("definition."), name.replace("::", "."), receiver)
+    return _Definition(outer, node, label.removeprefix("definition."), name.replace("::", "."), receiver)
 
 
-def _symbol(item: _Found, qualified: str, language: str, source: bytes, path: str, *, inside_class: bool) -> Symbol:
+def _symbol(
+    item: _Definition, qualified: str, language: str, source: bytes, path: str, *, inside_class: bool
+) -> Symbol:
     kind = "method" if item.kind == "function" and inside_class else item.kind
     return Symbol(
         path=path,
@@ -162,22 +164,22 @@ def _without_comments(node: Node, source: bytes, end: int) -> bytes:
 
 
 def _before(body: Node) -> Node:
-    """What stands before a body and is no comment."""
+    """The last node before a body that is not a comment."""
     before = body.prev_sibling
     while before is not None and "comment" in before.type:
         before = before.prev_sibling
     return before or body
 
 
-def _docstring(language: str, item: _Found) -> str | None:
+def _docstring(language: str, item: _Definition) -> str | None:
     if language == "python":
         return _python_docstring(item.node.child_by_field_name("body"))
     return _comment_above(item.outer)
 
 
 def _file_docstring(language: str, root: Node) -> str | None:
-    if language == "python" and (found := _python_docstring(root)):
-        return found
+    if language == "python" and (docstring := _python_docstring(root)):
+        return docstring
     first = next((child for child in root.children if child.type not in {"hash_bang_line", "preproc_ifdef"}), None)
     comments: list[Node] = []
     while first is not None and "comment" in first.type:
@@ -189,8 +191,8 @@ def _file_docstring(language: str, root: Node) -> str | None:
     if first is not None and comments and first.start_point.row <= _last_row(comments[-1]) + 1 and language != "python":
         return None
     text = _clean_comments(comments) or ""
-    told = [part for part in re.split(r"\n\s*\n", text) if not _LICENCE.match(part.strip())]
-    return "\n\n".join(told).strip() or None
+    paragraphs = [part for part in re.split(r"\n\s*\n", text) if not _LICENCE.match(part.strip())]
+    return "\n\n".join(paragraphs).strip() or None
 
 
 def _python_docstring(body: Node | None) -> str | None:
@@ -207,7 +209,7 @@ def _python_docstring(body: Node | None) -> str | None:
 
 
 def _comment_above(node: Node) -> str | None:
-    """The comment that ends on the line before, with those it touches; attributes and annotations may lie between."""
+    """The comment that ends on the line before, with those it touches; attributes may be between them."""
     comments: list[Node] = []
     line, above = node.start_point.row, node.prev_sibling
     while above is not None and _last_row(above) >= line - 1:
@@ -238,15 +240,15 @@ def _clean_comments(comments: Sequence[Node]) -> str | None:
 
 def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str, source: bytes) -> tuple[Reference, ...]:
     waiting, around = list(reversed(symbols)), list[Symbol]()
-    found = []
+    references = []
     for node in sorted(names, key=lambda node: node.start_byte):
         while waiting and waiting[-1].start_byte <= node.start_byte:
             around.append(waiting.pop())
         while around and around[-1].end_byte <= node.start_byte:
             around.pop()
-        if node.end_byte - node.start_byte > _LONGEST_NAME:
+        if node.end_byte - node.start_byte > _MAX_NAME:
             continue
-        found.append(
+        references.append(
             Reference(
                 path=path,
                 name=_text(node),
@@ -256,21 +258,21 @@ def _references(names: Sequence[Node], symbols: Sequence[Symbol], path: str, sou
                 receiver=_receiver(node, source),
             )
         )
-    return tuple(found)
+    return tuple(references)
 
 
 def _receiver(node: Node, source: bytes) -> str | None:
-    """The last name of what stands before the dot, arrow or colons of a name; a path of Rust from `crate` has none."""
+    """The last name before the dot, arrow or colons of a name; None for a Rust path that begins with `crate`."""
     around = node.parent
     before = around.named_children[0] if around is not None and around.type in _DOTTED else node
     if before.start_byte == node.start_byte:
         return None
     # only its end: a chain of 10,000 calls would be copied 10,000 times
-    end = source[max(before.start_byte, before.end_byte - _LONGEST_NAME) : before.end_byte].decode("utf-8", "replace")
+    end = source[max(before.start_byte, before.end_byte - _MAX_NAME) : before.end_byte].decode("utf-8", "replace")
     end = end.removesuffix("()") if end.endswith("super()") else end  # Python's
-    found = end[len(end.rstrip(_NAME_CHARACTERS)) :].lstrip("0123456789")
+    receiver = end[len(end.rstrip(_NAME_CHARACTERS)) :].lstrip("0123456789")
     is_path = around is not None and around.type == "scoped_identifier"
-    return None if is_path and found in {"crate", "super", "self"} else found
+    return None if is_path and receiver in {"crate", "super", "self"} else receiver
 
 
 def _text(node: Node) -> str:

@@ -18,7 +18,7 @@ from rotary_batch.core import FileClass, SourceFile, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.pages.check import judge
 from rotary_batch.pages.drift import Drift, check_docs
-from rotary_batch.pages.files import SyncResult, accept, inventory, project, remove_others
+from rotary_batch.pages.files import SyncResult, accept, inventory, remove_others, sync_pages
 from rotary_batch.pages.front import mark_human, read, seal
 from rotary_batch.pages.page import IndexView, Prose
 from rotary_batch.pages.page_paths import page_paths
@@ -75,13 +75,13 @@ def render_site(view: IndexView, prose: dict) -> dict[str, bytes]:
 
 
 def make_docs(docs: Path, pages: dict[str, bytes]) -> SyncResult:
-    """Project a whole site into a docs folder."""
-    done = SyncResult()
+    """Write a whole site into a docs folder."""
+    result = SyncResult()
     with open_safe_folder(docs.parent, docs.name, create=True) as folder:
-        found = inventory(folder)
-        project(folder, sorted(pages.items()), done)
-        remove_others(folder, found, set(pages), done)
-    return done
+        files = inventory(folder)
+        sync_pages(folder, sorted(pages.items()), result)
+        remove_others(folder, files, set(pages), result)
+    return result
 
 
 def settle(docs: Path, page: str, whose: str) -> None:
@@ -128,7 +128,18 @@ def test_a_file_page_is_complete_without_a_model():
     )
 
 
-def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
+def test_a_table_shows_prose_only_where_the_author_said_nothing():
+    sources = {
+        "documented.py": '"""Defines the shop.\n\nHolds nothing."""\n\n\ndef f():\n    pass\n',
+        "plain.py": "def g():\n    pass\n",
+    }
+    prose = {("file", path): Prose(text="A model said this.", verdict=Verdict.SHOWN) for path in sources}
+    index = body(render_site(make_view(sources, demonstration=False), prose)["index.md"])
+    assert "| [`documented.py`](documented.py.md) | Defines the shop. |\n" in index
+    assert "| [`plain.py`](plain.py.md) | A model said this. |\n" in index
+
+
+def test_prose_follows_the_authors_words_and_a_demonstration_says_so():
     view = make_view()
     prose = {
         ("file", "src/box.py"): Prose(text="Puts things.", verdict=Verdict.SHOWN),
@@ -267,7 +278,7 @@ def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_a
         assert (found.verdict == Verdict.SHOWN) == shown
 
 
-def test_projection_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
+def test_a_sync_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
     pages = render_site(make_view(), {})
     assert len(make_docs(tmp_path / "d", pages).written) == 6
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}
@@ -321,10 +332,10 @@ def test_a_docs_folder_that_leads_elsewhere_is_refused(tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
+def test_a_sync_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
     """Killed before each sync and each rename in turn; the more of them were done, the more pages are new."""
     script = (
-        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import SyncResult, project\n"
+        "import os, pickle, signal, sys\nfrom pathlib import Path\nfrom rotary_batch.pages.files import SyncResult, sync_pages\n"
         "from rotary_batch.pages.safe_folder import open_safe_folder\n"
         "n = [int(sys.argv[2])]\n"
         "def counted(call):\n"
@@ -333,7 +344,7 @@ def test_a_projection_killed_at_any_step_leaves_every_page_old_or_new(tmp_path):
         "docs = Path(sys.argv[1])\n"
         "os.fsync, os.rename = counted(os.fsync), counted(os.rename)\n"
         "with open_safe_folder(docs.parent, docs.name, create=True) as folder:\n"
-        "  project(folder, pickle.load(sys.stdin.buffer).items(), SyncResult())"
+        "  sync_pages(folder, pickle.load(sys.stdin.buffer).items(), SyncResult())"
     )
     paths = ["a.md", "b.md", "src/c.md", "src/d.md"]
     old, new = ({path: seal({"title": path}, [], f"{word} " * 900) for path in paths} for word in ("old", "new"))

@@ -48,7 +48,7 @@ def hang_crash_or_parse(file, source, budget_tokens, count_tokens):
 
 def test_many_bombs_waste_a_bounded_time_and_what_is_then_not_tried_says_so(tiny_checkpoint, monkeypatch):
     """Of 60 files that hang a few are waited for, each a shorter time; files before and after have their chunks."""
-    monkeypatch.setattr(parse_module, "WASTE_S", 12.0)
+    monkeypatch.setattr(parse_module, "MAX_WASTED_S", 12.0)
     bombs = [file_of(f"b{n:02}.py", b"hang\n") for n in range(60)]
     files = [file_of("a.py", b"def f(): pass\n"), *bombs, file_of("z.py", b"def g(): pass\n")]
     began = time.monotonic()
@@ -101,7 +101,7 @@ def test_a_worker_that_dies_at_its_start_is_not_started_for_ever(tiny_checkpoint
     monkeypatch.setattr(parse_module, "_work", os.abort)
     with pytest.raises(UnavailableError, match="end before they begin"):
         list(parse_files([file_of("a.py", b"x\n")], tokenizer_dir=tiny_checkpoint, budget_tokens=64, num_workers=1))
-    assert len(started) == parse_module.STARTS
+    assert len(started) == parse_module.MAX_STARTS
 
 
 def send_me_signals_and_parse(file, source, budget_tokens, count_tokens):

@@ -133,7 +133,7 @@ def test_every_size_of_memory_and_any_number_of_files(repo):
 
 
 def test_a_bug_is_recorded_and_named_in_one_line(repo):
-    script = "import sys; from rotary_batch import cli; cli.commands.status.status = lambda *_: {}['no']; sys.argv[1:] = ['status']; cli.main()"
+    script = "import sys; from rotary_batch import cli; cli.status.commands.status.status = lambda *_: {}['no']; sys.argv[1:] = ['status']; cli.main()"
     done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}")
     (crash,) = (Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "crashes").iterdir()
     assert (done.returncode, done.stderr) == (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch import cli
-from rotary_batch.config import LINK_FIELD
+from rotary_batch.config import LINK_FIELD, bundled
 from rotary_batch.own_file import HARMLESS, MAX_NBYTES, OwnSettings, read_own
 
 CODE = {"pkg/a.py": "def a():\n    return 1\n", "pkg/b.py": "def b():\n    return 2\n", "tests/t.py": "x = 1\n"}
@@ -285,9 +285,9 @@ def test_a_drain_keeps_the_job_that_a_repository_was_indexed_with(make_repositor
     """Also when its file asks for another one by then: only an index plans anew."""
     jobs = tmp_path / "jobs"
     jobs.mkdir()
-    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    text = (bundled("jobs") / "summarize.toml").read_text()
     for name in ("summarize", "brief"):
-        (jobs / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+        (jobs / f"{name}.toml").write_text(text.replace('name = "summarize"', f'name = "{name}"'))
     monkeypatch.setenv("ROTARY_BATCH_JOBS", str(jobs))
     code = {"a.py": "x = 1\n"}
     one = make_repository(code | {"rotary.toml": 'job = "brief"\n'}, name="one")
@@ -355,9 +355,9 @@ def test_without_git_a_repository_is_known_by_what_is_on_disk(make_repository, r
 def job_folder(folder: Path, *names: str) -> Path:
     """A folder of jobs: the bundled one, under these names."""
     folder.mkdir()
-    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    text = (bundled("jobs") / "summarize.toml").read_text()
     for name in names:
-        (folder / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+        (folder / f"{name}.toml").write_text(text.replace('name = "summarize"', f'name = "{name}"'))
     return folder
 
 

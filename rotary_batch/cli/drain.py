@@ -1,0 +1,184 @@
+"""`drain`, and what it shares with `run`: the live line, the reports and the summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.docs import print_page_problems
+from rotary_batch.cli.options import (
+    Config,
+    Db,
+    Device,
+    DeviceMemory,
+    For,
+    HostMemory,
+    IndexedRepos,
+    JobName,
+    Json,
+    Kv,
+    Limit,
+    Log,
+    MaxBatch,
+    Numerics,
+    Until,
+)
+from rotary_batch.cli.settings import configured
+from rotary_batch.commands.database import database_path, writing
+from rotary_batch.commands.isolation import Failure, failures
+from rotary_batch.errors import RepositoryError
+from rotary_batch.log import log_to
+from rotary_batch.window import stop_on_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rotary_batch.commands.drain import DrainOutcome
+    from rotary_batch.commands.reports import Reports
+    from rotary_batch.runner import Progress
+
+# Why answers ended, in words.
+ENDED = {
+    "stop": "themselves",
+    "length": "their limit of tokens",
+    "sentences": "their limit of sentences",
+    "loop": "repeating themselves",
+}
+
+
+def drain(
+    repos: IndexedRepos = None,
+    until: Until = None,
+    for_: For = None,
+    limit: Limit = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    job: JobName = None,
+    db: Db = None,
+    config: Config = None,
+    log: Log = None,
+    json: Json = False,
+) -> None:
+    """Work until the queue is empty, the window closes or a signal comes."""
+    user = configured(
+        config,
+        repos,
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+        kv=kv,
+        job=job,
+        db=db,
+    )
+    settings = user.whole().settings
+    if log is not None:
+        log_to(log)
+    window = commands.drain.window(until=until, duration=for_, limit=limit)
+    outcomes: list[DrainOutcome | Failure] = []
+    with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
+        rows = commands.drain.chosen_apart(store, repos or [], outcomes)
+        gone = commands.drain.missing(rows)
+        if gone and len(gone) == len(rows):
+            raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
+        for row in gone:
+            console.err(f"note: {row.root} is gone; what is left of it stays in the queue")
+        reports = commands.reports.Reports(database_path(settings))
+        with live_line() as show:
+            drained = commands.drain.drain(
+                store, user.indexed, rows, window, show, commands.engines.open_engine, "drain"
+            )
+            save_each(drained, outcomes, reports)
+    finish(outcomes, reports, json)
+
+
+def save_each(
+    drained: Iterable[DrainOutcome | Failure], outcomes: list[DrainOutcome | Failure], reports: Reports
+) -> None:
+    """Append each outcome and report it at once, so that an error that ends the command loses no report."""
+    for outcome in drained:
+        outcomes.append(outcome)
+        with suppress(OSError):  # said at the end
+            reports.save(outcomes)
+
+
+def finish(
+    outcomes: list[DrainOutcome | Failure], reports: Reports, json: bool, notes_printed: Collection[str] = ()
+) -> None:
+    """Write the reports, print the summary and exit."""
+    reports.save(outcomes)
+    drained = [outcome for outcome in outcomes if isinstance(outcome, commands.drain.DrainOutcome)]
+    print_answer(
+        [outcome.as_dict() for outcome in outcomes], json, lambda: print_drain(drained, reports.paths, notes_printed)
+    )
+    exit_with(failures(outcomes), (outcome.exit_code for outcome in drained))
+
+
+@contextmanager
+def live_line() -> Iterator[Callable[[Progress], None]]:
+    """A line on the terminal that changes after every revolution."""
+    with console.status_line("opening the model") as show:
+        yield lambda progress: show(progress_text(progress))
+
+
+def progress_text(progress: Progress) -> str:
+    """Items, tokens/s, the revolution and the time that is left."""
+    tally, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
+    finished = tally.done + tally.reused + tally.parked
+    share = f" · {tally.bound_s / tally.step_s:.0%} of the bound" if tally.bound_s and tally.step_s else ""
+    left_s = progress.num_open * seconds / finished if finished else None
+    return (
+        f"revolution {tally.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
+        f"in {tally.prefill_tokens / seconds:,.0f} tok/s, out {tally.decode_tokens / seconds:,.0f} tok/s · "
+        f"ETA {'?' if left_s is None else console.duration(left_s)}{share}"
+    )
+
+
+def print_drain(
+    outcomes: Sequence[DrainOutcome], report_paths: Sequence[Path], notes_printed: Collection[str] = ()
+) -> None:
+    """What a run did, without the notes that were printed before."""
+    for outcome, report_path in zip(outcomes, report_paths, strict=True):
+        _drain_table(outcome).print()
+        if outcome.num_parked:
+            console.out("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
+        print_page_problems(outcome.tally.conflicts, outcome.tally.pages_failed)
+        for note in [note for note in outcome.notes if note not in notes_printed]:
+            console.out(f"note: {note}")
+        for folder in outcome.docs:
+            console.out(f"docs: {folder / 'index.md'}")
+        console.out(f"report: {report_path}")
+
+
+def _drain_table(outcome: DrainOutcome) -> console.Table:
+    tally = outcome.tally
+    table = console.Table(f"Run ended: {outcome.outcome}", "", "")
+    table.row("items answered by the model", tally.done)
+    table.row("answered before, reused", tally.reused)
+    for verdict, count in sorted(tally.verdicts.items()):
+        table.row(f"  {verdict}", count)
+    for reason, count in sorted(tally.ended.items()):
+        table.row(f"  ended by {ENDED[reason]}", count)
+    table.row("parked", outcome.num_parked)
+    table.row("still open", outcome.num_open)
+    table.row("revolutions", tally.revolutions)
+    table.row("prompt tokens read", tally.prefill_tokens)
+    table.row("  of these read again after an interruption", tally.reprefill_tokens)
+    table.row("  seconds of that", f"{tally.reprefill_s:.1f}")
+    table.row("tokens written", tally.decode_tokens)
+    if tally.bound_s:
+        table.row("share of the machine's bound", f"{tally.bound_s / max(tally.step_s, 1e-9):.0%}")
+    if tally.rates_raised > 1:
+        table.row("  its rates were too low and were raised by", f"{tally.rates_raised - 1:.0%}")
+    table.row("seconds", f"{outcome.seconds:.1f}")
+    table.row("pages written", tally.pages_written)
+    return table

@@ -76,9 +76,14 @@ class Window:
             raise StoppedError(f"{why}: stopped before the work was done; run the same command again to go on")
 
 
+def open_window(*, until: str | None, duration: str | None, max_items: int | None = None) -> Window:
+    """The window that `--until`, `--for` and `--limit` ask for.  Raises UsageError."""
+    return Window(deadlines=deadlines(until=until, duration=duration), max_items=max_items)
+
+
 @contextmanager
-def explained(window: Window) -> Iterator[None]:
-    """What stops in the block because the window is closed says why it is."""
+def explain_stop(window: Window) -> Iterator[None]:
+    """A StoppedError from the block says why the window is closed."""
     try:
         yield
     except StoppedError:

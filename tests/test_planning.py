@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch import commands
-from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.database import chosen, writing
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.drain import DrainOutcome
 from rotary_batch.commands.generate import generate
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
 from rotary_batch.core import Failure
@@ -26,11 +25,7 @@ from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.store import WorkStore
-
-
-def asked(settings: Settings):
-    """These settings for every repository that was indexed."""
-    return lambda row: RepositorySettings(Path(row.root), settings)
+from tests.in_process import drain_all, index_all
 
 
 def test_later_sources_of_settings_win(tmp_path):
@@ -126,23 +121,12 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
     """Index and drain with an engine that needs no model; states by unit."""
     settings = Settings(model=tiny_pack, jobs=jobs, db=root.parent / "work.db")
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
-        rows = chosen(store, [root])
-        list(
-            commands.drain.drain(
-                store,
-                asked(settings),
-                rows,
-                Window(),
-                lambda _: None,
-                lambda *_: FakeEngine(answer_tokens=6),
-                "drain",
-            )
-        )
+        (index,) = index_all(store, settings, root)
+        drain_all(store, settings, [root], lambda: FakeEngine(answer_tokens=6))
         parts = store.db.execute(
             "select count(*), count(distinct part_of) from item where part_of is not null"
         ).fetchone()
-        return counts.states(store, rows[0].id) | {"parts": tuple(parts)}
+        return counts.states(store, index.indexed.repository.id) | {"parts": tuple(parts)}
 
 
 def test_a_roll_up_too_long_for_its_prompt_is_reduced_in_a_tree_and_nothing_is_left_out(
@@ -177,9 +161,7 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
     root = make_repository({"a.py": "x = 1\n"})
     settings = Settings(model=tiny_pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
     with writing(settings) as store:
-        (failure,) = commands.index.index(
-            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
-        )
+        (failure,) = index_all(store, settings, root)
     assert (failure.repository, failure.exit_code) == (str(root), 3)
     assert re.search(r"leaves -?[0-9]+ for source code", failure.error)
 
@@ -216,21 +198,12 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
     root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
-        rows = chosen(store, [root])
-        (outcome,) = commands.drain.drain(
-            store,
-            asked(settings),
-            rows,
-            Window(),
-            lambda _: None,
-            lambda *_: StubbornEngine(answer_tokens=6),
-            "drain",
-        )
+        index_all(store, settings, root)
+        (outcome,) = drain_all(store, settings, [root], lambda: StubbornEngine(answer_tokens=6))
         failed = store.db.execute("select attempts, state, error from item where error is not null").fetchall()
     assert outcome.exit_code == 5
     assert outcome.num_parked == len(failed) > 0
-    assert outcome.tally.retried == 2 * len(failed)
+    assert outcome.stats.retried == 2 * len(failed)
     assert {tuple(row) for row in failed} == {(3, "parked", "out of memory")}
 
 
@@ -243,13 +216,9 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
 
-    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, commands.drain.DrainOutcome]:
-        (again,) = commands.index.index(
-            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
-        )
-        rows = chosen(store, [root])
-        open_engine = lambda *_: engine(answer_tokens=6)  # noqa: E731
-        (outcome,) = commands.drain.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
+    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, DrainOutcome]:
+        (again,) = index_all(store, settings, root)
+        (outcome,) = drain_all(store, settings, [root], lambda: engine(answer_tokens=6))
         return again.indexed.counts.queued, outcome
 
     def said(store: WorkStore) -> list[tuple]:
@@ -261,7 +230,7 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
         _, first = night(store, StubbornEngine)
         units = {row["unit"] for row in store.db.execute("select unit from item where state = 'parked'")}
         queued, second = night(store, FakeEngine)
-        assert (queued, second.tally.revolutions, second.num_parked) == (0, 0, first.num_parked)
+        assert (queued, second.stats.revolutions, second.num_parked) == (0, 0, first.num_parked)
         assert ask_again(store, [1]) == first.num_parked
         assert ask_again(store, [1]) == 0
         _, third = night(store, FakeEngine)
@@ -278,19 +247,10 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
     roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
     with writing(Settings(db=tmp_path / "work.db")) as store:
         for root, model in zip(roots, (tiny_pack, None), strict=True):
-            commands.index.index(
-                store,
-                [root],
-                lambda root, model=model: RepositorySettings(root, Settings(model=model)),
-                lambda *_: None,
-                Window(),
-            )
+            index_all(store, Settings(model=model), root)
         window = Window(max_items=3)
-        outcomes = list(commands.drain.drain(
-            store, asked(Settings()), chosen(store, roots), window, lambda _: None,
-            lambda *_: FakeEngine(answer_tokens=6), "drain",
-        ))  # fmt: skip
-    assert sum(outcome.tally.done for outcome in outcomes) == 3
+        outcomes = drain_all(store, Settings(), roots, lambda: FakeEngine(answer_tokens=6), window)
+    assert sum(outcome.stats.done for outcome in outcomes) == 3
     assert [outcome.exit_code for outcome in outcomes] == [75, 75]
 
 

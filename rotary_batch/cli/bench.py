@@ -72,10 +72,10 @@ def bench(
         with console.progress_bar("experts written") as progress:
             pack = commands.bench.pack_for(settings, shape, dense, progress)
         options = commands.bench.BenchOptions(
-            sequences,
-            commands.bench.lengths_of(lengths),
-            timeline,
-            trace,
+            sequences=sequences,
+            lengths=commands.bench.parse_lengths(lengths),
+            timeline=timeline,
+            routing=trace,
             drafts=drafts and shape is None,
             prefetch=prefetch,
             prefill_revolutions=prefill_revolutions,

@@ -34,7 +34,7 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the pages that the database has; needs no model."""
-    root = commands.inputs.repository_root(repo)
+    root = commands.repositories.repository_root(repo)
     settings, window = command_settings(config, [root], db=db), Window()
     with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
         if accept:
@@ -50,7 +50,7 @@ def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
     """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
-    root = commands.inputs.repository_root(repo)
+    root = commands.repositories.repository_root(repo)
     drift = commands.docs.check(command_settings(config, [root], worktree=worktree, out=out), root)
     print_answer(asdict(drift), json, lambda: print_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)

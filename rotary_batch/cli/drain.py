@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,16 +27,17 @@ from rotary_batch.cli.options import (
     Numerics,
     Until,
 )
-from rotary_batch.cli.settings import configured
+from rotary_batch.cli.settings import user_settings
+from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import database_path, writing
 from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import log_to
-from rotary_batch.window import stop_on_signals
+from rotary_batch.window import Window, open_window, stop_on_signals
+from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rotary_batch.commands.drain import DrainOutcome
     from rotary_batch.commands.reports import Reports
     from rotary_batch.runner import Progress
@@ -68,7 +69,7 @@ def drain(
     json: Json = False,
 ) -> None:
     """Work until the queue is empty, the window closes or a signal comes."""
-    user = configured(
+    user = user_settings(
         config,
         repos,
         device=device,
@@ -80,35 +81,47 @@ def drain(
         job=job,
         db=db,
     )
-    settings = user.whole().settings
+    settings = user.for_command().settings
     if log is not None:
         log_to(log)
-    window = commands.drain.window(until=until, duration=for_, limit=limit)
+    window = open_window(until=until, duration=for_, max_items=limit)
     outcomes: list[DrainOutcome | Failure] = []
     with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
-        rows = commands.drain.chosen_apart(store, repos or [], outcomes)
-        gone = commands.drain.missing(rows)
+        rows = commands.repositories.select_each(store, repos or [], outcomes)
+        gone = commands.repositories.without_folder(rows)
         if gone and len(gone) == len(rows):
-            raise RepositoryError(f"{gone[0].root}: no such directory any more; what is left of it stays in the queue")
+            raise RepositoryError(f"{gone[0].root}: no such directory any more; its items stay in the queue")
         for row in gone:
-            console.err(f"note: {row.root} is gone; what is left of it stays in the queue")
-        reports = commands.reports.Reports(database_path(settings))
-        with live_line() as show:
-            drained = commands.drain.drain(
-                store, user.indexed, rows, window, show, commands.engines.open_engine, "drain"
-            )
-            save_each(drained, outcomes, reports)
+            console.err(f"note: {row.root} is gone; its items stay in the queue")
+        reports = drain_all(store, user, rows, window, outcomes, command="drain")
     finish(outcomes, reports, json)
 
 
-def save_each(
-    drained: Iterable[DrainOutcome | Failure], outcomes: list[DrainOutcome | Failure], reports: Reports
-) -> None:
+def drain_all(
+    store: WorkStore,
+    user: UserSettings,
+    rows: Sequence[RepositoryRow],
+    window: Window,
+    outcomes: list[DrainOutcome | Failure],
+    *,
+    command: str,
+) -> Reports:
     """Append each outcome and report it at once, so that an error that ends the command loses no report."""
-    for outcome in drained:
-        outcomes.append(outcome)
-        with suppress(OSError):  # said at the end
-            reports.save(outcomes)
+    reports = commands.reports.Reports(database_path(user.for_command().settings))
+    with console.status_line("opening the model") as show:
+        request = commands.drain.DrainRequest(
+            store=store,
+            settings_of=user.for_indexed,
+            window=window,
+            on_step=lambda progress: show(progress_text(progress)),
+            open_engine=commands.engines.open_engine,
+            command=command,
+        )
+        for outcome in commands.drain.drain(request, rows):
+            outcomes.append(outcome)
+            with suppress(OSError):  # `finish` writes the reports again and raises
+                reports.save(outcomes)
+    return reports
 
 
 def finish(
@@ -123,22 +136,15 @@ def finish(
     exit_with(failures(outcomes), (outcome.exit_code for outcome in drained))
 
 
-@contextmanager
-def live_line() -> Iterator[Callable[[Progress], None]]:
-    """A line on the terminal that changes after every revolution."""
-    with console.status_line("opening the model") as show:
-        yield lambda progress: show(progress_text(progress))
-
-
 def progress_text(progress: Progress) -> str:
     """Items, tokens/s, the revolution and the time that is left."""
-    tally, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
-    finished = tally.done + tally.reused + tally.parked
-    share = f" · {tally.bound_s / tally.step_s:.0%} of the bound" if tally.bound_s and tally.step_s else ""
+    stats, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
+    finished = stats.done + stats.reused + stats.parked
+    share = f" · {stats.bound_s / stats.step_s:.0%} of the bound" if stats.bound_s and stats.step_s else ""
     left_s = progress.num_open * seconds / finished if finished else None
     return (
-        f"revolution {tally.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
-        f"in {tally.prefill_tokens / seconds:,.0f} tok/s, out {tally.decode_tokens / seconds:,.0f} tok/s · "
+        f"revolution {stats.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
+        f"in {stats.prefill_tokens / seconds:,.0f} tok/s, out {stats.decode_tokens / seconds:,.0f} tok/s · "
         f"ETA {'?' if left_s is None else console.duration(left_s)}{share}"
     )
 
@@ -151,7 +157,7 @@ def print_drain(
         _drain_table(outcome).print()
         if outcome.num_parked:
             console.out("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
-        print_page_problems(outcome.tally.conflicts, outcome.tally.pages_failed)
+        print_page_problems(outcome.stats.conflicts, outcome.stats.pages_failed)
         for note in [note for note in outcome.notes if note not in notes_printed]:
             console.out(f"note: {note}")
         for folder in outcome.docs:
@@ -160,25 +166,25 @@ def print_drain(
 
 
 def _drain_table(outcome: DrainOutcome) -> console.Table:
-    tally = outcome.tally
+    stats = outcome.stats
     table = console.Table(f"Run ended: {outcome.outcome}", "", "")
-    table.row("items answered by the model", tally.done)
-    table.row("answered before, reused", tally.reused)
-    for verdict, count in sorted(tally.verdicts.items()):
+    table.row("items answered by the model", stats.done)
+    table.row("answered before, reused", stats.reused)
+    for verdict, count in sorted(stats.verdicts.items()):
         table.row(f"  {verdict}", count)
-    for reason, count in sorted(tally.ended.items()):
+    for reason, count in sorted(stats.ended.items()):
         table.row(f"  ended by {ENDED[reason]}", count)
     table.row("parked", outcome.num_parked)
     table.row("still open", outcome.num_open)
-    table.row("revolutions", tally.revolutions)
-    table.row("prompt tokens read", tally.prefill_tokens)
-    table.row("  of these read again after an interruption", tally.reprefill_tokens)
-    table.row("  seconds of that", f"{tally.reprefill_s:.1f}")
-    table.row("tokens written", tally.decode_tokens)
-    if tally.bound_s:
-        table.row("share of the machine's bound", f"{tally.bound_s / max(tally.step_s, 1e-9):.0%}")
-    if tally.rates_raised > 1:
-        table.row("  its rates were too low and were raised by", f"{tally.rates_raised - 1:.0%}")
+    table.row("revolutions", stats.revolutions)
+    table.row("prompt tokens read", stats.prefill_tokens)
+    table.row("  of these read again after an interruption", stats.reprefill_tokens)
+    table.row("  seconds of that", f"{stats.reprefill_s:.1f}")
+    table.row("tokens written", stats.decode_tokens)
+    if stats.bound_s:
+        table.row("share of the machine's bound", f"{stats.bound_s / max(stats.step_s, 1e-9):.0%}")
+    if stats.rates_raised > 1:
+        table.row("  its rates were too low and were raised by", f"{stats.rates_raised - 1:.0%}")
     table.row("seconds", f"{outcome.seconds:.1f}")
-    table.row("pages written", tally.pages_written)
+    table.row("pages written", stats.pages_written)
     return table

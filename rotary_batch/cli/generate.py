@@ -34,7 +34,7 @@ def generate(
         numerics=numerics,
         kv=kv,
     )
-    pack = commands.inputs.pack_dir(settings)
+    pack = commands.packs.find_pack(settings)
     from rotary_batch.model.tokens import Tokenizer
 
     tokenizer, options = Tokenizer.load(pack), commands.engines.engine_options(settings)

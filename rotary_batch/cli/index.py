@@ -24,8 +24,8 @@ from rotary_batch.cli.options import (
     Repos,
     Worktree,
 )
-from rotary_batch.cli.settings import configured
-from rotary_batch.commands.configuration import Configured
+from rotary_batch.cli.settings import user_settings
+from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.log import log_to
@@ -57,7 +57,7 @@ def index(
     json: Json = False,
 ) -> None:
     """Walk, parse and chunk; write the structural pages; queue the work."""
-    user = configured(
+    user = user_settings(
         config,
         repos,
         model=model,
@@ -73,21 +73,21 @@ def index(
     if log is not None:
         log_to(log)
     window = Window()
-    with stop_on_signals(window), writing(user.whole().settings, should_stop=window.is_closed) as store:
+    with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
         outcomes = index_all(store, repos, user, window)
     print_answer([outcome.as_dict() for outcome in outcomes], json, lambda: print_index(indexed_of(outcomes)))
     exit_with(failures(outcomes))
 
 
 def index_all(
-    store: WorkStore, repos: list[Path] | None, user: Configured, window: Window
+    store: WorkStore, repos: list[Path] | None, user: UserSettings, window: Window
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, with a progress bar."""
     with console.progress_bar("files parsed") as progress:
         return commands.index.index(
             store,
-            repos or [commands.inputs.repository_root(None)],
-            user.of,
+            repos or [commands.repositories.repository_root(None)],
+            user.for_repository,
             lambda _root, done, total: progress(done, total),
             window,
         )
@@ -111,11 +111,11 @@ def print_index(outcomes: Sequence[IndexOutcome], *, to_stderr: bool = False) ->
         table.row("chunks", indexed.chunks)
         table.row("items queued", counts.queued)
         table.row("items removed", counts.removed)
-        table.row("pages written", len(outcome.projection.written))
+        table.row("pages written", len(outcome.sync_result.written))
         table.print(to_stderr=to_stderr)
         for note in outcome.notes:
             out(f"note: {note}")
-        print_page_problems(outcome.projection.conflicts, outcome.projection.failed, out)
+        print_page_problems(outcome.sync_result.conflicts, outcome.sync_result.failed, out)
         if outcome.demonstration:
             out(DEMONSTRATION)
         out(f"docs: {outcome.docs}")

@@ -21,7 +21,7 @@ def inspect(
     config: Config = None,
 ) -> None:
     """What the index holds, one JSON object a line."""
-    root = commands.inputs.repository_root(repo)
+    root = commands.repositories.repository_root(repo)
     with reading(command_settings(config, [root], db=db)) as store, console.ignore_broken_pipe():
         for row in commands.inspect.inspect(store, kind, root):
             typer.echo(to_json(row))
@@ -36,6 +36,6 @@ def explain(
     json: Json = False,
 ) -> None:
     """Why a file is read or not."""
-    root = commands.inputs.repository_root(repo)
+    root = commands.repositories.repository_root(repo)
     answer = commands.inspect.explain(command_settings(config, [root], worktree=worktree, out=out), root, path)
     print_answer(answer, json, lambda: console.print_facts(answer))

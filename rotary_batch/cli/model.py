@@ -29,7 +29,7 @@ def pack(
 
 def info(path: PackPath = None, json: Json = False) -> None:
     """What a pack holds."""
-    facts = commands.models.info(path or commands.inputs.EMBEDDED)
+    facts = commands.models.info(path or commands.packs.EMBEDDED)
     print_answer(facts, json, lambda: console.print_facts(facts))
 
 
@@ -37,7 +37,7 @@ def verify(path: PackPath = None) -> None:
     """Read every byte of a pack and compare digests."""
     from rotary_batch.engine.packs.pack import verify
 
-    pack_dir = path or commands.inputs.EMBEDDED
+    pack_dir = path or commands.packs.EMBEDDED
     with console.progress_bar("experts") as progress:
         damaged = verify(pack_dir, progress)
     for name in damaged:

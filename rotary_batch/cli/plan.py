@@ -21,9 +21,10 @@ from rotary_batch.cli.options import (
     Numerics,
     Until,
 )
-from rotary_batch.cli.settings import configured
+from rotary_batch.cli.settings import user_settings
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.isolation import Failure
+from rotary_batch.window import open_window
 
 
 def plan(
@@ -41,7 +42,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """What is left to do, how long it takes, what would help most."""
-    user = configured(
+    user = user_settings(
         config,
         repos,
         device=device,
@@ -52,10 +53,10 @@ def plan(
         kv=kv,
         db=db,
     )
-    seconds_left = commands.drain.window(until=until, duration=for_).seconds_left
+    seconds_left = open_window(until=until, duration=for_).seconds_left
     failures: list[Failure] = []
-    with reading(user.whole().settings) as store:
-        answer = commands.plan.plan(store, user.indexed, repos or [], seconds_left, failures)
+    with reading(user.for_command().settings) as store:
+        answer = commands.plan.plan(store, user.for_indexed, repos or [], seconds_left, failures)
     for note in answer["notes"]:
         console.err(f"note: {note}")
     print_answer(answer, json, lambda: print_plan(answer))

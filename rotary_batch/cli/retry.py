@@ -6,12 +6,13 @@ from rotary_batch import console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.options import Config, Db, IndexedRepos, Json
 from rotary_batch.cli.settings import command_settings
-from rotary_batch.commands.database import chosen, writing
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.work.items import ask_again
 
 
 def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
     """Ask parked items again at the next drain, and what reads them."""
     with writing(command_settings(config, repos, db=db), create=False) as store:
-        count = ask_again(store, [row.id for row in chosen(store, repos or [])])
+        count = ask_again(store, [row.id for row in select_repositories(store, repos or [])])
     print_answer({"retried": count}, json, lambda: console.out(f"{count} parked items go back into the queue"))

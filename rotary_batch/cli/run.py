@@ -30,11 +30,11 @@ from rotary_batch.cli.options import (
     Until,
     Worktree,
 )
-from rotary_batch.cli.settings import configured
-from rotary_batch.commands.database import chosen, database_path, writing
+from rotary_batch.cli.settings import user_settings
+from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.log import log_to
-from rotary_batch.window import stop_on_signals
+from rotary_batch.window import open_window, stop_on_signals
 
 if TYPE_CHECKING:
     from rotary_batch.commands.drain import DrainOutcome
@@ -63,7 +63,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Index, drain and render: the nightly command."""
-    user = configured(
+    user = user_settings(
         config,
         repos,
         model=model,
@@ -80,18 +80,16 @@ def run(
         experts=experts,
         db=db,
     )
-    settings = user.whole().settings
+    settings = user.for_command().settings
     if log is not None:
         log_to(log)
-    window = commands.drain.window(until=until, duration=for_, limit=limit)
+    window = open_window(until=until, duration=for_, max_items=limit)
     with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
         index_outcomes = index_all(store, repos, user, window)
         indexed = indexed_of(index_outcomes)
         print_index(indexed, to_stderr=json)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]
         outcomes: list[DrainOutcome | Failure] = [*failures(index_outcomes)]
-        rows, reports = chosen(store, roots) if roots else [], commands.reports.Reports(database_path(settings))
-        with drain.live_line() as show:
-            drained = commands.drain.drain(store, user.indexed, rows, window, show, commands.engines.open_engine, "run")
-            drain.save_each(drained, outcomes, reports)
+        rows = commands.repositories.select_repositories(store, roots) if roots else []
+        reports = drain.drain_all(store, user, rows, window, outcomes, command="run")
     drain.finish(outcomes, reports, json, {note for outcome in indexed for note in outcome.notes})

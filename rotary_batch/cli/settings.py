@@ -1,16 +1,16 @@
-"""The settings of a command, with the notes about settings that were ignored printed to stderr."""
+"""The settings of a command, with the notes about ignored settings printed to stderr."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rotary_batch import console
-from rotary_batch.commands.configuration import Configured, configure
+from rotary_batch.commands.configuration import UserSettings, configure
 from rotary_batch.config import Settings
 
 
-def configured(config: Path | None, repos: list[Path] | None, **flags: object) -> Configured:
-    """What the user set, for commands that read the settings of each repository themselves."""
+def user_settings(config: Path | None, repos: list[Path] | None, **flags: object) -> UserSettings:
+    """What the user set.  Commands that work on several repositories ask it for the settings of each."""
     user = configure(config, repos or [], flags)
     for note in user.notes:
         console.err(f"note: {note}")
@@ -19,7 +19,7 @@ def configured(config: Path | None, repos: list[Path] | None, **flags: object) -
 
 def command_settings(config: Path | None, repos: list[Path] | None, **flags: object) -> Settings:
     """The settings that apply to the whole command."""
-    whole = configured(config, repos, **flags).whole()
-    for note in whole.notes:
+    settings = user_settings(config, repos, **flags).for_command()
+    for note in settings.notes:
         console.err(f"note: {note}")
-    return whole.settings
+    return settings.settings

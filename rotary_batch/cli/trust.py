@@ -12,7 +12,7 @@ from rotary_batch.config import FILE_NAME
 
 def trust(repo: OneRepo = None, json: Json = False) -> None:
     """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
-    root = commands.inputs.repository_root(repo)
+    root = commands.repositories.repository_root(repo)
     own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
     for note in own.notes:
         console.err(f"note: {note}")

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from rotary_batch.commands import engines as engines
     from rotary_batch.commands import generate as generate
     from rotary_batch.commands import index as index
-    from rotary_batch.commands import inputs as inputs
     from rotary_batch.commands import inspect as inspect
     from rotary_batch.commands import models as models
+    from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan
     from rotary_batch.commands import reports as reports
+    from rotary_batch.commands import repositories as repositories
     from rotary_batch.commands import status as status
 else:
 

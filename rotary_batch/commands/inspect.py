@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.database import chosen
+from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
 from rotary_batch.errors import InputError, UsageError
@@ -18,19 +18,18 @@ KINDS = ("files", "symbols", "chunks", "items")
 
 
 def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]:
-    """What the index holds, one object after another.  Raises UsageError for an unknown kind."""
+    """Rows of the index.  Raises UsageError for an unknown kind."""
     if kind not in KINDS:
         raise UsageError(f"inspect {kind!r}: choose one of {', '.join(KINDS)}")
-    (row,) = chosen(store, [root])
+    (row,) = select_repositories(store, [root])
     if kind == "items":
         yield from counts.items(store, row.id)
         return
     if kind == "files":
         yield from (_file(file) for file in load_files(store, row.id).files)
         return
-    names = _FIELDS[kind]
-    things: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
-    yield from ({name: getattr(thing, name) for name in names} for thing in things)
+    values: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
+    yield from ({name: getattr(value, name) for name in _FIELDS[kind]} for value in values)
 
 
 _FIELDS = {

@@ -1,4 +1,4 @@
-"""`model pack|info|verify` and `doctor`: what is there and whether it is whole."""
+"""`model info` and `doctor`: what a pack holds, and what is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.database import database_path
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import Settings, c_compiler, kernel_dir
 from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
@@ -51,7 +51,7 @@ def info(pack_dir: Path) -> dict[str, Any]:
 
 
 def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
-    """(what, whether it is well, the fact) of everything that the program needs."""
+    """(what, whether it works, detail) of everything that the program needs."""
     return [
         ("python", True, f"{platform.python_version()} on {platform.machine()}"),
         _git(),

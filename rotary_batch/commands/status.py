@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.database import chosen, database_path
+from rotary_batch.commands.database import database_path
+from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
 from rotary_batch.errors import InputError
 from rotary_batch.work import counts
@@ -28,14 +29,14 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
                 "items": counts.states(store, row.id),
                 "verdicts": counts.verdicts(store, row.id),
             }
-            for row in chosen(store, roots)
+            for row in select_repositories(store, roots)
         ],
         "last_run": run and {"id": run.id, "started_at": run.started_at, "outcome": _outcome(run, driver)},
     }
 
 
 def _outcome(run: RunRow, driver: int | None) -> str:
-    """A run that left no outcome goes on, or was killed."""
+    """A run without an outcome is still running, or was killed."""
     return run.outcome or ("killed" if driver is None else "still running")
 
 

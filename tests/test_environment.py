@@ -62,9 +62,9 @@ def test_a_full_disk_and_a_reader_that_leaves(repo):
 
 def test_a_log_on_a_full_disk_is_named_once_and_the_work_goes_on(repo):
     done = shell(f"rb run {repo} --log /dev/full --json")
-    assert (done.returncode, "is not whole" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "is incomplete" in done.stderr) == (0, True), done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("rotary-batch: ")]
-    assert said == ["rotary-batch: /dev/full: No space left on device; the log is not whole"]
+    assert said == ["rotary-batch: /dev/full: No space left on device; the log is incomplete"]
     assert "Logging error" not in done.stderr
     assert json.loads(done.stdout)[0]["open"] == 0
 

@@ -320,7 +320,7 @@ def test_two_at_once_are_one_and_a_refusal(answer, tmp_path, tokenizer):
     source.write_bytes(dumped(asked("a")))
     with (
         open_results(target, source.stat()),
-        pytest.raises(BusyError, match="another generate writes into this file"),
+        pytest.raises(BusyError, match="another generate is writing into this file"),
     ):
         answer(asked("a"))
     counts, threads = [], []
@@ -378,7 +378,7 @@ def test_a_full_disk_ends_the_run_with_whole_lines_and_the_next_goes_on(tmp_path
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b"".join(dumped(asked(f"r{n}")) for n in range(12)))
     full = drive(0, 0, source, target, limit_nbytes=1000)
-    assert (full.returncode, "make room, then run generate again" in full.stderr) == (74, True)
+    assert (full.returncode, "free some space, then run generate again" in full.stderr) == (74, True)
     assert target.read_bytes().endswith(b"\n")
     assert 0 < len(rows_of(target)) < 12
     assert drive(0, 0, source, target).returncode == 0

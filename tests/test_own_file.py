@@ -210,7 +210,7 @@ def test_trust_is_for_one_file_as_it_is(make_repository, rotary, index, tmp_path
 
     other = make_repository(CODE, name="other")  # one database for both: not the one that a repository names
     (together, _) = index(root, other)
-    assert together["notes"] == [f"{root}/rotary.toml: ignored: db. It counts when the repository is named alone"]
+    assert together["notes"] == [f"{root}/rotary.toml: ignored: db. It applies only when the repository is named alone"]
 
     (root / "mine.db").unlink()
     (root / "rotary.toml").write_text(mine + 'kv = "int8"\n')

@@ -54,7 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-model_app = typer.Typer(help="Prepare a model and look at it.", no_args_is_help=True, rich_markup_mode=None)
+model_app = typer.Typer(help="Prepare a model, and inspect it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
 for command in COMMANDS:
     app.command()(command)

@@ -23,7 +23,7 @@ def print_answer(data: object, as_json: bool, show: Callable[[], None]) -> None:
 
 def to_json(value: object) -> str:
     """One line of ASCII without control characters."""
-    # DEL is the one control character that JSON lets through.
+    # DEL is the one control character that JSON does not escape.
     return json.dumps(value, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")
 
 

@@ -37,23 +37,33 @@ def bench(
     host_memory: HostMemory = None,
     max_batch: MaxBatch = None,
     numerics: Numerics = None,
-    sequences: Annotated[int | None, typer.Option(min=1, help="Live sequences; default: as planned.")] = None,
-    lengths: Annotated[str, typer.Option(help="short (64+32), job (600+100), or PROMPT+NEW tokens.")] = "short",
-    drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; never with --shape.")] = True,
-    prefetch: Annotated[bool, typer.Option(help="Load experts before they are asked for.")] = True,
+    sequences: Annotated[
+        int | None, typer.Option(min=1, help="Work on N sequences at once; default: as planned.")
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Prompt and new tokens: short (64+32), job (600+100), or numbers as 300+50.")
+    ] = "short",
+    drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; always off with --shape.")] = True,
+    prefetch: Annotated[bool, typer.Option(help="Load experts before the router chooses them.")] = True,
     prefill_revolutions: Annotated[
-        int | None, typer.Option(min=1, help="Skip what is left of the prompts after so many revolutions.")
+        int | None, typer.Option(min=1, help="Skip the rest of the prompts after N revolutions.")
     ] = None,
     decode_revolutions: Annotated[
-        int | None, typer.Option(min=2, help="Stop after so many revolutions of decoding alone; they are alike.")
+        int | None, typer.Option(min=2, help="Stop after N revolutions without prompts; they are all alike.")
     ] = None,
-    machine: Annotated[bool, typer.Option("--machine", help="Measure the machine only, and keep its rates.")] = False,
-    timeline: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw reads and compute.")] = None,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what routers chose.")] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Only measure the machine, and store its rates.")] = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg|FILE.json", help="Draw reads and compute, or write trace events for Perfetto."),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what the routers choose.")] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Measure the machine, or an engine against its bound."""
+    """Measure the machine, or an engine versus its bound.
+
+    The bound, or roofline, is the least time that the measured rates of the machine allow.
+    """
     settings = command_settings(
         config,
         [],

@@ -26,14 +26,14 @@ def render(
     accept: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            metavar="ours|theirs PAGE", help="Settle a page that a person edited: take the new one, or leave theirs."
+            metavar="ours|theirs PAGE", help="Settle a page that a person edited: write the new page, or keep theirs."
         ),
     ] = None,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Write the pages that the database has; needs no model."""
+    """Write the pages from the database; needs no model."""
     root = commands.repositories.repository_root(repo)
     settings, window = command_settings(config, [root], db=db), Window()
     with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
@@ -49,7 +49,10 @@ def render(
 def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
-    """Exit with 4 when docs are stale, missing or edited; needs neither model nor database."""
+    """Exit with 4 when docs do not match the sources.
+
+    Docs may be stale, missing, edited or orphaned.  Needs neither model nor database.
+    """
     root = commands.repositories.repository_root(repo)
     drift = commands.docs.check(command_settings(config, [root], worktree=worktree, out=out), root)
     print_answer(asdict(drift), json, lambda: print_drift(drift))
@@ -83,7 +86,7 @@ def print_drift(drift: Drift) -> None:
     console.out(
         "docs are up to date"
         if not drift.num_found
-        else f"{drift.num_found} pages drifted; `rotary-batch run` mends them"
-        + (", `render --accept ours|theirs PAGE` settles what was edited" if drift.edited else "")
-        + (", blocked pages have something else in their place: move it away" if drift.blocked else "")
+        else f"{drift.num_found} pages differ; `rotary-batch run` fixes them"
+        + (", `render --accept ours|theirs PAGE` settles edited pages" if drift.edited else "")
+        + (", something else is in the place of blocked pages: move it away" if drift.blocked else "")
     )

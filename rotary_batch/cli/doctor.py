@@ -13,7 +13,7 @@ from rotary_batch.cli.settings import command_settings
 
 
 def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
-    """What is installed and what is missing."""
+    """Show what is installed and what is missing."""
     checks = commands.models.doctor(command_settings(config, [], db=db))
     rows = [{"what": what, "ok": is_ok, "fact": fact} for what, is_ok, fact in checks]
     print_answer(rows, json, lambda: print_checks(checks))

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 # Why answers ended, in words.
 ENDED = {
-    "stop": "themselves",
-    "length": "their limit of tokens",
-    "sentences": "their limit of sentences",
-    "loop": "repeating themselves",
+    "stop": "ended by themselves",
+    "length": "cut off at the token limit",
+    "sentences": "cut off at the sentence limit",
+    "loop": "cut off because they repeated themselves",
 }
 
 
@@ -68,7 +68,10 @@ def drain(
     log: Log = None,
     json: Json = False,
 ) -> None:
-    """Work until the queue is empty, the window closes or a signal comes."""
+    """Work through the queue until it is empty or time is up.
+
+    SIGINT (Ctrl-C) and SIGTERM also stop it.  The next drain continues from there.
+    """
     user = user_settings(
         config,
         repos,
@@ -156,7 +159,7 @@ def print_drain(
     for outcome, report_path in zip(outcomes, report_paths, strict=True):
         _drain_table(outcome).print()
         if outcome.num_parked:
-            console.out("parked: `rotary-batch inspect items` says why, `rotary-batch retry` asks again")
+            console.out("parked: `rotary-batch inspect items` says why, `rotary-batch retry` queues them again")
         print_page_problems(outcome.stats.conflicts, outcome.stats.pages_failed)
         for note in [note for note in outcome.notes if note not in notes_printed]:
             console.out(f"note: {note}")
@@ -169,22 +172,22 @@ def _drain_table(outcome: DrainOutcome) -> console.Table:
     stats = outcome.stats
     table = console.Table(f"Run ended: {outcome.outcome}", "", "")
     table.row("items answered by the model", stats.done)
-    table.row("answered before, reused", stats.reused)
+    table.row("reused from earlier answers", stats.reused)
     for verdict, count in sorted(stats.verdicts.items()):
         table.row(f"  {verdict}", count)
     for reason, count in sorted(stats.ended.items()):
-        table.row(f"  ended by {ENDED[reason]}", count)
+        table.row(f"  {ENDED[reason]}", count)
     table.row("parked", outcome.num_parked)
     table.row("still open", outcome.num_open)
     table.row("revolutions", stats.revolutions)
     table.row("prompt tokens read", stats.prefill_tokens)
-    table.row("  of these read again after an interruption", stats.reprefill_tokens)
+    table.row("  of these, read again after an interruption", stats.reprefill_tokens)
     table.row("  seconds of that", f"{stats.reprefill_s:.1f}")
     table.row("tokens written", stats.decode_tokens)
     if stats.bound_s:
         table.row("share of the machine's bound", f"{stats.bound_s / max(stats.step_s, 1e-9):.0%}")
     if stats.rates_raised > 1:
-        table.row("  its rates were too low and were raised by", f"{stats.rates_raised - 1:.0%}")
+        table.row("  its rates were too low and have been raised by", f"{stats.rates_raised - 1:.0%}")
     table.row("seconds", f"{outcome.seconds:.1f}")
     table.row("pages written", stats.pages_written)
     return table

@@ -23,7 +23,10 @@ def generate(
     kv: Kv = None,
     config: Config = None,
 ) -> None:
-    """The engine alone: answer a file of requests; run it again to go on."""
+    """Answer a file of requests with the engine alone.
+
+    Run it again to resume.
+    """
     settings = command_settings(
         config,
         [],
@@ -42,5 +45,5 @@ def generate(
         written, failed = commands.generate.generate(
             source, output, tokenizer, lambda: commands.engines.open_engine(pack, options), progress
         )
-    console.err(f"{written} results written to {output}; {failed} of all are errors")
+    console.err(f"{written} results written to {output}; {failed} errors in all")
     raise typer.Exit(5 if failed else 0)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands.index import IndexOutcome
 
 DEMONSTRATION = (
-    "Model: the embedded demonstration model. It shows the machinery at work; do not rely on its sentences. "
+    "Model: the embedded demonstration model. It shows how everything works; do not rely on its sentences. "
     "Name a real one with --model."
 )
 
@@ -56,7 +56,7 @@ def index(
     log: Log = None,
     json: Json = False,
 ) -> None:
-    """Walk, parse and chunk; write the structural pages; queue the work."""
+    """Parse sources, queue the work, write the structural pages."""
     user = user_settings(
         config,
         repos,
@@ -106,7 +106,7 @@ def print_index(outcomes: Sequence[IndexOutcome], *, to_stderr: bool = False) ->
         table = console.Table(f"Indexed {indexed.repository.root}", "", "")
         table.row("source files", indexed.files.get("source", 0))
         table.row("other files, not documented", sum(indexed.files.values()) - indexed.files.get("source", 0))
-        table.row("parsed anew", indexed.parsed)
+        table.row("parsed", indexed.parsed)
         table.row("symbols", indexed.symbols)
         table.row("chunks", indexed.chunks)
         table.row("items queued", counts.queued)

@@ -20,7 +20,7 @@ def inspect(
     db: Db = None,
     config: Config = None,
 ) -> None:
-    """What the index holds, one JSON object a line."""
+    """Print what the index holds, one JSON object a line."""
     root = commands.repositories.repository_root(repo)
     with reading(command_settings(config, [root], db=db)) as store, console.ignore_broken_pipe():
         for row in commands.inspect.inspect(store, kind, root):
@@ -35,7 +35,7 @@ def explain(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Why a file is read or not."""
+    """Show why a file is read or not."""
     root = commands.repositories.repository_root(repo)
     answer = commands.inspect.explain(command_settings(config, [root], worktree=worktree, out=out), root, path)
     print_answer(answer, json, lambda: console.print_facts(answer))

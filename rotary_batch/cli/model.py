@@ -14,12 +14,15 @@ from rotary_batch.errors import ModelError
 
 
 def pack(
-    src: Annotated[Path, typer.Argument(help="A Hugging Face Mixtral checkpoint.")],
+    src: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint.")],
     dst: Annotated[Path, typer.Argument(help="The folder to make.")],
-    experts: Annotated[Literal["bf16", "int8", "int4"], typer.Option(help="How experts are stored.")] = "bf16",
+    experts: Annotated[Literal["bf16", "int8", "int4"], typer.Option(help="Format of the experts.")] = "bf16",
     dense: Dense = "bf16",
 ) -> None:
-    """Turn a checkpoint into a pack; run it again after a kill to go on."""
+    """Turn a checkpoint into a pack.
+
+    Run it again after a kill to resume.
+    """
     from rotary_batch.engine.packs.pack import pack
 
     with console.progress_bar("experts") as progress:
@@ -28,7 +31,7 @@ def pack(
 
 
 def info(path: PackPath = None, json: Json = False) -> None:
-    """What a pack holds."""
+    """Show what a pack holds."""
     facts = commands.models.info(path or commands.packs.EMBEDDED)
     print_answer(facts, json, lambda: console.print_facts(facts))
 
@@ -43,5 +46,5 @@ def verify(path: PackPath = None) -> None:
     for name in damaged:
         console.err(f"damaged: {name}")
     if damaged:
-        raise ModelError(f"{pack_dir}: {len(damaged)} damaged parts; pack the model again")
-    console.out("every byte is as it was packed")
+        raise ModelError(f"{pack_dir}: {len(damaged)} parts are damaged; pack the model again")
+    console.out("all digests match")

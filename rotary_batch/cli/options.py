@@ -1,7 +1,4 @@
-"""The options that several commands share, each spelt and explained once.
-
-Knows how they are typed; knows nothing of what commands do with them.
-"""
+"""The options that several commands share, each spelt and explained once."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ IndexedRepos = Annotated[
     list[Path] | None, typer.Argument(metavar="[REPO...]", help="Indexed repositories; default: all of them.")
 ]
 OneRepo = Annotated[Path | None, typer.Argument(metavar="[REPO]", help="Default: the repository around this folder.")]
-Config = Annotated[Path | None, typer.Option(help="A settings file instead of ./rotary.toml.")]
+Config = Annotated[Path | None, typer.Option(help="Read this settings file instead of ./rotary.toml.")]
 Db = Annotated[Path | None, typer.Option(help="The database file.")]
 Model = Annotated[
     Path | None,
@@ -26,27 +23,28 @@ Model = Annotated[
 ]
 JobName = Annotated[str | None, typer.Option("--job", help="The job to run; default: summarize.")]
 Out = Annotated[str | None, typer.Option(help="The docs folder inside the repository; default: rotary-docs.")]
-Worktree = Annotated[bool | None, typer.Option("--worktree", help="Read files as they are, not as committed.")]
-LinkTemplate = Annotated[str | None, typer.Option(help="Link to source lines, with {path}, {start} and {end}.")]
+Worktree = Annotated[bool | None, typer.Option("--worktree", help="Read the working tree instead of the last commit.")]
+LinkTemplate = Annotated[str | None, typer.Option(help="URL of source lines, with {path}, {start} and {end}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Log = Annotated[Path | None, typer.Option(help="Append JSON lines to this file.")]
+Log = Annotated[Path | None, typer.Option(help="Append a log in JSON lines to this file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
-DeviceMemory = Annotated[str | None, typer.Option(help="Cap for everything on the device, e.g. 22GB.")]
+DeviceMemory = Annotated[str | None, typer.Option(help="Cap on all memory that is used on the device, e.g. 22GB.")]
 HostMemory = Annotated[
     str | None,
-    typer.Option(help="RAM beside a GPU for experts and keys, e.g. 48GB; default: 80 % of what is free."),
+    typer.Option(help="With a GPU: host memory for experts and KV cache, e.g. 48GB; default: 80 % of what is free."),
 ]
-MaxBatch = Annotated[int | None, typer.Option(min=1, help="The most live sequences.")]
+MaxBatch = Annotated[int | None, typer.Option(min=1, help="Work on at most N sequences at once.")]
 Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
-Kv = Annotated[str | None, typer.Option(help="How keys and values are kept: bf16 (as computed) or int8.")]
+Kv = Annotated[str | None, typer.Option(help="Format of the KV cache: bf16 (as computed) or int8.")]
 Experts = Annotated[
-    str | None, typer.Option(help="bf16, int8 or int4: what a checkpoint is packed as, what a pack must be.")
+    str | None,
+    typer.Option(help="Format of the experts: bf16, int8 or int4. A checkpoint is packed in it; a pack must have it."),
 ]
 ShapeName = Annotated[
-    str | None, typer.Option("--shape", help="Random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")
+    str | None, typer.Option("--shape", help="Use random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")
 ]
-Dense = Annotated[Literal["bf16", "int8"], typer.Option(help="Attention, embeddings and head.")]
+Dense = Annotated[Literal["bf16", "int8"], typer.Option(help="Format of attention, embeddings and head.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]
-For = Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30m.")]
+For = Annotated[str | None, typer.Option("--for", help="Stop after this time, e.g. 30m.")]
 PackPath = Annotated[Path | None, typer.Argument(help="Default: the embedded model.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take up at most N items.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Work on at most N items.")]

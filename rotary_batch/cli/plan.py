@@ -41,7 +41,7 @@ def plan(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """What is left to do, how long it takes, what would help most."""
+    """Show what is left, how long it takes and what would help."""
     user = user_settings(
         config,
         repos,
@@ -68,7 +68,7 @@ def print_plan(answer: Mapping[str, Any]) -> None:
     names = ("items", "prompt_tokens", "unknown", "new_tokens")
     for repository in answer["repositories"]:
         title = f"{repository['root']} ({repository['model']})"
-        table = console.Table(title, "unit", "items", "prompt tokens", "prompts not known yet", "most new tokens")
+        table = console.Table(title, "unit", "items", "prompt tokens", "unknown prompts", "most new tokens")
         for unit, row in repository["open"].items():
             table.row(unit, *(row[name] for name in names))
         table.row("total", *(sum(row[name] for row in repository["open"].values()) for name in names))
@@ -79,14 +79,14 @@ def print_plan(answer: Mapping[str, Any]) -> None:
 
 def _print_forecast(model: Mapping[str, Any]) -> None:
     if "needs" in model:
-        known = "what the machine could do is not known" if "last_run" in model else "hours are not known"
+        known = "the speed of this machine is not known" if "last_run" in model else "hours are not known"
         _print_last_run(model)
         console.out(f"{known}: measure this machine once with `rotary-batch {model['needs']}`")
         return
     _forecast_table(model).print()
     _print_last_run(model)
     if model["numerics"] == "exact":
-        console.out("these are rates of fast numerics: exact ones, as set here, take longer")
+        console.out("these are the rates of fast numerics; exact numerics, as set here, take longer")
 
 
 def _forecast_table(model: Mapping[str, Any]) -> console.Table:
@@ -94,16 +94,16 @@ def _forecast_table(model: Mapping[str, Any]) -> console.Table:
     table.row("device memory", console.nbytes(model["device_memory"]))
     table.row("live sequences", model["batch"])
     kv_tokens = f"{model['device_kv_tokens']:,} / {model['host_kv_tokens']:,}"
-    table.row("keys on the device / in host memory, tokens", kv_tokens)
+    table.row("KV cache on the device / in host memory, tokens", kv_tokens)
     table.row("experts resident / ring slots", f"{model['residents']} / {model['ring_slots']}")
-    table.row("others in host memory / on disk", f"{model['in_host_memory']} / {model['from_disk']}")
-    table.row("one revolution", f"{model['revolution_s']:.2f} s ({model['binding']} binds)")
+    table.row("other experts in host memory / on disk", f"{model['in_host_memory']} / {model['from_disk']}")
+    table.row("one revolution", f"{model['revolution_s']:.2f} s (limited by {model['binding']})")
     table.row("  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
     table.row("new tokens a second", f"{model['decode_tokens_per_s']:,.1f}")
-    table.row("time for everything, at the least", _nights(model["hours"]))
+    table.row("least time for everything", _nights(model["hours"]))
     if model["items_by_deadline"] is not None:
         table.row("items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
-    table.row("what would help most", model["best_next"] or "nothing that is known here")
+    table.row("what would help most", model["best_next"] or "nothing known")
     table.row("the machine's rates", model["rates"])
     return table
 

@@ -12,7 +12,7 @@ from rotary_batch.work.items import ask_again
 
 
 def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Ask parked items again at the next drain, and what reads them."""
+    """Put parked items, and what needs them, back into the queue."""
     with writing(command_settings(config, repos, db=db), create=False) as store:
         count = ask_again(store, [row.id for row in select_repositories(store, repos or [])])
-    print_answer({"retried": count}, json, lambda: console.out(f"{count} parked items go back into the queue"))
+    print_answer({"retried": count}, json, lambda: console.out(f"{count} parked items are back in the queue"))

@@ -13,7 +13,7 @@ from rotary_batch.commands.database import reading
 
 
 def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """How far every repository is, and whether a driver runs now."""
+    """Show how far every repository is, and whether a drain runs."""
     settings = command_settings(config, repos, db=db)
     with reading(settings) as store:
         answer = commands.status.status(store, settings, repos or [])
@@ -21,7 +21,7 @@ def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
 
 
 def report(db: Db = None, config: Config = None, json: Json = False) -> None:
-    """What the last run did."""
+    """Show what the last run did."""
     settings = command_settings(config, [], db=db)
     with reading(settings) as store:
         answer = commands.status.report(store, settings)
@@ -40,7 +40,7 @@ def print_status(answer: Mapping[str, Any]) -> None:
         console.out("nothing is indexed yet; run `rotary-batch index REPO`")
     driver = answer["driver_pid"]
     place = f"process {driver}" if driver else "a process in another container or on another machine"
-    console.out("driver: none is running" if driver is None else f"driver: {place} is at work")
+    console.out("driver: none is running" if driver is None else f"driver: {place} is running")
     if run := answer["last_run"]:
         console.out(f"last run: {run['started_at']}, {run['outcome']}")
 

@@ -11,7 +11,10 @@ from rotary_batch.config import FILE_NAME
 
 
 def trust(repo: OneRepo = None, json: Json = False) -> None:
-    """Let all settings in a repository's own rotary.toml count while it stays as it is now."""
+    """Apply all settings of a repository's own rotary.toml.
+
+    They apply until that file changes.
+    """
     root = commands.repositories.repository_root(repo)
     own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
     for note in own.notes:
@@ -19,9 +22,7 @@ def trust(repo: OneRepo = None, json: Json = False) -> None:
 
     def show() -> None:
         console.print_facts(own.values)
-        console.out(
-            f"these settings of {root} count now, until its {FILE_NAME} changes; to take that back, delete {record}"
-        )
+        console.out(f"these settings of {root} apply until its {FILE_NAME} changes; to undo that, delete {record}")
 
     data = {"repository": str(root), "settings": own.values, "record": str(record), "notes": own.notes}
     print_answer(data, json, show)

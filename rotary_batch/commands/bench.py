@@ -59,7 +59,7 @@ class BenchOptions(NamedTuple):
     routing: Path | None  # where to record it
     drafts: bool  # random weights repeat themselves: with them the success of drafts means nothing
     prefetch: bool
-    prefill_revolutions: int | None  # after which what is left of the prompts is skipped; None = all of them
+    prefill_revolutions: int | None  # after which the rest of the prompts is skipped; None = read all
     decode_revolutions: int | None  # to stop after; None = the whole length
 
 

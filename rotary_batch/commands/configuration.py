@@ -59,7 +59,7 @@ class UserSettings:
         values, notes = dict(own.values), list(own.notes)
         if "db" in values and root != self.only_repository:
             del values["db"]
-            notes.append(f"{root / FILE_NAME}: ignored: db. It counts when the repository is named alone")
+            notes.append(f"{root / FILE_NAME}: ignored: db. It applies only when the repository is named alone")
         if indexed_job is not None:
             values["job"] = indexed_job
         settings = Settings(**{**values, **self.values})

@@ -49,24 +49,26 @@ def test_the_most_telling_code_wins(codes, code):
 
 
 def test_what_concerns_one_repository_is_noted_once_and_what_concerns_all_ends_the_command():
-    found: list = []
+    outcomes: list = []
     for _ in range(2):
-        with isolated(["/a"], found):
+        with isolated(["/a"], outcomes):
             raise RepositoryError("/a: not there")
-    with isolated(["/b", "/c"], found):
+    with isolated(["/b", "/c"], outcomes):
         raise PermissionError(13, "Permission denied", "/b/x")
-    assert found == [
+    assert outcomes == [
         Failure(repository="/a", error="/a: not there", exit_code=3),
         *(Failure(repository=root, error="/b/x: Permission denied", exit_code=74) for root in ("/b", "/c")),
     ]
     with isolated(["/d"], alone := []):
         raise OSError("a text alone")
     assert [str(one) for one in alone] == ["/d: input or output: a text alone"]
-    assert [str(one) for one in found] == [
-        "/a: not there", "/b/x: Permission denied", "/c: /b/x: Permission denied",
-    ]  # fmt: skip
+    assert [str(one) for one in outcomes] == [
+        "/a: not there",
+        "/b/x: Permission denied",
+        "/c: /b/x: Permission denied",
+    ]
     for error in (DatabaseError("d"), BusyError("b"), ZeroDivisionError()):
-        with pytest.raises(type(error)), isolated(["/a"], found):
+        with pytest.raises(type(error)), isolated(["/a"], outcomes):
             raise error
 
 
@@ -80,12 +82,14 @@ def test_a_repository_that_fails_is_named_and_the_others_get_their_night(make_re
     loop.symlink_to(loop)
     odd.mkdir()
     roots = [tmp_path / "gone", good, blocked, empty, loop, odd, other, good]
-    found = answer("run", *roots, code=3)
-    failed = {one["repository"]: one["error"] for one in found if "error" in one}
+    outcomes = answer("run", *roots, code=3)
+    failed = {one["repository"]: one["error"] for one in outcomes if "error" in one}
     assert failed.keys() == {
-        *(str(tmp_path / name) for name in ("gone", "loop", "odd\\xff")), str(blocked), str(empty),
-    }  # fmt: skip
-    (outcome,) = [one for one in found if "error" not in one]
+        *(str(tmp_path / name) for name in ("gone", "loop", "odd\\xff")),
+        str(blocked),
+        str(empty),
+    }
+    (outcome,) = [one for one in outcomes if "error" not in one]
     assert (outcome["outcome"], outcome["open"], outcome["parked"]) == ("done", 0, 0)
     for root in (good, other):
         assert "index.md" in docs_of(root)
@@ -343,8 +347,11 @@ def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, ma
     root = make_repository(files)
     child = subprocess.Popen(
         [sys.executable, "-m", "rotary_batch.cli", command, str(root), "--log", str(root.parent / "log"), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     time.sleep(0.2)
     database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
     while not database.exists() or not database.stat().st_size:

@@ -42,8 +42,12 @@ def repo(make_repository):
 
 def test_streams_that_are_closed_lead_nowhere(repo):
     for command, closed in (
-        ("index", "<&- >&- 2>&-"), ("inspect files", ">&-"), ("status", ">&-"), ("render", ">&- 2>&-"), ("index", "2>&-"),
-    ):  # fmt: skip
+        ("index", "<&- >&- 2>&-"),
+        ("inspect files", ">&-"),
+        ("status", ">&-"),
+        ("render", ">&- 2>&-"),
+        ("index", "2>&-"),
+    ):
         assert shell(f"rb {command} {repo} {closed}").returncode == 0
     assert shell(f"rb index {repo}/nothing >&- 2>&-").returncode == 3
     db = sqlite3.connect(Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db")
@@ -71,8 +75,11 @@ def test_a_log_on_a_full_disk_is_named_once_and_the_work_goes_on(repo):
 
 def test_locales_terminals_and_zones_of_any_kind(repo):
     for name, value in (
-        ("PYTHONIOENCODING", "ascii"), ("LC_ALL", "C"), ("LC_ALL", "nonsense"), ("TZ", ":/etc/passwd"),
-    ):  # fmt: skip
+        ("PYTHONIOENCODING", "ascii"),
+        ("LC_ALL", "C"),
+        ("LC_ALL", "nonsense"),
+        ("TZ", ":/etc/passwd"),
+    ):
         environment = {name: value, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
         assert shell(f"rb inspect files {repo}", **environment).stdout.count("\n") == 2
     for columns, terminal in (("1", "nonsense"), ("many", "")):

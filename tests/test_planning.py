@@ -30,11 +30,15 @@ from tests.in_process import drain_all, index_all
 
 def test_later_sources_of_settings_win(tmp_path):
     (tmp_path / "rotary.toml").write_text('device_memory = "2GB"\nmax_batch = 3\nmodel = "packs/m"\nworktree = true\n')
-    found = Settings(**user_values(
-        flags={"max_batch": 9, "job": None}, environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
-        folders=[tmp_path], config=None,
-    ))  # fmt: skip
-    assert found == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
+    settings = Settings(
+        **user_values(
+            flags={"max_batch": 9, "job": None},
+            environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
+            folders=[tmp_path],
+            config=None,
+        )
+    )
+    assert settings == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +51,14 @@ def test_sizes(text, nbytes):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('devise = "cpu"', "unknown key 'devise'; did you mean 'device'"), ('device = "tpu"', "is not a device"),
-        ("max_batch = 0", "not a whole number above 0"), ('numerics = "slow"', "is not one of exact, fast"),
-        ("[[", "not valid TOML"), ('device_memory = "much"', "is not a size"),
+        ('devise = "cpu"', "unknown key 'devise'; did you mean 'device'"),
+        ('device = "tpu"', "is not a device"),
+        ("max_batch = 0", "not a whole number above 0"),
+        ('numerics = "slow"', "is not one of exact, fast"),
+        ("[[", "not valid TOML"),
+        ('device_memory = "much"', "is not a size"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
     path = tmp_path / "my.toml"
     path.write_text(text)
@@ -72,11 +79,13 @@ def test_the_bundled_jobs_and_prompts_fit_each_other():
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"), ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
-        ("attempts = 3", 'attempts = "3"', "is not a whole number"), ('name = "summarize"', 'name = "other"', "must be the file's stem"),
+        ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"),
+        ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
+        ("attempts = 3", 'attempts = "3"', "is not a whole number"),
+        ('name = "summarize"', 'name = "other"', "must be the file's stem"),
         ("chunk_tokens = 1200", "", "lacks 'chunk_tokens'"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_job_is_refused(tmp_path, old, new, words):
     text = (bundled("jobs") / "summarize.toml").read_text()
     assert old in text
@@ -87,9 +96,15 @@ def test_a_bad_job_is_refused(tmp_path, old, new, words):
 
 def test_a_job_selects_by_language_and_path():
     select = Select(languages=("python",), include=("src/*",), exclude=("*_test.py",))
-    assert [select.takes(path, language) for path, language in [
-        ("src/a.py", "python"), ("src/a.go", "go"), ("b.py", "python"), ("src/a_test.py", "python"),
-    ]] == [True, False, False, False]  # fmt: skip
+    assert [
+        select.takes(path, language)
+        for path, language in [
+            ("src/a.py", "python"),
+            ("src/a.go", "go"),
+            ("b.py", "python"),
+            ("src/a_test.py", "python"),
+        ]
+    ] == [True, False, False, False]
 
 
 JOB = """
@@ -135,22 +150,25 @@ def test_a_roll_up_too_long_for_its_prompt_is_reduced_in_a_tree_and_nothing_is_l
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module number {n}."""\nX = {n}\n' for n in range(40)})
-    found = drained(root, tiny_pack, tmp_path / "jobs")
-    num_parts, num_reduced = found.pop("parts")
+    states = drained(root, tiny_pack, tmp_path / "jobs")
+    num_parts, num_reduced = states.pop("parts")
     assert num_reduced == 1
     assert num_parts > 40 / 3  # more than one level
-    assert found == {
-        "chunk": {"done": 40}, "directory": {"done": 1 + num_parts}, "file": {"done": 40}, "repository": {"done": 1},
-    }  # fmt: skip
+    assert states == {
+        "chunk": {"done": 40},
+        "directory": {"done": 1 + num_parts},
+        "file": {"done": 40},
+        "repository": {"done": 1},
+    }
 
 
 def test_notes_that_cannot_shrink_park_the_roll_up_and_the_rest_goes_on(make_repository, tiny_pack, tmp_path):
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=240))
     root = make_repository({f"pkg/m{n}.py": f'"""{"word " * 60}{n}."""\nX = {n}\n' for n in range(3)})
-    found = drained(root, tiny_pack, tmp_path / "jobs")
-    assert found["directory"] == {"parked": 1}
-    assert found["repository"] == {"done": 1}
+    states = drained(root, tiny_pack, tmp_path / "jobs")
+    assert states["directory"] == {"parked": 1}
+    assert states["repository"] == {"done": 1}
 
 
 def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, tmp_path):
@@ -274,6 +292,6 @@ def test_requests_that_an_engine_had_no_memory_for_are_asked_again(tmp_path, tin
             self.steps = getattr(self, "steps", 0) + 1
             return super().step() if self.steps <= 3 else FakeEngine.step(self)
 
-    found = generate(source, target, Tokenizer.load(tiny_pack), lambda: Recovering(max_batch=8), lambda *_: None)
-    assert found == (8, 0)
+    totals = generate(source, target, Tokenizer.load(tiny_pack), lambda: Recovering(max_batch=8), lambda *_: None)
+    assert totals == (8, 0)
     assert {json.loads(line)["custom_id"] for line in target.read_text().splitlines()} == {f"r{n}" for n in range(8)}

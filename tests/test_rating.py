@@ -64,8 +64,15 @@ def test_a_run_probes_the_machine_and_keeps_the_best(path, measured):
     assert cached_rates("cpu", path.parent) == KEPT.best_of(KEPT.raised(2.0, 2e9))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps(KEPT.as_dict() | {"version": 4}),
-                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict())])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        json.dumps(KEPT.as_dict() | {"version": 4}),
+        json.dumps(dataclasses.replace(KEPT, machine="another").as_dict()),
+    ],
+)
 def test_rates_that_are_damaged_or_of_another_machine_are_measured_anew(path, measured, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -117,10 +124,10 @@ def test_a_probe_measures_the_formats_of_the_model_and_ends_in_time(monkeypatch,
     monkeypatch.setattr(measure, "MATRIX", (256, 128))
     monkeypatch.setattr(measure, "PROBE_S", 100.0)
     manifest = Manifest.load(tiny_pack)
-    found = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
-    assert list(found.weight_s) == list(dict.fromkeys((manifest.experts, manifest.dense)))
-    assert all(table[0][0] == 1 and all(s > 0 for _, s in table) for table in found.weight_s.values())
-    assert (found.disk_nbytes_per_s > 0, found.machine, found.measured_at) == (True, KEPT.machine, KEPT.measured_at)
+    rates = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
+    assert list(rates.weight_s) == list(dict.fromkeys((manifest.experts, manifest.dense)))
+    assert all(table[0][0] == 1 and all(s > 0 for _, s in table) for table in rates.weight_s.values())
+    assert (rates.disk_nbytes_per_s > 0, rates.machine, rates.measured_at) == (True, KEPT.machine, KEPT.measured_at)
     monkeypatch.setattr(measure, "PROBE_S", 0.0)
     late = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
     assert (set(map(tuple, late.weight_s.values())), late.attention_nbytes_per_s) == ({()}, {})
@@ -180,14 +187,15 @@ def test_the_last_run_of_a_model_on_a_device_is_what_counts(tmp_path):
     speed = last_speed(store, "m", "cpu")
     assert speed is not None
     assert (speed.tokens_per_s, last_speed(store, "m", "cuda:1")) == (100.0, None)
-    found = as_last_run(speed, Workload(num_items=60, prompt_tokens=500, new_tokens=100, longest_tokens=600))
-    assert found == {"last_run": speed.at, "last_run_tokens_per_s": 100.0, "hours_as_last_run": 0.1}
+    forecast = as_last_run(speed, Workload(num_items=60, prompt_tokens=500, new_tokens=100, longest_tokens=600))
+    assert forecast == {"last_run": speed.at, "last_run_tokens_per_s": 100.0, "hours_as_last_run": 0.1}
     assert as_last_run(None, Workload(60, 500, 100, 600)) == {}
 
 
 def rotary(*arguments: object) -> str:
-    done = subprocess.run([sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=200)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode in (0, 75), done.stderr
     return done.stdout
 

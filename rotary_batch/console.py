@@ -127,13 +127,13 @@ def draining() -> Iterator[Callable[[Progress], None]]:
 
 def live_line(progress: Progress) -> str:
     """Items, tokens/s, the revolution and the time that is left."""
-    tally, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
-    finished = tally.done + tally.reused + tally.parked
-    share = f" · {tally.bound_s / tally.step_s:.0%} of the bound" if tally.bound_s and tally.step_s else ""
+    stats, seconds = progress.stats, max(progress.elapsed_s, 1e-9)
+    finished = stats.done + stats.reused + stats.parked
+    share = f" · {stats.roofline_s / stats.step_s:.0%} of the bound" if stats.roofline_s and stats.step_s else ""
     left_s = progress.num_open * seconds / finished if finished else None
     return (
-        f"revolution {tally.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
-        f"in {tally.prefill_tokens / seconds:,.0f} tok/s, out {tally.decode_tokens / seconds:,.0f} tok/s · "
+        f"revolution {stats.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
+        f"in {stats.prefill_tokens / seconds:,.0f} tok/s, out {stats.decode_tokens / seconds:,.0f} tok/s · "
         f"ETA {'?' if left_s is None else _duration(left_s)}{share}"
     )
 
@@ -191,8 +191,8 @@ def show_drain(outcomes: Sequence[DrainOutcome], reports: Sequence[Path], told: 
         _row(table, "  of these read again after an interruption", tally.reprefill_tokens)
         _row(table, "  seconds of that", f"{tally.reprefill_s:.1f}")
         _row(table, "tokens written", tally.decode_tokens)
-        if tally.bound_s:
-            _row(table, "share of the machine's bound", f"{tally.bound_s / max(tally.step_s, 1e-9):.0%}")
+        if tally.roofline_s:
+            _row(table, "share of the machine's bound", f"{tally.roofline_s / max(tally.step_s, 1e-9):.0%}")
         if tally.rates_raised > 1:
             _row(table, "  its rates were too low and were raised by", f"{tally.rates_raised - 1:.0%}")
         _row(table, "seconds", f"{outcome.seconds:.1f}")

@@ -152,28 +152,28 @@ def _drain_one_model(
     runner = Runner(
         store=call.store,
         engine=engine,
-        desk=ItemProcessor(call.store, ask, views),
+        processor=ItemProcessor(call.store, ask, views),
         window=call.limits,
         run_id=run_id,
         repository_ids=ids,
-        project=projecting.some,
-        look=RateWatch(engine, call.settings, call.look),
+        sync_pages=projecting.some,
+        on_step=RateWatch(engine, call.settings, call.look),
         num_open=lambda: counts.open_items(call.store, ids),
         max_attempts=ask.job.attempts,
-        tally=RunStats(device=call.settings.device),
+        stats=RunStats(device=call.settings.device),
     )
     outcome = "failed"
     try:
         outcome = runner.drain()
     finally:
         engine.close()
-        projecting.rest(runner.tally)
+        projecting.rest(runner.stats)
         found += projecting.failures
-        call.store.end_run(run_id, outcome, runner.tally.as_dict())
-        event("run ended", run=run_id, outcome=outcome, **runner.tally.as_dict())
+        call.store.end_run(run_id, outcome, runner.stats.as_dict())
+        event("run ended", run=run_id, outcome=outcome, **runner.stats.as_dict())
     done = DrainOutcome(
         outcome=outcome,
-        tally=runner.tally,
+        tally=runner.stats,
         num_open=counts.open_items(call.store, ids),
         num_parked=counts.parked_items(call.store, ids),
         seconds=time.monotonic() - started,

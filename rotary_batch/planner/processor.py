@@ -1,7 +1,4 @@
-"""Between the queue and the engine: gives items their prompts when it is their turn, and judges answers.
-
-Knows roll-ups, reuse and verdicts; knows nothing of engines or of pages on disk.
-"""
+"""Between the queue and the engine: prompts for roll-ups whose inputs are complete, reuse and validation of answers."""
 
 from __future__ import annotations
 
@@ -12,76 +9,77 @@ from pathlib import PurePosixPath
 from rotary_batch.core import Completion, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.pages.check import judge
-from rotary_batch.pages.page import (
-    IndexView,
-    chunk_summary,
-    file_summary,
-    folder_summary,
-)
-from rotary_batch.planner.prompt_builder import Note, PromptBuilder
+from rotary_batch.pages.page import IndexView, chunk_summary, file_summary, folder_summary
+from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
 from rotary_batch.work.counts import children
 from rotary_batch.work.rows import Answer, Claim, Finished, Judged, StoredResult
 from rotary_batch.work.store import WorkStore
 
-BATCH = 64  # in one transaction, and between two looks at the window
+BATCH = 64  # items in one transaction; between two of them the window may close
 
 
 class ItemProcessor:
     """One job of one or more repositories, with one model."""
 
-    def __init__(self, store: WorkStore, asking: PromptBuilder, views: Mapping[int, IndexView]) -> None:
+    def __init__(self, store: WorkStore, prompt_builder: PromptBuilder, views: Mapping[int, IndexView]) -> None:
         self._store = store
-        self._asking = asking
+        self._prompt_builder = prompt_builder
         self._views = views
         self._names = {number: _known_names(view) for number, view in views.items()}
 
     def reuse_answers(self) -> Iterator[list[WorkItem]]:
-        """Answer READY items whose results are already there, some at a time; no model is asked."""
+        """Complete READY items whose results are stored already; yields them in batches."""
         ids = self._store.answered_before(list(self._views))
         for start in range(0, len(ids), BATCH):
             with self._store.transaction():
                 items = [self._store.item(item_id) for item_id in ids[start : start + BATCH]]
-                answered = [item for item in items if self._reuse(item)]
-            yield answered
+                reused = [item for item in items if self._reuse(item)]
+            yield reused
 
-    def advance(self) -> Iterator[list[WorkItem]]:
-        """Give items whose inputs are complete their prompts, some at a time; those that were answered at once."""
+    def prepare(self) -> Iterator[list[WorkItem]]:
+        """Give WAITING items whose inputs are complete their prompts; yields batches of those done without a model."""
         while items := self._store.unblocked(list(self._views), limit=BATCH):
             with self._store.transaction():
-                answered = [item for item in items if self._prepare(item)]
-            yield answered
+                reused = [item for item in items if self._prepare_one(item)]
+            yield reused
 
-    def _prepare(self, item: WorkItem) -> bool:
-        """Make a WAITING item ready, done, parked, or the reader of parts; answer whether it is done."""
-        view = self._views[item.repository_id]
-        below = children(self._store, item.id)
-        notes = [self._note(item, answer, is_part=is_part) for _, is_part, answer in below]
-        part = self._store.is_part(item.id)
-        name = _title(item, view)
-        own = [] if part else self._own_note(item, view)
+    def _prepare_one(self, item: WorkItem) -> bool:
+        """Make an item READY, DONE, PARKED, or the reader of new parts; returns whether it is DONE."""
         try:
-            asked = self._asking.build_rollup_prompt(item.unit, name, [*own, *notes], part=part)
-            if asked is None:
-                runs = self._asking.split_notes(item.unit, name, notes)
-                self._store.add_parts(item.id, [[below[i][0] for i in run] for run in runs])
-                return False
+            encoded = self._encode_or_split(item)
         except PromptError as error:
             self._store.park(item.id, str(error))
             return False
-        if result := self._store.result(asked.key):
-            self._finish_reused(item, asked.key, result, asked.prompt_ids)
+        if encoded is None:
+            return False
+        if result := self._store.result(encoded.key):
+            self._complete_reused(item, encoded.key, result, encoded.prompt_ids)
             return True
-        self._store.make_ready(item.id, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)
+        self._store.make_ready(item.id, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
         return False
+
+    def _encode_or_split(self, item: WorkItem) -> EncodedPrompt | None:
+        """The prompt of a roll-up, or None when its notes were too long and got parts.  Raises PromptError."""
+        view = self._views[item.repository_id]
+        inputs = children(self._store, item.id)
+        notes = [self._note(item, answer, is_part=is_part) for _, is_part, answer in inputs]
+        part = self._store.is_part(item.id)
+        name = _title(item, view)
+        own = [] if part else self._own_note(item, view)
+        encoded = self._prompt_builder.build_rollup_prompt(item.unit, name, [*own, *notes], part=part)
+        if encoded is None:
+            runs = self._prompt_builder.split_notes(item.unit, name, notes)
+            self._store.add_parts(item.id, [[inputs[i][0] for i in run] for run in runs])
+        return encoded
 
     def _reuse(self, item: WorkItem) -> bool:
         result = self._store.result(item.key) if item.key else None
         if result is None or item.key is None:
             return False
-        self._finish_reused(item, item.key, result, self._store.prompt_ids(item.id))
+        self._complete_reused(item, item.key, result, self._store.prompt_ids(item.id))
         return True
 
-    def _finish_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
+    def _complete_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
         judged = self._judge(item, result.text, result.completion, prompt_ids)
         self._store.complete_reused(item.id, key, result, judged)
 
@@ -106,18 +104,18 @@ class ItemProcessor:
         structural = file_summary(path, view) if answer.unit == "file" else folder_summary(path, view)
         return Note(PurePosixPath(path).name, answer.shown_text or structural)
 
-    def finish(self, claim: Claim, completion: Completion) -> Finished:
-        """Turn what the engine wrote into a result with a verdict."""
-        text = self._asking.tokenizer.decode(completion.token_ids).strip()
+    def complete(self, claim: Claim, completion: Completion) -> Finished:
+        """Decode and validate what the engine wrote."""
+        text = self._prompt_builder.tokenizer.decode(completion.token_ids).strip()
         return Finished(
             claim=claim,
             completion=completion,
             judged=self._judge(claim.item, text, completion, claim.request.prompt_ids),
             provenance={
-                "model": self._asking.manifest.name,
-                "weights": self._asking.manifest.weights_digest,
-                "experts": self._asking.manifest.experts,
-                "numerics": self._asking.numerics,
+                "model": self._prompt_builder.manifest.name,
+                "weights": self._prompt_builder.manifest.weights_digest,
+                "experts": self._prompt_builder.manifest.experts,
+                "numerics": self._prompt_builder.numerics,
                 "job": claim.item.job,
                 "resumed_at": len(claim.request.generated_ids) or None,
             },
@@ -129,9 +127,9 @@ class ItemProcessor:
             text,
             mean_logprob=completion.mean_logprob,
             ended=completion.reason,
-            min_mean_logprob=self._asking.manifest.min_mean_logprob,
+            min_mean_logprob=self._prompt_builder.manifest.min_mean_logprob,
             is_known=names.__contains__,
-            source=self._asking.tokenizer.decode(prompt_ids),
+            source=self._prompt_builder.tokenizer.decode(prompt_ids),
         )
         return Judged(text=text, verdict=found.verdict, shown_text=found.text)
 

@@ -304,7 +304,7 @@ def test_a_window_that_closes_while_files_are_classified_stops_the_index(make_re
         (failure,) = commands.index.index(
             store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, window
         )
-    assert next(looks) == 5, "the first look at a closed window was the last"
+    assert next(looks) == 6, "after the first look at a closed window there is one more, for the reason"
     assert (failure.exit_code, contents(settings)) == (75, before)
 
 

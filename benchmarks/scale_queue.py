@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from rotary_batch.core import Completion, NewTokens, Verdict
+from rotary_batch.core import Completion, NewTokens, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work import counts
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
+from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -122,8 +122,8 @@ def fill(store: WorkStore, num_items: int) -> Seconds:
 
 def finished(claim: Claim) -> Finished:
     completion = Completion(request_id=claim.item.id, token_ids=(7, 8), logprob_sum=-0.5, num_scored=2, reason="stop")
-    judged = Judged(text="It works.", verdict=Verdict.SHOWN, shown_text="It works.")
-    return Finished(claim=claim, completion=completion, judged=judged)
+    validation = ValidationResult(verdict=Verdict.SHOWN, shown_text="It works.")
+    return Finished(claim=claim, completion=completion, text="It works.", validation=validation)
 
 
 def drain(store: WorkStore, run_id: int, steps: int) -> dict[str, list[Seconds]]:

@@ -160,6 +160,15 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationResult:
+    """What may be shown of an answer, and why the rest may not."""
+
+    verdict: Verdict
+    shown_text: str | None  # None unless the verdict is SHOWN
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
     """One row of the queue."""
 

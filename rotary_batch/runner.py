@@ -66,7 +66,7 @@ class RunStats:
     def add_finished(self, finished: Finished) -> None:
         """Count one answer."""
         self.done += 1
-        _count(self.verdicts, finished.judged.verdict.value)
+        _count(self.verdicts, finished.validation.verdict.value)
         _count(self.ended, finished.completion.reason)
 
     def add_failed(self, failed: Failed) -> None:
@@ -185,7 +185,7 @@ class Runner:
         del self._claims[item.id]
         self.stats.add_finished(finished)
         self._unsynced.append(item)
-        event("item done", item=item.id, verdict=finished.judged.verdict.value)
+        event("item done", item=item.id, verdict=finished.validation.verdict.value)
 
     def _note_failed(self, failed: Failed) -> None:
         item_id = failed.claim.item.id

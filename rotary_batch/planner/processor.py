@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 
-from rotary_batch.core import Completion, WorkItem
+from rotary_batch.core import Completion, ValidationResult, WorkItem
 from rotary_batch.errors import PromptError
-from rotary_batch.pages.check import judge
+from rotary_batch.pages.check import validate
 from rotary_batch.pages.page import IndexView, chunk_summary, file_summary, folder_summary
 from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
 from rotary_batch.work.counts import children
-from rotary_batch.work.rows import Answer, Claim, Finished, Judged, StoredResult
+from rotary_batch.work.rows import Answer, Claim, Finished, StoredResult
 from rotary_batch.work.store import WorkStore
 
 BATCH = 64  # items in one transaction; between two of them the window may close
@@ -80,8 +80,8 @@ class ItemProcessor:
         return True
 
     def _complete_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
-        judged = self._judge(item, result.text, result.completion, prompt_ids)
-        self._store.complete_reused(item.id, key, result, judged)
+        validation = self._validate(item, result.text, result.completion, prompt_ids)
+        self._store.complete_reused(item.id, key, result, validation)
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
         """What the author says of the thing itself."""
@@ -110,7 +110,8 @@ class ItemProcessor:
         return Finished(
             claim=claim,
             completion=completion,
-            judged=self._judge(claim.item, text, completion, claim.request.prompt_ids),
+            text=text,
+            validation=self._validate(claim.item, text, completion, claim.request.prompt_ids),
             provenance={
                 "model": self._prompt_builder.manifest.name,
                 "weights": self._prompt_builder.manifest.weights_digest,
@@ -121,17 +122,17 @@ class ItemProcessor:
             },
         )
 
-    def _judge(self, item: WorkItem, text: str, completion: Completion, prompt_ids: Sequence[int]) -> Judged:
-        names = self._names[item.repository_id]
-        found = judge(
+    def _validate(
+        self, item: WorkItem, text: str, completion: Completion, prompt_ids: Sequence[int]
+    ) -> ValidationResult:
+        return validate(
             text,
             mean_logprob=completion.mean_logprob,
             ended=completion.reason,
             min_mean_logprob=self._prompt_builder.manifest.min_mean_logprob,
-            is_known=names.__contains__,
+            is_known=self._names[item.repository_id].__contains__,
             source=self._prompt_builder.tokenizer.decode(prompt_ids),
         )
-        return Judged(text=text, verdict=found.verdict, shown_text=found.text)
 
 
 def _title(item: WorkItem, view: IndexView) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Completion, Lease, Request, Verdict, WorkItem
+from rotary_batch.core import Completion, Lease, Request, ValidationResult, Verdict, WorkItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +24,6 @@ class RepositoryRow:
     link_template: str | None
     job: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The text of an answer, and whether its prose may stand on a page."""
-
-    text: str
-    verdict: Verdict
-    shown_text: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +53,13 @@ class PlanCounts:
     unchanged: int = 0
     removed: int = 0
 
+    def __add__(self, other: PlanCounts) -> PlanCounts:
+        return PlanCounts(
+            queued=self.queued + other.queued,
+            unchanged=self.unchanged + other.unchanged,
+            removed=self.removed + other.removed,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
@@ -86,7 +84,8 @@ class Finished:
 
     claim: Claim
     completion: Completion
-    judged: Judged
+    text: str  # all of it, as the model wrote it
+    validation: ValidationResult
     provenance: dict[str, Any] = field(default_factory=dict)
 
 

@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
-from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, StopCriteria, WorkItem
+from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, StopCriteria, ValidationResult, WorkItem
 from rotary_batch.work.connection import explained
 from rotary_batch.work.patience import Connection
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, StoredResult
+from rotary_batch.work.rows import Claim, Failed, Finished, StoredResult
 
 _ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, ended, error"
 
@@ -126,7 +126,7 @@ class WorkStore:
             "insert or replace into prompt (item_id, token_ids) values (?, ?)", [item_id, _blob(prompt_ids)]
         )
 
-    def complete_reused(self, item_id: int, key: str, result: StoredResult, judged: Judged) -> None:
+    def complete_reused(self, item_id: int, key: str, result: StoredResult, validation: ValidationResult) -> None:
         """Answer an item with a result that is already there; no model is asked."""
         completion = result.completion
         with self.transaction():
@@ -134,7 +134,7 @@ class WorkStore:
             self.db.execute(
                 """update item set state = 'done', key = ?, output_tokens = ?, ended = ?, verdict = ?, shown_text = ?,
                           error = null, reused = 1 where id = ? and state in ('waiting', 'ready')""",
-                [key, len(completion.token_ids), completion.reason, judged.verdict, judged.shown_text, item_id],
+                [key, len(completion.token_ids), completion.reason, validation.verdict, validation.shown_text, item_id],
             )
 
     def result(self, key: str) -> StoredResult | None:
@@ -215,8 +215,8 @@ class WorkStore:
             {
                 "tokens": len(completion.token_ids),
                 "ended": completion.reason,
-                "verdict": done.judged.verdict,
-                "shown": done.judged.shown_text,
+                "verdict": done.validation.verdict,
+                "shown": done.validation.shown_text,
                 **_fence(done.claim.lease),
             },
         )
@@ -228,7 +228,7 @@ class WorkStore:
             [
                 key,
                 _blob(completion.token_ids),
-                done.judged.text,
+                done.text,
                 completion.logprob_sum,
                 completion.num_scored,
                 completion.reason,

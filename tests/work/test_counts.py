@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_store import ROW, chunk, finished
 
-from rotary_batch.core import Completion, Verdict
+from rotary_batch.core import Completion, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
-from rotary_batch.work.rows import Claim, Failed, Judged, PlannedItem, StoredResult
+from rotary_batch.work.rows import Claim, Failed, PlannedItem, StoredResult
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -101,7 +101,7 @@ class Tree(RuleBasedStateMachine):
             return
         claim = self.claims[data.draw(st.integers(0, len(self.claims) - 1))]
         done = finished(claim)
-        low = replace(done, judged=Judged(text="x", verdict=Verdict.LOW_CONFIDENCE, shown_text=None))
+        low = replace(done, validation=ValidationResult(verdict=Verdict.LOW_CONFIDENCE, shown_text=None))
         if how == "release":
             self.store.release([claim.lease])
         elif how in {"finish", "low"}:
@@ -121,8 +121,8 @@ class Tree(RuleBasedStateMachine):
             self.store.make_ready(item.id, key=f"{item.id}.{self.version}", prompt_ids=(1,), num_markers=0)
         elif how == "reuse":
             completion = Completion(request_id=0, token_ids=(1,), logprob_sum=0.0, num_scored=1, reason="stop")
-            judged = Judged(text="x", verdict=Verdict.SHOWN, shown_text="x")
-            self.store.complete_reused(item.id, "k", StoredResult(text="x", completion=completion), judged)
+            validation = ValidationResult(verdict=Verdict.SHOWN, shown_text="x")
+            self.store.complete_reused(item.id, "k", StoredResult(text="x", completion=completion), validation)
         elif how == "park":
             self.store.park(item.id, "too much")
         elif len(children) > 1:

@@ -15,13 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rotary_batch.core import Completion, NewTokens, StopCriteria, Verdict
+from rotary_batch.core import Completion, NewTokens, StopCriteria, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
+from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -53,7 +53,10 @@ def file_item(*, touched: bool = True) -> PlannedItem:
 def finished(claim: Claim, text: str = "It works.") -> Finished:
     completion = Completion(request_id=claim.item.id, token_ids=(7, 8), logprob_sum=-0.5, num_scored=2, reason="stop")
     return Finished(
-        claim=claim, completion=completion, judged=Judged(text=text, verdict=Verdict.SHOWN, shown_text=text)
+        claim=claim,
+        completion=completion,
+        text=text,
+        validation=ValidationResult(verdict=Verdict.SHOWN, shown_text=text),
     )
 
 

@@ -16,11 +16,11 @@ from rotary_batch.work.rows import PlannedItem
 _UNIT_PRIORITY = {"chunk": 0, "file": 10**9, "directory": 2 * 10**9, "repository": 3 * 10**9}
 
 
-def chunk_items(one: ParsedFile, source: bytes, asking: PromptBuilder) -> Iterator[PlannedItem]:
+def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
     """The chunks of a file, each with its prompt; their rank is known when all files are."""
-    if "chunk" in asking.job.units and takes(asking.job, one.file):
+    if "chunk" in prompt_builder.job.units and takes(prompt_builder.job, one.file):
         for chunk in _worth_asking(one.chunks, one.symbols):
-            yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], asking)
+            yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
 
 
 def takes(job: Job, file: SourceFile) -> bool:
@@ -39,21 +39,21 @@ def _worth_asking(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterato
             yield chunk
 
 
-def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, asking: PromptBuilder) -> PlannedItem:
+def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, prompt_builder: PromptBuilder) -> PlannedItem:
     item = PlannedItem(
         unit="chunk",
         subject=chunk.subject,
         path=chunk.path,
-        parent=("file", file.path) if "file" in asking.job.units else None,
+        parent=("file", file.path) if "file" in prompt_builder.job.units else None,
         position=chunk.start_byte,
-        max_new_tokens=asking.job.units["chunk"].new_tokens,
-        max_sentences=asking.job.units["chunk"].sentences,
+        max_new_tokens=prompt_builder.job.units["chunk"].new_tokens,
+        max_sentences=prompt_builder.job.units["chunk"].sentences,
     )
     try:
-        asked = asking.build_chunk_prompt(chunk, text, file.language or "text")
+        encoded = prompt_builder.build_chunk_prompt(chunk, text, file.language or "text")
     except PromptError as error:
         return replace(item, error=str(error))
-    return replace(item, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)
+    return replace(item, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
 
 
 def rollup_items(

@@ -42,6 +42,46 @@ class SourceFile:
     reason: str
 
 
+class Unit(StrEnum):
+    """What one work item is about, from the smallest to the largest; roll-ups are all but chunks."""
+
+    CHUNK = "chunk"
+    FILE = "file"
+    DIRECTORY = "directory"
+    REPOSITORY = "repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The chunk, file, directory or repository that a work item is about."""
+
+    unit: Unit
+    path: str  # of the file or directory; "" = the repository
+    span: tuple[int, int] | None = None  # bytes of a chunk
+    part: int | None = None  # of a roll-up whose notes are too long for one prompt; the first is 1
+
+    @property
+    def text(self) -> str:
+        """Its form in the database: `path`, `path@start-end` of a chunk, `path#number` of a part."""
+        if self.span is not None:
+            return f"{self.path}@{self.span[0]}-{self.span[1]}"
+        return self.path if self.part is None else f"{self.path}#{self.part}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """(unit, text); unique within a job of a repository."""
+        return self.unit, self.text
+
+    @classmethod
+    def parse(cls, unit: str, path: str, text: str) -> Subject:
+        """Read `text` back; the path tells what is behind it, as it may hold any character itself."""
+        kind, rest = text[len(path) : len(path) + 1], text[len(path) + 1 :]
+        if kind == "@":
+            start, end = rest.split("-")
+            return cls(Unit(unit), path, span=(int(start), int(end)))
+        return cls(Unit(unit), path, part=int(rest) if kind == "#" else None)
+
+
 class SymbolId(NamedTuple):
     """Names one symbol of one snapshot of a repository."""
 
@@ -123,9 +163,9 @@ class Chunk:
     breadcrumb: str  # enclosing class or signature, imports used; travels beside the bytes
 
     @property
-    def subject(self) -> str:
-        """The name of this chunk as the subject of a work item."""
-        return f"{self.path}@{self.start_byte}-{self.end_byte}"
+    def subject(self) -> Subject:
+        """This chunk as the subject of a work item."""
+        return Subject(Unit.CHUNK, self.path, span=(self.start_byte, self.end_byte))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +215,7 @@ class WorkItem:
     id: int
     repository_id: int
     job: str
-    unit: str
-    subject: str
-    path: str  # of the file or folder that it is about
+    subject: Subject
     key: str | None  # None until its inputs are complete
     state: ItemState
     attempts: int

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.config import refuse_unknown
+from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
-
-UNITS = ("chunk", "file", "directory", "repository")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +52,13 @@ class Job:
 
     name: str
     title: str
-    units: Mapping[str, UnitSpec]
+    units: Mapping[Unit, UnitSpec]
     select: Select
     attempts: int
+
+    def selects(self, file: SourceFile) -> bool:
+        """Whether it is about a source file."""
+        return self.select.takes(file.path, file.language)
 
     def longest_rollup_tokens(self, context_tokens: int) -> int:
         """What a prompt that is not known yet, and its answer, may need."""
@@ -77,7 +80,7 @@ def load_job(path: Path) -> Job:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    refuse_unknown(str(path), tables, {"job", "select", "limits", *UNITS})
+    refuse_unknown(str(path), tables, {"job", "select", "limits", *(unit.value for unit in Unit)})
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:
         raise ConfigError(f"{path}: [job] name is {head.get('name')!r}; it must be the file's stem {path.stem!r}")
@@ -85,16 +88,16 @@ def load_job(path: Path) -> Job:
     return Job(
         name=path.stem,
         title=head.get("title", path.stem),
-        units={unit: _unit(path, tables, unit) for unit in UNITS if unit in tables},
+        units={unit: _unit(path, tables, unit) for unit in Unit if unit in tables},
         select=_select(path, tables),
         attempts=limits.get("attempts", 3),
     )
 
 
-def _unit(path: Path, tables: Mapping[str, Any], unit: str) -> UnitSpec:
-    budget = "chunk_tokens" if unit == "chunk" else "prompt_tokens"
+def _unit(path: Path, tables: Mapping[str, Any], unit: Unit) -> UnitSpec:
+    budget = "chunk_tokens" if unit is Unit.CHUNK else "prompt_tokens"
     kinds: dict[str, type] = {"prompt": str, "new_tokens": int, "sentences": int, budget: int}
-    if unit != "chunk":
+    if unit is not Unit.CHUNK:
         kinds["part"] = str
     values = _table(path, tables, unit, kinds)
     if missing := kinds.keys() - values.keys() - {"sentences"}:

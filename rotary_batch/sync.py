@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass
+from rotary_batch.core import FileClass, Subject, Unit
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult, inventory, project, remove_others
 from rotary_batch.pages.page import IndexView, Prose
@@ -110,12 +110,12 @@ def sync_some(
     store: WorkStore,
     row: RepositoryRow,
     view: IndexView,
-    units: Iterable[tuple[str, str]],
+    subjects: Iterable[Subject],
     should_stop: Callable[[], bool] = never,
 ) -> SyncResult:
-    """Bring the pages of some (unit, subject)s up to date."""
+    """Bring the pages of some subjects up to date."""
     done = SyncResult()
-    things = [thing for thing in things_of(units) if thing in view.paths]
+    things = [thing for thing in things_of(subjects) if thing in view.paths]
     with opened_docs(row) as folder:
         _write(store, row, view, folder, things, done, should_stop)
     return done
@@ -180,7 +180,7 @@ def _prose_for(
     folders = [thing.removesuffix("/") for thing in things if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
     found = [
-        *answers(store, repository_id, files, ("chunk", "file")),
-        *answers(store, repository_id, listed, ("file", "directory", "repository")),
+        *answers(store, repository_id, files, (Unit.CHUNK, Unit.FILE)),
+        *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
-    return {(answer.unit, answer.subject): Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}

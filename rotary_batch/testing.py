@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.core import Call, Completion, NewTokens, Reference, Request, StepReport, Symbol
+from rotary_batch.core import Call, Completion, NewTokens, Reference, Request, StepReport, Symbol, Unit
 from rotary_batch.model.tokens import write_byte_tokenizer
 from rotary_batch.repo.graph import calls
 from rotary_batch.work.items import plan_chunks, plan_rollups
@@ -126,13 +126,14 @@ def plan_items(
     """
     by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
     for item in planned:
-        if item.unit == "chunk":
-            by_path[item.path].append(item)
+        if item.subject.unit is Unit.CHUNK:
+            by_path[item.subject.path].append(item)
     with store.transaction():
-        found = [plan_chunks(store, repository_id, job, path, chunks) for path, chunks in by_path.items()]
-        found.append(plan_rollups(store, repository_id, job, [item for item in planned if item.unit != "chunk"]))
-    queued = sum(one.queued for one in found)
-    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=sum(one.removed for one in found))
+        counts = PlanCounts()
+        for path, chunks in by_path.items():
+            counts += plan_chunks(store, repository_id, job, path, chunks)
+        rollups = [item for item in planned if item.subject.unit is not Unit.CHUNK]
+        return counts + plan_rollups(store, repository_id, job, rollups)
 
 
 def write_tiny_checkpoint(

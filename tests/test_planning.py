@@ -15,9 +15,9 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import chosen, writing
 from rotary_batch.commands.generate import generate
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
-from rotary_batch.core import Failure
+from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError
-from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
+from rotary_batch.jobs import Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
@@ -67,7 +67,7 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
 
 def test_the_bundled_jobs_and_prompts_fit_each_other():
     jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
-    assert tuple(jobs["summarize"].units) == UNITS
+    assert tuple(jobs["summarize"].units) == tuple(Unit)
     for job in jobs.values():
         for unit, spec in job.units.items():
             assert prompts[spec.prompt].variables <= (CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES)

@@ -19,7 +19,7 @@ import pytest
 
 from rotary_batch import sync
 from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
+from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Subject, Symbol, Unit
 from rotary_batch.pages.front import read
 from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.site import site_paths
@@ -53,11 +53,11 @@ def parsed(path: str, text: str = "") -> ParsedFile:
 def planned(paths: list[str]) -> Iterator[PlannedItem]:
     base = {"max_new_tokens": 5, "parent": None}
     for path in paths:
-        yield PlannedItem(unit="chunk", subject=f"{path}@0-9", path=path, key=f"k {path}", prompt_ids=(1,), **base)
-        yield PlannedItem(unit="file", subject=path, path=path, **base)
+        yield PlannedItem(subject=Subject(Unit.CHUNK, path, span=(0, 9)), key=f"k {path}", prompt_ids=(1,), **base)
+        yield PlannedItem(subject=Subject(Unit.FILE, path), **base)
     for folder in ("pkg", "pkg/deep"):
-        yield PlannedItem(unit="directory", subject=folder, path=folder, **base)
-    yield PlannedItem(unit="repository", subject="", path="", **base)
+        yield PlannedItem(subject=Subject(Unit.DIRECTORY, folder), **base)
+    yield PlannedItem(subject=Subject(Unit.REPOSITORY, ""), **base)
 
 
 class Place:
@@ -152,7 +152,7 @@ def test_a_run_projects_only_the_pages_of_its_answers(place, rendered):
     view = sync.load_view(place.store, place.row)
     place.answer("file", "pkg/b.py", "New words.")
     rendered.clear()
-    done = sync_some(place.store, place.row, view, [("file", "pkg/b.py"), ("file", "pkg/gone.py")])
+    done = sync_some(place.store, place.row, view, [Subject(Unit.FILE, "pkg/b.py"), Subject(Unit.FILE, "pkg/gone.py")])
     assert (sorted(rendered), sorted(done.written)) == (["pkg/", "pkg/b.py"], ["pkg/b.py.md", "pkg/index.md"])
     assert place.forgotten() == set()
 

@@ -16,7 +16,7 @@ from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.roots import printable
 from rotary_batch.config import Settings
-from rotary_batch.core import Engine, WorkItem
+from rotary_batch.core import Engine, Subject, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
@@ -208,9 +208,9 @@ class _PageSync(NamedTuple):
 
     def some(self, items: Sequence[WorkItem]) -> SyncResult:
         """The pages of items that were just answered."""
-        units: dict[int, list[tuple[str, str]]] = {}
+        units: dict[int, list[Subject]] = {}
         for item in items:
-            units.setdefault(item.repository_id, []).append((item.unit, item.subject))
+            units.setdefault(item.repository_id, []).append(item.subject)
         return self._each(
             [row for row in self.rows if row.id in units],
             lambda row: sync_some(self.store, row, self.views[row.id], units[row.id], self.limits.is_closed),

@@ -17,8 +17,9 @@ from operator import attrgetter
 from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
+from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.planner.units import chunk_items, rollup_items, takes
+from rotary_batch.planner.units import chunk_items, rollup_items
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
@@ -94,10 +95,15 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         prompt_builder.manifest.weights_digest,
         prompt_builder.numerics,
         prompts,
-        repr(prompt_builder.job),
+        repr(_with_plain_units(prompt_builder.job)),
         row.job,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _with_plain_units(job: Job) -> Job:
+    """Units as text, as they were when they were not an enumeration: the key of an unchanged job must not change."""
+    return replace(job, units={unit.value: spec for unit, spec in job.units.items()})  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +193,7 @@ def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder,
     """Plan everything above the chunks; then the plan is whole."""
     job, counts = prompt_builder.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
-    paths = [file.path for file in sources if takes(job, file)]
+    paths = [file.path for file in sources if job.selects(file)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 
-from rotary_batch.core import Completion, ValidationResult, WorkItem
+from rotary_batch.core import Completion, Unit, ValidationResult, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.pages.check import validate
 from rotary_batch.pages.page import IndexView, chunk_summary, file_summary, folder_summary
@@ -62,13 +62,13 @@ class ItemProcessor:
         """The prompt of a roll-up, or None when its notes were too long and got parts.  Raises PromptError."""
         view = self._views[item.repository_id]
         inputs = children(self._store, item.id)
-        notes = [self._note(item, answer, is_part=is_part) for _, is_part, answer in inputs]
-        part = self._store.is_part(item.id)
+        notes = [self._note(item, answer) for _, answer in inputs]
+        part = item.subject.part is not None
         name = _title(item, view)
         own = [] if part else self._own_note(item, view)
-        encoded = self._prompt_builder.build_rollup_prompt(item.unit, name, [*own, *notes], part=part)
+        encoded = self._prompt_builder.build_rollup_prompt(item.subject.unit, name, [*own, *notes], part=part)
         if encoded is None:
-            runs = self._prompt_builder.split_notes(item.unit, name, notes)
+            runs = self._prompt_builder.split_notes(item.subject.unit, name, notes)
             self._store.add_parts(item.id, [[inputs[i][0] for i in run] for run in runs])
         return encoded
 
@@ -85,23 +85,23 @@ class ItemProcessor:
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
         """What the author says of the thing itself."""
-        if item.unit == "file" and item.subject in view.docstrings:
-            return [Note(PurePosixPath(item.subject).name, file_summary(item.subject, view))]
-        summary = folder_summary(item.subject, view) if item.unit != "file" else ""
+        is_file, path = item.subject.unit is Unit.FILE, item.subject.path
+        if is_file and path in view.docstrings:
+            return [Note(PurePosixPath(path).name, file_summary(path, view))]
+        summary = folder_summary(path, view) if not is_file else ""
         return [Note(_title(item, view), summary)] if summary and not summary.startswith("Holds ") else []
 
-    def _note(self, item: WorkItem, answer: Answer, *, is_part: bool) -> Note:
-        """What a roll-up reads of one thing below it: its prose when that may be shown, else its structure."""
-        view = self._views[item.repository_id]
-        path = answer.subject.rsplit("@", 1)[0] if answer.unit == "chunk" else answer.subject
-        if is_part:
+    def _note(self, item: WorkItem, answer: Answer) -> Note:
+        """What a roll-up reads of one of its inputs: the prose when it may be shown, else the structure."""
+        view, unit, path = self._views[item.repository_id], answer.subject.unit, answer.subject.path
+        if answer.subject.part is not None:
             return Note("part", answer.shown_text or "more of the same")
-        if answer.unit == "chunk":
+        if unit is Unit.CHUNK:
             chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
             label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
             return Note(label, answer.shown_text or chunk_summary(chunk, symbols))
-        structural = file_summary(path, view) if answer.unit == "file" else folder_summary(path, view)
+        structural = file_summary(path, view) if unit is Unit.FILE else folder_summary(path, view)
         return Note(PurePosixPath(path).name, answer.shown_text or structural)
 
     def complete(self, claim: Claim, completion: Completion) -> Finished:
@@ -136,8 +136,8 @@ class ItemProcessor:
 
 
 def _title(item: WorkItem, view: IndexView) -> str:
-    subject = item.path
-    return PurePosixPath(subject).name if subject else view.name
+    path = item.subject.path
+    return PurePosixPath(path).name if path else view.name
 
 
 def _known_names(view: IndexView) -> frozenset[str]:

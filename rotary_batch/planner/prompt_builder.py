@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from rotary_batch.core import Chunk
+from rotary_batch.core import Chunk, Unit
 from rotary_batch.errors import ConfigError, PromptError
 from rotary_batch.jobs import Job, UnitSpec
 from rotary_batch.model.manifest import Manifest
@@ -52,11 +52,11 @@ class PromptBuilder:
 
     def __post_init__(self) -> None:
         for unit, spec in self.job.units.items():
-            wanted = CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES
+            wanted = CHUNK_VARIABLES if unit is Unit.CHUNK else NOTES_VARIABLES
             for name in filter(None, (spec.prompt, spec.part)):
                 self._check_prompt(unit, name, wanted if name == spec.prompt else NOTES_VARIABLES)
 
-    def _check_prompt(self, unit: str, name: str, variables: frozenset[str]) -> None:
+    def _check_prompt(self, unit: Unit, name: str, variables: frozenset[str]) -> None:
         if name not in self.prompts:
             raise ConfigError(f"job {self.job.name}: [{unit}] names the prompt {name!r}; there is no prompts/{name}.md")
         if extra := self.prompts[name].variables - variables:
@@ -74,7 +74,7 @@ class PromptBuilder:
     @property
     def chunk_budget_tokens(self) -> int:
         """The most source tokens in a chunk.  Raises PromptError when the context is too small."""
-        spec = self.job.units["chunk"]
+        spec = self.job.units[Unit.CHUNK]
         frame_tokens = len(self._encode(self._fill_chunk("", "x", "", "language")))
         room = self.manifest.context_tokens - spec.new_tokens - frame_tokens
         budget = min(spec.chunk_tokens or room, self.manifest.chunk_tokens or room, room * 3 // 4)
@@ -90,7 +90,7 @@ class PromptBuilder:
         """The prompt of a chunk, without the breadcrumb when both do not fit.  Raises PromptError."""
         text = source.decode("utf-8", "replace")
         name = PurePosixPath(chunk.path).name
-        spec = self.job.units["chunk"]
+        spec = self.job.units[Unit.CHUNK]
         for breadcrumb in (chunk.breadcrumb, ""):
             encoded = self._encode_and_key(spec, self._fill_chunk(text, name, breadcrumb, language))
             if len(encoded.prompt_ids) + spec.new_tokens <= self.manifest.context_tokens:
@@ -102,10 +102,10 @@ class PromptBuilder:
 
     def _fill_chunk(self, source: str, name: str, breadcrumb: str, language: str) -> FilledPrompt:
         values = {"language": language, "name": name, "context": breadcrumb, "source": source.strip("\n")}
-        return self.prompts[self.job.units["chunk"].prompt].fill(values)
+        return self.prompts[self.job.units[Unit.CHUNK].prompt].fill(values)
 
     def build_rollup_prompt(
-        self, unit: str, name: str, notes: Sequence[Note], *, part: bool = False
+        self, unit: Unit, name: str, notes: Sequence[Note], *, part: bool = False
     ) -> EncodedPrompt | None:
         """The prompt of a roll-up, or of a part of one; None when it exceeds its budget."""
         spec = self.job.units[unit]
@@ -119,7 +119,7 @@ class PromptBuilder:
     def _notes_budget_tokens(self, spec: UnitSpec) -> int:
         return min(spec.prompt_tokens or self.manifest.context_tokens, self.manifest.context_tokens - spec.new_tokens)
 
-    def split_notes(self, unit: str, name: str, notes: Sequence[Note]) -> list[range]:
+    def split_notes(self, unit: Unit, name: str, notes: Sequence[Note]) -> list[range]:
         """Cut notes into runs that each fit a part's prompt.  Raises PromptError when every run would be one note."""
         spec = self.job.units[unit]
         frame_tokens = len(self._encode(self._fill_notes(spec, name, (), part=True)))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rotary_batch.core import Verdict
+from rotary_batch.core import Subject, Unit, Verdict
 from rotary_batch.model.footprint import Workload
 from rotary_batch.work.rows import Answer, RunRow, Speed
 from rotary_batch.work.store import WorkStore
@@ -93,13 +93,13 @@ def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[str]) -> list[Answer]:
+def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[Unit]) -> list[Answer]:
     """What the items of some units say of some files and folders; parts of roll-ups are not among them."""
     found = []
     for start in range(0, len(paths), _PATHS_IN_A_QUERY):
         batch = paths[start : start + _PATHS_IN_A_QUERY]
         rows = store.db.execute(
-            f"""select unit, subject, state, verdict, shown_text from item
+            f"""select unit, path, subject, state, verdict, shown_text from item
                 where repository_id = ? and part_of is null and path in ({",".join("?" * len(batch))})
                 and unit in ({",".join("?" * len(units))})""",
             [repository_id, *batch, *units],
@@ -108,21 +108,20 @@ def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: S
     return found
 
 
-def children(store: WorkStore, item_id: int) -> list[tuple[int, bool, Answer]]:
-    """(id, whether it is a part, answer) of every item that an item reads, in order."""
+def children(store: WorkStore, item_id: int) -> list[tuple[int, Answer]]:
+    """(id, answer) of every item that an item reads, in order."""
     rows = store.db.execute(
-        """select id, part_of, unit, subject, state, verdict, shown_text from item where parent_id = ?
+        """select id, unit, path, subject, state, verdict, shown_text from item where parent_id = ?
            order by position, subject""",
         [item_id],
     )
-    return [(row["id"], row["part_of"] is not None, _answer(row)) for row in rows]
+    return [(row["id"], _answer(row)) for row in rows]
 
 
 def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
     verdict = None if row["verdict"] is None else Verdict(row["verdict"])
-    return Answer(
-        unit=row["unit"], subject=row["subject"], state=row["state"], verdict=verdict, shown_text=row["shown_text"]
-    )
+    subject = Subject.parse(row["unit"], row["path"], row["subject"])
+    return Answer(subject=subject, state=row["state"], verdict=verdict, shown_text=row["shown_text"])
 
 
 def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import ItemState
+from rotary_batch.core import ItemState, Unit
 from rotary_batch.work.rows import PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
 
@@ -18,7 +18,7 @@ def plan_chunks(
     store: WorkStore, repository_id: int, job: str, path: str, planned: Sequence[PlannedItem]
 ) -> PlanCounts:
     """Within a transaction: make the chunks of one file what is planned; who reads them is set with the roll-ups."""
-    wanted = {item.subject for item in planned}
+    wanted = {item.subject.text for item in planned}
     rows = store.db.execute(
         # The plus signs keep SQLite to the index by path: it would take the one that has job and unit, and read
         # all chunks for every file.
@@ -32,7 +32,7 @@ def plan_chunks(
 
 def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> PlanCounts:
     """Within a transaction: make the roll-ups what is planned, and give everything its reader."""
-    wanted = {(item.unit, item.subject) for item in planned}
+    wanted = {item.subject.identity for item in planned}
     rows = store.db.execute(
         """select id, unit, subject from item
            where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'""",
@@ -65,7 +65,7 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
     """Insert or refresh one item; answer whether it has work to do now."""
     row = store.db.execute(
         "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
-        [repository_id, job, item.unit, item.subject],
+        [repository_id, job, *item.subject.identity],
     ).fetchone()
     if row is not None and not _is_stale(row, item):
         store.db.execute(
@@ -92,9 +92,9 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
         {
             "repository_id": repository_id,
             "job": job,
-            "unit": item.unit,
-            "subject": item.subject,
-            "path": item.path,
+            "unit": item.subject.unit,
+            "subject": item.subject.text,
+            "path": item.subject.path,
             "position": item.position,
             "state": state,
             "key": item.key,
@@ -113,7 +113,7 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
 
 def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
     """Whether an item has to be asked again; one that failed, and was parked for it, does not."""
-    if item.unit != "chunk":
+    if item.subject.unit is not Unit.CHUNK:
         return item.touched
     return item.key != row["key"] or item.error not in {None, row["error"]}
 
@@ -139,7 +139,11 @@ def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequen
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
                                         and reader.job = item.job and reader.unit = ? and reader.subject = ?)
            where repository_id = ? and job = ? and unit = ? and subject = ? and +parent_id is null""",
-        [(*item.parent, repository_id, job, item.unit, item.subject) for item in planned if item.parent is not None],
+        [
+            (*item.parent.identity, repository_id, job, *item.subject.identity)
+            for item in planned
+            if item.parent is not None
+        ],
     )
     store.db.execute(
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
@@ -172,12 +176,12 @@ def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
                 and (unit <> 'chunk' or key is not null)""",
             list(repository_ids),
         ).fetchall()
-        chunks = [row["id"] for row in rows if row["unit"] == "chunk"]
+        chunks = [row["id"] for row in rows if row["unit"] == Unit.CHUNK]
         store.db.executemany(
             "update item set state = 'ready', attempts = 0, not_before = null, error = null where id = ?",
             [(item_id,) for item_id in chunks],
         )
-        readers = {row["root"] for row in rows if row["unit"] != "chunk"}
+        readers = {row["root"] for row in rows if row["unit"] != Unit.CHUNK}
         for root in readers | _readers_of(store, [row["id"] for row in rows]):
             _wait_again(store, root)
     return len(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Completion, Lease, Request, ValidationResult, Verdict, WorkItem
+from rotary_batch.core import Completion, Lease, Request, Subject, ValidationResult, Verdict, WorkItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +30,8 @@ class RepositoryRow:
 class PlannedItem:
     """One item as the planner wants it.  Chunks come with their prompt, roll-ups get it when it is their turn."""
 
-    unit: str
-    subject: str
-    path: str  # file of a chunk or file, folder of a directory
-    parent: tuple[str, str] | None  # (unit, subject) of the item that reads this one
+    subject: Subject
+    parent: Subject | None  # of the item that reads this one
     position: int = 0  # among its siblings
     priority: int = 0
     max_new_tokens: int
@@ -102,8 +100,7 @@ class Failed:
 class Answer:
     """What an item says, for pages and roll-ups."""
 
-    unit: str
-    subject: str
+    subject: Subject
     state: str
     verdict: Verdict | None
     shown_text: str | None

@@ -17,16 +17,28 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
-from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, StopCriteria, ValidationResult, WorkItem
+from rotary_batch.core import (
+    Completion,
+    ItemState,
+    Lease,
+    NewTokens,
+    Request,
+    StopCriteria,
+    Subject,
+    ValidationResult,
+    WorkItem,
+)
 from rotary_batch.work.connection import explained
 from rotary_batch.work.patience import Connection
 from rotary_batch.work.rows import Claim, Failed, Finished, StoredResult
 
-_ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, ended, error"
+_PLAIN_COLUMNS = ("id", "repository_id", "job", "key", "attempts", "prompt_tokens", "output_tokens", "ended", "error")
+_ITEM = f"{', '.join(_PLAIN_COLUMNS)}, unit, path, subject, state"
 
 # What every step asks, of one repository each: only then does an index give both the rows and their order.
 _READY = """select id, priority from item where state = 'ready' and repository_id = ?
@@ -74,7 +86,7 @@ class WorkStore:
             root = self.db.execute("select coalesce(part_of, id) as id from item where id = ?", [item_id]).fetchone()[
                 "id"
             ]
-            base = self.db.execute("select subject from item where id = ?", [root]).fetchone()["subject"]
+            whole = self.item(root).subject
             before = self.db.execute("select count(*) as n from item where part_of = ?", [root]).fetchone()["n"]
             for position, children in enumerate(runs):
                 part_id = self.db.execute(
@@ -82,7 +94,12 @@ class WorkStore:
                                          priority, max_new_tokens, max_sentences)
                        select repository_id, job, unit, :subject, path, :position, id, :root, 'waiting', priority,
                               max_new_tokens, max_sentences from item where id = :id returning id""",
-                    {"subject": f"{base}#{before + position + 1}", "position": position, "root": root, "id": item_id},
+                    {
+                        "subject": replace(whole, part=before + position + 1).text,
+                        "position": position,
+                        "root": root,
+                        "id": item_id,
+                    },
                 ).fetchone()["id"]
                 self.db.executemany(
                     "update item set parent_id = ? where id = ?", [(part_id, child) for child in children]
@@ -100,10 +117,6 @@ class WorkStore:
     def item(self, item_id: int) -> WorkItem:
         """One item."""
         return _item(self.db.execute(f"select {_ITEM} from item where id = ?", [item_id]).fetchone())
-
-    def is_part(self, item_id: int) -> bool:
-        """Whether an item reduces notes for another."""
-        return self.db.execute("select part_of from item where id = ?", [item_id]).fetchone()["part_of"] is not None
 
     def prompt_ids(self, item_id: int) -> tuple[int, ...]:
         """The prompt of an unanswered item; empty when there is none."""
@@ -309,8 +322,8 @@ def _fence(lease: Lease) -> dict[str, int]:
 
 
 def _item(row: sqlite3.Row) -> WorkItem:
-    names = [name.strip() for name in _ITEM.split(",")]
-    return WorkItem(**{name: row[name] for name in names} | {"state": ItemState(row["state"])})
+    subject = Subject.parse(row["unit"], row["path"], row["subject"])
+    return WorkItem(**{name: row[name] for name in _PLAIN_COLUMNS}, subject=subject, state=ItemState(row["state"]))
 
 
 def _blob(token_ids: Sequence[int]) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotary_batch.core import FileClass, SourceFile, Verdict
+from rotary_batch.core import FileClass, SourceFile, Subject, Unit, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.pages.check import validate
 from rotary_batch.pages.drift import Drift, check_docs
@@ -132,7 +132,7 @@ def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
     view = make_view()
     prose = {
         ("file", "src/box.py"): Prose(text="Puts things.", verdict=Verdict.SHOWN),
-        ("chunk", view.chunks["src/box.py"][0].subject): Prose(text="Wraps it.", verdict=Verdict.SHOWN),
+        view.chunks["src/box.py"][0].subject.identity: Prose(text="Wraps it.", verdict=Verdict.SHOWN),
         ("file", "src/wrap.py"): Prose(text=None, verdict=Verdict.UNFAITHFUL),
     }
     pages = render_site(view, prose)
@@ -143,7 +143,7 @@ def test_prose_stands_beside_the_authors_words_and_a_demonstration_says_so():
     assert 'status: "complete"\nmodel: "demo"\ncoverage: "2 of 2 texts"' in page
     assert b"demonstration" not in pages["src/wrap.py.md"]
     assert render_site(view, prose) == pages
-    some = dict(render(view, prose, things_of([("file", "src/box.py")])))
+    some = dict(render(view, prose, things_of([Subject(Unit.FILE, "src/box.py")])))
     assert some == {path: pages[path] for path in ("src/box.py.md", "src/index.md")}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_store import ROW, chunk, finished
 
-from rotary_batch.core import Completion, ValidationResult, Verdict
+from rotary_batch.core import Completion, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
@@ -76,19 +76,19 @@ class Tree(RuleBasedStateMachine):
         if self.store.db.execute("select 1 from repository where id = ?", [repository]).fetchone() is None:
             return
         self.version += 1
-        top = PlannedItem(unit="repository", subject="", path="", parent=None, max_new_tokens=8, touched=bool(touched))
+        top = PlannedItem(subject=Subject(Unit.REPOSITORY, ""), parent=None, max_new_tokens=8, touched=bool(touched))
         planned = [top] if files else []
         for number in files:
             path = f"{number}.py"
             planned.append(replace(
-                top, unit="file", subject=path, path=path, parent=("repository", ""), touched=number in touched
+                top, subject=Subject(Unit.FILE, path), parent=top.subject, touched=number in touched
             ))  # fmt: skip
             planned += [self.one_chunk(path, n, bad=number in errors) for n in range(CHUNKS) if number in touched]
         plan_items(self.store, repository, "summarize", planned, {f"{n}.py" for n in touched})
 
     def one_chunk(self, path: str, number: int, *, bad: bool) -> PlannedItem:
-        made = chunk(number, f"{path}{number}.{self.version}", parent=("file", path))
-        made = replace(made, subject=f"{path}@{number}", path=path)
+        made = chunk(number, f"{path}{number}.{self.version}", parent=Subject(Unit.FILE, path))
+        made = replace(made, subject=replace(made.subject, path=path))
         return replace(made, key=None, prompt_ids=(), error="too long") if bad else made
 
     @rule(limit=st.integers(1, 4), now=st.sampled_from([0.0, 100.0]), repositories=st.sampled_from([[1], [2], [2, 1]]))

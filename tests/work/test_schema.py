@@ -81,15 +81,15 @@ def test_a_database_of_schema_3_goes_on_where_it_was(old):
     }  # fmt: skip
     assert (open_items(store, [1]), parked_items(store, [1, 2]), open_items(store, [1, 2])) == (8, 2, 9)
     assert verdicts(store, 1) == {Verdict.SHOWN: 3}
-    assert [item.subject for item in store.unblocked([1])] == ["a.py#1", "a.py#2"]
+    assert [item.subject.text for item in store.unblocked([1])] == ["a.py#1", "a.py#2"]
     assert [row.root for row in repositories(store)] == ["/other", "/r"]
     assert (load_files(store, 1).docstrings, [symbol.docstring for symbol in stored_symbols(store, 1)]) == (
         {"a.py": "Mod."}, ["D; with a semicolon."],
     )  # fmt: skip
     run = store.start_run("drain", "m", 2)
     assert store.reap(run) == 1
-    assert [(claim.item.subject, claim.request.generated_ids) for claim in claim_all(store, run)] == [
-        ("b.py@5", (3, 4)), ("b.py@6", ()),
+    assert [(claim.item.subject.text, claim.request.generated_ids) for claim in claim_all(store, run)] == [
+        ("b.py@5-6", (3, 4)), ("b.py@6-7", ()),
     ]  # fmt: skip
     db.close()
 

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rotary_batch.core import Completion, NewTokens, StopCriteria, ValidationResult, Verdict
+from rotary_batch.core import Completion, NewTokens, StopCriteria, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import answers, items, last_run, states
@@ -31,23 +31,24 @@ ROW = RepositoryRow(
 )  # fmt: skip
 
 
+FILE = Subject(Unit.FILE, "a.py")
+
+
 def open_store(path: Path, journal_mode: str = "delete") -> WorkStore:
     db = open_database(path, journal_mode=journal_mode)
     migrate(db)
     return WorkStore(db)
 
 
-def chunk(number: int, key: str | None = None, *, parent=("file", "a.py")) -> PlannedItem:
+def chunk(number: int, key: str | None = None, *, parent: Subject | None = FILE) -> PlannedItem:
     return PlannedItem(
-        unit="chunk", subject=f"a.py@{number}", path="a.py", parent=parent, position=number,
+        subject=Subject(Unit.CHUNK, "a.py", span=(number, number + 1)), parent=parent, position=number,
         max_new_tokens=8, key=key or f"key{number}", prompt_ids=(1, 2, number),
     )  # fmt: skip
 
 
 def file_item(*, touched: bool = True) -> PlannedItem:
-    return PlannedItem(
-        unit="file", subject="a.py", path="a.py", parent=None, max_new_tokens=8, touched=touched, priority=9
-    )
+    return PlannedItem(subject=FILE, parent=None, max_new_tokens=8, touched=touched, priority=9)
 
 
 def finished(claim: Claim, text: str = "It works.") -> Finished:
@@ -81,8 +82,8 @@ def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
     assert claim_all(store, run) == []
     store.commit_step([], [finished(claims[0])], [])
     store.commit_step([], [finished(claims[0], "Again.")], [])
-    assert {(a.subject, a.shown_text) for a in answers(store, 1, ["a.py"], ["file", "chunk"])} == {
-        ("a.py", None), ("a.py@1", "It works."), ("a.py@2", None),
+    assert {(a.subject.text, a.shown_text) for a in answers(store, 1, ["a.py"], [Unit.FILE, Unit.CHUNK])} == {
+        ("a.py", None), ("a.py@1-2", "It works."), ("a.py@2-3", None),
     }  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
     store.commit_step([], [finished(one)], [])
     assert store.unblocked([1]) == []
     store.commit_step([], [], [Failed(claim=two, error="broken", retry_at=None)])
-    assert [item.subject for item in store.unblocked([1])] == ["a.py"]
+    assert [item.subject.text for item in store.unblocked([1])] == ["a.py"]
 
 
 def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(store):
@@ -141,30 +142,30 @@ def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(
     (item,) = store.unblocked([1])
     ids = [claim.item.id for claim in claims]
     store.add_parts(item.id, [ids[:2], ids[2:]])
-    assert [part.subject for part in store.unblocked([1])] == ["a.py#1", "a.py#2"]
+    assert [part.subject.text for part in store.unblocked([1])] == ["a.py#1", "a.py#2"]
     plan_items(store, 1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
-    assert [part.subject for part in store.unblocked([1])] == ["a.py"]
+    assert [part.subject.text for part in store.unblocked([1])] == ["a.py"]
 
 
 def test_what_reads_a_parked_item_is_asked_again_with_it(store):
     """A folder of two files, one with a chunk that was parked and a part between; the other file stays as it is."""
-    folder = PlannedItem(unit="directory", subject="d", path="d", parent=None, max_new_tokens=8, touched=True)
-    files = [replace(file_item(), subject=name, path=name, parent=("directory", "d")) for name in ("a.py", "b.py")]
-    other = replace(chunk(3, parent=("file", "b.py")), subject="b.py@3", path="b.py")
+    folder = PlannedItem(subject=Subject(Unit.DIRECTORY, "d"), parent=None, max_new_tokens=8, touched=True)
+    files = [replace(file_item(), subject=Subject(Unit.FILE, name), parent=folder.subject) for name in ("a.py", "b.py")]
+    other = replace(chunk(3, parent=files[1].subject), subject=Subject(Unit.CHUNK, "b.py", span=(3, 4)))
     plan_items(store, 1, "summarize", [folder, *files, chunk(1), chunk(2), other], {"a.py", "b.py"})
     run = store.start_run("drain", "m", 1)
     parked, *claims = claim_all(store, run)
     store.commit_step([], [finished(claim) for claim in claims], [Failed(claim=parked, error="x", retry_at=None)])
-    (part_of,) = [item.id for item in store.unblocked([1]) if item.subject == "a.py"]
-    store.add_parts(part_of, [[claim.item.id for claim in (parked, *claims) if claim.item.path == "a.py"]])
+    (part_of,) = [item.id for item in store.unblocked([1]) if item.subject == FILE]
+    store.add_parts(part_of, [[claim.item.id for claim in (parked, *claims) if claim.item.subject.path == "a.py"]])
     while waiting := store.unblocked([1]):
         for item in waiting:
-            store.make_ready(item.id, key=item.subject, prompt_ids=(1,), num_markers=0)
+            store.make_ready(item.id, key=item.subject.text, prompt_ids=(1,), num_markers=0)
         store.commit_step([], [finished(claim) for claim in claim_all(store, run)], [])
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
     assert sorted(found) == [
-        ("a.py", "done"), ("a.py#1", "done"), ("a.py@1", "parked"), ("a.py@2", "done"), ("b.py", "done"),
-        ("b.py@3", "done"), ("d", "done"),
+        ("a.py", "done"), ("a.py#1", "done"), ("a.py@1-2", "parked"), ("a.py@2-3", "done"), ("b.py", "done"),
+        ("b.py@3-4", "done"), ("d", "done"),
     ]  # fmt: skip
     parked = store.db.execute("select shown_text from item where subject = 'd'").fetchone()[0]
     assert parked == "It works."
@@ -172,7 +173,7 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
     assert ask_again(store, [1]) == 1
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
     assert sorted(found) == [
-        ("a.py", "waiting"), ("a.py@1", "ready"), ("a.py@2", "done"), ("b.py", "done"), ("b.py@3", "done"),
+        ("a.py", "waiting"), ("a.py@1-2", "ready"), ("a.py@2-3", "done"), ("b.py", "done"), ("b.py@3-4", "done"),
         ("d", "waiting"),
     ]  # fmt: skip
     assert store.unblocked([1]) == []
@@ -180,9 +181,9 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
         store.db.execute("select shown_text, verdict, ended from item where subject = 'd'").fetchone()[:] == (None,) * 3
     )
     (again,) = claim_all(store, run)
-    assert (again.item.subject, again.item.attempts, again.request.prompt_ids) == ("a.py@1", 0, (1, 2, 1))
+    assert (again.item.subject.text, again.item.attempts, again.request.prompt_ids) == ("a.py@1-2", 0, (1, 2, 1))
     store.commit_step([], [finished(again)], [])
-    assert [item.subject for item in store.unblocked([1])] == ["a.py"]
+    assert [item.subject.text for item in store.unblocked([1])] == ["a.py"]
 
 
 def test_a_failed_item_waits_for_its_time(store):
@@ -262,15 +263,15 @@ class Queue(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 4))
     def claim(self, limit):
         found = claim_all(self.store, self.run, limit)
-        assert not {claim.item.subject for claim in found} & self.valid.keys()
+        assert not {claim.item.subject.text for claim in found} & self.valid.keys()
         self.claims += found
-        self.valid |= {claim.item.subject: claim for claim in found}
+        self.valid |= {claim.item.subject.text: claim for claim in found}
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), action=st.sampled_from(["write", "finish", "fail", "release"]))
     def use(self, data, action):
         claim = self.claims[data.draw(st.integers(0, len(self.claims) - 1))]
-        subject, before = claim.item.subject, self.rows()
+        subject, before = claim.item.subject.text, self.rows()
         new = NewTokens(request_id=claim.item.id, token_ids=(5,), logprob_sum=-1.0)
         if action == "release":
             self.store.release([claim.lease])
@@ -291,7 +292,7 @@ class Queue(RuleBasedStateMachine):
     @rule(number=st.integers(0, 5))
     def change(self, number):
         self.keys[number] += 1
-        self.valid.pop(f"a.py@{number}", None)
+        self.valid.pop(f"a.py@{number}-{number + 1}", None)
         self.plan()
 
     @rule()
@@ -327,9 +328,9 @@ def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(stor
     looped = finished(other)
     looped = replace(looped, completion=replace(looped.completion, reason="loop"))
     store.commit_step([], [finished(one), looped], [])
-    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": "loop"}
+    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1-2": "stop", "a.py@2-3": "loop"}
     plan_items(store, 1, "summarize", [limited, replace(chunk(2, parent=None), key="new")], {"a.py"})
-    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": None}
+    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1-2": "stop", "a.py@2-3": None}
 
 
 def test_a_chunk_that_no_longer_fits_has_no_prompt_to_be_asked_again(store):

@@ -27,7 +27,7 @@ from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.runner import Progress, Runner, RunStats
-from rotary_batch.sync import docs_folder, load_view, sync_pending, sync_some
+from rotary_batch.sync import docs_folder, load_index_view, sync_pending, sync_some
 from rotary_batch.window import Window, deadlines
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
@@ -193,7 +193,7 @@ def _views(
         with isolated([row.root], found):
             call.limits.check()
             _require_index_of(ask, row)
-            views[row.id] = load_view(call.store, row)
+            views[row.id] = load_index_view(call.store, row)
     return views
 
 

@@ -24,6 +24,7 @@ from rotary_batch.work import counts
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -171,7 +172,7 @@ def measure(database: Path, num_items: int) -> dict[str, Seconds]:
     migrate(db)
     store = WorkStore(db)
     figures = {"enqueue the last tenth, s": fill(store, num_items)}
-    for name, times in drain(store, store.start_run("drain", "m", 1), STEPS).items():
+    for name, times in drain(store, start_run(store, command="drain", model_name="m", pid=1), STEPS).items():
         figures[f"{name}, median ms"] = percentile(times, 0.5, 1000)
         figures[f"{name}, p99 ms"] = percentile(times, 0.99, 1000)
     db.close()

@@ -18,6 +18,7 @@ from rotary_batch.pages.files import PageFailure, SyncResult
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.window import Window, boot_clock
 from rotary_batch.work.rows import Claim, Failed, Finished
+from rotary_batch.work.runs import save_stats
 from rotary_batch.work.store import WorkStore
 
 CLAIM_BATCH = 16  # claimed in one transaction; those that the engine has no room for yet wait here
@@ -244,6 +245,6 @@ class Runner:
         if not self._unsynced:
             return
         self.stats.add_pages(self.sync_pages(self._unsynced))
-        self.store.save_tally(self.run_id, self.stats.as_dict())
+        save_stats(self.store, self.run_id, self.stats.as_dict())
         self._unsynced = []
         self._synced_at = self.clock()

@@ -23,6 +23,7 @@ from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.runner import Progress, RunStats
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import last_speed
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 from tests.model.test_rates import KEPT
@@ -176,7 +177,7 @@ def test_the_last_run_of_a_model_on_a_device_is_what_counts(tmp_path):
         ("other", RunStats(device="cpu", prefill_tokens=1, decode_tokens=1, step_s=10.0)),
         ("m", RunStats(device="cpu")),  # everything was reused
     ]:
-        store.end_run(store.start_run("drain", model, 1), "done", stats.as_dict())
+        end_run(store, start_run(store, command="drain", model_name=model, pid=1), "done", stats.as_dict())
     speed = last_speed(store, "m", "cpu")
     assert speed is not None
     assert (speed.tokens_per_s, last_speed(store, "m", "cuda:1")) == (100.0, None)

@@ -32,6 +32,7 @@ from rotary_batch.window import Window, deadlines
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.store import WorkStore
 
 OpenEngine = Callable[..., Engine]
@@ -138,7 +139,7 @@ def _drain_one_model(
     rows = [row for row in group if row.id in views]
     if not rows:
         return
-    run_id = call.store.start_run(call.command, manifest.name, os.getpid())
+    run_id = start_run(call.store, command=call.command, model_name=manifest.name, pid=os.getpid())
     event("run started", run=run_id, command=call.command, model=manifest.name)
     started, ids = time.monotonic(), [row.id for row in rows]
     projecting = _PageSync(call.store, rows, views, call.limits, [])
@@ -169,7 +170,7 @@ def _drain_one_model(
         engine.close()
         projecting.rest(runner.stats)
         found += projecting.failures
-        call.store.end_run(run_id, outcome, runner.stats.as_dict())
+        end_run(call.store, run_id, outcome, runner.stats.as_dict())
         event("run ended", run=run_id, outcome=outcome, **runner.stats.as_dict())
     done = DrainOutcome(
         outcome=outcome,

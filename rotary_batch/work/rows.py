@@ -124,4 +124,4 @@ class RunRow:
     command: str
     model_name: str | None
     outcome: str | None
-    tally: dict[str, Any]
+    stats: dict[str, Any]

@@ -19,6 +19,7 @@ from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.rows import Claim, Failed, PlannedItem, StoredResult
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -64,7 +65,7 @@ class Tree(RuleBasedStateMachine):
     def begin(self):
         for root in ("/r", "/s"):
             save_repository(self.store, replace(ROW, root=root))
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.plan(1, {0, 1}, set(), {0})
         self.plan(2, {0, 2}, {0}, {0, 2})
 
@@ -134,7 +135,7 @@ class Tree(RuleBasedStateMachine):
 
     @rule()
     def kill(self):
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.store.reap(self.run)
 
     @rule()

@@ -17,6 +17,7 @@ from rotary_batch.work import connection
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import load_files, repositories, stored_symbols
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import MIGRATIONS, migrate, require_current
 from rotary_batch.work.store import WorkStore
 
@@ -86,7 +87,7 @@ def test_a_database_of_schema_3_goes_on_where_it_was(old):
     assert (load_files(store, 1).docstrings, [symbol.docstring for symbol in stored_symbols(store, 1)]) == (
         {"a.py": "Mod."}, ["D; with a semicolon."],
     )  # fmt: skip
-    run = store.start_run("drain", "m", 2)
+    run = start_run(store, command="drain", model_name="m", pid=2)
     assert store.reap(run) == 1
     assert [(claim.item.subject.text, claim.request.generated_ids) for claim in claim_all(store, run)] == [
         ("b.py@5-6", (3, 4)), ("b.py@6-7", ()),

@@ -22,6 +22,7 @@ from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -75,7 +76,7 @@ def claim_all(store: WorkStore, run_id: int, limit: int = 100) -> list[Claim]:
 
 def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
     plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     claims = claim_all(store, run)
 
     assert [claim.request.prompt_ids for claim in claims] == [(1, 2, 1), (1, 2, 2)]
@@ -89,14 +90,14 @@ def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
 
 def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
     plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
-    first = store.start_run("drain", "m", 1)
+    first = start_run(store, command="drain", model_name="m", pid=1)
     (claim,) = claim_all(store, first)
     total = 0.0
     for token in range(5):
         total += -0.1 / 3
         new = NewTokens(request_id=claim.item.id, token_ids=(token,), logprob_sum=total)
         store.commit_step([(claim.lease, new)], [], [])
-    second = store.start_run("drain", "m", 1)
+    second = start_run(store, command="drain", model_name="m", pid=1)
     assert store.reap(second) == 1
     (again,) = claim_all(store, second)
     assert (again.request.generated_ids, again.request.logprob_sum) == ((0, 1, 2, 3, 4), total)
@@ -111,7 +112,7 @@ def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
 
 def test_planning_the_same_again_queues_nothing_and_a_change_resets_only_what_reads_it(store):
     plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     for claim in claim_all(store, run):
         store.commit_step([], [finished(claim)], [])
     same = plan_items(store, 1, "summarize", [file_item(touched=False)], set())
@@ -125,7 +126,7 @@ def test_planning_the_same_again_queues_nothing_and_a_change_resets_only_what_re
 
 def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
     plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     one, two = claim_all(store, run)
     store.commit_step([], [finished(one)], [])
     assert store.unblocked([1]) == []
@@ -135,7 +136,7 @@ def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
 
 def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(store):
     plan_items(store, 1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     claims = claim_all(store, run)
     for claim in claims:
         store.commit_step([], [finished(claim)], [])
@@ -153,7 +154,7 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
     files = [replace(file_item(), subject=Subject(Unit.FILE, name), parent=folder.subject) for name in ("a.py", "b.py")]
     other = replace(chunk(3, parent=files[1].subject), subject=Subject(Unit.CHUNK, "b.py", span=(3, 4)))
     plan_items(store, 1, "summarize", [folder, *files, chunk(1), chunk(2), other], {"a.py", "b.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     parked, *claims = claim_all(store, run)
     store.commit_step([], [finished(claim) for claim in claims], [Failed(claim=parked, error="x", retry_at=None)])
     (part_of,) = [item.id for item in store.unblocked([1]) if item.subject == FILE]
@@ -188,7 +189,7 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
 
 def test_a_failed_item_waits_for_its_time(store):
     plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     (claim,) = claim_all(store, run)
     store.commit_step([], [], [Failed(claim=claim, error="busy", retry_at=50.0)])
     assert claim_all(store, run) == []
@@ -197,11 +198,11 @@ def test_a_failed_item_waits_for_its_time(store):
 
 
 def test_a_run_that_was_killed_is_recorded_as_killed(store):
-    store.start_run("drain", "m", 1)
-    second = store.start_run("drain", "m", 1)
+    start_run(store, command="drain", model_name="m", pid=1)
+    second = start_run(store, command="drain", model_name="m", pid=1)
     store.reap(second)
-    store.end_run(second, "done", {"done": 3})
-    assert (last_run(store).outcome, last_run(store).tally) == ("done", {"done": 3})
+    end_run(store, second, "done", {"done": 3})
+    assert (last_run(store).outcome, last_run(store).stats) == ("done", {"done": 3})
     assert store.db.execute("select outcome from run where id = 1").fetchone()[0] == "killed"
 
 
@@ -212,7 +213,7 @@ def test_what_was_committed_survives_a_kill(tmp_path):
         "from rotary_batch.core import NewTokens\n"
         "store = t.open_store(Path(sys.argv[1])); t.save_repository(store, t.ROW)\n"
         "t.plan_items(store, 1, 'summarize', [t.chunk(1, parent=None)], {'a.py'})\n"
-        "run = store.start_run('drain', 'm', 1); (claim,) = t.claim_all(store, run)\n"
+        "run = t.start_run(store, command='drain', model_name='m', pid=1); (claim,) = t.claim_all(store, run)\n"
         "for n in range(100000):\n"
         "  new = NewTokens(request_id=1, token_ids=(n,), logprob_sum=-float(n))\n"
         "  store.commit_step([(claim.lease, new)], [], []); print(n, flush=True)\n"
@@ -229,7 +230,7 @@ def test_what_was_committed_survives_a_kill(tmp_path):
     child.stdout.close()
     last = int([line for line in said if line.endswith("\n")][-1])
     store = open_store(path)
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     store.reap(run)
     (claim,) = claim_all(store, run)
     assert claim.request.generated_ids[: last + 1] == tuple(range(last + 1))
@@ -247,7 +248,7 @@ class Queue(RuleBasedStateMachine):
         self.store = WorkStore(db)
         save_repository(self.store, ROW)
         self.keys = dict.fromkeys(range(6), 0)
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.claims: list[Claim] = []  # all that ever were
         self.valid: dict[str, Claim] = {}  # by subject
         self.plan()
@@ -298,7 +299,7 @@ class Queue(RuleBasedStateMachine):
     @rule()
     def kill(self):
         self.valid.clear()
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.store.reap(self.run)
 
     @invariant()
@@ -320,7 +321,7 @@ TestQueue = Queue.TestCase
 def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(store):
     limited = replace(chunk(1, parent=None), max_sentences=3)
     plan_items(store, 1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
-    one, other = claim_all(store, store.start_run("drain", "m", 1))
+    one, other = claim_all(store, start_run(store, command="drain", model_name="m", pid=1))
     assert (one.request.guard, other.request.guard) == (
         StopCriteria(3, stops_loops=True),
         StopCriteria(None, stops_loops=True),
@@ -340,4 +341,4 @@ def test_a_chunk_that_no_longer_fits_has_no_prompt_to_be_asked_again(store):
     )
     assert store.db.execute("select count(*) from prompt").fetchone()[0] == 0
     assert ask_again(store, [1]) == 0
-    assert claim_all(store, store.start_run("drain", "m", 1)) == []
+    assert claim_all(store, start_run(store, command="drain", model_name="m", pid=1)) == []

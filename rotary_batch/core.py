@@ -1,8 +1,7 @@
-"""The waist: the values that cross from one floor to another, and the protocol of an engine.
+"""The values that all layers share, and the protocol of an engine.
 
-Plain frozen data only, so that a process or network boundary can be drawn anywhere.  Knows nothing
-of git, SQLite, torch or Markdown.  Lines are 1-based and inclusive, bytes are half-open, paths are
-POSIX paths relative to the repository root (undecodable bytes as surrogate escapes).
+Plain frozen data, so that any boundary between layers could be one between processes.  Lines are 1-based and inclusive,
+bytes are half-open.  Paths are POSIX paths relative to the repository root; undecodable bytes are surrogate escapes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 
 class FileClass(StrEnum):
-    """What a file is to us; only SOURCE is parsed and documented, every other class has a reason."""
+    """How a file is treated: only SOURCE is parsed and documented."""
 
     SOURCE = "source"
     TEXT = "text"
@@ -32,14 +31,14 @@ class FileClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One entry of a repository, with the reason for its class."""
+    """One entry of a repository."""
 
     path: str
     blob: str  # object id of the content; for a symlink, of its target text
     nbytes: int
     language: str | None
     file_class: FileClass
-    reason: str
+    reason: str  # for the class, as `explain` prints it
 
 
 class Unit(StrEnum):
@@ -83,7 +82,7 @@ class Subject:
 
 
 class SymbolId(NamedTuple):
-    """Names one symbol of one snapshot of a repository."""
+    """Identifies a symbol within one snapshot of a repository."""
 
     path: str
     start_byte: int
@@ -91,7 +90,7 @@ class SymbolId(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symbol:
-    """A definition that tree-sitter found."""
+    """A definition in a source file."""
 
     path: str
     kind: str  # function, method, class, interface, struct, enum, trait, type, module, macro, ...
@@ -101,29 +100,29 @@ class Symbol:
     end_line: int
     start_byte: int
     end_byte: int
-    signature: str  # one line, white space folded
-    docstring: str | None  # the docstring, or the comment that stands directly above
+    signature: str  # one line, white space collapsed
+    docstring: str | None  # or the comment directly above
 
     @property
     def id(self) -> SymbolId:
-        """The key of this symbol within its snapshot."""
+        """Identifies this symbol within its snapshot."""
         return SymbolId(self.path, self.start_byte)
 
 
 def main_definitions(symbols: Iterable[Symbol]) -> list[Symbol]:
-    """One symbol for each qualified name of a file, in order: of several the documented one, else the longest.
+    """One symbol for each qualified name of a file, in order: the documented one of several, else the longest.
 
-    Overloads, property setters and branches that define the same name give several; declarations are none.
+    Overloads, property setters and branches define a name several times.  Declarations are left out.
     """
-    found: dict[tuple[str, str], Symbol] = {}
+    main: dict[tuple[str, str], Symbol] = {}
     for symbol in symbols:
         key = symbol.path, symbol.qualified_name
-        if symbol.kind != "declaration" and (key not in found or _says_more(symbol, found[key])):
-            found[key] = symbol
-    return sorted(found.values(), key=lambda symbol: symbol.id)
+        if symbol.kind != "declaration" and (key not in main or _is_preferred(symbol, main[key])):
+            main[key] = symbol
+    return sorted(main.values(), key=lambda symbol: symbol.id)
 
 
-def _says_more(one: Symbol, other: Symbol) -> bool:
+def _is_preferred(one: Symbol, other: Symbol) -> bool:
     if (one.docstring is None) != (other.docstring is None):
         return one.docstring is not None
     return one.end_byte - one.start_byte > other.end_byte - other.start_byte
@@ -131,18 +130,18 @@ def _says_more(one: Symbol, other: Symbol) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A use of a name, as written; what it resolves to is the graph's business."""
+    """A use of a name, as written; `repo.graph` resolves it."""
 
     path: str
     name: str
     line: int
     start_byte: int
-    caller: SymbolId | None  # the innermost symbol around it; None = module level
-    receiver: str | None = None  # the name before its dot, "" when that is no name; None = there is no dot
+    caller: SymbolId | None  # the innermost symbol around it; None at module level
+    receiver: str | None = None  # the name before its dot, "" when that is not a name; None without a dot
 
 
 class Call(NamedTuple):
-    """A reference that resolved: one symbol uses another."""
+    """A resolved reference: one symbol uses another."""
 
     caller: SymbolId
     callee: SymbolId
@@ -160,7 +159,7 @@ class Chunk:
     end_line: int
     tokens: int
     symbols: tuple[str, ...]  # qualified names of the symbols that start in it, in file order
-    breadcrumb: str  # enclosing class or signature, imports used; travels beside the bytes
+    breadcrumb: str  # enclosing class or signature, imports used; part of the prompt, not of the bytes
 
     @property
     def subject(self) -> Subject:
@@ -170,18 +169,18 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedFile:
-    """All that one parse of one source file gave."""
+    """The result of parsing one source file."""
 
     file: SourceFile
     docstring: str | None  # module docstring or leading comment
     symbols: tuple[Symbol, ...]
     references: tuple[Reference, ...]
     chunks: tuple[Chunk, ...]
-    fallback: str | None  # why it was cut by lines instead of by syntax
+    fallback: str | None  # why it was cut by lines, not by syntax
 
 
 class ItemState(StrEnum):
-    """WAITING -> READY <-> LEASED -> DONE | PARKED; a changed input brings any state to WAITING."""
+    """WAITING -> READY <-> LEASED -> DONE | PARKED; a changed input takes any state back to WAITING."""
 
     WAITING = "waiting"
     READY = "ready"
@@ -191,7 +190,7 @@ class ItemState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """Whether the prose of a result may stand on a page."""
+    """Whether the prose of a result may be shown on a page."""
 
     SHOWN = "shown"
     LOW_CONFIDENCE = "low-confidence"
@@ -227,7 +226,7 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to work on an item until the run ends; `epoch` fences out older holders."""
+    """The right of a run to work on an item; a lease with an older `epoch` changes nothing."""
 
     item_id: int
     run_id: int

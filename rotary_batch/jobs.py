@@ -1,7 +1,4 @@
-"""Load and check `jobs/*.toml`: what is asked of the model, of which units, within which limits.
-
-Knows the shape of a job file; knows nothing of prompts' texts, of repositories or of the queue.
-"""
+"""Load and check `jobs/*.toml`: which units the model describes, with which prompts and limits."""
 
 from __future__ import annotations
 
@@ -19,26 +16,26 @@ from rotary_batch.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSpec:
-    """How one unit of a job is asked."""
+    """The prompt and the limits of one unit of a job."""
 
     prompt: str  # stem of a file in prompts/
     new_tokens: int
-    sentences: int | None = None  # an answer ends before one more begins
-    part: str | None = None  # the prompt that reduces notes too long for `prompt_tokens`
-    chunk_tokens: int | None = None  # only for chunks: source tokens in one
-    prompt_tokens: int | None = None  # only for roll-ups: tokens of one whole prompt
+    sentences: int | None = None  # the most in an answer
+    part: str | None = None  # the prompt that reduces notes that are too long for `prompt_tokens`
+    chunk_tokens: int | None = None  # chunks only: source tokens in one
+    prompt_tokens: int | None = None  # roll-ups only: tokens of a whole prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Select:
-    """Which source files take part; empty = all."""
+    """Which source files a job describes; an empty field selects all."""
 
     languages: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def takes(self, path: str, language: str | None) -> bool:
-        """Answer whether a file takes part."""
+        """Whether a file is selected."""
         if self.languages and language not in self.languages:
             return False
         if self.include and not any(fnmatch.fnmatchcase(path, pattern) for pattern in self.include):
@@ -48,7 +45,7 @@ class Select:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job file."""
+    """A job file."""
 
     name: str
     title: str
@@ -57,11 +54,11 @@ class Job:
     attempts: int
 
     def selects(self, file: SourceFile) -> bool:
-        """Whether it is about a source file."""
+        """Whether it describes a source file."""
         return self.select.takes(file.path, file.language)
 
     def longest_rollup_tokens(self, context_tokens: int) -> int:
-        """What a prompt that is not known yet, and its answer, may need."""
+        """The most tokens that a prompt that is not known yet and its answer may have."""
         longest = [unit.prompt_tokens + unit.new_tokens for unit in self.units.values() if unit.prompt_tokens]
         return min(context_tokens, max(longest, default=0))
 

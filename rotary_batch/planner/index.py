@@ -1,7 +1,7 @@
-"""Bring the database up to date with a repository: its files, and the work that follows from them.
+"""Bring the database up to date with a repository: its files, and the items that they make.
 
-A source file is stored in one transaction with its chunks and their items; then one transaction plans all roll-ups
-and sets the mark that the plan is whole.  A run that is killed at any place between is gone on with by the next.
+A source file is stored in one transaction with its chunks and their items.  Then one transaction plans all roll-ups and
+marks the plan as complete.  After a kill at any point, the next run continues.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, pla
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
-FILES_A_COMMIT = 100  # a commit waits for the disk; what is not committed is read again after a kill
+FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that were not committed are read again
 NUM_WORKERS = 2  # processes that parse
 Progress = Callable[[int, int], None]
 
@@ -64,11 +64,11 @@ def index_repository(
     plan_key = index_key(prompt_builder, row)
     changes = _changes(store, repository, replace(row, plan_key=plan_key), patterns, should_stop)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
-    is_whole = changes.is_empty and stored.is_planned(store, row.root, plan_key)
-    row = replace(row, id=stored.save_repository(store, row if is_whole else replace(row, plan_key="")))
+    is_complete = changes.is_empty and stored.is_planned(store, row.root, plan_key)
+    row = replace(row, id=stored.save_repository(store, row if is_complete else replace(row, plan_key="")))
     parsed = 0
     counts = PlanCounts()
-    if not is_whole:
+    if not is_complete:
         # Closed even when `progress` raises: between two files a transaction is open.
         with closing(_parse_and_store(store, repository, changes.to_read, prompt_builder, row)) as stored_files:
             for parsed, file_counts in enumerate(stored_files, 1):
@@ -190,7 +190,7 @@ def _store_file(
 
 
 def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder, row: RepositoryRow) -> PlanCounts:
-    """Plan everything above the chunks; then the plan is whole."""
+    """Plan everything above the chunks, which completes the plan."""
     job, counts = prompt_builder.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if job.selects(file)]
@@ -209,7 +209,7 @@ def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder,
 
 
 def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
-    """Within a transaction: resolve all references, store what calls what, rank the files by it."""
+    """Within a transaction: resolve all references, store the calls, rank the files by them."""
     by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
     resolved = calls(
         (list(symbols) for _, symbols in by_file),

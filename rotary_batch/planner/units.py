@@ -1,4 +1,4 @@
-"""The items that files make: their chunks, themselves, the folders above them, the repository."""
+"""The items of a repository: chunks, files, the folders above them, the repository itself."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from rotary_batch.pages.page_paths import folders_of, parent_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.work.rows import PlannedItem
 
-# Roll-ups go before chunks once they are ready, so that files and folders are finished as early as they can be.
+# Roll-ups that are ready go before chunks, so that files and folders are finished early.
 _UNIT_PRIORITY = {Unit.CHUNK: 0, Unit.FILE: 10**9, Unit.DIRECTORY: 2 * 10**9, Unit.REPOSITORY: 3 * 10**9}
 
 
 def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
-    """The chunks of a file, each with its prompt; their rank is known when all files are."""
+    """The chunks of a file, each with its prompt; their priority is set once all files are known."""
     if Unit.CHUNK in prompt_builder.job.units and prompt_builder.job.selects(one.file):
-        for chunk in _worth_asking(one.chunks, one.symbols):
+        for chunk in _worth_describing(one.chunks, one.symbols):
             yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
 
 
-def _worth_asking(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:
+def _worth_describing(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:
     """All chunks of code; of module-level data (tables, constants) only the first chunk of a file."""
     waiting = sorted((symbol.start_byte, symbol.end_byte) for symbol in symbols)[::-1]
-    reach = 0  # how far the symbols go that start before a chunk's end
-    for place, chunk in enumerate(chunks):
+    reach = 0  # the last byte of the symbols that start before the end of the chunk
+    for number, chunk in enumerate(chunks):
         while waiting and waiting[-1][0] < chunk.end_byte:
             reach = max(reach, waiting.pop()[1])
-        if place == 0 or reach > chunk.start_byte:
+        if number == 0 or reach > chunk.start_byte:
             yield chunk
 
 

@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it, as plain values."""
+"""The values that go into the store and come out of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rotary_batch.core import Completion, Lease, Request, Subject, ValidationRes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryRow:
-    """One indexed repository, and under what it was indexed."""
+    """One indexed repository, and the settings that it was indexed with."""
 
     id: int = 0
     root: str
@@ -28,7 +28,7 @@ class RepositoryRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedItem:
-    """One item as the planner wants it.  Chunks come with their prompt, roll-ups get it when it is their turn."""
+    """One item as planned.  A chunk has its prompt; a roll-up gets one when its inputs are complete."""
 
     subject: Subject
     parent: Subject | None  # of the item that reads this one
@@ -39,8 +39,8 @@ class PlannedItem:
     key: str | None = None
     prompt_ids: tuple[int, ...] = ()
     num_markers: int = 0
-    error: str | None = None  # why it can never be asked; parks it
-    touched: bool = True  # roll-ups: whether anything that it reads may have changed
+    error: str | None = None  # why it has no prompt; parks it
+    touched: bool = True  # of a roll-up: whether any of its inputs may have changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class PlanCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """An answer that some item had before."""
+    """The answer that is stored under a key."""
 
     text: str
     completion: Completion
@@ -69,7 +69,7 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An item that this run may work on, with all that an engine needs."""
+    """A leased item, and the request for the engine."""
 
     lease: Lease
     item: WorkItem
@@ -78,7 +78,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """An answered item."""
+    """An item with its answer."""
 
     claim: Claim
     completion: Completion
@@ -89,7 +89,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """An item that an attempt could not answer; without `retry_at` it is parked."""
+    """An item whose attempt failed; without `retry_at` it is parked."""
 
     claim: Claim
     error: str
@@ -98,7 +98,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an item says, for pages and roll-ups."""
+    """The answer of an item, for pages and roll-ups."""
 
     subject: Subject
     state: str
@@ -107,15 +107,15 @@ class Answer:
 
 
 class Speed(NamedTuple):
-    """What a run achieved."""
+    """How fast a run was."""
 
     at: str  # when it ended
-    tokens_per_s: float  # prompt tokens read and new ones written, in revolutions
+    tokens_per_s: float  # prompt and generated tokens per second of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One run, as it was recorded."""
+    """The record of one run."""
 
     id: int
     started_at: str

@@ -34,7 +34,7 @@ class Select:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def takes(self, path: str, language: str | None) -> bool:
+    def selects(self, path: str, language: str | None) -> bool:
         """Whether a file is selected."""
         if self.languages and language not in self.languages:
             return False
@@ -55,7 +55,7 @@ class Job:
 
     def selects(self, file: SourceFile) -> bool:
         """Whether it describes a source file."""
-        return self.select.takes(file.path, file.language)
+        return self.select.selects(file.path, file.language)
 
     def longest_rollup_tokens(self, context_tokens: int) -> int:
         """The most tokens that a prompt that is not known yet and its answer may have."""

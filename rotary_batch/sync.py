@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def never() -> bool:
-    """Do not stop."""
+    """The default of `should_stop`."""
     return False
 
 

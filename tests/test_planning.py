@@ -92,7 +92,7 @@ def test_a_bad_job_is_refused(tmp_path, old, new, words):
 
 def test_a_job_selects_by_language_and_path():
     select = Select(languages=("python",), include=("src/*",), exclude=("*_test.py",))
-    assert [select.takes(path, language) for path, language in [
+    assert [select.selects(path, language) for path, language in [
         ("src/a.py", "python"), ("src/a.go", "go"), ("b.py", "python"), ("src/a_test.py", "python"),
     ]] == [True, False, False, False]  # fmt: skip
 

@@ -84,7 +84,7 @@ class ItemProcessor:
         self._store.complete_reused(item.id, key, result, validation)
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
-        """What the author says of the thing itself."""
+        """What the author says of the subject itself; empty when there is nothing."""
         is_file, path = item.subject.unit is Unit.FILE, item.subject.path
         if is_file and path in view.docstrings:
             return [Note(PurePosixPath(path).name, file_summary(path, view))]
@@ -137,7 +137,7 @@ class ItemProcessor:
     def _known_names(self, repository_id: int) -> frozenset[str]:
         """Gathered at the first answer: with 100,000 files it takes 4 s, which a run without work can save."""
         if repository_id not in self._names:
-            self._names[repository_id] = _known_names(self._views[repository_id])
+            self._names[repository_id] = _names_in(self._views[repository_id])
         return self._names[repository_id]
 
 
@@ -146,8 +146,8 @@ def _title(item: WorkItem, view: IndexView) -> str:
     return PurePosixPath(path).name if path else view.name
 
 
-def _known_names(view: IndexView) -> frozenset[str]:
-    """Every name that prose may mention: symbols, their parts and parameters, files and folders."""
+def _names_in(view: IndexView) -> frozenset[str]:
+    """All names that prose may mention: symbols, the words of their signatures, files and folders."""
     names = {view.name, *view.folders}
     for symbol in chain.from_iterable(view.symbols.values()):
         names |= {symbol.name, symbol.qualified_name, *_words(symbol.signature)}

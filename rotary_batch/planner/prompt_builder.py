@@ -81,8 +81,8 @@ class PromptBuilder:
         if budget < MIN_CHUNK_TOKENS:
             raise PromptError(
                 f"model {self.manifest.name}: its context of {self.manifest.context_tokens} tokens leaves {budget} "
-                f"for source code beside {frame_tokens} of prompt and {spec.new_tokens} of answer; use a model with "
-                f"more context, or lower [chunk] new_tokens in the job"
+                f"for source code after {frame_tokens} for the prompt and {spec.new_tokens} for the answer; use a "
+                f"model with more context, or lower [chunk] new_tokens in the job"
             )
         return budget
 
@@ -127,7 +127,7 @@ class PromptBuilder:
         runs = list(_runs([self.tokenizer.count(note_line(note) + "\n") + 1 for note in notes], room))
         if len(runs) >= len(notes):
             raise PromptError(
-                f"{name}: notes do not shrink within prompts of {room} tokens; raise [{unit}] prompt_tokens"
+                f"{name}: notes do not get shorter in prompts of {room} tokens; raise [{unit}] prompt_tokens"
             )
         return runs
 

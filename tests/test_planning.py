@@ -14,9 +14,9 @@ from rotary_batch.commands.database import writing
 from rotary_batch.commands.drain import DrainOutcome
 from rotary_batch.commands.generate import generate
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
-from rotary_batch.core import Failure
+from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError
-from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
+from rotary_batch.jobs import Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
@@ -69,7 +69,7 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
 
 def test_the_bundled_jobs_and_prompts_fit_each_other():
     jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
-    assert tuple(jobs["summarize"].units) == UNITS
+    assert tuple(jobs["summarize"].units) == tuple(Unit)
     for job in jobs.values():
         for unit, spec in job.units.items():
             assert prompts[spec.prompt].variables <= (CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES)
@@ -97,7 +97,7 @@ def test_a_bad_job_is_refused(tmp_path, old, new, words):
 def test_a_job_selects_by_language_and_path():
     select = Select(languages=("python",), include=("src/*",), exclude=("*_test.py",))
     assert [
-        select.takes(path, language)
+        select.selects(path, language)
         for path, language in [
             ("src/a.py", "python"),
             ("src/a.go", "go"),

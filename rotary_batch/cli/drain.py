@@ -141,9 +141,9 @@ def finish(
 
 def progress_text(progress: Progress) -> str:
     """Items, tokens/s, the revolution and the time that is left."""
-    stats, seconds = progress.tally, max(progress.elapsed_s, 1e-9)
+    stats, seconds = progress.stats, max(progress.elapsed_s, 1e-9)
     finished = stats.done + stats.reused + stats.parked
-    share = f" · {stats.bound_s / stats.step_s:.0%} of the bound" if stats.bound_s and stats.step_s else ""
+    share = f" · {stats.roofline_s / stats.step_s:.0%} of the bound" if stats.roofline_s and stats.step_s else ""
     left_s = progress.num_open * seconds / finished if finished else None
     return (
         f"revolution {stats.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
@@ -184,8 +184,8 @@ def _drain_table(outcome: DrainOutcome) -> console.Table:
     table.row("  of these, read again after an interruption", stats.reprefill_tokens)
     table.row("  seconds of that", f"{stats.reprefill_s:.1f}")
     table.row("tokens written", stats.decode_tokens)
-    if stats.bound_s:
-        table.row("share of the machine's bound", f"{stats.bound_s / max(stats.step_s, 1e-9):.0%}")
+    if stats.roofline_s:
+        table.row("share of the machine's bound", f"{stats.roofline_s / max(stats.step_s, 1e-9):.0%}")
     if stats.rates_raised > 1:
         table.row("  its rates were too low and have been raised by", f"{stats.rates_raised - 1:.0%}")
     table.row("seconds", f"{outcome.seconds:.1f}")

@@ -15,7 +15,7 @@ from rotary_batch.pages.files import SyncResult, accept
 from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
-from rotary_batch.sync import opened_docs, sync_all
+from rotary_batch.sync import open_docs, sync_all
 from rotary_batch.window import Window
 from rotary_batch.work.store import WorkStore
 
@@ -39,7 +39,7 @@ def render(store: WorkStore, root: Path, window: Window) -> SyncResult:
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
     """Settle one page that a person edited; `whose` is `ours` or `theirs`."""
     (row,) = select_repositories(store, [root])
-    with opened_docs(row) as folder:
+    with open_docs(row) as folder:
         accept(folder, page, whose)
 
 

@@ -15,7 +15,7 @@ from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.repositories import without_folder
-from rotary_batch.core import WorkItem
+from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.pages.files import SyncResult
@@ -24,11 +24,12 @@ from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.runner import Progress, Runner, RunStats
-from rotary_batch.sync import docs_folder, load_view, sync_pending, sync_some
+from rotary_batch.sync import docs_folder, load_index_view, sync_pending, sync_some
 from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.store import WorkStore
 
 NOT_WHOLE = "its index was not finished, or an earlier version made it"
@@ -103,7 +104,7 @@ def _drain_group(request: DrainRequest, group: Group, outcomes: list[DrainOutcom
         with isolated([row.root], outcomes):
             request.window.check()
             _require_current_index(prompt_builder, row)
-            views[row.id] = load_view(request.store, row)
+            views[row.id] = load_index_view(request.store, row)
     if views:
         _Run(request, group, prompt_builder, views).drain(outcomes)
 
@@ -124,7 +125,7 @@ class _Run:
         """Append what failed and how the run ended.  The run is ended in the database whatever happens."""
         started_at = time.monotonic()
         command = self._request.command
-        run_id = self._store.start_run(command, self._model_name, os.getpid())
+        run_id = start_run(self._store, command=command, model_name=self._model_name, pid=os.getpid())
         event("run started", run=run_id, command=command, model=self._model_name)
         pages = _PageSync(self._store, self._rows, self._views, self._request.window)
         engine = LazyEngine(self._open_engine)
@@ -134,11 +135,11 @@ class _Run:
             outcome = runner.drain()
         finally:
             engine.close()
-            pages.sync_rest(runner.tally)
+            pages.sync_rest(runner.stats)
             outcomes += pages.failures
-            self._store.end_run(run_id, outcome, runner.tally.as_dict())
-            event("run ended", run=run_id, outcome=outcome, **runner.tally.as_dict())
-        outcomes.append(self._outcome(outcome, runner.tally, time.monotonic() - started_at))
+            end_run(self._store, run_id, outcome, runner.stats.as_dict())
+            event("run ended", run=run_id, outcome=outcome, **runner.stats.as_dict())
+        outcomes.append(self._outcome(outcome, runner.stats, time.monotonic() - started_at))
 
     def _open_engine(self) -> RatedEngine:
         pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
@@ -151,15 +152,15 @@ class _Run:
         return Runner(
             store=self._store,
             engine=engine,
-            desk=ItemProcessor(self._store, self._prompt_builder, self._views),
+            processor=ItemProcessor(self._store, self._prompt_builder, self._views),
             window=self._request.window,
             run_id=run_id,
             repository_ids=self._ids,
-            project=pages.sync_items,
-            look=RateWatch(engine, self._group.settings, self._request.on_step),
+            sync_pages=pages.sync_items,
+            on_step=RateWatch(engine, self._group.settings, self._request.on_step),
             num_open=lambda: counts.open_items(self._store, self._ids),
             max_attempts=self._prompt_builder.job.attempts,
-            tally=RunStats(device=self._group.settings.device),
+            stats=RunStats(device=self._group.settings.device),
         )
 
     def _outcome(self, outcome: str, stats: RunStats, seconds: float) -> DrainOutcome:
@@ -187,9 +188,9 @@ class _PageSync:
 
     def sync_items(self, items: Sequence[WorkItem]) -> SyncResult:
         """Write the pages of items that were just answered."""
-        units: dict[int, list[tuple[str, str]]] = {}
+        units: dict[int, list[Subject]] = {}
         for item in items:
-            units.setdefault(item.repository_id, []).append((item.unit, item.subject))
+            units.setdefault(item.repository_id, []).append(item.subject)
         return self._each(
             [row for row in self.rows if row.id in units],
             lambda row: sync_some(self.store, row, self.views[row.id], units[row.id], self.window.is_closed),

@@ -86,6 +86,6 @@ class RateWatch:
         except OSError as error:
             event("rates not kept", why=str(error))
         self._roofline_s = self._step_s = 0.0
-        progress.tally.rates_raised *= gain
-        progress.tally.bound_s /= gain  # steps so far were compared with rates that were too low
+        progress.stats.rates_raised *= gain
+        progress.stats.roofline_s /= gain  # steps so far were compared with rates that were too low
         event("rates raised", gain=round(gain, 3), why="revolutions were faster than their bound")

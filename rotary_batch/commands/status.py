@@ -52,5 +52,5 @@ def report(store: WorkStore, settings: Settings) -> dict[str, Any]:
         "ended_at": run.ended_at,
         "outcome": _outcome(run, holder(database_path(settings))),
         "model": run.model_name,
-        **run.tally,
+        **run.stats,
     }

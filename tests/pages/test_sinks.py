@@ -74,7 +74,7 @@ def hostile_view(payload: str) -> IndexView:
 def hostile_site(payload: str) -> dict[str, str]:
     view = hostile_view(payload)
     (chunk,) = next(iter(view.chunks.values()))
-    subjects = [("chunk", chunk.subject), ("repository", ""), *(("file", path) for path in view.sources)]
+    subjects = [chunk.subject.identity, ("repository", ""), *(("file", path) for path in view.sources)]
     subjects += [("directory", folder) for folder in view.folders]
     prose = {subject: Prose(text=payload, verdict=Verdict.SHOWN) for subject in subjects}
     return {path: page.decode() for path, page in render(view, prose, site_paths(view.sources))}

@@ -302,3 +302,13 @@ def test_an_index_again_reads_no_file_and_changes_nothing(make_repository, tiny_
     (outcome,) = index(settings, root)
     assert (outcome.indexed.counts.queued, outcome.indexed.counts.unchanged) == (0, len(before["item"]))
     assert contents(settings) == before
+
+
+def test_a_run_without_work_reads_no_symbol(make_repository, tiny_pack, tmp_path, monkeypatch):
+    root = make_repository(FILES)
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    index(settings, root)
+    answer_everything(settings, root)
+    monkeypatch.setattr("rotary_batch.sync.stored_symbols", lambda *_: pytest.fail("a symbol was read"))
+    (outcome,) = answer_everything(settings, root)
+    assert (outcome.exit_code, outcome.as_dict()["done"]) == (0, 0)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.checkpoints import as_checkpoint
 from benchmarks.shapes import machine
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.tokens import Tokenizer

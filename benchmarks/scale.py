@@ -28,13 +28,13 @@ def index_once(root: Path, db: Path) -> dict[str, float]:
     """One `index`, pages included, in this process."""
     configured = configure(None, [root], {"db": db})
     began, busy = time.monotonic(), time.process_time()
-    with writing(configured.whole().settings) as store:
-        (outcome,) = index(store, [root], configured.of, lambda *_: None, Window())
+    with writing(configured.for_command().settings) as store:
+        (outcome,) = index(store, [root], configured.for_repository, lambda *_: None, Window())
     assert isinstance(outcome, IndexOutcome), str(outcome)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "items": outcome.indexed.counts.queued + outcome.indexed.counts.unchanged,
-        "pages": len(outcome.projection.written),
+        "pages": len(outcome.sync_result.written),
         "wall_s": time.monotonic() - began,
         "main_cpu_s": time.process_time() - busy,
         "parser_cpu_s": children.ru_utime + children.ru_stime,

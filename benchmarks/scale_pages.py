@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol
+from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Subject, Symbol, Unit
 from rotary_batch.pages.files import SyncResult
-from rotary_batch.sync import load_view, sync_all, sync_pending, sync_some
+from rotary_batch.sync import load_index_view, sync_all, sync_pending, sync_some
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import finish_plan, repositories, save_parsed, save_repository
 from rotary_batch.work.rows import RepositoryRow
@@ -96,10 +96,10 @@ def main() -> None:
         timed("first", lambda: sync_pending(store, row))
         timed("again, nothing changed", lambda: sync_pending(store, row))
         timed("`render`, nothing changed", lambda: sync_all(store, row))
-        view = load_view(store, row)
+        view = load_index_view(store, row)
         path = parsed(0, num_files).file.path
-        timed("one answer, index loaded", lambda: sync_some(store, row, view, [("file", path)]))
-        timed("one answer more", lambda: sync_some(store, row, view, [("file", path)]))
+        timed("one answer, index loaded", lambda: sync_some(store, row, view, [Subject(Unit.FILE, path)]))
+        timed("one answer more", lambda: sync_some(store, row, view, [Subject(Unit.FILE, path)]))
         store.db.close()
 
 

@@ -18,12 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from rotary_batch.core import Completion, NewTokens, Verdict
+from rotary_batch.core import Completion, NewTokens, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work import counts
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
+from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -63,21 +64,19 @@ def since(began: Seconds) -> Seconds:
 
 def planned(repository: int, num_items: int) -> list[PlannedItem]:
     """Chunks of files of folders, the roll-ups first."""
-    top = PlannedItem(unit="repository", subject="", path="", parent=None, max_new_tokens=80, priority=3 * 10**9)
+    top = PlannedItem(subject=Subject(Unit.REPOSITORY, ""), parent=None, max_new_tokens=80, priority=3 * 10**9)
     found = [top]
     num_files = num_items // CHUNKS
     for number in range(0, num_files, FILES):
         folder = f"d{number // FILES}"
-        found.append(
-            replace(top, unit="directory", subject=folder, path=folder, parent=("repository", ""), priority=2 * 10**9)
-        )
+        found.append(replace(top, subject=Subject(Unit.DIRECTORY, folder), parent=top.subject, priority=2 * 10**9))
     for number in range(num_files):
-        folder = f"d{number // FILES}"
-        path = f"{folder}/f{number}.py"
-        found.append(replace(top, unit="file", subject=path, path=path, parent=("directory", folder), priority=10**9))
+        folder = Subject(Unit.DIRECTORY, f"d{number // FILES}")
+        file = Subject(Unit.FILE, f"{folder.path}/f{number}.py")
+        found.append(replace(top, subject=file, parent=folder, priority=10**9))
         found += [
             PlannedItem(
-                unit="chunk", subject=f"{path}@{place}", path=path, parent=("file", path), position=place,
+                subject=Subject(Unit.CHUNK, file.path, span=(place, place + 1)), parent=file, position=place,
                 priority=number % 97, max_new_tokens=160, key=f"{repository}.{number}.{place}", prompt_ids=PROMPT,
             )
             for place in range(CHUNKS)
@@ -89,7 +88,7 @@ def enqueue(store: WorkStore, number: int, num_items: int) -> Seconds:
     """Plan one more repository; the seconds of planning alone."""
     repository_id = save_repository(store, replace(ROW, root=f"/{number}"))
     items = planned(number, num_items)
-    paths = {item.path for item in items if item.unit == "chunk"}
+    paths = {item.subject.path for item in items if item.subject.unit is Unit.CHUNK}
     began = now()
     plan_items(store, repository_id, "summarize", items, paths)
     return since(began)
@@ -122,8 +121,8 @@ def fill(store: WorkStore, num_items: int) -> Seconds:
 
 def finished(claim: Claim) -> Finished:
     completion = Completion(request_id=claim.item.id, token_ids=(7, 8), logprob_sum=-0.5, num_scored=2, reason="stop")
-    judged = Judged(text="It works.", verdict=Verdict.SHOWN, shown_text="It works.")
-    return Finished(claim=claim, completion=completion, judged=judged)
+    validation = ValidationResult(verdict=Verdict.SHOWN, shown_text="It works.")
+    return Finished(claim=claim, completion=completion, text="It works.", validation=validation)
 
 
 def drain(store: WorkStore, run_id: int, steps: int) -> dict[str, list[Seconds]]:
@@ -173,7 +172,7 @@ def measure(database: Path, num_items: int) -> dict[str, Seconds]:
     migrate(db)
     store = WorkStore(db)
     figures = {"enqueue the last tenth, s": fill(store, num_items)}
-    for name, times in drain(store, store.start_run("drain", "m", 1), STEPS).items():
+    for name, times in drain(store, start_run(store, command="drain", model_name="m", pid=1), STEPS).items():
         figures[f"{name}, median ms"] = percentile(times, 0.5, 1000)
         figures[f"{name}, p99 ms"] = percentile(times, 0.99, 1000)
     db.close()

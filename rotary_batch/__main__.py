@@ -1,4 +1,4 @@
-"""`rotary-batch` and `python -m rotary_batch`: even a failing import ends in one line and an exit code."""
+"""`rotary-batch` and `python -m rotary_batch`.  A failing import also ends in one line and an exit code."""
 
 from __future__ import annotations
 

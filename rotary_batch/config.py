@@ -1,7 +1,7 @@
 """Settings: the user's `rotary.toml`, then `ROTARY_BATCH_*`, then flags; later ones win.
 
-Every setting's name, and how its text is read.  Callers hand the environment in.  An unknown name is an error that
-names the nearest known one.  What a repository may set is in own_file.py.
+Has the name of every setting and the reader of its text.  Callers pass the environment.  An unknown name is an error
+that names the nearest known one.  What a repository may set is in own_file.py.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ ENVIRONMENT_PREFIX = "ROTARY_BATCH_"
 DEFAULT_DOCS_DIR = "rotary-docs"
 DEFAULT_JOB = "summarize"
 LINK_FIELD = re.compile(r"\{(path|start|end)\}")
-ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # instructions of processors, each with those before it
+ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # CPU instructions; each level includes those before it
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a user can set.  None = decided where it is used, as the documentation of each says."""
+    """What a user can set.  None = decided where the setting is used."""
 
     db: Path | None = None  # the database; default below $XDG_STATE_HOME
     model: Path | None = None  # a pack or a Hugging Face checkpoint; default the embedded one
-    job: str | None = None  # a job by name; default the one that a repository was indexed with, else summarize
+    job: str | None = None  # by name; default the one that a repository was indexed with, else summarize
     jobs: Path | None = None  # folder of job files instead of the bundled ones
     prompts: Path | None = None  # folder of prompt files instead of the bundled ones
-    include: tuple[str, ...] = ()  # patterns as in .rotaryignore: what to document; empty = everything
-    exclude: tuple[str, ...] = ()  # patterns as in .rotaryignore: what to leave out
+    include: tuple[str, ...] = ()  # patterns as in .rotaryignore of files to document; empty = all
+    exclude: tuple[str, ...] = ()  # patterns as in .rotaryignore of files to leave out
     out: str = DEFAULT_DOCS_DIR  # the docs folder, relative to the repository
     link_template: str | None = None  # {path} {start} {end} -> a link to source lines
-    worktree: bool = False  # read files as they are, not as committed
+    worktree: bool = False  # read the working tree instead of the last commit
     device: str = "cpu"
     device_memory: int | None = None  # bytes
     host_memory: int | None = None  # bytes
-    max_batch: int | None = None  # live sequences
+    max_batch: int | None = None  # sequences at once
     numerics: str | None = None  # exact or fast
-    kv: str = "bf16"  # how keys and values are kept: bf16 (as computed) or int8
-    experts: str | None = None  # bf16, int8 or int4: what a checkpoint is packed as, and what a pack must be
+    kv: str = "bf16"  # format of the KV cache: bf16 (as computed) or int8
+    experts: str | None = None  # bf16, int8 or int4: a checkpoint is packed in it, a pack must have it
 
 
 def parse_nbytes(text: str) -> int:
@@ -60,7 +60,7 @@ def parse_nbytes(text: str) -> int:
 
 
 def excerpt(value: object) -> str:
-    """A value as an error quotes it: one line, and not all of a long one."""
+    """A value as an error quotes it: one line of at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -107,7 +107,7 @@ def _docs_dir(text: str) -> str:
         raise ConfigError(
             f"{excerpt(text)} cannot be the docs folder; name a folder of their own inside the repository, or /PATH"
         )
-    return str(path)  # without `./` and a slash at the end: files are recognised by it
+    return str(path)  # without `./` and trailing slash: pages are told from sources by this path
 
 
 def _link_template(text: str) -> str:
@@ -139,7 +139,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "kv": _one_of("bf16", "int8"),
     "experts": _one_of("bf16", "int8", "int4"),
 }
-# What a file may hold instead of a string.
+# The TOML type that a file may hold instead of a string.
 _KINDS: dict[str, type] = {
     "worktree": bool,
     "device_memory": int,
@@ -148,12 +148,12 @@ _KINDS: dict[str, type] = {
     "include": list,
     "exclude": list,
 }
-_ENVIRONMENT_ONLY = ("max_isa",)  # they belong to a machine, not to a repository
+_ENVIRONMENT_ONLY = ("max_isa",)  # a property of the machine
 
 
-def refuse_unknown(source: str, found: Collection[str], known: Collection[str]) -> None:
-    """Raise ConfigError for the first name in `found` that is not known, with the nearest that is."""
-    for name in sorted(set(found) - set(known)):
+def refuse_unknown(source: str, names: Collection[str], known: Collection[str]) -> None:
+    """Raise ConfigError for the first name that is not known, with the nearest known one."""
+    for name in sorted(set(names) - set(known)):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         raise ConfigError(f"{source}: unknown key {excerpt(name)}; did you mean {near[0]!r}?")
 
@@ -165,7 +165,7 @@ def user_values(
     folders: Collection[Path],
     config: Path | None,
 ) -> dict[str, Any]:
-    """What the three sources set.  `flags` that are None were not given; text is read as in a file.
+    """What the three sources set.  A flag that is None was not given; text is read as in a file.
 
     The file is `config`, or the first `rotary.toml` in `folders`.  Raises ConfigError, UsageError for a flag.
     """
@@ -197,10 +197,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
-    """The table in a settings file.  Raises ConfigError for whatever is not TOML."""
+    """The table in a settings file.  Raises ConfigError when it is not TOML."""
     try:
         return tomllib.loads(data.decode("utf-8"))
-    except RecursionError as error:  # brackets in brackets, by the thousand
+    except RecursionError as error:  # thousands of nested brackets
         raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
     except ValueError as error:  # also a number of 5,000 digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
@@ -208,8 +208,9 @@ def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
 
 def read_value(path: Path, name: str, value: object) -> object:
     """One known setting of a file; relative paths are relative to that file.  Raises ConfigError."""
-    found = _read(f"{path}: {name}", name, _as_text(f"{path}: {name}", name, value))
-    return path.parent / found if isinstance(found, Path) else found
+    source = f"{path}: {name}"
+    setting = _read(source, name, _as_text(source, name, value))
+    return path.parent / setting if isinstance(setting, Path) else setting
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -243,32 +244,32 @@ def _as_text(source: str, name: str, value: object) -> str:
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
-    """Where the database and the reports live by default."""
+    """The default folder of the database and the reports."""
     return _xdg(environment, "XDG_STATE_HOME", ".local/state")
 
 
 def config_dir(environment: Mapping[str, str]) -> Path:
-    """Where the user's own settings file is looked for when there is none in the current folder."""
+    """The folder of the user's settings file, which is read when the current folder has none."""
     return _xdg(environment, "XDG_CONFIG_HOME", ".config")
 
 
 def cache_dir(environment: Mapping[str, str]) -> Path:
-    """Where packs made from `--model CHECKPOINT` live."""
+    """The folder of packs that were made from `--model CHECKPOINT`, of rates and of kernels."""
     return _xdg(environment, "XDG_CACHE_HOME", ".cache")
 
 
 def kernel_dir(environment: Mapping[str, str]) -> Path:
-    """Where the compiled kernels live."""
+    """The folder of compiled kernels."""
     return cache_dir(environment) / "kernels"
 
 
 def c_compiler(environment: Mapping[str, str]) -> str | None:
-    """What compiles the kernels of the engine, if anything: `CC`, else cc, gcc or clang."""
+    """The compiler for the kernels of the engine: `CC`, else cc, gcc or clang; None when there is none."""
     return environment.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
 def max_isa(environment: Mapping[str, str]) -> str | None:
-    """The instructions that kernels may use at most, for tests and for a machine whose kernels misbehave.
+    """A cap on the CPU instructions that kernels use, for tests and for machines where a kernel misbehaves.
 
     Raises ConfigError.
     """
@@ -277,7 +278,7 @@ def max_isa(environment: Mapping[str, str]) -> str | None:
 
 
 def isa_named(label: str, source: str) -> str:
-    """That label, which `source` gave.  Raises ConfigError when it is not a level of instructions."""
+    """The label that `source` gave, checked.  Raises ConfigError when it is not one of ISA_LEVELS."""
     if label not in ISA_LEVELS:
         raise ConfigError(f"{source}: {label!r} is not one of {', '.join(ISA_LEVELS)}")
     return label
@@ -292,7 +293,7 @@ def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
 
 
 def bundled(folder: str) -> Path:
-    """The `jobs` or `prompts` folder: inside an installed wheel, else beside the package in a checkout."""
+    """The `jobs` or `prompts` folder: inside the package of a wheel, next to the package in a checkout."""
     package = Path(__file__).parent
     inside = package / "_bundled" / folder
     return inside if inside.is_dir() else package.parent / folder

@@ -1,8 +1,7 @@
-"""The waist: the values that cross from one floor to another, and the protocol of an engine.
+"""The values that all layers share, and the protocol of an engine.
 
-Plain frozen data only, so that a process or network boundary can be drawn anywhere.  Knows nothing
-of git, SQLite, torch or Markdown.  Lines are 1-based and inclusive, bytes are half-open, paths are
-POSIX paths relative to the repository root (undecodable bytes as surrogate escapes).
+Plain frozen data, so that any boundary between layers could be one between processes.  Lines are 1-based and inclusive,
+bytes are half-open.  Paths are POSIX paths relative to the repository root; undecodable bytes are surrogate escapes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 
 class FileClass(StrEnum):
-    """What a file is to us; only SOURCE is parsed and documented, every other class has a reason."""
+    """How a file is treated: only SOURCE is parsed and documented."""
 
     SOURCE = "source"
     TEXT = "text"
@@ -32,18 +31,58 @@ class FileClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One entry of a repository, with the reason for its class."""
+    """One entry of a repository."""
 
     path: str
     blob: str  # object id of the content; for a symlink, of its target text
     nbytes: int
     language: str | None
     file_class: FileClass
-    reason: str
+    reason: str  # for the class, as `explain` prints it
+
+
+class Unit(StrEnum):
+    """What one work item is about, from the smallest to the largest; roll-ups are all but chunks."""
+
+    CHUNK = "chunk"
+    FILE = "file"
+    DIRECTORY = "directory"
+    REPOSITORY = "repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The chunk, file, directory or repository that a work item is about."""
+
+    unit: Unit
+    path: str  # of the file or directory; "" = the repository
+    span: tuple[int, int] | None = None  # bytes of a chunk
+    part: int | None = None  # of a roll-up whose notes are too long for one prompt; the first is 1
+
+    @property
+    def text(self) -> str:
+        """Its form in the database: `path`, `path@start-end` of a chunk, `path#number` of a part."""
+        if self.span is not None:
+            return f"{self.path}@{self.span[0]}-{self.span[1]}"
+        return self.path if self.part is None else f"{self.path}#{self.part}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """(unit, text); unique within a job of a repository."""
+        return self.unit, self.text
+
+    @classmethod
+    def parse(cls, unit: str, path: str, text: str) -> Subject:
+        """Read `text` back; the path tells what is behind it, as it may hold any character itself."""
+        kind, rest = text[len(path) : len(path) + 1], text[len(path) + 1 :]
+        if kind == "@":
+            start, end = rest.split("-")
+            return cls(Unit(unit), path, span=(int(start), int(end)))
+        return cls(Unit(unit), path, part=int(rest) if kind == "#" else None)
 
 
 class SymbolId(NamedTuple):
-    """Names one symbol of one snapshot of a repository."""
+    """Identifies a symbol within one snapshot of a repository."""
 
     path: str
     start_byte: int
@@ -51,7 +90,7 @@ class SymbolId(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symbol:
-    """A definition that tree-sitter found."""
+    """A definition in a source file."""
 
     path: str
     kind: str  # function, method, class, interface, struct, enum, trait, type, module, macro, ...
@@ -61,29 +100,29 @@ class Symbol:
     end_line: int
     start_byte: int
     end_byte: int
-    signature: str  # one line, white space folded
-    docstring: str | None  # the docstring, or the comment that stands directly above
+    signature: str  # one line, white space collapsed
+    docstring: str | None  # or the comment directly above
 
     @property
     def id(self) -> SymbolId:
-        """The key of this symbol within its snapshot."""
+        """Identifies this symbol within its snapshot."""
         return SymbolId(self.path, self.start_byte)
 
 
 def main_definitions(symbols: Iterable[Symbol]) -> list[Symbol]:
-    """One symbol for each qualified name of a file, in order: of several the documented one, else the longest.
+    """One symbol for each qualified name of a file, in order: the documented one of several, else the longest.
 
-    Overloads, property setters and branches that define the same name give several; declarations are none.
+    Overloads, property setters and branches define a name several times.  Declarations are left out.
     """
-    found: dict[tuple[str, str], Symbol] = {}
+    main: dict[tuple[str, str], Symbol] = {}
     for symbol in symbols:
         key = symbol.path, symbol.qualified_name
-        if symbol.kind != "declaration" and (key not in found or _says_more(symbol, found[key])):
-            found[key] = symbol
-    return sorted(found.values(), key=lambda symbol: symbol.id)
+        if symbol.kind != "declaration" and (key not in main or _is_preferred(symbol, main[key])):
+            main[key] = symbol
+    return sorted(main.values(), key=lambda symbol: symbol.id)
 
 
-def _says_more(one: Symbol, other: Symbol) -> bool:
+def _is_preferred(one: Symbol, other: Symbol) -> bool:
     if (one.docstring is None) != (other.docstring is None):
         return one.docstring is not None
     return one.end_byte - one.start_byte > other.end_byte - other.start_byte
@@ -91,18 +130,18 @@ def _says_more(one: Symbol, other: Symbol) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A use of a name, as written; what it resolves to is the graph's business."""
+    """A use of a name, as written; `repo.graph` resolves it."""
 
     path: str
     name: str
     line: int
     start_byte: int
-    caller: SymbolId | None  # the innermost symbol around it; None = module level
-    receiver: str | None = None  # the name before its dot, "" when that is no name; None = there is no dot
+    caller: SymbolId | None  # the innermost symbol around it; None at module level
+    receiver: str | None = None  # the name before its dot, "" when that is not a name; None without a dot
 
 
 class Call(NamedTuple):
-    """A reference that resolved: one symbol uses another."""
+    """A resolved reference: one symbol uses another."""
 
     caller: SymbolId
     callee: SymbolId
@@ -120,28 +159,28 @@ class Chunk:
     end_line: int
     tokens: int
     symbols: tuple[str, ...]  # qualified names of the symbols that start in it, in file order
-    breadcrumb: str  # enclosing class or signature, imports used; travels beside the bytes
+    breadcrumb: str  # enclosing class or signature, imports used; part of the prompt, not of the bytes
 
     @property
-    def subject(self) -> str:
-        """The name of this chunk as the subject of a work item."""
-        return f"{self.path}@{self.start_byte}-{self.end_byte}"
+    def subject(self) -> Subject:
+        """This chunk as the subject of a work item."""
+        return Subject(Unit.CHUNK, self.path, span=(self.start_byte, self.end_byte))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedFile:
-    """All that one parse of one source file gave."""
+    """The result of parsing one source file."""
 
     file: SourceFile
     docstring: str | None  # module docstring or leading comment
     symbols: tuple[Symbol, ...]
     references: tuple[Reference, ...]
     chunks: tuple[Chunk, ...]
-    fallback: str | None  # why it was cut by lines instead of by syntax
+    fallback: str | None  # why it was cut by lines, not by syntax
 
 
 class ItemState(StrEnum):
-    """WAITING -> READY <-> LEASED -> DONE | PARKED; a changed input brings any state to WAITING."""
+    """WAITING -> READY <-> LEASED -> DONE | PARKED; a changed input takes any state back to WAITING."""
 
     WAITING = "waiting"
     READY = "ready"
@@ -151,12 +190,21 @@ class ItemState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """Whether the prose of a result may stand on a page."""
+    """Whether the prose of a result may be shown on a page."""
 
     SHOWN = "shown"
     LOW_CONFIDENCE = "low-confidence"
     UNFAITHFUL = "unfaithful"
     EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationResult:
+    """What may be shown of an answer, and why the rest may not."""
+
+    verdict: Verdict
+    shown_text: str | None  # None unless the verdict is SHOWN
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +214,7 @@ class WorkItem:
     id: int
     repository_id: int
     job: str
-    unit: str
-    subject: str
-    path: str  # of the file or folder that it is about
+    subject: Subject
     key: str | None  # None until its inputs are complete
     state: ItemState
     attempts: int
@@ -180,7 +226,7 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to work on an item until the run ends; `epoch` fences out older holders."""
+    """The right of a run to work on an item; a lease with an older `epoch` changes nothing."""
 
     item_id: int
     run_id: int

@@ -10,16 +10,15 @@
       BusyError             another run holds the database or the device    exit 6
       UnavailableError      the model or the device is not there            exit 69
       StorageError          the disk refused                                exit 74
-        DatabaseError       the same of the database, which all repositories share
+        DatabaseError       the same for the database, which all repositories share
       StoppedError          the window closed first; run it again           exit 75
 
-Knows exit codes; knows nothing of how a message is printed.  A message names the file, the fact
-and what to do.
+A message names the file, what is wrong and what to do.
 """
 
 
 class RotaryError(Exception):
-    """Anything that the program understands well enough to explain."""
+    """An error that the program can explain."""
 
     exit_code = 70
 
@@ -31,7 +30,7 @@ class UsageError(RotaryError):
 
 
 class InputError(RotaryError):
-    """Something that the user handed in is wrong: a repository, a model, a config."""
+    """An input is wrong: a repository, a model, a prompt or a setting."""
 
     exit_code = 3
 
@@ -75,18 +74,18 @@ class StorageError(RotaryError):
 
 
 class DatabaseError(StorageError):
-    """The disk refused the database; no other repository could go on either."""
+    """The disk refused the database, so no other repository can continue either."""
 
 
 class StoppedError(RotaryError):
-    """The window closed before the work was done.  Loops that are handed `should_stop` raise it when that is true."""
+    """The window closed before the work was done.  Loops that get `should_stop` raise it when that returns true."""
 
     exit_code = 75
 
-    def __init__(self, why: str = "stopped before the work was done; run the same command again to go on") -> None:
+    def __init__(self, why: str = "stopped before the work was done; run the same command again to resume") -> None:
         super().__init__(why)
 
 
 def storage_error(error: OSError) -> StorageError:
-    """What the disk refused and why; some libraries raise an OSError that has a text alone."""
+    """The same as a StorageError; some libraries raise an OSError that has only a text."""
     return StorageError(f"{error.filename or 'input or output'}: {error.strerror or error}")

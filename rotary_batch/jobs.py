@@ -1,7 +1,4 @@
-"""Load and check `jobs/*.toml`: what is asked of the model, of which units, within which limits.
-
-Knows the shape of a job file; knows nothing of prompts' texts, of repositories or of the queue.
-"""
+"""Load and check `jobs/*.toml`: which units the model describes, with which prompts and limits."""
 
 from __future__ import annotations
 
@@ -13,33 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.config import refuse_unknown
+from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
-
-UNITS = ("chunk", "file", "directory", "repository")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSpec:
-    """How one unit of a job is asked."""
+    """The prompt and the limits of one unit of a job."""
 
     prompt: str  # stem of a file in prompts/
     new_tokens: int
-    sentences: int | None = None  # an answer ends before one more begins
-    part: str | None = None  # the prompt that reduces notes too long for `prompt_tokens`
-    chunk_tokens: int | None = None  # only for chunks: source tokens in one
-    prompt_tokens: int | None = None  # only for roll-ups: tokens of one whole prompt
+    sentences: int | None = None  # the most in an answer
+    part: str | None = None  # the prompt that reduces notes that are too long for `prompt_tokens`
+    chunk_tokens: int | None = None  # chunks only: source tokens in one
+    prompt_tokens: int | None = None  # roll-ups only: tokens of a whole prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Select:
-    """Which source files take part; empty = all."""
+    """Which source files a job describes; an empty field selects all."""
 
     languages: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def takes(self, path: str, language: str | None) -> bool:
-        """Answer whether a file takes part."""
+    def selects(self, path: str, language: str | None) -> bool:
+        """Whether a file is selected."""
         if self.languages and language not in self.languages:
             return False
         if self.include and not any(fnmatch.fnmatchcase(path, pattern) for pattern in self.include):
@@ -49,16 +45,20 @@ class Select:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job file."""
+    """A job file."""
 
     name: str
     title: str
-    units: Mapping[str, UnitSpec]
+    units: Mapping[Unit, UnitSpec]
     select: Select
     attempts: int
 
+    def selects(self, file: SourceFile) -> bool:
+        """Whether it describes a source file."""
+        return self.select.selects(file.path, file.language)
+
     def longest_rollup_tokens(self, context_tokens: int) -> int:
-        """What a prompt that is not known yet, and its answer, may need."""
+        """The most tokens that a prompt that is not known yet and its answer may have."""
         longest = [unit.prompt_tokens + unit.new_tokens for unit in self.units.values() if unit.prompt_tokens]
         return min(context_tokens, max(longest, default=0))
 
@@ -77,7 +77,7 @@ def load_job(path: Path) -> Job:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    refuse_unknown(str(path), tables, {"job", "select", "limits", *UNITS})
+    refuse_unknown(str(path), tables, {"job", "select", "limits", *(unit.value for unit in Unit)})
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:
         raise ConfigError(f"{path}: [job] name is {head.get('name')!r}; it must be the file's stem {path.stem!r}")
@@ -85,16 +85,16 @@ def load_job(path: Path) -> Job:
     return Job(
         name=path.stem,
         title=head.get("title", path.stem),
-        units={unit: _unit(path, tables, unit) for unit in UNITS if unit in tables},
+        units={unit: _unit(path, tables, unit) for unit in Unit if unit in tables},
         select=_select(path, tables),
         attempts=limits.get("attempts", 3),
     )
 
 
-def _unit(path: Path, tables: Mapping[str, Any], unit: str) -> UnitSpec:
-    budget = "chunk_tokens" if unit == "chunk" else "prompt_tokens"
+def _unit(path: Path, tables: Mapping[str, Any], unit: Unit) -> UnitSpec:
+    budget = "chunk_tokens" if unit is Unit.CHUNK else "prompt_tokens"
     kinds: dict[str, type] = {"prompt": str, "new_tokens": int, "sentences": int, budget: int}
-    if unit != "chunk":
+    if unit is not Unit.CHUNK:
         kinds["part"] = str
     values = _table(path, tables, unit, kinds)
     if missing := kinds.keys() - values.keys() - {"sentences"}:

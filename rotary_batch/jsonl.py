@@ -1,8 +1,8 @@
-"""JSON lines from anywhere: one object a line, whatever the lines hold, in bounded memory.
+"""JSON lines from untrusted files: one object a line, in bounded memory.
 
-A line ends at a newline alone: `str.splitlines` also cuts at U+2028, U+0085 and others, which JSON allows in a text.
-What `json` lets through though JSON has no such thing (NaN), or though two readers would differ on it (a key twice,
-half of a surrogate pair), is refused.
+Only a newline ends a line: `str.splitlines` also splits at U+2028, U+0085 and others, which JSON allows in a string.
+Some values that the module `json` accepts are refused: NaN, which is not JSON, and what readers disagree on, a repeated
+key and half of a surrogate pair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 _PIECE_NBYTES = 2**20
 _MAX_DIGITS = 30
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# Line ends for readers that split a text into lines before they parse it.
+# Escaped in output, because other readers may split lines at them.
 _LINE_ENDS = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "\x85\u2028\u2029"})
 
 
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 def lines(file: BinaryIO, max_nbytes: int) -> Iterator[Line]:
-    """All lines; of one that is longer than the limit no more than that is ever in memory."""
+    """All lines.  A line over the limit is skipped without being held in memory."""
     number = 0
     while data := file.readline(max_nbytes + 1):
         number += 1
@@ -43,9 +43,9 @@ def lines(file: BinaryIO, max_nbytes: int) -> Iterator[Line]:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """The object in a line.  Raises ValueError that says what is wrong in plain words."""
+    """The object in a line.  Raises ValueError with a message for the user."""
     try:
-        found = json.loads(
+        value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_once_each,
             parse_int=_integer,
@@ -53,7 +53,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
             parse_constant=_no_number,
         )
         if _SURROGATE.search(data):
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start + 1}") from error
     except json.JSONDecodeError as error:
@@ -62,22 +62,22 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from error
     except UnicodeEncodeError as error:
         raise ValueError("half of a surrogate pair, which is not valid text") from error
-    if not isinstance(found, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for all that is wrong with a line
-    return found
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one type for everything that is wrong with a line
+    return value
 
 
 def dump_line(row: dict[str, Any]) -> bytes:
-    """A row as a line with its newline; nothing in it ends a line earlier, for any reader."""
+    """A row as a line with its newline, and without any other line end."""
     return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS).encode() + b"\n"
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         raise ValueError(f"the key {ascii(counts.most_common(1)[0][0])[:60]} appears twice")
-    return found
+    return table
 
 
 def _integer(text: str) -> int:
@@ -87,10 +87,10 @@ def _integer(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    found = float(text)
-    if math.isinf(found):
+    number = float(text)
+    if math.isinf(number):
         raise ValueError(f"the number {text[:30]} is too large")
-    return found
+    return number
 
 
 def _no_number(text: str) -> NoReturn:

@@ -21,25 +21,25 @@ class _JsonLines(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = getattr(record, "fields", {})
         line = json.dumps({"at": at, "event": record.getMessage(), **fields}, ensure_ascii=True, default=str)
-        return line.replace("\x7f", "\\u007f")  # the one control character that JSON lets through
+        return line.replace("\x7f", "\\u007f")  # the one control character that JSON does not escape
 
 
 class _Handler(logging.FileHandler):
-    """A log that cannot be written ends no night: that is said once, and the command goes on."""
+    """A log that cannot be written must not end a run: it is reported once, and the command continues."""
 
-    _said = False
+    _is_reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - as logging calls it
-        if self._said:
+        if self._is_reported:
             return
-        self._said, error = True, sys.exc_info()[1]
+        self._is_reported, error = True, sys.exc_info()[1]
         why, name = getattr(error, "strerror", None) or error, ascii(self.baseFilename)[1:-1]
         with suppress(OSError):
-            print(f"rotary-batch: {name}: {why}; the log is not whole", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"rotary-batch: {name}: {why}; the log is incomplete", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def log_to(path: Path) -> None:
-    """Append every event of this process to a file, in a folder that is made.  Raises OSError when it cannot be."""
+    """Append every event of this process to a file, and create its folder.  Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _Handler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())
@@ -48,5 +48,5 @@ def log_to(path: Path) -> None:
 
 
 def event(name: str, **fields: object) -> None:
-    """Record that something happened; without `--log` nobody listens."""
+    """Log an event; without `--log` it goes nowhere."""
     _LOGGER.info(name, extra={"fields": fields})

@@ -1,8 +1,8 @@
-"""A repository's own `rotary.toml`: a stranger's data, of which only harmless keys count.
+"""A repository's own `rotary.toml`: untrusted data, of which only harmless keys apply.
 
-Whoever writes a repository does not choose which files of the user are written, which model is opened or what it is
-asked.  All keys count once the user trusts the file: its digest is kept in the state folder, so that a later commit
-cannot change what was looked at.  Nothing in such a file is an error; what does not count is named in a note.
+The author of a repository must not choose which files of the user are written, which model is opened or what it is
+asked.  All keys apply once the user trusts the file.  Its digest is stored in the state folder, so that a later commit
+cannot change what was checked.  Nothing in such a file is an error; what does not apply is named in a note.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, rea
 from rotary_batch.errors import ConfigError, StorageError
 
 HARMLESS = ("job", "include", "exclude", "out", "link_template")
-_READ_FROM = ("model", "jobs", "prompts")  # folders that decide what is asked
+_READ_FROM = ("model", "jobs", "prompts")  # folders with the model and its prompts
 MAX_NBYTES = 64 * 1024
 _MAX_LINE_NBYTES = 2_000  # tomllib takes 10 s for one key of 30,000 parts, and its time grows with their square
 _MAX_PATTERNS = 200
 _MAX_CHARACTERS = 200  # of one value
 _MAX_NAMED = 10  # refused keys in one note
 _KNOWN = tuple(field.name for field in fields(Settings))
-# A folder below the repository: no dot or tilde at the beginning of a name, so no `..`, `.git` or `.github`.
+# A folder below the repository.  No name begins with a dot or a tilde, so no `..`, `.git` or `.github`.
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,7}")
-# Nothing that ends a link or an attribute, and no user name before the host.
+# No characters that end a link or an attribute, and no user name before the host.
 _PLAIN_LINK = re.compile(rf"https://[A-Za-z0-9.-]+(:[0-9]+)?/([A-Za-z0-9_.~:/?#@&=+,;%-]|{LINK_FIELD.pattern})*")
 
 
 class OwnSettings(NamedTuple):
-    """What counts of a repository's own file, and what the user should know about the rest."""
+    """What applies of a repository's own file, and notes about the rest."""
 
     values: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
 
 
 def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
-    """The settings that a repository may make itself."""
+    """The settings from a repository's own file that apply."""
     path = root / FILE_NAME
     try:
         data = _read(root)
@@ -55,13 +55,13 @@ def read_own(root: Path, environment: Mapping[str, str]) -> OwnSettings:
             return _trusted(path, table)
     except ConfigError as error:
         return OwnSettings(notes=(f"{_one_line(str(error))}; the file is ignored",))
-    found = _harmless(path, table)
-    changed = f"{path}: changed since it was trusted; look at it, then run `rotary-batch trust {root}` again"
-    return found if known is None else found._replace(notes=(changed, *found.notes))
+    own = _harmless(path, table)
+    changed = f"{path}: changed since it was trusted; check it, then run `rotary-batch trust {root}` again"
+    return own if known is None else own._replace(notes=(changed, *own.notes))
 
 
 def trust(root: Path, environment: Mapping[str, str]) -> OwnSettings:
-    """Let all keys of a repository's file count while it stays as it is; the settings that it makes.
+    """Apply all keys of a repository's file until it changes; returns the settings.
 
     Raises ConfigError when there is no such file or a key is wrong, StorageError.
     """
@@ -69,18 +69,18 @@ def trust(root: Path, environment: Mapping[str, str]) -> OwnSettings:
     data = _read(root)
     if data is None:
         raise ConfigError(f"{path}: no such file; there is nothing to trust")
-    found = _trusted(path, parse_toml(path, data))
+    own = _trusted(path, parse_toml(path, data))
     _write_record(trust_record(root, environment), {"root": str(root), "sha256": _digest(data)})
-    return found
+    return own
 
 
 def trust_record(root: Path, environment: Mapping[str, str]) -> Path:
-    """The file that remembers which settings of a repository the user trusts; deleting it takes the trust back."""
+    """The file with the digest that the user trusts for this repository; to revoke the trust, delete it."""
     return state_dir(environment) / "trusted" / f"{_digest(os.fsencode(root))}.json"
 
 
 def _read(root: Path) -> bytes | None:
-    """The file's bytes; None without one.  Raises ConfigError for what is not a plain, small file."""
+    """The file's bytes, or None when it does not exist.  Raises ConfigError when it is not a small plain file."""
     path = root / FILE_NAME
     try:
         # Without O_NONBLOCK opening a FIFO would wait for a writer.
@@ -88,8 +88,8 @@ def _read(root: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        fact = "a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise ConfigError(f"{path}: {fact}; settings are read from a plain file") from error
+        reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise ConfigError(f"{path}: {reason}; settings are read from a plain file") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigError(f"{path}: not a file; settings are read from a plain file")
@@ -113,7 +113,7 @@ def _up_to(nbytes: int, descriptor: int) -> bytes:
 
 
 def _trusted(path: Path, table: Mapping[str, Any]) -> OwnSettings:
-    """All keys, but for paths into the repository: a later commit changes what is there, and the digest stays."""
+    """All keys except paths into the repository: a later commit could change those files but not the digest."""
     refuse_unknown(str(path), table, _KNOWN)
     values: dict[str, Any] = {name: read_value(path, name, value) for name, value in table.items()}
     inside = [name for name in _READ_FROM if name in values and _is_in_repository(values[name], path.parent)]
@@ -127,14 +127,14 @@ def _trusted(path: Path, table: Mapping[str, Any]) -> OwnSettings:
 
 
 def _is_in_repository(path: Path, root: Path) -> bool:
-    """As it is written or after its links: a commit can change a link as well."""
+    """Checked as written and with its links resolved: a commit can also change a link."""
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / ".git")), root)
     forms = (os.path.abspath(path), os.path.realpath(path))  # noqa: PTH100 - pathlib keeps `..`, and fails at a loop
     return any(Path(form).is_relative_to(top) for form in forms)
 
 
 def _harmless(path: Path, table: Mapping[str, Any]) -> OwnSettings:
-    """What counts of a file that nobody looked at.  No note repeats a value: whoever wrote it may aim at a page."""
+    """What applies of an untrusted file.  No note repeats a value: it may be an attack on a page."""
     values, notes = {}, []
     if refused := [name for name in table if name not in HARMLESS]:
         notes.append(_refusal(path, refused))
@@ -152,7 +152,7 @@ def _harmless(path: Path, table: Mapping[str, Any]) -> OwnSettings:
 
 
 def _refusal(path: Path, names: list[str]) -> str:
-    """A note on the keys that do not count.  A name may be anything, so only plain ones are repeated."""
+    """A note on the keys that do not apply.  A name may be anything, so only plain ones are repeated."""
     plain = sorted(name for name in names if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name))[:_MAX_NAMED]
     rest = len(names) - len(plain)
     others = [] if not rest else [f"{rest} other key{'s' * (rest > 1)}" if plain else f"{rest} unknown keys"]
@@ -163,7 +163,7 @@ def _refusal(path: Path, names: list[str]) -> str:
 
 
 def _not_plain(name: str, value: Any) -> str | None:  # noqa: ANN401 - as read
-    """What is wrong with a value from a stranger, if anything."""
+    """What is wrong with an untrusted value, or None."""
     parts = value if isinstance(value, tuple) else (value,)
     if len(parts) > _MAX_PATTERNS or any(len(part) > _MAX_CHARACTERS for part in parts):
         return f"over {_MAX_PATTERNS} patterns or {_MAX_CHARACTERS} characters"
@@ -180,8 +180,8 @@ def _one_line(text: str) -> str:
 
 def _trusted_digest(root: Path, environment: Mapping[str, str]) -> str | None:
     try:
-        found = json.loads(trust_record(root, environment).read_bytes())
-        return str(found["sha256"]) if found["root"] == str(root) else None
+        record = json.loads(trust_record(root, environment).read_bytes())
+        return str(record["sha256"]) if record["root"] == str(root) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None  # no record, or one that this program did not write
 

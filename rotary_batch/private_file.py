@@ -1,4 +1,4 @@
-"""Files that are nobody else's business: of mode 0600, in folders of mode 0700, whole or not there at all."""
+"""Files that only the user can read: mode 0600, in folders of mode 0700, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write(path: Path, text: str) -> None:
-    """Make the file, or put a new one in its place.  Raises OSError."""
+    """Write a new file, and put it in the place of an old one.  Raises OSError."""
     _make_folder(path.parent)
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, delete=False, encoding="utf-8", errors="backslashreplace"
@@ -26,7 +26,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """`mkdir` gives its mode to the last folder alone, and to those above it what the user's mask leaves."""
+    """One by one, because `mkdir(parents=True)` gives the mode only to the last folder."""
     for folder in reversed([path, *path.parents]):
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The process around a command: its streams can be written to, and whatever happens ends in one line and an exit code.
+"""The process around a command: usable streams, and one line and an exit code for every error.
 
-An error that nobody foresaw is recorded in the state folder (exit code 70); only where that fails as well it is 1.
+An unexpected error is recorded in the state folder and ends with exit code 70, or with 1 when it cannot be recorded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTERNAL, CRASH, INTERRUPTED = 70, 1, 130
 _NO_MEMORY = "not enough memory; allow more (`ulimit -v`, the limit of the container), or use less: --device-memory 1GB"
 _NO_THREADS = "no more threads or processes are allowed here; raise `ulimit -u`, or set OMP_NUM_THREADS=1"
 _NO_FILES = "too many open files; raise `ulimit -n`"
-# How torch and the interpreter say in a RuntimeError what has no type of its own.
+# Texts of a RuntimeError of torch or the interpreter, for errors that have no type of their own.
 _LACKS = {
     "can't start new thread": _NO_THREADS,
     "can't allocate memory": _NO_MEMORY,
@@ -38,25 +38,25 @@ _LACKS = {
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code."""
     _open_streams()
-    # A parser process is `python -c`, which looks for modules in the current folder first: the repository's own.
+    # Parser processes are `python -c`, which would import modules from the current folder: a repository's own.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        with suppress(BrokenPipeError):  # who reads us has seen enough
+        with suppress(BrokenPipeError):  # the reader of stdout has closed it
             _require_folder()
             command()
         code = 0
     except SystemExit as done:
-        # Typer ends with 1 when its reader left.
+        # Typer exits with 1 when stdout was closed.
         code = 0 if isinstance(done.__context__, BrokenPipeError) else _number(done.code)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last place where it can be said and recorded
+    except Exception as error:  # noqa: BLE001 - the last place that can report and record it
         code = _explain(error)
     sys.exit(_flush(code))
 
 
 def _open_streams() -> None:
-    """A stream that was closed leads nowhere: else the next file that is opened takes its number and gets our words."""
+    """Point closed streams to /dev/null.  Otherwise the next file that is opened gets their number, and our output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -65,8 +65,8 @@ def _open_streams() -> None:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
-        with suppress(AttributeError):  # a stream that a test put there
-            getattr(sys, name).reconfigure(errors="backslashreplace")  # names of files in a terminal of ASCII
+        with suppress(AttributeError):  # a stream that a test has replaced
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # file names on an ASCII terminal
 
 
 def _require_folder() -> None:
@@ -137,7 +137,7 @@ def _say(text: str) -> None:
 
 
 def _flush(code: int) -> int:
-    """Write out what is buffered; the interpreter would end with 120 and a traceback."""
+    """Flush the streams.  If the interpreter did it, an error would give exit code 120 and a traceback."""
     for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
@@ -145,7 +145,7 @@ def _flush(code: int) -> int:
             _to_nowhere(descriptor)
         except OSError as error:
             _to_nowhere(descriptor)
-            if descriptor == 1 and code in {0, 4, 5, 75}:  # an answer that did not arrive is no answer
+            if descriptor == 1 and code in {0, 4, 5, 75}:  # the answer did not arrive
                 _say(f"standard output: {error.strerror}")
                 code = StorageError.exit_code
     return code

@@ -1,8 +1,4 @@
-"""Load `prompts/*.md` and fill them.
-
-Knows `$name` variables, fences and textual control markers; knows nothing of tokens, templates of a
-model, or where a variable's value comes from.
-"""
+"""Load `prompts/*.md` and fill them: `$name` variables, fences, control markers that are spelt as text."""
 
 from __future__ import annotations
 
@@ -15,13 +11,13 @@ from string import Template
 
 from rotary_batch.errors import ConfigError
 
-# Markers that chat templates of the field spell in plain text.  A tokenizer never turns them into
-# control tokens here (content is encoded apart), but a model may have learnt to obey their letters.
+# Markers that chat templates spell as plain text.  The tokenizer never turns them into control tokens
+# (content is encoded apart), but a model may have learnt to obey the letters.
 _MARKER = re.compile(r"\[(/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS))\]|<(<SYS>|</SYS>)>|<\|(\w+)\|>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filled:
+class FilledPrompt:
     """A prompt ready to be encoded, and how many control markers were broken up in it."""
 
     text: str
@@ -37,27 +33,27 @@ class Prompt:
 
     @property
     def variables(self) -> frozenset[str]:
-        """The `$names` that `fill` must be given."""
+        """The `$names` that `fill` needs values for."""
         return frozenset(Template(self.text).get_identifiers())
 
-    def fill(self, values: Mapping[str, str]) -> Filled:
-        """Put the values in; `$fence` is derived from them.  Raises ConfigError for a missing one."""
+    def fill(self, values: Mapping[str, str]) -> FilledPrompt:
+        """Substitute the values; `$fence` is derived from them.  Raises ConfigError for a missing one."""
         broken = {name: break_markers(value) for name, value in values.items()}
         safe = {name: text for name, (text, _) in broken.items()} | {"fence": fence(values)}
         if missing := self.variables - safe.keys():
             raise ConfigError(f"prompts/{self.name}.md: no value for ${min(missing)}; use one of {sorted(safe)}")
         text = Template(self.text).substitute(safe).strip()
-        return Filled(text=text, num_markers=sum(count for _, count in broken.values()))
+        return FilledPrompt(text=text, num_markers=sum(count for _, count in broken.values()))
 
 
 def fence(values: Mapping[str, str]) -> str:
-    """A delimiter that the fenced text cannot foresee, and that is the same for the same text."""
+    """A delimiter that the fenced text cannot predict; the same text always has the same one."""
     digest = hashlib.sha256("\0".join(f"{k}={v}" for k, v in sorted(values.items())).encode("utf-8", "surrogateescape"))
     return f"text-{digest.hexdigest()[:6]}"
 
 
 def break_markers(text: str) -> tuple[str, int]:
-    """Put a space into every textual control marker, so that it reads the same and commands nothing."""
+    """Put a space into every textual control marker, so that it reads the same and has no effect."""
     return _MARKER.subn(lambda match: match.group()[0] + " " + match.group()[1:], text)
 
 

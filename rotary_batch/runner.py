@@ -1,7 +1,6 @@
-"""The night: admit ready items, step the engine, commit what it wrote, project finished pages.
+"""One run: admit ready items, step the engine, commit its tokens and answers, write finished pages.
 
-Knows the order of things and when to stop; knows only the protocol of the engine, and nothing of prompts,
-of SQL or of Markdown.
+The runner decides the order of things and when to stop.  Of the engine it uses only the protocol.
 """
 
 from __future__ import annotations
@@ -10,35 +9,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from rotary_batch.core import Completion, Engine, Failure, Lease, NewTokens, Reason, StepReport, Verdict, WorkItem
+from rotary_batch.core import Engine, Failure, Lease, NewTokens, StepReport, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.log import event
 from rotary_batch.pages.files import PageFailure, SyncResult
+from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.window import Window, boot_clock
 from rotary_batch.work.rows import Claim, Failed, Finished
+from rotary_batch.work.runs import save_stats
 from rotary_batch.work.store import WorkStore
 
-CLAIM_BATCH = 16  # one transaction claims this many; what the engine has no room for yet waits here
+CLAIM_BATCH = 16  # claimed in one transaction; those that the engine has no room for yet wait here
 RETRY_AFTER_S = 2.0  # doubled at every further attempt
-PROJECT_EVERY_S = 5.0  # finished pages wait at most this long, so that their syncs do not slow the engine
-
-
-class ItemProcessor(Protocol):
-    """What the planner does for the runner."""
-
-    def reuse_answers(self) -> Iterator[list[WorkItem]]:
-        """Answer ready items whose results are already there, some at a time."""
-        ...
-
-    def advance(self) -> Iterator[list[WorkItem]]:
-        """Give items whose inputs are complete their prompts, some at a time; those that needed no model."""
-        ...
-
-    def finish(self, claim: Claim, completion: Completion) -> Finished:
-        """Judge an answer."""
-        ...
+SYNC_EVERY_S = 5.0  # finished pages are written in batches, so that their fsyncs do not slow the engine
 
 
 @dataclass(slots=True)
@@ -51,14 +36,14 @@ class RunStats:
     parked: int = 0
     retried: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)  # what ended answers
+    ended: dict[str, int] = field(default_factory=dict)  # answers by what ended them
     prefill_tokens: int = 0
     reprefill_tokens: int = 0
     reprefill_s: float = 0.0  # its share of step_s, by tokens
     decode_tokens: int = 0
     step_s: float = 0.0
-    bound_s: float = 0.0  # what the same revolutions would have taken at the bound; 0 = the machine was not measured
-    rates_raised: float = 1.0  # by how much, because revolutions were faster than their bound
+    roofline_s: float = 0.0  # the least the same steps could have taken; 0 = the machine was not measured
+    rates_raised: float = 1.0  # by how much, because steps were faster than the roofline
     device: str = ""
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
@@ -67,39 +52,49 @@ class RunStats:
     engine: dict[str, float] = field(default_factory=dict)
 
     def add_step(self, report: StepReport) -> None:
-        """Count one revolution."""
+        """Count one step."""
         self.revolutions += 1
         self.prefill_tokens += report.prefill_tokens
         self.reprefill_tokens += report.reprefill_tokens
         self.decode_tokens += report.decode_tokens
-        passed = max(1, report.prefill_tokens + report.decode_tokens)
-        self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / passed)
+        step_tokens = max(1, report.prefill_tokens + report.decode_tokens)
+        self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / step_tokens)
         self.step_s += report.step_s
-        self.bound_s += report.roofline_s
+        self.roofline_s += report.roofline_s
         self.tier = report.tier
         self.engine = dict(report.counters)
 
-    def add_answer(self, verdict: Verdict, ended: Reason) -> None:
+    def add_finished(self, finished: Finished) -> None:
         """Count one answer."""
-        self.verdicts[verdict.value] = self.verdicts.get(verdict.value, 0) + 1
-        self.ended[ended] = self.ended.get(ended, 0) + 1
+        self.done += 1
+        _count(self.verdicts, finished.validation.verdict.value)
+        _count(self.ended, finished.completion.reason)
 
-    def add_pages(self, done: SyncResult) -> None:
-        """Count pages; what stands in the way of one is told once."""
-        self.pages_written += len(done.written)
-        self.conflicts += [page for page in done.conflicts if page not in self.conflicts]
-        self.pages_failed += [failure for failure in done.failed if failure not in self.pages_failed]
+    def add_failed(self, failed: Failed) -> None:
+        """Count one attempt that gave no answer."""
+        self.parked += failed.retry_at is None
+        self.retried += failed.retry_at is not None
+
+    def add_pages(self, result: SyncResult) -> None:
+        """Count pages; each conflict and failure is listed once."""
+        self.pages_written += len(result.written)
+        self.conflicts += [page for page in result.conflicts if page not in self.conflicts]
+        self.pages_failed += [failure for failure in result.failed if failure not in self.pages_failed]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """The form in the database, in reports and in `--json`, where the roofline is called `bound_s`."""
+        return {"bound_s" if name == "roofline_s" else name: value for name, value in asdict(self).items()}
+
+
+def _count(numbers: dict[str, int], name: str) -> None:
+    numbers[name] = numbers.get(name, 0) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What an onlooker may want to know after each revolution."""
+    """The state of a run after a step."""
 
-    tally: RunStats
+    stats: RunStats
     report: StepReport
     num_live: int
     num_open: int
@@ -108,68 +103,65 @@ class Progress:
 
 @dataclass(kw_only=True)
 class Runner:
-    """One run over some repositories.  `project` brings the pages of items up to date; `look` shows progress."""
+    """One run over some repositories.
+
+    `sync_pages` brings the pages of items up to date; `on_step` is called after every step.
+    """
 
     store: WorkStore
     engine: Engine
-    desk: ItemProcessor
+    processor: ItemProcessor
     window: Window
     run_id: int
     repository_ids: Sequence[int]
-    project: Callable[[Sequence[WorkItem]], SyncResult]
-    look: Callable[[Progress], None]
+    sync_pages: Callable[[Sequence[WorkItem]], SyncResult]
+    on_step: Callable[[Progress], None]
     num_open: Callable[[], int]
     max_attempts: int
-    clock: Callable[[], float] = boot_clock  # also of when a failed item is due, which no other run asks
+    clock: Callable[[], float] = boot_clock  # also sets when a failed item is due, which no other run reads
     sleep: Callable[[float], None] = time.sleep
-    tally: RunStats = field(default_factory=RunStats)
+    stats: RunStats = field(default_factory=RunStats)
 
     def __post_init__(self) -> None:
-        self._claims: dict[int, Claim] = {}
-        self._waiting: deque[Claim] = deque()
-        self._unprojected: list[WorkItem] = []
-        self._projected_at = self._started_at = self.clock()
+        self._claims: dict[int, Claim] = {}  # by item, of what the engine has
+        self._waiting: deque[Claim] = deque()  # for room in the engine
+        self._unsynced: list[WorkItem] = []
+        self._synced_at = self._started_at = self.clock()
 
     def drain(self) -> str:
-        """Work until the queue is empty or the window closes; answer `done` or the reason to stop."""
+        """Work until the queue is empty or the window closes; returns `done`, `limit` or why the window closed."""
         self.store.reap(self.run_id)
         try:
-            self._note_reused(self.desk.reuse_answers())
+            self._count_reused(self.processor.reuse_answers())
             while (why := self.window.why_closed()) is None:
-                self._note_reused(self.desk.advance())
+                self._count_reused(self.processor.prepare())
                 self._admit()
                 if self.window.is_closed():
                     continue  # opening the engine may have taken long
                 if self.engine.num_live:
-                    self._revolve()
+                    self._step()
                 elif not self._wait_for_retry():
                     break
-                self._project(at_once=False)
+                self._sync_pages_if_due()
         finally:
-            self._give_back()
-        self._project(at_once=True)
+            self._release_claims()
+        self._sync_pages()
         return why or ("done" if not self.num_open() else "limit")
 
-    def _revolve(self) -> None:
+    def _step(self) -> None:
+        """Step the engine once and commit all that it gave in one transaction."""
         report = self.engine.step()
-        self.tally.add_step(report)
-        finished = [self.desk.finish(self._claims[done.request_id], done) for done in report.completions]
-        failed = [self._failed(lost) for lost in report.failures]
-        self.store.commit_step(self._progress(report), finished, failed)
-        for done in finished:
-            self._forget(done.claim)
-            self.tally.done += 1
-            self.tally.add_answer(done.judged.verdict, done.completion.reason)
-            self._unprojected.append(done.claim.item)
-            event("item done", item=done.claim.item.id, verdict=done.judged.verdict.value)
+        self.stats.add_step(report)
+        finished = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
+        failed = [self._failed(failure) for failure in report.failures]
+        self.store.commit_step(self._unfinished(report), finished, failed)
+        for one in finished:
+            self._note_finished(one)
         for lost in failed:
-            self._forget(lost.claim)
-            self.tally.parked += lost.retry_at is None
-            self.tally.retried += lost.retry_at is not None
-            event("item failed", item=lost.claim.item.id, error=lost.error, parked=lost.retry_at is None)
-        self.look(
+            self._note_failed(lost)
+        self.on_step(
             Progress(
-                tally=self.tally,
+                stats=self.stats,
                 report=report,
                 num_live=self.engine.num_live,
                 num_open=self.num_open(),
@@ -177,15 +169,30 @@ class Runner:
             )
         )
 
-    def _progress(self, report: StepReport) -> list[tuple[Lease, NewTokens]]:
-        ended = {done.request_id for done in report.completions}
-        return [(self._claims[new.request_id].lease, new) for new in report.new_tokens if new.request_id not in ended]
+    def _unfinished(self, report: StepReport) -> list[tuple[Lease, NewTokens]]:
+        """The new tokens of sequences that go on, with their leases."""
+        completed = {completion.request_id for completion in report.completions}
+        unfinished = [new for new in report.new_tokens if new.request_id not in completed]
+        return [(self._claims[new.request_id].lease, new) for new in unfinished]
 
     def _failed(self, failure: Failure) -> Failed:
         claim = self._claims[failure.request_id]
-        again = failure.retry and claim.item.attempts + 1 < self.max_attempts
-        retry_at = self.clock() + RETRY_AFTER_S * 2**claim.item.attempts if again else None
+        can_retry = failure.retry and claim.item.attempts + 1 < self.max_attempts
+        retry_at = self.clock() + RETRY_AFTER_S * 2**claim.item.attempts if can_retry else None
         return Failed(claim=claim, error=failure.error, retry_at=retry_at)
+
+    def _note_finished(self, finished: Finished) -> None:
+        item = finished.claim.item
+        del self._claims[item.id]
+        self.stats.add_finished(finished)
+        self._unsynced.append(item)
+        event("item done", item=item.id, verdict=finished.validation.verdict.value)
+
+    def _note_failed(self, failed: Failed) -> None:
+        item_id = failed.claim.item.id
+        del self._claims[item_id]
+        self.stats.add_failed(failed)
+        event("item failed", item=item_id, error=failed.error, parked=failed.retry_at is None)
 
     def _admit(self) -> None:
         """Claim and admit while the engine has room."""
@@ -199,44 +206,45 @@ class Runner:
             try:
                 self.engine.admit(claim.request)
             except PromptError as error:
-                self.store.commit_step([], [], [Failed(claim=claim, error=str(error), retry_at=None)])
-                self._forget(claim)
-                self.tally.parked += 1
+                lost = Failed(claim=claim, error=str(error), retry_at=None)
+                self.store.commit_step([], [], [lost])
+                self._note_failed(lost)
 
     def _claim(self) -> None:
         left = self.window.items_left
         limit = CLAIM_BATCH if left is None else min(CLAIM_BATCH, left)
         if limit > 0:
-            found = self.store.claim(self.run_id, limit=limit, now=self.clock(), repository_ids=self.repository_ids)
-            self._waiting.extend(found)
-            self.window.items_taken += len(found)
-
-    def _forget(self, claim: Claim) -> None:
-        del self._claims[claim.item.id]
+            claims = self.store.claim(self.run_id, limit=limit, now=self.clock(), repository_ids=self.repository_ids)
+            self._waiting.extend(claims)
+            self.window.items_taken += len(claims)
 
     def _wait_for_retry(self) -> bool:
-        """With nothing else to do, wait for an item that failed; answer whether there is one."""
-        at = self.store.next_retry_at(self.repository_ids)
-        if at is None or self.window.items_left == 0:
+        """With nothing else to do, wait for an item that failed; returns False when there is none."""
+        retry_at = self.store.next_retry_at(self.repository_ids)
+        if retry_at is None or self.window.items_left == 0:
             return False
-        self.sleep(min(1.0, max(0.0, at - self.clock())))  # its time may have come since the queue was asked
+        self.sleep(min(1.0, max(0.0, retry_at - self.clock())))  # it may have come due since the query
         return True
 
-    def _note_reused(self, batches: Iterator[list[WorkItem]]) -> None:
+    def _count_reused(self, batches: Iterator[list[WorkItem]]) -> None:
         for items in batches:
-            self.tally.reused += len(items)
-            self._unprojected += items
-            self._project(at_once=False)
+            self.stats.reused += len(items)
+            self._unsynced += items
+            self._sync_pages_if_due()
             if self.window.is_closed():
                 return
 
-    def _give_back(self) -> None:
+    def _release_claims(self) -> None:
         self.store.release([claim.lease for claim in (*self._claims.values(), *self._waiting)])
 
-    def _project(self, *, at_once: bool) -> None:
-        if not self._unprojected or (not at_once and self.clock() - self._projected_at < PROJECT_EVERY_S):
+    def _sync_pages_if_due(self) -> None:
+        if self.clock() - self._synced_at >= SYNC_EVERY_S:
+            self._sync_pages()
+
+    def _sync_pages(self) -> None:
+        if not self._unsynced:
             return
-        self.tally.add_pages(self.project(self._unprojected))
-        self.store.save_tally(self.run_id, self.tally.as_dict())
-        self._unprojected = []
-        self._projected_at = self.clock()
+        self.stats.add_pages(self.sync_pages(self._unsynced))
+        save_stats(self.store, self.run_id, self.stats.as_dict())
+        self._unsynced = []
+        self._synced_at = self.clock()

@@ -1,4 +1,4 @@
-"""Where sentences end.  Knows characters; knows nothing of where a text came from."""
+"""Where sentences end."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _BEGUN = re.compile(rf"{_STOP}\s+[^\sa-z]")
 
 
 def num_sentences(text: str) -> int:
-    """How many sentences a text has begun; an ending counts once something follows that can begin a sentence."""
+    """The number of sentences that have begun; an end counts once something follows that can begin a sentence."""
     return bool(text.strip()) + len(_BEGUN.findall(text.strip()))
 
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text of one line."""
     parts = _BETWEEN.split(text)  # text, stop, text, stop, ..., text
-    found = [text + stop for text, stop in zip(parts[::2], [*parts[1::2], ""], strict=True)]
-    return [sentence for sentence in found if sentence]
+    sentences = [text + stop for text, stop in zip(parts[::2], [*parts[1::2], ""], strict=True)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def is_whole(sentence: str) -> bool:
-    """Whether it has an end."""
+    """Whether a sentence has an end."""
     return bool(_END.search(sentence))

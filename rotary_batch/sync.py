@@ -1,8 +1,8 @@
-"""From the database to the docs folder: builds what pages are made from, and projects them.
+"""Bring the docs folder up to date with the database.
 
-`sync_all` looks at every page, `sync_pending` at those that are not on disk as the database wants them, and
-`sync_some` at those of the answers that just came.  All work in batches: memory does not grow with the repository,
-each batch is remembered when it is on disk, and between two of them `should_stop` is asked.
+`sync_all` checks every page, `sync_pending` those that may be out of date, and `sync_some` those of given subjects.
+All of them work in batches, so that memory does not grow with the repository.  The stamps of a batch are saved when it
+is on disk; between two batches `should_stop` is checked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass
+from rotary_batch.core import FileClass, Subject, Unit
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages
 from rotary_batch.pages.page import IndexView, Prose
@@ -23,26 +23,26 @@ from rotary_batch.pages.site import page_of, render, site_paths, things_of
 from rotary_batch.repo.graph import callees, callers
 from rotary_batch.work.counts import answers
 from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_symbols
-from rotary_batch.work.projected import known_stamps, save_stamps, source_paths
+from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 BATCH_PAGES = 100  # about a tenth of a second
-FILES_KEPT = 1000  # whose symbols are in memory: those of the pages at hand, and what they link to
+FILES_CACHED = 1000  # whose symbols are in memory: those of a batch of pages, and of what they link to
 T = TypeVar("T")
 
 
 def never() -> bool:
-    """Do not stop."""
+    """The default of `should_stop`."""
     return False
 
 
 class _PerFile(Mapping[str, T]):
-    """What the database has of each file, read when it is asked for; of a few files it is kept."""
+    """A mapping by path that reads from the database on access and caches what it read."""
 
     def __init__(self, paths: Collection[str], load: Callable[[str], T]) -> None:
         self._paths = paths
-        self._load = lru_cache(FILES_KEPT)(load)
+        self._load = lru_cache(FILES_CACHED)(load)
 
     def __getitem__(self, path: str) -> T:
         return self._load(path)
@@ -54,8 +54,8 @@ class _PerFile(Mapping[str, T]):
         return len(self._paths)
 
 
-def load_view(store: WorkStore, row: RepositoryRow) -> IndexView:
-    """The index of one repository, as pages and roll-ups see it: in memory are its files, not what is in them."""
+def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
+    """The index of one repository for pages and roll-ups.  Only its list of files is in memory."""
     index = load_files(store, row.id)
     paths = [file.path for file in index.files if file.file_class is FileClass.SOURCE]
     return IndexView(
@@ -81,10 +81,10 @@ def docs_folder(row: RepositoryRow) -> Path:
 
 
 @contextmanager
-def opened_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
-    """The docs folder, made if need be.  Raises InputError when it is no place for docs."""
+def open_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
+    """Open the docs folder, created if need be.  Raises InputError when its path cannot be a docs folder."""
     folder = open_safe_folder(Path(row.root), row.docs_dir, create=True)
-    assert folder is not None, "it was made"
+    assert folder is not None, "it was created"
     with folder:
         yield folder
 
@@ -92,16 +92,16 @@ def opened_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
 def sync_all(
     store: WorkStore, row: RepositoryRow, view: IndexView | None = None, should_stop: Callable[[], bool] = never
 ) -> SyncResult:
-    """Make the whole docs folder what the database says, whatever is known of it."""
+    """Check every page of the docs folder, and remove pages of sources that are gone."""
     return _sync_site(store, row, view, {}, should_stop)
 
 
 def sync_pending(
     store: WorkStore, row: RepositoryRow, view: IndexView | None = None, should_stop: Callable[[], bool] = never
 ) -> SyncResult:
-    """The same, but files that are as they were when they were right are not read, nor are their pages rendered.
+    """As `sync_all`, but pages whose stamps are unchanged are neither read nor rendered.
 
-    The view is loaded only when something is to be rendered.
+    The view is loaded only when there is a page to render.
     """
     return _sync_site(store, row, view, known_stamps(store, row.id), should_stop)
 
@@ -110,15 +110,15 @@ def sync_some(
     store: WorkStore,
     row: RepositoryRow,
     view: IndexView,
-    units: Iterable[tuple[str, str]],
+    subjects: Iterable[Subject],
     should_stop: Callable[[], bool] = never,
 ) -> SyncResult:
-    """Bring the pages of some (unit, subject)s up to date."""
-    done = SyncResult()
-    things = [thing for thing in things_of(units) if thing in view.paths]
-    with opened_docs(row) as folder:
-        _write(store, row, view, folder, things, done, should_stop)
-    return done
+    """Check the pages that show some subjects."""
+    result = SyncResult()
+    things = [thing for thing in things_of(subjects) if thing in view.paths]
+    with open_docs(row) as folder:
+        _write(store, row, view, folder, things, result, should_stop)
+    return result
 
 
 def _sync_site(
@@ -128,19 +128,19 @@ def _sync_site(
     known: dict[str, str],
     should_stop: Callable[[], bool],
 ) -> SyncResult:
-    done, paths = SyncResult(), site_paths(source_paths(store, row.id))
-    with opened_docs(row) as folder:
-        found = inventory(folder)
-        on_disk = {one.path: _versioned(one.stamp) for one in found}
-        pending = [thing for thing, page in paths.items() if not _is_right(known.get(thing), on_disk.get(page))]
-        done.unchanged = len(paths) - len(pending)
+    result, paths = SyncResult(), site_paths(source_paths(store, row.id))
+    with open_docs(row) as folder:
+        files = inventory(folder)
+        on_disk = {file.path: _versioned(file.stamp) for file in files}
+        pending = [thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))]
+        result.unchanged = len(paths) - len(pending)
         if pending and view is None:
-            view = load_view(store, row)
+            view = load_index_view(store, row)
         if view is not None:
-            _write(store, row, view, folder, sorted(pending, key=paths.__getitem__), done, should_stop)
-        if not done.stopped:
-            remove_others(folder, found, set(paths.values()), done)
-    return done
+            _write(store, row, view, folder, sorted(pending, key=paths.__getitem__), result, should_stop)
+        if not result.stopped:
+            remove_others(folder, files, set(paths.values()), result)
+    return result
 
 
 def _write(
@@ -149,38 +149,38 @@ def _write(
     view: IndexView,
     folder: SafeFolder,
     things: Sequence[str],
-    done: SyncResult,
+    result: SyncResult,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Even when it is time to stop, one batch is written: what was answered last is seen."""
+    """Write pages in batches: at least one, even when it is time to stop, so that the last answers are on disk."""
     for start in range(0, len(things), BATCH_PAGES):
         if start and should_stop():
-            done.stopped = True
+            result.stopped = True
             return
         batch = things[start : start + BATCH_PAGES]
         by_page = {page_of(view, thing): thing for thing in batch}
-        stamps = sync_pages(folder, render(view, _prose_for(store, row.id, view, batch), batch), done)
+        stamps = sync_pages(folder, render(view, _load_prose(store, row.id, view, batch), batch), result)
         save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()})
 
 
-def _is_right(known: str | None, found: str | None) -> bool:
-    return known is not None and known == found
+def _is_current(known: str | None, on_disk: str | None) -> bool:
+    return known is not None and known == on_disk
 
 
 def _versioned(stamp: str) -> str:
-    """Another version of the program may write other pages."""
+    """With the version of the program: another one may write other pages."""
     return f"{__version__} {stamp}"
 
 
-def _prose_for(
+def _load_prose(
     store: WorkStore, repository_id: int, view: IndexView, things: Sequence[str]
 ) -> dict[tuple[str, str], Prose]:
-    """What may be shown on the pages of some things."""
+    """The prose of everything that the pages of some things show."""
     files = [thing for thing in things if not thing.endswith("/")]
     folders = [thing.removesuffix("/") for thing in things if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
-    found = [
-        *answers(store, repository_id, files, ("chunk", "file")),
-        *answers(store, repository_id, listed, ("file", "directory", "repository")),
+    shown = [
+        *answers(store, repository_id, files, (Unit.CHUNK, Unit.FILE)),
+        *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
-    return {(answer.unit, answer.subject): Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in shown}

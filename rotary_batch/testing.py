@@ -1,6 +1,6 @@
-"""Public doubles for tests: a tiny real checkpoint on disk, an engine without a model, a clock that stands.
+"""Public test doubles: a tiny real checkpoint on disk, an engine without a model, a clock that stands still.
 
-Knows the public formats; torch is imported only by `write_tiny_checkpoint`.
+Only `write_tiny_checkpoint` imports torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.core import Call, Completion, NewTokens, Reference, Request, StepReport, Symbol
+from rotary_batch.core import Call, Completion, NewTokens, Reference, Request, StepReport, Symbol, Unit
 from rotary_batch.model.tokens import write_byte_tokenizer
 from rotary_batch.repo.graph import calls
 from rotary_batch.work.items import plan_chunks, plan_rollups
@@ -41,7 +41,7 @@ TINY_CONFIG: dict[str, Any] = {
 
 
 class FrozenClock:
-    """A clock that moves when it is told to."""
+    """A clock that moves only when a test sets `now`."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -66,11 +66,11 @@ class FakeEngine:
         return len(self._live)
 
     def has_room(self, request: Request) -> bool:
-        """Answer whether `admit` would take the request now."""
+        """Whether `admit` would accept the request now."""
         return len(self._live) < self._max_batch
 
     def admit(self, request: Request) -> None:
-        """Take a request."""
+        """Accept a request."""
         self._live[request.request_id] = (request, list(request.generated_ids))
 
     def step(self) -> StepReport:
@@ -106,33 +106,34 @@ def drain(
     engine: Any,  # noqa: ANN401 - a RotaryEngine, which would import torch
     requests: Sequence[Request],
 ) -> dict[int, tuple[tuple[int, ...], float]]:
-    """Take requests to their limits, stop tokens or not; tokens and summed log-probability of each."""
+    """Generate up to every request's limit, without stop tokens; request id -> (tokens, summed log-probability)."""
     engine.stop_ids = frozenset()
-    found, waiting = {}, list(requests)
+    results, waiting = {}, list(requests)
     while waiting or engine.num_live:
         while waiting and engine.has_room(waiting[0]):
             engine.admit(waiting.pop(0))
         for done in engine.step().completions:
-            found[done.request_id] = (done.token_ids, done.logprob_sum)
-    return found
+            results[done.request_id] = (done.token_ids, done.logprob_sum)
+    return results
 
 
 def plan_items(
     store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem], changed_paths: set[str]
 ) -> PlanCounts:
-    """Make the queue of one repository what is planned, in one transaction; `index` does it file by file.
+    """Make the queue of one repository what is planned, in one transaction; `index` does this file by file.
 
-    `planned` has every roll-up, and the chunks of `changed_paths`; other chunks stay as they are.
+    `planned` has all roll-ups, and the chunks of `changed_paths`; other chunks stay as they are.
     """
     by_path: dict[str, list[PlannedItem]] = {path: [] for path in sorted(changed_paths)}
     for item in planned:
-        if item.unit == "chunk":
-            by_path[item.path].append(item)
+        if item.subject.unit is Unit.CHUNK:
+            by_path[item.subject.path].append(item)
     with store.transaction():
-        found = [plan_chunks(store, repository_id, job, path, chunks) for path, chunks in by_path.items()]
-        found.append(plan_rollups(store, repository_id, job, [item for item in planned if item.unit != "chunk"]))
-    queued = sum(one.queued for one in found)
-    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=sum(one.removed for one in found))
+        counts = PlanCounts()
+        for path, chunks in by_path.items():
+            counts += plan_chunks(store, repository_id, job, path, chunks)
+        rollups = [item for item in planned if item.subject.unit is not Unit.CHUNK]
+        return counts + plan_rollups(store, repository_id, job, rollups)
 
 
 def write_tiny_checkpoint(
@@ -144,7 +145,7 @@ def write_tiny_checkpoint(
     new_spelling: bool = False,
     **config: Any,  # noqa: ANN401 - values of config.json
 ) -> Path:
-    """Write a Hugging Face Mixtral checkpoint of random weights with a byte-level tokenizer; answer its folder.
+    """Write a Hugging Face Mixtral checkpoint of random weights with a byte-level tokenizer; returns its folder.
 
     `config` overrides TINY_CONFIG; `new_spelling` writes `rope_parameters` and `dtype`.
     """
@@ -202,7 +203,7 @@ def tensor_shapes(table: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def resolve(symbols: Sequence[Symbol], references: Iterable[Reference]) -> tuple[Call, ...]:
-    """All references of a repository at once: calls in the order of the references, each pair once."""
+    """Resolve all references of a repository at once: calls in the order of the references, each pair once."""
     by_path: dict[str, list[Symbol]] = defaultdict(list)
     for symbol in symbols:
         by_path[symbol.path].append(symbol)

@@ -1,7 +1,7 @@
 """When a run must stop: a time of day, a duration, a number of items, a signal.
 
-A command makes one `Window` at its start, and every phase looks at it.  Loops in modules that do not import this one
-take `should_stop` (`Window.is_closed`) and raise `StoppedError` when it answers true.
+A command makes one `Window` at its start, and every phase checks it.  Loops in modules that do not import this one
+take `should_stop` (`Window.is_closed`) and raise `StoppedError` when it returns true.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import NamedTuple
 from rotary_batch.errors import StoppedError, UsageError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-_PROBE_S = 900  # no zone ever changed its clock twice within a quarter of an hour
+_PROBE_S = 900  # no time zone ever changed its clock twice within 15 minutes
 
 Clock = Callable[[], float]
-ShowWall = Callable[[float], datetime]  # what a clock on the wall, without a zone, shows at an instant
+ShowWall = Callable[[float], datetime]  # local time without a zone at an instant
 
 
 class Deadline(NamedTuple):
@@ -35,7 +35,7 @@ class Deadline(NamedTuple):
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until it passes; the clock is read anew each time, so that a suspended machine loses nothing."""
+        """Seconds until it passes.  The clock is read each time, so time in suspension counts."""
         return self.at - self.clock()
 
 
@@ -44,22 +44,22 @@ class Window:
     """How long a run may go on.  Signal handlers set `interrupted`; every phase reads it between steps."""
 
     deadlines: Sequence[Deadline] = ()
-    max_items: int | None = None  # how many items may be taken up
+    max_items: int | None = None  # how many items may be claimed
     interrupted: bool = field(default=False, init=False)
     items_taken: int = field(default=0, init=False)
 
     @property
     def items_left(self) -> int | None:
-        """How many more items may be taken up; None = any number."""
+        """How many more items may be claimed; None = any number."""
         return None if self.max_items is None else self.max_items - self.items_taken
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the first deadline; None = there is none."""
+        """Seconds until the first deadline; None = no deadline."""
         return min((deadline.seconds_left for deadline in self.deadlines), default=None)
 
     def why_closed(self) -> str | None:
-        """Name the reason to stop now, or None."""
+        """The reason to stop now, or None."""
         if self.interrupted:
             return "interrupted"
         if any(deadline.seconds_left <= 0 for deadline in self.deadlines):
@@ -67,18 +67,23 @@ class Window:
         return None
 
     def is_closed(self) -> bool:
-        """Whether to stop now; handed down as `should_stop`."""
+        """Whether to stop now; passed down as `should_stop`."""
         return self.why_closed() is not None
 
     def check(self) -> None:
         """Raise StoppedError when it is time to stop."""
         if why := self.why_closed():
-            raise StoppedError(f"{why}: stopped before the work was done; run the same command again to go on")
+            raise StoppedError(f"{why}: stopped before the work was done; run the same command again to resume")
+
+
+def open_window(*, until: str | None, duration: str | None, max_items: int | None = None) -> Window:
+    """The window that `--until`, `--for` and `--limit` ask for.  Raises UsageError."""
+    return Window(deadlines=deadlines(until=until, duration=duration), max_items=max_items)
 
 
 @contextmanager
-def explained(window: Window) -> Iterator[None]:
-    """What stops in the block because the window is closed says why it is."""
+def explain_stop(window: Window) -> Iterator[None]:
+    """A StoppedError from the block says why the window is closed."""
     try:
         yield
     except StoppedError:
@@ -87,21 +92,21 @@ def explained(window: Window) -> Iterator[None]:
 
 
 def deadlines(*, until: str | None, duration: str | None) -> list[Deadline]:
-    """What `--until` and `--for` ask for.
+    """The deadlines that `--until` and `--for` ask for.
 
-    A time of day is an instant on the wall clock, and follows when that is set.  A duration is counted on the clock
-    since boot, which no time server sets and which goes on while the machine is suspended.  Raises UsageError.
+    A time of day is an instant on the wall clock, so it moves when that clock is set.  A duration is counted on the
+    clock since boot, which no time server sets and which runs on while the machine is suspended.  Raises UsageError.
     """
-    found = []
+    result = []
     if duration is not None:
-        found.append(Deadline(boot_clock() + seconds_for(duration), boot_clock))
+        result.append(Deadline(boot_clock() + seconds_for(duration), boot_clock))
     if until is not None:
-        found.append(Deadline(next_instant(*time_of_day(until), time.time()), time.time))
-    return found
+        result.append(Deadline(next_instant(*time_of_day(until), time.time()), time.time))
+    return result
 
 
 def boot_clock() -> float:
-    """Seconds since boot, those of suspension included."""
+    """Seconds since boot, including time in suspension."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -123,8 +128,8 @@ def time_of_day(text: str) -> tuple[int, int]:
 def next_instant(hour: int, minute: int, now: float, show: ShowWall = datetime.fromtimestamp) -> float:
     """The first instant after `now` at which the wall clock shows hour:minute, or is set forward past it.
 
-    So a time that a night skips is the end of the gap, and of a time that a night has twice the first one counts that
-    is still to come.  `show` is the clock of the machine's own zone.
+    When the change to summer time skips that time, this is the end of the gap.  When the change to winter time repeats
+    it, this is the first of the two that is still to come.  `show` is the local time of the machine.
     """
     at = now
     while True:
@@ -142,7 +147,7 @@ def next_instant(hour: int, minute: int, now: float, show: ShowWall = datetime.f
 
 
 def _first_change(start: float, end: float, show: ShowWall) -> int | None:
-    """The first second in (start, end] from which the wall clock is set otherwise than at `start`."""
+    """The first second in (start, end] at which the UTC offset differs from that at `start`."""
     before, last = _offset(int(start), show), round(end)
     same = int(start)
     for probe in [*range(same + _PROBE_S, last, _PROBE_S), last]:
@@ -163,7 +168,7 @@ def stop_on_signals(window: Window) -> Iterator[None]:
 
     def close(signum: int, _frame: FrameType | None) -> None:
         if window.interrupted and signum == signal.SIGINT:
-            os._exit(130)  # whatever was committed is safe; the next run goes on from there
+            os._exit(130)  # committed work is safe; the next run continues from there
         window.interrupted = True
 
     before = {number: signal.signal(number, close) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -19,8 +19,7 @@ from test_cli import CODE, answer, docs_of, rotary
 
 from rotary_batch import commands
 from rotary_batch.commands import docs
-from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.database import chosen, writing
+from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, exit_code, isolated
 from rotary_batch.config import Settings, bundled
 from rotary_batch.errors import BusyError, DatabaseError, RepositoryError, StoppedError, StorageError
@@ -29,6 +28,7 @@ from rotary_batch.testing import FakeEngine, FrozenClock
 from rotary_batch.window import Deadline, Window
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
+from tests.in_process import drain_all, index_all
 
 
 @pytest.mark.parametrize(
@@ -49,24 +49,26 @@ def test_the_most_telling_code_wins(codes, code):
 
 
 def test_what_concerns_one_repository_is_noted_once_and_what_concerns_all_ends_the_command():
-    found: list = []
+    outcomes: list = []
     for _ in range(2):
-        with isolated(["/a"], found):
+        with isolated(["/a"], outcomes):
             raise RepositoryError("/a: not there")
-    with isolated(["/b", "/c"], found):
+    with isolated(["/b", "/c"], outcomes):
         raise PermissionError(13, "Permission denied", "/b/x")
-    assert found == [
+    assert outcomes == [
         Failure(repository="/a", error="/a: not there", exit_code=3),
         *(Failure(repository=root, error="/b/x: Permission denied", exit_code=74) for root in ("/b", "/c")),
     ]
     with isolated(["/d"], alone := []):
         raise OSError("a text alone")
     assert [str(one) for one in alone] == ["/d: input or output: a text alone"]
-    assert [str(one) for one in found] == [
-        "/a: not there", "/b/x: Permission denied", "/c: /b/x: Permission denied",
-    ]  # fmt: skip
+    assert [str(one) for one in outcomes] == [
+        "/a: not there",
+        "/b/x: Permission denied",
+        "/c: /b/x: Permission denied",
+    ]
     for error in (DatabaseError("d"), BusyError("b"), ZeroDivisionError()):
-        with pytest.raises(type(error)), isolated(["/a"], found):
+        with pytest.raises(type(error)), isolated(["/a"], outcomes):
             raise error
 
 
@@ -80,12 +82,14 @@ def test_a_repository_that_fails_is_named_and_the_others_get_their_night(make_re
     loop.symlink_to(loop)
     odd.mkdir()
     roots = [tmp_path / "gone", good, blocked, empty, loop, odd, other, good]
-    found = answer("run", *roots, code=3)
-    failed = {one["repository"]: one["error"] for one in found if "error" in one}
+    outcomes = answer("run", *roots, code=3)
+    failed = {one["repository"]: one["error"] for one in outcomes if "error" in one}
     assert failed.keys() == {
-        *(str(tmp_path / name) for name in ("gone", "loop", "odd\\xff")), str(blocked), str(empty),
-    }  # fmt: skip
-    (outcome,) = [one for one in found if "error" not in one]
+        *(str(tmp_path / name) for name in ("gone", "loop", "odd\\xff")),
+        str(blocked),
+        str(empty),
+    }
+    (outcome,) = [one for one in outcomes if "error" not in one]
     assert (outcome["outcome"], outcome["open"], outcome["parked"]) == ("done", 0, 0)
     for root in (good, other):
         assert "index.md" in docs_of(root)
@@ -178,8 +182,7 @@ def two_models(make_repository, tmp_path, tiny_pack) -> list[Path]:
     settings = Settings(db=tmp_path / "work.db")
     with writing(settings) as store:
         for root, model in zip(roots, (None, tiny_pack), strict=True):
-            one = RepositorySettings(root, Settings(model=model))
-            commands.index.index(store, [one.root], lambda _, one=one: one, lambda *_: None, Window())
+            index_all(store, Settings(model=model), root)
     return roots
 
 
@@ -217,16 +220,14 @@ def test_a_busy_device_costs_those_that_need_it_only(make_repository, tmp_path, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def settings_of(row):
-        return RepositorySettings(Path(row.root), Settings(device="cuda" if row.root == str(roots[0]) else "cpu"))
+        return Settings(device="cuda" if row.root == str(roots[0]) else "cpu")
 
-    engine = lambda *_: FakeEngine(answer_tokens=3)  # noqa: E731
     with writing(Settings(db=tmp_path / "work.db")) as store, device_lock("cuda:0"):
-        rows = chosen(store, [])
-        found = list(commands.drain.drain(store, settings_of, rows, Window(), lambda _: None, engine, "drain"))
-    failures = [one for one in found if isinstance(one, Failure)]
+        outcomes = drain_all(store, settings_of, [], lambda: FakeEngine(answer_tokens=3))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     assert [(one.repository, one.exit_code) for one in failures] == [(str(roots[0]), 6)]
     assert f"cuda: another run holds this device (process {os.getpid()})" in failures[0].error
-    assert [one.outcome for one in found if one not in failures] == ["done"]
+    assert [outcome.outcome for outcome in outcomes if outcome not in failures] == ["done"]
 
 
 def test_nobody_else_reads_what_a_run_leaves_and_its_notes_are_said_once(make_repository, tmp_path):
@@ -258,22 +259,10 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         return call
 
     def drained(store):
-        rows = chosen(store, roots)
-        engine = lambda *_: FakeEngine(answer_tokens=3)  # noqa: E731
-        return list(
-            commands.drain.drain(
-                store,
-                lambda row: RepositorySettings(Path(row.root), settings),
-                rows,
-                Window(),
-                lambda _: None,
-                engine,
-                "drain",
-            )
-        )
+        return drain_all(store, settings, roots, lambda: FakeEngine(answer_tokens=3))
 
     with writing(settings) as store:
-        commands.index.index(store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        index_all(store, settings, *roots)
         monkeypatch.setattr(commands.drain, "sync_some", refused(sync_some))
         monkeypatch.setattr(commands.drain, "sync_pending", refused(sync_pending))
         failure, outcome = drained(store)
@@ -281,7 +270,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)
         full[0] = False
         (again,) = drained(store)
-        assert (again.tally.done, again.tally.revolutions, again.exit_code) == (0, 0, 0)
+        assert (again.stats.done, again.stats.revolutions, again.exit_code) == (0, 0, 0)
 
 
 def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goes_on(make_repository, tmp_path):
@@ -296,29 +285,16 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 
     with writing(settings) as store:
         window = Window(deadlines=[Deadline(10.0, clock)])
-        stopped, not_begun = commands.index.index(
-            store, roots, lambda root: RepositorySettings(root, settings), progress, window
-        )
+        stopped, not_begun = index_all(store, settings, *roots, progress=progress, window=window)
         assert [(one.repository, one.exit_code) for one in (stopped, not_begun)] == [(str(root), 75) for root in roots]
         assert "deadline: stopped before the work was done" in stopped.error
         assert seen[-1] == (str(roots[0]), 10, 30)
         assert not store.db.in_transaction
-        engine = lambda *_: FakeEngine()  # noqa: E731
-        (failure,) = commands.drain.drain(
-            store,
-            lambda row: RepositorySettings(Path(row.root), settings),
-            chosen(store, roots[:1]),
-            Window(),
-            lambda _: None,
-            engine,
-            "drain",
-        )
+        (failure,) = drain_all(store, settings, roots[:1], FakeEngine)
         assert (failure.exit_code, "its index was not finished" in failure.error) == (3, True)
         with pytest.raises(RepositoryError, match="its index was not finished"):
             docs.render(store, roots[0], Window())
-        one, other = commands.index.index(
-            store, roots, lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
-        )
+        one, other = index_all(store, settings, *roots)
         assert (one.indexed.files["source"], other.indexed.files["source"]) == (30, 3)
         assert counts.open_items(store, [one.indexed.repository.id]) == 61  # chunks, files, the repository
 
@@ -326,43 +302,25 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
 def test_no_model_is_opened_for_a_window_that_is_over(make_repository, tmp_path):
     root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        index_all(store, settings, root)
         window = Window(deadlines=[Deadline(0.0, FrozenClock(1.0))])
-        rows = chosen(store, [root])
-        (failure,) = commands.drain.drain(
-            store,
-            lambda row: RepositorySettings(Path(row.root), settings),
-            rows,
-            window,
-            lambda _: None,
-            lambda *_: 1 / 0,
-            "drain",
-        )
+        (failure,) = drain_all(store, settings, [root], lambda: 1 / 0, window)
         assert (failure.repository, failure.exit_code) == (str(root), 75)
 
 
 def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_repository, tmp_path):
     root, settings, clock = make_repository(CODE), Settings(db=tmp_path / "work.db"), FrozenClock()
 
-    def open_engine(*_):
+    def slow_engine():
         clock.now = 10.0
         return FakeEngine()
 
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        (index,) = index_all(store, settings, root)
         window = Window(deadlines=[Deadline(5.0, clock)])
-        rows = chosen(store, [root])
-        (outcome,) = commands.drain.drain(
-            store,
-            lambda row: RepositorySettings(Path(row.root), settings),
-            rows,
-            window,
-            lambda _: None,
-            open_engine,
-            "drain",
-        )
-        assert (outcome.outcome, outcome.tally.revolutions, outcome.exit_code) == ("deadline", 0, 75)
-        assert counts.states(store, rows[0].id)["chunk"] == {"ready": 3}, "leases were given back"
+        (outcome,) = drain_all(store, settings, [root], slow_engine, window)
+        assert (outcome.outcome, outcome.stats.revolutions, outcome.exit_code) == ("deadline", 0, 75)
+        assert counts.states(store, index.indexed.repository.id)["chunk"] == {"ready": 3}, "leases were given back"
 
 
 def test_an_index_that_stops_while_it_classifies_says_why(make_repository, tmp_path, monkeypatch):
@@ -376,9 +334,7 @@ def test_an_index_that_stops_while_it_classifies_says_why(make_repository, tmp_p
     monkeypatch.setattr(GitCommit, "read", read)
     root, settings = make_repository(CODE), Settings(db=tmp_path / "work.db")
     with writing(settings) as store:
-        (failure,) = commands.index.index(
-            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, window
-        )
+        (failure,) = index_all(store, settings, root, window=window)
     assert (failure.exit_code, failure.error.partition(":")[0]) == (75, "interrupted")
 
 
@@ -391,8 +347,11 @@ def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, ma
     root = make_repository(files)
     child = subprocess.Popen(
         [sys.executable, "-m", "rotary_batch.cli", command, str(root), "--log", str(root.parent / "log"), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     time.sleep(0.2)
     database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
     while not database.exists() or not database.stat().st_size:
@@ -433,7 +392,7 @@ def test_a_rendering_that_is_stopped_says_so_and_the_next_one_goes_on(make_repos
     root = make_repository({f"m{n}.py": f"def f{n}(a):\n    return a + {n}\n" for n in range(250)})
     settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
+        index_all(store, settings, root)
         shutil.rmtree(root / "rotary-docs")
         with pytest.raises(StoppedError, match="deadline"):
             docs.render(store, root, Window(deadlines=[Deadline(0.0, clock)]))

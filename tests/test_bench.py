@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rotary_batch import commands
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
@@ -172,8 +172,8 @@ def test_plan_knows_hours_once_the_machine_was_measured(make_repository, measure
     assert (model["binding"] in {"compute", "moving experts"}, model["items_by_deadline"]) == (True, model["items"])
     assert 0 < model["hours"] < 1
     shown = rotary("plan", root).stdout
-    assert "time for everything, at the least" in shown
-    assert "exact ones, as set here, take longer" in shown
+    assert "least time for everything" in shown
+    assert "exact numerics, as set here, take longer" in shown
 
 
 def test_plan_without_rates_names_the_command_that_measures(make_repository):

@@ -81,7 +81,7 @@ def test_questions_answer_without_torch_and_in_the_documented_fields(make_reposi
         kind: rotary("inspect", kind, root, "--jsonl").stdout.splitlines()
         for kind in ("files", "symbols", "chunks", "items")
     }
-    assert {kind: list(json.loads(found[0])) for kind, found in lines.items()} == {
+    assert {kind: list(json.loads(rows[0])) for kind, rows in lines.items()} == {
         "files": ["path", "blob", "bytes", "language", "class", "reason"],
         "symbols": [
             "path",
@@ -113,8 +113,11 @@ def test_questions_answer_without_torch_and_in_the_documented_fields(make_reposi
     }
     (repository,) = answer("plan", root)["repositories"]
     assert {unit: row["items"] for unit, row in repository["open"].items()} == {
-        "chunk": 3, "directory": 1, "file": 3, "repository": 1,
-    }  # fmt: skip
+        "chunk": 3,
+        "directory": 1,
+        "file": 3,
+        "repository": 1,
+    }
     assert answer("explain", "README.md", root)["reason"] == "no grammar for .md"
     (one,) = answer("status")["repositories"]
     assert one["items"]["chunk"] == {"ready": 3}
@@ -300,10 +303,14 @@ def test_a_database_that_cannot_be_used_is_explained(make_repository, tmp_path):
     data[4096:] = bytes(len(data) - 4096)
     (tmp_path / "damaged.db").write_bytes(data)
     for name, command, code, words in [
-        ("foreign", "index", 3, "tables of another program"), ("foreign", "status", 3, "tables of another program"),
-        ("text", "index", 3, "not a rotary-batch database"), ("empty", "status", 3, "no database yet"),
-        ("damaged", "status", 74, "damaged"), ("damaged", "drain", 74, "damaged"), ("damaged", "report", 74, "damaged"),
-    ]:  # fmt: skip
+        ("foreign", "index", 3, "tables of another program"),
+        ("foreign", "status", 3, "tables of another program"),
+        ("text", "index", 3, "not a rotary-batch database"),
+        ("empty", "status", 3, "no database yet"),
+        ("damaged", "status", 74, "damaged"),
+        ("damaged", "drain", 74, "damaged"),
+        ("damaged", "report", 74, "damaged"),
+    ]:
         done = rotary(command, *([root] if command != "report" else []), "--db", tmp_path / f"{name}.db")
         assert (done.returncode, words in done.stderr, done.stderr.count("\n")) == (code, True, 1), (
             name,
@@ -421,13 +428,13 @@ def test_generate_goes_on_where_it_stopped(tmp_path, tiny_pack):
     rows.append({"custom_id": "long", "body": {"prompt": "x" * 5000, "max_tokens": 3}})
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert rotary("generate", source, "-o", target, "--model", tiny_pack).returncode == 5
-    found = {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())}
-    assert set(found) == {row["custom_id"] for row in rows}
-    assert found["long"]["error"]["code"] == "too_long"
+    results = {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())}
+    assert set(results) == {row["custom_id"] for row in rows}
+    assert results["long"]["error"]["code"] == "too_long"
     lines = target.read_text().splitlines(keepends=True)
     target.write_text("".join(lines[:3]) + lines[3][:10])
     rotary("generate", source, "-o", target, "--model", tiny_pack)
-    assert {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())} == found
+    assert {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())} == results
     bad = rotary("generate", tmp_path / "none", "-o", tmp_path / "none.jsonl", "--model", tiny_pack)
     assert (bad.returncode, "No such file" in bad.stderr, (tmp_path / "none.jsonl").exists()) == (3, True, False)
 

@@ -54,7 +54,7 @@ def dumped(row: dict) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-def asked(custom_id: str, **body: object) -> dict:
+def request(custom_id: str, **body: object) -> dict:
     return {"custom_id": custom_id, "body": {"prompt": f"Say {custom_id}", **body}}
 
 
@@ -64,14 +64,17 @@ def fact_of(row: dict) -> str:
     return row["error"]["message"]
 
 
-# What stands in the file, and what is said of it.
+# What is in the file, and the error message for it.
 BAD_LINES = {
     "no JSON": (b"hello", "not JSON at letter 1"),
     "a list": (b"[]", "not a JSON object"),
     "a number": (b"1", "not a JSON object"),
     "half an object": (b'{"custom_id": "a", "body"', "not JSON at letter"),
     "two objects": (b"{} {}", "not JSON at letter 4: Extra data"),
-    "an infinite number": (b'{"custom_id": "a", "body": {"prompt": "x", "seed": 1e999}}', "the number 1e999 is too large"),
+    "an infinite number": (
+        b'{"custom_id": "a", "body": {"prompt": "x", "seed": 1e999}}',
+        "the number 1e999 is too large",
+    ),
     "5,000 digits": (b'{"custom_id": "a", "body": {"max_tokens": ' + b"9" * 5000 + b"}}", "a number of 5,000 digits"),
     "100,000 deep": (b"[" * 100_000, "nested too deeply"),
     "900 deep": (b'{"custom_id": "a", "body": {"prompt": ' + b"[" * 900 + b"]" * 900 + b"}}", ""),
@@ -103,54 +106,67 @@ BAD_LINES = {
     "messages of texts": (b'{"custom_id": "a", "body": {"messages": ["hi"]}}', "body.messages: 'hi' is not an object"),
     "no content": (b'{"custom_id": "a", "body": {"messages": [{"role": "user"}]}}', "needs role and content"),
     "content of null": (
-        b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": null}]}}', "content: None is not a string"
+        b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": null}]}}',
+        "content: None is not a string",
     ),
     "a picture": (
         b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}}',
         "content: {'type': 'image_url'} is not a part",
     ),
     "an assistant": (
-        b'{"custom_id": "a", "body": {"messages": [{"role": "assistant", "content": "x"}]}}', "is not system or user"
+        b'{"custom_id": "a", "body": {"messages": [{"role": "assistant", "content": "x"}]}}',
+        "is not system or user",
     ),
     "tools in a message": (
         b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "x", "tools": []}]}}',
         "body.messages: tools is not supported",
     ),
-    "an unknown parameter": (b'{"custom_id": "a", "body": {"prompt": "x", "best_of": 3}}', "body.best_of is not supported"),
+    "an unknown parameter": (
+        b'{"custom_id": "a", "body": {"prompt": "x", "best_of": 3}}',
+        "body.best_of is not supported",
+    ),
     "an unknown key": (b'{"custom_id": "a", "prio": 1, "body": {"prompt": "x"}}', "prio is not supported"),
     "temperature": (b'{"custom_id": "a", "body": {"prompt": "x", "temperature": 0.7}}', "temperature: 0.7 is not 0"),
     "a temperature of false": (b'{"custom_id": "a", "body": {"prompt": "x", "temperature": false}}', "False is not 0"),
     "several answers": (b'{"custom_id": "a", "body": {"prompt": "x", "n": 2}}', "body.n: 2 is not 1"),
     "streaming": (b'{"custom_id": "a", "body": {"prompt": "x", "stream": true}}', "body.stream: True is not false"),
-    "another address": (b'{"custom_id": "a", "url": "/v1/embeddings", "body": {"prompt": "x"}}', "url: '/v1/embeddings'"),
+    "another address": (
+        b'{"custom_id": "a", "url": "/v1/embeddings", "body": {"prompt": "x"}}',
+        "url: '/v1/embeddings'",
+    ),
     **{
         f"max_tokens {value}": (
             b'{"custom_id": "a", "body": {"prompt": "x", "max_tokens": ' + value.encode() + b"}}",
             "body.max_tokens: " + shown,
         )
         for value, shown in {
-            "1.5": "1.5 is not", "-1": "-1 is not", "0": "0 is not", "true": "True is not", '"9"': "'9' is not", "[]": "[] is not"
+            "1.5": "1.5 is not",
+            "-1": "-1 is not",
+            "0": "0 is not",
+            "true": "True is not",
+            '"9"': "'9' is not",
+            "[]": "[] is not",
         }.items()
     },
-}  # fmt: skip
+}
 
 
 def test_a_bad_line_is_a_result_that_names_line_and_fact_and_the_rest_goes_on(answer, tmp_path):
     """In one file, each between two good ones; once the first of them ended the run."""
-    lines, wanted = [dumped(asked("first"))], {}
+    lines, wanted = [dumped(request("first"))], {}
     for number, (line, fact) in enumerate(BAD_LINES.values()):
         wanted[2 * number + 2] = fact
-        lines += [line.replace(b'"a"', b'"bad%d"' % number) + b"\n", dumped(asked(f"good{number}"))]
+        lines += [line.replace(b'"a"', b'"bad%d"' % number) + b"\n", dumped(request(f"good{number}"))]
     counts, rows = answer(*lines)
     assert counts == (2 * len(BAD_LINES) + 1, len(BAD_LINES))
     good = [row["custom_id"] for row in rows if row["error"] is None]
     assert sorted(good) == sorted(["first", *(f"good{number}" for number in range(len(BAD_LINES)))])
-    said = {int(fact_of(row).split(":")[1]): fact_of(row) for row in rows if row["error"]}
-    assert set(said) == set(wanted)
+    messages = {int(fact_of(row).split(":")[1]): fact_of(row) for row in rows if row["error"]}
+    assert set(messages) == set(wanted)
     for number, fact in wanted.items():
-        assert said[number].startswith(f"{tmp_path}/in.jsonl:{number}: ")
-        assert fact in said[number]
-        assert len(said[number]) < 400
+        assert messages[number].startswith(f"{tmp_path}/in.jsonl:{number}: ")
+        assert fact in messages[number]
+        assert len(messages[number]) < 400
     again, same = answer(*lines)  # nothing is written twice, and the errors still count
     assert (again, same) == ((0, len(BAD_LINES)), rows)
 
@@ -158,10 +174,12 @@ def test_a_bad_line_is_a_result_that_names_line_and_fact_and_the_rest_goes_on(an
 def test_what_json_allows_within_a_line_does_not_end_it(answer):
     text = "a\u2028b\u2029c\x85d\x0be\x1cf\x7fg"
     lines = [
-        b"\xef\xbb\xbf" + dumped(asked("mark")), b"\n", b" \t\r\n",
-        json.dumps(asked(text), ensure_ascii=False).encode() + b"\r\n",
+        b"\xef\xbb\xbf" + dumped(request("mark")),
+        b"\n",
+        b" \t\r\n",
+        json.dumps(request(text), ensure_ascii=False).encode() + b"\r\n",
         b'{"custom_id": "zero", "body": {"prompt": "a\\u0000b", "max_tokens": null, "temperature": 0.0, "model": "x"}}',
-    ]  # fmt: skip
+    ]
     counts, rows = answer(*lines)
     assert (counts, [row["custom_id"] for row in rows]) == ((3, 0), ["mark", text, "zero"])
 
@@ -173,33 +191,36 @@ def test_no_reader_of_lines_is_cut_by_an_answer():
 
 
 def test_an_id_that_stands_twice_is_an_error_and_the_first_is_answered(answer):
-    counts, rows = answer(asked("a"), asked("b"), asked("a", max_tokens=1), asked("b"))
+    counts, rows = answer(request("a"), request("b"), request("a", max_tokens=1), request("b"))
     assert counts == (4, 2)
     assert sorted(row["custom_id"] for row in rows if row["error"] is None) == ["a", "b"]
     assert [row["custom_id"] for row in rows if row["error"]] == [None, None]
     assert {fact_of(row).split(":", 1)[1] for row in rows if row["error"]} == {
-        "3: custom_id 'a' appears twice", "4: custom_id 'b' appears twice",
-    }  # fmt: skip
+        "3: custom_id 'a' appears twice",
+        "4: custom_id 'b' appears twice",
+    }
 
 
 def test_parts_and_system_messages_are_one_prompt(tokenizer, tmp_path):
-    body = {"messages": [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Say "}, {"type": "text", "text": "hi"}]},
-    ]}  # fmt: skip
-    (found,) = requests.read_requests(
+    body = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Say "}, {"type": "text", "text": "hi"}]},
+        ]
+    }
+    (accepted,) = requests.read_requests(
         tmp_path, io.BytesIO(dumped({"custom_id": "a", "body": body})), tokenizer, lambda _: False
     )
-    assert found.request.prompt_ids == tuple(tokenizer.encode_chat("Be brief.\n\nSay hi"))
+    assert accepted.request.prompt_ids == tuple(tokenizer.encode_chat("Be brief.\n\nSay hi"))
 
 
 def test_a_line_of_a_gigabyte_takes_no_memory(tmp_path):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     with source.open("wb") as file:
-        file.write(dumped(asked("first")) + b'{"custom_id": "')
+        file.write(dumped(request("first")) + b'{"custom_id": "')
         file.truncate(10**9)
         file.seek(0, os.SEEK_END)
-        file.write(b"\n" + dumped(asked("last")))
+        file.write(b"\n" + dumped(request("last")))
     write_byte_tokenizer(tmp_path)
     script = (
         "import resource, sys\nfrom pathlib import Path\nfrom rotary_batch.commands.generate import generate\n"
@@ -247,7 +268,7 @@ def test_what_is_no_file_of_results_is_refused_and_left_as_it_is(data, answer, t
     target.write_bytes(data)
     os.utime(target, ns=(10**18, 10**18))
     with pytest.raises(InputError, match="not a result of generate; name another output file") as error:
-        answer(asked("a"))
+        answer(request("a"))
     assert str(error.value).startswith(f"{target}:")
     assert (target.read_bytes(), target.stat().st_mtime_ns) == (data, 10**18)
 
@@ -256,7 +277,7 @@ def test_what_is_no_file_of_results_is_refused_and_left_as_it_is(data, answer, t
 def test_the_requests_are_no_place_for_results(kind, tokenizer, tmp_path):
     """Input as output once lost a request."""
     source = target = tmp_path / "in.jsonl"
-    for data in (dumped(asked("a")), b"", RESULT):  # also where every line, or none, is a result
+    for data in (dumped(request("a")), b"", RESULT):  # also where every line, or none, is a result
         source.write_bytes(data)
         if kind == "hard link":
             target = tmp_path / "hard.jsonl"
@@ -287,7 +308,7 @@ def test_results_go_into_a_plain_file(kind, answer, tmp_path):
         target.symlink_to(tmp_path / "nothing")
     name = "none/out.jsonl" if kind == "no folder" else "out.jsonl"
     with pytest.raises((InputError, StorageError), match="name another output file"):
-        answer(asked("a"), name=name)
+        answer(request("a"), name=name)
     assert not (tmp_path / "nothing").exists()
 
 
@@ -303,7 +324,7 @@ def test_no_request_leaves_no_file(answer, tmp_path, tokenizer):
 
 def test_every_cut_of_a_result_is_mended(answer, tmp_path):
     """A line cut at any byte is taken off and asked again; a whole one without its end is kept."""
-    lines = [asked("a"), asked('b"\\é\u2028'), b"bad\n"]
+    lines = [request("a"), request('b"\\é\u2028'), b"bad\n"]
     _, wanted = answer(*lines, name="whole.jsonl")
     whole, target = (tmp_path / "whole.jsonl").read_bytes(), tmp_path / "out.jsonl"
     few = len(b'{"custom_id": ')  # of a first line, too little to be told from a file of another kind
@@ -317,12 +338,12 @@ def test_every_cut_of_a_result_is_mended(answer, tmp_path):
 def test_two_at_once_are_one_and_a_refusal(answer, tmp_path, tokenizer):
     """Two at once wrote 240 lines for 120."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_bytes(dumped(asked("a")))
+    source.write_bytes(dumped(request("a")))
     with (
         open_results(target, source.stat()),
-        pytest.raises(BusyError, match="another generate writes into this file"),
+        pytest.raises(BusyError, match="another generate is writing into this file"),
     ):
-        answer(asked("a"))
+        answer(request("a"))
     counts, threads = [], []
 
     def one() -> None:
@@ -331,7 +352,7 @@ def test_two_at_once_are_one_and_a_refusal(answer, tmp_path, tokenizer):
         except BusyError:
             counts.append(None)
 
-    source.write_bytes(b"".join(dumped(asked(f"r{n}")) for n in range(120)))
+    source.write_bytes(b"".join(dumped(request(f"r{n}")) for n in range(120)))
     for _ in range(8):
         threads.append(threading.Thread(target=one))
         threads[-1].start()
@@ -346,13 +367,13 @@ def drive(count: int, nbytes: int, source: Path, target: Path, limit_nbytes: int
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_nbytes, limit_nbytes))  # noqa: E731
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=200, preexec_fn=limit if limit_nbytes else None
-    )  # fmt: skip
+    )
 
 
 def kill_and_finish(tmp_path: Path, num_kills: int) -> None:
     source, calm, storm = (tmp_path / name for name in ("in.jsonl", "calm.jsonl", "storm.jsonl"))
     num_rows = 8 * num_kills
-    lines = [dumped(asked(f"r{n}")) if n % 5 else b"bad line %d\n" % n for n in range(num_rows)]
+    lines = [dumped(request(f"r{n}")) if n % 5 else b"bad line %d\n" % n for n in range(num_rows)]
     source.write_bytes(b"".join(lines))
     assert drive(0, 0, source, calm).returncode == 5
     chance = random.Random(3)
@@ -360,9 +381,9 @@ def kill_and_finish(tmp_path: Path, num_kills: int) -> None:
         done = drive(chance.randint(1, 8), chance.choice([0, 1, chance.randint(14, 200), 10**6]), source, storm)
         assert done.returncode == -signal.SIGKILL, (number, done.stderr)
     assert drive(0, 0, source, storm).returncode == 5
-    wanted, found = ([json.dumps(row) for row in rows_of(target)] for target in (calm, storm))
-    assert len(found) == num_rows
-    assert sorted(found) == sorted(wanted)
+    wanted, results = ([json.dumps(row) for row in rows_of(target)] for target in (calm, storm))
+    assert len(results) == num_rows
+    assert sorted(results) == sorted(wanted)
 
 
 def test_kills_cost_nothing(tmp_path):
@@ -376,9 +397,9 @@ def test_fifty_kills_cost_nothing(tmp_path):
 
 def test_a_full_disk_ends_the_run_with_whole_lines_and_the_next_goes_on(tmp_path):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_bytes(b"".join(dumped(asked(f"r{n}")) for n in range(12)))
+    source.write_bytes(b"".join(dumped(request(f"r{n}")) for n in range(12)))
     full = drive(0, 0, source, target, limit_nbytes=1000)
-    assert (full.returncode, "make room, then run generate again" in full.stderr) == (74, True)
+    assert (full.returncode, "free some space, then run generate again" in full.stderr) == (74, True)
     assert target.read_bytes().endswith(b"\n")
     assert 0 < len(rows_of(target)) < 12
     assert drive(0, 0, source, target).returncode == 0

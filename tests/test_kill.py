@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.model.manifest import Manifest
 
 STAGES = ("prefill", "decode", "commit", "pages")
@@ -55,9 +55,12 @@ class Night:
         (folder / "jobs").mkdir()
         (folder / "jobs" / "summarize.toml").write_text(JOB)
         self.environment = os.environ | {
-            "ROTARY_BATCH_DB": str(self.db), "ROTARY_BATCH_MODEL": str(pack), "ROTARY_BATCH_JOBS": str(folder / "jobs"),
-            "ROTARY_BATCH_MAX_BATCH": "4", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+            "ROTARY_BATCH_DB": str(self.db),
+            "ROTARY_BATCH_MODEL": str(pack),
+            "ROTARY_BATCH_JOBS": str(folder / "jobs"),
+            "ROTARY_BATCH_MAX_BATCH": "4",
+            "OMP_NUM_THREADS": "1",
+        }
         self.log.touch()
 
     def drive(self, stage: str, count: int, command: str) -> int:
@@ -72,12 +75,12 @@ class Night:
     def tokens(self) -> dict[int, list[int]]:
         """item -> every token that the database has of it."""
         db = sqlite3.connect(self.db)
-        found: dict[int, list[int]] = {}
+        tokens: dict[int, list[int]] = {}
         for item_id, blob in db.execute("select item_id, token_ids from partial order by item_id, position"):
-            found.setdefault(item_id, []).extend(array("I", blob))
+            tokens.setdefault(item_id, []).extend(array("I", blob))
         rows = db.execute("select item.id, token_ids from item join result using (key) where state = 'done'").fetchall()
         db.close()
-        return found | {item_id: list(array("I", blob)) for item_id, blob in rows}
+        return tokens | {item_id: list(array("I", blob)) for item_id, blob in rows}
 
     def fallbacks(self) -> list[str]:
         db = sqlite3.connect(self.db)

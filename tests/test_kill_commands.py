@@ -79,9 +79,9 @@ def check_generate(tmp_path: Path, num_kills: int) -> None:
 
     def answers() -> dict[str, str]:
         lines = target.read_text().splitlines()
-        found = {json.loads(line)["custom_id"]: line for line in lines}
-        assert len(found) == len(lines) == len(rows)
-        return found
+        results = {json.loads(line)["custom_id"]: line for line in lines}
+        assert len(results) == len(lines) == len(rows)
+        return results
 
     storm(
         num_kills,

@@ -43,10 +43,10 @@ class Place:
             "chunk": "select path, start_byte, end_byte, blob from chunk order by path, start_byte",
             "repository": "select plan_key, worktree, docs_dir, job from repository",
         }
-        found = {table: db.execute(query).fetchall() for table, query in queries.items()}
+        contents = {table: db.execute(query).fetchall() for table, query in queries.items()}
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
         db.close()
-        return found
+        return contents
 
     def tree(self) -> dict[str, bytes]:
         docs = self.repo / "rotary-docs"

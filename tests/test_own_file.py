@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch import cli
-from rotary_batch.config import LINK_FIELD
+from rotary_batch.config import LINK_FIELD, bundled
 from rotary_batch.own_file import HARMLESS, MAX_NBYTES, OwnSettings, read_own
 
 CODE = {"pkg/a.py": "def a():\n    return 1\n", "pkg/b.py": "def b():\n    return 2\n", "tests/t.py": "x = 1\n"}
@@ -44,10 +44,10 @@ def index(rotary, tmp_path):
     def run(*repos: Path, cwd: Path = tmp_path) -> list[dict]:
         code, out, err = rotary("index", *repos, "--json", cwd=cwd)
         assert code == 0, err
-        found = json.loads(out)
-        for row in found:
+        outcomes = json.loads(out)
+        for row in outcomes:
             row["notes"] = [note for note in row["notes"] if "uncommitted" not in note]
-        return found
+        return outcomes
 
     return run
 
@@ -67,19 +67,29 @@ def test_harmless_keys_count_and_all_others_are_named_and_touch_nothing(make_rep
         (outside / name).write_text(f"the user's {name}\n")
     before = everything_below(outside)
     hostile = {
-        "db": f"{outside}/keep", "model": str(outside), "jobs": str(outside), "prompts": str(outside), "worktree": True,
-        "device": "cuda", "device_memory": "1GB", "host_memory": "1GB", "max_batch": 1, "numerics": "fast",
-        "kv": "int8", "experts": "int4", "unknown": 1,
-    }  # fmt: skip
+        "db": f"{outside}/keep",
+        "model": str(outside),
+        "jobs": str(outside),
+        "prompts": str(outside),
+        "worktree": True,
+        "device": "cuda",
+        "device_memory": "1GB",
+        "host_memory": "1GB",
+        "max_batch": 1,
+        "numerics": "fast",
+        "kv": "int8",
+        "experts": "int4",
+        "unknown": 1,
+    }
     harmless = {"out": "docs/api", "exclude": ["tests/"], "link_template": "https://e.org/x/{path}#L{start}-L{end}"}
     root = make_repository(CODE | {"rotary.toml": settings_file(**hostile, **harmless)})
-    (found,) = index(root)
+    (outcome,) = index(root)
     assert everything_below(outside) == before
-    (note,) = found["notes"]
+    (note,) = outcome["notes"]
     assert note.startswith(f"{root}/rotary.toml: ignored: db, device, ")
     assert ("and counts" in note, "3 other keys" in note, f"`rotary-batch trust {root}`" in note) == (False, True, True)
-    assert (found["docs"], found["files"]) == (f"{root}/docs/api", {"ignored": 1, "source": 2, "text": 1})
-    assert found["model"] != "tiny"
+    assert (outcome["docs"], outcome["files"]) == (f"{root}/docs/api", {"ignored": 1, "source": 2, "text": 1})
+    assert outcome["model"] != "tiny"
     page = (root / "docs/api/pkg/a.py.md").read_text()
     assert "https://e.org/x/pkg/a.py#L1-L2" in page
 
@@ -87,13 +97,28 @@ def test_harmless_keys_count_and_all_others_are_named_and_touch_nothing(make_rep
 @pytest.mark.parametrize(
     "template",
     [
-        "javascript:alert(1)//{path}", "http://e.org/{path}", "https://user@e.org/{path}", "https://{path}.e.org/",
-        "https://e.org/{start:>3000000000}", "https://e.org/{path!r}", "https://e.org/{path.__class__}",
-        "https://e.org/{path[0]}", "https://e.org/{}", "https://e.org/{{path}}", "https://e.org/)<script>{path}",
-        "https://e.org/{path}\"onclick=\"", "https://e.org/a b", "https://e.org/\u202e{path}", "https://e.org/`{path}",
-        "https://e.org/" + "a" * 300, "data:text/html,{path}", "//e.org/{path}", "https:/{path}", "",
+        "javascript:alert(1)//{path}",
+        "http://e.org/{path}",
+        "https://user@e.org/{path}",
+        "https://{path}.e.org/",
+        "https://e.org/{start:>3000000000}",
+        "https://e.org/{path!r}",
+        "https://e.org/{path.__class__}",
+        "https://e.org/{path[0]}",
+        "https://e.org/{}",
+        "https://e.org/{{path}}",
+        "https://e.org/)<script>{path}",
+        'https://e.org/{path}"onclick="',
+        "https://e.org/a b",
+        "https://e.org/\u202e{path}",
+        "https://e.org/`{path}",
+        "https://e.org/" + "a" * 300,
+        "data:text/html,{path}",
+        "//e.org/{path}",
+        "https:/{path}",
+        "",
     ],
-)  # fmt: skip
+)
 def test_a_link_of_a_repository_is_a_plain_https_link(template, tmp_path):
     (tmp_path / "rotary.toml").write_text(settings_file(link_template=template), encoding="utf-8")
     values, notes = read_own(tmp_path, os.environ)
@@ -105,10 +130,27 @@ def test_a_link_of_a_repository_is_a_plain_https_link(template, tmp_path):
 @pytest.mark.parametrize(
     "out",
     [
-        "/tmp/x", "../x", "a/../../x", "~/x", "~", ".git", ".git/hooks", ".GIT/hooks", "a/.git", ".github/workflows",
-        "", ".", "a\\b", "a\nb", "é", "a" * 201, "/".join("abcdefghij"), "$HOME", "-rf",
+        "/tmp/x",
+        "../x",
+        "a/../../x",
+        "~/x",
+        "~",
+        ".git",
+        ".git/hooks",
+        ".GIT/hooks",
+        "a/.git",
+        ".github/workflows",
+        "",
+        ".",
+        "a\\b",
+        "a\nb",
+        "é",
+        "a" * 201,
+        "/".join("abcdefghij"),
+        "$HOME",
+        "-rf",
     ],
-)  # fmt: skip
+)
 def test_a_docs_folder_of_a_repository_is_below_it_by_plain_names(out, tmp_path):
     (tmp_path / "rotary.toml").write_text(settings_file(out=out), encoding="utf-8")
     values, notes = read_own(tmp_path, os.environ)
@@ -154,10 +196,10 @@ def test_nothing_in_the_file_ends_the_night(make_repository, index):
     ]
     *hostile, calm = index(*roots, make_repository(code, name="good"))
     assert calm["notes"] == []
-    for root, found in zip(roots, hostile, strict=True):
-        assert (found["docs"], found["queued"]) == (f"{root}/rotary-docs", calm["queued"])
-        assert len(found["notes"]) >= 1, root
-        for note in found["notes"]:
+    for root, outcome in zip(roots, hostile, strict=True):
+        assert (outcome["docs"], outcome["queued"]) == (f"{root}/rotary-docs", calm["queued"])
+        assert len(outcome["notes"]) >= 1, root
+        for note in outcome["notes"]:
             assert note.startswith(f"{root}/rotary.toml: ")
             assert note.isprintable()
             assert len(note) < 600
@@ -203,14 +245,14 @@ def test_trust_is_for_one_file_as_it_is(make_repository, rotary, index, tmp_path
     mine = settings_file(db="mine.db", job="summarize", max_batch=3)
     root = make_repository(CODE | {"rotary.toml": mine})
     code, out, _ = rotary("trust", root, "--json")
-    found = json.loads(out)
-    assert (code, found["settings"]) == (0, {"db": f"{root}/mine.db", "job": "summarize", "max_batch": 3})
+    answer = json.loads(out)
+    assert (code, answer["settings"]) == (0, {"db": f"{root}/mine.db", "job": "summarize", "max_batch": 3})
     assert index(root)[0]["notes"] == []
     assert (root / "mine.db").is_file()
 
     other = make_repository(CODE, name="other")  # one database for both: not the one that a repository names
     (together, _) = index(root, other)
-    assert together["notes"] == [f"{root}/rotary.toml: ignored: db. It counts when the repository is named alone"]
+    assert together["notes"] == [f"{root}/rotary.toml: ignored: db. It applies only when the repository is named alone"]
 
     (root / "mine.db").unlink()
     (root / "rotary.toml").write_text(mine + 'kv = "int8"\n')
@@ -221,7 +263,7 @@ def test_trust_is_for_one_file_as_it_is(make_repository, rotary, index, tmp_path
 
     (root / "rotary.toml").write_text(mine)
     assert index(root)[0]["notes"] == []
-    Path(found["record"]).unlink()
+    Path(answer["record"]).unlink()
     assert ": ignored: db, max_batch." in index(root)[0]["notes"][0]
 
 
@@ -241,13 +283,15 @@ def test_each_repository_has_its_own_settings_and_none_has_the_others(make_repos
     one = make_repository(CODE | {"rotary.toml": settings_file(out="first", exclude=["tests/"])}, name="one")
     two = make_repository(CODE | {"rotary.toml": settings_file(include=["/tests/"])}, name="two")
     three = make_repository(CODE, name="three")
-    found = {Path(row["repository"]).name: row for row in index(one, two, three)}
-    assert {name: (Path(row["docs"]).name, row["files"]["source"]) for name, row in found.items()} == {
-        "one": ("first", 2), "two": ("rotary-docs", 1), "three": ("rotary-docs", 3),
-    }  # fmt: skip
+    outcomes = {Path(row["repository"]).name: row for row in index(one, two, three)}
+    assert {name: (Path(row["docs"]).name, row["files"]["source"]) for name, row in outcomes.items()} == {
+        "one": ("first", 2),
+        "two": ("rotary-docs", 1),
+        "three": ("rotary-docs", 3),
+    }
     (tmp_path / "rotary.toml").write_text(settings_file(out="of-the-user"))
-    found = {Path(row["repository"]).name: row for row in index(one, two, three)}
-    assert {Path(row["docs"]).name for row in found.values()} == {"of-the-user"}
+    outcomes = {Path(row["repository"]).name: row for row in index(one, two, three)}
+    assert {Path(row["docs"]).name for row in outcomes.values()} == {"of-the-user"}
 
 
 def test_the_file_in_the_current_folder_is_the_users_only_outside_of_repositories(make_repository, rotary, tmp_path):
@@ -285,9 +329,9 @@ def test_a_drain_keeps_the_job_that_a_repository_was_indexed_with(make_repositor
     """Also when its file asks for another one by then: only an index plans anew."""
     jobs = tmp_path / "jobs"
     jobs.mkdir()
-    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    text = (bundled("jobs") / "summarize.toml").read_text()
     for name in ("summarize", "brief"):
-        (jobs / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+        (jobs / f"{name}.toml").write_text(text.replace('name = "summarize"', f'name = "{name}"'))
     monkeypatch.setenv("ROTARY_BATCH_JOBS", str(jobs))
     code = {"a.py": "x = 1\n"}
     one = make_repository(code | {"rotary.toml": 'job = "brief"\n'}, name="one")
@@ -296,9 +340,9 @@ def test_a_drain_keeps_the_job_that_a_repository_was_indexed_with(make_repositor
     (one / "rotary.toml").write_text('job = "summarize"\ndevice = "cuda"\n')
     code, out, err = rotary("drain", "--json", cwd=tmp_path)
     assert code == 0, err
-    found = json.loads(out)
-    assert [(row["outcome"], row["open"]) for row in found] == [("done", 0), ("done", 0)]
-    notes = [note for row in found for note in row["notes"]]
+    outcomes = json.loads(out)
+    assert [(row["outcome"], row["open"]) for row in outcomes] == [("done", 0), ("done", 0)]
+    notes = [note for row in outcomes for note in row["notes"]]
     assert [note.partition(". ")[0] for note in notes] == [f"{one}/rotary.toml: ignored: device"]
     reports = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "reports"
     assert sum("ignored: device" in path.read_text() for path in reports.glob("*.md")) == 1
@@ -328,8 +372,8 @@ def test_patterns_of_a_stranger_take_no_time(make_repository, index):
     ]
     code = {f"{'a' * 200}.py": "x = 1\n", f"{'a/' * 60}a.py": "x = 1\n"}
     root = make_repository(code | {"rotary.toml": settings_file(exclude=bombs)})
-    (found,) = index(root)
-    assert (found["notes"], found["files"]["source"]) == ([], 2)
+    (outcome,) = index(root)
+    assert (outcome["notes"], outcome["files"]["source"]) == ([], 2)
 
 
 def test_no_file_is_no_news(tmp_path):
@@ -355,9 +399,9 @@ def test_without_git_a_repository_is_known_by_what_is_on_disk(make_repository, r
 def job_folder(folder: Path, *names: str) -> Path:
     """A folder of jobs: the bundled one, under these names."""
     folder.mkdir()
-    bundled = (Path(cli.__file__).parent.parent / "jobs" / "summarize.toml").read_text()
+    text = (bundled("jobs") / "summarize.toml").read_text()
     for name in names:
-        (folder / f"{name}.toml").write_text(bundled.replace('name = "summarize"', f'name = "{name}"'))
+        (folder / f"{name}.toml").write_text(text.replace('name = "summarize"', f'name = "{name}"'))
     return folder
 
 
@@ -388,13 +432,13 @@ def test_plan_takes_each_repository_by_its_own_settings_as_drain_does(make_repos
     assert rotary("index", one, two, cwd=tmp_path)[0] == 0
     code, out, err = rotary("plan", "--json", cwd=tmp_path)
     assert code == 0, err
-    found = json.loads(out)
-    assert [len(found[name]) for name in ("repositories", "models", "notes", "failures")] == [2, 2, 0, 0]
+    plan = json.loads(out)
+    assert [len(plan[name]) for name in ("repositories", "models", "notes", "failures")] == [2, 2, 0, 0]
     (jobs / "brief.toml").write_text("[[")
     code, out, err = rotary("plan", "--json", cwd=tmp_path)
-    found = json.loads(out)
-    assert (code, f"{jobs}/brief.toml" in err, len(found["models"])) == (3, True, 1)
-    assert [failure["repository"] for failure in found["failures"]] == [str(one)]
+    plan = json.loads(out)
+    assert (code, f"{jobs}/brief.toml" in err, len(plan["models"])) == (3, True, 1)
+    assert [failure["repository"] for failure in plan["failures"]] == [str(one)]
 
 
 def test_a_path_that_cannot_be_a_repository_is_explained(rotary, tmp_path):
@@ -427,8 +471,8 @@ def test_trust_does_not_cover_files_that_a_commit_can_change(make_repository, ro
             f"{root}/rotary.toml: {key}: points into the repository, whose files can change; copy the folder out of it"
             for key in ("model", "jobs", "prompts")
         ]
-        found = json.loads(rotary("trust", root, "--json")[1])
-        assert (found["settings"], found["notes"]) == ({"max_batch": 3}, wanted)
+        answer = json.loads(rotary("trust", root, "--json")[1])
+        assert (answer["settings"], answer["notes"]) == ({"max_batch": 3}, wanted)
         assert index(root)[0]["notes"] == wanted
         (root / "rotary.toml").write_text(settings_file(jobs=str(kept)))
         assert json.loads(rotary("trust", root, "--json")[1])["settings"] == {"jobs": str(kept)}

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch import commands
-from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.database import chosen, writing
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.drain import DrainOutcome
 from rotary_batch.commands.generate import generate
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
-from rotary_batch.core import Failure
+from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError
-from rotary_batch.jobs import UNITS, Select, load_job, load_jobs
+from rotary_batch.jobs import Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES
 from rotary_batch.prompts import load_prompts
@@ -26,20 +25,20 @@ from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.store import WorkStore
-
-
-def asked(settings: Settings):
-    """These settings for every repository that was indexed."""
-    return lambda row: RepositorySettings(Path(row.root), settings)
+from tests.in_process import drain_all, index_all
 
 
 def test_later_sources_of_settings_win(tmp_path):
     (tmp_path / "rotary.toml").write_text('device_memory = "2GB"\nmax_batch = 3\nmodel = "packs/m"\nworktree = true\n')
-    found = Settings(**user_values(
-        flags={"max_batch": 9, "job": None}, environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
-        folders=[tmp_path], config=None,
-    ))  # fmt: skip
-    assert found == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
+    settings = Settings(
+        **user_values(
+            flags={"max_batch": 9, "job": None},
+            environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
+            folders=[tmp_path],
+            config=None,
+        )
+    )
+    assert settings == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +51,14 @@ def test_sizes(text, nbytes):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('devise = "cpu"', "unknown key 'devise'; did you mean 'device'"), ('device = "tpu"', "is not a device"),
-        ("max_batch = 0", "not a whole number above 0"), ('numerics = "slow"', "is not one of exact, fast"),
-        ("[[", "not valid TOML"), ('device_memory = "much"', "is not a size"),
+        ('devise = "cpu"', "unknown key 'devise'; did you mean 'device'"),
+        ('device = "tpu"', "is not a device"),
+        ("max_batch = 0", "not a whole number above 0"),
+        ('numerics = "slow"', "is not one of exact, fast"),
+        ("[[", "not valid TOML"),
+        ('device_memory = "much"', "is not a size"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
     path = tmp_path / "my.toml"
     path.write_text(text)
@@ -67,7 +69,7 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
 
 def test_the_bundled_jobs_and_prompts_fit_each_other():
     jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
-    assert tuple(jobs["summarize"].units) == UNITS
+    assert tuple(jobs["summarize"].units) == tuple(Unit)
     for job in jobs.values():
         for unit, spec in job.units.items():
             assert prompts[spec.prompt].variables <= (CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES)
@@ -77,11 +79,13 @@ def test_the_bundled_jobs_and_prompts_fit_each_other():
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"), ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
-        ("attempts = 3", 'attempts = "3"', "is not a whole number"), ('name = "summarize"', 'name = "other"', "must be the file's stem"),
+        ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"),
+        ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
+        ("attempts = 3", 'attempts = "3"', "is not a whole number"),
+        ('name = "summarize"', 'name = "other"', "must be the file's stem"),
         ("chunk_tokens = 1200", "", "lacks 'chunk_tokens'"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_job_is_refused(tmp_path, old, new, words):
     text = (bundled("jobs") / "summarize.toml").read_text()
     assert old in text
@@ -92,9 +96,15 @@ def test_a_bad_job_is_refused(tmp_path, old, new, words):
 
 def test_a_job_selects_by_language_and_path():
     select = Select(languages=("python",), include=("src/*",), exclude=("*_test.py",))
-    assert [select.takes(path, language) for path, language in [
-        ("src/a.py", "python"), ("src/a.go", "go"), ("b.py", "python"), ("src/a_test.py", "python"),
-    ]] == [True, False, False, False]  # fmt: skip
+    assert [
+        select.selects(path, language)
+        for path, language in [
+            ("src/a.py", "python"),
+            ("src/a.go", "go"),
+            ("b.py", "python"),
+            ("src/a_test.py", "python"),
+        ]
+    ] == [True, False, False, False]
 
 
 JOB = """
@@ -126,23 +136,12 @@ def drained(root: Path, tiny_pack: Path, jobs: Path) -> dict[str, dict[str, int]
     """Index and drain with an engine that needs no model; states by unit."""
     settings = Settings(model=tiny_pack, jobs=jobs, db=root.parent / "work.db")
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
-        rows = chosen(store, [root])
-        list(
-            commands.drain.drain(
-                store,
-                asked(settings),
-                rows,
-                Window(),
-                lambda _: None,
-                lambda *_: FakeEngine(answer_tokens=6),
-                "drain",
-            )
-        )
+        (index,) = index_all(store, settings, root)
+        drain_all(store, settings, [root], lambda: FakeEngine(answer_tokens=6))
         parts = store.db.execute(
             "select count(*), count(distinct part_of) from item where part_of is not null"
         ).fetchone()
-        return counts.states(store, rows[0].id) | {"parts": tuple(parts)}
+        return counts.states(store, index.indexed.repository.id) | {"parts": tuple(parts)}
 
 
 def test_a_roll_up_too_long_for_its_prompt_is_reduced_in_a_tree_and_nothing_is_left_out(
@@ -151,22 +150,25 @@ def test_a_roll_up_too_long_for_its_prompt_is_reduced_in_a_tree_and_nothing_is_l
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module number {n}."""\nX = {n}\n' for n in range(40)})
-    found = drained(root, tiny_pack, tmp_path / "jobs")
-    num_parts, num_reduced = found.pop("parts")
+    states = drained(root, tiny_pack, tmp_path / "jobs")
+    num_parts, num_reduced = states.pop("parts")
     assert num_reduced == 1
     assert num_parts > 40 / 3  # more than one level
-    assert found == {
-        "chunk": {"done": 40}, "directory": {"done": 1 + num_parts}, "file": {"done": 40}, "repository": {"done": 1},
-    }  # fmt: skip
+    assert states == {
+        "chunk": {"done": 40},
+        "directory": {"done": 1 + num_parts},
+        "file": {"done": 40},
+        "repository": {"done": 1},
+    }
 
 
 def test_notes_that_cannot_shrink_park_the_roll_up_and_the_rest_goes_on(make_repository, tiny_pack, tmp_path):
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=240))
     root = make_repository({f"pkg/m{n}.py": f'"""{"word " * 60}{n}."""\nX = {n}\n' for n in range(3)})
-    found = drained(root, tiny_pack, tmp_path / "jobs")
-    assert found["directory"] == {"parked": 1}
-    assert found["repository"] == {"done": 1}
+    states = drained(root, tiny_pack, tmp_path / "jobs")
+    assert states["directory"] == {"parked": 1}
+    assert states["repository"] == {"done": 1}
 
 
 def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, tmp_path):
@@ -177,9 +179,7 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
     root = make_repository({"a.py": "x = 1\n"})
     settings = Settings(model=tiny_pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
     with writing(settings) as store:
-        (failure,) = commands.index.index(
-            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
-        )
+        (failure,) = index_all(store, settings, root)
     assert (failure.repository, failure.exit_code) == (str(root), 3)
     assert re.search(r"leaves -?[0-9]+ for source code", failure.error)
 
@@ -216,21 +216,12 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
     root = make_repository({f"m{n}.py": f"x = {'1' * n}\n" for n in range(1, 7)})
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with writing(settings) as store:
-        commands.index.index(store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window())
-        rows = chosen(store, [root])
-        (outcome,) = commands.drain.drain(
-            store,
-            asked(settings),
-            rows,
-            Window(),
-            lambda _: None,
-            lambda *_: StubbornEngine(answer_tokens=6),
-            "drain",
-        )
+        index_all(store, settings, root)
+        (outcome,) = drain_all(store, settings, [root], lambda: StubbornEngine(answer_tokens=6))
         failed = store.db.execute("select attempts, state, error from item where error is not null").fetchall()
     assert outcome.exit_code == 5
     assert outcome.num_parked == len(failed) > 0
-    assert outcome.tally.retried == 2 * len(failed)
+    assert outcome.stats.retried == 2 * len(failed)
     assert {tuple(row) for row in failed} == {(3, "parked", "out of memory")}
 
 
@@ -243,13 +234,9 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
 
-    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, commands.drain.DrainOutcome]:
-        (again,) = commands.index.index(
-            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
-        )
-        rows = chosen(store, [root])
-        open_engine = lambda *_: engine(answer_tokens=6)  # noqa: E731
-        (outcome,) = commands.drain.drain(store, asked(settings), rows, Window(), lambda _: None, open_engine, "drain")
+    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, DrainOutcome]:
+        (again,) = index_all(store, settings, root)
+        (outcome,) = drain_all(store, settings, [root], lambda: engine(answer_tokens=6))
         return again.indexed.counts.queued, outcome
 
     def said(store: WorkStore) -> list[tuple]:
@@ -261,7 +248,7 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
         _, first = night(store, StubbornEngine)
         units = {row["unit"] for row in store.db.execute("select unit from item where state = 'parked'")}
         queued, second = night(store, FakeEngine)
-        assert (queued, second.tally.revolutions, second.num_parked) == (0, 0, first.num_parked)
+        assert (queued, second.stats.revolutions, second.num_parked) == (0, 0, first.num_parked)
         assert ask_again(store, [1]) == first.num_parked
         assert ask_again(store, [1]) == 0
         _, third = night(store, FakeEngine)
@@ -278,19 +265,10 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
     roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
     with writing(Settings(db=tmp_path / "work.db")) as store:
         for root, model in zip(roots, (tiny_pack, None), strict=True):
-            commands.index.index(
-                store,
-                [root],
-                lambda root, model=model: RepositorySettings(root, Settings(model=model)),
-                lambda *_: None,
-                Window(),
-            )
+            index_all(store, Settings(model=model), root)
         window = Window(max_items=3)
-        outcomes = list(commands.drain.drain(
-            store, asked(Settings()), chosen(store, roots), window, lambda _: None,
-            lambda *_: FakeEngine(answer_tokens=6), "drain",
-        ))  # fmt: skip
-    assert sum(outcome.tally.done for outcome in outcomes) == 3
+        outcomes = drain_all(store, Settings(), roots, lambda: FakeEngine(answer_tokens=6), window)
+    assert sum(outcome.stats.done for outcome in outcomes) == 3
     assert [outcome.exit_code for outcome in outcomes] == [75, 75]
 
 
@@ -314,6 +292,6 @@ def test_requests_that_an_engine_had_no_memory_for_are_asked_again(tmp_path, tin
             self.steps = getattr(self, "steps", 0) + 1
             return super().step() if self.steps <= 3 else FakeEngine.step(self)
 
-    found = generate(source, target, Tokenizer.load(tiny_pack), lambda: Recovering(max_batch=8), lambda *_: None)
-    assert found == (8, 0)
+    totals = generate(source, target, Tokenizer.load(tiny_pack), lambda: Recovering(max_batch=8), lambda *_: None)
+    assert totals == (8, 0)
     assert {json.loads(line)["custom_id"] for line in target.read_text().splitlines()} == {f"r{n}" for n in range(8)}

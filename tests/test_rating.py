@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.commands.plan import as_last_run
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.config import Settings
@@ -23,6 +23,7 @@ from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.runner import Progress, RunStats
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import last_speed
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 from tests.model.test_rates import KEPT
@@ -64,8 +65,15 @@ def test_a_run_probes_the_machine_and_keeps_the_best(path, measured):
     assert cached_rates("cpu", path.parent) == KEPT.best_of(KEPT.raised(2.0, 2e9))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps(KEPT.as_dict() | {"version": 4}),
-                                     json.dumps(dataclasses.replace(KEPT, machine="another").as_dict())])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        json.dumps(KEPT.as_dict() | {"version": 4}),
+        json.dumps(dataclasses.replace(KEPT, machine="another").as_dict()),
+    ],
+)
 def test_rates_that_are_damaged_or_of_another_machine_are_measured_anew(path, measured, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -96,11 +104,11 @@ def test_rates_that_cannot_be_written_end_no_run(path, measured, caplog):
     (path / "a folder in their place").mkdir(parents=True)
     with caplog.at_level("INFO", "rotary_batch"):
         refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
-        engine, tally = FakeEngine(), RunStats()
+        engine, stats = FakeEngine(), RunStats()
         report = StepReport(step_s=10.0, roofline_s=20.0)
-        progress = Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=10.0)
+        progress = Progress(stats=stats, report=report, num_live=1, num_open=1, elapsed_s=10.0)
         RateWatch(engine, FAST, lambda _progress: None)(progress)
-    assert (measured, engine.rates.is_exceeded, tally.rates_raised) == (["everything"], True, 2.0)
+    assert (measured, engine.rates.is_exceeded, stats.rates_raised) == (["everything"], True, 2.0)
     assert list(path.parent.glob(f"{path.stem}*")) == [path], "nothing unfinished is left"
     assert {"rates not refreshed", "rates not kept"} <= set(caplog.messages)
 
@@ -117,10 +125,10 @@ def test_a_probe_measures_the_formats_of_the_model_and_ends_in_time(monkeypatch,
     monkeypatch.setattr(measure, "MATRIX", (256, 128))
     monkeypatch.setattr(measure, "PROBE_S", 100.0)
     manifest = Manifest.load(tiny_pack)
-    found = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
-    assert list(found.weight_s) == list(dict.fromkeys((manifest.experts, manifest.dense)))
-    assert all(table[0][0] == 1 and all(s > 0 for _, s in table) for table in found.weight_s.values())
-    assert (found.disk_nbytes_per_s > 0, found.machine, found.measured_at) == (True, KEPT.machine, KEPT.measured_at)
+    rates = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
+    assert list(rates.weight_s) == list(dict.fromkeys((manifest.experts, manifest.dense)))
+    assert all(table[0][0] == 1 and all(s > 0 for _, s in table) for table in rates.weight_s.values())
+    assert (rates.disk_nbytes_per_s > 0, rates.machine, rates.measured_at) == (True, KEPT.machine, KEPT.measured_at)
     monkeypatch.setattr(measure, "PROBE_S", 0.0)
     late = measure.probe_machine(KEPT, tiny_pack, manifest, "bf16")
     assert (set(map(tuple, late.weight_s.values())), late.attention_nbytes_per_s) == ({()}, {})
@@ -137,7 +145,7 @@ class FakeEngine:
 
 def test_a_run_that_beats_the_bound_raises_the_rates(path):
     """A run once reached 150 % of a bound from rates that were measured beside other work."""
-    engine, tally, looks = FakeEngine(), RunStats(), []
+    engine, stats, looks = FakeEngine(), RunStats(), []
     watch = RateWatch(engine, FAST, looks.append)
     for step in range(4):
         report = StepReport(
@@ -146,48 +154,49 @@ def test_a_run_that_beats_the_bound_raises_the_rates(path):
         report = dataclasses.replace(
             report, roofline_s=1.5 * engine.rates.weights_s("bf16", 1) / KEPT.weights_s("bf16", 1)
         )
-        tally.add_step(report)
-        watch(Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=float(step)))
+        stats.add_step(report)
+        watch(Progress(stats=stats, report=report, num_live=1, num_open=1, elapsed_s=float(step)))
     assert len(looks) == 4
-    assert (engine.rates.num_measured, tally.rates_raised) == (2, pytest.approx(1.5)), "once, after two seconds"
-    assert tally.bound_s / tally.step_s == pytest.approx(1.0)
+    assert (engine.rates.num_measured, stats.rates_raised) == (2, pytest.approx(1.5)), "once, after two seconds"
+    assert stats.roofline_s / stats.step_s == pytest.approx(1.0)
     kept = cached_rates("cpu", path.parent)
     assert kept == engine.rates
     assert kept.weights_s("bf16", 1) == pytest.approx(KEPT.weights_s("bf16", 1) / 1.5)
 
 
 def test_a_run_within_its_bound_leaves_the_rates_alone(path):
-    engine, tally = FakeEngine(), RunStats()
+    engine, stats = FakeEngine(), RunStats()
     watch = RateWatch(engine, FAST, lambda _progress: None)
     for bound_s in (0.0, 0.9, 1.04, 0.5):
         report = StepReport(step_s=1.0, roofline_s=bound_s)
-        tally.add_step(report)
-        watch(Progress(tally=tally, report=report, num_live=1, num_open=1, elapsed_s=1.0))
-    assert (engine.rates, path.exists(), tally.rates_raised) == (KEPT, False, 1.0)
+        stats.add_step(report)
+        watch(Progress(stats=stats, report=report, num_live=1, num_open=1, elapsed_s=1.0))
+    assert (engine.rates, path.exists(), stats.rates_raised) == (KEPT, False, 1.0)
 
 
 def test_the_last_run_of_a_model_on_a_device_is_what_counts(tmp_path):
     db = open_database(tmp_path / "w.sqlite")
     migrate(db)
     store = WorkStore(db)
-    for model, tally in [
+    for model, stats in [
         ("m", RunStats(device="cpu", prefill_tokens=900, decode_tokens=100, step_s=10.0)),
         ("m", RunStats(device="cuda", prefill_tokens=9000, decode_tokens=1000, step_s=10.0)),
         ("other", RunStats(device="cpu", prefill_tokens=1, decode_tokens=1, step_s=10.0)),
         ("m", RunStats(device="cpu")),  # everything was reused
     ]:
-        store.end_run(store.start_run("drain", model, 1), "done", tally.as_dict())
+        end_run(store, start_run(store, command="drain", model_name=model, pid=1), "done", stats.as_dict())
     speed = last_speed(store, "m", "cpu")
     assert speed is not None
     assert (speed.tokens_per_s, last_speed(store, "m", "cuda:1")) == (100.0, None)
-    found = as_last_run(speed, Workload(num_items=60, prompt_tokens=500, new_tokens=100, longest_tokens=600))
-    assert found == {"last_run": speed.at, "last_run_tokens_per_s": 100.0, "hours_as_last_run": 0.1}
+    forecast = as_last_run(speed, Workload(num_items=60, prompt_tokens=500, new_tokens=100, longest_tokens=600))
+    assert forecast == {"last_run": speed.at, "last_run_tokens_per_s": 100.0, "hours_as_last_run": 0.1}
     assert as_last_run(None, Workload(60, 500, 100, 600)) == {}
 
 
 def rotary(*arguments: object) -> str:
-    done = subprocess.run([sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=200)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode in (0, 75), done.stderr
     return done.stdout
 

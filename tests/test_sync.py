@@ -18,8 +18,8 @@ from urllib.parse import unquote
 import pytest
 
 from rotary_batch import sync
-from rotary_batch.commands.inputs import EMBEDDED
-from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
+from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Subject, Symbol, Unit
 from rotary_batch.pages.front import read
 from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.site import site_paths
@@ -27,7 +27,7 @@ from rotary_batch.sync import sync_all, sync_pending, sync_some
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.index import finish_plan, save_parsed, save_repository
-from rotary_batch.work.projected import known_stamps
+from rotary_batch.work.page_stamps import known_stamps
 from rotary_batch.work.rows import PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
@@ -53,11 +53,11 @@ def parsed(path: str, text: str = "") -> ParsedFile:
 def planned(paths: list[str]) -> Iterator[PlannedItem]:
     base = {"max_new_tokens": 5, "parent": None}
     for path in paths:
-        yield PlannedItem(unit="chunk", subject=f"{path}@0-9", path=path, key=f"k {path}", prompt_ids=(1,), **base)
-        yield PlannedItem(unit="file", subject=path, path=path, **base)
+        yield PlannedItem(subject=Subject(Unit.CHUNK, path, span=(0, 9)), key=f"k {path}", prompt_ids=(1,), **base)
+        yield PlannedItem(subject=Subject(Unit.FILE, path), **base)
     for folder in ("pkg", "pkg/deep"):
-        yield PlannedItem(unit="directory", subject=folder, path=folder, **base)
-    yield PlannedItem(unit="repository", subject="", path="", **base)
+        yield PlannedItem(subject=Subject(Unit.DIRECTORY, folder), **base)
+    yield PlannedItem(subject=Subject(Unit.REPOSITORY, ""), **base)
 
 
 class Place:
@@ -129,7 +129,7 @@ def rendered(monkeypatch) -> list[str]:
         ("repository", "", {"/"}),
     ],
 )
-def test_an_answer_that_no_run_projected_is_projected_by_the_next_and_nothing_else_is(
+def test_an_answer_that_no_run_wrote_to_its_page_is_written_by_the_next_and_nothing_else_is(
     unit, subject, shown_on, place, rendered
 ):
     assert len(sync_pending(place.store, place.row).written) == len(THINGS)
@@ -147,19 +147,19 @@ def test_an_answer_that_no_run_projected_is_projected_by_the_next_and_nothing_el
     assert any(b"New words." in page for page in incremental.values())
 
 
-def test_a_run_projects_only_the_pages_of_its_answers(place, rendered):
+def test_a_run_renders_only_the_pages_of_its_answers(place, rendered):
     sync_pending(place.store, place.row)
-    view = sync.load_view(place.store, place.row)
+    view = sync.load_index_view(place.store, place.row)
     place.answer("file", "pkg/b.py", "New words.")
     rendered.clear()
-    done = sync_some(place.store, place.row, view, [("file", "pkg/b.py"), ("file", "pkg/gone.py")])
+    done = sync_some(place.store, place.row, view, [Subject(Unit.FILE, "pkg/b.py"), Subject(Unit.FILE, "pkg/gone.py")])
     assert (sorted(rendered), sorted(done.written)) == (["pkg/", "pkg/b.py"], ["pkg/b.py.md", "pkg/index.md"])
     assert place.forgotten() == set()
 
 
 def test_with_nothing_to_do_no_page_is_rendered_and_the_index_is_not_loaded(place, monkeypatch):
     sync_pending(place.store, place.row)
-    monkeypatch.setattr(sync, "load_view", None)
+    monkeypatch.setattr(sync, "load_index_view", None)
     done = sync_pending(place.store, place.row)
     assert (done.written, done.unchanged) == ([], len(THINGS))
 
@@ -238,7 +238,7 @@ def test_another_version_of_the_program_looks_at_every_page(place, monkeypatch, 
     assert len(rendered) == len(THINGS) - 2
 
 
-def test_a_projection_that_is_stopped_keeps_its_batches_and_the_next_one_goes_on(tmp_path, monkeypatch):
+def test_a_sync_that_is_stopped_keeps_its_batches_and_the_next_one_goes_on(tmp_path, monkeypatch):
     place = Place(tmp_path, PATHS + [f"many/m{n:02}.py" for n in range(40)])
     monkeypatch.setattr(sync, "BATCH_PAGES", 8)
     stops, sizes = iter([False, False, True, True, True]), []
@@ -267,8 +267,8 @@ def test_one_bad_path_fails_alone_and_its_page_is_named(place):
     assert (done.failed, sorted(done.written)) == ([], ["a.py.md", "pkg/deep/d.py.md", "pkg/deep/index.md"])
 
 
-def die_at(count: int, project: Callable[[], object]) -> bool:
-    """Project in a child that is killed at its count-th sync, rename, removal or commit; answer whether it was."""
+def die_at(count: int, sync_pages: Callable[[], object]) -> bool:
+    """Sync in a child that is killed at its count-th sync, rename, removal or commit; returns whether it was."""
     child = os.fork()
     if child == 0:
         left = [count]
@@ -286,7 +286,7 @@ def die_at(count: int, project: Callable[[], object]) -> bool:
             setattr(os, name, aimed(getattr(os, name)))
         sync.save_stamps = aimed(sync.save_stamps)
         try:
-            project()
+            sync_pages()
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])

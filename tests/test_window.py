@@ -33,9 +33,22 @@ CHANGES = {
     "UTC": ["2026-03-29 01:00"],
 }
 TARGETS = [
-    (0, 0), (0, 1), (0, 30), (1, 0), (1, 30), (1, 45), (2, 0), (2, 15), (2, 30), (2, 59), (3, 0), (7, 0), (12, 34),
-    (23, 0), (23, 59),
-]  # fmt: skip
+    (0, 0),
+    (0, 1),
+    (0, 30),
+    (1, 0),
+    (1, 30),
+    (1, 45),
+    (2, 0),
+    (2, 15),
+    (2, 30),
+    (2, 59),
+    (3, 0),
+    (7, 0),
+    (12, 34),
+    (23, 0),
+    (23, 59),
+]
 STARTS_MIN = [
     -1500,
     -1440,
@@ -67,17 +80,17 @@ STARTS_MIN = [
 
 def minute_by_minute(zone: ZoneInfo, start: datetime) -> dict[tuple[int, int], datetime]:
     """Watch a wall clock for two days and more: when each time of day is first shown, or jumped over."""
-    found: dict[tuple[int, int], datetime] = {}
+    first_instants: dict[tuple[int, int], datetime] = {}
     instant = start
     shown = start.astimezone(zone).replace(tzinfo=None)
-    while len(found) < 1440:
+    while len(first_instants) < 1440:
         instant += timedelta(minutes=1)
         expected, shown = shown + timedelta(minutes=1), instant.astimezone(zone).replace(tzinfo=None)
         passed = min(expected, shown) if shown > expected else shown
         while passed <= shown:
-            found.setdefault((passed.hour, passed.minute), instant)
+            first_instants.setdefault((passed.hour, passed.minute), instant)
             passed += timedelta(minutes=1)
-    return found
+    return first_instants
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -93,18 +106,22 @@ def test_a_night_ends_when_the_clock_first_shows_the_hour_or_is_set_past_it(name
             start = datetime.fromisoformat(change).replace(tzinfo=UTC) + timedelta(minutes=minutes)
             truth = minute_by_minute(zone, start)
             for hour, minute in TARGETS:
-                found = datetime.fromtimestamp(next_instant(hour, minute, start.timestamp(), show), UTC)
-                assert found == truth[hour, minute], (name, start, hour, minute)
+                instant = datetime.fromtimestamp(next_instant(hour, minute, start.timestamp(), show), UTC)
+                assert instant == truth[hour, minute], (name, start, hour, minute)
 
 
 @pytest.mark.parametrize(
     ("now", "until", "hours"),
     [
-        ("2026-11-23 23:00", "07:00", 8), ("2026-11-24 06:00", "07:00", 1), ("2026-11-24 07:00", "07:00", 24),
-        ("2026-03-28 23:00", "07:00", 7), ("2026-10-24 23:00", "07:00", 9), ("2026-11-24 06:59:59.5", "7:00", 0.5 / 3600),
+        ("2026-11-23 23:00", "07:00", 8),
+        ("2026-11-24 06:00", "07:00", 1),
+        ("2026-11-24 07:00", "07:00", 24),
+        ("2026-03-28 23:00", "07:00", 7),
+        ("2026-10-24 23:00", "07:00", 9),
+        ("2026-11-24 06:59:59.5", "7:00", 0.5 / 3600),
         ("2026-03-29 01:00", "02:30", 1),  # skipped: at the end of the gap
     ],
-)  # fmt: skip
+)
 def test_a_time_of_day_is_one_of_the_machines_own_zone(now, until, hours, monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
@@ -145,9 +162,13 @@ def test_a_duration_counts_suspension_and_no_step_of_the_clock_a_time_of_day_fol
     wall, boot = FrozenClock(1_800_000_000.0), FrozenClock(500.0)
     monkeypatch.setattr(window.time, "time", wall)
     monkeypatch.setattr(window.time, "clock_gettime", lambda which: boot.now if which == time.CLOCK_BOOTTIME else None)
-    span, day = (Window(deadlines=deadlines(**asked)) for asked in (
-        {"until": None, "duration": "2h"}, {"until": "07:00", "duration": None},
-    ))  # fmt: skip
+    span, day = (
+        Window(deadlines=deadlines(**asked))
+        for asked in (
+            {"until": None, "duration": "2h"},
+            {"until": "07:00", "duration": None},
+        )
+    )
     whole = day.seconds_left
     wall.now += 3600
     assert (span.seconds_left, day.seconds_left) == (7200, whole - 3600)

@@ -10,37 +10,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rotary_batch.commands import (
-        bench,
-        docs,
-        drain,
-        engines,
-        generate,
-        index,
-        inputs,
-        models,
-        plan,
-        reports,
-        status,
-    )
-
-    __all__ = [
-        "bench",
-        "docs",
-        "drain",
-        "engines",
-        "generate",
-        "index",
-        "inputs",
-        "models",
-        "plan",
-        "reports",
-        "status",
-    ]
+    from rotary_batch.commands import bench as bench
+    from rotary_batch.commands import docs as docs
+    from rotary_batch.commands import drain as drain
+    from rotary_batch.commands import engines as engines
+    from rotary_batch.commands import generate as generate
+    from rotary_batch.commands import index as index
+    from rotary_batch.commands import inspect as inspect
+    from rotary_batch.commands import models as models
+    from rotary_batch.commands import packs as packs
+    from rotary_batch.commands import plan as plan
+    from rotary_batch.commands import reports as reports
+    from rotary_batch.commands import repositories as repositories
+    from rotary_batch.commands import status as status
 else:
 
     def __getattr__(name: str) -> ModuleType:
-        """Each command loads what it needs when it runs, so that `status` answers at once."""
+        """Import a command when it runs, so that `status` and `--help` start fast."""
         try:
             return import_module(f"{__name__}.{name}")
         except ModuleNotFoundError as error:

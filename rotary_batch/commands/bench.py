@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rotary_batch.commands.engines import engine_options
-from rotary_batch.commands.inputs import pack_dir
+from rotary_batch.commands.packs import find_pack
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 def machine(settings: Settings) -> Rates:
-    """Measure the machine and keep the rates for `plan`, `run` and `bench`."""
+    """Measure the machine and store the rates for `plan`, `run` and `bench`."""
     from rotary_batch.engine.measuring.measure import measure_machine
 
     cache = cache_dir(os.environ)
@@ -38,13 +38,13 @@ def machine(settings: Settings) -> Rates:
 def pack_for(settings: Settings, shape_name: str | None, dense: str, progress: Progress) -> Path:
     """The pack to measure: the settings' model, or random weights of a named shape, written once into the cache."""
     if shape_name is None:
-        return pack_dir(settings)
+        return find_pack(settings)
     if settings.model is not None:
         raise UsageError("bench: --shape and --model exclude each other")
     from rotary_batch.engine.packs.synthetic import synthetic_pack
 
     experts = settings.experts or "bf16"
-    in_ram = settings.device != "cpu"  # 8x22B's 72 GB need not lie on a disk to be copied from RAM
+    in_ram = settings.device != "cpu"  # the 72 GB of 8x22B need no disk space when they are copied from RAM
     name = f"{shape_name}-{experts}-{dense}{'-repeated' if in_ram else ''}"
     folder = cache_dir(os.environ) / "bench" / name
     return synthetic_pack(folder, shape_name, shape(shape_name), experts, dense, progress, repeated=in_ram)
@@ -59,7 +59,7 @@ class BenchOptions(NamedTuple):
     routing: Path | None  # where to record it
     drafts: bool  # random weights repeat themselves: with them the success of drafts means nothing
     prefetch: bool
-    prefill_revolutions: int | None  # after which what is left of the prompts is skipped; None = all of them
+    prefill_revolutions: int | None  # after which the rest of the prompts is skipped; None = read all
     decode_revolutions: int | None  # to stop after; None = the whole length
 
 
@@ -118,8 +118,8 @@ def _fitting_sequences(engine: RotaryEngine, options: BenchOptions) -> int:
     return fitting
 
 
-def lengths_of(text: str) -> tuple[int, int]:
-    """`short`, `job`, or PROMPT+NEW.  Raises UsageError."""
+def parse_lengths(text: str) -> tuple[int, int]:
+    """Prompt and new tokens from `short`, `job` or PROMPT+NEW.  Raises UsageError."""
     from rotary_batch.engine.measuring.bench import LENGTHS
 
     if text in LENGTHS:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.commands.roots import resolved
+from rotary_batch.commands.repositories import resolved
 from rotary_batch.config import DEFAULT_DOCS_DIR, FILE_NAME, Settings, config_dir, user_values
 from rotary_batch.errors import RepositoryError
 from rotary_batch.own_file import read_own
@@ -19,14 +19,14 @@ from rotary_batch.work.rows import RepositoryRow
 
 
 class RepositorySettings(NamedTuple):
-    """One repository, its settings, and which keys of its own file were ignored."""
+    """One repository, its settings, and notes about the keys of its own file that were ignored."""
 
     root: Path
     settings: Settings
     notes: tuple[str, ...] = ()
 
-    def of_engine(self) -> Settings:
-        """Without what concerns files and pages: where these are equal, repositories share an engine."""
+    def engine_settings(self) -> Settings:
+        """The settings without files and pages.  Repositories of one pack that have equal ones share an engine."""
         return replace(
             self.settings,
             db=None,
@@ -40,41 +40,43 @@ class RepositorySettings(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Configured:
-    """What the user says, and the one repository that a command is about, if it is one."""
+class UserSettings:
+    """What the user sets, and the repository that the command is about when there is just one."""
 
     values: Mapping[str, Any]
-    alone: Path | None
+    only_repository: Path | None
     notes: tuple[str, ...]
 
-    def whole(self) -> RepositorySettings:
-        """The settings of the command as a whole: the database, and all else when it is about one repository."""
-        return RepositorySettings(Path(), Settings(**self.values)) if self.alone is None else self.of(self.alone)
+    def for_command(self) -> RepositorySettings:
+        """The settings that apply to the whole command: with one repository its own, else the user's."""
+        if self.only_repository is not None:
+            return self.for_repository(self.only_repository)
+        return RepositorySettings(Path(), Settings(**self.values))
 
-    def of(self, root: Path, job: str | None = None) -> RepositorySettings:
-        """The settings for one repository; `job` is the one that it was indexed with."""
+    def for_repository(self, root: Path, indexed_job: str | None = None) -> RepositorySettings:
+        """The settings for one repository.  `indexed_job` counts before the job in the repository's own file."""
         own = read_own(root, os.environ)
         values, notes = dict(own.values), list(own.notes)
-        if "db" in values and root != self.alone:
+        if "db" in values and root != self.only_repository:
             del values["db"]
-            notes.append(f"{root / FILE_NAME}: ignored: db. It counts when the repository is named alone")
-        if job is not None:
-            values["job"] = job
-        found = Settings(**{**values, **self.values})
-        if "job" in own.values and "job" not in self.values and not _is_job(found):
+            notes.append(f"{root / FILE_NAME}: ignored: db. It applies only when the repository is named alone")
+        if indexed_job is not None:
+            values["job"] = indexed_job
+        settings = Settings(**{**values, **self.values})
+        if "job" in own.values and "job" not in self.values and not _has_job(settings):
             notes.append(f"{root / FILE_NAME}: job: no such job; the key is ignored")
-            found = replace(found, job=job)
-        return RepositorySettings(root, replace(found, out=_docs_dir(found.out, root)), tuple(notes))
+            settings = replace(settings, job=indexed_job)
+        return RepositorySettings(root, replace(settings, out=_docs_dir(settings.out, root)), tuple(notes))
 
-    def indexed(self, row: RepositoryRow) -> RepositorySettings:
-        """The settings for one repository as it was indexed: with its job, unless the user names another."""
-        return self.of(Path(row.root), row.job)
+    def for_indexed(self, row: RepositoryRow) -> RepositorySettings:
+        """The settings for a repository as it was indexed: with its job, unless the user names another."""
+        return self.for_repository(Path(row.root), row.job)
 
 
-def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, Any]) -> Configured:
-    """Read what the user says: flags, environment, and `config`, the file here or the one in the home folder.
+def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, Any]) -> UserSettings:
+    """Read flags, environment, and one file: `config`, else the one in this folder, else the one in the home folder.
 
-    A file here is the user's own unless this folder is in a repository: then it is the repository's.
+    The file in this folder is the user's own unless this folder is in a repository.  Then it is the repository's.
     """
     here, notes = Path.cwd(), []
     around = None if repos or shutil.which("git") is None else enclosing_repository(here)
@@ -86,34 +88,35 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
         )
     folders = [*([] if is_theirs else [here]), config_dir(os.environ)]
     values = user_values(flags=flags, environment=os.environ, folders=folders, config=config)
-    return Configured(values=values, alone=named.pop() if len(named) == 1 else None, notes=tuple(notes))
+    only_repository = named.pop() if len(named) == 1 else None
+    return UserSettings(values=values, only_repository=only_repository, notes=tuple(notes))
 
 
 def _resolvable(repos: Sequence[Path]) -> Iterator[Path]:
-    """Those that exist as folders may; each of the others fails by itself when its turn comes."""
+    """The repositories whose path can be resolved.  Each of the others fails by itself when its turn comes."""
     for repo in repos:
         with suppress(RepositoryError):
             yield resolved(repo)
 
 
 def _is_in_repository(folder: Path, named: set[Path]) -> bool:
-    """By what is on disk: git itself does not answer for a repository of another owner."""
+    """Judged by the files on disk: git itself refuses a repository of another owner."""
     return any(
-        step in named
-        or os.path.lexists(step / ".git")
-        or all((step / name).exists() for name in ("HEAD", "objects", "refs"))
-        for step in (folder, *folder.parents)
+        parent in named
+        or os.path.lexists(parent / ".git")
+        or all((parent / name).exists() for name in ("HEAD", "objects", "refs"))
+        for parent in (folder, *folder.parents)
     )
 
 
 def _docs_dir(out: str, root: Path) -> str:
-    """The docs folder relative to the repository when it is inside: its files are recognised by that."""
+    """Relative to the repository when it is inside: pages are told from sources by that path."""
     forms = [Path(out), Path(os.path.realpath(out))] if Path(out).is_absolute() else []
     inside = [form.relative_to(root) for form in forms if form != root and form.is_relative_to(root)]
     return inside[0].as_posix() if inside else out
 
 
-def _is_job(settings: Settings) -> bool:
-    from rotary_batch.commands.inputs import jobs_of  # here, because most settings name no job, and it loads much
+def _has_job(settings: Settings) -> bool:
+    from rotary_batch.commands.jobs import available_jobs  # here, because most settings name no job, and it loads much
 
-    return settings.job in jobs_of(settings)
+    return settings.job in available_jobs(settings)

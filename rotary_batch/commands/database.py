@@ -1,24 +1,21 @@
-"""Open the database, to change it or for questions only, and find repositories in it.
+"""Open the database, for writing or read-only.
 
-Imports little: `status` has to answer at once.
+Imports little, so that `status` starts fast.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rotary_batch.commands.roots import resolved
 from rotary_batch.config import Settings, state_dir
-from rotary_batch.errors import BusyError, ConfigError, RepositoryError
+from rotary_batch.errors import BusyError, ConfigError
 from rotary_batch.work.connection import explained, needs_recovery, open_database
-from rotary_batch.work.index import repositories
 from rotary_batch.work.lock import driver_lock, recovery_lock
 from rotary_batch.work.patience import READER_PATIENCE_S
-from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.schema import migrate, require_current
 from rotary_batch.work.store import WorkStore
 
@@ -32,7 +29,7 @@ def database_path(settings: Settings) -> Path:
 def writing(
     settings: Settings, *, create: bool = True, should_stop: Callable[[], bool] | None = None
 ) -> Iterator[WorkStore]:
-    """The database as its one writer.  Raises BusyError when another run has it, StorageError when it is damaged."""
+    """The database as its only writer.  Raises BusyError when another run has it, StorageError when it is damaged."""
     path = database_path(settings)
     if not create:
         _require_database(path)
@@ -48,7 +45,7 @@ def writing(
 
 @contextmanager
 def reading(settings: Settings) -> Iterator[WorkStore]:
-    """The database for questions only.  Raises ConfigError when there is none yet, StorageError when it is damaged."""
+    """The database read-only.  Raises ConfigError when it does not exist yet, StorageError when it is damaged."""
     path = database_path(settings)
     _require_database(path)
     _recover(path)
@@ -62,7 +59,7 @@ def reading(settings: Settings) -> Iterator[WorkStore]:
 
 
 def _recover(path: Path) -> None:
-    """Take back what a killed run left half done; a driver that is at work does it itself."""
+    """Roll back what a killed run left half done.  A driver that is running does it itself."""
     give_up_at = time.monotonic() + READER_PATIENCE_S
     while needs_recovery(path) and time.monotonic() < give_up_at:
         try:
@@ -75,12 +72,3 @@ def _recover(path: Path) -> None:
 def _require_database(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
-
-
-def chosen(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
-    """The indexed repositories that are named, each once; none = all.  Raises RepositoryError for one not indexed."""
-    rows = {row.root: row for row in repositories(store)}
-    wanted = list(dict.fromkeys(str(resolved(root)) for root in roots)) or list(rows)
-    if missing := [root for root in wanted if root not in rows]:
-        raise RepositoryError(f"{missing[0]}: not indexed yet; run `rotary-batch index {missing[0]}` first")
-    return [rows[root] for root in wanted]

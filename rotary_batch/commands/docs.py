@@ -1,12 +1,12 @@
-"""`render`, `check` and settling conflicts: docs on disk against the database or the sources."""
+"""`render` and `check`: the docs folder versus the database, or versus the sources."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
 
-from rotary_batch.commands.database import chosen
-from rotary_batch.commands.drain import NOT_WHOLE, missing
+from rotary_batch.commands.drain import NOT_WHOLE
+from rotary_batch.commands.repositories import select_repositories, without_folder
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass
 from rotary_batch.errors import RepositoryError
@@ -15,33 +15,36 @@ from rotary_batch.pages.files import SyncResult, accept
 from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
-from rotary_batch.sync import opened_docs, sync_all
+from rotary_batch.sync import open_docs, sync_all
 from rotary_batch.window import Window
 from rotary_batch.work.store import WorkStore
 
 
-def render(store: WorkStore, root: Path, limits: Window) -> SyncResult:
-    """Make the docs folder what the database says.  Raises StoppedError when the window closes before that."""
-    (row,) = chosen(store, [root])
-    if missing([row]):
+def render(store: WorkStore, root: Path, window: Window) -> SyncResult:
+    """Write every page of the docs folder that differs from the database.
+
+    Raises StoppedError when the window closes before that.
+    """
+    (row,) = select_repositories(store, [root])
+    if without_folder([row]):
         raise RepositoryError(f"{root}: no such directory; its docs would be orphaned")
     if not row.plan_key:
         raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
-    done = sync_all(store, row, should_stop=limits.is_closed)
-    if done.stopped:
-        limits.check()
-    return done
+    sync_result = sync_all(store, row, should_stop=window.is_closed)
+    if sync_result.stopped:
+        window.check()
+    return sync_result
 
 
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
-    """Settle one page that a person edited."""
-    (row,) = chosen(store, [root])
-    with opened_docs(row) as folder:
+    """Settle one page that a person edited; `whose` is `ours` or `theirs`."""
+    (row,) = select_repositories(store, [root])
+    with open_docs(row) as folder:
         accept(folder, page, whose)
 
 
 def check(settings: Settings, root: Path) -> Drift:
-    """Compare docs and sources; needs neither database nor model, so it works in a fresh clone."""
+    """Compare docs and sources.  Needs neither database nor model, so it works in a fresh clone."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     files = classify(repository, docs_dir=settings.out, patterns=PathPatterns(settings.include, settings.exclude))
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}

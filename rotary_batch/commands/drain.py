@@ -5,44 +5,54 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from rotary_batch.commands.database import chosen
 from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options
-from rotary_batch.commands.groups import SettingsOf, by_engine
-from rotary_batch.commands.inputs import asking
+from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
+from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.rates import RateWatch, refresh_rates
-from rotary_batch.commands.roots import printable
-from rotary_batch.config import Settings
-from rotary_batch.core import WorkItem
+from rotary_batch.commands.repositories import without_folder
+from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
-from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.runner import Progress, Runner, RunStats
-from rotary_batch.sync import docs_folder, load_view, sync_pending, sync_some
-from rotary_batch.window import Window, deadlines
+from rotary_batch.sync import docs_folder, load_index_view, sync_pending, sync_some
+from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.store import WorkStore
 
 NOT_WHOLE = "its index was not finished, or an earlier version made it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrainRequest:
+    """What a drain has in common for all models."""
+
+    store: WorkStore
+    settings_of: SettingsOf
+    window: Window
+    on_step: Callable[[Progress], None]  # called after every revolution
+    open_engine: OpenEngine
+    command: str  # `drain` or `run`; stored with the run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainOutcome:
-    """How a run ended."""
+    """How the run of one model ended."""
 
     outcome: str  # done, deadline, limit, interrupted
-    tally: RunStats
+    stats: RunStats
     num_open: int
     num_parked: int
     seconds: float
@@ -52,7 +62,7 @@ class DrainOutcome:
 
     @property
     def exit_code(self) -> int:
-        """75 while work remains, else 5 when items are parked, else 0; see `separate.exit_code`."""
+        """75 while work remains, else 5 when items are parked, else 0."""
         return 75 if self.num_open else 5 if self.num_parked else 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,178 +76,149 @@ class DrainOutcome:
             "model": self.model_name,
             "docs": [str(path) for path in self.docs],
             "notes": list(self.notes),
-            **self.tally.as_dict(),
+            **self.stats.as_dict(),
         }
 
 
-def window(*, until: str | None, duration: str | None, limit: int | None = None) -> Window:
-    """The window that the flags ask for."""
-    return Window(deadlines=deadlines(until=until, duration=duration), max_items=limit)
-
-
-def chosen_apart(store: WorkStore, roots: Sequence[Path], found: list[DrainOutcome | Failure]) -> list[RepositoryRow]:
-    """As `chosen`, but a repository that is not indexed is noted among the outcomes."""
-    if not roots:
-        return chosen(store, [])
-    rows: list[RepositoryRow] = []
-    for root in roots:
-        with isolated([printable(root)], found):
-            rows += [row for row in chosen(store, [root]) if row not in rows]
-    return rows
-
-
-def drain(
-    store: WorkStore,
-    settings_of: SettingsOf,
-    rows: Sequence[RepositoryRow],
-    limits: Window,
-    look: Callable[[Progress], None],
-    open_engine: OpenEngine,
-    command: str,
-) -> Iterator[DrainOutcome | Failure]:
+def drain(request: DrainRequest, rows: Sequence[RepositoryRow]) -> Iterator[DrainOutcome | Failure]:
     """Work through the queue of the repositories: one engine after the other, each for all that can share it.
 
-    What each of them did is yielded before the next begins, so what ends the command takes nothing away.
+    The outcomes of one engine are yielded before the next is opened, so an error that ends the command loses none.
     """
-    gone = missing(rows)
-    unread: list[DrainOutcome | Failure] = []
-    groups = by_engine([row for row in rows if row not in gone], settings_of, unread)
-    yield from unread
+    gone = without_folder(rows)
+    failures: list[DrainOutcome | Failure] = []
+    groups = by_engine([row for row in rows if row not in gone], request.settings_of, failures)
+    yield from failures
     for group in groups:
-        found: list[DrainOutcome | Failure] = []
-        call = DrainRequest(store, group.settings, limits, look, open_engine, command, tuple(group.notes))
-        with isolated([row.root for row in group.rows], found), device_lock(group.settings.device):
-            _drain_one_model(call, group.pack, group.rows, found)
-        yield from found
+        outcomes: list[DrainOutcome | Failure] = []
+        with isolated([row.root for row in group.rows], outcomes), device_lock(group.settings.device):
+            _drain_group(request, group, outcomes)
+        yield from outcomes
 
 
-def missing(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
-    """Those that are no longer where they were indexed; what was deleted must not come back as docs alone."""
-    return [row for row in rows if not Path(row.root).is_dir()]
+def _drain_group(request: DrainRequest, group: Group, outcomes: list[DrainOutcome | Failure]) -> None:
+    """Append the outcome of one engine, and the failures of its repositories."""
+    prompt_builder = load_prompt_builder(group.settings, group.pack)
+    views: dict[int, IndexView] = {}
+    for row in group.rows:
+        with isolated([row.root], outcomes):
+            request.window.check()
+            _require_current_index(prompt_builder, row)
+            views[row.id] = load_index_view(request.store, row)
+    if views:
+        _Run(request, group, prompt_builder, views).drain(outcomes)
 
 
-class DrainRequest(NamedTuple):
-    """What a drain was asked for, with the settings of one engine."""
+class _Run:
+    """One engine that works through the queue of the repositories that share it."""
 
-    store: WorkStore
-    settings: Settings
-    limits: Window
-    look: Callable[[Progress], None]
-    open_engine: OpenEngine
-    command: str
-    notes: tuple[str, ...]
+    def __init__(
+        self, request: DrainRequest, group: Group, prompt_builder: PromptBuilder, views: dict[int, IndexView]
+    ) -> None:
+        self._request, self._group, self._prompt_builder, self._views = request, group, prompt_builder, views
+        self._store = request.store
+        self._rows = [row for row in group.rows if row.id in views]
+        self._ids = [row.id for row in self._rows]
+        self._model_name = prompt_builder.manifest.name
 
+    def drain(self, outcomes: list[DrainOutcome | Failure]) -> None:
+        """Append what failed and how the run ended.  The run is ended in the database whatever happens."""
+        started_at = time.monotonic()
+        command = self._request.command
+        run_id = start_run(self._store, command=command, model_name=self._model_name, pid=os.getpid())
+        event("run started", run=run_id, command=command, model=self._model_name)
+        pages = _PageSync(self._store, self._rows, self._views, self._request.window)
+        engine = LazyEngine(self._open_engine)
+        runner = self._runner(run_id, engine, pages)
+        outcome = "failed"
+        try:
+            outcome = runner.drain()
+        finally:
+            engine.close()
+            pages.sync_rest(runner.stats)
+            outcomes += pages.failures
+            end_run(self._store, run_id, outcome, runner.stats.as_dict())
+            event("run ended", run=run_id, outcome=outcome, **runner.stats.as_dict())
+        outcomes.append(self._outcome(outcome, runner.stats, time.monotonic() - started_at))
 
-def _drain_one_model(
-    call: DrainRequest, pack: Path, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
-) -> None:
-    """Add the outcome of one model and what failed to `found`."""
-    manifest, ask = Manifest.load(pack), asking(call.settings, pack)
-    views = _views(call, ask, group, found)
-    rows = [row for row in group if row.id in views]
-    if not rows:
-        return
-    run_id = call.store.start_run(call.command, manifest.name, os.getpid())
-    event("run started", run=run_id, command=call.command, model=manifest.name)
-    started, ids = time.monotonic(), [row.id for row in rows]
-    projecting = _PageSync(call.store, rows, views, call.limits, [])
-    longest = ask.job.longest_rollup_tokens(manifest.context_tokens)
+    def _open_engine(self) -> RatedEngine:
+        pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
+        refresh_rates(settings, pack, manifest, time.time())
+        longest = self._prompt_builder.job.longest_rollup_tokens(manifest.context_tokens)
+        workload = counts.workload(self._store, self._ids, longest)
+        return self._request.open_engine(pack, engine_options(settings, workload))
 
-    def open_now() -> RatedEngine:
-        refresh_rates(call.settings, pack, manifest, time.time())
-        return call.open_engine(pack, engine_options(call.settings, counts.workload(call.store, ids, longest)))
+    def _runner(self, run_id: int, engine: LazyEngine, pages: _PageSync) -> Runner:
+        return Runner(
+            store=self._store,
+            engine=engine,
+            processor=ItemProcessor(self._store, self._prompt_builder, self._views),
+            window=self._request.window,
+            run_id=run_id,
+            repository_ids=self._ids,
+            sync_pages=pages.sync_items,
+            on_step=RateWatch(engine, self._group.settings, self._request.on_step),
+            num_open=lambda: counts.open_items(self._store, self._ids),
+            max_attempts=self._prompt_builder.job.attempts,
+            stats=RunStats(device=self._group.settings.device),
+        )
 
-    engine = LazyEngine(open_now)
-    runner = Runner(
-        store=call.store,
-        engine=engine,
-        desk=ItemProcessor(call.store, ask, views),
-        window=call.limits,
-        run_id=run_id,
-        repository_ids=ids,
-        project=projecting.some,
-        look=RateWatch(engine, call.settings, call.look),
-        num_open=lambda: counts.open_items(call.store, ids),
-        max_attempts=ask.job.attempts,
-        tally=RunStats(device=call.settings.device),
-    )
-    outcome = "failed"
-    try:
-        outcome = runner.drain()
-    finally:
-        engine.close()
-        projecting.rest(runner.tally)
-        found += projecting.failures
-        call.store.end_run(run_id, outcome, runner.tally.as_dict())
-        event("run ended", run=run_id, outcome=outcome, **runner.tally.as_dict())
-    done = DrainOutcome(
-        outcome=outcome,
-        tally=runner.tally,
-        num_open=counts.open_items(call.store, ids),
-        num_parked=counts.parked_items(call.store, ids),
-        seconds=time.monotonic() - started,
-        model_name=manifest.name,
-        docs=tuple(docs_folder(row) for row in rows),
-        notes=call.notes,
-    )
-    found.append(done)
-
-
-def _views(
-    call: DrainRequest, ask: PromptBuilder, group: Sequence[RepositoryRow], found: list[DrainOutcome | Failure]
-) -> dict[int, IndexView]:
-    """What is known of each repository that can be drained."""
-    views = {}
-    for row in group:
-        with isolated([row.root], found):
-            call.limits.check()
-            _require_index_of(ask, row)
-            views[row.id] = load_view(call.store, row)
-    return views
+    def _outcome(self, outcome: str, stats: RunStats, seconds: float) -> DrainOutcome:
+        return DrainOutcome(
+            outcome=outcome,
+            stats=stats,
+            num_open=counts.open_items(self._store, self._ids),
+            num_parked=counts.parked_items(self._store, self._ids),
+            seconds=seconds,
+            model_name=self._model_name,
+            docs=tuple(docs_folder(row) for row in self._rows),
+            notes=tuple(self._group.notes),
+        )
 
 
-class _PageSync(NamedTuple):
-    """Brings pages up to date in the course of a run, each docs folder for itself."""
+@dataclass(frozen=True, slots=True)
+class _PageSync:
+    """Brings pages up to date in the course of a run.  A docs folder that fails costs its own pages only."""
 
     store: WorkStore
     rows: Sequence[RepositoryRow]
     views: dict[int, IndexView]
-    limits: Window
-    failures: list[Failure]
+    window: Window
+    failures: list[Failure] = field(default_factory=list)
 
-    def some(self, items: Sequence[WorkItem]) -> SyncResult:
-        """The pages of items that were just answered."""
-        units: dict[int, list[tuple[str, str]]] = {}
+    def sync_items(self, items: Sequence[WorkItem]) -> SyncResult:
+        """Write the pages of items that were just answered."""
+        units: dict[int, list[Subject]] = {}
         for item in items:
-            units.setdefault(item.repository_id, []).append((item.unit, item.subject))
+            units.setdefault(item.repository_id, []).append(item.subject)
         return self._each(
             [row for row in self.rows if row.id in units],
-            lambda row: sync_some(self.store, row, self.views[row.id], units[row.id], self.limits.is_closed),
+            lambda row: sync_some(self.store, row, self.views[row.id], units[row.id], self.window.is_closed),
         )
 
-    def rest(self, tally: RunStats) -> None:
-        """Every page that is not as it should be, those of items that a killed run finished too."""
+    def sync_rest(self, stats: RunStats) -> None:
+        """Write every page that differs from the database, those of items that a killed run finished too."""
         self.failures.clear()
-        done = self._each(
-            self.rows, lambda row: sync_pending(self.store, row, self.views[row.id], self.limits.is_closed)
+        sync_result = self._each(
+            self.rows, lambda row: sync_pending(self.store, row, self.views[row.id], self.window.is_closed)
         )
-        if not done.stopped:  # every page that something stands in the way of was looked at again
-            tally.conflicts, tally.pages_failed = [], []
-        tally.add_pages(done)
+        if not sync_result.stopped:  # every conflict and failure from before was tried again
+            stats.conflicts, stats.pages_failed = [], []
+        stats.add_pages(sync_result)
 
-    def _each(self, rows: Sequence[RepositoryRow], project: Callable[[RepositoryRow], SyncResult]) -> SyncResult:
-        done = SyncResult()
+    def _each(self, rows: Sequence[RepositoryRow], sync: Callable[[RepositoryRow], SyncResult]) -> SyncResult:
+        total = SyncResult()
         for row in rows:
             with isolated([row.root], self.failures):
-                done.add(project(row), "" if len(self.rows) == 1 else f"{row.root}: ")
-        return done
+                total.add(sync(row), "" if len(self.rows) == 1 else f"{row.root}: ")
+        return total
 
 
-def _require_index_of(ask: PromptBuilder, row: RepositoryRow) -> None:
-    """Prompts and keys were made at `index`; answers computed otherwise must not be kept under them."""
+def _require_current_index(prompt_builder: PromptBuilder, row: RepositoryRow) -> None:
+    """Prompts and keys were made at `index`; answers computed otherwise must not be stored under them."""
     if not row.plan_key:
         raise RepositoryError(f"{row.root}: {NOT_WHOLE}; run `rotary-batch index {row.root}` again")
-    if row.plan_key != index_key(ask, row):
+    if row.plan_key != index_key(prompt_builder, row):
         raise RepositoryError(
             f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "
             f"flags, or run `rotary-batch index {row.root}` again"

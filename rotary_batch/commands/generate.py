@@ -1,10 +1,11 @@
-"""`generate`: the engine alone, OpenAI-batch JSONL in and out, resumable by `custom_id`."""
+"""`generate`: the engine alone, OpenAI-batch JSONL in and out, resumed by `custom_id`."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,14 +23,14 @@ def generate(
     open_engine: Callable[[], Engine],
     progress: Callable[[int, int], None],
 ) -> tuple[int, int]:
-    """Answer every request that `target` does not hold yet: (results written, errors among all of this file).
+    """Answer every request whose result is not in `target` yet; returns (results written, errors of the whole file).
 
-    A line that is not a request is an error of its own.  Raises InputError, BusyError or StorageError for the files.
+    A line that is not a request gets an error as its result.  Raises InputError, BusyError, StorageError.
     """
     with _open(source) as file, open_results(target, os.fstat(file.fileno())) as results:
-        work = _Work(source, file, tokenizer, results, progress)
-        work.answer_all(open_engine)
-    return work.num_written, work.num_failed
+        batch = _Batch(source, file, tokenizer, results, progress)
+        batch.answer_all(open_engine)
+    return batch.num_written, batch.num_failed
 
 
 def _open(source: Path) -> BinaryIO:
@@ -39,8 +40,8 @@ def _open(source: Path) -> BinaryIO:
         raise InputError(f"{source}: {error.strerror}; name a readable JSONL file") from error
 
 
-class _Work:
-    """Requests in the order of the file, and what became of them."""
+class _Batch:
+    """The requests in the order of the file, and their results."""
 
     def __init__(
         self,
@@ -52,28 +53,30 @@ class _Work:
     ) -> None:
         self._source, self._tokenizer, self._results, self._progress = source, tokenizer, results, progress
         self._total = _num_lines(file)
-        known = dict(results.answered)
+        known = dict(results.answered)  # as it was before this run
         self._unread = self._requests(read_requests(source, file, tokenizer, known.__contains__), known)
-        self._waiting: deque[Accepted] = deque()  # the next of the file, or what an engine lost
+        self._waiting: deque[Accepted] = deque()  # the next one of the file, or those that an engine lost
         self._live: dict[int, Accepted] = {}
         self.num_written = self.num_failed = self._num_known = 0
 
     def answer_all(self, open_engine: Callable[[], Engine]) -> None:
-        """Take every request through the engine; without any, none is opened."""
-        if self._first() is not None:
+        """Take every request through the engine; without requests none is opened."""
+        self._read_ahead()
+        if self._waiting:
             engine = open_engine()
             try:
-                while self._first() is not None or engine.num_live:
+                while self._waiting or engine.num_live:
                     self._admit(engine)
                     if engine.num_live:
-                        self._take(engine.step())
+                        self._add_results(engine.step())
                     self._results.sync()
+                    self._read_ahead()
             finally:
                 engine.close()
         self._results.sync()
 
     def _requests(self, lines: Iterator[Accepted | Refused | str], known: dict[str, bool]) -> Iterator[Accepted]:
-        """The requests among the lines; errors are written on the way."""
+        """The requests among the lines; for the other lines errors are written."""
         refused = set(self._results.refused)
         for line in lines:
             if isinstance(line, Accepted):
@@ -84,30 +87,32 @@ class _Work:
             else:
                 self._add_error(line.custom_id, "invalid_request", line.message)
 
-    def _first(self) -> Accepted | None:
+    def _read_ahead(self) -> None:
+        """Read one request unless some are waiting: the file may be larger than memory."""
         if not self._waiting:
-            self._waiting.extend(request for request in [next(self._unread, None)] if request is not None)
-        return self._waiting[0] if self._waiting else None
+            self._waiting.extend(islice(self._unread, 1))
 
     def _admit(self, engine: Engine) -> None:
-        while (asked := self._first()) is not None and (engine.has_room(asked.request) or not engine.num_live):
-            self._waiting.popleft()
+        """Admit while the engine has room.  An idle engine gets a request in any case, so that it can refuse it."""
+        while self._waiting and (engine.has_room(self._waiting[0].request) or not engine.num_live):
+            custom_id, request = self._waiting.popleft()
             try:
-                engine.admit(asked.request)
-                self._live[asked.request.request_id] = asked
+                engine.admit(request)
+                self._live[request.request_id] = Accepted(custom_id, request)
             except PromptError as error:
-                self._add_error(asked.custom_id, "too_long", f"{self._source}:{asked.request.request_id}: {error}")
+                self._add_error(custom_id, "too_long", f"{self._source}:{request.request_id}: {error}")
+            self._read_ahead()
 
-    def _take(self, report: StepReport) -> None:
-        for done in report.completions:
-            asked = self._live.pop(done.request_id)
-            self._add(asked.custom_id, response=_response(done, self._tokenizer), error=None)
-        for lost in report.failures:
-            asked = self._live.pop(lost.request_id)
-            if lost.retry:
-                self._waiting.append(asked)
+    def _add_results(self, report: StepReport) -> None:
+        for completion in report.completions:
+            accepted = self._live.pop(completion.request_id)
+            self._add(accepted.custom_id, response=_response(completion, self._tokenizer), error=None)
+        for failure in report.failures:
+            accepted = self._live.pop(failure.request_id)
+            if failure.retry:
+                self._waiting.append(accepted)
             else:
-                self._add_error(asked.custom_id, "failed", lost.error)
+                self._add_error(accepted.custom_id, "failed", failure.error)
 
     def _add_error(self, custom_id: str | None, code: str, message: str) -> None:
         self.num_failed += 1
@@ -120,18 +125,21 @@ class _Work:
         self._progress(done, max(self._total, done))
 
 
-def _response(done: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
+def _response(completion: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": tokenizer.decode(done.token_ids)},
-        "finish_reason": done.reason,
-        "mean_logprob": done.mean_logprob,
+        "message": {"role": "assistant", "content": tokenizer.decode(completion.token_ids)},
+        "finish_reason": completion.reason,
+        "mean_logprob": completion.mean_logprob,
     }
-    return {"status_code": 200, "body": {"choices": [choice], "usage": {"completion_tokens": len(done.token_ids)}}}
+    return {
+        "status_code": 200,
+        "body": {"choices": [choice], "usage": {"completion_tokens": len(completion.token_ids)}},
+    }
 
 
 def _num_lines(file: BinaryIO) -> int:
-    """How many there are at most, for the progress bar; 0 for a pipe."""
+    """An upper limit for the progress bar; 0 for a pipe."""
     if not file.seekable():
         return 0
     count = sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))

@@ -1,4 +1,4 @@
-"""Which of the indexed repositories share an engine: those of one pack whose settings for the engine are equal."""
+"""Which of the indexed repositories share an engine: those of one pack with equal settings for the engine."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Group:
     pack: Path
     settings: Settings
     rows: list[RepositoryRow] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # which of the repositories' own settings were ignored
 
 
-def by_engine(rows: Sequence[RepositoryRow], settings_of: SettingsOf, found: list[Any]) -> list[Group]:
-    """The groups, by pack; a repository whose settings cannot be read is noted in `found` and left out."""
+def by_engine(rows: Sequence[RepositoryRow], settings_of: SettingsOf, outcomes: list[Any]) -> list[Group]:
+    """The groups, by pack.  A repository whose settings cannot be read becomes a Failure in `outcomes`."""
     groups: dict[tuple[str, Settings], Group] = {}
     for row in sorted(rows, key=attrgetter("pack_dir")):
-        with isolated([row.root], found):
+        with isolated([row.root], outcomes):
             own = settings_of(row)
-            settings = own.of_engine()
+            settings = own.engine_settings()
             group = groups.setdefault((row.pack_dir, settings), Group(Path(row.pack_dir), settings))
             group.rows.append(row)
             group.notes += own.notes

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.inputs import asking, pack_dir, pack_of
 from rotary_batch.commands.isolation import Failure, isolated
-from rotary_batch.commands.roots import printable, resolved
+from rotary_batch.commands.jobs import load_prompt_builder
+from rotary_batch.commands.packs import find_pack, indexed_pack
+from rotary_batch.commands.repositories import printable, resolved
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
@@ -20,7 +21,7 @@ from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.sync import docs_folder, sync_pending
-from rotary_batch.window import Window, explained
+from rotary_batch.window import Window, explain_stop
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -31,8 +32,8 @@ class IndexOutcome:
     """One indexed repository and its docs folder."""
 
     indexed: Indexed
-    projection: SyncResult
-    demonstration: bool
+    sync_result: SyncResult
+    demonstration: bool  # the model is the embedded one
     settings_notes: tuple[str, ...] = ()  # which of the repository's own settings were ignored
 
     @property
@@ -59,10 +60,10 @@ class IndexOutcome:
             "unchanged": counts.unchanged,
             "removed": counts.removed,
             "notes": list(self.notes),
-            "pages_written": len(self.projection.written),
-            "pages_removed": len(self.projection.removed),
-            "conflicts": self.projection.conflicts,
-            "pages_failed": self.projection.failed,
+            "pages_written": len(self.sync_result.written),
+            "pages_removed": len(self.sync_result.removed),
+            "conflicts": self.sync_result.conflicts,
+            "pages_failed": self.sync_result.failed,
             "model": indexed.repository.model_name,
         }
 
@@ -72,40 +73,71 @@ def index(
     repos: Sequence[Path],
     settings_of: Callable[[Path], RepositorySettings],
     progress: Callable[[str, int, int], None],
-    limits: Window,
+    window: Window,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
-    asked: dict[tuple[Path, Settings], PromptBuilder] = {}
-    found: list[IndexOutcome | Failure] = []
-    known = {row.root: row for row in repositories(store)}
+    prompt_builders: dict[tuple[Path, Settings], PromptBuilder] = {}  # by pack and settings
+    outcomes: list[IndexOutcome | Failure] = []
+    indexed_rows = {row.root: row for row in repositories(store)}
     roots: set[Path] = set()
     for repo in repos:
-        with isolated([printable(repo)], found), explained(limits):
-            limits.check()
+        with isolated([printable(repo)], outcomes), explain_stop(window):
+            window.check()
             root = resolved(repo)
             if root in roots:
                 continue
             roots.add(root)
-            one = _as_indexed(settings_of(root), known.get(str(root)))
-            pack = pack_dir(one.settings, lambda _done, _total: limits.check())
-            key = pack, one.of_engine()
-            asked[key] = asked.get(key) or asking(one.settings, pack)
-            found.append(_index_one(store, one, asked[key], pack, progress, limits))
-    return found
+            own = _keeping_model_and_job(settings_of(root), indexed_rows.get(str(root)))
+            pack = find_pack(own.settings, lambda _done, _total: window.check())
+            key = pack, own.engine_settings()
+            if key not in prompt_builders:
+                prompt_builders[key] = load_prompt_builder(own.settings, pack)
+            outcomes.append(_index_one(store, own, prompt_builders[key], pack, progress, window))
+    return outcomes
 
 
-def _as_indexed(one: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
+def _keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
     """A repository keeps the model and the job that it was indexed with until others are named."""
     if row is None:
-        return one
-    settings = replace(one.settings, job=one.settings.job or row.job)
+        return own
+    settings = replace(own.settings, job=own.settings.job or row.job)
     if settings.model is None:
-        settings = replace(settings, model=pack_of(row))
-    return one._replace(settings=settings)
+        settings = replace(settings, model=indexed_pack(row))
+    return own._replace(settings=settings)
 
 
-def _opened(root: Path, settings: Settings) -> Repository:
-    """The repository.  Raises RepositoryError when it cannot hold a docs folder."""
+def _index_one(
+    store: WorkStore,
+    own: RepositorySettings,
+    prompt_builder: PromptBuilder,
+    pack: Path,
+    progress: Callable[[str, int, int], None],
+    window: Window,
+) -> IndexOutcome:
+    repository = _open_repository(own.root, own.settings)
+    row = _row(repository, own.settings, prompt_builder, pack)
+
+    def check_window(done: int, total: int) -> None:
+        window.check()
+        progress(row.root, done, total)
+
+    patterns = PathPatterns(own.settings.include, own.settings.exclude)
+    indexed = index_repository(store, repository, prompt_builder, row, patterns, check_window, window.is_closed)
+    sync_result = sync_pending(store, indexed.repository, should_stop=window.is_closed)
+    if sync_result.stopped:
+        window.check()
+    outcome = IndexOutcome(
+        indexed=indexed,
+        sync_result=sync_result,
+        demonstration=prompt_builder.manifest.demonstration,
+        settings_notes=own.notes,
+    )
+    event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
+    return outcome
+
+
+def _open_repository(root: Path, settings: Settings) -> Repository:
+    """Raises RepositoryError when it cannot hold a docs folder."""
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
         raise RepositoryError(f"{root}: a bare repository cannot hold a docs folder; name a folder with --out /PATH")
@@ -114,46 +146,16 @@ def _opened(root: Path, settings: Settings) -> Repository:
     return repository
 
 
-def _row(repository: Repository, settings: Settings, ask: PromptBuilder, pack: Path) -> RepositoryRow:
+def _row(repository: Repository, settings: Settings, prompt_builder: PromptBuilder, pack: Path) -> RepositoryRow:
     return RepositoryRow(
         root=str(repository.root),
         name=repository.name,
         commit_id=None,
         worktree=settings.worktree,
         docs_dir=settings.out,
-        model_name=ask.manifest.name,
+        model_name=prompt_builder.manifest.name,
         pack_dir=str(pack.resolve()),
         plan_key="",
         link_template=settings.link_template,
-        job=ask.job.name,
+        job=prompt_builder.job.name,
     )
-
-
-def _index_one(
-    store: WorkStore,
-    one: RepositorySettings,
-    ask: PromptBuilder,
-    pack: Path,
-    progress: Callable[[str, int, int], None],
-    limits: Window,
-) -> IndexOutcome:
-    repository = _opened(one.root, one.settings)
-    row = _row(repository, one.settings, ask, pack)
-
-    def watched(done: int, total: int) -> None:
-        limits.check()
-        progress(row.root, done, total)
-
-    patterns = PathPatterns(one.settings.include, one.settings.exclude)
-    indexed = index_repository(store, repository, ask, row, patterns, watched, limits.is_closed)
-    projection = sync_pending(store, indexed.repository, should_stop=limits.is_closed)
-    if projection.stopped:
-        limits.check()
-    outcome = IndexOutcome(
-        indexed=indexed,
-        projection=projection,
-        demonstration=ask.manifest.demonstration,
-        settings_notes=one.notes,
-    )
-    event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
-    return outcome

@@ -1,6 +1,6 @@
-"""Several repositories in one command: what goes wrong with one leaves the others alone, and one rule gives the code.
+"""Several repositories in one command: an error of one leaves the others alone, and one rule gives the exit code.
 
-What concerns the database or the machine concerns all of them, and still ends the command.
+An error of the database or of the machine affects all of them, and still ends the command.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rotary_batch.errors import (
 )
 from rotary_batch.log import event
 
-# The code of a command that ended in several ways is the first of these: what a person must see to before what another
-# night does (75), and that before what can be asked again (5).
-_MOST_TELLING = (70, 74, 69, 3, 2, 6, 75, 5, 0)
-_OF_THE_MACHINE = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+# A command that ended in several ways exits with the first of these: first what a person must fix, then what another
+# run does (75), then what can be retried (5).
+_BY_URGENCY = (70, 74, 69, 3, 2, 6, 75, 5, 0)
+_MACHINE_ERRNOS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +43,35 @@ class Failure:
 
 
 @contextmanager
-def isolated(roots: Iterable[str], found: list[Any]) -> Iterator[None]:
-    """Note what goes wrong in the block with these repositories, once, and go on after it."""
+def isolated(roots: Iterable[str], outcomes: list[Any]) -> Iterator[None]:
+    """Turn an error in the block into one Failure for each of these repositories, appended to `outcomes`."""
     try:
         yield
     except DeviceBusyError as error:
-        _note(roots, found, str(error), error.exit_code)
+        _add_failures(roots, outcomes, error)
     except (DatabaseError, BusyError):
         raise
     except RotaryError as error:
-        _note(roots, found, str(error), error.exit_code)
+        _add_failures(roots, outcomes, error)
     except OSError as error:
-        if error.errno in _OF_THE_MACHINE:
+        if error.errno in _MACHINE_ERRNOS:
             raise
-        refused = storage_error(error)
-        _note(roots, found, str(refused), refused.exit_code)
+        _add_failures(roots, outcomes, storage_error(error))
 
 
-def _note(roots: Iterable[str], found: list[Any], error: str, exit_code: int) -> None:
+def _add_failures(roots: Iterable[str], outcomes: list[Any], error: RotaryError) -> None:
     for root in roots:
-        failure = Failure(repository=root, error=error, exit_code=exit_code)
-        if failure not in found:
-            found.append(failure)
+        failure = Failure(repository=root, error=str(error), exit_code=error.exit_code)
+        if failure not in outcomes:
+            outcomes.append(failure)
             event("repository failed", **failure.as_dict())
 
 
-def failures(found: Sequence[object]) -> list[Failure]:
-    """Those among the outcomes of a command."""
-    return [one for one in found if isinstance(one, Failure)]
+def failures(outcomes: Sequence[object]) -> list[Failure]:
+    """The failures among the outcomes of a command."""
+    return [outcome for outcome in outcomes if isinstance(outcome, Failure)]
 
 
 def exit_code(codes: Iterable[int]) -> int:
-    """The one that tells most; 0 when there is none."""
-    return min(codes, key=_MOST_TELLING.index, default=0)
+    """The most urgent code; 0 when there is none."""
+    return min(codes, key=_BY_URGENCY.index, default=0)

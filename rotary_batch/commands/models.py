@@ -1,4 +1,4 @@
-"""`model pack|info|verify` and `doctor`: what is there and whether it is whole."""
+"""`model info` and `doctor`: what a pack holds, and what is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.database import database_path
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import Settings, c_compiler, kernel_dir
 from rotary_batch.errors import RotaryError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
@@ -51,7 +51,7 @@ def info(pack_dir: Path) -> dict[str, Any]:
 
 
 def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
-    """(what, whether it is well, the fact) of everything that the program needs."""
+    """(what, whether it works, detail) of everything that the program needs."""
     return [
         ("python", True, f"{platform.python_version()} on {platform.machine()}"),
         _git(),
@@ -75,27 +75,27 @@ def _git() -> tuple[str, bool, str]:
 
 def _torch() -> tuple[str, bool, str]:
     if importlib.util.find_spec("torch") is None:
-        return "torch", False, "not installed; `pip install torch` (index, plan and render work without it)"
+        return "torch", False, "not installed; run `pip install torch` (index, plan and render work without it)"
     return "torch", True, importlib.metadata.version("torch")
 
 
 def _compiler() -> tuple[str, bool, str]:
-    wanted = c_compiler(os.environ)
-    if wanted is None:
-        return "C compiler", True, "none; without kernels of their own fast numerics take up to six times as long"
-    path = shutil.which(shlex.split(wanted)[0])
-    return "C compiler", path is not None, path or f"CC is {wanted!r}, which is not there; unset it or install that"
+    compiler = c_compiler(os.environ)
+    if compiler is None:
+        return "C compiler", True, "none; without compiled kernels fast numerics take up to six times as long"
+    path = shutil.which(shlex.split(compiler)[0])
+    return "C compiler", path is not None, path or f"CC is {compiler!r}, which does not exist; unset it or install it"
 
 
 def _kernels() -> list[tuple[str, bool, str]]:
-    """The level of the compiled kernels, and what is left out.  Raises ConfigError."""
+    """The level of the compiled kernels, and the levels that are left out.  Raises ConfigError."""
     from rotary_batch.engine.kernels.build import open_library
     from rotary_batch.engine.kernels.dispatch import cap
 
     most = cap(os.environ)
     library = open_library(kernel_dir(os.environ), most)
     given = f" (ROTARY_BATCH_MAX_ISA={most.label})" if "ROTARY_BATCH_MAX_ISA" in os.environ else ""
-    no_compiler = c_compiler(os.environ) is None  # which is well: nothing needs one
+    no_compiler = c_compiler(os.environ) is None  # then nothing was to be compiled, which is fine
     left_out = [
         (f"kernels {level.label}", no_compiler, f"left out because {reason}")
         for level, reason in library.left_out.items()

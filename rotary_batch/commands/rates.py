@@ -1,4 +1,4 @@
-"""The machine's rates around a run: probed before it, and raised when the run itself is faster than they allow."""
+"""The machine's rates around a run: probed before it, and raised when the run is faster than they allow."""
 
 from __future__ import annotations
 
@@ -15,67 +15,68 @@ from rotary_batch.model.rates import Rates, cached_rates, exceeded_by, rates_pat
 from rotary_batch.runner import Progress
 
 _EXCEEDED = "a run was faster than their bound"
-ANEW_AT_MOST_EVERY_S = 24 * 3600.0  # for runs that are faster than their bound: it takes a minute
+REMEASURE_EVERY_S = 24 * 3600.0  # at most, when runs are faster than the roofline: measuring takes a minute
 
 
 def refresh_rates(settings: Settings, pack: Path, manifest: Manifest, now: float) -> None:
-    """Bring the kept rates up to date.
+    """Probe the machine, and store the rates anew.
 
-    A machine that was never measured is not measured here: it would take a minute.  A disk that refuses ends no run:
-    old rates only make the bound less exact.
+    A machine that was never measured is not measured here, because that takes a minute.  A disk error ends no run:
+    old rates only make the roofline less exact.
     """
     path = rates_path(settings.device, cache_dir(os.environ))
-    exact = (settings.numerics or manifest.default_numerics) == "exact"  # rates are of fast numerics
+    is_exact = (settings.numerics or manifest.default_numerics) == "exact"  # rates are of fast numerics
     try:
-        if not exact and path.exists():
-            save_rates(_refreshed(cached_rates(settings.device, path.parent), settings, pack, manifest, now), path)
+        if not is_exact and path.exists():
+            stored = cached_rates(settings.device, path.parent)
+            save_rates(_current_rates(stored, settings, pack, manifest, now), path)
     except OSError as error:
         event("rates not refreshed", why=str(error))
 
 
-def _refreshed(kept: Rates | None, settings: Settings, pack: Path, manifest: Manifest, now: float) -> Rates:
+def _current_rates(stored: Rates | None, settings: Settings, pack: Path, manifest: Manifest, now: float) -> Rates:
     from rotary_batch.engine.measuring import measure
     from rotary_batch.engine.runtime.device import resolve_device
 
-    why = _why_anew(kept, measure.machine_name(resolve_device(settings.device)), now)
-    if kept is not None and why is None:
-        found = kept.best_of(measure.probe_machine(kept, pack, manifest, settings.kv))
-        event("rates probed", rates=found.told())
-        return found
+    why = _why_outdated(stored, measure.machine_name(resolve_device(settings.device)), now)
+    if stored is not None and why is None:
+        rates = stored.best_of(measure.probe_machine(stored, pack, manifest, settings.kv))
+        event("rates probed", rates=rates.told())
+        return rates
     event("rates measured anew", why=why)
-    found = measure.measure_machine(settings.device, cache_dir(os.environ))
-    return kept.measured_anew(found) if kept is not None and why == _EXCEEDED else found
+    rates = measure.measure_machine(settings.device, cache_dir(os.environ))
+    return stored.measured_anew(rates) if stored is not None and why == _EXCEEDED else rates
 
 
-def _why_anew(kept: Rates | None, machine: str, now: float) -> str | None:
-    """Why kept rates are of no use, if they are not."""
-    if kept is None:
+def _why_outdated(stored: Rates | None, machine: str, now: float) -> str | None:
+    """Why the stored rates are of no use, or None."""
+    if stored is None:
         return "damaged or of another version"
-    if kept.machine != machine:
+    if stored.machine != machine:
         return "another machine"
-    is_old = abs(now - kept.measured_at) >= ANEW_AT_MOST_EVERY_S
-    return _EXCEEDED if kept.is_exceeded and is_old else None
+    is_old = abs(now - stored.measured_at) >= REMEASURE_EVERY_S
+    return _EXCEEDED if stored.is_exceeded and is_old else None
 
 
 class RateWatch:
-    """Looks at every step; raises the rates of the engine, and the stored ones, when a run beats its roofline."""
+    """Called after every step; raises the rates of the engine, and the stored ones, when a run beats its roofline."""
 
-    def __init__(self, engine: RatedEngine, settings: Settings, look: Callable[[Progress], None]) -> None:
+    def __init__(self, engine: RatedEngine, settings: Settings, on_step: Callable[[Progress], None]) -> None:
         self._engine = engine
         self._path = rates_path(settings.device, cache_dir(os.environ))
-        self._look = look
-        self._roofline_s = self._step_s = 0.0
+        self._on_step = on_step
+        self._roofline_s = self._step_s = 0.0  # sums since the rates were last raised
 
     def __call__(self, progress: Progress) -> None:
-        """Count a step, then let others look."""
+        """Compare the run with its roofline, then call `on_step`."""
         if progress.report.roofline_s:
             self._roofline_s += progress.report.roofline_s
             self._step_s += progress.report.step_s
             if gain := exceeded_by(self._roofline_s, self._step_s):
-                self._raise(gain, progress)
-        self._look(progress)
+                self._raise_rates(gain, progress)
+        self._on_step(progress)
 
-    def _raise(self, gain: float, progress: Progress) -> None:
+    def _raise_rates(self, gain: float, progress: Progress) -> None:
         rates = self._engine.rates
         assert rates is not None, "a step has a roofline only where there are rates"
         rates = rates.raised(gain, time.time())
@@ -85,6 +86,6 @@ class RateWatch:
         except OSError as error:
             event("rates not kept", why=str(error))
         self._roofline_s = self._step_s = 0.0
-        progress.tally.rates_raised *= gain
-        progress.tally.bound_s /= gain  # of the revolutions before: they were judged by rates that were too low
+        progress.stats.rates_raised *= gain
+        progress.stats.roofline_s /= gain  # steps so far were compared with rates that were too low
         event("rates raised", gain=round(gain, 3), why="revolutions were faster than their bound")

@@ -13,7 +13,7 @@ from rotary_batch.core import Request
 from rotary_batch.model.tokens import Tokenizer
 
 DEFAULT_MAX_TOKENS = 256
-MAX_LINE_NBYTES = 8 * 2**20  # above any context of a model; a line of empty lists takes 25 times its size in memory
+MAX_LINE_NBYTES = 8 * 2**20  # more than any context; a parsed line of empty lists takes 25 times its size in memory
 _MAX_ID_CHARACTERS = 512
 
 
@@ -35,7 +35,7 @@ class Refused(NamedTuple):
 def read_requests(
     path: Path, file: BinaryIO, tokenizer: Tokenizer, is_known: Callable[[str], bool]
 ) -> Iterator[Accepted | Refused | str]:
-    """Every line that is not empty: a request, what is wrong with it, or the id of one that is known already."""
+    """Every line that is not empty: a request, what is wrong with it, or the `custom_id` of one that is known."""
     taken: set[str] = set()
     for number, line, _ in jsonl.lines(file, MAX_LINE_NBYTES):
         data = line.removeprefix(BOM_UTF8) if line is not None and number == 1 else line
@@ -47,9 +47,9 @@ def read_requests(
             custom_id = _new_id(row, taken)
             taken.add(custom_id)
             yield custom_id if is_known(custom_id) else Accepted(custom_id, _request(row, number, tokenizer))
-        except (ValueError, RecursionError) as error:  # what was read at some depth may not be shown at any
-            fact = "nested too deeply" if isinstance(error, RecursionError) else error
-            yield Refused(number, custom_id, f"{path}:{number}: {fact}")
+        except (ValueError, RecursionError) as error:  # JSON that was parsed may still be too deep for repr()
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            yield Refused(number, custom_id, f"{path}:{number}: {reason}")
 
 
 def _row(data: bytes | None) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_only(*values: object) -> Callable[[Any], bool]:
-    """What asks for nothing but what happens anyway; False is not 0 here."""
+    """Accept only values that do not change the answer; False is not 0 here."""
     return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
 
 
@@ -133,8 +133,7 @@ _ROW: _Allowed = {
     "url": (_is_only("/v1/chat/completions", "/v1/completions"), "/v1/chat/completions or /v1/completions"),
     "body": (lambda value: isinstance(value, dict), "an object"),
 }
-# The model is the one that `generate` was given, and its answers are greedy: a parameter that asks for another answer
-# is refused, one that asks for the same is not.
+# `generate` has one model and its answers are greedy.  A parameter is accepted when it does not change the answer.
 _BODY: _Allowed = {
     "messages": (lambda value: isinstance(value, list), "a list"),
     "prompt": (_is_text, "a string"),

@@ -1,15 +1,12 @@
-"""Whether what a model wrote may stand on a page: confidence, then names that must exist.  No judge needed.
-
-Knows text and names; knows nothing of models or of pages.
-"""
+"""Validation of what a model wrote, without another model: its confidence, then names that must exist."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from itertools import chain
 
-from rotary_batch.core import Reason, Verdict
+from rotary_batch.core import Reason, ValidationResult, Verdict
 from rotary_batch.sentences import is_whole, split_sentences
 
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -21,19 +18,11 @@ _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _ABBREVIATIONS = {"e.g", "i.e", "etc"}
 _LITTLE_WORDS = {"from", "given", "into", "that", "this", "when", "with"}
-LITTLE_LETTERS = 3  # words of so many letters may stand twice
-LOOP_WORDS = 4  # a run of this many words that stands three times is a loop
+LITTLE_LETTERS = 3  # words of up to 3 letters may appear twice
+LOOP_WORDS = 4  # a run of 4 words that appears three times is a loop
 
 
-class Judgement(NamedTuple):
-    """What may be shown, and why the rest may not."""
-
-    verdict: Verdict
-    text: str | None
-    reasons: tuple[str, ...]
-
-
-def judge(
+def validate(
     text: str,
     *,
     mean_logprob: float,
@@ -41,45 +30,58 @@ def judge(
     ended: Reason,
     is_known: Callable[[str], bool],
     source: str,
-) -> Judgement:
-    """Keep the sentences whose names exist, and of an answer that was cut those that have an end.
+) -> ValidationResult:
+    """Keep the sentences whose names exist; drop the last sentence of an answer that was cut before its end.
 
-    `is_known` answers for single identifiers and for paths.  `min_mean_logprob` is of a model that is too small to be
-    trusted without one.  A loop raises its mean, so what looped has no confidence; neither has a sentence that says a
-    word twice ("Update the screen of the console screen").
+    `is_known` is asked for single identifiers and for paths; `source` is the prompt, whose names exist too.
+    `min_mean_logprob` is set for a model that is too small to be trusted without it.  It also rejects an answer
+    that ended in a loop, which raises the mean, and one with a sentence that says a word twice ("Update the screen of
+    the console screen").
     """
     clean = " ".join(text.split())
     if not re.search(r"[A-Za-z]{3}", clean):
-        return Judgement(Verdict.EMPTY, None, ("no words",))
-    if min_mean_logprob is not None and mean_logprob < min_mean_logprob:
-        return Judgement(Verdict.LOW_CONFIDENCE, None, (f"mean log-probability {mean_logprob:.2f}",))
-    if _loops(clean) or (min_mean_logprob is not None and ended == "loop"):
-        return Judgement(Verdict.LOW_CONFIDENCE, None, ("repeats itself",))
-    if min_mean_logprob is not None and (word := _word_said_twice(clean)):
-        return Judgement(Verdict.LOW_CONFIDENCE, None, (f"says {word} twice",))
-    sentences = split_sentences(clean)
-    is_cut = ended in {"length", "loop"} or clean.count("(") > clean.count(")")
-    if is_cut and not is_whole(clean):
-        sentences.pop()
+        return _rejected(Verdict.EMPTY, "no words")
+    if reason := _reason_for_doubt(clean, mean_logprob, min_mean_logprob, ended):
+        return _rejected(Verdict.LOW_CONFIDENCE, reason)
+    sentences = _ended_sentences(clean, ended)
     if not sentences:
-        return Judgement(Verdict.LOW_CONFIDENCE, None, ("no sentence has an end",))
-    kept, reasons = [], []
-    for sentence in sentences:
-        lies = unknown_names(sentence, is_known, source)
-        reasons += lies
-        kept += [] if lies else [sentence]
+        return _rejected(Verdict.LOW_CONFIDENCE, "no sentence has an end")
+    unknown = [unknown_names(sentence, is_known, source) for sentence in sentences]
+    kept = [sentence for sentence, names in zip(sentences, unknown, strict=True) if not names]
+    reasons = tuple(chain.from_iterable(unknown))
     if not kept:
-        return Judgement(Verdict.UNFAITHFUL, None, tuple(reasons))
-    return Judgement(Verdict.SHOWN, " ".join(kept), tuple(reasons))
+        return _rejected(Verdict.UNFAITHFUL, *reasons)
+    return ValidationResult(verdict=Verdict.SHOWN, shown_text=" ".join(kept), reasons=reasons)
+
+
+def _rejected(verdict: Verdict, *reasons: str) -> ValidationResult:
+    return ValidationResult(verdict=verdict, shown_text=None, reasons=reasons)
+
+
+def _reason_for_doubt(text: str, mean_logprob: float, min_mean_logprob: float | None, ended: Reason) -> str | None:
+    if min_mean_logprob is not None and mean_logprob < min_mean_logprob:
+        return f"mean log-probability {mean_logprob:.2f}"
+    if _loops(text) or (min_mean_logprob is not None and ended == "loop"):
+        return "repeats itself"
+    if min_mean_logprob is not None and (word := _repeated_word(text)):
+        return f"says {word} twice"
+    return None
+
+
+def _ended_sentences(text: str, ended: Reason) -> list[str]:
+    """All sentences, without the last one when it was cut."""
+    sentences = split_sentences(text)
+    is_cut = ended in {"length", "loop"} or text.count("(") > text.count(")")
+    return sentences[:-1] if is_cut and not is_whole(text) else sentences
 
 
 def unknown_names(sentence: str, is_known: Callable[[str], bool], source: str) -> list[str]:
-    """Names, paths and addresses in a sentence that neither the index nor the source has."""
-    lies = [url for url in _URL.findall(sentence) if url.rstrip(".,;)") not in source]
+    """Names, paths and URLs in a sentence that neither the index nor the source has."""
+    unknown_urls = [url for url in _URL.findall(sentence) if url.rstrip(".,;)") not in source]
     spans = _CODE.findall(sentence)
     rest = _CODE.sub(" ", _URL.sub(" ", sentence))
     names = [*spans, *(name for name in _IDENTIFIER.findall(rest) if name not in _ABBREVIATIONS)]
-    return lies + [name for name in names if not _exists(name, is_known, source)]
+    return unknown_urls + [name for name in names if not _exists(name, is_known, source)]
 
 
 def _exists(name: str, is_known: Callable[[str], bool], source: str) -> bool:
@@ -95,12 +97,12 @@ def _loops(text: str) -> bool:
     return any(runs.count(run) >= 3 for run in set(runs))
 
 
-def _word_said_twice(text: str) -> str | None:
-    """The first word that a sentence says again; a plural is the same word."""
+def _repeated_word(text: str) -> str | None:
+    """The first word that appears twice in one sentence; a plural counts as the same word."""
     for sentence in split_sentences(text):
         seen: set[str] = set()
         words: list[str] = _WORD.findall(sentence.lower())
-        for word in (found.rstrip("s") for found in words):
+        for word in (written.rstrip("s") for written in words):
             if word in seen:
                 return word
             seen |= {word} if len(word) > LITTLE_LETTERS and word not in _LITTLE_WORDS else set()

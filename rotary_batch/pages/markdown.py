@@ -68,7 +68,7 @@ class Pages:
         for symbol in symbols:
             others = [other for other in definitions[symbol.qualified_name] if other != symbol]
             blocks += [*self._symbol_section(symbol, others, file), *notes.get(symbol.id, [])]
-        subjects = [("file", path), *(("chunk", chunk.subject) for chunk in view.chunks.get(path, ()))]
+        subjects = [("file", path), *(chunk.subject.identity for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
         source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
         return self._seal(blocks, subjects, [source])
@@ -191,7 +191,7 @@ class Pages:
         """
         notes: dict[SymbolId | None, list[str]] = {}
         for chunk in self._view.chunks.get(path, ()):
-            prose = self._prose.get(("chunk", chunk.subject))
+            prose = self._prose.get(chunk.subject.identity)
             if prose is None or not prose.text:
                 continue
             inside = [s for s in symbols if chunk.start_byte <= s.start_byte < chunk.end_byte]

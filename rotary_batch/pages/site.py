@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from rotary_batch.core import Subject, Unit
 from rotary_batch.pages.front import sign
 from rotary_batch.pages.markdown import Pages, ProseMap
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
@@ -33,14 +34,14 @@ def render(view: IndexView, prose: ProseMap, things: Iterable[str]) -> Iterator[
         yield page_of(view, thing), data
 
 
-def things_of(units: Iterable[tuple[str, str]]) -> list[str]:
-    """The things whose pages show the given (unit, subject)s: their own and the one above that lists them."""
+def things_of(subjects: Iterable[Subject]) -> list[str]:
+    """The things whose pages show the given subjects: their own and the one above that lists them."""
     things: dict[str, None] = {}
-    for unit, subject in units:
-        path = subject.rsplit("@", 1)[0] if unit == "chunk" else subject
-        own = path if unit in {"chunk", "file"} else f"{path}/" if path else "/"
+    for subject in subjects:
+        unit, path = subject.unit, subject.path
+        own = path if unit in {Unit.CHUNK, Unit.FILE} else f"{path}/" if path else "/"
         things |= {own: None}
-        if unit != "chunk" and own != "/":
+        if unit is not Unit.CHUNK and own != "/":
             above = parent_of(path)
             things |= {f"{above}/" if above else "/": None}
     return list(things)

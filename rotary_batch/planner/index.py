@@ -1,7 +1,7 @@
-"""Bring the database up to date with a repository: its files, and the work that follows from them.
+"""Bring the database up to date with a repository: its files, and the items that they make.
 
-A source file is stored in one transaction with its chunks and their items; then one transaction plans all roll-ups
-and sets the mark that the plan is whole.  A run that is killed at any place between is gone on with by the next.
+A source file is stored in one transaction with its chunks and their items.  Then one transaction plans all roll-ups and
+marks the plan as complete.  After a kill at any point, the next run continues.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from operator import attrgetter
 from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
+from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.planner.units import chunk_items, rollup_items, takes
+from rotary_batch.planner.units import chunk_items, rollup_items
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
@@ -28,7 +29,7 @@ from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, pla
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
-FILES_A_COMMIT = 100  # a commit waits for the disk; what is not committed is read again after a kill
+FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that were not committed are read again
 NUM_WORKERS = 2  # processes that parse
 Progress = Callable[[int, int], None]
 
@@ -49,32 +50,32 @@ class Indexed:
 def index_repository(
     store: WorkStore,
     repository: Repository,
-    asking: PromptBuilder,
+    prompt_builder: PromptBuilder,
     row: RepositoryRow,
     patterns: PathPatterns,
     progress: Progress,
     should_stop: Callable[[], bool] | None = None,
 ) -> Indexed:
-    """Read what changed since the last index under the same plan key, and queue the work that it makes.
+    """Read what changed since the last index under the same plan key, and queue the work that follows.
 
-    Before the first file is parsed `should_stop` is asked, then `progress` is called, which may raise.
+    `should_stop` is checked until the first file is parsed; from then on `progress` is called, which may raise.
     """
-    asking.check_budget()
-    plan_key = index_key(asking, row)
+    prompt_builder.check_budget()
+    plan_key = index_key(prompt_builder, row)
     changes = _changes(store, repository, replace(row, plan_key=plan_key), patterns, should_stop)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
-    is_whole = changes.is_nothing and stored.is_planned(store, row.root, plan_key)
-    row = replace(row, id=stored.save_repository(store, row if is_whole else replace(row, plan_key="")))
+    is_complete = changes.is_empty and stored.is_planned(store, row.root, plan_key)
+    row = replace(row, id=stored.save_repository(store, row if is_complete else replace(row, plan_key="")))
     parsed = 0
     counts = PlanCounts()
-    if not is_whole:
-        # Closed even when `progress` raises: it is in a transaction between two files.
-        with closing(_stored(store, repository, changes.to_read, asking, row)) as plans:
-            for parsed, found in enumerate(plans, 1):
-                counts = _sum(counts, found)
+    if not is_complete:
+        # Closed even when `progress` raises: between two files a transaction is open.
+        with closing(_parse_and_store(store, repository, changes.to_read, prompt_builder, row)) as stored_files:
+            for parsed, file_counts in enumerate(stored_files, 1):
+                counts += file_counts
                 progress(parsed, len(changes.to_read))
-        counts = _sum(counts, _roll_up(store, changes, asking, row))
-    counts = replace(counts, unchanged=num_items(store, row.id, asking.job.name) - counts.queued)
+        counts += _roll_up(store, changes, prompt_builder, row)
+    counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
         files=dict(sorted(Counter(file.file_class.value for file in changes.files).items())),
@@ -86,25 +87,37 @@ def index_repository(
     )
 
 
-def index_key(asking: PromptBuilder, row: RepositoryRow) -> str:
+def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
     """Everything but the sources that items depend on; under another key all files are read again."""
-    prompts = {name: prompt.text for name, prompt in sorted(asking.prompts.items())}
-    parts = [asking.plan_key, asking.manifest.weights_digest, asking.numerics, prompts, repr(asking.job), row.job]
+    prompts = {name: prompt.text for name, prompt in sorted(prompt_builder.prompts.items())}
+    parts = [
+        prompt_builder.plan_key,
+        prompt_builder.manifest.weights_digest,
+        prompt_builder.numerics,
+        prompts,
+        repr(_with_plain_units(prompt_builder.job)),
+        row.job,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _with_plain_units(job: Job) -> Job:
+    """Units as text, as they were when they were not an enumeration: the key of an unchanged job must not change."""
+    return replace(job, units={unit.value: spec for unit, spec in job.units.items()})  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Changes:
-    """What the stored index does not know yet."""
+    """The difference between a repository and its stored index."""
 
-    files: list[SourceFile]  # everything that is there now
+    files: list[SourceFile]  # all that the repository has now
     to_read: list[SourceFile]
-    others: list[SourceFile]  # what else is stored in another way
+    others: list[SourceFile]  # not to be parsed, but stored differently or not at all
     gone: list[str]
-    were_sources: set[str]  # and are none now
+    were_sources: set[str]  # and are not sources now
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.to_read or self.others or self.gone)
 
 
@@ -136,29 +149,29 @@ def _changes(
     )
 
 
-def _stored(
+def _parse_and_store(
     store: WorkStore,
     repository: Repository,
     files: Sequence[SourceFile],
-    asking: PromptBuilder,
+    prompt_builder: PromptBuilder,
     row: RepositoryRow,
 ) -> Generator[PlanCounts, None, None]:
-    """Parse files and store each with its items."""
+    """Parse files and store each with its items; yields what each did to the queue."""
     sources: dict[str, bytes] = {}  # of the files that are being parsed
     parsed = parse_files(
-        _read(repository, files, sources),
+        _read_sources(repository, files, sources),
         tokenizer_dir=Path(row.pack_dir),
-        budget_tokens=asking.chunk_budget_tokens,
+        budget_tokens=prompt_builder.chunk_budget_tokens,
         num_workers=min(NUM_WORKERS, max(1, len(files))),
     )
     with closing(parsed):
         for first in parsed:
             with store.transaction():
                 for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
-                    yield _store_file(store, one, sources.pop(one.file.path), asking, row)
+                    yield _store_file(store, one, sources.pop(one.file.path), prompt_builder, row)
 
 
-def _read(
+def _read_sources(
     repository: Repository, files: Sequence[SourceFile], sources: dict[str, bytes]
 ) -> Iterator[tuple[SourceFile, bytes]]:
     wanted = {file.path: file for file in files}
@@ -169,42 +182,38 @@ def _read(
 
 
 def _store_file(
-    store: WorkStore, one: ParsedFile, source: bytes, asking: PromptBuilder, row: RepositoryRow
+    store: WorkStore, one: ParsedFile, source: bytes, prompt_builder: PromptBuilder, row: RepositoryRow
 ) -> PlanCounts:
     stored.save_parsed(store, row.id, one, row.plan_key)
-    items = list(chunk_items(one, source, asking))
-    return plan_chunks(store, row.id, asking.job.name, one.file.path, items)
+    items = list(chunk_items(one, source, prompt_builder))
+    return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
 
-def _roll_up(store: WorkStore, changes: _Changes, asking: PromptBuilder, row: RepositoryRow) -> PlanCounts:
-    """Plan everything above the chunks; then the plan is whole."""
-    job, counts = asking.job, PlanCounts()
+def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder, row: RepositoryRow) -> PlanCounts:
+    """Plan everything above the chunks, which completes the plan."""
+    job, counts = prompt_builder.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
-    paths = [file.path for file in sources if takes(job, file)]
+    paths = [file.path for file in sources if job.selects(file)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
-        counts = _sum(counts, drop_other_jobs(store, row.id, job.name))
+        counts += drop_other_jobs(store, row.id, job.name)
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
         if changed:
             ranks = _ranks(store, row.id, paths)
             for path in sorted(changes.were_sources):
-                counts = _sum(counts, plan_chunks(store, row.id, job.name, path, []))
+                counts += plan_chunks(store, row.id, job.name, path, [])
             items = list(rollup_items(paths, ranks, job, changed))
-            counts = _sum(counts, plan_rollups(store, row.id, job.name, items))
+            counts += plan_rollups(store, row.id, job.name, items)
             rank_chunks(store, row.id, job.name, ranks)
     return counts
 
 
 def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
-    """Within a transaction: resolve all references, store what calls what, rank the files by it."""
+    """Within a transaction: resolve all references, store the calls, rank the files by them."""
     by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
-    found = calls(
+    resolved = calls(
         (list(symbols) for _, symbols in by_file),
         lambda path: list(stored.stored_outline(store, repository_id, path)),
         stored.stored_references(store, repository_id),
     )
-    return priorities(paths, stored.saved_calls(store, repository_id, found))
-
-
-def _sum(one: PlanCounts, other: PlanCounts) -> PlanCounts:
-    return PlanCounts(queued=one.queued + other.queued, removed=one.removed + other.removed)
+    return priorities(paths, stored.saved_calls(store, repository_id, resolved))

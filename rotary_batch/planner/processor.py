@@ -1,7 +1,4 @@
-"""Between the queue and the engine: gives items their prompts when it is their turn, and judges answers.
-
-Knows roll-ups, reuse and verdicts; knows nothing of engines or of pages on disk.
-"""
+"""Between the queue and the engine: prompts for roll-ups whose inputs are complete, reuse and validation of answers."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 
-from rotary_batch.core import Completion, WorkItem
+from rotary_batch.core import Completion, Unit, ValidationResult, WorkItem
 from rotary_batch.errors import PromptError
-from rotary_batch.pages.check import judge
+from rotary_batch.pages.check import validate
 from rotary_batch.pages.page import (
     IndexView,
     SummarySource,
@@ -19,130 +16,143 @@ from rotary_batch.pages.page import (
     file_summary,
     folder_summary,
 )
-from rotary_batch.planner.prompt_builder import Note, PromptBuilder
+from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
 from rotary_batch.work.counts import children
-from rotary_batch.work.rows import Answer, Claim, Finished, Judged, StoredResult
+from rotary_batch.work.rows import Answer, Claim, Finished, StoredResult
 from rotary_batch.work.store import WorkStore
 
-BATCH = 64  # in one transaction, and between two looks at the window
+BATCH = 64  # items in one transaction; between two of them the window may close
 
 
 class ItemProcessor:
     """One job of one or more repositories, with one model."""
 
-    def __init__(self, store: WorkStore, asking: PromptBuilder, views: Mapping[int, IndexView]) -> None:
+    def __init__(self, store: WorkStore, prompt_builder: PromptBuilder, views: Mapping[int, IndexView]) -> None:
         self._store = store
-        self._asking = asking
+        self._prompt_builder = prompt_builder
         self._views = views
-        self._names = {number: _known_names(view) for number, view in views.items()}
+        self._names: dict[int, frozenset[str]] = {}  # by repository, of those that had an answer
 
     def reuse_answers(self) -> Iterator[list[WorkItem]]:
-        """Answer READY items whose results are already there, some at a time; no model is asked."""
+        """Complete READY items whose results are stored already; yields them in batches."""
         ids = self._store.answered_before(list(self._views))
         for start in range(0, len(ids), BATCH):
             with self._store.transaction():
                 items = [self._store.item(item_id) for item_id in ids[start : start + BATCH]]
-                answered = [item for item in items if self._reuse(item)]
-            yield answered
+                reused = [item for item in items if self._reuse(item)]
+            yield reused
 
-    def advance(self) -> Iterator[list[WorkItem]]:
-        """Give items whose inputs are complete their prompts, some at a time; those that were answered at once."""
+    def prepare(self) -> Iterator[list[WorkItem]]:
+        """Give WAITING items whose inputs are complete their prompts; yields batches of those done without a model."""
         while items := self._store.unblocked(list(self._views), limit=BATCH):
             with self._store.transaction():
-                answered = [item for item in items if self._prepare(item)]
-            yield answered
+                reused = [item for item in items if self._prepare_one(item)]
+            yield reused
 
-    def _prepare(self, item: WorkItem) -> bool:
-        """Make a WAITING item ready, done, parked, or the reader of parts; answer whether it is done."""
-        view = self._views[item.repository_id]
-        below = children(self._store, item.id)
-        notes = [self._note(item, answer, is_part=is_part) for _, is_part, answer in below]
-        part = self._store.is_part(item.id)
-        name = _title(item, view)
-        own = [] if part else self._own_note(item, view)
+    def _prepare_one(self, item: WorkItem) -> bool:
+        """Make an item READY, DONE, PARKED, or the reader of new parts; returns whether it is DONE."""
         try:
-            asked = self._asking.build_rollup_prompt(item.unit, name, [*own, *notes], part=part)
-            if asked is None:
-                runs = self._asking.split_notes(item.unit, name, notes)
-                self._store.add_parts(item.id, [[below[i][0] for i in run] for run in runs])
-                return False
+            encoded = self._encode_or_split(item)
         except PromptError as error:
             self._store.park(item.id, str(error))
             return False
-        if result := self._store.result(asked.key):
-            self._finish_reused(item, asked.key, result, asked.prompt_ids)
+        if encoded is None:
+            return False
+        if result := self._store.result(encoded.key):
+            self._complete_reused(item, encoded.key, result, encoded.prompt_ids)
             return True
-        self._store.make_ready(item.id, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)
+        self._store.make_ready(item.id, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
         return False
+
+    def _encode_or_split(self, item: WorkItem) -> EncodedPrompt | None:
+        """The prompt of a roll-up, or None when its notes were too long and got parts.  Raises PromptError."""
+        view = self._views[item.repository_id]
+        inputs = children(self._store, item.id)
+        notes = [self._note(item, answer) for _, answer in inputs]
+        part = item.subject.part is not None
+        name = _title(item, view)
+        own = [] if part else self._own_note(item, view)
+        encoded = self._prompt_builder.build_rollup_prompt(item.subject.unit, name, [*own, *notes], part=part)
+        if encoded is None:
+            runs = self._prompt_builder.split_notes(item.subject.unit, name, notes)
+            self._store.add_parts(item.id, [[inputs[i][0] for i in run] for run in runs])
+        return encoded
 
     def _reuse(self, item: WorkItem) -> bool:
         result = self._store.result(item.key) if item.key else None
         if result is None or item.key is None:
             return False
-        self._finish_reused(item, item.key, result, self._store.prompt_ids(item.id))
+        self._complete_reused(item, item.key, result, self._store.prompt_ids(item.id))
         return True
 
-    def _finish_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
-        judged = self._judge(item, result.text, result.completion, prompt_ids)
-        self._store.complete_reused(item.id, key, result, judged)
+    def _complete_reused(self, item: WorkItem, key: str, result: StoredResult, prompt_ids: Sequence[int]) -> None:
+        validation = self._validate(item, result.text, result.completion, prompt_ids)
+        self._store.complete_reused(item.id, key, result, validation)
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
-        """What the author says of the thing itself."""
-        summary = file_summary(item.subject, view) if item.unit == "file" else folder_summary(item.subject, view)
+        """What the author says of the subject itself; empty when there is nothing."""
+        path = item.subject.path
+        summary = file_summary(path, view) if item.subject.unit is Unit.FILE else folder_summary(path, view)
         by_author = summary.text and summary.source is SummarySource.AUTHOR
         return [Note(_title(item, view), summary.text)] if by_author else []
 
-    def _note(self, item: WorkItem, answer: Answer, *, is_part: bool) -> Note:
-        """What a roll-up reads of one thing below it: its prose when that may be shown, else its structure."""
-        view = self._views[item.repository_id]
-        path = answer.subject.rsplit("@", 1)[0] if answer.unit == "chunk" else answer.subject
-        if is_part:
+    def _note(self, item: WorkItem, answer: Answer) -> Note:
+        """What a roll-up reads of one of its inputs: the prose when it may be shown, else the structure."""
+        view, unit, path = self._views[item.repository_id], answer.subject.unit, answer.subject.path
+        if answer.subject.part is not None:
             return Note("part", answer.shown_text or "more of the same")
-        if answer.unit == "chunk":
+        if unit is Unit.CHUNK:
             chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
             label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
             return Note(label, answer.shown_text or chunk_outline(chunk, symbols))
-        structural = file_summary(path, view) if answer.unit == "file" else folder_summary(path, view)
+        structural = file_summary(path, view) if unit is Unit.FILE else folder_summary(path, view)
         return Note(PurePosixPath(path).name, answer.shown_text or structural.text)
 
-    def finish(self, claim: Claim, completion: Completion) -> Finished:
-        """Turn what the engine wrote into a result with a verdict."""
-        text = self._asking.tokenizer.decode(completion.token_ids).strip()
+    def complete(self, claim: Claim, completion: Completion) -> Finished:
+        """Decode and validate what the engine wrote."""
+        text = self._prompt_builder.tokenizer.decode(completion.token_ids).strip()
         return Finished(
             claim=claim,
             completion=completion,
-            judged=self._judge(claim.item, text, completion, claim.request.prompt_ids),
+            text=text,
+            validation=self._validate(claim.item, text, completion, claim.request.prompt_ids),
             provenance={
-                "model": self._asking.manifest.name,
-                "weights": self._asking.manifest.weights_digest,
-                "experts": self._asking.manifest.experts,
-                "numerics": self._asking.numerics,
+                "model": self._prompt_builder.manifest.name,
+                "weights": self._prompt_builder.manifest.weights_digest,
+                "experts": self._prompt_builder.manifest.experts,
+                "numerics": self._prompt_builder.numerics,
                 "job": claim.item.job,
                 "resumed_at": len(claim.request.generated_ids) or None,
             },
         )
 
-    def _judge(self, item: WorkItem, text: str, completion: Completion, prompt_ids: Sequence[int]) -> Judged:
-        names = self._names[item.repository_id]
-        found = judge(
+    def _validate(
+        self, item: WorkItem, text: str, completion: Completion, prompt_ids: Sequence[int]
+    ) -> ValidationResult:
+        return validate(
             text,
             mean_logprob=completion.mean_logprob,
             ended=completion.reason,
-            min_mean_logprob=self._asking.manifest.min_mean_logprob,
-            is_known=names.__contains__,
-            source=self._asking.tokenizer.decode(prompt_ids),
+            min_mean_logprob=self._prompt_builder.manifest.min_mean_logprob,
+            is_known=self._known_names(item.repository_id).__contains__,
+            source=self._prompt_builder.tokenizer.decode(prompt_ids),
         )
-        return Judged(text=text, verdict=found.verdict, shown_text=found.text)
+
+    def _known_names(self, repository_id: int) -> frozenset[str]:
+        """Gathered at the first answer: with 100,000 files it takes 4 s, which a run without work can save."""
+        if repository_id not in self._names:
+            self._names[repository_id] = _names_in(self._views[repository_id])
+        return self._names[repository_id]
 
 
 def _title(item: WorkItem, view: IndexView) -> str:
-    subject = item.path
-    return PurePosixPath(subject).name if subject else view.name
+    path = item.subject.path
+    return PurePosixPath(path).name if path else view.name
 
 
-def _known_names(view: IndexView) -> frozenset[str]:
-    """Every name that prose may mention: symbols, their parts and parameters, files and folders."""
+def _names_in(view: IndexView) -> frozenset[str]:
+    """All names that prose may mention: symbols, the words of their signatures, files and folders."""
     names = {view.name, *view.folders}
     for symbol in chain.from_iterable(view.symbols.values()):
         names |= {symbol.name, symbol.qualified_name, *_words(symbol.signature)}

@@ -1,7 +1,4 @@
-"""One job put to one model: fills and encodes prompts, fits them into the context, keys the results.
-
-Knows tokens and limits; knows nothing of the queue or of where a note's text comes from.
-"""
+"""Prompts of one job for one model: filled, encoded, fitted into the context, and keyed."""
 
 from __future__ import annotations
 
@@ -13,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from rotary_batch.core import Chunk
+from rotary_batch.core import Chunk, Unit
 from rotary_batch.errors import ConfigError, PromptError
 from rotary_batch.jobs import Job, UnitSpec
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.prompts import Prompt
+from rotary_batch.prompts import FilledPrompt, Prompt
 
 # Bump when the same prompt, weights and limits may give other tokens: numerics, sampling, stop rules.
 KEY_VERSION = "rotary-batch result 2"
 CHUNK_VARIABLES = frozenset({"language", "name", "context", "source", "fence"})
 NOTES_VARIABLES = frozenset({"name", "notes", "fence"})
-MIN_CHUNK_TOKENS = 32  # less than this and chunks are crumbs: the context is too small for the job
+MIN_CHUNK_TOKENS = 32  # with less, chunks are fragments: the context is too small for the job
 
 
 class Note(NamedTuple):
-    """One line of what a roll-up reads."""
+    """One line of the prompt of a roll-up."""
 
     label: str
     text: str
@@ -36,7 +33,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
-    """A prompt as the model will read it, and the key of its answer."""
+    """A prompt as token ids, and the key of its result."""
 
     prompt_ids: tuple[int, ...]
     key: str
@@ -45,113 +42,111 @@ class EncodedPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptBuilder:
-    """A job, its prompts and the model that will answer them."""
+    """Builds the prompts of a job for a model."""
 
     job: Job
     prompts: Mapping[str, Prompt]
     tokenizer: Tokenizer
     manifest: Manifest
-    numerics: str  # exact or fast, and how keys are kept when not as computed
+    numerics: str  # exact or fast, and the precision of the KV cache when it is not that of the computation
 
     def __post_init__(self) -> None:
         for unit, spec in self.job.units.items():
-            wanted = CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES
+            wanted = CHUNK_VARIABLES if unit is Unit.CHUNK else NOTES_VARIABLES
             for name in filter(None, (spec.prompt, spec.part)):
                 self._check_prompt(unit, name, wanted if name == spec.prompt else NOTES_VARIABLES)
 
-    def _check_prompt(self, unit: str, name: str, variables: frozenset[str]) -> None:
+    def _check_prompt(self, unit: Unit, name: str, variables: frozenset[str]) -> None:
         if name not in self.prompts:
             raise ConfigError(f"job {self.job.name}: [{unit}] names the prompt {name!r}; there is no prompts/{name}.md")
         if extra := self.prompts[name].variables - variables:
             raise ConfigError(f"prompts/{name}.md: ${min(extra)} is not among {', '.join(sorted(variables))}")
 
     def check_budget(self) -> None:
-        """Raise PromptError now when no chunk could ever be asked."""
+        """Raise PromptError when the context is too small for any chunk."""
         _ = self.chunk_budget_tokens
 
     @property
     def plan_key(self) -> str:
-        """What the cut into chunks depends on; a repository indexed under another one is cut again."""
+        """Everything that chunk boundaries depend on; under another key a repository is cut again."""
         return _digest(["cut 2", self.tokenizer.digest, self.chunk_budget_tokens, self.job.name])
 
     @property
     def chunk_budget_tokens(self) -> int:
-        """The most source tokens in one chunk.  Raises PromptError when the context is too small."""
-        spec = self.job.units["chunk"]
-        frame = self._encode(self._chunk_text("", "x", "", "language"))[0]
-        room = self.manifest.context_tokens - spec.new_tokens - len(frame)
+        """The most source tokens in a chunk.  Raises PromptError when the context is too small."""
+        spec = self.job.units[Unit.CHUNK]
+        frame_tokens = len(self._encode(self._fill_chunk("", "x", "", "language")))
+        room = self.manifest.context_tokens - spec.new_tokens - frame_tokens
         budget = min(spec.chunk_tokens or room, self.manifest.chunk_tokens or room, room * 3 // 4)
         if budget < MIN_CHUNK_TOKENS:
             raise PromptError(
                 f"model {self.manifest.name}: its context of {self.manifest.context_tokens} tokens leaves {budget} "
-                f"for source code beside {len(frame)} of prompt and {spec.new_tokens} of answer; use a model with "
-                f"more context, or lower [chunk] new_tokens in the job"
+                f"for source code after {frame_tokens} for the prompt and {spec.new_tokens} for the answer; use a "
+                f"model with more context, or lower [chunk] new_tokens in the job"
             )
         return budget
 
     def build_chunk_prompt(self, chunk: Chunk, source: bytes, language: str) -> EncodedPrompt:
-        """The prompt of a chunk.  The breadcrumb gives way when both do not fit.  Raises PromptError."""
+        """The prompt of a chunk, without the breadcrumb when both do not fit.  Raises PromptError."""
         text = source.decode("utf-8", "replace")
         name = PurePosixPath(chunk.path).name
-        spec = self.job.units["chunk"]
+        spec = self.job.units[Unit.CHUNK]
         for breadcrumb in (chunk.breadcrumb, ""):
-            asked = self._ask(spec, self._chunk_text(text, name, breadcrumb, language))
-            if len(asked.prompt_ids) + spec.new_tokens <= self.manifest.context_tokens:
-                return asked
+            encoded = self._encode_and_key(spec, self._fill_chunk(text, name, breadcrumb, language))
+            if len(encoded.prompt_ids) + spec.new_tokens <= self.manifest.context_tokens:
+                return encoded
         raise PromptError(
-            f"{chunk.path}:{chunk.start_line}: its prompt of {len(asked.prompt_ids)} tokens and an answer of "
+            f"{chunk.path}:{chunk.start_line}: its prompt of {len(encoded.prompt_ids)} tokens and an answer of "
             f"{spec.new_tokens} exceed the context of {self.manifest.context_tokens}; lower [chunk] chunk_tokens"
         )
 
-    def _chunk_text(self, source: str, name: str, breadcrumb: str, language: str) -> tuple[str, int]:
+    def _fill_chunk(self, source: str, name: str, breadcrumb: str, language: str) -> FilledPrompt:
         values = {"language": language, "name": name, "context": breadcrumb, "source": source.strip("\n")}
-        filled = self.prompts[self.job.units["chunk"].prompt].fill(values)
-        return filled.text, filled.num_markers
+        return self.prompts[self.job.units[Unit.CHUNK].prompt].fill(values)
 
     def build_rollup_prompt(
-        self, unit: str, name: str, notes: Sequence[Note], *, part: bool = False
+        self, unit: Unit, name: str, notes: Sequence[Note], *, part: bool = False
     ) -> EncodedPrompt | None:
-        """The prompt of a roll-up, or of a part of one; None when it is longer than its budget."""
+        """The prompt of a roll-up, or of a part of one; None when it exceeds its budget."""
         spec = self.job.units[unit]
-        asked = self._ask(spec, self._notes_text(spec, name, notes, part=part))
-        return asked if len(asked.prompt_ids) <= self._notes_budget_tokens(spec) else None
+        encoded = self._encode_and_key(spec, self._fill_notes(spec, name, notes, part=part))
+        return encoded if len(encoded.prompt_ids) <= self._notes_budget_tokens(spec) else None
 
-    def _notes_text(self, spec: UnitSpec, name: str, notes: Sequence[Note], *, part: bool) -> tuple[str, int]:
+    def _fill_notes(self, spec: UnitSpec, name: str, notes: Sequence[Note], *, part: bool) -> FilledPrompt:
         prompt = self.prompts[spec.part if part and spec.part else spec.prompt]
-        filled = prompt.fill({"name": name, "notes": "\n".join(map(note_line, notes))})
-        return filled.text, filled.num_markers
+        return prompt.fill({"name": name, "notes": "\n".join(map(note_line, notes))})
 
     def _notes_budget_tokens(self, spec: UnitSpec) -> int:
         return min(spec.prompt_tokens or self.manifest.context_tokens, self.manifest.context_tokens - spec.new_tokens)
 
-    def split_notes(self, unit: str, name: str, notes: Sequence[Note]) -> list[range]:
-        """Cut notes into runs that each fit the part prompt.  Raises PromptError when that gains nothing."""
+    def split_notes(self, unit: Unit, name: str, notes: Sequence[Note]) -> list[range]:
+        """Cut notes into runs that each fit a part's prompt.  Raises PromptError when every run would be one note."""
         spec = self.job.units[unit]
-        frame = len(self._encode(self._notes_text(spec, name, (), part=True))[0])
-        room = self._notes_budget_tokens(spec) - frame
+        frame_tokens = len(self._encode(self._fill_notes(spec, name, (), part=True)))
+        room = self._notes_budget_tokens(spec) - frame_tokens
         runs = list(_runs([self.tokenizer.count(note_line(note) + "\n") + 1 for note in notes], room))
         if len(runs) >= len(notes):
             raise PromptError(
-                f"{name}: notes do not shrink within prompts of {room} tokens; raise [{unit}] prompt_tokens"
+                f"{name}: notes do not get shorter in prompts of {room} tokens; raise [{unit}] prompt_tokens"
             )
         return runs
 
-    def _ask(self, spec: UnitSpec, text: tuple[str, int]) -> EncodedPrompt:
-        prompt_ids, num_markers = self._encode(text)
-        return EncodedPrompt(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=num_markers)
+    def _encode_and_key(self, spec: UnitSpec, filled: FilledPrompt) -> EncodedPrompt:
+        prompt_ids = self._encode(filled)
+        return EncodedPrompt(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=filled.num_markers)
 
-    def _encode(self, text: tuple[str, int]) -> tuple[tuple[int, ...], int]:
-        return tuple(self.tokenizer.encode_chat(text[0])), text[1]
+    def _encode(self, filled: FilledPrompt) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode_chat(filled.text))
 
     def _key(self, prompt_ids: Sequence[int], spec: UnitSpec) -> str:
-        """Everything that decides the answer; not the path, the commit, the time, the batch or the device."""
+        """Everything that decides the answer: not the path, the commit, the time, the batch or the device."""
         prompt = hashlib.sha256(array.array("I", prompt_ids).tobytes()).hexdigest()
         model = [self.tokenizer.digest, self.manifest.weights_digest, self.manifest.experts]
         return _digest([KEY_VERSION, prompt, *model, "greedy", spec.new_tokens, spec.sentences, self.numerics])
 
 
 def note_line(note: Note) -> str:
-    """One note as a roll-up's prompt shows it."""
+    """A note as it is in the prompt of a roll-up."""
     return f"- {note.label}: {' '.join(note.text.split())}"
 
 

@@ -1,92 +1,84 @@
-"""The items that files make: their chunks, themselves, the folders above them, the repository."""
+"""The items of a repository: chunks, files, the folders above them, the repository itself."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rotary_batch.core import Chunk, ParsedFile, SourceFile, Symbol
+from rotary_batch.core import Chunk, ParsedFile, SourceFile, Subject, Symbol, Unit
 from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
-from rotary_batch.pages.page_paths import folders_of
+from rotary_batch.pages.page_paths import folders_of, parent_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.work.rows import PlannedItem
 
-# Roll-ups go before chunks once they are ready, so that files and folders are finished as early as they can be.
-_UNIT_PRIORITY = {"chunk": 0, "file": 10**9, "directory": 2 * 10**9, "repository": 3 * 10**9}
+# Roll-ups that are ready go before chunks, so that files and folders are finished early.
+_UNIT_PRIORITY = {Unit.CHUNK: 0, Unit.FILE: 10**9, Unit.DIRECTORY: 2 * 10**9, Unit.REPOSITORY: 3 * 10**9}
 
 
-def chunk_items(one: ParsedFile, source: bytes, asking: PromptBuilder) -> Iterator[PlannedItem]:
-    """The chunks of a file, each with its prompt; their rank is known when all files are."""
-    if "chunk" in asking.job.units and takes(asking.job, one.file):
-        for chunk in _worth_asking(one.chunks, one.symbols):
-            yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], asking)
+def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
+    """The chunks of a file, each with its prompt; their priority is set once all files are known."""
+    if Unit.CHUNK in prompt_builder.job.units and prompt_builder.job.selects(one.file):
+        for chunk in _worth_describing(one.chunks, one.symbols):
+            yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
 
 
-def takes(job: Job, file: SourceFile) -> bool:
-    """Whether a job is about a source file."""
-    return job.select.takes(file.path, file.language)
-
-
-def _worth_asking(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:
+def _worth_describing(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:
     """All chunks of code; of module-level data (tables, constants) only the first chunk of a file."""
     waiting = sorted((symbol.start_byte, symbol.end_byte) for symbol in symbols)[::-1]
-    reach = 0  # how far the symbols go that start before a chunk's end
-    for place, chunk in enumerate(chunks):
+    reach = 0  # the last byte of the symbols that start before the end of the chunk
+    for number, chunk in enumerate(chunks):
         while waiting and waiting[-1][0] < chunk.end_byte:
             reach = max(reach, waiting.pop()[1])
-        if place == 0 or reach > chunk.start_byte:
+        if number == 0 or reach > chunk.start_byte:
             yield chunk
 
 
-def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, asking: PromptBuilder) -> PlannedItem:
+def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, prompt_builder: PromptBuilder) -> PlannedItem:
+    units = prompt_builder.job.units
     item = PlannedItem(
-        unit="chunk",
         subject=chunk.subject,
-        path=chunk.path,
-        parent=("file", file.path) if "file" in asking.job.units else None,
+        parent=Subject(Unit.FILE, file.path) if Unit.FILE in units else None,
         position=chunk.start_byte,
-        max_new_tokens=asking.job.units["chunk"].new_tokens,
-        max_sentences=asking.job.units["chunk"].sentences,
+        max_new_tokens=units[Unit.CHUNK].new_tokens,
+        max_sentences=units[Unit.CHUNK].sentences,
     )
     try:
-        asked = asking.build_chunk_prompt(chunk, text, file.language or "text")
+        encoded = prompt_builder.build_chunk_prompt(chunk, text, file.language or "text")
     except PromptError as error:
         return replace(item, error=str(error))
-    return replace(item, key=asked.key, prompt_ids=asked.prompt_ids, num_markers=asked.num_markers)
+    return replace(item, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
 
 
 def rollup_items(
     paths: Sequence[str], ranks: Mapping[str, int], job: Job, changed: Collection[str]
 ) -> Iterator[PlannedItem]:
     """Files, the folders above them, the repository; touched when anything below them changed."""
-    units = [unit for unit in ("file", "directory", "repository") if unit in job.units]
     touched = set(changed) | set(folders_of(changed)) | ({""} if changed else set())
-    for unit in units:
-        for subject in _subjects(unit, paths):
+    for subject in _rollups(paths):
+        if subject.unit in job.units:
+            spec = job.units[subject.unit]
             yield PlannedItem(
-                unit=unit,
                 subject=subject,
-                path=subject,
-                parent=_parent(unit, subject, units),
-                priority=_UNIT_PRIORITY[unit] + ranks.get(subject, subject.count("/")),
-                max_new_tokens=job.units[unit].new_tokens,
-                max_sentences=job.units[unit].sentences,
-                touched=subject in touched,
+                parent=_reader(subject, job),
+                priority=_UNIT_PRIORITY[subject.unit] + ranks.get(subject.path, subject.path.count("/")),
+                max_new_tokens=spec.new_tokens,
+                max_sentences=spec.sentences,
+                touched=subject.path in touched,
             )
 
 
-def _subjects(unit: str, paths: Sequence[str]) -> Sequence[str]:
-    if unit == "file":
-        return paths
-    if unit == "repository":
-        return [""] if paths else []
-    return folders_of(paths)
+def _rollups(paths: Sequence[str]) -> Iterator[Subject]:
+    yield from (Subject(Unit.FILE, path) for path in paths)
+    yield from (Subject(Unit.DIRECTORY, folder) for folder in folders_of(paths))
+    if paths:
+        yield Subject(Unit.REPOSITORY, "")
 
 
-def _parent(unit: str, subject: str, units: Sequence[str]) -> tuple[str, str] | None:
-    """Who reads it: the folder around it, or the repository at the top."""
-    folder = subject.rpartition("/")[0]
-    if unit != "repository" and folder and "directory" in units:
-        return "directory", folder
-    return ("repository", "") if unit != "repository" and "repository" in units else None
+def _reader(subject: Subject, job: Job) -> Subject | None:
+    """The roll-up that reads another: of the folder around it, or of the repository at the top."""
+    folder = parent_of(subject.path)
+    if subject.unit is not Unit.REPOSITORY and folder and Unit.DIRECTORY in job.units:
+        return Subject(Unit.DIRECTORY, folder)
+    is_read = subject.unit is not Unit.REPOSITORY and Unit.REPOSITORY in job.units
+    return Subject(Unit.REPOSITORY, "") if is_read else None

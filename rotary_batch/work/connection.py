@@ -1,4 +1,4 @@
-"""Open the database file, with a journal that is safe on the SQLite at hand, and explain what SQLite says of it."""
+"""Open the database file with a journal mode that is safe on this SQLite, and explain SQLite's errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_database(
     try:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with suppress(FileExistsError):  # closing a file that SQLite has open would give up its locks
+            with suppress(FileExistsError):  # closing a file that SQLite has open would release its locks
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection)
@@ -62,7 +62,7 @@ def open_database(
 
 
 def needs_recovery(path: Path) -> bool:
-    """Whether a killed writer left a transaction half done, which only a writer can take back."""
+    """Whether a killed writer left an unfinished transaction, which only a writer can roll back."""
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
         connection.execute("select 1 from sqlite_master").fetchone()
@@ -77,7 +77,7 @@ def needs_recovery(path: Path) -> bool:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """What SQLite says of a file that it cannot use becomes our error; a mistake of ours stays what it is."""
+    """Turn SQLite's errors about the file into our own; errors in our SQL pass unchanged."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -86,7 +86,7 @@ def explained(path: Path) -> Iterator[None]:
             raise _foreign(path, str(error)) from error
         if code in _ADVICE:
             raise DatabaseError(f"{path}: {error} ({error.sqlite_errorname}): {_ADVICE[code]}") from error
-        if str(error).startswith("no such table"):  # every table was there when the file was opened
+        if str(error).startswith("no such table"):  # every table existed when the file was opened
             raise DatabaseError(f"{path}: {error}: {_ADVICE[sqlite3.SQLITE_CORRUPT]}") from error
         raise
 

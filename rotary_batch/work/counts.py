@@ -1,4 +1,4 @@
-"""Read-only questions: what `status`, `plan`, `report`, pages and roll-ups want to know."""
+"""Read-only queries for `status`, `plan`, `report`, pages and roll-ups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rotary_batch.core import Verdict
+from rotary_batch.core import Subject, Unit, Verdict
 from rotary_batch.model.footprint import Workload
 from rotary_batch.work.rows import Answer, RunRow, Speed
 from rotary_batch.work.store import WorkStore
@@ -21,10 +21,10 @@ def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
            group by unit, state order by unit, state""",
         [repository_id],
     )
-    found: dict[str, dict[str, int]] = {}
+    by_unit: dict[str, dict[str, int]] = {}
     for row in rows:
-        found.setdefault(row["unit"], {})[row["state"]] = row["n"]
-    return found
+        by_unit.setdefault(row["unit"], {})[row["state"]] = row["n"]
+    return by_unit
 
 
 def open_items(store: WorkStore, repository_ids: Sequence[int]) -> int:
@@ -44,7 +44,7 @@ def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> i
 
 
 def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
-    """unit -> items, prompt tokens known so far, most new tokens; of what is still to do."""
+    """unit -> items, prompt tokens known so far, most new tokens; of open items."""
     rows = store.db.execute(
         """select unit, count(*) as items, sum(prompt_tokens is null) as unknown,
                   coalesce(sum(prompt_tokens), 0) as prompt_tokens, sum(max_new_tokens) as new_tokens
@@ -55,9 +55,9 @@ def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int
 
 
 def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_tokens: int) -> Workload | None:
-    """What is still to do, for the budget planner; None when no prompt is known yet.
+    """The open items, for the memory planner; None when no prompt is known yet.
 
-    Prompts of roll-ups that are not known yet count as the average one; the longest may need so many tokens.
+    Prompts of roll-ups that are not known yet count as the average one; the longest may have `longest_unknown_tokens`.
     """
     places = ",".join("?" * len(repository_ids))
     row = store.db.execute(
@@ -93,40 +93,39 @@ def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[str]) -> list[Answer]:
-    """What the items of some units say of some files and folders; parts of roll-ups are not among them."""
-    found = []
+def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[Unit]) -> list[Answer]:
+    """The answers of some units about some files and folders, without the parts of roll-ups."""
+    shown: list[Answer] = []
     for start in range(0, len(paths), _PATHS_IN_A_QUERY):
         batch = paths[start : start + _PATHS_IN_A_QUERY]
         rows = store.db.execute(
-            f"""select unit, subject, state, verdict, shown_text from item
+            f"""select unit, path, subject, state, verdict, shown_text from item
                 where repository_id = ? and part_of is null and path in ({",".join("?" * len(batch))})
                 and unit in ({",".join("?" * len(units))})""",
             [repository_id, *batch, *units],
         )
-        found += [_answer(row) for row in rows]
-    return found
+        shown += [_answer(row) for row in rows]
+    return shown
 
 
-def children(store: WorkStore, item_id: int) -> list[tuple[int, bool, Answer]]:
-    """(id, whether it is a part, answer) of every item that an item reads, in order."""
+def children(store: WorkStore, item_id: int) -> list[tuple[int, Answer]]:
+    """(id, answer) of every item that an item reads, in order."""
     rows = store.db.execute(
-        """select id, part_of, unit, subject, state, verdict, shown_text from item where parent_id = ?
+        """select id, unit, path, subject, state, verdict, shown_text from item where parent_id = ?
            order by position, subject""",
         [item_id],
     )
-    return [(row["id"], row["part_of"] is not None, _answer(row)) for row in rows]
+    return [(row["id"], _answer(row)) for row in rows]
 
 
 def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
     verdict = None if row["verdict"] is None else Verdict(row["verdict"])
-    return Answer(
-        unit=row["unit"], subject=row["subject"], state=row["state"], verdict=verdict, shown_text=row["shown_text"]
-    )
+    subject = Subject.parse(row["unit"], row["path"], row["subject"])
+    return Answer(subject=subject, state=row["state"], verdict=verdict, shown_text=row["shown_text"])
 
 
 def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:
-    """What the newest run of a model on a device that wrote anything achieved."""
+    """The speed of the newest run of a model on a device that generated any token."""
     row = store.db.execute(
         """select coalesce(ended_at, started_at) as at, tally ->> 'prefill_tokens' as prefill,
                   tally ->> 'decode_tokens' as decode, tally ->> 'step_s' as step_s
@@ -142,4 +141,6 @@ def last_run(store: WorkStore) -> RunRow | None:
     row = store.db.execute("select * from run order by id desc limit 1").fetchone()
     if row is None:
         return None
-    return RunRow(**dict(row) | {"tally": json.loads(row["tally"])})
+    columns = dict(row)
+    stats = json.loads(columns.pop("tally"))
+    return RunRow(**columns, stats=stats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from sys import intern
 
 from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
@@ -18,7 +18,7 @@ _CHUNK = "path, blob, start_byte, end_byte, start_line, end_line, tokens, symbol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFiles:
-    """The files of a repository, in path order, and what their parses said of them as a whole."""
+    """The files of a repository in path order, and what parsing them gave for each as a whole."""
 
     files: tuple[SourceFile, ...]
     docstrings: dict[str, str]
@@ -37,38 +37,28 @@ def repositories(store: WorkStore) -> list[RepositoryRow]:
 
 
 def save_repository(store: WorkStore, row: RepositoryRow) -> int:
-    """Insert or refresh the row of a root; answer its id."""
+    """Insert or update the row of a root; returns its id."""
     with store.transaction():
-        found = store.db.execute(
+        saved = store.db.execute(
             """insert into repository (root, name, commit_id, worktree, docs_dir, model_name, pack_dir, plan_key,
                                        link_template, job, notes)
-               values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               values (:root, :name, :commit_id, :worktree, :docs_dir, :model_name, :pack_dir, :plan_key,
+                       :link_template, :job, :notes)
                on conflict (root) do update set name = excluded.name, commit_id = excluded.commit_id,
                  worktree = excluded.worktree, docs_dir = excluded.docs_dir, model_name = excluded.model_name,
                  pack_dir = excluded.pack_dir, plan_key = excluded.plan_key, link_template = excluded.link_template,
                  job = excluded.job, notes = excluded.notes
                returning id""",
-            [
-                row.root,
-                row.name,
-                row.commit_id,
-                int(row.worktree),
-                row.docs_dir,
-                row.model_name,
-                row.pack_dir,
-                row.plan_key,
-                row.link_template,
-                row.job,
-                json.dumps(row.notes),
-            ],
+            asdict(row) | {"worktree": int(row.worktree), "notes": json.dumps(row.notes)},
         ).fetchone()
-        return int(found["id"])
+        return int(saved["id"])
 
 
 def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
     """Path -> blob of every source file that is stored with its items under this key.
 
-    A file is stored in one transaction with its items; one that has chunks and no item at all is read again.
+    A file is stored in one transaction with its items.  A file with chunks but without items is left out, to be read
+    again.
     """
     rows = store.db.execute(
         """select path, blob from file join repository on repository.id = repository_id
@@ -82,7 +72,7 @@ def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
 
 
 def stored_files(store: WorkStore, root: str) -> dict[str, SourceFile]:
-    """Path -> file as of the last index."""
+    """Path -> file, as of the last index."""
     rows = store.db.execute(
         "select file.* from file join repository on repository.id = repository_id where root = ?", [root]
     )
@@ -90,7 +80,7 @@ def stored_files(store: WorkStore, root: str) -> dict[str, SourceFile]:
 
 
 def is_planned(store: WorkStore, root: str, plan_key: str) -> bool:
-    """Whether the last index under this key came to its end.  Earlier versions left items of other jobs behind."""
+    """Whether the last index under this key was completed, and no earlier version left items of other jobs."""
     row = store.db.execute(
         """select 1 from repository where root = ? and plan_key = ? and not exists
              (select 1 from item where repository_id = repository.id and item.job <> repository.job)""",
@@ -102,12 +92,12 @@ def is_planned(store: WorkStore, root: str, plan_key: str) -> bool:
 def finish_plan(
     store: WorkStore, repository_id: int, plan_key: str, others: Iterable[SourceFile], gone: Iterable[str]
 ) -> None:
-    """Within the transaction that plans the roll-ups: bring files that are not parsed up to date, set the mark."""
+    """Within the transaction that plans the roll-ups: update files that are not parsed, mark the plan as complete."""
     db = store.db
     remove = "delete from file where repository_id = ? and path = ?"
     db.executemany(remove, [(repository_id, path) for path in gone])
     for file in others:
-        if file.file_class is not FileClass.SOURCE:  # what was parsed of it before goes with its row
+        if file.file_class is not FileClass.SOURCE:  # deletes what was parsed of it before
             db.execute(remove, [repository_id, file.path])
         _save_file(store, repository_id, file)
     db.execute("update file set rolled_up = 1 where repository_id = ? and rolled_up = 0", [repository_id])
@@ -130,7 +120,7 @@ def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
 
 
 def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:
-    """Within a transaction: a source file and all that was found in it."""
+    """Within a transaction: store a source file and what parsing it gave."""
     db, path = store.db, one.file.path
     _save_file(store, repository_id, one.file)
     db.execute(
@@ -164,7 +154,7 @@ def _chunk_row(chunk: Chunk) -> tuple[object, ...]:
 
 
 def load_files(store: WorkStore, repository_id: int) -> StoredFiles:
-    """Read them back."""
+    """Read the files of a repository."""
     files = store.db.execute("select * from file where repository_id = ? order by path", [repository_id]).fetchall()
     return StoredFiles(
         files=tuple(_file(row) for row in files),
@@ -174,12 +164,12 @@ def load_files(store: WorkStore, repository_id: int) -> StoredFiles:
 
 
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
-    """Of one file or all, in path order."""
+    """The symbols of one file or of all, in path order."""
     return (Symbol(**dict(row)) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))
 
 
 def stored_chunks(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Chunk]:
-    """Of one file or all, in path order."""
+    """The chunks of one file or of all, in path order."""
     rows = _rows(store, "chunk", _CHUNK, repository_id, path)
     return (Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in rows)
 
@@ -191,7 +181,7 @@ def _rows(store: WorkStore, table: str, columns: str, repository_id: int, path: 
 
 
 def saved_calls(store: WorkStore, repository_id: int, calls: Iterable[Call]) -> Iterator[Call]:
-    """Within a transaction: hand on each call when it is stored; what was stored before goes."""
+    """Within a transaction: replace the stored calls; yields each call once it is stored."""
     store.db.execute("delete from call where repository_id = ?", [repository_id])
     query = "insert into call (repository_id, path, start_byte, callee_path, callee_start_byte) values (?, ?, ?, ?, ?)"
     for call in calls:
@@ -219,7 +209,7 @@ def _calls(store: WorkStore, repository_id: int, column: str, path: str) -> list
 
 
 def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
-    """Symbols of one file or all, in path order, without docstrings' texts and heads of functions."""
+    """The symbols of one file or of all, in path order, without the text of docstrings and signatures of functions."""
     rows = store.db.execute(
         f"""select path, kind, name, nullif(qualified_name, name), start_line, end_line, start_byte, end_byte,
              case when kind in ('function', 'method', 'constructor') then '' else signature end,
@@ -230,20 +220,20 @@ def stored_outline(store: WorkStore, repository_id: int, path: str | None = None
     last = ""
     for row in rows:
         values = dict(zip(_SYMBOL.split(", "), row, strict=True))
-        last = last if last == row[0] else row[0]  # one text for all symbols of a file
+        last = last if last == row[0] else row[0]  # one string for all symbols of a file
         name = values["name"]
         shared = {"path": last, "kind": intern(row[1]), "qualified_name": values["qualified_name"] or name}
         yield Symbol(**values | shared)
 
 
 def stored_references(store: WorkStore, repository_id: int) -> Iterator[Reference]:
-    """In path order."""
+    """The references of all files, in path order."""
     rows = store.db.execute("select * from reference where repository_id = ? order by path, id", [repository_id])
     return (_reference(row) for row in rows)
 
 
 def count_rows(store: WorkStore, table: str, repository_id: int) -> int:
-    """How many symbols or chunks there are."""
+    """The number of symbols or chunks."""
     query = f"select count(*) as n from {table} where repository_id = ?"
     return int(store.db.execute(query, [repository_id]).fetchone()["n"])
 

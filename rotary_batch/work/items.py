@@ -1,6 +1,6 @@
-"""What items there are and which are asked again: what is planned, and what was parked.
+"""Which items exist: planning inserts, refreshes and removes them, `retry` sends parked ones back.
 
-What becomes of them afterwards is in `store.py`.
+What becomes of them in a run is in `store.py`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,33 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import ItemState
+from rotary_batch.core import ItemState, Unit
 from rotary_batch.work.rows import PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
+
+# Another plan of an item begins it anew: nothing of its answer or of its attempts remains.
+_UPSERT = """
+  insert into item (repository_id, job, unit, subject, path, position, state, key, priority, max_new_tokens,
+                    max_sentences, prompt_tokens, num_markers, error)
+  values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority, :max_new_tokens,
+          :max_sentences, :prompt_tokens, :num_markers, :error)
+  on conflict (repository_id, job, unit, subject) do update set
+    path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
+    priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, max_sentences = excluded.max_sentences,
+    prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
+    ended = null, attempts = 0, epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null,
+    verdict = null, shown_text = null, reused = 0
+  returning id"""
 
 
 def plan_chunks(
     store: WorkStore, repository_id: int, job: str, path: str, planned: Sequence[PlannedItem]
 ) -> PlanCounts:
-    """Within a transaction: make the chunks of one file what is planned; who reads them is set with the roll-ups."""
-    wanted = {item.subject for item in planned}
+    """Within a transaction: make the chunks of one file what is planned.  `plan_rollups` sets their parents."""
+    wanted = {item.subject.text for item in planned}
     rows = store.db.execute(
-        # The plus signs keep SQLite to the index by path: it would take the one that has job and unit, and read
-        # all chunks for every file.
+        # The plus signs keep SQLite to the index by path: it would use the one by job and unit and read all chunks for
+        # every file.
         "select id, subject from item where repository_id = ? and path = ? and +job = ? and +unit = 'chunk'",
         [repository_id, path, job],
     )
@@ -31,8 +45,8 @@ def plan_chunks(
 
 
 def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> PlanCounts:
-    """Within a transaction: make the roll-ups what is planned, and give everything its reader."""
-    wanted = {(item.unit, item.subject) for item in planned}
+    """Within a transaction: make the roll-ups what is planned, and set all missing parents."""
+    wanted = {item.subject.identity for item in planned}
     rows = store.db.execute(
         """select id, unit, subject from item
            where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'""",
@@ -45,13 +59,13 @@ def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequen
 
 
 def drop_other_jobs(store: WorkStore, repository_id: int, job: str) -> PlanCounts:
-    """Within a transaction: a repository has one job at a time.  Answers are kept by what was asked, so they stay."""
-    found = store.db.execute("delete from item where repository_id = ? and job <> ?", [repository_id, job])
-    return PlanCounts(removed=found.rowcount)
+    """Within a transaction: delete items of other jobs, as a repository has one at a time.  Their results are kept."""
+    deleted = store.db.execute("delete from item where repository_id = ? and job <> ?", [repository_id, job])
+    return PlanCounts(removed=deleted.rowcount)
 
 
 def num_items(store: WorkStore, repository_id: int, job: str) -> int:
-    """How many there are, without the parts of roll-ups."""
+    """The number of items, without the parts of roll-ups."""
     query = "select count(*) as n from item where repository_id = ? and job = ? and part_of is null"
     return int(store.db.execute(query, [repository_id, job]).fetchone()["n"])
 
@@ -62,10 +76,10 @@ def _remove(store: WorkStore, item_ids: Sequence[int]) -> int:
 
 
 def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem) -> bool:
-    """Insert or refresh one item; answer whether it has work to do now."""
+    """Insert or refresh one item; returns whether it has work to do now."""
     row = store.db.execute(
         "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
-        [repository_id, job, item.unit, item.subject],
+        [repository_id, job, *item.subject.identity],
     ).fetchone()
     if row is not None and not _is_stale(row, item):
         store.db.execute(
@@ -75,51 +89,41 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
     if row is not None:
         _drop_parts(store, row["id"])
         _drop_prompt(store, row["id"])
-    state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
-    (item_id,) = store.db.execute(
-        """insert into item (repository_id, job, unit, subject, path, position, state, key, priority,
-                             max_new_tokens, max_sentences, prompt_tokens, num_markers, error)
-           values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority,
-                   :max_new_tokens, :max_sentences, :prompt_tokens, :num_markers, :error)
-           on conflict (repository_id, job, unit, subject) do update set
-             path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
-             priority = excluded.priority, max_new_tokens = excluded.max_new_tokens,
-             max_sentences = excluded.max_sentences, ended = null, attempts = 0,
-             prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
-             epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null, verdict = null,
-             shown_text = null, reused = 0
-           returning id""",
-        {
-            "repository_id": repository_id,
-            "job": job,
-            "unit": item.unit,
-            "subject": item.subject,
-            "path": item.path,
-            "position": item.position,
-            "state": state,
-            "key": item.key,
-            "priority": item.priority,
-            "max_new_tokens": item.max_new_tokens,
-            "error": item.error,
-            "max_sentences": item.max_sentences,
-            "prompt_tokens": len(item.prompt_ids) or None,
-            "num_markers": item.num_markers,
-        },
-    ).fetchone()
+    (item_id,) = store.db.execute(_UPSERT, _columns(repository_id, job, item)).fetchone()
     if item.key and not item.error:
         store.save_prompt(item_id, item.prompt_ids)
     return not item.error
 
 
+def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, object]:
+    state = ItemState.PARKED if item.error else ItemState.READY if item.key else ItemState.WAITING
+    return {
+        "repository_id": repository_id,
+        "job": job,
+        "unit": item.subject.unit,
+        "subject": item.subject.text,
+        "path": item.subject.path,
+        "position": item.position,
+        "state": state,
+        "key": item.key,
+        "priority": item.priority,
+        "max_new_tokens": item.max_new_tokens,
+        "max_sentences": item.max_sentences,
+        "prompt_tokens": len(item.prompt_ids) or None,
+        "num_markers": item.num_markers,
+        "error": item.error,
+    }
+
+
 def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
-    """Whether an item has to be asked again; one that failed, and was parked for it, does not."""
-    if item.unit != "chunk":
+    """Whether an item must be begun anew.  An item that was parked because it failed stays parked."""
+    if item.subject.unit is not Unit.CHUNK:
         return item.touched
     return item.key != row["key"] or item.error not in {None, row["error"]}
 
 
 def _drop_prompt(store: WorkStore, item_id: int) -> None:
-    """The prompt and what was begun of its answer, which may not be gone on with under another one."""
+    """Delete the prompt and what was generated for it, which another prompt must not continue."""
     for table in ("partial", "prompt"):
         store.db.execute(f"delete from {table} where item_id = ?", [item_id])
 
@@ -134,12 +138,16 @@ def _drop_parts(store: WorkStore, item_id: int) -> None:
 
 
 def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> None:
-    """Only where there is none yet: a part may stand between."""
+    """Set parents where they are missing; others stay, as they may be parts."""
     store.db.executemany(
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
                                         and reader.job = item.job and reader.unit = ? and reader.subject = ?)
            where repository_id = ? and job = ? and unit = ? and subject = ? and +parent_id is null""",
-        [(*item.parent, repository_id, job, item.unit, item.subject) for item in planned if item.parent is not None],
+        [
+            (*item.parent.identity, repository_id, job, *item.subject.identity)
+            for item in planned
+            if item.parent is not None
+        ],
     )
     store.db.execute(
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
@@ -151,7 +159,7 @@ def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequen
 
 
 def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[str, int]) -> None:
-    """Within a transaction: give the chunks of every path their place in the queue."""
+    """Within a transaction: set the priority of the chunks of every path."""
     store.db.executemany(
         """update item set priority = ?
            where repository_id = ? and path = ? and +job = ? and +unit = 'chunk' and priority <> ?""",
@@ -160,9 +168,9 @@ def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[s
 
 
 def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
-    """Put parked items back into the queue, and all that reads them; answer how many were parked.
+    """Put parked items back into the queue, and all that reads them; returns how many were parked.
 
-    Chunks that no prompt could be made for stay: another job or model is what they need.
+    Chunks without a prompt stay parked: they need another job or model.
     """
     places = ",".join("?" * len(repository_ids))
     with store.transaction():
@@ -172,20 +180,20 @@ def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
                 and (unit <> 'chunk' or key is not null)""",
             list(repository_ids),
         ).fetchall()
-        chunks = [row["id"] for row in rows if row["unit"] == "chunk"]
+        chunks = [row["id"] for row in rows if row["unit"] == Unit.CHUNK]
         store.db.executemany(
             "update item set state = 'ready', attempts = 0, not_before = null, error = null where id = ?",
             [(item_id,) for item_id in chunks],
         )
-        readers = {row["root"] for row in rows if row["unit"] != "chunk"}
+        readers = {row["root"] for row in rows if row["unit"] != Unit.CHUNK}
         for root in readers | _readers_of(store, [row["id"] for row in rows]):
             _wait_again(store, root)
     return len(rows)
 
 
 def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
-    """The roll-ups above some items; what stands in a part's place is what it is a part of."""
-    found: set[int] = set()
+    """The roll-ups that read some items, directly or not; instead of a part, the roll-up that it is a part of."""
+    readers: set[int] = set()
     below = list(item_ids)
     while below:
         rows = store.db.execute(
@@ -193,13 +201,13 @@ def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
                join item as parent on parent.id = item.parent_id where item.id in (select value from json_each(?))""",
             [json.dumps(below)],
         ).fetchall()
-        below = [row["id"] for row in rows if row["id"] not in found]
-        found |= set(below)
-    return found
+        below = [row["id"] for row in rows if row["id"] not in readers]
+        readers |= set(below)
+    return readers
 
 
 def _wait_again(store: WorkStore, item_id: int) -> None:
-    """Make a roll-up wait for what it reads."""
+    """Make a roll-up wait for its inputs again."""
     _drop_parts(store, item_id)
     _drop_prompt(store, item_id)
     store.db.execute(

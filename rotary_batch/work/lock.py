@@ -1,10 +1,10 @@
-"""Locks that die with their process: one driver a database, one driver a device.
+"""Locks that end with their process: one driver for a database, one for a device.
 
-A lock is a record lock (`fcntl`) on an empty file of its own, for two reasons.  The kernel answers who holds it
-(F_GETLK) without anyone taking a lock for the question, so a reader can never be in a driver's way; and nothing has to
-be written into the file, so a path that turns out to be somebody else's file loses nothing.  Record locks belong to the
-process: closing any descriptor of the file gives them up, so `_held` keeps this process from opening a file whose lock
-it has.  The database file itself is never opened here, for the same reason.
+A lock is a record lock (`fcntl`) on an empty file of its own, for two reasons.  The kernel tells who holds it (F_GETLK)
+without a lock being taken, so a reader never blocks a driver.  And nothing is written into the file, so a path that
+turns out to be another program's file is not damaged.  Record locks belong to the process: closing any descriptor of
+the file releases them, so `_held` keeps this process from opening a file that it has locked.  For the same reason the
+database file itself is never opened here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rotary_batch.errors import BusyError, ConfigError, DatabaseError, DeviceBus
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, length, process id
 _PID_NBYTES = 10  # earlier versions wrote their process id into the file
 _DRIVER, _RECOVERY = 0, 1  # the bytes of a database's lock file that a driver and a recovering reader lock
-RECOVERY_PATIENCE_S = 30.0  # taking back the largest transaction reads and writes some 100 MB
+RECOVERY_PATIENCE_S = 30.0  # rolling back the largest transaction reads and writes about 100 MB
 _held: set[tuple[int, int]] = set()  # device and inode of every lock file that this process has locked
 
 
@@ -34,13 +34,13 @@ class _Lock(NamedTuple):
     path: Path
     byte: int
     fact: str  # why it may be refused
-    elsewhere: str  # what else can be done when its file is no lock
+    elsewhere: str  # the advice when its file is not a lock
     kind: type[BusyError] = BusyError
 
 
 @contextmanager
 def driver_lock(database: Path) -> Iterator[None]:
-    """Be the one writer of a database.  Raises BusyError naming the process that is."""
+    """Be the only writer of a database.  Raises BusyError with the process that is."""
     with _locked(_database_lock(database, _DRIVER)) as descriptor:
         _wait_for_recovery(database, descriptor)
         yield
@@ -48,10 +48,10 @@ def driver_lock(database: Path) -> Iterator[None]:
 
 @contextmanager
 def recovery_lock(database: Path) -> Iterator[None]:
-    """Take back, as a reader, what a killed driver left half done.  Raises BusyError when somebody else does it.
+    """As a reader, roll back what a killed driver left unfinished.  Raises BusyError when another process does it.
 
-    A driver that begins in the meantime waits.  It takes its byte before it looks at this one, and here it is the other
-    way round, so at least one of the two sees the other.
+    A driver that starts in the meantime waits.  It locks its byte before it checks this one, and here it is the
+    other way round, so at least one of the two sees the other.
     """
     lock = _database_lock(database, _RECOVERY)
     with _locked(lock) as descriptor:
@@ -62,7 +62,7 @@ def recovery_lock(database: Path) -> Iterator[None]:
 
 @contextmanager
 def device_lock(device: str) -> Iterator[None]:
-    """Be the one run on an accelerator, whatever its database.  A CPU is shared."""
+    """Be the only run on an accelerator, whatever its database.  A CPU is shared."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         yield
@@ -74,9 +74,9 @@ def device_lock(device: str) -> Iterator[None]:
 
 
 def holder(database: Path) -> int | None:
-    """The process id of the driver that holds a database now, or None; takes no lock.
+    """The process id of the driver that holds a database now, or None.  Takes no lock.
 
-    0 is a process that cannot be seen from here, in another container or on another machine.
+    0 stands for a process that is not visible here, in another container or on another machine.
     """
     path = _database_lock(database, _DRIVER).path
     if _is_held_here(path):
@@ -84,7 +84,7 @@ def holder(database: Path) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return None  # a driver would have made it, or would have been refused it too
+        return None  # a driver would have created it, or could not open it either
     try:
         return _owner(descriptor, _DRIVER)
     finally:
@@ -92,7 +92,7 @@ def holder(database: Path) -> int | None:
 
 
 def _database_lock(database: Path, byte: int) -> _Lock:
-    """Beside the file itself, whatever link it is named by: that is what two runs would both write to."""
+    """Next to the file itself, whatever link names it: two runs would both write to that file."""
     path = Path(f"{os.path.realpath(database)}.lock")
     return _Lock(path, byte, f"{database}: another run holds this database", "name another database with --db")
 
@@ -107,14 +107,14 @@ def _wait_for_recovery(database: Path, descriptor: int) -> None:
 
 def _is_held_here(path: Path) -> bool:
     try:
-        found = path.stat(follow_symlinks=False)
+        status = path.stat(follow_symlinks=False)
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) in _held
+    return (status.st_dev, status.st_ino) in _held
 
 
 def _owner(descriptor: int, byte: int) -> int | None:
-    """Whose lock of a byte would refuse ours now; None = nobody's."""
+    """The process whose lock of a byte would refuse ours now; None if there is none."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else max(0, pid)
@@ -127,9 +127,9 @@ def _locked(lock: _Lock) -> Iterator[int]:
     descriptor = _open(lock)
     try:
         _require_ours(lock, descriptor)
-        _take(lock, descriptor)
-        found = os.fstat(descriptor)
-        identity = found.st_dev, found.st_ino
+        _acquire(lock, descriptor)
+        status = os.fstat(descriptor)
+        identity = status.st_dev, status.st_ino
         _held.add(identity)
         try:
             yield descriptor
@@ -157,16 +157,16 @@ def _foreign(lock: _Lock, fact: str) -> ConfigError:
 
 
 def _require_ours(lock: _Lock, descriptor: int) -> None:
-    """Leave alone what is not a plain file, or says more than the process id that earlier versions wrote."""
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    """Raise ConfigError unless it is a plain file, empty or with a process id, which earlier versions wrote."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         raise _foreign(lock, "not a plain file")
-    if found.st_size > _PID_NBYTES or (found.st_size and not os.read(descriptor, _PID_NBYTES).isdigit()):
+    if status.st_size > _PID_NBYTES or (status.st_size and not os.read(descriptor, _PID_NBYTES).isdigit()):
         raise _foreign(lock, "has content")
 
 
-def _take(lock: _Lock, descriptor: int) -> None:
-    """Lock the byte; only a process that has it locked can refuse it, and is named."""
+def _acquire(lock: _Lock, descriptor: int) -> None:
+    """Lock the byte.  Raises BusyError with the process that has it locked."""
     while True:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, lock.byte)

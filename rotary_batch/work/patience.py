@@ -1,9 +1,9 @@
-"""A connection that waits for other programs: whoever looks into the database ends no night.
+"""A connection that waits for other programs, so that a reader of the database does not end a run.
 
-With a rollback journal, a reader that keeps its transaction open (a backup, a browser of databases) holds up every
-commit.  SQLite's own busy timeout sleeps in C, where no signal is heard, so it is kept short and the waiting is done
-here: each statement is tried again until it passes, the window has closed, or an hour is over.  A `commit` that was
-held up leaves its transaction as it is, so nothing is lost by trying again.
+With a rollback journal, a reader that keeps its transaction open (a backup, a database browser) blocks every commit.
+SQLite's own busy timeout sleeps in C, where Python handles no signal, so it is short and the waiting is done here: each
+statement is retried until it succeeds, the window closes, or an hour has passed.  A blocked `commit` leaves its
+transaction as it is, so a retry loses nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rotary_batch.log import event
 BUSY_TIMEOUT_MS = 200
 WRITER_PATIENCE_S = 3600.0
 READER_PATIENCE_S = 30.0  # a person waits for the answer
-GRACE_S = 5.0  # how long a closed window still leaves for a commit
-_BETWEEN_TRIES_S = 0.05  # SQLite answers at once, without its timeout, where waiting could be a deadlock
+GRACE_S = 5.0  # for a commit after the window has closed
+_RETRY_INTERVAL_S = 0.05  # SQLite does not use its timeout where waiting could be a deadlock
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _LOCK_BYTES = range(0x40000000, 0x40000000 + 512)  # where SQLite puts its locks in the database file
 
 
 class Connection(sqlite3.Connection):
-    """Tries a statement that finds the database locked again, and says in the end who kept it locked."""
+    """Retries statements while the database is locked; the error at the end names the process that locked it."""
 
     path: Path = Path()
     patience_s: float = READER_PATIENCE_S
@@ -37,11 +37,11 @@ class Connection(sqlite3.Connection):
     _closed_at: float | None = None  # when this connection first saw the window closed
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401 - whatever sqlite3 takes
-        """Run one statement.  Raises BusyError when patience is over, StoppedError when the window has closed."""
+        """Run one statement.  Raises BusyError after `patience_s`, StoppedError when the window has closed."""
         since: float | None = None
         while True:
             try:
-                found = super().execute(sql, parameters)
+                cursor = super().execute(sql, parameters)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF not in _BUSY:
                     raise
@@ -49,7 +49,7 @@ class Connection(sqlite3.Connection):
             else:
                 if since is not None:
                     event("database free", waited_s=round(time.monotonic() - since, 1))
-                return found
+                return cursor
 
     def _wait(self, since: float | None, error: sqlite3.OperationalError) -> float:
         now = time.monotonic()
@@ -68,12 +68,12 @@ class Connection(sqlite3.Connection):
                     f"{self.path}: {locked_by(self.path)} kept it locked until the window closed; what could not be "
                     f"stored is done again at the next run"
                 ) from error
-        time.sleep(_BETWEEN_TRIES_S)
+        time.sleep(_RETRY_INTERVAL_S)
         return since
 
 
 def locked_by(path: Path) -> str:
-    """Which other process has a lock on a database, as far as this machine says."""
+    """The other process that has a lock on a database, as far as `/proc/locks` shows."""
     with suppress(OSError):
         inode = str(path.stat().st_ino)
         for line in Path("/proc/locks").read_text().splitlines():

@@ -1,16 +1,16 @@
-"""What goes into the store and comes out of it, as plain values."""
+"""The values that go into the store and come out of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Completion, Lease, Request, Verdict, WorkItem
+from rotary_batch.core import Completion, Lease, Request, Subject, ValidationResult, Verdict, WorkItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryRow:
-    """One indexed repository, and under what it was indexed."""
+    """One indexed repository, and the settings that it was indexed with."""
 
     id: int = 0
     root: str
@@ -27,22 +27,11 @@ class RepositoryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The text of an answer, and whether its prose may stand on a page."""
-
-    text: str
-    verdict: Verdict
-    shown_text: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedItem:
-    """One item as the planner wants it.  Chunks come with their prompt, roll-ups get it when it is their turn."""
+    """One item as planned.  A chunk has its prompt; a roll-up gets one when its inputs are complete."""
 
-    unit: str
-    subject: str
-    path: str  # file of a chunk or file, folder of a directory
-    parent: tuple[str, str] | None  # (unit, subject) of the item that reads this one
+    subject: Subject
+    parent: Subject | None  # of the item that reads this one
     position: int = 0  # among its siblings
     priority: int = 0
     max_new_tokens: int
@@ -50,8 +39,8 @@ class PlannedItem:
     key: str | None = None
     prompt_ids: tuple[int, ...] = ()
     num_markers: int = 0
-    error: str | None = None  # why it can never be asked; parks it
-    touched: bool = True  # roll-ups: whether anything that it reads may have changed
+    error: str | None = None  # why it has no prompt; parks it
+    touched: bool = True  # of a roll-up: whether any of its inputs may have changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +51,17 @@ class PlanCounts:
     unchanged: int = 0
     removed: int = 0
 
+    def __add__(self, other: PlanCounts) -> PlanCounts:
+        return PlanCounts(
+            queued=self.queued + other.queued,
+            unchanged=self.unchanged + other.unchanged,
+            removed=self.removed + other.removed,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """An answer that some item had before."""
+    """The answer that is stored under a key."""
 
     text: str
     completion: Completion
@@ -73,7 +69,7 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An item that this run may work on, with all that an engine needs."""
+    """A leased item, and the request for the engine."""
 
     lease: Lease
     item: WorkItem
@@ -82,17 +78,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """An answered item."""
+    """An item with its answer."""
 
     claim: Claim
     completion: Completion
-    judged: Judged
+    text: str  # all of it, as the model wrote it
+    validation: ValidationResult
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """An item that an attempt could not answer; without `retry_at` it is parked."""
+    """An item whose attempt failed; without `retry_at` it is parked."""
 
     claim: Claim
     error: str
@@ -101,25 +98,24 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an item says, for pages and roll-ups."""
+    """The answer of an item, for pages and roll-ups."""
 
-    unit: str
-    subject: str
+    subject: Subject
     state: str
     verdict: Verdict | None
     shown_text: str | None
 
 
 class Speed(NamedTuple):
-    """What a run achieved."""
+    """How fast a run was."""
 
     at: str  # when it ended
-    tokens_per_s: float  # prompt tokens read and new ones written, in revolutions
+    tokens_per_s: float  # prompt and generated tokens per second of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One run, as it was recorded."""
+    """The record of one run."""
 
     id: int
     started_at: str
@@ -128,4 +124,4 @@ class RunRow:
     command: str
     model_name: str | None
     outcome: str | None
-    tally: dict[str, Any]
+    stats: dict[str, Any]

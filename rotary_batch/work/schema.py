@@ -1,7 +1,4 @@
-"""The tables, as numbered migrations; each runs once, in one transaction with its number.
-
-Knows SQL; knows nothing of what the rows mean to the rest.
-"""
+"""The tables, as numbered migrations; each runs once, in one transaction with its number."""
 
 from __future__ import annotations
 
@@ -74,15 +71,15 @@ update file set plan_key = null;
 update repository set plan_key = '';
 """
 
-# Files and their items were stored apart: a run that was killed between left files without items, for good.
+# Files and their items used to be stored in two transactions; a run killed between left files without items for good.
 _M004 = """
 alter table file add column rolled_up integer not null default 1;
 update file set plan_key = null;
 update repository set plan_key = '';
 """
 
-# What each step asks must not depend on how many items there are.  So items are counted as they change, by triggers,
-# which no statement and no cascade gets past, and an item knows how many of those that it reads are still open.
+# The time of a step must not depend on the number of items.  So triggers, which run for every statement and cascade,
+# count items as they change, and an item has the number of its inputs that are still open.
 _M005 = """
 alter table item add column blockers integer not null default 0;
 update item set blockers =
@@ -122,9 +119,9 @@ when old.parent_id is not new.parent_id or (old.state in ('done', 'parked')) <> 
 end;
 """
 
-# A page is forgotten when something that it shows changes.  Of an answer these are the page of its thing and the page
-# of the folder above, which lists it.  Sources, whose names and calls reach any page, and the settings of a repository
-# make all its pages forgotten; other files are counted on its first page.
+# The stamp of a page is deleted when something that it shows changes.  An answer is shown on the page of its subject
+# and on that of the folder above, which lists it.  Sources, whose names and calls may be on any page, and the settings
+# of a repository delete all stamps; other files are counted on the first page only.
 _M006 = """
 create table page (
   repository_id integer not null references repository on delete cascade, thing text not null, stamp text not null,
@@ -164,7 +161,7 @@ when (old.name, old.docs_dir, old.model_name, old.pack_dir, old.link_template)
 end;
 """
 
-# Calls as they resolved, in the order of the references.  Only an index can fill the table, so the next one plans anew.
+# Resolved calls, in the order of the references.  Only an index can fill the table, so the next one plans again.
 _M007 = """
 create table call (
   id integer primary key, repository_id integer not null references repository on delete cascade,
@@ -180,7 +177,7 @@ MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007)
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Each with its semicolons: triggers have some inside."""
+    """Split a script into statements; a trigger has semicolons inside."""
     statement = ""
     for part in script.split(";")[:-1]:
         statement += part + ";"
@@ -190,7 +187,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def require_current(connection: sqlite3.Connection) -> None:
-    """For readers, who change nothing.  Raises ConfigError for a database of another version of the program."""
+    """For readers, which must not migrate.  Raises ConfigError for a database of another version of the program."""
     version = connection.execute("pragma user_version").fetchone()[0]
     if version != len(MIGRATIONS):
         advice = "run `rotary-batch index REPO` once" if version < len(MIGRATIONS) else "upgrade rotary-batch"

@@ -5,9 +5,8 @@
                  |         `-> parked
                  `- retry  <- parked
 
-Knows items, leases and results; what items there are is in `items.py`, the index of repositories in `index.py`,
-questions are in `counts.py`.
-One thread of one process uses a store.
+Which items exist is planned in `items.py`.  `index.py` has the index of repositories, `runs.py` the record of runs and
+`counts.py` the queries.  A store belongs to one thread of one process.
 """
 
 from __future__ import annotations
@@ -17,18 +16,28 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
 from operator import itemgetter
-from typing import Any
 
-from rotary_batch.core import Completion, ItemState, Lease, NewTokens, Request, StopCriteria, WorkItem
+from rotary_batch.core import (
+    Completion,
+    ItemState,
+    Lease,
+    NewTokens,
+    Request,
+    StopCriteria,
+    Subject,
+    ValidationResult,
+    WorkItem,
+)
 from rotary_batch.work.connection import explained
 from rotary_batch.work.patience import Connection
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, StoredResult
+from rotary_batch.work.rows import Claim, Failed, Finished, StoredResult
 
-_ITEM = "id, repository_id, job, unit, subject, path, key, state, attempts, prompt_tokens, output_tokens, ended, error"
+_PLAIN_COLUMNS = ("id", "repository_id", "job", "key", "attempts", "prompt_tokens", "output_tokens", "ended", "error")
+_ITEM = f"{', '.join(_PLAIN_COLUMNS)}, unit, path, subject, state"
 
-# What every step asks, of one repository each: only then does an index give both the rows and their order.
+# Queries of every step, each for one repository: only then does an index give both the rows and their order.
 _READY = """select id, priority from item where state = 'ready' and repository_id = ?
   and (not_before is null or not_before <= ?) order by priority desc, id limit ?"""
 _LEASE = "update item set state = 'leased', run_id = ?, epoch = epoch + 1 where id = ? returning *"
@@ -48,12 +57,12 @@ class WorkStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything in the block happens or nothing does; within a transaction, as a part of that.
+        """Commit everything in the block or nothing; within another transaction, join it.
 
         Raises DatabaseError when the disk refuses, BusyError or StoppedError when another program has the file locked.
         """
-        joins = self.db.in_transaction
-        if joins:
+        is_nested = self.db.in_transaction
+        if is_nested:
             yield
             return
         with explained(self.db.path):
@@ -66,47 +75,47 @@ class WorkStore:
                     self.db.execute("rollback")
                 raise
 
-    # Preparing
-
     def add_parts(self, item_id: int, runs: Sequence[Sequence[int]]) -> None:
-        """Put a part item for every run of children between an item and these children."""
+        """Insert a part between an item and each run of its children; the part reduces their notes to one."""
         with self.transaction():
-            root = self.db.execute("select coalesce(part_of, id) as id from item where id = ?", [item_id]).fetchone()[
-                "id"
-            ]
-            base = self.db.execute("select subject from item where id = ?", [root]).fetchone()["subject"]
-            before = self.db.execute("select count(*) as n from item where part_of = ?", [root]).fetchone()["n"]
+            query = "select coalesce(part_of, id) as id from item where id = ?"
+            root = self.db.execute(query, [item_id]).fetchone()["id"]
+            whole = self.item(root).subject
+            num_parts = self.db.execute("select count(*) as n from item where part_of = ?", [root]).fetchone()["n"]
             for position, children in enumerate(runs):
                 part_id = self.db.execute(
                     """insert into item (repository_id, job, unit, subject, path, position, parent_id, part_of, state,
                                          priority, max_new_tokens, max_sentences)
                        select repository_id, job, unit, :subject, path, :position, id, :root, 'waiting', priority,
                               max_new_tokens, max_sentences from item where id = :id returning id""",
-                    {"subject": f"{base}#{before + position + 1}", "position": position, "root": root, "id": item_id},
+                    {
+                        "subject": replace(whole, part=num_parts + position + 1).text,
+                        "position": position,
+                        "root": root,
+                        "id": item_id,
+                    },
                 ).fetchone()["id"]
                 self.db.executemany(
                     "update item set parent_id = ? where id = ?", [(part_id, child) for child in children]
                 )
 
-    def unblocked(self, repository_ids: Sequence[int], limit: int = -1) -> list[WorkItem]:
-        """WAITING items all of whose children are done or parked; -1 = all of them."""
-        rows = _each(self.db, _UNBLOCKED, [(repository_id, limit) for repository_id in repository_ids])
-        return [_item(row) for row in sorted(rows, key=itemgetter("id"))][: limit if limit >= 0 else None]
+    def unblocked(self, repository_ids: Sequence[int], limit: int | None = None) -> list[WorkItem]:
+        """WAITING items all of whose children are DONE or PARKED, the oldest first."""
+        sql_limit = -1 if limit is None else limit
+        rows = _each(self.db, _UNBLOCKED, [(repository_id, sql_limit) for repository_id in repository_ids])
+        return [_item(row) for row in sorted(rows, key=itemgetter("id"))[:limit]]
 
     def answered_before(self, repository_ids: Sequence[int]) -> list[int]:
-        """Ids of READY items whose results are already there."""
-        return [row["id"] for row in _each(self.db, _ANSWERED_BEFORE, [(found,) for found in repository_ids])]
+        """Ids of READY items whose results are stored already."""
+        rows = _each(self.db, _ANSWERED_BEFORE, [(repository_id,) for repository_id in repository_ids])
+        return [row["id"] for row in rows]
 
     def item(self, item_id: int) -> WorkItem:
         """One item."""
         return _item(self.db.execute(f"select {_ITEM} from item where id = ?", [item_id]).fetchone())
 
-    def is_part(self, item_id: int) -> bool:
-        """Whether an item reduces notes for another."""
-        return self.db.execute("select part_of from item where id = ?", [item_id]).fetchone()["part_of"] is not None
-
     def prompt_ids(self, item_id: int) -> tuple[int, ...]:
-        """The prompt of an unanswered item; empty when there is none."""
+        """The prompt of an item without an answer; empty when it has none."""
         row = self.db.execute("select token_ids from prompt where item_id = ?", [item_id]).fetchone()
         return _ids(row["token_ids"]) if row else ()
 
@@ -121,24 +130,24 @@ class WorkStore:
             self.save_prompt(item_id, prompt_ids)
 
     def save_prompt(self, item_id: int, prompt_ids: Sequence[int]) -> None:
-        """Keep the prompt of an item within a transaction."""
+        """Within a transaction: store the prompt of an item."""
         self.db.execute(
             "insert or replace into prompt (item_id, token_ids) values (?, ?)", [item_id, _blob(prompt_ids)]
         )
 
-    def complete_reused(self, item_id: int, key: str, result: StoredResult, judged: Judged) -> None:
-        """Answer an item with a result that is already there; no model is asked."""
+    def complete_reused(self, item_id: int, key: str, result: StoredResult, validation: ValidationResult) -> None:
+        """Complete an item with a stored result."""
         completion = result.completion
         with self.transaction():
             self.db.execute("delete from prompt where item_id = ?", [item_id])
             self.db.execute(
                 """update item set state = 'done', key = ?, output_tokens = ?, ended = ?, verdict = ?, shown_text = ?,
                           error = null, reused = 1 where id = ? and state in ('waiting', 'ready')""",
-                [key, len(completion.token_ids), completion.reason, judged.verdict, judged.shown_text, item_id],
+                [key, len(completion.token_ids), completion.reason, validation.verdict, validation.shown_text, item_id],
             )
 
     def result(self, key: str) -> StoredResult | None:
-        """The answer under a key."""
+        """The result with this key."""
         row = self.db.execute("select * from result where key = ?", [key]).fetchone()
         if row is None:
             return None
@@ -152,18 +161,16 @@ class WorkStore:
         return StoredResult(text=row["text"], completion=completion)
 
     def park(self, item_id: int, error: str) -> None:
-        """Set an item aside until a person looks at it."""
+        """Set an item aside until `retry`."""
         with self.transaction():
             self.db.execute("update item set state = 'parked', error = ?, run_id = null where id = ?", [error, item_id])
 
-    # Working
-
     def claim(self, run_id: int, *, limit: int, now: float, repository_ids: Sequence[int]) -> list[Claim]:
-        """Lease ready items, the most urgent first, with what earlier runs wrote of them."""
+        """Lease READY items, those of the highest priority first, with the tokens that earlier runs generated."""
         with self.transaction():
             ready = _each(self.db, _READY, [(repository_id, now, limit) for repository_id in repository_ids])
-            chosen = sorted((-row["priority"], row["id"]) for row in ready)[:limit]
-            return [self._claimed(self.db.execute(_LEASE, [run_id, item_id]).fetchone()) for _, item_id in chosen]
+            first = sorted((-row["priority"], row["id"]) for row in ready)[:limit]
+            return [self._claimed(self.db.execute(_LEASE, [run_id, item_id]).fetchone()) for _, item_id in first]
 
     def _claimed(self, row: sqlite3.Row) -> Claim:
         prompt = self.db.execute("select token_ids from prompt where item_id = ?", [row["id"]]).fetchone()
@@ -182,14 +189,14 @@ class WorkStore:
         return Claim(lease=lease, item=_item(row), request=request)
 
     def next_retry_at(self, repository_ids: Sequence[int]) -> float | None:
-        """When the first item that waits for another attempt may be claimed."""
+        """When the next item that failed may be claimed again; None when there is no such item."""
         rows = _each(self.db, _NEXT_RETRY, [(repository_id,) for repository_id in repository_ids])
         return min((row["at"] for row in rows if row["at"] is not None), default=None)
 
     def commit_step(
         self, progress: Sequence[tuple[Lease, NewTokens]], finished: Sequence[Finished], failed: Sequence[Failed]
     ) -> None:
-        """Keep everything that one revolution gave, in one transaction.  Lost leases change nothing."""
+        """Store all that one step gave, in one transaction.  A lease that was lost changes nothing."""
         with self.transaction():
             for lease, new in progress:
                 self._append_partial(lease, new)
@@ -215,8 +222,8 @@ class WorkStore:
             {
                 "tokens": len(completion.token_ids),
                 "ended": completion.reason,
-                "verdict": done.judged.verdict,
-                "shown": done.judged.shown_text,
+                "verdict": done.validation.verdict,
+                "shown": done.validation.shown_text,
                 **_fence(done.claim.lease),
             },
         )
@@ -228,7 +235,7 @@ class WorkStore:
             [
                 key,
                 _blob(completion.token_ids),
-                done.judged.text,
+                done.text,
                 completion.logprob_sum,
                 completion.num_scored,
                 completion.reason,
@@ -247,7 +254,7 @@ class WorkStore:
         )
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Give items back unfinished; what was written of them is kept."""
+        """Return leased items to READY; their generated tokens are kept."""
         with self.transaction():
             for lease in leases:
                 self.db.execute(
@@ -257,51 +264,24 @@ class WorkStore:
                 )
 
     def reap(self, run_id: int) -> int:
-        """Give back what other runs held: under the driver's lock they are dead by construction.
+        """Return the leased items of other runs to READY; returns how many.
 
-        When items may be tried again is told by a clock that only their run had; a new one tries them at once.
+        Under the driver's lock every other run is dead.  Retry times are by the clock of the run that set them, so they
+        are dropped.
         """
         with self.transaction():
             self.db.execute("update item set not_before = null where state = 'ready' and not_before is not null")
-            found = self.db.execute(
+            reaped = self.db.execute(
                 "update item set state = 'ready', run_id = null where state = 'leased' and run_id <> ?", [run_id]
             )
             self.db.execute(
                 "update run set ended_at = started_at, outcome = 'killed' where ended_at is null and id <> ?", [run_id]
             )
-            return int(found.rowcount)
-
-    # Runs
-
-    def start_run(self, command: str, model_name: str | None, pid: int) -> int:
-        """Record the begin of a run; answer its id."""
-        with self.transaction():
-            row = self.db.execute(
-                "insert into run (started_at, pid, command, model_name) values (?, ?, ?, ?) returning id",
-                [_now(), pid, command, model_name],
-            ).fetchone()
-            return int(row["id"])
-
-    def save_tally(self, run_id: int, tally: dict[str, Any]) -> None:
-        """Keep what a run did so far."""
-        with self.transaction():
-            self.db.execute("update run set tally = ? where id = ?", [json.dumps(tally), run_id])
-
-    def end_run(self, run_id: int, outcome: str, tally: dict[str, Any]) -> None:
-        """Record how a run ended."""
-        with self.transaction():
-            self.db.execute(
-                "update run set ended_at = ?, outcome = ?, tally = ? where id = ?",
-                [_now(), outcome, json.dumps(tally), run_id],
-            )
+            return int(reaped.rowcount)
 
 
 def _each(db: Connection, query: str, parameters: Sequence[Sequence[float]]) -> list[sqlite3.Row]:
     return [row for given in parameters for row in db.execute(query, given).fetchall()]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _fence(lease: Lease) -> dict[str, int]:
@@ -309,8 +289,8 @@ def _fence(lease: Lease) -> dict[str, int]:
 
 
 def _item(row: sqlite3.Row) -> WorkItem:
-    names = [name.strip() for name in _ITEM.split(",")]
-    return WorkItem(**{name: row[name] for name in names} | {"state": ItemState(row["state"])})
+    subject = Subject.parse(row["unit"], row["path"], row["subject"])
+    return WorkItem(**{name: row[name] for name in _PLAIN_COLUMNS}, subject=subject, state=ItemState(row["state"]))
 
 
 def _blob(token_ids: Sequence[int]) -> bytes:

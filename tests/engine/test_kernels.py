@@ -8,7 +8,7 @@ import pytest
 import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.gather import GatherAttention

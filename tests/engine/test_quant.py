@@ -221,7 +221,7 @@ def test_layouts_start_every_part_on_a_cache_line_and_end_on_a_page():
 
 
 def open_embedded():
-    from rotary_batch.commands.inputs import EMBEDDED
+    from rotary_batch.commands.packs import EMBEDDED
 
     return EMBEDDED
 

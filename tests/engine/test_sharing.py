@@ -157,7 +157,7 @@ def test_fast_attention_is_exact_attention_within_bf16(packs, window, kv_format)
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60), st.booleans()), max_size=30))
 def test_a_prefix_store_gives_everything_back(steps):
-    geometry = Manifest.load(__import__("rotary_batch.commands.inputs", fromlist=["x"]).EMBEDDED).geometry
+    geometry = Manifest.load(__import__("rotary_batch.commands.packs", fromlist=["x"]).EMBEDDED).geometry
     kv = KvArena(geometry, 400, "bf16", torch.float32, CPU)
     store, users = PrefixStore(kv), []
     for family, length, leaves in steps:

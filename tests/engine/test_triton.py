@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.kernels.cuda import HAS_TRITON, dequant_int4, int4_gemm_on_cuda, triton_kernels

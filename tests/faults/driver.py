@@ -98,7 +98,7 @@ def arm() -> None:
     wrap(WorkStore, "_finish", before="commit", after="commit")
     wrap(safe_folder_module.os, "fsync", before="pages", after="pages")
     wrap(safe_folder_module.os, "rename", before="pages", after="pages")
-    runner_module.PROJECT_EVERY_S = 0.0
+    runner_module.SYNC_EVERY_S = 0.0
 
 
 if __name__ == "__main__":  # parser processes import this file too

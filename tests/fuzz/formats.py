@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rotary_batch import commands
 from rotary_batch.commands import docs
 from rotary_batch.commands.database import reading
-from rotary_batch.commands.inputs import EMBEDDED
+from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint, read_header

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotary_batch.core import FileClass, SourceFile, Verdict
+from rotary_batch.core import FileClass, SourceFile, Subject, Unit, Verdict
 from rotary_batch.errors import InputError
-from rotary_batch.pages.check import judge
+from rotary_batch.pages.check import validate
 from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import SyncResult, accept, inventory, remove_others, sync_pages
 from rotary_batch.pages.front import mark_human, read, seal
@@ -143,7 +143,7 @@ def test_prose_follows_the_authors_words_and_a_demonstration_says_so():
     view = make_view()
     prose = {
         ("file", "src/box.py"): Prose(text="Puts things.", verdict=Verdict.SHOWN),
-        ("chunk", view.chunks["src/box.py"][0].subject): Prose(text="Wraps it.", verdict=Verdict.SHOWN),
+        view.chunks["src/box.py"][0].subject.identity: Prose(text="Wraps it.", verdict=Verdict.SHOWN),
         ("file", "src/wrap.py"): Prose(text=None, verdict=Verdict.UNFAITHFUL),
     }
     pages = render_site(view, prose)
@@ -154,7 +154,7 @@ def test_prose_follows_the_authors_words_and_a_demonstration_says_so():
     assert 'status: "complete"\nmodel: "demo"\ncoverage: "2 of 2 texts"' in page
     assert b"demonstration" not in pages["src/wrap.py.md"]
     assert render_site(view, prose) == pages
-    some = dict(render(view, prose, things_of([("file", "src/box.py")])))
+    some = dict(render(view, prose, things_of([Subject(Unit.FILE, "src/box.py")])))
     assert some == {path: pages[path] for path in ("src/box.py.md", "src/index.md")}
 
 
@@ -234,10 +234,10 @@ KNOWN = {"put", "wrap", "Box", "box.py", "src/box.py"}.__contains__
     ],
 )
 def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
-    found = judge(
+    found = validate(
         text, mean_logprob=logprob, min_mean_logprob=-1.0, ended="stop", is_known=KNOWN, source="x = local_thing"
     )
-    assert (found.verdict, found.text) == (verdict, kept)
+    assert (found.verdict, found.shown_text) == (verdict, kept)
 
 
 @pytest.mark.parametrize(
@@ -253,13 +253,13 @@ def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
 )
 def test_a_sentence_that_was_cut_is_not_shown(text, kept):
     for ended in ("length", "loop"):
-        found = judge(text, mean_logprob=-0.1, min_mean_logprob=None, ended=ended, is_known=KNOWN, source="")
-        assert (found.verdict, found.text) == (Verdict.SHOWN if kept else Verdict.LOW_CONFIDENCE, kept)
+        found = validate(text, mean_logprob=-0.1, min_mean_logprob=None, ended=ended, is_known=KNOWN, source="")
+        assert (found.verdict, found.shown_text) == (Verdict.SHOWN if kept else Verdict.LOW_CONFIDENCE, kept)
 
 
 def test_what_looped_has_no_confidence_where_confidence_is_asked_for():
     """The repetitions, which are cut off, are the likeliest tokens of all."""
-    found = judge("Puts it.", mean_logprob=-0.1, min_mean_logprob=-1.0, ended="loop", is_known=KNOWN, source="")
+    found = validate("Puts it.", mean_logprob=-0.1, min_mean_logprob=-1.0, ended="loop", is_known=KNOWN, source="")
     assert found.verdict == Verdict.LOW_CONFIDENCE
 
 
@@ -274,7 +274,7 @@ def test_what_looped_has_no_confidence_where_confidence_is_asked_for():
 )
 def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_asked_for(text, is_shown):
     for least, shown in ((-1.0, is_shown), (None, True)):
-        found = judge(text, mean_logprob=-0.1, min_mean_logprob=least, ended="stop", is_known=KNOWN, source="")
+        found = validate(text, mean_logprob=-0.1, min_mean_logprob=least, ended="stop", is_known=KNOWN, source="")
         assert (found.verdict == Verdict.SHOWN) == shown
 
 
@@ -411,5 +411,5 @@ def test_an_answer_that_breaks_off_in_a_bracket_loses_its_last_sentence():
     for text, shown in [
         ("Parse math expression (e.g.", None), ("It works. Parse math (e.g. `put`", "It works."), ("Put it in", "Put it in"),
     ]:  # fmt: skip
-        found = judge(text, mean_logprob=-0.1, min_mean_logprob=None, ended="stop", is_known=KNOWN, source="put")
-        assert found.text == shown
+        found = validate(text, mean_logprob=-0.1, min_mean_logprob=None, ended="stop", is_known=KNOWN, source="put")
+        assert found.shown_text == shown

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from rotary_batch import console
+from rotary_batch.cli import docs, doctor, status
 from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, Verdict
 from rotary_batch.log import event, log_to
 from rotary_batch.pages.drift import Drift
@@ -73,7 +74,7 @@ def hostile_view(payload: str) -> IndexView:
 def hostile_site(payload: str) -> dict[str, str]:
     view = hostile_view(payload)
     (chunk,) = next(iter(view.chunks.values()))
-    subjects = [("chunk", chunk.subject), ("repository", ""), *(("file", path) for path in view.sources)]
+    subjects = [chunk.subject.identity, ("repository", ""), *(("file", path) for path in view.sources)]
     subjects += [("directory", folder) for folder in view.folders]
     prose = {subject: Prose(text=payload, verdict=Verdict.SHOWN) for subject in subjects}
     return {path: page.decode() for path, page in render(view, prose, site_paths(view.sources))}
@@ -161,17 +162,15 @@ def test_each_line_of_llms_txt_begins_as_we_say(payload):
 def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     projection = SyncResult(conflicts=[payload], failed=[PageFailure(payload, payload)], removed=[payload])
-    console.say(payload)
-    console.show_projection(projection)
-    console.show_drift(
-        Drift(stale=[payload], missing=[payload], edited=[payload], orphaned=[payload], blocked=[payload])
-    )
-    console.show_facts({payload: payload, "list": (payload, 1), "map": {payload: payload}})
-    console.show_status({
+    console.err(payload)
+    docs.print_sync_result(projection)
+    docs.print_drift(Drift(stale=[payload], missing=[payload], edited=[payload], orphaned=[payload], blocked=[payload]))
+    console.print_facts({payload: payload, "list": (payload, 1), "map": {payload: payload}})
+    status.print_status({
         "repositories": [{"root": payload, "model": payload, "items": {payload: {"done": 1}}}], "driver_pid": None,
         "last_run": {"started_at": payload, "outcome": payload},
     })  # fmt: skip
-    console.show_doctor([(payload, False, payload)])
+    doctor.print_checks([(payload, False, payload)])
     captured = capsys.readouterr()
     for text in (captured.out, captured.err):
         assert all(letter in "\n\t" or letter.isprintable() for letter in text)

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch import commands
-from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.database import chosen, writing
+from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import failures
 from rotary_batch.config import Settings
 from rotary_batch.errors import StorageError
@@ -19,6 +17,7 @@ from rotary_batch.testing import FakeEngine
 from rotary_batch.window import Deadline, Window
 from rotary_batch.work.schema import MIGRATIONS
 from rotary_batch.work.store import WorkStore
+from tests.in_process import drain_all, index_all
 
 FILES = {
     "pkg/a.py": '"""Module a."""\n\n\ndef f(x):\n    return g(x)\n', "pkg/b.py": "def g(x):\n    return x\n",
@@ -75,9 +74,7 @@ def index(settings: Settings, root: Path, fail_at: int = 0, error: Callable[[], 
         db = store.db
         store.db = Failing(db, fail_at, error)  # type: ignore[assignment]
         try:
-            return commands.index.index(
-                store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, Window()
-            )
+            return index_all(store, settings, root)
         finally:
             store.db = db
 
@@ -168,18 +165,7 @@ def fails(settings: Settings, root: Path, fail_at: int, error: Callable[[], Base
 
 def answer_everything(settings: Settings, *roots: Path) -> list[object]:
     with writing(settings) as store:
-        rows = chosen(store, roots)
-        return list(
-            commands.drain.drain(
-                store,
-                lambda row: RepositorySettings(Path(row.root), settings),
-                rows,
-                Window(),
-                lambda _: None,
-                lambda *_: FakeEngine(answer_tokens=6),
-                "drain",
-            )
-        )
+        return drain_all(store, settings, roots, lambda: FakeEngine(answer_tokens=6))
 
 
 def test_what_is_not_indexed_to_its_end_is_not_drained_and_the_others_are(make_repository, tiny_pack, tmp_path):
@@ -301,10 +287,8 @@ def test_a_window_that_closes_while_files_are_classified_stops_the_index(make_re
     looks = iter(range(10_000))
     window = Window(deadlines=[Deadline(4, lambda: next(looks))])
     with writing(settings) as store:
-        (failure,) = commands.index.index(
-            store, [root], lambda root: RepositorySettings(root, settings), lambda *_: None, window
-        )
-    assert next(looks) == 5, "the first look at a closed window was the last"
+        (failure,) = index_all(store, settings, root, window=window)
+    assert next(looks) == 6, "after the first look at a closed window there is one more, for the reason"
     assert (failure.exit_code, contents(settings)) == (75, before)
 
 
@@ -318,3 +302,13 @@ def test_an_index_again_reads_no_file_and_changes_nothing(make_repository, tiny_
     (outcome,) = index(settings, root)
     assert (outcome.indexed.counts.queued, outcome.indexed.counts.unchanged) == (0, len(before["item"]))
     assert contents(settings) == before
+
+
+def test_a_run_without_work_reads_no_symbol(make_repository, tiny_pack, tmp_path, monkeypatch):
+    root = make_repository(FILES)
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    index(settings, root)
+    answer_everything(settings, root)
+    monkeypatch.setattr("rotary_batch.sync.stored_symbols", lambda *_: pytest.fail("a symbol was read"))
+    (outcome,) = answer_everything(settings, root)
+    assert (outcome.exit_code, outcome.as_dict()["done"]) == (0, 0)

@@ -10,7 +10,8 @@ import pytest
 from benchmarks.scale import AGAIN_S, FIRST_S, PEAK_NBYTES, measure
 from benchmarks.scale_tree import write_repository
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.inputs import asking, pack_dir
+from rotary_batch.commands.jobs import load_prompt_builder
+from rotary_batch.commands.packs import find_pack
 from rotary_batch.config import Settings
 from rotary_batch.planner import index as planner_index
 from rotary_batch.repo.files import EVERYTHING
@@ -21,7 +22,7 @@ from rotary_batch.work.rows import RepositoryRow
 def work_of_an_index(root: Path, tiny_pack: Path, times: int) -> list[tuple[int, int]]:
     """(steps of SQLite's machine in thousands, calls of Python functions) of each index in turn."""
     settings = Settings(model=tiny_pack, db=root.parent / f"{root.name}.db")
-    ask = asking(settings, pack_dir(settings))
+    ask = load_prompt_builder(settings, find_pack(settings))
     row = RepositoryRow(
         root=str(root), name="x", commit_id=None, worktree=False, docs_dir="rotary-docs", model_name="m",
         pack_dir=str(tiny_pack), plan_key="", link_template=None, job=ask.job.name,

@@ -25,14 +25,14 @@ INSERT INTO "item" VALUES(1,1,'summarize','repository','','',0,NULL,NULL,'waitin
 INSERT INTO "item" VALUES(2,1,'summarize','directory','d','d',0,1,NULL,'waiting',NULL,0,0,0,NULL,NULL,8,NULL,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
 INSERT INTO "item" VALUES(3,1,'summarize','file','a.py','a.py',0,2,NULL,'waiting',NULL,9,0,0,NULL,NULL,8,NULL,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
 INSERT INTO "item" VALUES(4,1,'summarize','file','b.py','b.py',0,2,NULL,'waiting',NULL,9,0,0,NULL,NULL,8,NULL,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
-INSERT INTO "item" VALUES(5,1,'summarize','chunk','a.py@0','a.py',0,13,NULL,'done','key0',0,0,1,NULL,NULL,8,3,2,0,NULL,'shown','It works.',0,NULL,'stop');
-INSERT INTO "item" VALUES(6,1,'summarize','chunk','a.py@1','a.py',1,13,NULL,'done','key1',0,0,1,NULL,NULL,8,3,2,0,NULL,'shown','It works.',0,NULL,'stop');
-INSERT INTO "item" VALUES(7,1,'summarize','chunk','a.py@2','a.py',2,14,NULL,'done','key2',0,0,1,NULL,NULL,8,3,2,0,NULL,'shown','It works.',0,NULL,'stop');
-INSERT INTO "item" VALUES(8,1,'summarize','chunk','a.py@3','a.py',3,14,NULL,'parked','key3',0,1,1,NULL,NULL,8,3,NULL,0,'engine gave up',NULL,NULL,0,NULL,NULL);
-INSERT INTO "item" VALUES(9,1,'summarize','chunk','b.py@5','b.py',5,4,NULL,'leased','key5',0,0,1,1,NULL,8,3,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
-INSERT INTO "item" VALUES(10,1,'summarize','chunk','b.py@6','b.py',6,4,NULL,'ready','key6',0,1,1,NULL,50.0,8,3,NULL,0,'busy',NULL,NULL,0,NULL,NULL);
-INSERT INTO "item" VALUES(11,2,'summarize','chunk','a.py@9','a.py',9,NULL,NULL,'ready','key9',0,0,0,NULL,NULL,8,3,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
-INSERT INTO "item" VALUES(12,2,'summarize','chunk','a.py@8','a.py',8,NULL,NULL,'parked',NULL,0,0,0,NULL,NULL,8,NULL,NULL,0,'too long',NULL,NULL,0,NULL,NULL);
+INSERT INTO "item" VALUES(5,1,'summarize','chunk','a.py@0-1','a.py',0,13,NULL,'done','key0',0,0,1,NULL,NULL,8,3,2,0,NULL,'shown','It works.',0,NULL,'stop');
+INSERT INTO "item" VALUES(6,1,'summarize','chunk','a.py@1-2','a.py',1,13,NULL,'done','key1',0,0,1,NULL,NULL,8,3,2,0,NULL,'shown','It works.',0,NULL,'stop');
+INSERT INTO "item" VALUES(7,1,'summarize','chunk','a.py@2-3','a.py',2,14,NULL,'done','key2',0,0,1,NULL,NULL,8,3,2,0,NULL,'shown','It works.',0,NULL,'stop');
+INSERT INTO "item" VALUES(8,1,'summarize','chunk','a.py@3-4','a.py',3,14,NULL,'parked','key3',0,1,1,NULL,NULL,8,3,NULL,0,'engine gave up',NULL,NULL,0,NULL,NULL);
+INSERT INTO "item" VALUES(9,1,'summarize','chunk','b.py@5-6','b.py',5,4,NULL,'leased','key5',0,0,1,1,NULL,8,3,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
+INSERT INTO "item" VALUES(10,1,'summarize','chunk','b.py@6-7','b.py',6,4,NULL,'ready','key6',0,1,1,NULL,50.0,8,3,NULL,0,'busy',NULL,NULL,0,NULL,NULL);
+INSERT INTO "item" VALUES(11,2,'summarize','chunk','a.py@9-10','a.py',9,NULL,NULL,'ready','key9',0,0,0,NULL,NULL,8,3,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
+INSERT INTO "item" VALUES(12,2,'summarize','chunk','a.py@8-9','a.py',8,NULL,NULL,'parked',NULL,0,0,0,NULL,NULL,8,NULL,NULL,0,'too long',NULL,NULL,0,NULL,NULL);
 INSERT INTO "item" VALUES(13,1,'summarize','file','a.py#1','a.py',0,3,3,'waiting',NULL,9,0,0,NULL,NULL,8,NULL,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
 INSERT INTO "item" VALUES(14,1,'summarize','file','a.py#2','a.py',1,3,3,'waiting',NULL,9,0,0,NULL,NULL,8,NULL,NULL,0,NULL,NULL,NULL,0,NULL,NULL);
 CREATE TABLE partial (

@@ -23,6 +23,7 @@ from rotary_batch.testing import plan_items
 from rotary_batch.work import patience
 from rotary_batch.work.connection import explained, journal_mode_for, open_database
 from rotary_batch.work.index import repositories, save_repository
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -81,7 +82,7 @@ def test_a_commit_waits_for_whoever_reads_and_then_goes_on(tmp_path, logged):
     store = open_store(tmp_path / "work.db")
     save_repository(store, ROW)
     plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
-    (claim,) = claim_all(store, run := store.start_run("drain", "m", 1))
+    (claim,) = claim_all(store, run := start_run(store, command="drain", model_name="m", pid=1))
     reader = pin(tmp_path / "work.db")
     threading.Timer(6 * patience.BUSY_TIMEOUT_MS / 1000, reader.communicate).start()
     store.commit_step([(claim.lease, NewTokens(request_id=1, token_ids=(7,), logprob_sum=-1.0))], [], [])
@@ -99,11 +100,11 @@ def test_a_reader_that_never_leaves_is_named_and_nothing_is_half_done(tmp_path, 
     save_repository(store, ROW)
     reader, store.db.patience_s = pin(tmp_path / "work.db"), 0.5
     with pytest.raises(BusyError, match=f"process {reader.pid} .*has kept it locked for 0 s; close that program"):
-        store.start_run("drain", "m", 1)
+        start_run(store, command="drain", model_name="m", pid=1)
     reader.communicate()
     assert not store.db.in_transaction
     assert store.db.execute("select count(*) from run").fetchone()[0] == 0
-    assert store.start_run("drain", "m", 1) == 1
+    assert start_run(store, command="drain", model_name="m", pid=1) == 1
     store.db.close()
 
 
@@ -118,14 +119,14 @@ def test_a_window_that_closes_ends_the_wait(tmp_path, monkeypatch):
     threading.Timer(0.7, closed.append, [True]).start()
     began = time.monotonic()
     with pytest.raises(StoppedError, match=f"process {reader.pid} .*kept it locked until the window closed"):
-        store.start_run("drain", "m", 1)
+        start_run(store, command="drain", model_name="m", pid=1)
     assert time.monotonic() - began > 1.2
     began = time.monotonic()
     with pytest.raises(StoppedError):
-        store.start_run("drain", "m", 1)
+        start_run(store, command="drain", model_name="m", pid=1)
     assert time.monotonic() - began < 0.6, "the grace is one for all that is left to do"
     reader.communicate()
-    assert store.start_run("drain", "m", 1) == 1
+    assert start_run(store, command="drain", model_name="m", pid=1) == 1
     db.close()
 
 
@@ -150,7 +151,7 @@ def test_each_refusal_of_the_disk_has_its_own_words(tmp_path):
     assert store.db.execute("select count(*) from item").fetchone()[0] == 0
     store.db.execute("pragma query_only = on")
     with pytest.raises(DatabaseError, match=r"SQLITE_READONLY.*cannot be written; check its permissions"):
-        store.start_run("drain", "m", 1)
+        start_run(store, command="drain", model_name="m", pid=1)
     store.db.close()
     with pytest.raises(DatabaseError, match=r"SQLITE_CANTOPEN.*check its folder"), explained(tmp_path / "work.db"):
         sqlite3.connect(f"file:{tmp_path}/none.db?mode=ro", uri=True)

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_store import ROW, chunk, finished
 
-from rotary_batch.core import Completion, Verdict
+from rotary_batch.core import Completion, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
-from rotary_batch.work.rows import Claim, Failed, Judged, PlannedItem, StoredResult
+from rotary_batch.work.rows import Claim, Failed, PlannedItem, StoredResult
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -64,7 +65,7 @@ class Tree(RuleBasedStateMachine):
     def begin(self):
         for root in ("/r", "/s"):
             save_repository(self.store, replace(ROW, root=root))
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.plan(1, {0, 1}, set(), {0})
         self.plan(2, {0, 2}, {0}, {0, 2})
 
@@ -76,19 +77,19 @@ class Tree(RuleBasedStateMachine):
         if self.store.db.execute("select 1 from repository where id = ?", [repository]).fetchone() is None:
             return
         self.version += 1
-        top = PlannedItem(unit="repository", subject="", path="", parent=None, max_new_tokens=8, touched=bool(touched))
+        top = PlannedItem(subject=Subject(Unit.REPOSITORY, ""), parent=None, max_new_tokens=8, touched=bool(touched))
         planned = [top] if files else []
         for number in files:
             path = f"{number}.py"
             planned.append(replace(
-                top, unit="file", subject=path, path=path, parent=("repository", ""), touched=number in touched
+                top, subject=Subject(Unit.FILE, path), parent=top.subject, touched=number in touched
             ))  # fmt: skip
             planned += [self.one_chunk(path, n, bad=number in errors) for n in range(CHUNKS) if number in touched]
         plan_items(self.store, repository, "summarize", planned, {f"{n}.py" for n in touched})
 
     def one_chunk(self, path: str, number: int, *, bad: bool) -> PlannedItem:
-        made = chunk(number, f"{path}{number}.{self.version}", parent=("file", path))
-        made = replace(made, subject=f"{path}@{number}", path=path)
+        made = chunk(number, f"{path}{number}.{self.version}", parent=Subject(Unit.FILE, path))
+        made = replace(made, subject=replace(made.subject, path=path))
         return replace(made, key=None, prompt_ids=(), error="too long") if bad else made
 
     @rule(limit=st.integers(1, 4), now=st.sampled_from([0.0, 100.0]), repositories=st.sampled_from([[1], [2], [2, 1]]))
@@ -101,7 +102,7 @@ class Tree(RuleBasedStateMachine):
             return
         claim = self.claims[data.draw(st.integers(0, len(self.claims) - 1))]
         done = finished(claim)
-        low = replace(done, judged=Judged(text="x", verdict=Verdict.LOW_CONFIDENCE, shown_text=None))
+        low = replace(done, validation=ValidationResult(verdict=Verdict.LOW_CONFIDENCE, shown_text=None))
         if how == "release":
             self.store.release([claim.lease])
         elif how in {"finish", "low"}:
@@ -121,8 +122,8 @@ class Tree(RuleBasedStateMachine):
             self.store.make_ready(item.id, key=f"{item.id}.{self.version}", prompt_ids=(1,), num_markers=0)
         elif how == "reuse":
             completion = Completion(request_id=0, token_ids=(1,), logprob_sum=0.0, num_scored=1, reason="stop")
-            judged = Judged(text="x", verdict=Verdict.SHOWN, shown_text="x")
-            self.store.complete_reused(item.id, "k", StoredResult(text="x", completion=completion), judged)
+            validation = ValidationResult(verdict=Verdict.SHOWN, shown_text="x")
+            self.store.complete_reused(item.id, "k", StoredResult(text="x", completion=completion), validation)
         elif how == "park":
             self.store.park(item.id, "too much")
         elif len(children) > 1:
@@ -134,7 +135,7 @@ class Tree(RuleBasedStateMachine):
 
     @rule()
     def kill(self):
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.store.reap(self.run)
 
     @rule()

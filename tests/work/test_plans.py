@@ -14,6 +14,7 @@ from benchmarks.scale_queue import LIMITS, drain, fill, measure
 from rotary_batch.testing import plan_items
 from rotary_batch.work import counts
 from rotary_batch.work.index import save_repository
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.store import WorkStore
 
 
@@ -33,7 +34,7 @@ def plan_of(store: WorkStore, statement: str) -> list[str]:
 
 def asked_in_a_step(store: WorkStore) -> set[str]:
     """Every statement of a claim, a commit, an unblocking and the counts that follow."""
-    run, ids, found = store.start_run("drain", "m", 1), [1, 2, 3], set()
+    run, ids, found = start_run(store, command="drain", model_name="m", pid=1), [1, 2, 3], set()
     store.db.set_trace_callback(found.add)
     one, *others = claim_all(store, run, 16)
     store.commit_step([], [finished(claim) for claim in others], [])
@@ -76,7 +77,7 @@ def test_the_benchmark_of_the_queue_asks_what_it_says(tmp_path):
     assert counts.open_items(store, list(range(1, 11))) == 20_000
     check_counts(store)
     assert [counts.states(store, n) for n in range(1, 11)] == [counts.states(store, 1)] * 10
-    times = drain(store, store.start_run("drain", "m", 1), steps=5)
+    times = drain(store, start_run(store, command="drain", model_name="m", pid=1), steps=5)
     assert {len(found) for found in times.values()} == {5}
     assert counts.open_items(store, list(range(1, 11))) == 20_000 - 5 * 15
     store.db.close()

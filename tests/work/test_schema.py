@@ -17,6 +17,7 @@ from rotary_batch.work import connection
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items, parked_items, states, verdicts
 from rotary_batch.work.index import load_files, repositories, stored_symbols
+from rotary_batch.work.runs import start_run
 from rotary_batch.work.schema import MIGRATIONS, migrate, require_current
 from rotary_batch.work.store import WorkStore
 
@@ -81,15 +82,15 @@ def test_a_database_of_schema_3_goes_on_where_it_was(old):
     }  # fmt: skip
     assert (open_items(store, [1]), parked_items(store, [1, 2]), open_items(store, [1, 2])) == (8, 2, 9)
     assert verdicts(store, 1) == {Verdict.SHOWN: 3}
-    assert [item.subject for item in store.unblocked([1])] == ["a.py#1", "a.py#2"]
+    assert [item.subject.text for item in store.unblocked([1])] == ["a.py#1", "a.py#2"]
     assert [row.root for row in repositories(store)] == ["/other", "/r"]
     assert (load_files(store, 1).docstrings, [symbol.docstring for symbol in stored_symbols(store, 1)]) == (
         {"a.py": "Mod."}, ["D; with a semicolon."],
     )  # fmt: skip
-    run = store.start_run("drain", "m", 2)
+    run = start_run(store, command="drain", model_name="m", pid=2)
     assert store.reap(run) == 1
-    assert [(claim.item.subject, claim.request.generated_ids) for claim in claim_all(store, run)] == [
-        ("b.py@5", (3, 4)), ("b.py@6", ()),
+    assert [(claim.item.subject.text, claim.request.generated_ids) for claim in claim_all(store, run)] == [
+        ("b.py@5-6", (3, 4)), ("b.py@6-7", ()),
     ]  # fmt: skip
     db.close()
 

@@ -15,13 +15,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rotary_batch.core import Completion, NewTokens, StopCriteria, Verdict
+from rotary_batch.core import Completion, NewTokens, StopCriteria, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import answers, items, last_run, states
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
-from rotary_batch.work.rows import Claim, Failed, Finished, Judged, PlannedItem, RepositoryRow
+from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
+from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -31,29 +32,33 @@ ROW = RepositoryRow(
 )  # fmt: skip
 
 
+FILE = Subject(Unit.FILE, "a.py")
+
+
 def open_store(path: Path, journal_mode: str = "delete") -> WorkStore:
     db = open_database(path, journal_mode=journal_mode)
     migrate(db)
     return WorkStore(db)
 
 
-def chunk(number: int, key: str | None = None, *, parent=("file", "a.py")) -> PlannedItem:
+def chunk(number: int, key: str | None = None, *, parent: Subject | None = FILE) -> PlannedItem:
     return PlannedItem(
-        unit="chunk", subject=f"a.py@{number}", path="a.py", parent=parent, position=number,
+        subject=Subject(Unit.CHUNK, "a.py", span=(number, number + 1)), parent=parent, position=number,
         max_new_tokens=8, key=key or f"key{number}", prompt_ids=(1, 2, number),
     )  # fmt: skip
 
 
 def file_item(*, touched: bool = True) -> PlannedItem:
-    return PlannedItem(
-        unit="file", subject="a.py", path="a.py", parent=None, max_new_tokens=8, touched=touched, priority=9
-    )
+    return PlannedItem(subject=FILE, parent=None, max_new_tokens=8, touched=touched, priority=9)
 
 
 def finished(claim: Claim, text: str = "It works.") -> Finished:
     completion = Completion(request_id=claim.item.id, token_ids=(7, 8), logprob_sum=-0.5, num_scored=2, reason="stop")
     return Finished(
-        claim=claim, completion=completion, judged=Judged(text=text, verdict=Verdict.SHOWN, shown_text=text)
+        claim=claim,
+        completion=completion,
+        text=text,
+        validation=ValidationResult(verdict=Verdict.SHOWN, shown_text=text),
     )
 
 
@@ -71,28 +76,28 @@ def claim_all(store: WorkStore, run_id: int, limit: int = 100) -> list[Claim]:
 
 def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
     plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     claims = claim_all(store, run)
 
     assert [claim.request.prompt_ids for claim in claims] == [(1, 2, 1), (1, 2, 2)]
     assert claim_all(store, run) == []
     store.commit_step([], [finished(claims[0])], [])
     store.commit_step([], [finished(claims[0], "Again.")], [])
-    assert {(a.subject, a.shown_text) for a in answers(store, 1, ["a.py"], ["file", "chunk"])} == {
-        ("a.py", None), ("a.py@1", "It works."), ("a.py@2", None),
+    assert {(a.subject.text, a.shown_text) for a in answers(store, 1, ["a.py"], [Unit.FILE, Unit.CHUNK])} == {
+        ("a.py", None), ("a.py@1-2", "It works."), ("a.py@2-3", None),
     }  # fmt: skip
 
 
 def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
     plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
-    first = store.start_run("drain", "m", 1)
+    first = start_run(store, command="drain", model_name="m", pid=1)
     (claim,) = claim_all(store, first)
     total = 0.0
     for token in range(5):
         total += -0.1 / 3
         new = NewTokens(request_id=claim.item.id, token_ids=(token,), logprob_sum=total)
         store.commit_step([(claim.lease, new)], [], [])
-    second = store.start_run("drain", "m", 1)
+    second = start_run(store, command="drain", model_name="m", pid=1)
     assert store.reap(second) == 1
     (again,) = claim_all(store, second)
     assert (again.request.generated_ids, again.request.logprob_sum) == ((0, 1, 2, 3, 4), total)
@@ -107,7 +112,7 @@ def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
 
 def test_planning_the_same_again_queues_nothing_and_a_change_resets_only_what_reads_it(store):
     plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     for claim in claim_all(store, run):
         store.commit_step([], [finished(claim)], [])
     same = plan_items(store, 1, "summarize", [file_item(touched=False)], set())
@@ -121,47 +126,47 @@ def test_planning_the_same_again_queues_nothing_and_a_change_resets_only_what_re
 
 def test_a_roll_up_is_unblocked_when_all_that_it_reads_is_done_or_parked(store):
     plan_items(store, 1, "summarize", [file_item(), chunk(1), chunk(2)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     one, two = claim_all(store, run)
     store.commit_step([], [finished(one)], [])
     assert store.unblocked([1]) == []
     store.commit_step([], [], [Failed(claim=two, error="broken", retry_at=None)])
-    assert [item.subject for item in store.unblocked([1])] == ["a.py"]
+    assert [item.subject.text for item in store.unblocked([1])] == ["a.py"]
 
 
 def test_parts_stand_between_a_roll_up_and_what_it_reads_and_go_when_it_changes(store):
     plan_items(store, 1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     claims = claim_all(store, run)
     for claim in claims:
         store.commit_step([], [finished(claim)], [])
     (item,) = store.unblocked([1])
     ids = [claim.item.id for claim in claims]
     store.add_parts(item.id, [ids[:2], ids[2:]])
-    assert [part.subject for part in store.unblocked([1])] == ["a.py#1", "a.py#2"]
+    assert [part.subject.text for part in store.unblocked([1])] == ["a.py#1", "a.py#2"]
     plan_items(store, 1, "summarize", [file_item(), *(chunk(n) for n in range(4))], {"a.py"})
-    assert [part.subject for part in store.unblocked([1])] == ["a.py"]
+    assert [part.subject.text for part in store.unblocked([1])] == ["a.py"]
 
 
 def test_what_reads_a_parked_item_is_asked_again_with_it(store):
     """A folder of two files, one with a chunk that was parked and a part between; the other file stays as it is."""
-    folder = PlannedItem(unit="directory", subject="d", path="d", parent=None, max_new_tokens=8, touched=True)
-    files = [replace(file_item(), subject=name, path=name, parent=("directory", "d")) for name in ("a.py", "b.py")]
-    other = replace(chunk(3, parent=("file", "b.py")), subject="b.py@3", path="b.py")
+    folder = PlannedItem(subject=Subject(Unit.DIRECTORY, "d"), parent=None, max_new_tokens=8, touched=True)
+    files = [replace(file_item(), subject=Subject(Unit.FILE, name), parent=folder.subject) for name in ("a.py", "b.py")]
+    other = replace(chunk(3, parent=files[1].subject), subject=Subject(Unit.CHUNK, "b.py", span=(3, 4)))
     plan_items(store, 1, "summarize", [folder, *files, chunk(1), chunk(2), other], {"a.py", "b.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     parked, *claims = claim_all(store, run)
     store.commit_step([], [finished(claim) for claim in claims], [Failed(claim=parked, error="x", retry_at=None)])
-    (part_of,) = [item.id for item in store.unblocked([1]) if item.subject == "a.py"]
-    store.add_parts(part_of, [[claim.item.id for claim in (parked, *claims) if claim.item.path == "a.py"]])
+    (part_of,) = [item.id for item in store.unblocked([1]) if item.subject == FILE]
+    store.add_parts(part_of, [[claim.item.id for claim in (parked, *claims) if claim.item.subject.path == "a.py"]])
     while waiting := store.unblocked([1]):
         for item in waiting:
-            store.make_ready(item.id, key=item.subject, prompt_ids=(1,), num_markers=0)
+            store.make_ready(item.id, key=item.subject.text, prompt_ids=(1,), num_markers=0)
         store.commit_step([], [finished(claim) for claim in claim_all(store, run)], [])
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
     assert sorted(found) == [
-        ("a.py", "done"), ("a.py#1", "done"), ("a.py@1", "parked"), ("a.py@2", "done"), ("b.py", "done"),
-        ("b.py@3", "done"), ("d", "done"),
+        ("a.py", "done"), ("a.py#1", "done"), ("a.py@1-2", "parked"), ("a.py@2-3", "done"), ("b.py", "done"),
+        ("b.py@3-4", "done"), ("d", "done"),
     ]  # fmt: skip
     parked = store.db.execute("select shown_text from item where subject = 'd'").fetchone()[0]
     assert parked == "It works."
@@ -169,7 +174,7 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
     assert ask_again(store, [1]) == 1
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
     assert sorted(found) == [
-        ("a.py", "waiting"), ("a.py@1", "ready"), ("a.py@2", "done"), ("b.py", "done"), ("b.py@3", "done"),
+        ("a.py", "waiting"), ("a.py@1-2", "ready"), ("a.py@2-3", "done"), ("b.py", "done"), ("b.py@3-4", "done"),
         ("d", "waiting"),
     ]  # fmt: skip
     assert store.unblocked([1]) == []
@@ -177,14 +182,14 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
         store.db.execute("select shown_text, verdict, ended from item where subject = 'd'").fetchone()[:] == (None,) * 3
     )
     (again,) = claim_all(store, run)
-    assert (again.item.subject, again.item.attempts, again.request.prompt_ids) == ("a.py@1", 0, (1, 2, 1))
+    assert (again.item.subject.text, again.item.attempts, again.request.prompt_ids) == ("a.py@1-2", 0, (1, 2, 1))
     store.commit_step([], [finished(again)], [])
-    assert [item.subject for item in store.unblocked([1])] == ["a.py"]
+    assert [item.subject.text for item in store.unblocked([1])] == ["a.py"]
 
 
 def test_a_failed_item_waits_for_its_time(store):
     plan_items(store, 1, "summarize", [chunk(1, parent=None)], {"a.py"})
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     (claim,) = claim_all(store, run)
     store.commit_step([], [], [Failed(claim=claim, error="busy", retry_at=50.0)])
     assert claim_all(store, run) == []
@@ -193,11 +198,11 @@ def test_a_failed_item_waits_for_its_time(store):
 
 
 def test_a_run_that_was_killed_is_recorded_as_killed(store):
-    store.start_run("drain", "m", 1)
-    second = store.start_run("drain", "m", 1)
+    start_run(store, command="drain", model_name="m", pid=1)
+    second = start_run(store, command="drain", model_name="m", pid=1)
     store.reap(second)
-    store.end_run(second, "done", {"done": 3})
-    assert (last_run(store).outcome, last_run(store).tally) == ("done", {"done": 3})
+    end_run(store, second, "done", {"done": 3})
+    assert (last_run(store).outcome, last_run(store).stats) == ("done", {"done": 3})
     assert store.db.execute("select outcome from run where id = 1").fetchone()[0] == "killed"
 
 
@@ -208,7 +213,7 @@ def test_what_was_committed_survives_a_kill(tmp_path):
         "from rotary_batch.core import NewTokens\n"
         "store = t.open_store(Path(sys.argv[1])); t.save_repository(store, t.ROW)\n"
         "t.plan_items(store, 1, 'summarize', [t.chunk(1, parent=None)], {'a.py'})\n"
-        "run = store.start_run('drain', 'm', 1); (claim,) = t.claim_all(store, run)\n"
+        "run = t.start_run(store, command='drain', model_name='m', pid=1); (claim,) = t.claim_all(store, run)\n"
         "for n in range(100000):\n"
         "  new = NewTokens(request_id=1, token_ids=(n,), logprob_sum=-float(n))\n"
         "  store.commit_step([(claim.lease, new)], [], []); print(n, flush=True)\n"
@@ -225,7 +230,7 @@ def test_what_was_committed_survives_a_kill(tmp_path):
     child.stdout.close()
     last = int([line for line in said if line.endswith("\n")][-1])
     store = open_store(path)
-    run = store.start_run("drain", "m", 1)
+    run = start_run(store, command="drain", model_name="m", pid=1)
     store.reap(run)
     (claim,) = claim_all(store, run)
     assert claim.request.generated_ids[: last + 1] == tuple(range(last + 1))
@@ -243,7 +248,7 @@ class Queue(RuleBasedStateMachine):
         self.store = WorkStore(db)
         save_repository(self.store, ROW)
         self.keys = dict.fromkeys(range(6), 0)
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.claims: list[Claim] = []  # all that ever were
         self.valid: dict[str, Claim] = {}  # by subject
         self.plan()
@@ -259,15 +264,15 @@ class Queue(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 4))
     def claim(self, limit):
         found = claim_all(self.store, self.run, limit)
-        assert not {claim.item.subject for claim in found} & self.valid.keys()
+        assert not {claim.item.subject.text for claim in found} & self.valid.keys()
         self.claims += found
-        self.valid |= {claim.item.subject: claim for claim in found}
+        self.valid |= {claim.item.subject.text: claim for claim in found}
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), action=st.sampled_from(["write", "finish", "fail", "release"]))
     def use(self, data, action):
         claim = self.claims[data.draw(st.integers(0, len(self.claims) - 1))]
-        subject, before = claim.item.subject, self.rows()
+        subject, before = claim.item.subject.text, self.rows()
         new = NewTokens(request_id=claim.item.id, token_ids=(5,), logprob_sum=-1.0)
         if action == "release":
             self.store.release([claim.lease])
@@ -288,13 +293,13 @@ class Queue(RuleBasedStateMachine):
     @rule(number=st.integers(0, 5))
     def change(self, number):
         self.keys[number] += 1
-        self.valid.pop(f"a.py@{number}", None)
+        self.valid.pop(f"a.py@{number}-{number + 1}", None)
         self.plan()
 
     @rule()
     def kill(self):
         self.valid.clear()
-        self.run = self.store.start_run("drain", "m", 1)
+        self.run = start_run(self.store, command="drain", model_name="m", pid=1)
         self.store.reap(self.run)
 
     @invariant()
@@ -316,7 +321,7 @@ TestQueue = Queue.TestCase
 def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(store):
     limited = replace(chunk(1, parent=None), max_sentences=3)
     plan_items(store, 1, "summarize", [limited, chunk(2, parent=None)], {"a.py"})
-    one, other = claim_all(store, store.start_run("drain", "m", 1))
+    one, other = claim_all(store, start_run(store, command="drain", model_name="m", pid=1))
     assert (one.request.stop, other.request.stop) == (
         StopCriteria(3, stops_loops=True),
         StopCriteria(None, stops_loops=True),
@@ -324,9 +329,9 @@ def test_limits_of_an_answer_travel_with_its_item_and_so_does_what_ended_it(stor
     looped = finished(other)
     looped = replace(looped, completion=replace(looped.completion, reason="loop"))
     store.commit_step([], [finished(one), looped], [])
-    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": "loop"}
+    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1-2": "stop", "a.py@2-3": "loop"}
     plan_items(store, 1, "summarize", [limited, replace(chunk(2, parent=None), key="new")], {"a.py"})
-    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1": "stop", "a.py@2": None}
+    assert {row["subject"]: row["ended"] for row in items(store, 1)} == {"a.py@1-2": "stop", "a.py@2-3": None}
 
 
 def test_a_chunk_that_no_longer_fits_has_no_prompt_to_be_asked_again(store):
@@ -336,4 +341,4 @@ def test_a_chunk_that_no_longer_fits_has_no_prompt_to_be_asked_again(store):
     )
     assert store.db.execute("select count(*) from prompt").fetchone()[0] == 0
     assert ask_again(store, [1]) == 0
-    assert claim_all(store, store.start_run("drain", "m", 1)) == []
+    assert claim_all(store, start_run(store, command="drain", model_name="m", pid=1)) == []

@@ -15,7 +15,7 @@ from rotary_batch.core import Completion, Reason, Request, StopCriteria, Verdict
 from rotary_batch.engine import open_engine
 from rotary_batch.jobs import UnitSpec, load_jobs
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.pages.check import judge, unknown_names
+from rotary_batch.pages.check import unknown_names, validate
 from training.corpus import Example
 
 UNITS = {"file": "file", "directory": "directory"}  # every other task is asked as a chunk is
@@ -73,7 +73,7 @@ def longest_answer(task: str) -> int:
 
 def checked(text: str, prompt: str, reason: Reason = "stop", mean_logprob: float = 0.0) -> Answer:
     """Look at a text as the pages do before they show it."""
-    verdict = judge(
+    verdict = validate(
         text, mean_logprob=mean_logprob, min_mean_logprob=-math.inf, ended=reason, is_known=_never, source=prompt
     )
     repeats = reason == "loop" or "repeats itself" in verdict.reasons

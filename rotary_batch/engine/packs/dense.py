@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
 from rotary_batch.engine.packs.checkpoint import read_header
-from rotary_batch.engine.runtime.buffers import in_own_pages
+from rotary_batch.engine.runtime.buffers import copy_to_pages
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
@@ -53,7 +53,7 @@ def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: t
                 stored = file.get_tensor(name)
                 is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
-                tensor = in_own_pages(stored, stored.dtype if is_int8 else numerics.kept).to(device)
+                tensor = copy_to_pages(stored, stored.dtype if is_int8 else numerics.storage_dtype).to(device)
                 dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
             return dense
     except (OSError, SafetensorError) as error:

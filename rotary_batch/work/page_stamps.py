@@ -1,8 +1,8 @@
-"""Which pages are on disk as the database wants them.
+"""Which pages on disk are up to date with the database.
 
-A row says what the file of a page looked like when it was last right.  Triggers (in `schema.py`) delete the rows of
-pages that show an answer, a file or a repository in the transaction that changes it, so that a run which is killed
-before it writes them leaves them to the next one.
+A stamp says what the file of a page looked like when it was last up to date.  Triggers (in `schema.py`) delete the
+stamps of pages that show an answer, a file or a repository in the transaction that changes it.  So a run that is killed
+before it writes these pages leaves them to the next one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from rotary_batch.work.store import WorkStore
 
 
 def known_stamps(store: WorkStore, repository_id: int) -> dict[str, str]:
-    """Thing -> stamp of every page that is right."""
+    """Thing -> stamp of every page that is up to date."""
     rows = store.db.execute("select thing, stamp from page where repository_id = ?", [repository_id])
     return {row["thing"]: row["stamp"] for row in rows}
 
 
 def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str]) -> None:
-    """Remember that pages are right."""
+    """Record that pages are up to date."""
     with store.transaction():
         store.db.executemany(
             "insert or replace into page (repository_id, thing, stamp) values (?, ?, ?)",

@@ -1,0 +1,67 @@
+"""The commands as they are typed: parse the options, call one function of `commands`, print what it returns.
+
+Each command is a function in a module of this package, together with the way its answer is printed for a person.  To
+add one: write the function, and name it in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from rotary_batch.cli import (
+    bench,
+    docs,
+    doctor,
+    drain,
+    generate,
+    index,
+    inspect,
+    model,
+    plan,
+    retry,
+    run,
+    status,
+    trust,
+)
+from rotary_batch.process import guarded
+
+COMMANDS: tuple[Callable[..., None], ...] = (  # in the order of --help
+    index.index,
+    drain.drain,
+    run.run,
+    docs.render,
+    docs.check,
+    trust.trust,
+    status.status,
+    retry.retry,
+    plan.plan,
+    bench.bench,
+    status.report,
+    inspect.inspect,
+    inspect.explain,
+    generate.generate,
+    doctor.doctor,
+)
+MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify)
+
+app = typer.Typer(
+    name="rotary-batch",
+    help="Document whole codebases overnight with a Mixture-of-Experts model larger than the GPU.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+model_app = typer.Typer(help="Prepare a model, and inspect it.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(model_app, name="model")
+for command in COMMANDS:
+    app.command()(command)
+for command in MODEL_COMMANDS:
+    model_app.command()(command)
+
+
+def main() -> None:
+    """Run the command line.  Every outcome, a failure included, ends the process with its exit code."""
+    guarded(app)

@@ -1,0 +1,34 @@
+"""Print what a command returns, as JSON or for a person, and end with the exit code that fits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+import typer
+
+from rotary_batch import console
+from rotary_batch.commands.isolation import Failure, exit_code
+
+
+def print_answer(data: object, as_json: bool, show: Callable[[], None]) -> None:
+    """Print `data` as one line of JSON, or call `show` for a person."""
+    with console.ignore_broken_pipe():
+        if as_json:
+            typer.echo(to_json(data))
+        else:
+            show()
+
+
+def to_json(value: object) -> str:
+    """One line of ASCII without control characters."""
+    # DEL is the one control character that JSON does not escape.
+    return json.dumps(value, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")
+
+
+def exit_with(failures: list[Failure], other_codes: Iterable[int] = ()) -> NoReturn:
+    """Print the failures to stderr and end with the most telling exit code."""
+    for failure in failures:
+        console.err(f"rotary-batch: {failure}")
+    raise typer.Exit(exit_code([*(failure.exit_code for failure in failures), *other_codes]))

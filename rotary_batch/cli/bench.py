@@ -1,0 +1,96 @@
+"""`bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.options import (
+    Config,
+    Dense,
+    Device,
+    DeviceMemory,
+    Experts,
+    HostMemory,
+    Json,
+    Kv,
+    MaxBatch,
+    Model,
+    Numerics,
+    ShapeName,
+)
+from rotary_batch.cli.settings import command_settings
+
+
+def bench(
+    model: Model = None,
+    shape: ShapeName = None,
+    experts: Experts = None,
+    dense: Dense = "bf16",
+    kv: Kv = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    sequences: Annotated[
+        int | None, typer.Option(min=1, help="Work on N sequences at once; default: as planned.")
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Prompt and new tokens: short (64+32), job (600+100), or numbers as 300+50.")
+    ] = "short",
+    drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; always off with --shape.")] = True,
+    prefetch: Annotated[bool, typer.Option(help="Load experts before the router chooses them.")] = True,
+    prefill_revolutions: Annotated[
+        int | None, typer.Option(min=1, help="Skip the rest of the prompts after N revolutions.")
+    ] = None,
+    decode_revolutions: Annotated[
+        int | None, typer.Option(min=2, help="Stop after N revolutions without prompts; they are all alike.")
+    ] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Only measure the machine, and store its rates.")] = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg|FILE.json", help="Draw reads and compute, or write trace events for Perfetto."),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what the routers choose.")] = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Measure the machine, or an engine versus its bound.
+
+    The bound, or roofline, is the least time that the measured rates of the machine allow.
+    """
+    settings = command_settings(
+        config,
+        [],
+        model=model,
+        experts=experts,
+        kv=kv,
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+    )
+    if machine:
+        result = commands.bench.machine(settings).as_dict()
+    else:
+        with console.progress_bar("experts written") as progress:
+            pack = commands.bench.pack_for(settings, shape, dense, progress)
+        options = commands.bench.BenchOptions(
+            sequences=sequences,
+            lengths=commands.bench.parse_lengths(lengths),
+            timeline=timeline,
+            routing=trace,
+            drafts=drafts and shape is None,
+            prefetch=prefetch,
+            prefill_revolutions=prefill_revolutions,
+            decode_revolutions=decode_revolutions,
+        )
+        result = commands.bench.bench(settings, pack, options)
+    facts = {name: value for name, value in result.items() if name != "weight_s"}
+    print_answer(result, json, lambda: console.print_facts(facts))

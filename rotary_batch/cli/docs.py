@@ -1,0 +1,92 @@
+"""`render` and `check`: the docs folder versus the database, or versus the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree
+from rotary_batch.cli.settings import command_settings
+from rotary_batch.commands.database import writing
+from rotary_batch.errors import UsageError
+from rotary_batch.window import Window, stop_on_signals
+
+if TYPE_CHECKING:
+    from rotary_batch.pages.drift import Drift
+    from rotary_batch.pages.files import PageFailure, SyncResult
+
+
+def render(
+    repo: OneRepo = None,
+    accept: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="ours|theirs PAGE", help="Settle a page that a person edited: write the new page, or keep theirs."
+        ),
+    ] = None,
+    db: Db = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Write the pages from the database; needs no model."""
+    root = commands.repositories.repository_root(repo)
+    settings, window = command_settings(config, [root], db=db), Window()
+    with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
+        if accept:
+            whose, page = accept
+            if whose not in {"ours", "theirs"}:
+                raise UsageError(f"--accept {whose!r}: write ours or theirs, then the page")
+            commands.docs.accept_page(store, root, page, whose)
+        sync_result = commands.docs.render(store, root, window)
+    print_answer(asdict(sync_result), json, lambda: print_sync_result(sync_result))
+
+
+def check(
+    repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
+) -> None:
+    """Exit with 4 when docs do not match the sources.
+
+    Docs may be stale, missing, edited or orphaned.  Needs neither model nor database.
+    """
+    root = commands.repositories.repository_root(repo)
+    drift = commands.docs.check(command_settings(config, [root], worktree=worktree, out=out), root)
+    print_answer(asdict(drift), json, lambda: print_drift(drift))
+    raise typer.Exit(4 if drift.num_found else 0)
+
+
+def print_sync_result(sync_result: SyncResult) -> None:
+    """How many pages `render` wrote."""
+    console.out(
+        f"{len(sync_result.written)} pages written, {sync_result.unchanged} unchanged, "
+        f"{len(sync_result.removed)} removed"
+    )
+    print_page_problems(sync_result.conflicts, sync_result.failed)
+
+
+def print_page_problems(
+    conflicts: Sequence[str], failed: Sequence[PageFailure], out: Callable[[str], None] = console.out
+) -> None:
+    """The pages that were not written, and why."""
+    for page in conflicts:
+        out(f"edited by a person, left alone: {page} (the new page is beside it; settle it with render --accept)")
+    for page, reason in failed:
+        out(f"not written: {page}: {reason}")
+
+
+def print_drift(drift: Drift) -> None:
+    """The pages that do not match the sources."""
+    for kind in ("stale", "missing", "edited", "orphaned", "blocked"):
+        for page in getattr(drift, kind):
+            console.out(f"{kind}: {page}")
+    console.out(
+        "docs are up to date"
+        if not drift.num_found
+        else f"{drift.num_found} pages differ; `rotary-batch run` fixes them"
+        + (", `render --accept ours|theirs PAGE` settles edited pages" if drift.edited else "")
+        + (", something else is in the place of blocked pages: move it away" if drift.blocked else "")
+    )

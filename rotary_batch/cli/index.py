@@ -1,0 +1,121 @@
+"""`index`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.docs import print_page_problems
+from rotary_batch.cli.options import (
+    Config,
+    Db,
+    Experts,
+    JobName,
+    Json,
+    Kv,
+    LinkTemplate,
+    Log,
+    Model,
+    Numerics,
+    Out,
+    Repos,
+    Worktree,
+)
+from rotary_batch.cli.settings import user_settings
+from rotary_batch.commands.configuration import UserSettings
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.isolation import Failure, failures
+from rotary_batch.log import log_to
+from rotary_batch.window import Window, stop_on_signals
+from rotary_batch.work.store import WorkStore
+
+if TYPE_CHECKING:
+    from rotary_batch.commands.index import IndexOutcome
+
+DEMONSTRATION = (
+    "Model: the embedded demonstration model. It shows how everything works; do not rely on its sentences. "
+    "Name a real one with --model."
+)
+
+
+def index(
+    repos: Repos = None,
+    model: Model = None,
+    worktree: Worktree = None,
+    out: Out = None,
+    job: JobName = None,
+    link_template: LinkTemplate = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    experts: Experts = None,
+    db: Db = None,
+    config: Config = None,
+    log: Log = None,
+    json: Json = False,
+) -> None:
+    """Parse sources, queue the work, write the structural pages."""
+    user = user_settings(
+        config,
+        repos,
+        model=model,
+        worktree=worktree,
+        out=out,
+        job=job,
+        link_template=link_template,
+        numerics=numerics,
+        kv=kv,
+        experts=experts,
+        db=db,
+    )
+    if log is not None:
+        log_to(log)
+    window = Window()
+    with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
+        outcomes = index_all(store, repos, user, window)
+    print_answer([outcome.as_dict() for outcome in outcomes], json, lambda: print_index(indexed_of(outcomes)))
+    exit_with(failures(outcomes))
+
+
+def index_all(
+    store: WorkStore, repos: list[Path] | None, user: UserSettings, window: Window
+) -> list[IndexOutcome | Failure]:
+    """Index every repository, with a progress bar."""
+    with console.progress_bar("files parsed") as progress:
+        return commands.index.index(
+            store,
+            repos or [commands.repositories.repository_root(None)],
+            user.for_repository,
+            lambda _root, done, total: progress(done, total),
+            window,
+        )
+
+
+def indexed_of(outcomes: Sequence[IndexOutcome | Failure]) -> list[IndexOutcome]:
+    """The repositories that were indexed."""
+    return [outcome for outcome in outcomes if isinstance(outcome, commands.index.IndexOutcome)]
+
+
+def print_index(outcomes: Sequence[IndexOutcome], *, to_stderr: bool = False) -> None:
+    """What was indexed; to stderr when the answer of the command is something else."""
+    out = console.err if to_stderr else console.out
+    for outcome in outcomes:
+        indexed, counts = outcome.indexed, outcome.indexed.counts
+        table = console.Table(f"Indexed {indexed.repository.root}", "", "")
+        table.row("source files", indexed.files.get("source", 0))
+        table.row("other files, not documented", sum(indexed.files.values()) - indexed.files.get("source", 0))
+        table.row("parsed", indexed.parsed)
+        table.row("symbols", indexed.symbols)
+        table.row("chunks", indexed.chunks)
+        table.row("items queued", counts.queued)
+        table.row("items removed", counts.removed)
+        table.row("pages written", len(outcome.sync_result.written))
+        table.print(to_stderr=to_stderr)
+        for note in outcome.notes:
+            out(f"note: {note}")
+        print_page_problems(outcome.sync_result.conflicts, outcome.sync_result.failed, out)
+        if outcome.demonstration:
+            out(DEMONSTRATION)
+        out(f"docs: {outcome.docs}")

@@ -1,0 +1,41 @@
+"""`inspect` and `explain`: what the index holds, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer, to_json
+from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree
+from rotary_batch.cli.settings import command_settings
+from rotary_batch.commands.database import reading
+
+
+def inspect(
+    kind: Annotated[str, typer.Argument(help="files, symbols, chunks or items")],
+    repo: OneRepo = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line (the only format).")] = True,
+    db: Db = None,
+    config: Config = None,
+) -> None:
+    """Print what the index holds, one JSON object a line."""
+    root = commands.repositories.repository_root(repo)
+    with reading(command_settings(config, [root], db=db)) as store, console.ignore_broken_pipe():
+        for row in commands.inspect.inspect(store, kind, root):
+            typer.echo(to_json(row))
+
+
+def explain(
+    path: Annotated[str, typer.Argument(help="A file, relative to the repository.")],
+    repo: OneRepo = None,
+    worktree: Worktree = None,
+    out: Out = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Show why a file is read or not."""
+    root = commands.repositories.repository_root(repo)
+    answer = commands.inspect.explain(command_settings(config, [root], worktree=worktree, out=out), root, path)
+    print_answer(answer, json, lambda: console.print_facts(answer))

@@ -1,0 +1,18 @@
+"""`retry`."""
+
+from __future__ import annotations
+
+from rotary_batch import console
+from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.options import Config, Db, IndexedRepos, Json
+from rotary_batch.cli.settings import command_settings
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.repositories import select_repositories
+from rotary_batch.work.items import ask_again
+
+
+def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+    """Put parked items, and what needs them, back into the queue."""
+    with writing(command_settings(config, repos, db=db), create=False) as store:
+        count = ask_again(store, [row.id for row in select_repositories(store, repos or [])])
+    print_answer({"retried": count}, json, lambda: console.out(f"{count} parked items are back in the queue"))

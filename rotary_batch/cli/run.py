@@ -1,0 +1,95 @@
+"""`run`: `index` and `drain` in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rotary_batch import commands
+from rotary_batch.cli import drain
+from rotary_batch.cli.index import index_all, indexed_of, print_index
+from rotary_batch.cli.options import (
+    Config,
+    Db,
+    Device,
+    DeviceMemory,
+    Experts,
+    For,
+    HostMemory,
+    JobName,
+    Json,
+    Kv,
+    Limit,
+    LinkTemplate,
+    Log,
+    MaxBatch,
+    Model,
+    Numerics,
+    Out,
+    Repos,
+    Until,
+    Worktree,
+)
+from rotary_batch.cli.settings import user_settings
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.isolation import Failure, failures
+from rotary_batch.log import log_to
+from rotary_batch.window import open_window, stop_on_signals
+
+if TYPE_CHECKING:
+    from rotary_batch.commands.drain import DrainOutcome
+
+
+def run(
+    repos: Repos = None,
+    until: Until = None,
+    for_: For = None,
+    limit: Limit = None,
+    model: Model = None,
+    worktree: Worktree = None,
+    out: Out = None,
+    job: JobName = None,
+    link_template: LinkTemplate = None,
+    device: Device = None,
+    device_memory: DeviceMemory = None,
+    host_memory: HostMemory = None,
+    max_batch: MaxBatch = None,
+    numerics: Numerics = None,
+    kv: Kv = None,
+    experts: Experts = None,
+    db: Db = None,
+    config: Config = None,
+    log: Log = None,
+    json: Json = False,
+) -> None:
+    """Index, drain and render: the nightly command."""
+    user = user_settings(
+        config,
+        repos,
+        model=model,
+        worktree=worktree,
+        out=out,
+        job=job,
+        link_template=link_template,
+        device=device,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        max_batch=max_batch,
+        numerics=numerics,
+        kv=kv,
+        experts=experts,
+        db=db,
+    )
+    settings = user.for_command().settings
+    if log is not None:
+        log_to(log)
+    window = open_window(until=until, duration=for_, max_items=limit)
+    with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
+        index_outcomes = index_all(store, repos, user, window)
+        indexed = indexed_of(index_outcomes)
+        print_index(indexed, to_stderr=json)
+        roots = [Path(outcome.indexed.repository.root) for outcome in indexed]
+        outcomes: list[DrainOutcome | Failure] = [*failures(index_outcomes)]
+        rows = commands.repositories.select_repositories(store, roots) if roots else []
+        reports = drain.drain_all(store, user, rows, window, outcomes, command="run")
+    drain.finish(outcomes, reports, json, {note for outcome in indexed for note in outcome.notes})

@@ -1,0 +1,25 @@
+"""The settings of a command, with the notes about ignored settings printed to stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rotary_batch import console
+from rotary_batch.commands.configuration import UserSettings, configure
+from rotary_batch.config import Settings
+
+
+def user_settings(config: Path | None, repos: list[Path] | None, **flags: object) -> UserSettings:
+    """What the user set.  Commands that work on several repositories ask it for the settings of each."""
+    user = configure(config, repos or [], flags)
+    for note in user.notes:
+        console.err(f"note: {note}")
+    return user
+
+
+def command_settings(config: Path | None, repos: list[Path] | None, **flags: object) -> Settings:
+    """The settings that apply to the whole command."""
+    settings = user_settings(config, repos, **flags).for_command()
+    for note in settings.notes:
+        console.err(f"note: {note}")
+    return settings.settings

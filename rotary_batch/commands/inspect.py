@@ -1,0 +1,73 @@
+"""`inspect` and `explain`: what the index holds, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.repositories import select_repositories
+from rotary_batch.config import Settings
+from rotary_batch.core import SourceFile
+from rotary_batch.errors import InputError, UsageError
+from rotary_batch.work import counts
+from rotary_batch.work.index import load_files, stored_chunks, stored_symbols
+from rotary_batch.work.store import WorkStore
+
+KINDS = ("files", "symbols", "chunks", "items")
+
+
+def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]:
+    """Rows of the index.  Raises UsageError for an unknown kind."""
+    if kind not in KINDS:
+        raise UsageError(f"inspect {kind!r}: choose one of {', '.join(KINDS)}")
+    (row,) = select_repositories(store, [root])
+    if kind == "items":
+        yield from counts.items(store, row.id)
+        return
+    if kind == "files":
+        yield from (_file(file) for file in load_files(store, row.id).files)
+        return
+    values: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
+    yield from ({name: getattr(value, name) for name in _FIELDS[kind]} for value in values)
+
+
+_FIELDS = {
+    "symbols": (
+        "path",
+        "kind",
+        "name",
+        "qualified_name",
+        "start_line",
+        "end_line",
+        "start_byte",
+        "end_byte",
+        "signature",
+        "docstring",
+    ),
+    "chunks": ("path", "blob", "start_byte", "end_byte", "start_line", "end_line", "tokens", "symbols"),
+}
+
+
+def _file(file: SourceFile) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "blob": file.blob,
+        "bytes": file.nbytes,
+        "language": file.language,
+        "class": file.file_class.value,
+        "reason": file.reason,
+    }
+
+
+def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
+    """Why a file is or is not read.  Raises InputError when there is no such file."""
+    from rotary_batch.repo.files import PathPatterns, classify  # here, because the other questions do not need git
+    from rotary_batch.repo.git import open_repository
+
+    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
+    patterns = PathPatterns(settings.include, settings.exclude)
+    for file in classify(repository, docs_dir=settings.out, patterns=patterns):
+        if file.path == path:
+            return _file(file)
+    raise InputError(f"{path}: not among the files of {root}; paths are relative to it, and git must know the file")

@@ -1,0 +1,45 @@
+"""The pack that a command uses: the embedded one, the one that is named, or the one of an earlier index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rotary_batch.config import Settings, cache_dir
+from rotary_batch.errors import ModelError
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
+from rotary_batch.work.rows import RepositoryRow
+
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+
+
+def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The embedded pack, `--model PACK`, or `--model CHECKPOINT` packed into the cache.
+
+    `progress` gets (experts packed, experts to pack).  If it raises, packing stops, and the next call continues it.
+    Raises ModelError.
+    """
+    model = settings.model or EMBEDDED
+    if not model.is_dir():
+        raise ModelError(f"{model}: not a directory; --model takes a checkpoint or a pack directory")
+    if (model / MANIFEST_NAME).is_file():
+        experts = Manifest.load(model).experts
+        if settings.experts not in {None, experts}:
+            raise ModelError(f"{model}: its experts are {experts}, not {settings.experts}; pack the checkpoint again")
+        return model
+    from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
+
+    return pack_into_cache(
+        model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16", progress=progress
+    )
+
+
+def indexed_pack(row: RepositoryRow) -> Path:
+    """The pack that a repository was indexed with.  Raises ModelError when it no longer exists."""
+    pack = Path(row.pack_dir)
+    if (pack / MANIFEST_NAME).is_file():
+        return pack
+    if row.model_name == Manifest.load(EMBEDDED).name:  # that one moves with the program
+        return EMBEDDED
+    raise ModelError(f"{pack}: {row.root} was indexed with this model, and it is gone; name one with --model")

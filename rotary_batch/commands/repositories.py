@@ -1,0 +1,72 @@
+"""Which repositories a command is about: the folder that it reads, or rows of the index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.isolation import isolated
+from rotary_batch.errors import RepositoryError
+from rotary_batch.repo.git import enclosing_repository
+from rotary_batch.work.index import repositories
+from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.store import WorkStore
+
+
+def repository_root(repo: Path | None) -> Path:
+    """The folder that is named, or the repository around the current folder.  Raises RepositoryError."""
+    root = repo or enclosing_repository(Path.cwd())
+    if root is None:
+        raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
+    return resolved(root)
+
+
+def resolved(path: Path) -> Path:
+    """The path of a repository as it is stored: without symbolic links.
+
+    Raises RepositoryError for a link to itself, and for a name that is not UTF-8: the database cannot hold it.
+    """
+    try:
+        root = path.resolve()
+        str(root).encode()
+    except RuntimeError as error:  # how Python 3.11 and 3.12 report it
+        raise RepositoryError(f"{printable(path)}: a symbolic link that leads to itself; name the folder") from error
+    except UnicodeEncodeError as error:
+        raise RepositoryError(f"{printable(root)}: its path is not valid UTF-8; rename the folder") from error
+    return root
+
+
+def printable(path: Path) -> str:
+    """A path for messages, reports and the database, with bytes that are not UTF-8 escaped."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def select_repositories(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
+    """The indexed repositories that are named, each once; no name means all of them.
+
+    Raises RepositoryError for one that is not indexed.
+    """
+    rows = {row.root: row for row in repositories(store)}
+    names = list(dict.fromkeys(str(resolved(root)) for root in roots)) or list(rows)
+    for name in names:
+        if name not in rows:
+            raise RepositoryError(f"{name}: not indexed yet; run `rotary-batch index {name}` first")
+    return [rows[name] for name in names]
+
+
+def select_each(store: WorkStore, roots: Sequence[Path], outcomes: list[Any]) -> list[RepositoryRow]:
+    """As `select_repositories`, but a repository that is not indexed becomes a Failure in `outcomes`."""
+    if not roots:
+        return select_repositories(store, [])
+    rows: list[RepositoryRow] = []
+    for root in roots:
+        with isolated([printable(root)], outcomes):
+            rows += [row for row in select_repositories(store, [root]) if row not in rows]
+    return rows
+
+
+def without_folder(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
+    """The repositories whose folder no longer exists.  A drain would create it again, with nothing but docs."""
+    return [row for row in rows if not Path(row.root).is_dir()]

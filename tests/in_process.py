@@ -1,0 +1,47 @@
+"""Index and drain in the process of the test, with an engine that needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rotary_batch.commands.configuration import RepositorySettings
+from rotary_batch.commands.drain import DrainOutcome, DrainRequest, drain
+from rotary_batch.commands.index import IndexOutcome, index
+from rotary_batch.commands.isolation import Failure
+from rotary_batch.commands.repositories import select_repositories
+from rotary_batch.config import Settings
+from rotary_batch.core import Engine
+from rotary_batch.window import Window
+from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.store import WorkStore
+
+
+def index_all(
+    store: WorkStore, settings: Settings, *roots: Path, window: Window | None = None, progress=lambda *_: None
+) -> list[IndexOutcome | Failure]:
+    """Index repositories, all with the same settings."""
+    return index(store, roots, lambda root: RepositorySettings(root, settings), progress, window or Window())
+
+
+def drain_all(
+    store: WorkStore,
+    settings: Settings | Callable[[RepositoryRow], Settings],
+    roots: Sequence[Path],
+    make_engine: Callable[[], Engine],
+    window: Window | None = None,
+) -> list[DrainOutcome | Failure]:
+    """Drain the repositories, all with the same settings or each with its own; no roots = all that are indexed."""
+
+    def settings_of(row: RepositoryRow) -> RepositorySettings:
+        return RepositorySettings(Path(row.root), settings if isinstance(settings, Settings) else settings(row))
+
+    request = DrainRequest(
+        store=store,
+        settings_of=settings_of,
+        window=window or Window(),
+        on_step=lambda _: None,
+        open_engine=lambda _pack, _options: make_engine(),
+        command="drain",
+    )
+    return list(drain(request, select_repositories(store, roots)))

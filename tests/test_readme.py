@@ -221,6 +221,14 @@ def test_the_module_map_names_what_exists():
     assert packages <= folders
 
 
+def test_the_layers_are_those_that_are_checked():
+    text = (ROOT / "docs/architecture.md").read_text()
+    shown = re.search(r"^```text\n(__main__.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = [" > ".join(contract["layers"]) for contract in contracts if contract["type"] == "layers"]
+    assert [" ".join(part.split()).removeprefix("engine: ") for part in shown.split("\n\n")] == checked
+
+
 def test_pictures_are_small():
     pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in {".png", ".svg"}]
     assert pictures

@@ -1,81 +1,244 @@
-"""The README, the recipes and the package say the same as the program."""
+"""The README, the docs and the recipes say the same as the program: what they show is parsed, and most of it is run."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from rotary_batch import errors
 from rotary_batch.cli import app
-from rotary_batch.config import Settings
+from rotary_batch.config import Settings, user_values
+from rotary_batch.jobs import load_job
+from rotary_batch.testing import write_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs/user-guide.md").read_text()
+NAMED = ("README.md", "CHANGELOG.md", "SECURITY.md")
+DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+BENCHMARKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").rglob("*.md"))
+RECIPES = sorted(f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir())
+SETTINGS = {field.name for field in fields(Settings)}
+CODE = {
+    "setup.py": '"""How to build it."""\n',
+    "box.py": "def put(thing):\n    '''Put it in.'''\n    return [thing]\n",
+}
 
 
-def commands() -> dict[str, set[str]]:
-    """Every command with its options, those of `model` as `model pack`."""
-    found = {}
+def blocks(path: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
 
-    def walk(group, prefix: str) -> None:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
-                walk(command, f"{prefix}{name} ")
-            else:
-                found[prefix + name] = {
-                    text for option in command.params for text in option.opts + option.secondary_opts
-                }
 
-    walk(typer.main.get_command(app), "")
-    return found
+def shell_lines(path: str) -> list[str]:
+    """The lines of a page's shell blocks, without comments."""
+    lines = [line for block in blocks(path, "sh") for line in block.splitlines()]
+    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def commands_shown(path: str) -> list[str]:
+    """Every call of the program that a page or a recipe shows, in a block, in the text or in a line of its own."""
+    text = (ROOT / path).read_text()
+    spans = re.findall(r"`(rotary-batch [^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    lines = re.findall(r"(?:bin/|- run: |\* {2})(rotary-batch [^>\n]+)", text) if path.startswith("deploy/") else []
+    return [line for line in [*shell_lines(path), *spans, *lines] if line.startswith("rotary-batch ")]
+
+
+def command_named(words: list[str]) -> tuple[typer.core.TyperCommand, list[str]]:
+    """The command that begins a line, and its arguments."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def all_commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
+    """The names of all commands, those of `model` as `model pack`."""
+    names = set()
+    for name, command in group.commands.items():
+        names |= all_commands(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name}
+    return names
+
+
+def rotary(line: str) -> None:
+    """Run one line in this process, where it has to end well."""
+    done = CliRunner().invoke(app, [str(Path(word).expanduser()) for word in shlex.split(line)[1:]])
+    assert done.exit_code == 0, (line, done.output, done.exception)
 
 
 def test_the_table_of_commands_names_all_of_them_and_no_other():
-    table = README[README.index("| command | does |") : README.index("Settings come from")]
+    table = README[README.index("| command | does |") : README.index("## Limits")]
     cells = [re.findall(r"`([^`]+)`", line.split(" | ")[0]) for line in table.splitlines()[2:] if line]
     named = set()
     for text in (text for texts in cells for text in texts):
         words = text.replace("\\|", "|").split()
         named |= {f"model {word}" for word in words[1].split("|")} if words[0] == "model" else {words[0]}
-    assert named == set(commands())
+    assert named == all_commands(typer.main.get_command(app))
 
 
-@pytest.mark.parametrize("path", ["README.md", *(f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir())])
-def test_commands_that_are_shown_have_the_options_that_they_are_given(path):
-    known = commands()
-    lines = re.findall(
-        r"(?:^|bin/|`|- run: |  )rotary-batch ((?!/)[a-z][^#`>\n]*)", (ROOT / path).read_text(), re.MULTILINE
-    )
+@pytest.mark.parametrize("path", [*NAMED, *DOCS, *RECIPES])
+def test_commands_that_are_shown_are_accepted(path):
+    """Each is parsed as the program parses it, and each value of a setting is read."""
+    for line in commands_shown(path):
+        command, words = command_named(shlex.split(line)[1:])
+        if not words and not line.startswith("rotary-batch generate"):
+            continue  # named in passing
+        given = command.make_context(command.name, words).params
+        flags = {name: value for name, value in given.items() if name in SETTINGS and not isinstance(value, Path)}
+        user_values(flags=flags, environment={}, folders=(), config=None)
+
+
+def test_recipes_show_commands():
+    shown = {path: len(commands_shown(path)) for path in RECIPES}
+    assert shown == {path: int(not path.endswith(".timer")) for path in RECIPES}
+
+
+def test_the_user_guide_runs_from_top_to_bottom(make_repository, tmp_path, monkeypatch):
+    own = {"rotary.toml": 'exclude = ["tests/"]\n'}
+    roots = {
+        "path/to/a/repository": make_repository(CODE | own, "one"),
+        "path/to/another": make_repository({"lid.py": "def close():\n    return None\n"}, "two"),
+    }
+    monkeypatch.chdir(tmp_path)
+    body = {"messages": [{"role": "user", "content": "def put(thing):"}], "max_tokens": 4}
+    Path("requests.jsonl").write_text(json.dumps({"custom_id": "a", "body": body}) + "\n")
+    lines = shell_lines("docs/user-guide.md")
+    assert len(lines) > 15
     for line in lines:
-        words = line.split()
-        name = " ".join(words[:2]) if words[0] == "model" else words[0]
-        assert name in known, line
-        assert {word for word in words if word.startswith("--")} <= known[name], line
-    assert lines or path.endswith(".timer")
+        rotary(re.sub("|".join(roots), lambda match: str(roots[match.group()]), line))
+    assert len(Path("results.jsonl").read_text().splitlines()) == 1
 
 
-def test_every_setting_is_named():
-    passage = README[README.index("Settings come from") : README.index("A job of your own")]
-    assert {field.name for field in fields(Settings)} == set(re.findall(r"`([a-z_]+)`", passage))
+def test_the_readme_runs_with_a_real_checkpoint(make_repository, monkeypatch, tmp_path):
+    """Its five lines on a machine without a GPU, and without the minute that measuring takes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sizes = {"intermediate_size": 64, "max_position_embeddings": 4096}
+    write_tiny_checkpoint(tmp_path / "models/Mixtral-8x7B-Instruct-v0.1", **sizes)
+    make_repository(CODE, "src/project")
+    lines = [line for line in shell_lines("README.md") if line.startswith("rotary-batch") and "--machine" not in line]
+    assert [command_named(shlex.split(line)[1:])[0].name for line in lines] == ["pack", "index", "plan", "run"]
+    for line in lines:
+        rotary(re.sub(" --device cuda| --device-memory 22GB", "", line))
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["README.md", "CHANGELOG.md", "NOTES.md", *(f"benchmarks/{p.name}" for p in (ROOT / "benchmarks").glob("*.md"))],
-)
+@pytest.mark.parametrize("path", ["README.md", *DOCS])
+def test_python_that_is_shown_runs(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for block in blocks(path, "python"):
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert len(names["tokens"][0]) == 8
+        names["engine"].close()
+
+
+@pytest.mark.parametrize("path", ["README.md", *DOCS])
+def test_settings_and_jobs_that_are_shown_are_accepted(path, tmp_path):
+    for block in blocks(path, "toml"):
+        table = tomllib.loads(block)
+        file = tmp_path / (f"{table['job']['name']}.toml" if "chunk" in table else "rotary.toml")
+        file.write_text(block)
+        if "chunk" in table:
+            assert load_job(file).name == file.stem
+        else:
+            assert user_values(flags={}, environment={}, folders=(), config=file).keys() == table.keys()
+
+
+def test_every_setting_is_explained():
+    table = GUIDE[GUIDE.index("| Setting |") : GUIDE.index("Sizes take")]
+    first = [line.split(" | ")[0] for line in table.splitlines()[2:] if line]
+    assert [name for cell in first for name in re.findall(r"`([a-z_]+)`", cell)] == [f.name for f in fields(Settings)]
+
+
+def test_every_exit_code_is_explained():
+    table = GUIDE[GUIDE.index("| Code |") : GUIDE.index("With several repositories the code")]
+    explained = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    raised = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and "exit_code" in dir(kind)}
+    assert explained == raised | {0, 1, 4, 5, 130}
+
+
+def anchors(path: Path) -> set[str]:
+    """The fragments that a page's headings make, as code forges and site generators do."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [*NAMED, *DOCS, *BENCHMARKS])
 def test_links_lead_somewhere(path):
     page = ROOT / path
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s:]+)\)", page.read_text()):
+        name, _, fragment = target.partition("#")
+        goal = page.parent / name if name else page
+        assert goal.exists(), target
+        assert not fragment or fragment in anchors(goal), target
 
 
-def test_make_has_what_the_readme_runs():
+@pytest.mark.parametrize("path", ["README.md", "SECURITY.md", *DOCS])
+def test_files_that_are_named_exist(path):
+    """Of the repository's own folders; what a run writes is named elsewhere."""
+    own = r"`((?:benchmarks|deploy|tests|training|rotary_batch)/[\w./-]*)`"
+    for name in re.findall(own, (ROOT / path).read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_links_of_the_site_stay_in_the_site():
+    """MkDocs and Zensical cannot follow others."""
+    for path in DOCS:
+        for target in re.findall(r"\]\(([^)\s:#]+)[^)\s:]*\)", (ROOT / path).read_text()):
+            assert (ROOT / path).parent.joinpath(target).resolve().is_relative_to(ROOT / "docs"), (path, target)
+
+
+def test_the_navigation_has_every_page():
+    pages = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(f"docs/{page}" for page in pages) == DOCS
+
+
+def test_the_module_map_names_what_exists():
+    """Every folder of the package is in it, and no module that is not there."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    parts = re.split(r"^### `(rotary_batch/[\w/]*)`", text[: text.index("### Other folders")], flags=re.MULTILINE)
+    folders = set()
+    for folder, part in zip(parts[1::2], parts[2::2], strict=True):
+        folders.add(folder.rstrip("/"))
+        for cell, line in ((row.split(" | ")[0], row) for row in part.splitlines() if row.startswith("| `")):
+            for name in re.findall(r"`([\w/]+)`", cell):
+                place = ROOT / folder / name
+                assert place.is_dir() or place.with_suffix(".py").is_file(), (folder, name)
+                if name.endswith("/"):
+                    folders.add(f"{folder}{name}".rstrip("/"))
+                    inside = [module for module in re.findall(r"`([a-z_]+)`", line) if module != name]
+                    assert all((place / f"{module}.py").is_file() for module in inside), (folder, name)
+                elif place.is_dir():
+                    folders.add(f"{folder}{name}")
+    packages = {str(path.parent.relative_to(ROOT)) for path in (ROOT / "rotary_batch").rglob("__init__.py")}
+    assert packages <= folders
+
+
+def test_the_layers_are_those_that_are_checked():
+    text = (ROOT / "docs/architecture.md").read_text()
+    shown = re.search(r"^```text\n(__main__.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = [" > ".join(contract["layers"]) for contract in contracts if contract["type"] == "layers"]
+    assert [" ".join(part.split()).removeprefix("engine: ") for part in shown.split("\n\n")] == checked
+
+
+def test_pictures_are_small():
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in {".png", ".svg"}]
+    assert pictures
+    assert max(path.stat().st_size for path in pictures) < 200_000
+
+
+@pytest.mark.parametrize("path", ["README.md", *DOCS])
+def test_make_has_the_targets_that_are_shown(path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / path).read_text(), re.MULTILINE)) <= targets
 
 
 def test_jobs_and_prompts_ship_inside_the_wheel():

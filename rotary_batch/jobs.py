@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.config import refuse_unknown
+from rotary_batch.config import parse_toml, refuse_unknown
 from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
 
@@ -74,9 +73,10 @@ def load_jobs(folder: Path) -> dict[str, Job]:
 def load_job(path: Path) -> Job:
     """Read one job file.  Raises ConfigError."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name another folder of jobs") from error
+    tables = parse_toml(path, data)
     refuse_unknown(str(path), tables, {"job", "select", "limits", *(unit.value for unit in Unit)})
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:

@@ -82,6 +82,7 @@ def test_the_bundled_jobs_and_prompts_fit_each_other():
         ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"),
         ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
         ("attempts = 3", 'attempts = "3"', "is not a whole number"),
+        pytest.param("attempts = 3", "attempts = " + "9" * 5000, "summarize.toml: not valid TOML", id="5,000 digits"),
         ('name = "summarize"', 'name = "other"', "must be the file's stem"),
         ("chunk_tokens = 1200", "", "lacks 'chunk_tokens'"),
     ],

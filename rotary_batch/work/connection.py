@@ -11,6 +11,8 @@ from pathlib import Path
 from rotary_batch.errors import ConfigError, DatabaseError, RotaryError
 from rotary_batch.work.patience import BUSY_TIMEOUT_MS, READER_PATIENCE_S, WRITER_PATIENCE_S, Connection
 
+# What SQLite reports as errors of the statement.  Every table existed when the file was opened.
+_DAMAGED = ("no such table", "unsupported file format")
 APPLICATION_ID = 0x726F7462  # "rotb"
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space, then run the same command again",
@@ -86,7 +88,7 @@ def explained(path: Path) -> Iterator[None]:
             raise _foreign(path, str(error)) from error
         if code in _ADVICE:
             raise DatabaseError(f"{path}: {error} ({error.sqlite_errorname}): {_ADVICE[code]}") from error
-        if str(error).startswith("no such table"):  # every table existed when the file was opened
+        if str(error).startswith(_DAMAGED):
             raise DatabaseError(f"{path}: {error}: {_ADVICE[sqlite3.SQLITE_CORRUPT]}") from error
         raise
 

@@ -144,7 +144,7 @@ def test_a_kernel_that_hangs_is_left_out(broken, monkeypatch):
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
-        ("kill -INT $$", "by signal 2"), ("kill -KILL $$", "by signal 9"), ("kill -TERM $$", "by signal 15"),
+        ("kill -USR1 $$", "by signal 10"), ("kill -KILL $$", "by signal 9"), ("kill -TERM $$", "by signal 15"),
         ("sleep 100", "took over 1 s"), ("echo no module >&2; exit 1", "no module"),
     ],
 )  # fmt: skip

@@ -77,6 +77,17 @@ def test_a_database_of_a_newer_program_and_a_foreign_one_are_refused(tmp_path):
         open_database(tmp_path / "text.db")
 
 
+def test_a_database_of_another_file_format_is_called_damaged(tmp_path):
+    """SQLite reports it as an error of the statement."""
+    path = tmp_path / "work.db"
+    open_store(path).db.close()
+    damaged = bytearray(path.read_bytes())
+    damaged[44:48] = (9).to_bytes(4, "big")  # the schema format number: SQLite knows 1 to 4
+    path.write_bytes(damaged)
+    with pytest.raises(DatabaseError, match=r"work.db: unsupported file format: damaged; put back a copy"):
+        open_database(path)
+
+
 def test_a_commit_waits_for_whoever_reads_and_then_goes_on(tmp_path, logged):
     """With a rollback journal a reader holds up every commit; SQLite's own patience is long over when it leaves."""
     store = open_store(tmp_path / "work.db")

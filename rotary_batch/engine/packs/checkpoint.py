@@ -27,6 +27,7 @@ PIECE_NBYTES = 8 * 2**20
 _MAX_HEADER_NBYTES = 100 * 10**6  # the limit of the safetensors format
 _MAX_CONFIG_NBYTES = 2**20
 _MAX_INDEX_NBYTES = 64 * 2**20  # 150 bytes for each of 400,000 tensors
+_MAX_NAME_CHARACTERS = 200  # of a shard
 _MAX_DIMENSIONS = 8
 _MAX_FILE_NBYTES = 2**53
 _STORED_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
@@ -154,6 +155,7 @@ def _shard_names(index: Path) -> list[str]:
             or not name
             or name.startswith(".")
             or not name.isprintable()
+            or len(name) > _MAX_NAME_CHARACTERS
         ):
             raise table.error(f"shard name {shown(name)} must be a plain file name in the same folder")
     return sorted(set(names))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.config import parse_toml, refuse_unknown
+from rotary_batch.config import excerpt, parse_toml, refuse_unknown
 from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
 
@@ -80,7 +80,9 @@ def load_job(path: Path) -> Job:
     refuse_unknown(str(path), tables, {"job", "select", "limits", *(unit.value for unit in Unit)})
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:
-        raise ConfigError(f"{path}: [job] name is {head.get('name')!r}; it must be the file's stem {path.stem!r}")
+        raise ConfigError(
+            f"{path}: [job] name is {excerpt(head.get('name'))}; it must be the file's stem {path.stem!r}"
+        )
     limits = _table(path, tables, "limits", {"attempts": int})
     return Job(
         name=path.stem,
@@ -114,5 +116,5 @@ def _table(path: Path, tables: Mapping[str, Any], name: str, kinds: Mapping[str,
     for key, value in table.items():
         if not isinstance(value, kinds[key]) or (isinstance(value, int) and value <= 0):
             wanted = {int: "a whole number above 0", str: "a text", list: "a list"}[kinds[key]]
-            raise ConfigError(f"{path}: [{name}] {key} = {value!r} is not {wanted}")
+            raise ConfigError(f"{path}: [{name}] {key} = {excerpt(value)} is not {wanted}")
     return dict(table)

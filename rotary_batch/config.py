@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rotary_batch.errors import ConfigError, UsageError
 
@@ -22,6 +22,8 @@ ENVIRONMENT_PREFIX = "ROTARY_BATCH_"
 DEFAULT_DOCS_DIR = "rotary-docs"
 DEFAULT_JOB = "summarize"
 LINK_FIELD = re.compile(r"\{(path|start|end)\}")
+ExpertFormat = Literal["bf16", "int8", "int4"]  # how a pack stores expert weights; model/slabs.py specifies each
+EXPERT_FORMATS: tuple[str, ...] = get_args(ExpertFormat)
 ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # CPU instructions; each level includes those before it
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -137,7 +139,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "max_batch": _positive,
     "numerics": _one_of("exact", "fast"),
     "kv": _one_of("bf16", "int8"),
-    "experts": _one_of("bf16", "int8", "int4"),
+    "experts": _one_of(*EXPERT_FORMATS),
 }
 # The TOML type that a file may hold instead of a string.
 _KINDS: dict[str, type] = {

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.options import Dense, Json, PackPath
+from rotary_batch.config import ExpertFormat
 from rotary_batch.errors import ModelError
 
 
 def pack(
     src: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint.")],
     dst: Annotated[Path, typer.Argument(help="The folder to make.")],
-    experts: Annotated[Literal["bf16", "int8", "int4"], typer.Option(help="Format of the experts.")] = "bf16",
+    experts: Annotated[ExpertFormat, typer.Option(help="Format of the experts.")] = "bf16",
     dense: Dense = "bf16",
 ) -> None:
     """Turn a checkpoint into a pack.

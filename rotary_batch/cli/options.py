@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from rotary_batch.config import EXPERT_FORMATS
+
+_formats = ", ".join(EXPERT_FORMATS)
 Repos = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[REPO...]", help="Folders to read; default: the repository around this folder."),
@@ -38,7 +41,7 @@ Numerics = Annotated[str | None, typer.Option(help="exact or fast.")]
 Kv = Annotated[str | None, typer.Option(help="Format of the KV cache: bf16 (as computed) or int8.")]
 Experts = Annotated[
     str | None,
-    typer.Option(help="Format of the experts: bf16, int8 or int4. A checkpoint is packed in it; a pack must have it."),
+    typer.Option(help=f"Format of the experts: {_formats}. A checkpoint is packed in it; a pack must have it."),
 ]
 ShapeName = Annotated[
     str | None, typer.Option("--shape", help="Use random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")

@@ -14,10 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import MAX_SLABS, MAX_TOKENS, Geometry
-from rotary_batch.model.slabs import FORMATS, PAGE_NBYTES, SlabLayout, slab_layout
+from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
 from rotary_batch.model.tables import Table, read_object, shown
 
 MANIFEST_NAME = "manifest.json"
@@ -105,7 +106,7 @@ class Manifest:
             pack_format = shown(values.get("format"))
             raise ModelError(f"{path}: format {pack_format}; this version reads {FORMAT!r}; pack the model again")
         table = Table(values, path, "the manifest is damaged; pack the model again")
-        geometry, experts = Geometry.from_table(table.table("geometry")), table.one_of("experts", FORMATS)
+        geometry, experts = Geometry.from_table(table.table("geometry")), table.one_of("experts", EXPERT_FORMATS)
         return cls(
             name=table.text("name"),
             geometry=geometry,

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rotary_batch.config import EXPERT_FORMATS
+
 VERSION = 6  # bump when the engine got faster (older rates would give too low a roofline) or is measured otherwise
 
 EXCEEDED = 1.05  # times the roofline: a faster run shows that its rates are too low
@@ -61,7 +63,7 @@ class Rates:
         """The inverse of `as_dict`.  Raises ValueError for the rates of another version, and for damaged ones."""
         try:
             table = dict(table)
-            if table.pop("version", None) != VERSION:
+            if table.pop("version", None) != VERSION or not table["weight_s"].keys() >= set(EXPERT_FORMATS):
                 raise ValueError("rates of another version")
             pairs = {name: [(int(rows), float(s)) for rows, s in rows_s] for name, rows_s in table["weight_s"].items()}
             rates = cls(**{**table, "weight_s": pairs})

@@ -12,19 +12,20 @@ An expert is two matrices: `up` = w1 over w3, [2 * intermediate, hidden], and `d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES, Geometry
 
-FORMATS = ("bf16", "int8", "int4")
 PAGE_NBYTES = 4096  # slabs start and end on it, so that O_DIRECT reads and page-locked copies need no staging
 BLOCK_ROWS = 64
 GROUPS = (128, 64, 32)  # columns that share a scale: the first that divides the row
 _PART_ALIGNMENT = 64  # a cache line
 _NBYTES = DTYPE_NBYTES | {"U8": 1, "I8": 1}
+_Parts = Iterator[tuple[str, str, tuple[int, ...]]]  # suffix of the name, dtype, shape
 
 
 class Part(NamedTuple):
@@ -63,28 +64,40 @@ def matrix_shapes(geometry: Geometry) -> dict[str, tuple[int, int]]:
     return {"up": (2 * middle, hidden), "down": (hidden, middle)}
 
 
+def _bf16_parts(rows: int, columns: int, dtype: str) -> _Parts:
+    yield "", dtype, (rows, columns)
+
+
+def _int8_parts(rows: int, columns: int, _dtype: str) -> _Parts:
+    yield "", "I8", (rows, columns)
+    yield ".scale", "F32", (rows,)
+
+
+def _int4_parts(rows: int, columns: int, _dtype: str) -> _Parts:
+    stored_rows = padded_rows(rows)
+    yield "", "U8", (stored_rows // BLOCK_ROWS, columns, BLOCK_ROWS // 2)
+    yield ".scale_zero", "BF16", (columns // group_columns(columns), stored_rows, 2)
+
+
+# What each format stores of a matrix; engine/kernels/quant.py has the arithmetic.
+_PARTS: dict[str, Callable[[int, int, str], _Parts]] = {
+    "bf16": _bf16_parts,
+    "int8": _int8_parts,
+    "int4": _int4_parts,
+}
+assert tuple(_PARTS) == EXPERT_FORMATS
+
+
 def slab_layout(geometry: Geometry, experts: str) -> SlabLayout:
     """The layout of a slab of this model.  Raises ModelError for an unknown format or an impossible group."""
-    if experts not in FORMATS:
-        raise ModelError(f"experts {experts!r}: this version stores them as {', '.join(FORMATS)}")
+    if experts not in _PARTS:
+        raise ModelError(f"experts {experts!r}: this version stores them as {', '.join(_PARTS)}")
     parts, offset = {}, 0
     for name, (rows, columns) in matrix_shapes(geometry).items():
-        for suffix, dtype, shape in _stored(rows, columns, experts, geometry.dtype):
+        for suffix, dtype, shape in _PARTS[experts](rows, columns, geometry.dtype):
             nbytes = _NBYTES[dtype]
             for size in shape:
                 nbytes *= size
             parts[name + suffix] = Part(dtype, shape, offset, nbytes)
             offset = -(-(offset + nbytes) // _PART_ALIGNMENT) * _PART_ALIGNMENT
     return SlabLayout(parts, -(-offset // PAGE_NBYTES) * PAGE_NBYTES)
-
-
-def _stored(rows: int, columns: int, experts: str, dtype: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    if experts == "bf16":
-        yield "", dtype, (rows, columns)
-    elif experts == "int8":
-        yield "", "I8", (rows, columns)
-        yield ".scale", "F32", (rows,)
-    else:
-        stored = padded_rows(rows)
-        yield "", "U8", (stored // BLOCK_ROWS, columns, BLOCK_ROWS // 2)
-        yield ".scale_zero", "BF16", (columns // group_columns(columns), stored, 2)

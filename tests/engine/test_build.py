@@ -332,7 +332,7 @@ def test_without_kernels_torch_does_the_work_and_the_log_says_why(tmp_path, monk
     [(name, fields)] = events
     assert (name, fields["level"]) == ("kernels left out", "avx2")
     assert "/no/such/compiler" in fields["reason"]
-    matrix, x = matrix_from(quantise(torch.randn(64, 128), "int4"), 64), torch.randn(3, 128)
+    matrix, x = matrix_from(quantise(torch.randn(64, 128), "int4"), 64, "int4"), torch.randn(3, 128)
     expected = x @ dequantise(matrix, torch.empty(64, 128)).T
     product = FastMatmul(torch.device("cpu"), kernels).linear(x, matrix)
     assert (product - expected).abs().max() <= 0.02 * expected.abs().max()

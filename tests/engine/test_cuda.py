@@ -52,8 +52,8 @@ def test_products_are_those_of_the_reference(stored_as, out, inner, rows):
     generator = torch.Generator().manual_seed(rows)
     parts = quantise(torch.randn(out, inner, generator=generator).bfloat16(), stored_as)
     x = torch.randn(rows, inner, generator=generator).bfloat16()
-    expected = x.double() @ dequantise(matrix_from(parts, out), torch.empty(out, inner)).double().T
-    on_device = matrix_from({name: part.to(CUDA) for name, part in parts.items()}, out)
+    expected = x.double() @ dequantise(matrix_from(parts, out, stored_as), torch.empty(out, inner)).double().T
+    on_device = matrix_from({name: part.to(CUDA) for name, part in parts.items()}, out, stored_as)
     product = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
     assert product.shape == expected.shape
     assert (product - expected).norm() <= 0.01 * expected.norm()

@@ -66,7 +66,7 @@ def kernels(machines) -> CpuKernels:
 
 def stored(out: int, inner: int, stored_as: str):
     weight = torch.randn(out, inner, generator=torch.Generator().manual_seed(out)).bfloat16()
-    return matrix_from(quantise(weight, stored_as), out)
+    return matrix_from(quantise(weight, stored_as), out, stored_as)
 
 
 def some(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -33,7 +33,7 @@ def random(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def stored(weight: torch.Tensor, stored_as: str):
-    return matrix_from(quantise(weight, stored_as), weight.shape[0])
+    return matrix_from(quantise(weight, stored_as), weight.shape[0], stored_as)
 
 
 def decoded(matrix, rows: int, columns: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ DTYPE = torch.float32 if INTERPRETED else torch.bfloat16  # the interpreter cann
 @pytest.mark.parametrize(("rows", "columns"), [(64, 128), (192, 224), (256, 4096)])
 def test_dequantised_int4_is_the_reference_bit_by_bit(rows, columns):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)).bfloat16()
-    matrix = matrix_from(quantise(weight, "int4"), rows)
+    matrix = matrix_from(quantise(weight, "int4"), rows, "int4")
     expected = dequant_int4(matrix.nibbles, matrix.scale_zero, torch.empty(columns, rows, dtype=DTYPE))
     out = torch.zeros(columns, rows, dtype=DTYPE, device=DEVICE)
     nibbles, scale_zero = matrix.nibbles.to(DEVICE), matrix.scale_zero.to(DEVICE)
@@ -42,7 +42,7 @@ def test_dequantised_int4_is_the_reference_bit_by_bit(rows, columns):
 @pytest.mark.parametrize(("rows", "columns"), [(64, 128), (192, 384), (576, 1280)])
 def test_a_product_with_int4_weights_is_that_with_dequantised_weights(rows, columns, count):
     generator = torch.Generator().manual_seed(count)
-    matrix = matrix_from(quantise(torch.randn(rows, columns, generator=generator).bfloat16(), "int4"), rows)
+    matrix = matrix_from(quantise(torch.randn(rows, columns, generator=generator).bfloat16(), "int4"), rows, "int4")
     x = torch.randn(count, columns, generator=generator).to(DTYPE)
     weight = dequant_int4(matrix.nibbles, matrix.scale_zero, torch.empty(columns, rows, dtype=DTYPE))
     product = int4_gemm_on_cuda(x.to(DEVICE), matrix.nibbles.to(DEVICE), matrix.scale_zero.to(DEVICE))

@@ -15,12 +15,12 @@ from rotary_batch import commands
 from rotary_batch.commands import docs
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.packs import EMBEDDED
-from rotary_batch.config import Settings, user_values
+from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint, read_header
 from rotary_batch.jobs import load_job
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.rates import cached_rates, rates_path
+from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.pages import front
 from rotary_batch.prompts import load_prompts
@@ -30,6 +30,11 @@ from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import FakeEngine, write_tiny_checkpoint
 
+RATES = Rates(
+    machine="m", device="cpu", device_memory_nbytes=10**9, activation_nbytes=2, move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9,
+    memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
+    weight_s={name: [(1, 1e-9), (512, 1e-8)] for name in EXPERT_FORMATS}, measured_at=1e9, probed_at=1e9,
+)  # fmt: skip
 SOURCES = {
     "python": b'"""Doc."""\nimport os\n\n\nclass A(B):\n    """A."""\n\n    @x\n    def f(self, a: int = 1, *b) -> str:\n        return f"{a!r}" if b else self.g(lambda: 1)\n',
     "javascript": b"// doc\nimport a from 'b';\nexport class A extends B { /** m */ m(x = {}) { return `${x}` + a?.b; } }\nconst f = async (a) => { await a(); };\n",
@@ -105,7 +110,7 @@ def formats(folder: Path) -> dict[str, Format]:
         "safetensors": Format([_small_safetensors()], "model.safetensors", read_header),
         "shard index": Format([b'{"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}}'], "model.safetensors.index.json",
                               _beside(model, open_checkpoint)),
-        "rates": Format([b'{"version": 4, "machine": "m", "weight_s": {"bf16": [[1, 2.0]]}}'], rates_path("cpu", Path()).name,
+        "rates": Format([json.dumps(RATES.as_dict()).encode()], rates_path("cpu", Path()).name,
                         lambda path: _use(cached_rates("cpu", path.parent))),
         "ignore file": Format(IGNORES, ".gitignore", _ignore(folder / "ignoring")),
         "database": Format([_database(folder)], "work.db", _status),

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.model.rates import JUDGED_S, Rates, cached_rates, exceeded_by, rates_path, save_rates
 
 KEPT = Rates(
     machine="a test", device="cpu", device_memory_nbytes=10**9, activation_nbytes=4, move_nbytes_per_s=2e9,
     disk_nbytes_per_s=2e9, memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
-    weight_s={name: [(1, 1e-10), (16, 2e-10), (512, 8e-10)] for name in ("bf16", "int4")},
+    weight_s={name: [(1, 1e-10), (16, 2e-10), (512, 8e-10)] for name in EXPERT_FORMATS},
     measured_at=1e9, probed_at=1e9,
 )  # fmt: skip
 
@@ -113,8 +114,8 @@ def test_two_that_write_the_rates_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [
-    {"version": 4}, {"weight_s": []}, {"weight_s": {"bf16": []}}, {"weight_s": {"bf16": [[1, 0.0]]}}, {"weight_s": {"bf16": 3}},
-    {"weight_s": {"bf16": [[16, 1e-10], [1, 1e-10]]}}, {"weight_s": {"bf16": [[1]]}}, {"disk_nbytes_per_s": "fast"},
+    {"version": 4}, {"weight_s": []}, {"weight_s": {"bf16": [[1, 1e-10]]}}, *({"weight_s": KEPT.weight_s | {"bf16": table}} for table in (
+        [], [[1, 0.0]], 3, [[16, 1e-10], [1, 1e-10]], [[1]])), {"disk_nbytes_per_s": "fast"},
     {"disk_nbytes_per_s": -1.0}, {"move_nbytes_per_s": None}, {"attention_nbytes_per_s": [1]}, {"measured_at": "today"},
     {"memory_nbytes_per_s": float("nan")}, {"disk_nbytes_per_s": float("inf")}, {"more": 1},
     {"num_measured": 0}, {"measured_at": None}, {"probed_at": 1e20},
@@ -123,6 +124,14 @@ def test_damaged_rates_are_none(tmp_path, damage):
     path = rates_path("cpu", tmp_path)
     path.write_text(json.dumps(KEPT.as_dict() | damage))
     assert cached_rates("cpu", tmp_path) is None
+
+
+def test_rates_that_lack_a_format_are_none(tmp_path):
+    """Measured before this version stored experts in it."""
+    for name in EXPERT_FORMATS:
+        others = {other: table for other, table in KEPT.weight_s.items() if other != name}
+        save_rates(dataclasses.replace(KEPT, weight_s=others), rates_path("cpu", tmp_path))
+        assert cached_rates("cpu", tmp_path) is None
 
 
 @pytest.mark.parametrize(

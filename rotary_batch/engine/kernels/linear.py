@@ -236,7 +236,7 @@ def int4pack_block_rows() -> int:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(BLOCK_ROWS, 64, generator=generator)
     x = torch.randn(3, 64, generator=generator).bfloat16()
-    matrix = matrix_from(quantise(weight, "int4"), BLOCK_ROWS)
+    matrix = matrix_from(quantise(weight, "int4"), BLOCK_ROWS, "int4")
     assert isinstance(matrix, Int4Matrix)
     expected = x.float() @ dequantise(matrix, torch.empty(BLOCK_ROWS, 64)).T
     for block_rows in (BLOCK_ROWS, HALF_ROWS):

@@ -5,11 +5,12 @@ model/slabs.py specifies the formats.  N = rows (output channels), K = columns, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 
+from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.model.slabs import BLOCK_ROWS, group_columns, padded_rows
 
 HALF_ROWS = BLOCK_ROWS // 2
@@ -43,6 +44,7 @@ class Int4Matrix(NamedTuple):
 
 
 Matrix = torch.Tensor | Int8Matrix | Int4Matrix
+_Parts = dict[str, torch.Tensor]
 
 
 def num_rows(matrix: Matrix) -> int:
@@ -57,37 +59,29 @@ def num_columns(matrix: Matrix) -> int:
     return (matrix.values if isinstance(matrix, Int8Matrix) else matrix.nibbles).shape[1]
 
 
-def quantise(weight: torch.Tensor, stored_as: str) -> dict[str, torch.Tensor]:
-    """The stored parts of a matrix [N, K], by the suffixes of model/slabs.py; bf16 keeps its bits.
-
-    QUANTISE_ROWS rows are quantised at a time: in float32 an expert of Mixtral 8x22B takes 1.2 GB.
-    """
-    if stored_as == "bf16":
-        return {"": weight}
-    if stored_as == "int8":
-        parts = [_quantise_int8(rows) for rows in torch.split(weight, QUANTISE_ROWS)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    parts = [_quantise_int4(rows) for rows in torch.split(weight, QUANTISE_ROWS)]
-    scale_zero = torch.cat([part[".scale_zero"] for part in parts], 1)
-    return {"": torch.cat([part[""] for part in parts]), ".scale_zero": scale_zero}
+def quantise(weight: torch.Tensor, stored_as: str) -> _Parts:
+    """The stored parts of a matrix [N, K], by the suffixes of model/slabs.py; bf16 keeps its bits."""
+    return _FORMATS[stored_as].quantise(weight)
 
 
-def matrix_from(parts: Mapping[str, torch.Tensor], rows: int) -> Matrix:
+def matrix_from(parts: Mapping[str, torch.Tensor], rows: int, stored_as: str) -> Matrix:
     """The matrix with these stored parts."""
-    if ".scale" in parts:
-        return Int8Matrix(parts[""], parts[".scale"])
-    if ".scale_zero" in parts:
-        return Int4Matrix(parts[""], parts[".scale_zero"], rows)
-    return parts[""]
+    return _FORMATS[stored_as].matrix(parts, rows)
 
 
-def _quantise_int8(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def _in_blocks(quantise_rows: Callable[[torch.Tensor], _Parts], weight: torch.Tensor, **dims: int) -> _Parts:
+    """QUANTISE_ROWS rows at a time: in float32 an expert of Mixtral 8x22B takes 1.2 GB.  `dims`: the rows of a part."""
+    blocks = [quantise_rows(rows) for rows in torch.split(weight, QUANTISE_ROWS)]
+    return {name: torch.cat([block[name] for block in blocks], dims.get(name, 0)) for name in blocks[0]}
+
+
+def _quantise_int8(weight: torch.Tensor) -> _Parts:
     weight_f32 = weight.float()
     scale = (weight_f32.abs().amax(1) / 127).clamp_min(_TINY)
     return {"": (weight_f32 / scale[:, None]).round().clamp(-127, 127).to(torch.int8), ".scale": scale}
 
 
-def _quantise_int4(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def _quantise_int4(weight: torch.Tensor) -> _Parts:
     rows, columns = weight.shape
     group, rows_stored = group_columns(columns), padded_rows(rows)
     padded = torch.nn.functional.pad(weight.float(), (0, 0, 0, rows_stored - rows)).view(rows_stored, -1, group)
@@ -99,6 +93,27 @@ def _quantise_int4(weight: torch.Tensor) -> dict[str, torch.Tensor]:
     halves = nibble.view(-1, 2, HALF_ROWS, columns).to(torch.uint8)
     nibbles = (halves[:, 0] | (halves[:, 1] << 4)).transpose(1, 2).contiguous()
     return {"": nibbles, ".scale_zero": torch.stack([scale.T, zero.T], -1).contiguous()}
+
+
+class _Format(NamedTuple):
+    """One way to store a matrix."""
+
+    quantise: Callable[[torch.Tensor], _Parts]
+    matrix: Callable[[Mapping[str, torch.Tensor], int], Matrix]  # of stored parts and N
+
+
+_FORMATS = {
+    "bf16": _Format(lambda weight: {"": weight}, lambda parts, _rows: parts[""]),
+    "int8": _Format(
+        lambda weight: _in_blocks(_quantise_int8, weight),
+        lambda parts, _rows: Int8Matrix(parts[""], parts[".scale"]),
+    ),
+    "int4": _Format(
+        lambda weight: _in_blocks(_quantise_int4, weight, **{".scale_zero": 1}),
+        lambda parts, rows: Int4Matrix(parts[""], parts[".scale_zero"], rows),
+    ),
+}
+assert tuple(_FORMATS) == EXPERT_FORMATS
 
 
 def dequantise(matrix: Matrix, out: torch.Tensor) -> torch.Tensor:

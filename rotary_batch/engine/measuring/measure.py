@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.select import attention_for
 from rotary_batch.engine.kernels import cpu
@@ -35,7 +36,6 @@ from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 from rotary_batch.model.rates import Rates
-from rotary_batch.model.slabs import FORMATS
 
 ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -85,7 +85,7 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
         disk_nbytes_per_s=disk,
         memory_nbytes_per_s=_memory(device),
         attention_nbytes_per_s={kv: _attention(kv, device) for kv in KV_FORMATS},
-        weight_s={stored_as: list(_matrix(stored_as, device)) for stored_as in FORMATS},
+        weight_s={stored_as: list(_matrix(stored_as, device)) for stored_as in EXPERT_FORMATS},
         measured_at=time.time(),
         probed_at=time.time(),
     )
@@ -153,7 +153,7 @@ def _matrix(
     least, most = ROTATED_COPIES
     num_copies = min(most, max(least, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
     copies: list[Matrix] = [
-        matrix_from({name: copy_to_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows)
+        matrix_from({name: copy_to_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows, stored_as)
         for _ in range(num_copies)
     ]
     matmul = FastMatmul(device)

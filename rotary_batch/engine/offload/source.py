@@ -72,7 +72,7 @@ def slab_views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
             suffix: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
             for suffix, part in own.items()
         }
-        matrices.append(matrix_from(tensors, rows))
+        matrices.append(matrix_from(tensors, rows, manifest.experts))
     return Slab(*matrices)
 
 

@@ -21,9 +21,10 @@ from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, host_nbytes_for, plan_memory
+from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, MemoryPlan, host_nbytes_for
+from rotary_batch.model.memory_planner import plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
-from rotary_batch.model.roofline import MemoryPlan, drain_s, steady_prefill_rows, step_roofline, tokens_per_s
+from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
 from rotary_batch.model.slabs import slab_layout
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Speed
@@ -159,7 +160,7 @@ class _Task:
             "batch": memory_plan.batch,
             "residents": memory_plan.num_residents,
             "ring_slots": memory_plan.num_slots,
-            "in_host_memory": memory_plan.num_hosted,
+            "in_host_memory": memory_plan.num_host_slabs,
             "from_disk": memory_plan.disk_nbytes(setup.model) // setup.model.slab_nbytes,
             "device_kv_tokens": memory_plan.kv_tokens,
             "host_kv_tokens": memory_plan.host_kv_tokens,

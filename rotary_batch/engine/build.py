@@ -35,12 +35,12 @@ from rotary_batch.model.memory_plan import (
     LONGEST_TOKENS,
     MEMORY_SHARE,
     MIN_SLOTS,
+    MemoryPlan,
     host_nbytes_for,
-    plan_memory,
-    with_hosted,
+    with_host_slabs,
 )
+from rotary_batch.model.memory_planner import plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
-from rotary_batch.model.roofline import MemoryPlan
 from rotary_batch.model.tokens import Tokenizer
 
 # What a sequence is expected to need when nothing is known of the queue.
@@ -80,7 +80,7 @@ def _load(
     options: EngineOptions,
 ) -> LoadedModel:
     device, geometry = resolve_device(options.device), manifest.geometry
-    placement = Placement(memory_plan.num_residents, memory_plan.num_slots, memory_plan.num_hosted)
+    placement = Placement(memory_plan.num_residents, memory_plan.num_slots, memory_plan.num_host_slabs)
     tokenizer = Tokenizer.load(pack_dir)
     with ExitStack() as opened:  # closes what is open when the rest fails
         dense = load_dense(pack_dir, manifest, numerics, device)
@@ -160,4 +160,4 @@ def _overridden(planned: MemoryPlan, options: EngineOptions, model: Footprint, h
             num_slots=options.ring_slots or max(MIN_SLOTS, planned.num_slots),
         )
     everything = sys.maxsize if options.host_memory is None else options.host_memory
-    return with_hosted(model, memory_plan, {None: host_nbytes, "disk": 0, "ram": everything}[options.tier])
+    return with_host_slabs(model, memory_plan, {None: host_nbytes, "disk": 0, "ram": everything}[options.tier])

@@ -24,9 +24,9 @@ from rotary_batch.errors import PromptError
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Footprint
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.memory_plan import MIN_PREFILL_TOKENS
+from rotary_batch.model.memory_plan import MIN_PREFILL_TOKENS, MemoryPlan
 from rotary_batch.model.rates import Rates
-from rotary_batch.model.roofline import MemoryPlan, drafts_at_most, step_roofline
+from rotary_batch.model.roofline import max_draft_tokens, step_roofline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +170,7 @@ class RotaryEngine:
         geometry, most = self.manifest.geometry, self.memory_plan.draft_tokens
         if not self.memory_plan.num_slots:
             return most
-        return drafts_at_most(most, self.num_live, geometry.num_experts, geometry.top_k)
+        return max_draft_tokens(most, self.num_live, geometry.num_experts, geometry.top_k)
 
     def _roofline_s(self, scheduled: Seq[ScheduledTokens]) -> float:
         """The least time that this step could have taken; 0 without rates."""

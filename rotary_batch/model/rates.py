@@ -1,4 +1,4 @@
-"""What a machine does in a second, as engine/measuring/measure.py found it, and the file that keeps it.
+"""What a machine does in a second, as measured by engine/measuring/measure.py, and the file that stores it.
 
 Whatever else runs on the machine makes a measurement too slow, never too fast: of several the best is kept.
 """
@@ -36,7 +36,7 @@ class Rates:
     move_nbytes_per_s: float  # into device memory: the link from host RAM on CUDA, the disk on a CPU
     disk_nbytes_per_s: float
     memory_nbytes_per_s: float  # reading device memory
-    attention_nbytes_per_s: Mapping[str, float]  # format of keys -> reading keys and values in decode
+    attention_nbytes_per_s: Mapping[str, float]  # format of the KV cache -> reading it in decode
     weight_s: Mapping[str, Sequence[tuple[int, float]]]  # format -> (rows, seconds per weight), rows ascending
     measured_at: float  # when all of it was measured, in seconds since 1970
     probed_at: float  # when it was last compared with a short measurement, or with what a run achieved
@@ -86,7 +86,7 @@ class Rates:
         return rates
 
     def best_of(self, probe: Rates) -> Rates:
-        """These, raised to what a probe of the same machine found faster.  It knows fewer numbers of rows."""
+        """These, raised where a probe of the same machine was faster.  It measures fewer numbers of rows."""
         weight_s = {
             name: [(rows, s / max(1.0, _gain(self, probe, name, rows))) for rows, s in rows_s]
             for name, rows_s in self.weight_s.items()
@@ -106,12 +106,12 @@ class Rates:
             num_measured=self.num_measured + 1,
         )
 
-    def measured_anew(self, found: Rates) -> Rates:
+    def measured_anew(self, fresh: Rates) -> Rates:
         """These, which a run exceeded, and a new measurement of everything: the best of both.
 
         What the run showed is kept: a model that beats every measurement would exceed the new rates at every run.
         """
-        return replace(found.best_of(self), probed_at=found.probed_at, num_measured=self.num_measured + 1)
+        return replace(fresh.best_of(self), probed_at=fresh.probed_at, num_measured=self.num_measured + 1)
 
     def raised(self, gain: float, now: float) -> Rates:
         """These for a machine that is so much faster in all it does."""
@@ -142,8 +142,8 @@ def _gain(kept: Rates, probe: Rates, stored_as: str, rows: int) -> float:
     probed = [pair for pair in probe.weight_s.get(stored_as, ()) if 1 / GAIN_REACH <= pair[0] / rows <= GAIN_REACH]
     if not probed:
         return 1.0
-    nearest, found_s = min(probed, key=lambda pair: abs(math.log(pair[0] / rows)))
-    return kept.weights_s(stored_as, nearest) / found_s
+    nearest, probed_s = min(probed, key=lambda pair: abs(math.log(pair[0] / rows)))
+    return kept.weights_s(stored_as, nearest) / probed_s
 
 
 def exceeded_by(roofline_s: float, step_s: float) -> float | None:

@@ -20,32 +20,11 @@ import math
 from typing import NamedTuple
 
 from rotary_batch.model.footprint import Footprint, Workload
+from rotary_batch.model.memory_plan import MemoryPlan
 from rotary_batch.model.rates import Rates
 
 # From this share of a layer's experts on, loading all of them in order beats guessing: 5 rows of top 2 of 8.
 SWEEP_SHARE = 0.75
-
-
-class MemoryPlan(NamedTuple):
-    """How memory is used."""
-
-    num_residents: int
-    num_slots: int  # of the ring; 0 = every expert is resident
-    kv_tokens: int  # in device memory
-    host_kv_tokens: int  # in host memory; they visit the device layer by layer
-    batch: int  # live sequences
-    prefill_tokens: int
-    draft_tokens: int
-    num_hosted: int  # slabs in host memory; those that are neither there nor resident come from disk
-    sequence_kv_tokens: int  # that a sequence reserves on average
-
-    def streamed_nbytes(self, model: Footprint) -> int:
-        """What one sweep moves into device memory."""
-        return (model.num_slabs - self.num_residents) * model.slab_nbytes
-
-    def disk_nbytes(self, model: Footprint) -> int:
-        """What of it comes from disk."""
-        return self.streamed_nbytes(model) - self.num_hosted * model.slab_nbytes
 
 
 class Roofline(NamedTuple):
@@ -68,7 +47,7 @@ class Roofline(NamedTuple):
         return "reading the disk" if self.is_disk_slower else "moving experts"
 
 
-def touched_share(num_rows: float, num_experts: int, top_k: int) -> float:
+def activated_share(num_rows: float, num_experts: int, top_k: int) -> float:
     """The share of a layer's experts that `num_rows` rows choose under uniform routing."""
     return 1 - math.pow(1 - top_k / num_experts, num_rows)
 
@@ -82,10 +61,10 @@ def step_roofline(
     that are in no slot.  KV cache in host memory moves in every step.
     """
     geometry, rows = model.geometry, decode_rows + prefill_rows
-    share = touched_share(rows, geometry.num_experts, geometry.top_k)
-    touched = geometry.num_experts * share
-    expert_rows = rows * geometry.top_k / max(touched, 1e-9)
-    experts_s = geometry.num_layers * touched * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
+    share = activated_share(rows, geometry.num_experts, geometry.top_k)
+    activated = geometry.num_experts * share
+    expert_rows = rows * geometry.top_k / max(activated, 1e-9)
+    experts_s = geometry.num_layers * activated * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
     q, kv = geometry.num_heads * geometry.head_dim, geometry.num_kv_heads * geometry.head_dim
     attention_params = geometry.num_layers * geometry.hidden_size * 2 * (q + kv)
     attention_s = attention_params * rates.weights_s(model.dense, rows)
@@ -104,11 +83,11 @@ def step_roofline(
     return Roofline(max(link_s, disk_s), experts_s + attention_s + head_s + kv_s, disk_s > link_s)
 
 
-def drafts_at_most(most: int, num_rows: int, num_experts: int, top_k: int) -> int:
+def max_draft_tokens(limit: int, num_rows: int, num_experts: int, top_k: int) -> int:
     """The most draft tokens that do not turn a step of few rows into a sweep, which moves every expert."""
-    if touched_share(num_rows, num_experts, top_k) >= SWEEP_SHARE:
-        return most
-    fitting = (n for n in range(most, 0, -1) if touched_share(num_rows * (1 + n), num_experts, top_k) < SWEEP_SHARE)
+    if activated_share(num_rows, num_experts, top_k) >= SWEEP_SHARE:
+        return limit
+    fitting = (n for n in range(limit, 0, -1) if activated_share(num_rows * (1 + n), num_experts, top_k) < SWEEP_SHARE)
     return next(fitting, 0)
 
 
@@ -124,7 +103,7 @@ def tokens_per_s(model: Footprint, memory_plan: MemoryPlan, rates: Rates, worklo
 
 def steady_step_s(model: Footprint, memory_plan: MemoryPlan, rates: Rates, workload: Workload) -> float:
     """The roofline of a step in mid-run; the prompts of few sequences are sweeps of their own."""
-    if touched_share(memory_plan.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE:
+    if activated_share(memory_plan.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE:
         alone = step_roofline(model, memory_plan, rates, memory_plan.batch, 0, workload.mean_context_tokens).step_s
         span = min(memory_plan.prefill_tokens, workload.prompt_tokens)
         sweeps = memory_plan.batch / max(1.0, workload.new_tokens) * math.ceil(workload.prompt_tokens / span)

@@ -121,7 +121,7 @@ def test_tokens_do_not_depend_on_how_many_experts_host_memory_holds(tiny_pack, d
             tiny_pack, device=device, numerics="exact", ring_slots=2, resident_share=0.125, host_kv_tokens=0, **options
         )
         found.append(engine.generate([PROMPT], max_new_tokens=6))
-        num_hosted = engine.memory_plan.num_hosted
+        num_hosted = engine.memory_plan.num_host_slabs
         engine.close()
     assert found[0] == found[1]
     assert num_hosted == slabs_in_ram

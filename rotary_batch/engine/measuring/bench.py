@@ -203,7 +203,7 @@ def _setup(engine: RotaryEngine, load: BenchLoad, rates: Rates) -> BenchSetup:
         sequences=load.sequences,
         residents=memory_plan.num_residents,
         ring_slots=memory_plan.num_slots,
-        in_host_memory=memory_plan.num_hosted,
+        in_host_memory=memory_plan.num_host_slabs,
         prefetch=options.prefetch,
     )
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.model.roofline import SWEEP_SHARE, touched_share
+from rotary_batch.model.roofline import SWEEP_SHARE, activated_share
 
 
 def sweep_window(order: Sequence[ExpertKey], cursor: int, size: int) -> list[ExpertKey]:
@@ -45,7 +45,7 @@ def eviction_victim(
 
 def prefers_sweep(num_rows: int, num_experts: int, top_k: int) -> bool:
     """Whether `num_rows` rows are expected to choose most experts of a layer (under uniform routing)."""
-    return touched_share(num_rows, num_experts, top_k) >= SWEEP_SHARE
+    return activated_share(num_rows, num_experts, top_k) >= SWEEP_SHARE
 
 
 def assign_tiers(

@@ -13,17 +13,15 @@ from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
 from rotary_batch.model.memory_plan import (
     COPY_BATCH_NBYTES,
-    DRAFT_TOKENS,
-    PREFILL_TOKENS,
     RING_SHARE,
     SLOTS,
     copy_batch_slabs,
     minimum_nbytes,
-    plan_memory,
     ring_slots,
 )
+from rotary_batch.model.memory_planner import DRAFT_TOKENS, PREFILL_TOKENS, plan_memory
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
-from rotary_batch.model.roofline import drafts_at_most, drain_s, step_roofline, tokens_per_s
+from rotary_batch.model.roofline import drain_s, max_draft_tokens, step_roofline, tokens_per_s
 from rotary_batch.model.shapes import SHAPES
 from rotary_batch.model.slabs import slab_layout
 
@@ -57,8 +55,8 @@ JOB = Workload(4000, 1100, 200, 2000)
 def used(m: Footprint, memory: int, **limits) -> int:
     host = limits.get("host", 0)
     memory_plan = plan_memory(m, memory, limits.get("batch", 512), limits.get("work", JOB), limits.get("rates"), host)
-    assert memory_plan.host_kv_tokens * m.kv_token_nbytes + memory_plan.num_hosted * m.slab_nbytes <= host
-    assert 0 <= memory_plan.num_hosted <= m.num_slabs - memory_plan.num_residents
+    assert memory_plan.host_kv_tokens * m.kv_token_nbytes + memory_plan.num_host_slabs * m.slab_nbytes <= host
+    assert 0 <= memory_plan.num_host_slabs <= m.num_slabs - memory_plan.num_residents
     slots = (memory_plan.num_residents + memory_plan.num_slots) * m.slab_nbytes
     workspace = memory_plan.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
     windows = 2 * memory_plan.host_kv_tokens * m.kv_token_nbytes // m.geometry.num_layers
@@ -76,9 +74,9 @@ def test_byte_counts_are_those_of_the_papers():
 
 def test_a_sweep_of_8x7b_in_int4_takes_a_second_over_pcie_4():
     memory_plan = plan_memory(model(), 24 * 10**9, 512, JOB, None)
-    found = step_roofline(model(), memory_plan._replace(num_residents=0), rates(), memory_plan.batch, 0, 1200)
-    assert found.move_s == pytest.approx(0.96, abs=0.01)
-    assert found.binding == "moving experts"
+    roofline = step_roofline(model(), memory_plan._replace(num_residents=0), rates(), memory_plan.batch, 0, 1200)
+    assert roofline.move_s == pytest.approx(0.96, abs=0.01)
+    assert roofline.binding == "moving experts"
 
 
 def test_halving_the_bytes_of_experts_and_of_keys_helps_as_the_product():
@@ -156,7 +154,7 @@ def test_host_memory_never_costs_tokens_beside_a_disk_slower_than_the_link(name,
     plans = [plan_memory(m, memory * 10**9, 512, JOB, slow, host * 10**9) for host in (0, 8, 32, 64, 128)]
     speeds = [tokens_per_s(m, plan, slow, JOB) for plan in plans]
     assert speeds == sorted(speeds)
-    assert plans[0].num_hosted == 0
+    assert plans[0].num_host_slabs == 0
     assert speeds[-1] > 4 * speeds[0], "128 GB hold nearly all of it, and the link is 8 times as fast"
 
 
@@ -165,14 +163,15 @@ def test_experts_beyond_host_memory_come_from_disk_and_the_bound_says_so():
     m, few = model("mixtral-8x22b"), rates(disk=5e9)
     host = m.num_slabs // 2 * m.slab_nbytes
     memory_plan = plan_memory(m, 16 * 10**9, 128, JOB, few, host)
-    left = m.num_slabs - memory_plan.num_residents - memory_plan.num_hosted
+    left = m.num_slabs - memory_plan.num_residents - memory_plan.num_host_slabs
     assert (
-        memory_plan.num_hosted * m.slab_nbytes + memory_plan.host_kv_tokens * m.kv_token_nbytes > host - m.slab_nbytes
+        memory_plan.num_host_slabs * m.slab_nbytes + memory_plan.host_kv_tokens * m.kv_token_nbytes
+        > host - m.slab_nbytes
     )
     assert memory_plan.disk_nbytes(m) == left * m.slab_nbytes > 0
-    found = step_roofline(m, memory_plan, few, memory_plan.batch, 0, 100)
-    assert found.move_s == pytest.approx(left * m.slab_nbytes / 5e9)
-    assert found.binding == "reading the disk"
+    roofline = step_roofline(m, memory_plan, few, memory_plan.batch, 0, 100)
+    assert roofline.move_s == pytest.approx(left * m.slab_nbytes / 5e9)
+    assert roofline.binding == "reading the disk"
     assert step_roofline(m, memory_plan, rates(disk=100e9), memory_plan.batch, 0, 100).binding == "moving experts"
 
 
@@ -243,7 +242,7 @@ def test_few_rows_move_what_they_ask_for_and_many_move_everything():
 
 
 def test_drafts_never_make_a_sweep_of_few_rows():
-    drafts = [drafts_at_most(4, rows, 8, 2) for rows in (1, 2, 3, 4, 5, 64)]
+    drafts = [max_draft_tokens(4, rows, 8, 2) for rows in (1, 2, 3, 4, 5, 64)]
     assert drafts == [3, 1, 0, 0, 4, 4], "four rows ask for 68 % of the experts, five for 76 %: a sweep"
     one = plan_memory(model(), 24 * 10**9, 1, JOB, rates())
     assert one.draft_tokens <= 3
@@ -261,8 +260,8 @@ def test_one_sequence_pays_for_its_prompt_once_and_not_with_every_token():
 @given(st.floats(1.0, 1.2), st.integers(1, 64))
 def test_spans_never_take_the_room_of_the_longest_item(factor, batch):
     work = Workload(100, 3000, 20, 3020)
-    found = plan_memory(model(), int(minimum_nbytes(model(), 3020) * factor), batch, work, rates())
-    assert found.kv_tokens >= 3020
+    memory_plan = plan_memory(model(), int(minimum_nbytes(model(), 3020) * factor), batch, work, rates())
+    assert memory_plan.kv_tokens >= 3020
 
 
 def test_prompts_ride_in_larger_spans_only_where_a_batch_begins_faster_than_2048_tokens_a_revolution():
@@ -317,11 +316,11 @@ def test_a_larger_limit_on_live_sequences_changes_no_bound_of_so_many():
     for gigabytes, host in ((16, 64), (24, 128)):
         memory_plan = plan_memory(m, gigabytes * 10**9, 4096, JOB, known, host * 10**9)
         assert memory_plan.host_kv_tokens > 0
-        found = [
+        rooflines = [
             step_roofline(m, one, known, memory_plan.batch, 0, 1200)
             for one in (memory_plan, memory_plan._replace(batch=4096))
         ]
-        assert found[0] == found[1]
+        assert rooflines[0] == rooflines[1]
 
 
 @settings(max_examples=200, deadline=None)

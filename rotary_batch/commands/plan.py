@@ -184,7 +184,7 @@ class _Task:
         }
 
     def best_next(self, setup: _Setup, seconds: float) -> str | None:
-        """The change that shortens the run most; None when none is worth its name."""
+        """The change that shortens the run most; None when none helps enough to mention."""
         gains = []
         for name, alternative in self._alternatives(setup):
             try:

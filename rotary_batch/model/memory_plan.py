@@ -13,8 +13,8 @@ from rotary_batch.model.footprint import Footprint
 MIN_SLOTS = 2
 SLOTS = 4  # of a ring, unless memory is short: one in use, two on their way; with 2 a third of the overlap was lost
 # Small slabs want more slots: with 30 of 3 MB prompts from disk were 1.3 times as fast as with four, decode 1.0 to 1.4
-# times (NOTES.md).  Small slabs are copied in batches of up to COPY_BATCH_NBYTES and COPY_BATCH_SLABS, and a ring holds
-# SLOTS batches; a longer one is slow to search.
+# times (docs/lab-notes).  Small slabs are copied in batches of up to COPY_BATCH_NBYTES and COPY_BATCH_SLABS, and a ring
+# holds SLOTS batches; a longer one is slow to search.
 COPY_BATCH_NBYTES, COPY_BATCH_SLABS = 32 * 10**6, 16
 # Of the room for KV cache and experts, at most, for slots beyond SLOTS: they take room from residents.
 RING_SHARE = 1 / 8

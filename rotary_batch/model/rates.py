@@ -41,7 +41,7 @@ class Rates:
     measured_at: float  # when all of it was measured, in seconds since 1970
     probed_at: float  # when it was last compared with a short measurement, or with what a run achieved
     num_measured: int = 1  # how many measurements these are the best of
-    is_exceeded: bool = False  # a run was faster than their bound: they are a guess until all is measured anew
+    is_exceeded: bool = False  # a run was faster than their bound: they are a guess until everything is measured again
 
     def weights_s(self, stored_as: str, rows: float) -> float:
         """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
@@ -86,7 +86,7 @@ class Rates:
         return rates
 
     def best_of(self, probe: Rates) -> Rates:
-        """These, raised where a probe of the same machine was faster.  It measures fewer numbers of rows."""
+        """These rates, raised where a probe of the same machine was faster; a probe measures fewer numbers of rows."""
         weight_s = {
             name: [(rows, s / max(1.0, _gain(self, probe, name, rows))) for rows, s in rows_s]
             for name, rows_s in self.weight_s.items()
@@ -107,14 +107,14 @@ class Rates:
         )
 
     def measured_anew(self, fresh: Rates) -> Rates:
-        """These, which a run exceeded, and a new measurement of everything: the best of both.
+        """The best of these rates, which a run exceeded, and a new measurement of everything.
 
         What the run showed is kept: a model that beats every measurement would exceed the new rates at every run.
         """
         return replace(fresh.best_of(self), probed_at=fresh.probed_at, num_measured=self.num_measured + 1)
 
     def raised(self, gain: float, now: float) -> Rates:
-        """These for a machine that is so much faster in all it does."""
+        """These rates for a machine that is `gain` times as fast in everything."""
         return replace(
             self,
             move_nbytes_per_s=self.move_nbytes_per_s * gain,

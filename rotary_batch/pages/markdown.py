@@ -28,7 +28,6 @@ from rotary_batch.pages.sanitise import code, fenced, inline, link, one_line, pa
 from rotary_batch.sentences import split_sentences
 
 ProseMap = Mapping[tuple[str, str], Prose]
-_FENCES = {"tsx": "tsx", "cpp": "cpp", "c": "c"}
 MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
 MAX_LINKS = 8  # callers or callees named at one symbol
 MAX_CRUMBS = 8  # folders named above a page; links up from 1,000 nested ones would take 3 MB on each page
@@ -159,7 +158,7 @@ class Pages:
         blocks = [
             f"## {code(symbol.qualified_name)}",
             f"{symbol.kind.capitalize()}, {where}",
-            fenced(symbol.signature, _FENCES.get(language, language)),
+            fenced(symbol.signature, language),
         ]
         if symbol.docstring:
             rest = after_first_paragraph(symbol.docstring)

@@ -1,6 +1,6 @@
 """Cut a file into chunks: contiguous, without overlap or loss, each within a budget of the model's own tokens.
 
-The way of cAST (arXiv 2506.15655): a node that fits stays whole, a larger one is cut at its children, small
+The method of cAST (arXiv 2506.15655): a node that fits stays whole, a larger one is cut at its children, small
 neighbours are merged.  Text between nodes (comments, decorators, blank lines) goes with the node that follows.
 """
 

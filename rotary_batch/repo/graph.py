@@ -14,11 +14,11 @@ from pathlib import PurePosixPath
 from typing import TypeAlias, TypeVar
 
 from rotary_batch.core import Call, Reference, Symbol, SymbolId, main_definitions
+from rotary_batch.repo.languages import calls_members_by_name
 
 _MEMBERS = {"method", "constructor"}
 _CALLABLE = {"function", *_MEMBERS}
 _SELF = {"self", "cls", "this", "Self", "super"}
-_BARE_MEMBERS = (".java", ".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".h")  # where members go by bare names
 MAX_ANCESTORS = 64  # classes looked through for one member; a chain of 100,000 would be walked for every reference
 _Key = TypeVar("_Key")
 _Map: TypeAlias = dict[_Key, Symbol | None]
@@ -68,9 +68,9 @@ class _Names:
 
     A bare name is a function or a type, unique in the file, else in the repository; functions within functions are
     seen in their file only.  In Java and C++ it is first a member of the classes around it or of their bases.  Behind
-    a dot a name is looked up in the receiver: in the class around the place and its bases for `self` or
-    `this`, in a class or namespace of that name, in a module or folder of that name.  Of a variable the type is not
-    known, so what it calls is not either.
+    a dot a name is looked up in the receiver: in the class around the place and its bases for `self` or `this`, in a
+    class or namespace of that name, in a module or folder of that name.  The type of a variable is not known, so calls
+    through it are not resolved.
 
     A map holds what a key means, or None when that is several things: 100,000 classes called Meta take one entry.
     """
@@ -104,7 +104,7 @@ class _Names:
         """The symbol that a reference means, if there is exactly one."""
         name, receiver = reference.name, reference.receiver
         if receiver is None:
-            members = self._inherited(reference, here) if reference.path.endswith(_BARE_MEMBERS) else None
+            members = self._inherited(reference, here) if calls_members_by_name(reference.path) else None
             return members or here.by_name.get(name) or self._everywhere.get(name)
         if receiver in _SELF:
             return self._inherited(reference, here)
@@ -112,7 +112,7 @@ class _Names:
         return nearest or self._modules.get((receiver, name))
 
     def _inherited(self, reference: Reference, here: _FileNames) -> Symbol | None:
-        """A member of the classes around a reference, from the inside out, or of the bases that their heads name."""
+        """A member of the classes around a reference, from the inside out, or of the base classes that they name."""
         for around in self._classes_around(reference, here):
             for one in self._with_ancestors(around):
                 own = self._member(one, reference.name)
@@ -172,7 +172,7 @@ def _outer_name(symbol: Symbol) -> str:
 
 
 def _base_names(symbol: Symbol) -> list[str]:
-    """The words behind a type's own name in its head: bases among them."""
+    """The words after a type's name in its signature: its base classes are among them."""
     words: list[str] = re.findall(r"[A-Za-z_]\w*", symbol.signature)
     return words[words.index(symbol.name) + 1 :] if symbol.name in words else []
 

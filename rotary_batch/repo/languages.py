@@ -46,6 +46,12 @@ _ENDINGS = {
     ".ipp": "cpp",
 }
 LANGUAGES = tuple(_GRAMMARS)
+_BARE_MEMBERS = {"java", "c", "cpp"}  # "c" for the headers of C++
+
+
+def calls_members_by_name(path: str) -> bool:
+    """Whether code of this file may call a member of its class without a dot."""
+    return language_of(path) in _BARE_MEMBERS
 
 
 def language_of(path: str) -> str | None:
@@ -63,7 +69,15 @@ def grammar(language: str) -> Language:
 
 @cache
 def query(language: str) -> Query:
-    """Our own query: `definition.KIND` with `name`, `scope` with `name`, `reference`."""
+    """Our own query.  Its captures:
+
+    - `@definition.KIND` around a definition, with `@name`: a symbol of that kind; a function inside a class or a scope
+      is a method.  `::` in a name becomes a dot.  KIND `declaration` is a definition elsewhere.
+    - `@receiver` in the same pattern: the type that a method is defined on (Go, C++).
+    - `@scope` with `@name`: names what is inside, and is not a symbol itself (Rust's `impl`, a C++ namespace).
+    - `@reference`: a name that is used; graph.py resolves it.
+    - `@import`: a name that an import binds.
+    """
     files = resources.files("rotary_batch.repo") / "queries"
     text = "\n".join((files / f"{name}.scm").read_text(encoding="utf-8") for name in _GRAMMARS[language][2])
     return Query(grammar(language), text)

@@ -1,7 +1,7 @@
 """Parse files in worker processes that can be killed.
 
 A grammar can hang without calling back, and parsing holds the GIL.  So each file is parsed in a worker process, which
-is killed when its time is over and has a memory limit of its own.  A file whose worker is killed or dies is cut at
+is killed on timeout and has a memory limit of its own.  A file whose worker is killed or dies is cut at
 lines, and its chunks say why.  The time that one repository can waste is limited too: the limit of a file shrinks with
 what is left of it.
 

@@ -23,24 +23,24 @@ _LICENCE = re.compile(
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
+# Nodes around a definition that belong to it: its decorators, its `export`, its `const`.
 _WRAPPERS = {
-    "decorated_definition",
-    "export_statement",
-    "template_declaration",
-    "lexical_declaration",
-    "type_declaration",
+    "decorated_definition",  # Python
+    "export_statement",  # JavaScript, TypeScript
+    "lexical_declaration",  # JavaScript, TypeScript: const, let
+    "template_declaration",  # C++
+    "type_declaration",  # Go
 }
+# Nodes of a name behind a dot, an arrow or colons.
 _DOTTED = {
-    "attribute",
-    "field_expression",
-    "member_expression",
-    "method_invocation",
-    "qualified_identifier",
-    "scoped_identifier",
-    "selector_expression",
+    "attribute",  # Python
+    "field_expression",  # C, C++, Rust
+    "member_expression",  # JavaScript, TypeScript
+    "method_invocation",  # Java
+    "qualified_identifier",  # C++
+    "scoped_identifier",  # Rust, Java
+    "selector_expression",  # Go
 }
-
-
 _NAME_CHARACTERS = string.ascii_letters + string.digits + "_"
 
 
@@ -64,7 +64,7 @@ class _Definition(NamedTuple):
 
 
 def parse(language: str, source: bytes) -> Tree:
-    """The syntax tree; always there, with error nodes where the code is broken."""
+    """The syntax tree; it has error nodes where the code is broken."""
     return Parser(grammar(language)).parse(source)
 
 
@@ -151,7 +151,7 @@ def _signature(node: Node, source: bytes) -> str:
 
 
 def _without_comments(node: Node, source: bytes, end: int) -> bytes:
-    """The source of a node up to a byte; on one line a comment would take what follows it along."""
+    """The source of a node up to a byte; joined onto one line, a `//` comment would swallow the code after it."""
     kept, start, waiting = [], node.start_byte, [node]
     while waiting:
         inner = waiting.pop()
@@ -214,7 +214,7 @@ def _comment_above(node: Node) -> str | None:
     line, above = node.start_point.row, node.prev_sibling
     while above is not None and _last_row(above) >= line - 1:
         if "comment" in above.type:
-            # A comment at the end of another statement's line is that statement's.
+            # A comment at the end of another statement's line belongs to that statement.
             before = above.prev_sibling
             if before is not None and _last_row(before) == above.start_point.row and "comment" not in before.type:
                 break

@@ -2,8 +2,8 @@
 
 Exact: float32, and every matmul gets a multiple of TILE_ROWS rows.  A float32 `linear` gives other bits at 1, 2, 3 and
 7 rows than at 64.  At multiples of 16 rows each row's bits were the same at every count and place that was tried (13
-shapes, 16 to 1,024 rows, see NOTES.md).  Stored matrices are dequantised to float32 first.  On CUDA, libraries choose
-kernels, and reductions choose their order, by the number of rows: whatever adds up gets CUDA_ROWS rows every time.
+shapes, 16 to 1,024 rows, see docs/lab-notes).  Stored matrices are dequantised to float32 first.  On CUDA, libraries
+choose kernels, and reductions choose their order, by the number of rows: every reduction gets CUDA_ROWS rows.
 """
 
 from __future__ import annotations

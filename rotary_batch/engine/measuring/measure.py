@@ -41,7 +41,7 @@ ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and of a large model
 CUDA_MATRIX = (14336, 4096)  # of Mixtral 8x7B: launching kernels takes longer than the product of a smaller one
-# Copies of a matrix are used in turns, so that no cache holds it: this many bytes, but at least 2 and at most 8 copies.
+# Copies of a matrix are used in turn, so that no cache holds it: this many bytes, but at least 2 and at most 8 copies.
 ROTATED_NBYTES, ROTATED_COPIES = 128 * 2**20, (2, 8)
 DISK_NBYTES = 512 * 2**20
 LINK_NBYTES, LINK_COPIES = 64 * 2**20, 16

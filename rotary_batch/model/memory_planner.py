@@ -51,7 +51,8 @@ def plan_memory(
     batch is tried and the one with the most tokens per second is taken; without, the batch is as large as possible
     (X(R) = (V - R) / c * B / (W - R) rises with every byte given to KV cache while V < W, see docs/lab-notes).
     `host_nbytes` of host memory take slabs and, where that is faster, KV cache, which then crosses the link like the
-    experts; it may leave slabs on disk while the link is slower.  Batches below `least_batch` are taken only when no other fits.
+    experts; it may leave slabs on disk while the link is slower.  Batches below `least_batch` are taken only when no
+    other fits.
     """
     _require_memory(model, memory_nbytes, workload)
     search = _Search(model, memory_nbytes, max_batch, workload, host_nbytes)

@@ -121,6 +121,7 @@ def status_line(first: str) -> Iterator[Callable[[str], None]]:
         return
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
-    with Status(first, console=Console(stderr=True)) as line:
-        yield lambda text: line.update(shown(text))
+    with Status(Text(shown(first)), console=Console(stderr=True)) as line:
+        yield lambda text: line.update(Text(shown(text)))

@@ -115,6 +115,6 @@ def _table(path: Path, tables: Mapping[str, Any], name: str, kinds: Mapping[str,
     refuse_unknown(f"{path}: [{name}]", table, kinds)
     for key, value in table.items():
         if not isinstance(value, kinds[key]) or (isinstance(value, int) and value <= 0):
-            wanted = {int: "a whole number above 0", str: "a text", list: "a list"}[kinds[key]]
+            wanted = {int: "a whole number above 0", str: "a string", list: "a list"}[kinds[key]]
             raise ConfigError(f"{path}: [{name}] {key} = {excerpt(value)} is not {wanted}")
     return dict(table)

@@ -21,7 +21,7 @@ NUM_KILLS = 50
 
 
 def killed_at(count: int, *arguments: object, may_end: bool = False) -> int:
-    """Run a command that dies at its `count`th call; 0 = it comes to its end, and the number of its calls is answered."""
+    """Run a command that dies at its `count`th call; with 0 it ends by itself.  Returns the number of calls."""
     command = [sys.executable, str(KILLER), str(count), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     expected = {-signal.SIGKILL} if count else {0}

@@ -1,7 +1,8 @@
 """The commands as they are typed: parse the options, call one function of `commands`, print what it returns.
 
 Each command is a function in a module of this package, together with the way its answer is printed for a person.  To
-add one: write the function, and name it in `COMMANDS`.
+add one: write the function, and name it in `COMMANDS`.  `status` is the pattern of a command that reads the database,
+`docs.render` of one that writes: it has a `Window`, `stop_on_signals` and `writing(should_stop=...)`.
 """
 
 from __future__ import annotations

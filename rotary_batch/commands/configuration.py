@@ -54,7 +54,7 @@ class UserSettings:
         return RepositorySettings(Path(), Settings(**self.values))
 
     def for_repository(self, root: Path, indexed_job: str | None = None) -> RepositorySettings:
-        """The settings for one repository.  `indexed_job` counts before the job in the repository's own file."""
+        """The settings for one repository.  `indexed_job` takes precedence over the job of its own file."""
         own = read_own(root, os.environ)
         values, notes = dict(own.values), list(own.notes)
         if "db" in values and root != self.only_repository:

@@ -27,7 +27,7 @@ _LOADING_NBYTES, _LOADING_FACTOR = 32 * 2**20, 20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 # Placeholder for the content while the template is rendered; private-use characters, so no template contains it.
 _PLACEHOLDER = "\ue000rotary-content\ue001"
-# A checkpoint without a template gets the content alone, begun as its tokenizer begins a text.
+# A checkpoint without a template gets the content alone, after the token that its tokenizer begins every text with.
 _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 
 

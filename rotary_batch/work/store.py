@@ -59,6 +59,9 @@ class WorkStore:
     def transaction(self) -> Iterator[None]:
         """Commit everything in the block or nothing; within another transaction, join it.
 
+        A transaction must stay below 100 MB of changes: whoever comes after a kill rolls it back within
+        lock.RECOVERY_PATIENCE_S.
+
         Raises DatabaseError when the disk refuses, BusyError or StoppedError when another program has the file locked.
         """
         is_nested = self.db.in_transaction

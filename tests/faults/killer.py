@@ -2,7 +2,7 @@
 
     python killer.py COUNT rotary-batch-arguments...
 
-COUNT is which of these calls; 0 kills nowhere.  On stderr stands `calls N` when the command came to its end.
+COUNT is the number of the call; 0 kills nothing.  When the command ends by itself, it prints `calls N` on stderr.
 """
 
 from __future__ import annotations

@@ -188,12 +188,12 @@ class _PageSync:
 
     def sync_items(self, items: Sequence[WorkItem]) -> SyncResult:
         """Write the pages of items that were just answered."""
-        units: dict[int, list[Subject]] = {}
+        subjects: dict[int, list[Subject]] = {}
         for item in items:
-            units.setdefault(item.repository_id, []).append(item.subject)
+            subjects.setdefault(item.repository_id, []).append(item.subject)
         return self._each(
-            [row for row in self.rows if row.id in units],
-            lambda row: sync_some(self.store, row, self.views[row.id], units[row.id], self.window.is_closed),
+            [row for row in self.rows if row.id in subjects],
+            lambda row: sync_some(self.store, row, self.views[row.id], subjects[row.id], self.window.is_closed),
         )
 
     def sync_rest(self, stats: RunStats) -> None:

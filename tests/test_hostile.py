@@ -4,6 +4,7 @@ terminal or a page, and time and memory stay bounded."""
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
@@ -23,8 +24,9 @@ SLOW = {"a line of 50 MB", "many lines", "10,000 patterns", "100,000 brackets", 
 
 
 @pytest.fixture
-def world(tmp_path) -> World:
-    return World(tmp_path)
+def world(tmp_path):
+    yield World(tmp_path)
+    subprocess.run(["rm", "-rf", tmp_path / "repo"], check=True)  # pytest would do it by recursion, 1,000 folders deep
 
 
 def some(names, quick):

@@ -79,7 +79,7 @@ class World:
     def snapshot(self) -> dict[bytes, tuple[object, ...]]:
         """Everything outside the docs folder and our own state: kind, mode, content."""
         ours = {os.fsencode(path) for path in (self.repo / "rotary-docs", self.home / "state", self.home / "cache")}
-        return dict(_walk(os.fsencode(self.folder), ours, link_docs=os.fsencode(self.repo / "rotary-docs")))
+        return dict(_walk(os.fsencode(self.folder), ours))
 
     def run(self, *arguments: str, term: str = "dumb", cwd: Path | None = None, **environment: str) -> Outcome:
         """Run the command line on a terminal; answer what it printed and what it took."""
@@ -100,12 +100,11 @@ class World:
     def pages(self) -> dict[str, str]:
         """What was written into the docs folder."""
         docs = self.repo / "rotary-docs"
-        found = (
-            [path for path in docs.rglob("*") if path.is_file() and not path.is_symlink()]
-            if not docs.is_symlink()
-            else []
-        )
-        return {str(path.relative_to(docs)): path.read_text("utf-8", "surrogateescape") for path in found}
+        if docs.is_symlink() or not docs.is_dir():
+            return {}
+        found = _walk(os.fsencode(docs), set())
+        pages = [Path(os.fsdecode(path)) for path, what in found if what[0] not in {"folder", "link", "special"}]
+        return {str(path.relative_to(docs)): path.read_text("utf-8", "surrogateescape") for path in pages}
 
 
 @dataclass(frozen=True)
@@ -152,22 +151,25 @@ def _peak_kib(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
-def _walk(folder: bytes, ours: set[bytes], *, link_docs: bytes) -> Iterable[tuple[bytes, tuple[object, ...]]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            info = entry.stat(follow_symlinks=False)
-            if entry.path in ours and not entry.is_symlink():
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                yield entry.path, ("folder", stat.S_IMODE(info.st_mode))
-                yield from _walk(entry.path, ours, link_docs=link_docs)
-            elif stat.S_ISLNK(info.st_mode):
-                yield entry.path, ("link", os.readlink(entry.path))
-            elif stat.S_ISREG(info.st_mode):
-                with open(entry.path, "rb") as file:
-                    yield entry.path, (hashlib.file_digest(file, "sha256").hexdigest(), stat.S_IMODE(info.st_mode))
-            else:
-                yield entry.path, ("special", info.st_mode)
+def _walk(top: bytes, ours: set[bytes]) -> Iterable[tuple[bytes, tuple[object, ...]]]:
+    """Everything below a folder.  A list, not recursion: folders may be nested deep."""
+    waiting = [top]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                info = entry.stat(follow_symlinks=False)
+                if entry.path in ours and not entry.is_symlink():
+                    continue
+                if stat.S_ISDIR(info.st_mode):
+                    yield entry.path, ("folder", stat.S_IMODE(info.st_mode))
+                    waiting.append(entry.path)
+                elif stat.S_ISLNK(info.st_mode):
+                    yield entry.path, ("link", os.readlink(entry.path))
+                elif stat.S_ISREG(info.st_mode):
+                    with open(entry.path, "rb") as file:
+                        yield entry.path, (hashlib.file_digest(file, "sha256").hexdigest(), stat.S_IMODE(info.st_mode))
+                else:
+                    yield entry.path, ("special", info.st_mode)
 
 
 def check(world: World, before: Mapping[bytes, tuple[object, ...]], outcome: Outcome) -> list[str]:

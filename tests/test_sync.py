@@ -220,7 +220,8 @@ def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, r
 
 
 @pytest.mark.parametrize("name", ["llms.txt", ".mkdocs/mkdocs.yml"])
-@pytest.mark.parametrize("edit", [lambda old: b"mine\n" + old, lambda old: old + b"mine\n", lambda old: b"mine\n"])
+@pytest.mark.parametrize("edit", [lambda old: b"mine\n" + old, lambda old: old + b"mine\n", lambda old: b"mine\n",
+                                  lambda old: old[:-1] + b" mine\n"])  # fmt: skip
 def test_a_line_that_a_person_put_into_a_file_without_front_matter_is_not_lost(place, name, edit):
     sync_all(place.store, place.row)
     ours = (place.docs / name).read_bytes()

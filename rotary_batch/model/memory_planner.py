@@ -103,7 +103,7 @@ class _Search:
         sequence_nbytes = self.workload.kv_tokens * self.model.kv_token_nbytes + row_nbytes
         max_batch = max(1, min(self.max_batch, max_kv_tokens * self.model.kv_token_nbytes // sequence_nbytes))
         plans = [self._device_plan(batch, prefill_tokens, max_kv_tokens) for batch in _batches(max_batch)]
-        # An item far longer than the average may leave no room for the second slot beside the rows of a larger batch.
+        # An item far longer than the average may leave no room for the second slot next to the rows of a larger batch.
         return [plan for plan in plans if plan.batch == 1 or _has_enough_slots(plan)]
 
     def _prefill_choices(self) -> Iterable[int]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from rotary_batch.pages.sanitise import quoted
 
 GENERATOR = "rotary-batch"
+HTML_COMMENT, YAML_COMMENT = "<!-- {} -->", "# {}"
 _BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _DIGEST = re.compile(r'^digest: "[0-9a-f]{64}"$', re.MULTILINE)
 
@@ -37,16 +38,20 @@ def seal(fields: Mapping[str, Any], sources: Sequence[Mapping[str, str]], body: 
 
 def sign(lines: Sequence[str], comment: str) -> bytes:
     """A generated file that has no front matter; its last line, a comment, has the digest of those above."""
-    body = "\n".join(lines) + "\n"
-    line = comment.format(f"Written by {GENERATOR}; SHA-256 of the lines above: {_digest(body)}")
-    return f"{body}{line}\n".encode()
+    body = ("\n".join(lines) + "\n").encode()
+    return body + _signature(body, comment)
 
 
 def is_signed(data: bytes) -> bool:
     """Whether a file is as `sign` made it."""
     body_nbytes = data.rfind(b"\n", 0, -1) + 1
     body, last_line = data[:body_nbytes], data[body_nbytes:]
-    return GENERATOR.encode() in last_line and hashlib.sha256(body).hexdigest().encode() in last_line
+    return last_line in {_signature(body, comment) for comment in (HTML_COMMENT, YAML_COMMENT)}
+
+
+def _signature(body: bytes, comment: str) -> bytes:
+    digest = hashlib.sha256(body).hexdigest()
+    return f"{comment.format(f'Written by {GENERATOR}; SHA-256 of the lines above: {digest}')}\n".encode()
 
 
 def read(page: bytes) -> FrontMatter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from rotary_batch.core import Subject, Unit
-from rotary_batch.pages.front import sign
+from rotary_batch.pages.front import HTML_COMMENT, YAML_COMMENT, sign
 from rotary_batch.pages.markdown import Pages, ProseMap
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, page_paths, parent_of
@@ -57,7 +57,7 @@ def _nav(view: IndexView) -> bytes:
         "nav:",
         *_nav_lines(view),
     ]
-    return sign(lines, "# {}")
+    return sign(lines, YAML_COMMENT)
 
 
 def _nav_lines(view: IndexView) -> Iterator[str]:
@@ -87,7 +87,7 @@ def _llms(view: IndexView) -> bytes:
             lines += [
                 f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view).text)}" for f in files
             ]
-    return sign([*lines, ""], "<!-- {} -->")
+    return sign([*lines, ""], HTML_COMMENT)
 
 
 def _llms_entry(path: str, view: IndexView) -> str:

@@ -83,7 +83,7 @@ def run(compiler: str, path: Path, levels: list[Level]) -> int:
     """Call the kernels of these levels in a process that has the sanitizer's runtime; its status."""
     library = runtime(compiler)
     if library is None:
-        print(f"sanitize: {compiler} is no gcc with a libasan.so; set CC to one", file=sys.stderr)
+        print(f"sanitize: {compiler} is not a gcc with a libasan.so; set CC to one", file=sys.stderr)
         return 1
     environment = {
         **os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1", "PYTHONMALLOC": "malloc",

@@ -16,6 +16,7 @@ from rotary_batch.model.slabs import BLOCK_ROWS, group_columns, padded_rows
 HALF_ROWS = BLOCK_ROWS // 2
 QUANTISE_ROWS = 16 * BLOCK_ROWS
 _TINY = 1e-8  # the scale of a row of zeros
+_ROWS_DIM = {".scale_zero": 1}  # of the parts whose rows are not the first dimension
 
 
 class Int8Matrix(NamedTuple):
@@ -69,10 +70,10 @@ def matrix_from(parts: Mapping[str, torch.Tensor], rows: int, stored_as: str) ->
     return _FORMATS[stored_as].matrix(parts, rows)
 
 
-def _in_blocks(quantise_rows: Callable[[torch.Tensor], _Parts], weight: torch.Tensor, **dims: int) -> _Parts:
-    """QUANTISE_ROWS rows at a time: in float32 an expert of Mixtral 8x22B takes 1.2 GB.  `dims`: the rows of a part."""
+def _in_blocks(quantise_rows: Callable[[torch.Tensor], _Parts], weight: torch.Tensor) -> _Parts:
+    """QUANTISE_ROWS rows at a time: in float32 an expert of Mixtral 8x22B takes 1.2 GB."""
     blocks = [quantise_rows(rows) for rows in torch.split(weight, QUANTISE_ROWS)]
-    return {name: torch.cat([block[name] for block in blocks], dims.get(name, 0)) for name in blocks[0]}
+    return {name: torch.cat([block[name] for block in blocks], _ROWS_DIM.get(name, 0)) for name in blocks[0]}
 
 
 def _quantise_int8(weight: torch.Tensor) -> _Parts:
@@ -109,7 +110,7 @@ _FORMATS = {
         lambda parts, _rows: Int8Matrix(parts[""], parts[".scale"]),
     ),
     "int4": _Format(
-        lambda weight: _in_blocks(_quantise_int4, weight, **{".scale_zero": 1}),
+        lambda weight: _in_blocks(_quantise_int4, weight),
         lambda parts, rows: Int4Matrix(parts[""], parts[".scale_zero"], rows),
     ),
 }

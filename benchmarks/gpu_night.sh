@@ -1,12 +1,11 @@
 #!/bin/sh
 # Everything that needs a CUDA device: sh benchmarks/gpu_night.sh [OUT [PART...]]
-# Parts: packs machine 8x7b one 8x22b sanitizer tests disk; all by default, one after the other until LIMIT_S (530 seconds) are
-# over: a step gets what is left, and the log says which had none.  LIMIT_S=1200 leaves time for all.
-# What is to be expected in seconds, from an H100's log of runs that wrote their own packs and read every prompt: packs 40,
-# machine 20, 8x7b 65, one 145 and accelerate 50, 8x22b 75 with the dense part in int8 and 85 in bf16: 480, so what the
-# sanitizer needs may be there, and tests (114) and disk want the longer limit.
-# Random weights; device memory capped at 24 GB (12 GB for one sequence); the measured link rate is in every JSON file.
-# Needs 80 GB of RAM for 8x22B in int4, and 20 GB below the cache folder (XDG_CACHE_HOME; /dev/shm is quickest).
+# Parts: packs tests sanitizer machine 8x7b fine one int8 disk 8x22b accelerate bf16 8x22b-bf16; all by default, one after the
+# other until LIMIT_S (530 seconds) are over: a step gets what is left, and the log says which had none.
+# LIMIT_S=1200 leaves time for all.
+# Random weights; device memory capped at 24 GB (12 GB for one sequence and for small int4 experts); the measured link rate is in
+# every JSON file.  Needs 110 GB of RAM for 8x7B in bf16, 80 GB for 8x22B in int4, and 25 GB below the cache folder
+# (XDG_CACHE_HOME; /dev/shm is quickest).
 set -u
 OUT=${1:-benchmarks/gpu}
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -33,17 +32,29 @@ bench() { # NAME LIMIT_S ARGUMENTS...
     step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
 }
 [ $# -gt 0 ] && shift
-PARTS=${*:-packs machine 8x7b one 8x22b sanitizer tests disk}
+PARTS=${*:-packs tests sanitizer machine 8x7b fine one int8 disk 8x22b accelerate bf16 8x22b-bf16}
 has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
+sweep() { # NAME LIMIT_S ARGUMENTS...: many sequences of job lengths under 24 GB
+    name=$1 limit=$2
+    shift 2
+    bench "$name" "$limit" --kv int8 --device-memory 24GB --lengths job "$@"
+}
 if has packs; then
     step packs.txt 120 "$PYTHON" -m benchmarks.gpu_packs
+fi
+if has tests; then
+    step tests.txt 150 "$PYTHON" -m pytest -m gpu -p no:benchmark -q -n 8 tests
+fi
+if has sanitizer && command -v compute-sanitizer > /dev/null; then
+    step sanitizer.txt 90 \
+        compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -p no:benchmark -q -p no:xdist tests/engine/test_triton.py
 fi
 if has machine; then
     step machine.txt 60 "$PYTHON" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))"
     bench machine 90 --machine
 fi
 if has 8x7b; then
-    bench 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --lengths job --max-batch 256 --prefill-revolutions 12 --decode-revolutions 20 --timeline "$OUT/8x7b.svg"
+    sweep 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --max-batch 256 --prefill-revolutions 12 --decode-revolutions 20 --timeline "$OUT/8x7b.svg"
 fi
 if has one; then
     one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64 --decode-revolutions 40"
@@ -55,21 +66,30 @@ if has one; then
     done
     # shellcheck disable=SC2086
     bench 8x7b-int4-one-resident 60 $one --device-memory 40GB
-    step accelerate.json 90 "$PYTHON" -m benchmarks.peers.accelerate_gpu mixtral-8x7b 24 1 64 1
 fi
-if has 8x22b; then
-    for dense in int8 bf16; do
-        bench "8x22b-int4-$dense-job" 280 --shape mixtral-8x22b --experts int4 --dense $dense --kv int8 --device-memory 24GB --lengths job --max-batch 192 --prefill-revolutions 12 --decode-revolutions 10
-    done
+if has fine; then # small experts, which are copied in bundles: Qwen3-30B-A3B's sizes
+    fine="--shape qwen3-30b-a3b --kv int8 --lengths job --max-batch 256 --prefill-revolutions 6 --decode-revolutions 12"
+    # shellcheck disable=SC2086
+    bench fine-int4-12-job 120 $fine --experts int4 --device-memory 12GB
+    # shellcheck disable=SC2086
+    bench fine-bf16-24-job 120 $fine --experts bf16 --device-memory 24GB
 fi
-if has sanitizer && command -v compute-sanitizer > /dev/null; then
-    step sanitizer.txt 90 \
-        compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -q -p no:xdist tests/engine/test_kernels.py
-fi
-if has tests; then
-    step tests.txt 150 "$PYTHON" -m pytest -m gpu -q -n 8 tests
+if has int8; then
+    sweep 8x7b-int8-job 120 --shape mixtral-8x7b --experts int8 --max-batch 256 --prefill-revolutions 6 --decode-revolutions 10
 fi
 if has disk; then # a third of what revolves in RAM, the rest from disk
-    bench 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --kv int8 --device-memory 24GB --host-memory 6GB --lengths job --max-batch 256 --prefill-revolutions 6 --decode-revolutions 6
+    sweep 8x7b-int4-disk-job 150 --shape mixtral-8x7b --experts int4 --host-memory 6GB --max-batch 256 --prefill-revolutions 6 --decode-revolutions 6
+fi
+if has 8x22b; then
+    sweep 8x22b-int4-int8-job 280 --shape mixtral-8x22b --experts int4 --dense int8 --max-batch 192 --prefill-revolutions 12 --decode-revolutions 10
+fi
+if has accelerate; then
+    step accelerate.json 90 "$PYTHON" -m benchmarks.peers.accelerate_gpu mixtral-8x7b 24 1 64 1
+fi
+if has bf16; then
+    sweep 8x7b-bf16-job 150 --shape mixtral-8x7b --experts bf16 --host-memory 100GB --max-batch 256 --prefill-revolutions 4 --decode-revolutions 6
+fi
+if has 8x22b-bf16; then
+    sweep 8x22b-int4-bf16-job 280 --shape mixtral-8x22b --experts int4 --dense bf16 --max-batch 192 --prefill-revolutions 12 --decode-revolutions 10
 fi
 tail -n 40 "$OUT/log.txt"

@@ -10,12 +10,20 @@ from concurrent.futures import ProcessPoolExecutor
 from rotary_batch.commands.bench import pack_for
 from rotary_batch.config import Settings
 
-PACKS = (("mixtral-8x22b", "bf16"), ("mixtral-8x22b", "int8"), ("mixtral-8x7b", "bf16"))  # shape, dense part
+PACKS = (  # shape, experts, dense part
+    ("mixtral-8x22b", "int4", "bf16"),
+    ("mixtral-8x22b", "int4", "int8"),
+    ("mixtral-8x7b", "bf16", "bf16"),
+    ("mixtral-8x7b", "int8", "bf16"),
+    ("mixtral-8x7b", "int4", "bf16"),
+    ("qwen3-30b-a3b", "int4", "bf16"),
+    ("qwen3-30b-a3b", "bf16", "bf16"),
+)
 
 
-def write(shape_name: str, dense: str) -> str:
-    """Write one pack with int4 experts, unless it is there; answer its folder."""
-    settings = Settings(device="cuda", experts="int4")
+def write(shape_name: str, experts: str, dense: str) -> str:
+    """Write one pack, unless it is there; answer its folder."""
+    settings = Settings(device="cuda", experts=experts)
     return str(pack_for(settings, shape_name, dense, lambda _done, _total: None))
 
 

@@ -44,7 +44,10 @@ Experts = Annotated[
     typer.Option(help=f"Format of the experts: {_formats}. A checkpoint is packed in it; a pack must have it."),
 ]
 ShapeName = Annotated[
-    str | None, typer.Option("--shape", help="Use random weights: small, medium, fine, mixtral-8x7b or mixtral-8x22b.")
+    str | None,
+    typer.Option(
+        "--shape", help="Use random weights: small, medium, fine, mixtral-8x7b, mixtral-8x22b or qwen3-30b-a3b."
+    ),
 ]
 Dense = Annotated[Literal["bf16", "int8"], typer.Option(help="Format of attention, embeddings and head.")]
 Until = Annotated[str | None, typer.Option(help="Stop at this time of day, e.g. 07:00.")]

@@ -1,9 +1,12 @@
 """Model shapes by name, for benchmarks that need no download.
 
-`small`, `medium` and `fine` are made for machines without a GPU; the others are Mixtral's own.
+`small`, `medium` and `fine` are made for machines without a GPU.  The others have the sizes of the models that they are
+named after, and Mixtral's operations.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from rotary_batch.errors import UsageError
 from rotary_batch.model.geometry import Geometry
@@ -36,6 +39,9 @@ SHAPES = {
     "fine": _geometry(1024, 8, 16, 4, 512, experts=64),  # 1.8 GB in bf16, in small experts of 3 MB
     "mixtral-8x7b": _geometry(4096, 32, 32, 8, 14336),
     "mixtral-8x22b": _geometry(6144, 56, 48, 8, 16384),
+    "qwen3-30b-a3b": replace(
+        _geometry(2048, 48, 32, 4, 768, experts=128), head_dim=128, top_k=8, vocab_size=151936
+    ),  # 6,144 experts of 9.4 MB in bf16
 }
 
 

@@ -46,9 +46,12 @@ def own_trace() -> Trace:
     engine.close()
     single = [step for step in steps if len(step.chosen) == 1]
     return Trace(
-        geometry.num_layers, geometry.num_experts, geometry.top_k, [(step.layer, step.chosen[0]) for step in single],
+        geometry.num_layers,
+        geometry.num_experts,
+        geometry.top_k,
+        [(step.layer, step.chosen[0]) for step in single],
         [step.predicted for step in single],
-    )  # fmt: skip
+    )
 
 
 def read_trace(path: Path) -> Trace:
@@ -149,11 +152,15 @@ def reuse(trace: Trace) -> float:
 def table(name: str, trace: Trace) -> list[str]:
     keys = asked(trace)
     lines = [
-        f"## {name}", "", f"{len(trace.chosen):,} layer steps, {trace.num_layers} layers of {trace.num_experts} experts, top {trace.top_k}.",
+        f"## {name}",
+        "",
+        f"{len(trace.chosen):,} layer steps, {trace.num_layers} layers of {trace.num_experts} experts, top {trace.top_k}.",
         f"Recall of the next layer's router: {recall(trace, 1, trace.top_k):.1%} one layer ahead, {recall(trace, 2, trace.top_k):.1%} two",
-        f"({trace.top_k / trace.num_experts:.0%} would be chance).  EncodedPrompt for by the token before: {reuse(trace):.1%}.", "",
-        "| Slots a layer | LRU over all | LRU by layer | Fixed | Belady |", "| --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+        f"({trace.top_k / trace.num_experts:.0%} would be chance).  EncodedPrompt for by the token before: {reuse(trace):.1%}.",
+        "",
+        "| Slots a layer | LRU over all | LRU by layer | Fixed | Belady |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for slots in SLOTS_PER_LAYER:
         found = [
             lru(keys, slots * trace.num_layers),

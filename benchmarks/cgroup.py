@@ -41,6 +41,10 @@ def run(
             tasks.write_text(str(os.getpid()))
 
     return subprocess.run(
-        list(command), capture_output=True, text=True, timeout=timeout_s, env={**os.environ, **(environment or {})},
+        list(command),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env={**os.environ, **(environment or {})},
         preexec_fn=join,
-    )  # fmt: skip
+    )

@@ -19,9 +19,11 @@ from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES
 
 LAYER_NAMES = {
-    "attention_norm": "input_layernorm", "moe_norm": "post_attention_layernorm", "router": "block_sparse_moe.gate",
+    "attention_norm": "input_layernorm",
+    "moe_norm": "post_attention_layernorm",
+    "router": "block_sparse_moe.gate",
     **{name: f"self_attn.{name}_proj" for name in "qkvo"},
-}  # fmt: skip
+}
 TOP_NAMES = {"embed": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 
 
@@ -86,15 +88,27 @@ def _config(pack_dir: Path, geometry: Geometry) -> dict[str, object]:
     if (pack_dir / "config.json").is_file():
         return json.loads((pack_dir / "config.json").read_text())
     return {
-        "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": geometry.hidden_size,
-        "intermediate_size": geometry.intermediate_size, "num_hidden_layers": geometry.num_layers,
-        "num_attention_heads": geometry.num_heads, "num_key_value_heads": geometry.num_kv_heads,
-        "num_local_experts": geometry.num_experts, "num_experts_per_tok": geometry.top_k,
-        "vocab_size": geometry.vocab_size, "rms_norm_eps": geometry.rms_norm_eps, "rope_theta": geometry.rope_theta,
-        "max_position_embeddings": geometry.max_position, "tie_word_embeddings": geometry.tie_word_embeddings,
-        "sliding_window": None, "hidden_act": "silu", "torch_dtype": "bfloat16", "eos_token_id": None,
-        "bos_token_id": None, "pad_token_id": None,
-    }  # fmt: skip
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "hidden_size": geometry.hidden_size,
+        "intermediate_size": geometry.intermediate_size,
+        "num_hidden_layers": geometry.num_layers,
+        "num_attention_heads": geometry.num_heads,
+        "num_key_value_heads": geometry.num_kv_heads,
+        "num_local_experts": geometry.num_experts,
+        "num_experts_per_tok": geometry.top_k,
+        "vocab_size": geometry.vocab_size,
+        "rms_norm_eps": geometry.rms_norm_eps,
+        "rope_theta": geometry.rope_theta,
+        "max_position_embeddings": geometry.max_position,
+        "tie_word_embeddings": geometry.tie_word_embeddings,
+        "sliding_window": None,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+        "eos_token_id": None,
+        "bos_token_id": None,
+        "pad_token_id": None,
+    }
 
 
 def plain(matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:

@@ -76,17 +76,32 @@ def main() -> None:
         f"| {r.alone:,.0f} | {r.beside:,.0f} | {r.beside / r.alone:.0%} | {r.read_nbytes_per_s / 1e9:.2f} | {r.readers_cpu:.2f} |"
         for r in rounds
     ]
-    text = "\n".join([
-        "# What others on the machine cost the processor", "", f"Machine: {machine()}; virtual disk.",
-        "Command: `python -m benchmarks.contention`.", "", "## A busy process on one of two cores", "",
-        f"An engine of two threads, random weights in the shape of `small` with half its layers, bf16, all in RAM, {SEQUENCES}",
-        f"sequences of {PROMPT_TOKENS} + {NEW_TOKENS} tokens.  Variants and quiet and busy took turns, {busy.ROUNDS} rounds; medians (lowest to",
-        f"highest).  Before = commit {busy.BEFORE}.", "", *busy.table(beside_busy), "", "## Reading the disk", "",
-        "Products of [4096, 2048] with 32 rows, alone and beside two processes",
-        "that read 1 GiB past the page cache over and over; no engine takes part.", "",
-        "| Products/s alone | Beside reads | Left | Read GB/s | Processors that the readers used |",
-        "| --- | --- | --- | --- | --- |", *rows, "",
-    ])  # fmt: skip
+    text = "\n".join(
+        [
+            "# What others on the machine cost the processor",
+            "",
+            f"Machine: {machine()}; virtual disk.",
+            "Command: `python -m benchmarks.contention`.",
+            "",
+            "## A busy process on one of two cores",
+            "",
+            f"An engine of two threads, random weights in the shape of `small` with half its layers, bf16, all in RAM, {SEQUENCES}",
+            f"sequences of {PROMPT_TOKENS} + {NEW_TOKENS} tokens.  Variants and quiet and busy took turns, {busy.ROUNDS} rounds; medians (lowest to",
+            f"highest).  Before = commit {busy.BEFORE}.",
+            "",
+            *busy.table(beside_busy),
+            "",
+            "## Reading the disk",
+            "",
+            "Products of [4096, 2048] with 32 rows, alone and beside two processes",
+            "that read 1 GiB past the page cache over and over; no engine takes part.",
+            "",
+            "| Products/s alone | Beside reads | Left | Read GB/s | Processors that the readers used |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
     (HERE / "contention.md").write_text(text)
     print(text)
 

@@ -48,20 +48,33 @@ def main() -> None:
         reference, truth = answers(packs["bf16"], prompts, "exact", "bf16")
         rows = []
         for experts, numerics, kv in [
-            ("bf16", "fast", "bf16"), ("bf16", "exact", "int8"), ("int8", "exact", "bf16"), ("int8", "fast", "bf16"),
-            ("int4", "exact", "bf16"), ("int4", "fast", "bf16"), ("int4", "fast", "int8"),
-        ]:  # fmt: skip
+            ("bf16", "fast", "bf16"),
+            ("bf16", "exact", "int8"),
+            ("int8", "exact", "bf16"),
+            ("int8", "fast", "bf16"),
+            ("int4", "exact", "bf16"),
+            ("int4", "fast", "bf16"),
+            ("int4", "fast", "int8"),
+        ]:
             found, logits = answers(packs[experts], prompts, numerics, kv)
             rows.append(row(f"{experts} experts, {numerics}, {kv} keys", reference, found, truth, logits, prompts))
             print(rows[-1], flush=True)
-    text = "\n".join([
-        "# What formats and fast numerics change", "", f"Machine: {machine()}.", "Command: `python -m benchmarks.deviation`.",
-        f"{NUM_PROMPTS} prompts, {NEW_TOKENS} greedy tokens each, embedded model; int4 packs have an int8 resident part.",
-        f"Loss and logits over the first {NUM_SCORED} prompts.", "",
-        "| Way | Same tokens throughout | Tokens before the first difference | Same next token | Mean change of log-probability | Loss on the prompts |",
-        "| --- | --- | --- | --- | --- | --- |",
-        f"| bf16 experts, exact, exact keys | reference | | | | {loss(truth, prompts):.3f} |", *rows, "",
-    ])  # fmt: skip
+    text = "\n".join(
+        [
+            "# What formats and fast numerics change",
+            "",
+            f"Machine: {machine()}.",
+            "Command: `python -m benchmarks.deviation`.",
+            f"{NUM_PROMPTS} prompts, {NEW_TOKENS} greedy tokens each, embedded model; int4 packs have an int8 resident part.",
+            f"Loss and logits over the first {NUM_SCORED} prompts.",
+            "",
+            "| Way | Same tokens throughout | Tokens before the first difference | Same next token | Mean change of log-probability | Loss on the prompts |",
+            "| --- | --- | --- | --- | --- | --- |",
+            f"| bf16 experts, exact, exact keys | reference | | | | {loss(truth, prompts):.3f} |",
+            *rows,
+            "",
+        ]
+    )
     (HERE / "deviation.md").write_text(text)
     print(text)
 
@@ -91,9 +104,9 @@ def row(name, reference, found, truth, logits, prompts) -> str:  # noqa: ANN001
     ]
     agree = torch.cat([(a.argmax(-1) == b.argmax(-1)).float() for a, b in zip(truth, logits, strict=True)]).mean()
     best = [t.argmax(-1, keepdim=True) for t in truth]
-    change = torch.cat([
-        (a.gather(-1, k) - b.gather(-1, k)).abs().flatten() for a, b, k in zip(truth, logits, best, strict=True)
-    ]).mean()  # fmt: skip
+    change = torch.cat(
+        [(a.gather(-1, k) - b.gather(-1, k)).abs().flatten() for a, b, k in zip(truth, logits, best, strict=True)]
+    ).mean()
     share = sum(before) / sum(len(one) for one in reference)
     return f"| {name} | {same:.1%} | {share:.1%} | {agree:.2%} | {change:.4f} | {loss(logits, prompts):.3f} |"
 

@@ -56,11 +56,20 @@ def main() -> None:
         f"| packing | {packing / 1e6:.0f} MB |",
         f"| draining 64 requests, `--device-memory 512MB` | {draining / 1e6:.0f} MB |",
     ]
-    text = "\n".join([
-        "# Peak memory", "", f"Machine: {machine()}.", "Command: `python -m benchmarks.memory`.",
-        f"Experts: {experts / 1e9:.2f} GB in bf16. Roofline: {BOUND_NBYTES / 1e6:.0f} MB (VmHWM, everything included).", "",
-        "| What | VmHWM |", "| --- | --- |", *rows, "",
-    ])  # fmt: skip
+    text = "\n".join(
+        [
+            "# Peak memory",
+            "",
+            f"Machine: {machine()}.",
+            "Command: `python -m benchmarks.memory`.",
+            f"Experts: {experts / 1e9:.2f} GB in bf16. Roofline: {BOUND_NBYTES / 1e6:.0f} MB (VmHWM, everything included).",
+            "",
+            "| What | VmHWM |",
+            "| --- | --- |",
+            *rows,
+            "",
+        ]
+    )
     (Path(__file__).parent / "memory.md").write_text(text)
     print(text)
     assert max(packing, draining) <= BOUND_NBYTES

@@ -34,24 +34,43 @@ def parsed(number: int, num_files: int) -> ParsedFile:
     folder = number // FILES_A_FOLDER
     path = f"pkg{folder % 100:02}/sub{folder // 100:03}/m{number:06}.py"
     file = SourceFile(
-        path=path, blob=f"{number:040x}", nbytes=200, language="python", file_class=FileClass.SOURCE, reason="source code"
-    )  # fmt: skip
+        path=path,
+        blob=f"{number:040x}",
+        nbytes=200,
+        language="python",
+        file_class=FileClass.SOURCE,
+        reason="source code",
+    )
     symbols = tuple(
         Symbol(
-            path=path, kind="function", name=f"f{number}_{n}", qualified_name=f"f{number}_{n}", start_line=3 * n + 1,
-            end_line=3 * n + 2, start_byte=90 * n, end_byte=90 * n + 80, signature=f"def f{number}_{n}(a, b)",
+            path=path,
+            kind="function",
+            name=f"f{number}_{n}",
+            qualified_name=f"f{number}_{n}",
+            start_line=3 * n + 1,
+            end_line=3 * n + 2,
+            start_byte=90 * n,
+            end_byte=90 * n + 80,
+            signature=f"def f{number}_{n}(a, b)",
             docstring="Do what is to be done here.",
         )
         for n in range(2)
-    )  # fmt: skip
+    )
     references = tuple(
         Reference(path=path, name=f"f{(number + n) % num_files}_0", line=2, start_byte=20 + n, caller=symbols[0].id)
         for n in (1, 2)
     )
     chunk = Chunk(
-        path=path, blob=file.blob, start_byte=0, end_byte=200, start_line=1, end_line=6, tokens=50,
-        symbols=tuple(symbol.name for symbol in symbols), breadcrumb="",
-    )  # fmt: skip
+        path=path,
+        blob=file.blob,
+        start_byte=0,
+        end_byte=200,
+        start_line=1,
+        end_line=6,
+        tokens=50,
+        symbols=tuple(symbol.name for symbol in symbols),
+        breadcrumb="",
+    )
     return ParsedFile(file=file, docstring=None, symbols=symbols, references=references, chunks=(chunk,), fallback=None)
 
 
@@ -61,9 +80,17 @@ def make_index(folder: Path, num_files: int) -> None:
     migrate(db)
     store = WorkStore(db)
     row = RepositoryRow(
-        root=str(folder / "repo"), name="large", commit_id=None, worktree=False, docs_dir="docs", model_name="m",
-        pack_dir=str(EMBEDDED), plan_key="k", link_template=None, job="summarize",
-    )  # fmt: skip
+        root=str(folder / "repo"),
+        name="large",
+        commit_id=None,
+        worktree=False,
+        docs_dir="docs",
+        model_name="m",
+        pack_dir=str(EMBEDDED),
+        plan_key="k",
+        link_template=None,
+        job="summarize",
+    )
     row = replace(row, id=save_repository(store, row))
     with store.transaction():
         for number in range(num_files):

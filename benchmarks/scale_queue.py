@@ -33,9 +33,17 @@ REPOSITORIES, CHUNKS, FILES = 10, 50, 50
 STEPS = 500
 PROMPT = tuple(range(100))
 ROW = RepositoryRow(
-    root="/0", name="r", commit_id=None, worktree=False, docs_dir="rotary-docs", model_name="m", pack_dir="/p",
-    plan_key="k", link_template=None, job="summarize",
-)  # fmt: skip
+    root="/0",
+    name="r",
+    commit_id=None,
+    worktree=False,
+    docs_dir="rotary-docs",
+    model_name="m",
+    pack_dir="/p",
+    plan_key="k",
+    link_template=None,
+    job="summarize",
+)
 LIMITS = {  # upper bounds, in the unit of the figure
     "enqueue the last tenth, s": 6.0,  # of a million
     "claim of 16, p99 ms": 5.0,
@@ -76,11 +84,16 @@ def planned(repository: int, num_items: int) -> list[PlannedItem]:
         found.append(replace(top, subject=file, parent=folder, priority=10**9))
         found += [
             PlannedItem(
-                subject=Subject(Unit.CHUNK, file.path, span=(place, place + 1)), parent=file, position=place,
-                priority=number % 97, max_new_tokens=160, key=f"{repository}.{number}.{place}", prompt_ids=PROMPT,
+                subject=Subject(Unit.CHUNK, file.path, span=(place, place + 1)),
+                parent=file,
+                position=place,
+                priority=number % 97,
+                max_new_tokens=160,
+                key=f"{repository}.{number}.{place}",
+                prompt_ids=PROMPT,
             )
             for place in range(CHUNKS)
-        ]  # fmt: skip
+        ]
     return found[:num_items]
 
 

@@ -13,9 +13,15 @@ from rotary_batch.model.tokens import write_byte_tokenizer
 from rotary_batch.testing import TINY_CONFIG, tensor_shapes
 
 SMALL: dict[str, Any] = {
-    "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 8, "num_attention_heads": 16,
-    "num_key_value_heads": 4, "num_local_experts": 8, "max_position_embeddings": 4096, "eos_token_id": None,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "intermediate_size": 3584,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "num_local_experts": 8,
+    "max_position_embeddings": 4096,
+    "eos_token_id": None,
+}
 
 
 def write_checkpoint(folder: Path, **shape: Any) -> Path:

@@ -46,9 +46,12 @@ CASES = [
     Case("small bf16, 450 MB", 1300, "--shape small --sequences 32 --device-memory 450MB"),
     Case("small int4, 450 MB", 1300, "--shape small --experts int4 --sequences 32 --device-memory 450MB"),
     Case("fine bf16, from disk", 1300, "--shape fine --sequences 128 --device-memory 1000MB"),
-    Case("medium int4, 60 % of its bytes", 1884,
-         "--shape medium --experts int4 --dense int8 --sequences 32 --device-memory 1500MB"),
-]  # fmt: skip
+    Case(
+        "medium int4, 60 % of its bytes",
+        1884,
+        "--shape medium --experts int4 --dense int8 --sequences 32 --device-memory 1500MB",
+    ),
+]
 PICTURE = Case("timeline", None, f"--shape small --sequences 128 --device-memory 1000MB --timeline {HERE}/stream.svg")
 
 
@@ -97,14 +100,18 @@ def keep(found: Found) -> None:
 
 def report(found: Found) -> str:
     lines = [
-        "# Experts from disk", "", f"Machine: {machine()}; virtual disk.", "Command: `python -m benchmarks.stream`.",
+        "# Experts from disk",
+        "",
+        f"Machine: {machine()}; virtual disk.",
+        "Command: `python -m benchmarks.stream`.",
         "Fast numerics, bf16 keys; prompt + new tokens as given; medians of so many runs, which took turns (slowest to",
         "fastest).  `bound` = tokens/s when the longer of moving and computing is all that takes time, with the disk's",
         "rate in the same minute; `share` = least time of a decode revolution / its median time.  Peak = resident set of the",
-        "whole process; the cap is a memory cgroup, page cache included.", "",
+        "whole process; the cap is a memory cgroup, page cache included.",
+        "",
         "| Case | Runs | Cap | Lengths | Sequences | Prefill tok/s (bound) | Decode tok/s (bound) | Share | Move / compute s | Disk GB/s | Peak MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    ]
     return "\n".join(
         [*lines, *(row(case, found[case]) for case in CASES if case in found), "", "![timeline](stream.svg)", ""]
     )

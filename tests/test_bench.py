@@ -28,15 +28,38 @@ from rotary_batch.model.rates import Rates, rates_path, save_rates
 from rotary_batch.model.shapes import SHAPES
 
 RATES = Rates(
-    machine="a test", device="cpu", device_memory_nbytes=10**9, activation_nbytes=4, move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9,
-    memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
-    weight_s={name: [(1, 1e-10), (512, 1e-9)] for name in ("bf16", "int8", "int4")}, measured_at=1e9, probed_at=1e9,
-)  # fmt: skip
+    machine="a test",
+    device="cpu",
+    device_memory_nbytes=10**9,
+    activation_nbytes=4,
+    move_nbytes_per_s=1e9,
+    disk_nbytes_per_s=1e9,
+    memory_nbytes_per_s=1e10,
+    attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
+    weight_s={name: [(1, 1e-10), (512, 1e-9)] for name in ("bf16", "int8", "int4")},
+    measured_at=1e9,
+    probed_at=1e9,
+)
 FIELDS = {
-    "shape", "experts", "kv", "device", "device_memory", "sequences", "prefill_tokens_per_s", "decode_tokens_per_s",
-    "bound_decode_tokens_per_s", "share_of_bound", "binding", "link_bytes_per_s", "stall_s", "peak_device_bytes",
-    "peak_host_bytes", "ring_hits", "wasted_prefetch_bytes", "bytes_to_host",
-}  # fmt: skip
+    "shape",
+    "experts",
+    "kv",
+    "device",
+    "device_memory",
+    "sequences",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+    "bound_decode_tokens_per_s",
+    "share_of_bound",
+    "binding",
+    "link_bytes_per_s",
+    "stall_s",
+    "peak_device_bytes",
+    "peak_host_bytes",
+    "ring_hits",
+    "wasted_prefetch_bytes",
+    "bytes_to_host",
+}
 
 
 def rotary(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -82,8 +105,10 @@ def test_a_timeline_is_a_picture_or_trace_events_in_which_nothing_on_a_track_ove
     save_timeline(intervals, tmp_path / "t.json")
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     assert [(one["tid"], one["args"]["name"]) for one in events if one["ph"] == "M"] == [
-        (1, "reads"), (2, "reads"), (3, "experts"),
-    ]  # fmt: skip
+        (1, "reads"),
+        (2, "reads"),
+        (3, "experts"),
+    ]
     complete = [(one["tid"], one["cat"], one["name"], one["ts"], one["dur"]) for one in events if one["ph"] == "X"]
     assert complete == [
         (1, "read", "0.0", 0.0, 500_000.0),
@@ -95,11 +120,17 @@ def test_a_timeline_is_a_picture_or_trace_events_in_which_nothing_on_a_track_ove
 
 def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
     for options, code, words in [
-        (["--sequences", 400, "--lengths", "700+100", "--device-memory", "25MB"], 69, "sequences of 700 + 100 tokens fit, not 400"),
-        (["--device-memory", "2MB"], 69, "are missing"), (["--shape", "huge"], 2, "choose one of small, medium"),
-        (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"), (["--lengths", "many"], 2, "600+100"),
+        (
+            ["--sequences", 400, "--lengths", "700+100", "--device-memory", "25MB"],
+            69,
+            "sequences of 700 + 100 tokens fit, not 400",
+        ),
+        (["--device-memory", "2MB"], 69, "are missing"),
+        (["--shape", "huge"], 2, "choose one of small, medium"),
+        (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"),
+        (["--lengths", "many"], 2, "600+100"),
         (["--sequences", 40, "--lengths", "200+2", "--device-memory", "25MB"], 2, "no revolution decoded all 40"),
-    ]:  # fmt: skip
+    ]:
         done = rotary("bench", *options)
         assert done.returncode == code, done.stderr
         assert words in done.stderr

@@ -26,9 +26,22 @@ NAMES_A_TREE = 200
 LIMIT_S = 60  # for one file of at most 64 KB; a hundred times what it takes
 NAMES = (
     *(f"source {name}" for name in ("python", "javascript", "typescript", "go", "rust", "java", "c", "cpp")),
-    "rotary.toml", "job", "prompt", "requests", "results", "config.json", "manifest.json", "tokenizer_config.json",
-    "tokenizer.json", "safetensors", "shard index", "rates", "ignore file", "database", "page",
-)  # fmt: skip
+    "rotary.toml",
+    "job",
+    "prompt",
+    "requests",
+    "results",
+    "config.json",
+    "manifest.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "safetensors",
+    "shard index",
+    "rates",
+    "ignore file",
+    "database",
+    "page",
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +97,13 @@ def test_trees_of_odd_names(tmp_path, limited):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("rotary.toml", "status --config FILE"), ("manifest.json", "model info FOLDER"), ("config.json", "model pack FOLDER NEW"),
-     ("database", "status --db FILE")],
-)  # fmt: skip
+    [
+        ("rotary.toml", "status --config FILE"),
+        ("manifest.json", "model info FOLDER"),
+        ("config.json", "model pack FOLDER NEW"),
+        ("database", "status --db FILE"),
+    ],
+)
 def test_the_command_line_says_it_in_lines(known, name, arguments, tmp_path):
     for number in range(max(1, NUM_MUTATIONS // 1000)):
         folder = tmp_path / str(number)

@@ -70,9 +70,17 @@ def test_all_together_with_every_command(world):
     world.check_out(files)
     repo = str(world.repo)
     check_commands(
-        world, ("index", repo), ("explain", "\x1b]0;owned\x07.py", repo), ("status",), ("inspect", "files", repo), ("report",),
-        ("index", "--worktree", repo), ("run", "--worktree", "--limit", "8", repo), ("check", "--worktree", repo), ("render", repo),
-    )  # fmt: skip
+        world,
+        ("index", repo),
+        ("explain", "\x1b]0;owned\x07.py", repo),
+        ("status",),
+        ("inspect", "files", repo),
+        ("report",),
+        ("index", "--worktree", repo),
+        ("run", "--worktree", "--limit", "8", repo),
+        ("check", "--worktree", repo),
+        ("render", repo),
+    )
 
 
 @pytest.mark.faults

@@ -78,8 +78,9 @@ def test_committed_links_in_the_docs_folder_are_never_written_through(make_repos
     assert {page for page, _ in outcome["pages_failed"]} == blocked
     assert all("a symbolic link" in reason for _, reason in outcome["pages_failed"])
     assert {str(path.relative_to(docs)) for path in docs.rglob("*") if path.is_file() and not path.is_symlink()} == {
-        "lib/index.md", "lib/wrap.py.md",
-    }  # fmt: skip
+        "lib/index.md",
+        "lib/wrap.py.md",
+    }
     assert all((docs / name).is_symlink() for name in (*names, "src", ".mkdocs"))
     report = next(Path(os.environ["XDG_STATE_HOME"]).rglob("*.md")).read_text()
     assert all(f"| not written | {page.replace('_', chr(92) + '_')}: " in report for page in blocked)
@@ -92,8 +93,9 @@ def test_committed_links_in_the_docs_folder_are_never_written_through(make_repos
 
 
 @pytest.mark.parametrize(
-    ("link", "out"), [("rotary-docs", "rotary-docs"), ("docs", "docs/api"), ("docs/api", "docs/api"), ("docs", "{root}/docs/api")]
-)  # fmt: skip
+    ("link", "out"),
+    [("rotary-docs", "rotary-docs"), ("docs", "docs/api"), ("docs/api", "docs/api"), ("docs", "{root}/docs/api")],
+)
 def test_a_docs_folder_that_a_link_leads_to_is_refused(link, out, make_repository, git, home):
     root = make_repository(CODE)
     (root / link).parent.mkdir(exist_ok=True)
@@ -218,9 +220,22 @@ def test_a_hard_link_keeps_its_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["../x.md", "a/../../x.md", "/etc/x.md", "a//x.md", "./x.md", ".git/hooks/post-checkout", "a/.Git/x.md", ".g\u200cit/x.md", "", "a\0b.md",
-             "lone\udcffname\ud800.md", "n" * 300 + ".md"]
-)  # fmt: skip
+    "path",
+    [
+        "../x.md",
+        "a/../../x.md",
+        "/etc/x.md",
+        "a//x.md",
+        "./x.md",
+        ".git/hooks/post-checkout",
+        "a/.Git/x.md",
+        ".g\u200cit/x.md",
+        "",
+        "a\0b.md",
+        "lone\udcffname\ud800.md",
+        "n" * 300 + ".md",
+    ],
+)
 def test_no_name_of_a_page_leads_out_of_the_folder_or_into_git(path, tmp_path):
     (tmp_path / "d").mkdir()
     done = SyncResult()
@@ -362,5 +377,6 @@ def test_a_page_that_cannot_be_marked_as_a_persons_keeps_the_new_one(tmp_path, m
         with pytest.raises(InputError, match=r"d/a\.md: not marked as yours, .* Operation not permitted"):
             accept(folder, "a.md", "theirs")
     assert {path.name: path.read_bytes() for path in docs.iterdir()} == {
-        "a.md": b"all mine", "a.md.rotary-new": b"new",
-    }  # fmt: skip
+        "a.md": b"all mine",
+        "a.md.rotary-new": b"new",
+    }

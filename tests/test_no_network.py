@@ -47,9 +47,22 @@ def test_no_call_of_the_network_reaches_the_kernel(make_repository, tmp_path, co
         command
     ]
     done = subprocess.run(
-        ["strace", "-f", "-qq", "-e", "trace=network", "-o", str(trace), sys.executable, "-m", "rotary_batch", *arguments],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "trace=network",
+            "-o",
+            str(trace),
+            sys.executable,
+            "-m",
+            "rotary_batch",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode in {0, 5}, done.stderr
     found = calls(trace.read_text())
     assert [line for line in found if not _UNNAMED.match(line) and not _ON_PAIRS.match(line)] == []

@@ -38,15 +38,36 @@ THINGS = {"/", "pkg/", "pkg/deep/", *PATHS, "/llms.txt", "/.mkdocs/mkdocs.yml"}
 
 def parsed(path: str, text: str = "") -> ParsedFile:
     file = SourceFile(
-        path=path, blob=f"blob {path} {text}", nbytes=9, language="python", file_class=FileClass.SOURCE, reason="source code"
-    )  # fmt: skip
+        path=path,
+        blob=f"blob {path} {text}",
+        nbytes=9,
+        language="python",
+        file_class=FileClass.SOURCE,
+        reason="source code",
+    )
     symbol = Symbol(
-        path=path, kind="function", name="f", qualified_name="f", start_line=1, end_line=2, start_byte=0, end_byte=9,
-        signature="def f()", docstring=text or None,
-    )  # fmt: skip
+        path=path,
+        kind="function",
+        name="f",
+        qualified_name="f",
+        start_line=1,
+        end_line=2,
+        start_byte=0,
+        end_byte=9,
+        signature="def f()",
+        docstring=text or None,
+    )
     chunk = Chunk(
-        path=path, blob=file.blob, start_byte=0, end_byte=9, start_line=1, end_line=2, tokens=3, symbols=("f",), breadcrumb=""
-    )  # fmt: skip
+        path=path,
+        blob=file.blob,
+        start_byte=0,
+        end_byte=9,
+        start_line=1,
+        end_line=2,
+        tokens=3,
+        symbols=("f",),
+        breadcrumb="",
+    )
     return ParsedFile(file=file, docstring=None, symbols=(symbol,), references=(), chunks=(chunk,), fallback=None)
 
 
@@ -70,9 +91,17 @@ class Place:
         migrate(db)
         self.store = WorkStore(db)
         row = RepositoryRow(
-            root=str(folder / "repo"), name="shop", commit_id=None, worktree=False, docs_dir="docs", model_name="m",
-            pack_dir=str(EMBEDDED), plan_key="k", link_template=None, job="summarize",
-        )  # fmt: skip
+            root=str(folder / "repo"),
+            name="shop",
+            commit_id=None,
+            worktree=False,
+            docs_dir="docs",
+            model_name="m",
+            pack_dir=str(EMBEDDED),
+            plan_key="k",
+            link_template=None,
+            job="summarize",
+        )
         self.row = replace(row, id=save_repository(self.store, row))
         self.docs = folder / "repo" / "docs"
         self.index(dict.fromkeys(paths, ""))
@@ -220,8 +249,15 @@ def test_pages_that_were_deleted_edited_or_put_back_are_looked_at_again(place, r
 
 
 @pytest.mark.parametrize("name", ["llms.txt", ".mkdocs/mkdocs.yml"])
-@pytest.mark.parametrize("edit", [lambda old: b"mine\n" + old, lambda old: old + b"mine\n", lambda old: b"mine\n",
-                                  lambda old: old[:-1] + b" mine\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda old: b"mine\n" + old,
+        lambda old: old + b"mine\n",
+        lambda old: b"mine\n",
+        lambda old: old[:-1] + b" mine\n",
+    ],
+)
 def test_a_line_that_a_person_put_into_a_file_without_front_matter_is_not_lost(place, name, edit):
     sync_all(place.store, place.row)
     ours = (place.docs / name).read_bytes()

@@ -39,11 +39,16 @@ def main(name: str, cap_gb: int, sequences: int, prompt_tokens: int, steps: int)
 def _model(name: str) -> MixtralForCausalLM:
     geometry = shape(name)
     config = MixtralConfig(
-        hidden_size=geometry.hidden_size, intermediate_size=geometry.intermediate_size,
-        num_hidden_layers=geometry.num_layers, num_attention_heads=geometry.num_heads,
-        num_key_value_heads=geometry.num_kv_heads, num_local_experts=geometry.num_experts,
-        num_experts_per_tok=geometry.top_k, vocab_size=geometry.vocab_size, dtype=torch.bfloat16,
-    )  # fmt: skip
+        hidden_size=geometry.hidden_size,
+        intermediate_size=geometry.intermediate_size,
+        num_hidden_layers=geometry.num_layers,
+        num_attention_heads=geometry.num_heads,
+        num_key_value_heads=geometry.num_kv_heads,
+        num_local_experts=geometry.num_experts,
+        num_experts_per_tok=geometry.top_k,
+        vocab_size=geometry.vocab_size,
+        dtype=torch.bfloat16,
+    )
     with init_empty_weights():
         model = MixtralForCausalLM(config)
     drawn: dict[tuple[int, ...], torch.Tensor] = {}

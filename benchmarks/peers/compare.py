@@ -133,9 +133,10 @@ def main() -> None:
     settings = [setting for setting in SETTINGS if not wanted or setting.name.split(",")[0] in wanted]
     for setting in settings:
         engines: list[tuple[str, Callable[[Setting, int], tuple[float, float]], tuple[int, ...]]] = [
-            (OURS, ours, setting.sequences), ("llama.cpp", llama_cpp, setting.sequences),
+            (OURS, ours, setting.sequences),
+            ("llama.cpp", llama_cpp, setting.sequences),
             ("accelerate", accelerate, setting.accelerate),
-        ]  # fmt: skip
+        ]
         for _ in range(ROUNDS):
             for sequences in setting.sequences:
                 for name, measure, sizes in engines:
@@ -165,13 +166,17 @@ def keep(found: Found) -> None:
 
 def report(found: Found) -> str:
     lines = [
-        "# Beside llama.cpp and accelerate", "", f"Machine: {machine()}.", "Command: `make peers` (builds llama.cpp from the",
+        "# Beside llama.cpp and accelerate",
+        "",
+        f"Machine: {machine()}.",
+        "Command: `make peers` (builds llama.cpp from the",
         "llama-cpp-python 0.3.36 source package; GGUF written from the same weights).  The same cap on the whole process (memory",
         f"cgroup, page cache included), cold page cache, {PROMPT} prompt tokens, medians of so many runs, in turns (slowest to fastest).",
-        "int4 is ours with an int8 resident part beside q4_0 (all matrices); accelerate has bf16.", "",
+        "int4 is ours with an int8 resident part beside q4_0 (all matrices); accelerate has bf16.",
+        "",
         "| Model and cap | Sequences | Engine | Runs | Prefill tok/s | Decode tok/s | Ours / theirs: prefill | decode |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    ]
     for (setting, sequences, name), runs in sorted(found.items(), key=_place):
         mine = found.get((setting, sequences, OURS))
         cells = []

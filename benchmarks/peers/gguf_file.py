@@ -24,9 +24,14 @@ from rotary_batch.model.manifest import DENSE_NAME, Manifest
 BF16 = gguf.GGMLQuantizationType.BF16
 TOP = {"embed": "token_embd", "norm": "output_norm", "head": "output"}
 LAYER = {
-    "attention_norm": "attn_norm", "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "moe_norm": "ffn_norm",
+    "attention_norm": "attn_norm",
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_output",
+    "moe_norm": "ffn_norm",
     "router": "ffn_gate_inp",
-}  # fmt: skip
+}
 
 
 def write_gguf(pack_dir: Path, target: Path) -> Path:

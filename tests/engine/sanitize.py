@@ -25,11 +25,21 @@ SANITIZERS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "
 # One row of registers and all that remain, a tile of rows and more; one block, parts of one, and more; columns that go
 # at once, parts of them, and more; a group of every size.
 CASES = {
-    "gemm_avx2": [Case(1, 4, 32, 32), Case(2, 68, 96, 32), Case(49, 132, 1184, 32), Case(194, 64, 128, 64), Case(3, 64, 512, 128)],
+    "gemm_avx2": [
+        Case(1, 4, 32, 32),
+        Case(2, 68, 96, 32),
+        Case(49, 132, 1184, 32),
+        Case(194, 64, 128, 64),
+        Case(3, 64, 512, 128),
+    ],
     "gemv_avx512bf16": [Case(rows, 4 * rows, 544, 32) for rows in (1, 2, 3, 4)],
-    "gemm_avx512bf16": [*(Case(rows, 64, 64, 64) for rows in range(1, 18)), Case(33, 128, 1184, 32), Case(258, 64, 512, 128)],
+    "gemm_avx512bf16": [
+        *(Case(rows, 64, 64, 64) for rows in range(1, 18)),
+        Case(33, 128, 1184, 32),
+        Case(258, 64, 512, 128),
+    ],
     "gemm_amx": [Case(1, 64, 32, 32), Case(16, 64, 64, 64), Case(17, 128, 1184, 32), Case(258, 64, 512, 128)],
-}  # fmt: skip
+}
 
 
 def main() -> int:
@@ -86,9 +96,12 @@ def run(compiler: str, path: Path, levels: list[Level]) -> int:
         print(f"sanitize: {compiler} is not a gcc with a libasan.so; set CC to one", file=sys.stderr)
         return 1
     environment = {
-        **os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1", "PYTHONMALLOC": "malloc",
+        **os.environ,
+        "LD_PRELOAD": library,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
+        "PYTHONMALLOC": "malloc",
         "UBSAN_OPTIONS": "print_stacktrace=1",
-    }  # fmt: skip
+    }
     return subprocess.run(
         [sys.executable, __file__, str(path), *(level.name for level in levels)], env=environment
     ).returncode

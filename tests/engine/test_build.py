@@ -101,20 +101,56 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
         ("gemm_avx2.c", "_mm256_set1_ps(8)", "_mm256_set1_ps(7)", Level.AVX2, "gemm_avx2_int4 computes wrongly"),
         ("attention_avx2.c", "query[d] * a->scale", "query[d]", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "position < segment.prefix_tokens", "0", Level.AVX2, "attention_avx2 computes wrongly"),
-        ("attention_avx2.c", "a->segments[task / a->heads]", "a->segments[0]", Level.AVX2, "attention_avx2 computes wrongly"),
+        (
+            "attention_avx2.c",
+            "a->segments[task / a->heads]",
+            "a->segments[0]",
+            Level.AVX2,
+            "attention_avx2 computes wrongly",
+        ),
         ("attention_avx2.c", "task % a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
         ("avx2.h", "(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)", Level.AVX2, "gemm_avx2_bf16 computes wrongly"),
-        ("gemv_avx512bf16.c", "_mm512_reduce_add_ps(sums[n][m])", "_mm512_reduce_add_ps(sums[n][0])", Level.AVX512_BF16, "gemv_avx512bf16_bf16 computes wrongly"),
-        ("tiles_avx512bf16.h", "case 5: multiply_rows(5", "case 5: multiply_rows(4", Level.AVX512_BF16, "gemm_avx512bf16_bf16 computes wrongly"),
-        ("tiles_amx.h", "_tile_dpbf16ps(2, 5, 6)", "_tile_dpbf16ps(2, 4, 6)", Level.AMX, "gemm_amx_bf16 computes wrongly"),
+        (
+            "gemv_avx512bf16.c",
+            "_mm512_reduce_add_ps(sums[n][m])",
+            "_mm512_reduce_add_ps(sums[n][0])",
+            Level.AVX512_BF16,
+            "gemv_avx512bf16_bf16 computes wrongly",
+        ),
+        (
+            "tiles_avx512bf16.h",
+            "case 5: multiply_rows(5",
+            "case 5: multiply_rows(4",
+            Level.AVX512_BF16,
+            "gemm_avx512bf16_bf16 computes wrongly",
+        ),
+        (
+            "tiles_amx.h",
+            "_tile_dpbf16ps(2, 5, 6)",
+            "_tile_dpbf16ps(2, 4, 6)",
+            Level.AMX,
+            "gemm_amx_bf16 computes wrongly",
+        ),
         ("gemm_bf16.c", "BIAS 136.0f", "BIAS 135.0f", Level.AVX512_BF16, "_int4 computes wrongly"),
         ("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();", Level.AMX, "ended by SIGILL"),
         ("gemm_bf16.c", BEGIN, BEGIN + "\n  *(volatile int *)8 = 1;", Level.AMX, "ended by SIGSEGV"),
         ("tiles_amx.h", "  _tile_loadconfig(shapes);", "", Level.AMX, "ended by SIGABRT"),
-        ("gemm_bf16.c", BEGIN, "#ifdef USE_AMX\n#error no such mnemonic\n#endif\n" + BEGIN, Level.AMX, "no such mnemonic"),
-        ("gemm_avx2.c", "INLINE float horizontal_sum", "#error old compiler\nINLINE float horizontal_sum", Level.AVX2, "old compiler"),
+        (
+            "gemm_bf16.c",
+            BEGIN,
+            "#ifdef USE_AMX\n#error no such mnemonic\n#endif\n" + BEGIN,
+            Level.AMX,
+            "no such mnemonic",
+        ),
+        (
+            "gemm_avx2.c",
+            "INLINE float horizontal_sum",
+            "#error old compiler\nINLINE float horizontal_sum",
+            Level.AVX2,
+            "old compiler",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_level_with_a_fault_is_left_out(broken, file, old, new, level, reason):
     library = broken(file, old, new, level)
     assert (library.levels, library.left_out.keys()) == ({Level.PORTABLE}, {level})
@@ -144,10 +180,13 @@ def test_a_kernel_that_hangs_is_left_out(broken, monkeypatch):
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
-        ("kill -USR1 $$", "by signal 10"), ("kill -KILL $$", "by signal 9"), ("kill -TERM $$", "by signal 15"),
-        ("sleep 100", "took over 1 s"), ("echo no module >&2; exit 1", "no module"),
+        ("kill -USR1 $$", "by signal 10"),
+        ("kill -KILL $$", "by signal 9"),
+        ("kill -TERM $$", "by signal 15"),
+        ("sleep 100", "took over 1 s"),
+        ("echo no module >&2; exit 1", "no module"),
     ],
-)  # fmt: skip
+)
 def test_trouble_of_a_check_that_may_pass_is_forgotten(whole, tmp_path, monkeypatch, trouble, reason):
     """A kernel that is right is not left out for ever because its check was killed."""
     monkeypatch.setattr(build, "_processor", lambda: tmp_path.name)

@@ -53,7 +53,7 @@ SHAPE = (128, 96)
         ("bf16", "int4", 33, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
         ("bf16", "f32", 5, ["torch_dequant"] * 4),
     ],
-)  # fmt: skip
+)
 def test_the_kernel_at_each_level(x, stored_as, rows, kernels):
     gemm = Gemm(x, stored_as, is_contiguous=True, shape=(rows, *SHAPE))
     assert [select_kernel(gemm, up_to(level)) for level in Level] == kernels
@@ -86,8 +86,10 @@ def test_torch_computes_what_no_compiled_kernel_supports(x, stored_as, shape, is
 def test_a_level_that_is_left_out_has_the_next_one_below_in_its_place():
     gemms = [Gemm("bf16", "bf16", is_contiguous=True, shape=(rows, *SHAPE)) for rows in (4, 5)]
     for left_out, kernels in (
-        (AMX, ["gemv_avx512bf16", "gemm_avx512bf16"]), (AVX512_BF16, ["gemm_amx", "gemm_amx"]), (AVX2, ["gemv_avx512bf16", "gemm_amx"]),
-    ):  # fmt: skip
+        (AMX, ["gemv_avx512bf16", "gemm_avx512bf16"]),
+        (AVX512_BF16, ["gemm_amx", "gemm_amx"]),
+        (AVX2, ["gemv_avx512bf16", "gemm_amx"]),
+    ):
         assert [select_kernel(gemm, frozenset(Level) - {left_out}) for gemm in gemms] == kernels
 
 
@@ -111,11 +113,21 @@ def test_signatures_are_those_of_the_c_functions():
         functions = [f"gemm_avx512bf16_{stored_as}", f"gemm_amx_{stored_as}"] if "(" in name else [name]
         exported |= dict.fromkeys(functions, (names, types))
     assert exported == {
-        name: (signature.names, [kind for kind, names in (
-            ("pointer", signature.pointers), ("long", signature.sizes), ("float", signature.floats), ("int", ["threads"]),
-        ) for _ in names])
+        name: (
+            signature.names,
+            [
+                kind
+                for kind, names in (
+                    ("pointer", signature.pointers),
+                    ("long", signature.sizes),
+                    ("float", signature.floats),
+                    ("int", ["threads"]),
+                )
+                for _ in names
+            ],
+        )
         for name, signature in SIGNATURES.items()
-    }  # fmt: skip
+    }
 
 
 def test_a_c_function_is_called_by_keyword_and_refuses_what_it_does_not_take():

@@ -23,21 +23,26 @@ pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a p
 # Each kernel by the processor where it can, and all that need more than AVX2 emulated as well.
 RUNS = [("native", level) for level in NATIVE_LEVELS] + [("emulated", Level.AVX512_BF16), ("emulated", Level.AMX)]
 KERNELS = {
-    "gemm_avx2": (Level.AVX2, torch.float32), "gemv_avx512bf16": (Level.AVX512_BF16, torch.bfloat16),
-    "gemm_avx512bf16": (Level.AVX512_BF16, torch.bfloat16), "gemm_amx": (Level.AMX, torch.bfloat16),
-}  # fmt: skip
+    "gemm_avx2": (Level.AVX2, torch.float32),
+    "gemv_avx512bf16": (Level.AVX512_BF16, torch.bfloat16),
+    "gemm_avx512bf16": (Level.AVX512_BF16, torch.bfloat16),
+    "gemm_amx": (Level.AMX, torch.bfloat16),
+}
 # Rows below, at and above what goes at once: registers of 3, 4 and 8, tiles of 16, the counts of gemm_avx2.c (48, 192)
 # and of gemm_bf16.c (256).
 ROWS = {
-    "gemm_avx2": [0, 1, 2, 3, 4, 8, 47, 48, 49, 50, 192, 193, 385], "gemv_avx512bf16": [1, 2, 3, 4],
-    "gemm_avx512bf16": [1, 2, 5, 7, 8, 9, 15, 16, 17, 33, 255, 256, 257], "gemm_amx": [1, 2, 5, 15, 16, 17, 32, 33, 48, 256, 257],
-}  # fmt: skip
+    "gemm_avx2": [0, 1, 2, 3, 4, 8, 47, 48, 49, 50, 192, 193, 385],
+    "gemv_avx512bf16": [1, 2, 3, 4],
+    "gemm_avx512bf16": [1, 2, 5, 7, 8, 9, 15, 16, 17, 33, 255, 256, 257],
+    "gemm_amx": [1, 2, 5, 15, 16, 17, 32, 33, 48, 256, 257],
+}
 # Blocks of 64 outputs that are whole or not; parts of the columns that go at once, all of them, and more.
 SHAPES = {
     "gemm_avx2": [(64, 128), (100, 96), (4, 8), (448, 1288), (200, 2336)],
     "gemv_avx512bf16": [(4, 32), (64, 32), (132, 96), (448, 1280), (64, 2336)],
-    "gemm_avx512bf16": [(64, 32), (128, 96), (192, 512), (64, 2336)], "gemm_amx": [(64, 32), (128, 96), (192, 512), (64, 2336)],
-}  # fmt: skip
+    "gemm_avx512bf16": [(64, 32), (128, 96), (192, 512), (64, 2336)],
+    "gemm_amx": [(64, 32), (128, 96), (192, 512), (64, 2336)],
+}
 FORMATS = {"gemv_avx512bf16": ["bf16", "int8"]}
 CASES = [
     (how, kernel, stored_as, out, inner)
@@ -177,9 +182,13 @@ def test_what_is_chosen_can_be_done(machines, candidate):
 def test_attention_is_that_of_torch(kernels, mixed_segments, heads, kv_heads, dim, window, dtype, apart):
     """Decode segments, drafts and a prompt; with a shared prefix and without; contexts of one token to several tiles."""
     geometry = dataclasses.replace(
-        Manifest.load(EMBEDDED).geometry, num_layers=2, num_heads=heads, num_kv_heads=kv_heads, head_dim=dim,
+        Manifest.load(EMBEDDED).geometry,
+        num_layers=2,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=dim,
         sliding_window=window,
-    )  # fmt: skip
+    )
     segments = [
         *mixed_segments,
         QuerySegment(19, 8, 100, 350, 10, 70),
@@ -224,10 +233,18 @@ SEGMENT = [0, 1, 9, 0, 0, 0]  # row 0 of a sequence of 10 tokens, none of them s
 @pytest.mark.parametrize(
     "segment",
     [
-        [0, 1, 10, 0, 0, 0], [0, 1, 9, 1, 0, 0], [1, 1, 9, 0, 0, 0], [0, 2, 8, 0, 0, 0], [0, 0, 9, 0, 0, 0],
-        [-1, 1, 9, 0, 0, 0], [0, 1, 9, -1, 0, 0], [0, 1, -1, 0, 0, 0], [0, 1, 9, 0, 8, 3], [0, 1, 9, 0, -1, 3],
+        [0, 1, 10, 0, 0, 0],
+        [0, 1, 9, 1, 0, 0],
+        [1, 1, 9, 0, 0, 0],
+        [0, 2, 8, 0, 0, 0],
+        [0, 0, 9, 0, 0, 0],
+        [-1, 1, 9, 0, 0, 0],
+        [0, 1, 9, -1, 0, 0],
+        [0, 1, -1, 0, 0, 0],
+        [0, 1, 9, 0, 8, 3],
+        [0, 1, 9, 0, -1, 3],
     ],
-)  # fmt: skip
+)
 def test_segments_that_leave_their_rows_or_kv_tokens_are_refused(kernels, segment):
     queries, keys = torch.zeros(1, 1, 32), torch.zeros(10, 1, 32, dtype=torch.bfloat16)
     kernels.attend(queries, keys, keys, torch.zeros(1, 1, 32), torch.tensor([SEGMENT]), 10)
@@ -239,11 +256,15 @@ def test_attention_refuses_what_does_not_go_together(kernels):
     queries, keys, out = torch.zeros(1, 2, 32), torch.zeros(10, 1, 32, dtype=torch.bfloat16), torch.zeros(1, 2, 32)
     segments = torch.tensor([SEGMENT])
     bad = [
-        (queries.double(), keys, keys, out, segments), (queries, keys.float(), keys, out, segments),
-        (queries, keys, keys[:9], out, segments), (queries, keys, keys, out[:, :1], segments), (queries, keys, keys, out, segments[:, :5]),
-        (queries, keys, keys, out, segments.int()), (queries[..., :16], keys[..., :16], keys[..., :16], out[..., :16], segments),
+        (queries.double(), keys, keys, out, segments),
+        (queries, keys.float(), keys, out, segments),
+        (queries, keys, keys[:9], out, segments),
+        (queries, keys, keys, out[:, :1], segments),
+        (queries, keys, keys, out, segments[:, :5]),
+        (queries, keys, keys, out, segments.int()),
+        (queries[..., :16], keys[..., :16], keys[..., :16], out[..., :16], segments),
         (torch.zeros(1, 80, 32), keys, keys, torch.zeros(1, 80, 32), segments),
-    ]  # fmt: skip
+    ]
     for arguments in bad:
         with pytest.raises(ValueError, match=r"attention cannot read|do not go together|leave"):
             kernels.attend(*arguments, 10)

@@ -23,10 +23,23 @@ from rotary_batch.testing import drain, write_tiny_checkpoint
 
 CPU = torch.device("cpu")
 GEOMETRY = Geometry(
-    hidden_size=32, intermediate_size=32, num_layers=5, num_heads=4, num_kv_heads=2, head_dim=8, num_experts=2, top_k=1,
-    vocab_size=2, rope_theta=1e4, rms_norm_eps=1e-5, tie_word_embeddings=True, max_position=512, sliding_window=None,
-    dtype="BF16", eos_ids=(),
-)  # fmt: skip
+    hidden_size=32,
+    intermediate_size=32,
+    num_layers=5,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    num_experts=2,
+    top_k=1,
+    vocab_size=2,
+    rope_theta=1e4,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    max_position=512,
+    sliding_window=None,
+    dtype="BF16",
+    eos_ids=(),
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -82,8 +95,9 @@ def test_what_is_swapped_in_is_what_the_device_would_hold(stored_as, device):
             for kv in (split, whole):
                 kv.write(layer, torch.tensor(slots, dtype=torch.int64, device=where), keys, values)
             indices = torch.tensor(sorted(written), device=where)
-            for one, other in zip(split.gather(layer, indices, torch.float32), whole.gather(layer, indices, torch.float32),
-                                  strict=True):  # fmt: skip
+            for one, other in zip(
+                split.gather(layer, indices, torch.float32), whole.gather(layer, indices, torch.float32), strict=True
+            ):
                 assert torch.equal(one, other)
     assert split.nbytes < whole.nbytes
     split.close()
@@ -145,9 +159,16 @@ def test_bits_do_not_depend_on_where_the_kv_cache_is(tiny_pack, kv, share_prefix
     results, is_on_host = [], set()
     for host in (0, host_kv_tokens):
         engine = open_engine(
-            tiny_pack, numerics="exact", kv=kv, workload=small, host_kv_tokens=host, max_batch=4, draft_tokens=0,
-            share_prefixes=share_prefixes, device=device,
-        )  # fmt: skip
+            tiny_pack,
+            numerics="exact",
+            kv=kv,
+            workload=small,
+            host_kv_tokens=host,
+            max_batch=4,
+            draft_tokens=0,
+            share_prefixes=share_prefixes,
+            device=device,
+        )
         assert engine.model.kv.device_tokens == 130
         real = engine.model.decoder.forward
 

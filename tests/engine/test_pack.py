@@ -202,21 +202,30 @@ def damage(folder: Path, kind: str) -> None:
     else:
         table = json.loads(config.read_text())
         changes = {
-            "shape": {"hidden_size": 64}, "architecture": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
-            "layers": {"num_hidden_layers": 3}, "number": {"num_local_experts": "many"}, "heads": {"num_key_value_heads": 3},
-        }  # fmt: skip
+            "shape": {"hidden_size": 64},
+            "architecture": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
+            "layers": {"num_hidden_layers": 3},
+            "number": {"num_local_experts": "many"},
+            "heads": {"num_key_value_heads": 3},
+        }
         config.write_text(json.dumps(table | changes[kind]))
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("truncated", r"model\.safetensors: truncated"), ("no header", "truncated or not safetensors"),
-        ("missing shard", "is a shard missing"), ("no tokenizer", r"tokenizer\.json: No such file"),
-        ("no config", r"config\.json"), ("shape", "has shape"), ("architecture", 'unknown architecture "LlamaForCausalLM"'),
-        ("layers", "is in none of its files"), ("number", r"config\.json"), ("heads", "not a multiple"),
+        ("truncated", r"model\.safetensors: truncated"),
+        ("no header", "truncated or not safetensors"),
+        ("missing shard", "is a shard missing"),
+        ("no tokenizer", r"tokenizer\.json: No such file"),
+        ("no config", r"config\.json"),
+        ("shape", "has shape"),
+        ("architecture", 'unknown architecture "LlamaForCausalLM"'),
+        ("layers", "is in none of its files"),
+        ("number", r"config\.json"),
+        ("heads", "not a multiple"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_checkpoint_is_explained_and_nothing_is_written(tmp_path, kind, words):
     source = write_tiny_checkpoint(tmp_path / "hf", num_shards=3 if kind == "missing shard" else 1)
     damage(source, kind)

@@ -32,10 +32,19 @@ CONFIGURATIONS = [
 def test_logits_and_64_greedy_tokens_equal_transformers(number, configuration, tmp_path):
     layers, experts, top_k, heads, kv_heads, tied, dtype, shards, new_spelling = configuration
     source = write_tiny_checkpoint(
-        tmp_path / "hf", seed=number, dtype=dtype, num_shards=shards, new_spelling=new_spelling,
-        num_hidden_layers=layers, num_local_experts=experts, num_experts_per_tok=top_k, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, tie_word_embeddings=tied, eos_token_id=None,
-    )  # fmt: skip
+        tmp_path / "hf",
+        seed=number,
+        dtype=dtype,
+        num_shards=shards,
+        new_spelling=new_spelling,
+        num_hidden_layers=layers,
+        num_local_experts=experts,
+        num_experts_per_tok=top_k,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        tie_word_embeddings=tied,
+        eos_token_id=None,
+    )
     pack(source, tmp_path / "pack")
     reference = MixtralForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
     prompt = torch.randint(0, 256, (1, 70), generator=torch.Generator().manual_seed(number))
@@ -63,9 +72,14 @@ def test_logits_and_64_greedy_tokens_equal_transformers(number, configuration, t
 def test_widths_that_nothing_divides(hidden, middle, experts, numerics, tmp_path):
     """No cache line, no vector: parts of a slab do not follow each other, and operators want other numbers of columns."""
     source = write_tiny_checkpoint(
-        tmp_path / "hf", dtype="bfloat16", hidden_size=hidden, intermediate_size=middle, num_attention_heads=2,
-        num_key_value_heads=1, eos_token_id=None,
-    )  # fmt: skip
+        tmp_path / "hf",
+        dtype="bfloat16",
+        hidden_size=hidden,
+        intermediate_size=middle,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        eos_token_id=None,
+    )
     pack(source, tmp_path / "pack", experts=experts)
     reference = MixtralForCausalLM.from_pretrained(
         source, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"

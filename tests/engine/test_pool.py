@@ -27,8 +27,21 @@ def built(folder: Path, *flags: str) -> Path:
     if compiler is None:
         pytest.skip("needs a C compiler")
     program = folder / "stress"
-    command = [*shlex.split(compiler), "-O2", "-g", "-pthread", "-Wall", "-Wextra", "-Werror", *flags, f"-I{FOLDER}",
-               str(STRESS), str(FOLDER / "pool.c"), "-o", str(program)]  # fmt: skip
+    command = [
+        *shlex.split(compiler),
+        "-O2",
+        "-g",
+        "-pthread",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *flags,
+        f"-I{FOLDER}",
+        str(STRESS),
+        str(FOLDER / "pool.c"),
+        "-o",
+        str(program),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if flags and done.returncode:
         pytest.skip(f"needs a compiler with {flags[0]}: {done.stderr[-200:]}")
@@ -114,9 +127,14 @@ def test_what_a_user_tells_torch_later_counts():
         assert torch.get_num_threads() == count
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    ({}, "passive 5000"), ({"OMP_WAIT_POLICY": "active"}, "active None"), ({"GOMP_SPINCOUNT": "7"}, "None 7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "passive 5000"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None"),
+        ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+    ],
+)
 def test_torch_waits_asleep_unless_the_user_wants_otherwise(given, expected):
     """libgomp reads this when torch is loaded, so the engine says it before."""
     environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given

@@ -61,9 +61,15 @@ def reference_logits(source, prompt: list[int]) -> torch.Tensor:
 @pytest.mark.timeout(600)
 def test_a_layer_of_mixtral_8x7b_matches_the_reference(tmp_path):
     source = write_checkpoint(
-        tmp_path / "hf", hidden_size=4096, intermediate_size=14336, num_hidden_layers=1, num_attention_heads=32,
-        num_key_value_heads=8, num_local_experts=8, eos_token_id=None,
-    )  # fmt: skip
+        tmp_path / "hf",
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=1,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        num_local_experts=8,
+        eos_token_id=None,
+    )
     pack(source, tmp_path / "pack")
     prompt = [n * 7 % 250 for n in range(24)]
     with torch.no_grad():

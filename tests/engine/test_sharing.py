@@ -34,9 +34,13 @@ INSTRUCTIONS = tuple((3 * place + 1) % 250 for place in range(70))
 def packs(tmp_path_factory):
     """The same checkpoint in every format; widths that int4's groups divide."""
     source = write_tiny_checkpoint(
-        tmp_path_factory.mktemp("hf"), seed=5, num_hidden_layers=4, num_local_experts=8, hidden_size=64,
+        tmp_path_factory.mktemp("hf"),
+        seed=5,
+        num_hidden_layers=4,
+        num_local_experts=8,
+        hidden_size=64,
         intermediate_size=96,
-    )  # fmt: skip
+    )
     folders = {}
     for experts in ("bf16", "int8", "int4"):
         folders[experts] = tmp_path_factory.mktemp(experts)
@@ -75,13 +79,24 @@ def alone(packs, device):
 @pytest.mark.parametrize(
     "options",
     [
-        {"share_prefixes": True}, {"draft_tokens": 4}, {"draft_tokens": 1, "share_prefixes": True, "max_batch": 3},
-        {"share_prefixes": True, "prefill_span": 7}, {"ring_slots": 2, "resident_share": 0.0},
-        {"ring_slots": 5, "resident_share": 0.3, "max_batch": 1}, {"ring_slots": 40, "resident_share": 0.0, "max_batch": 2},
-        {"ring_slots": 9, "resident_share": 0.0, "max_batch": 1, "draft_tokens": 4, "share_prefixes": True, "routing": True},
+        {"share_prefixes": True},
+        {"draft_tokens": 4},
+        {"draft_tokens": 1, "share_prefixes": True, "max_batch": 3},
+        {"share_prefixes": True, "prefill_span": 7},
+        {"ring_slots": 2, "resident_share": 0.0},
+        {"ring_slots": 5, "resident_share": 0.3, "max_batch": 1},
+        {"ring_slots": 40, "resident_share": 0.0, "max_batch": 2},
+        {
+            "ring_slots": 9,
+            "resident_share": 0.0,
+            "max_batch": 1,
+            "draft_tokens": 4,
+            "share_prefixes": True,
+            "routing": True,
+        },
         {"ring_slots": 3, "resident_share": 0.0, "max_batch": 2, "prefetch": False, "tier": "ram"},
     ],
-)  # fmt: skip
+)
 def test_bits_are_those_of_each_request_alone(packs, alone, device, experts, kv, options):
     engine = opened(packs[experts], kv=kv, device=device, **options)
     found = drain(engine, requests())

@@ -50,8 +50,11 @@ def test_points_within_names_and_numbers_end_nothing():
     for one in ("Reads names, e.g. `os.path`", "1. Foo vs. Rust, cf. JSON", "Ends i.e. JSON"):
         assert (num_sentences(one), split_sentences(one), is_whole(one)) == (1, [one], False)
     assert split_sentences("Reads one (or none.) Then `x`. then 2! So") == [
-        "Reads one (or none.)", "Then `x`.", "then 2!", "So",
-    ]  # fmt: skip
+        "Reads one (or none.)",
+        "Then `x`.",
+        "then 2!",
+        "So",
+    ]
     assert not is_whole("names, e.g.")
 
 

@@ -14,9 +14,22 @@ import sys
 from pathlib import Path
 
 CHANGING = (
-    "write", "pwrite", "pwritev", "fsync", "fdatasync", "replace", "rename", "unlink", "rmdir", "mkdir", "ftruncate", "truncate",
-    "link", "posix_fallocate", "close",
-)  # fmt: skip
+    "write",
+    "pwrite",
+    "pwritev",
+    "fsync",
+    "fdatasync",
+    "replace",
+    "rename",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "ftruncate",
+    "truncate",
+    "link",
+    "posix_fallocate",
+    "close",
+)
 left = int(sys.argv[1])
 calls = 0
 

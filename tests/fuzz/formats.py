@@ -31,10 +31,18 @@ from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import FakeEngine, write_tiny_checkpoint
 
 RATES = Rates(
-    machine="m", device="cpu", device_memory_nbytes=10**9, activation_nbytes=2, move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9,
-    memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
-    weight_s={name: [(1, 1e-9), (512, 1e-8)] for name in EXPERT_FORMATS}, measured_at=1e9, probed_at=1e9,
-)  # fmt: skip
+    machine="m",
+    device="cpu",
+    device_memory_nbytes=10**9,
+    activation_nbytes=2,
+    move_nbytes_per_s=1e9,
+    disk_nbytes_per_s=1e9,
+    memory_nbytes_per_s=1e10,
+    attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
+    weight_s={name: [(1, 1e-9), (512, 1e-8)] for name in EXPERT_FORMATS},
+    measured_at=1e9,
+    probed_at=1e9,
+)
 SOURCES = {
     "python": b'"""Doc."""\nimport os\n\n\nclass A(B):\n    """A."""\n\n    @x\n    def f(self, a: int = 1, *b) -> str:\n        return f"{a!r}" if b else self.g(lambda: 1)\n',
     "javascript": b"// doc\nimport a from 'b';\nexport class A extends B { /** m */ m(x = {}) { return `${x}` + a?.b; } }\nconst f = async (a) => { await a(); };\n",
@@ -44,7 +52,7 @@ SOURCES = {
     "java": b"/** Doc. */\npackage a.b;\nimport java.util.*;\npublic final class A<T> extends B implements C { /** m */ @Override public <U> int m(T... a) throws E { return a -> 1; } record R(int a) {} }\n",
     "c": b'/* doc */\n#include <stdio.h>\n#define M(a) ((a) + 1)\n/** f */\nstatic int f(const char *a[], int (*g)(void)) { return printf("%s", a[0]); }\ntypedef struct { int a : 3; } T;\n',
     "cpp": b"// doc\n#include <v>\nnamespace n { template <typename T, int N = 1> class A : public B<T> { public: /** f */ virtual auto f(T&& a) const noexcept -> T override { return [=]() { return a; }(); } }; }\n",
-}  # fmt: skip
+}
 ENDINGS = {
     "python": "py",
     "javascript": "js",
@@ -58,11 +66,11 @@ ENDINGS = {
 ROTARY_TOML = (
     b'model = "m"\nworktree = true\ndevice_memory = "22GB"\nlink_template = "https://h/{path}#L{start}-L{end}"\nout = "docs/api"\n',
     b'job = "summarize"\nnumerics = "exact"\nmax_batch = 4\ndb = "work.db"\nkv = "int8"\n',
-)  # fmt: skip
+)
 REQUESTS = (
     b'{"custom_id": "1", "body": {"prompt": "hello", "max_tokens": 3}}\n',
     b'{"custom_id": "2", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}\n{"custom_id": "3", "body": {"prompt": "x"}}\n',
-)  # fmt: skip
+)
 IGNORES = (b"*.py\n!a.py\n/src/**\n# c\n\\#x\n[a-z]?.js\n**/b/*\n", b"build/\n*~\n", b"a*a*a*\n[!a-\n")
 TREE_NAMES = (
     b"a.py",
@@ -97,26 +105,41 @@ def formats(folder: Path) -> dict[str, Format]:
     bundled = Path(__file__).parent.parent.parent
     return found | {
         "rotary.toml": Format(ROTARY_TOML, "rotary.toml", _settings),
-        "job": Format([(bundled / "jobs" / "summarize.toml").read_bytes()], "summarize.toml", lambda path: _use(load_job(path))),
-        "prompt": Format([path.read_bytes() for path in sorted((bundled / "prompts").glob("*.md"))], "chunk.md", _prompt),
+        "job": Format(
+            [(bundled / "jobs" / "summarize.toml").read_bytes()], "summarize.toml", lambda path: _use(load_job(path))
+        ),
+        "prompt": Format(
+            [path.read_bytes() for path in sorted((bundled / "prompts").glob("*.md"))], "chunk.md", _prompt
+        ),
         "requests": Format(REQUESTS, "in.jsonl", _requests(tokenizer)),
         "results": Format([_results(folder, tokenizer)], "out.jsonl", _resume(folder, tokenizer)),
         "config.json": Format([(model / "config.json").read_bytes()], "config.json", _beside(model, open_checkpoint)),
-        "manifest.json": Format([(EMBEDDED / "manifest.json").read_bytes()], "manifest.json", _beside(pack, Manifest.load)),
+        "manifest.json": Format(
+            [(EMBEDDED / "manifest.json").read_bytes()], "manifest.json", _beside(pack, Manifest.load)
+        ),
         "tokenizer_config.json": Format(
             [(model / "tokenizer_config.json").read_bytes()], "tokenizer_config.json", _beside(model, Tokenizer.load)
         ),
         "tokenizer.json": Format([(model / "tokenizer.json").read_bytes()], "tokenizer.json", _beside(model, _encode)),
         "safetensors": Format([_small_safetensors()], "model.safetensors", read_header),
-        "shard index": Format([b'{"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}}'], "model.safetensors.index.json",
-                              _beside(model, open_checkpoint)),
-        "rates": Format([json.dumps(RATES.as_dict()).encode()], rates_path("cpu", Path()).name,
-                        lambda path: _use(cached_rates("cpu", path.parent))),
+        "shard index": Format(
+            [b'{"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}}'],
+            "model.safetensors.index.json",
+            _beside(model, open_checkpoint),
+        ),
+        "rates": Format(
+            [json.dumps(RATES.as_dict()).encode()],
+            rates_path("cpu", Path()).name,
+            lambda path: _use(cached_rates("cpu", path.parent)),
+        ),
         "ignore file": Format(IGNORES, ".gitignore", _ignore(folder / "ignoring")),
         "database": Format([_database(folder)], "work.db", _status),
-        "page": Format([front.seal({"title": "T"}, [{"path": "a.py", "blob": object_id(b"x = 1\n")}], "# T\n\nText.\n")], "a.py.md",
-                       _page(folder / "paged")),
-    }  # fmt: skip
+        "page": Format(
+            [front.seal({"title": "T"}, [{"path": "a.py", "blob": object_id(b"x = 1\n")}], "# T\n\nText.\n")],
+            "a.py.md",
+            _page(folder / "paged"),
+        ),
+    }
 
 
 def _use(_value: object) -> None:

@@ -27,8 +27,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u061c\u200e\u20
 _OWN = re.compile(r"\x1b\[[0-9;]*[mAKJ]|\x1b\[\?25[lh]|\x1b\[[0-9]*[GF]")
 _CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*\s*$|(`+)(?!`).+?(?<!`)\2(?!`)|<!--.*?-->", re.MULTILINE | re.DOTALL)
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_ACTIVE = re.compile(r"(?<!\\)<\s*/?(script|img|iframe|svg|style|object|embed|form|a|base|meta|link)\b|(?<!\\)\]\(\s*<?\s*(javascript|data|vbscript):"
-                     r"|(?<!\\)!\[[^\]]*\]\(\s*<?\s*(https?:)?//", re.IGNORECASE)  # fmt: skip
+_ACTIVE = re.compile(
+    r"(?<!\\)<\s*/?(script|img|iframe|svg|style|object|embed|form|a|base|meta|link)\b|(?<!\\)\]\(\s*<?\s*(javascript|data|vbscript):"
+    r"|(?<!\\)!\[[^\]]*\]\(\s*<?\s*(https?:)?//",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -84,9 +87,15 @@ class World:
     def run(self, *arguments: str, term: str = "dumb", cwd: Path | None = None, **environment: str) -> Outcome:
         """Run the command line on a terminal; answer what it printed and what it took."""
         environment = {
-            **os.environ, "HOME": str(self.home), "XDG_STATE_HOME": str(self.home / "state"), "PYTHONDONTWRITEBYTECODE": "1",
-            "XDG_CACHE_HOME": str(self.home / "cache"), "TERM": term, "COLUMNS": "200", **environment,
-        }  # fmt: skip
+            **os.environ,
+            "HOME": str(self.home),
+            "XDG_STATE_HOME": str(self.home / "state"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "TERM": term,
+            "COLUMNS": "200",
+            **environment,
+        }
         master, slave = pty.openpty()
         started = time.monotonic()
         command = [sys.executable, "-P", "-m", "rotary_batch", *arguments]

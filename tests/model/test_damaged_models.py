@@ -49,9 +49,15 @@ def a_pack(tiny_pack, tmp_path) -> Path:
 
 
 SIZES = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_local_experts",
-    "num_experts_per_tok", "vocab_size", "max_position_embeddings",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "vocab_size",
+    "max_position_embeddings",
+)
 WRONG_SIZES = ("0", "-1", "1000000000", "1" + "0" * 400, "2.0", '"2"', "true", "[2]", "{}", "NaN", "Infinity", "1e999")
 
 
@@ -70,31 +76,54 @@ def test_every_size_of_a_config_is_a_whole_number_in_its_range(checkpoint, name)
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"rope_scaling": [1]}, "rope_scaling"), ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope type"),
-        ({"rope_scaling": {"rope_type": 7}}, "rope_type"), ({"rope_parameters": "default"}, "rope_parameters"),
-        ({"rope_theta": 0}, "rope_theta"), ({"rope_theta": "1e6"}, "rope_theta"), ({"rope_theta": [1]}, "rope_theta"),
-        ({"rms_norm_eps": -1e-5}, "rms_norm_eps"), ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
-        ({"torch_dtype": "float8"}, "dtype"), ({"torch_dtype": 16}, "dtype"), ({"dtype": ["bfloat16"]}, "dtype"),
-        ({"head_dim": 0}, "head_dim"), ({"head_dim": 7}, "head_dim"), ({"num_key_value_heads": 0}, "num_key_value_heads"),
-        ({"num_key_value_heads": 3}, "key/value heads"), ({"num_attention_heads": 5, "num_key_value_heads": 5}, "multiple"),
-        ({"num_experts_per_tok": 5}, "5 of 4 experts"), ({"num_hidden_layers": 4096, "num_local_experts": 4096}, "experts"),
-        ({"sliding_window": "all"}, "sliding_window"), ({"sliding_window": 0}, "sliding_window"),
-        ({"tie_word_embeddings": "no"}, "tie_word_embeddings"), ({"eos_token_id": "</s>"}, "eos_token_id"),
-        ({"eos_token_id": [1, None]}, "eos_token_id"), ({"eos_token_id": -1}, "eos_token_id"),
-        ({"architectures": [1], "model_type": None}, "architecture"), ({"architectures": 5}, "architectures"),
-        ({"architectures": [], "model_type": "llama"}, "architecture"), ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"rope_scaling": [1]}, "rope_scaling"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope type"),
+        ({"rope_scaling": {"rope_type": 7}}, "rope_type"),
+        ({"rope_parameters": "default"}, "rope_parameters"),
+        ({"rope_theta": 0}, "rope_theta"),
+        ({"rope_theta": "1e6"}, "rope_theta"),
+        ({"rope_theta": [1]}, "rope_theta"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ({"torch_dtype": "float8"}, "dtype"),
+        ({"torch_dtype": 16}, "dtype"),
+        ({"dtype": ["bfloat16"]}, "dtype"),
+        ({"head_dim": 0}, "head_dim"),
+        ({"head_dim": 7}, "head_dim"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads"),
+        ({"num_key_value_heads": 3}, "key/value heads"),
+        ({"num_attention_heads": 5, "num_key_value_heads": 5}, "multiple"),
+        ({"num_experts_per_tok": 5}, "5 of 4 experts"),
+        ({"num_hidden_layers": 4096, "num_local_experts": 4096}, "experts"),
+        ({"sliding_window": "all"}, "sliding_window"),
+        ({"sliding_window": 0}, "sliding_window"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings"),
+        ({"eos_token_id": "</s>"}, "eos_token_id"),
+        ({"eos_token_id": [1, None]}, "eos_token_id"),
+        ({"eos_token_id": -1}, "eos_token_id"),
+        ({"architectures": [1], "model_type": None}, "architecture"),
+        ({"architectures": 5}, "architectures"),
+        ({"architectures": [], "model_type": "llama"}, "architecture"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
     ],
-)  # fmt: skip
+)
 def test_what_else_a_config_may_say(checkpoint, changes, word):
     (checkpoint / "config.json").write_text(json.dumps(TINY_CONFIG | changes))
     refused(lambda: pack(checkpoint, checkpoint.parent / "pack"), "config.json", word)
 
 
 NO_JSON = {
-    "empty": b"", "cut": b'{"hidden_size": 3', "a list": b"[1]", "a number": b"7", "deep": DEEP.encode(),
-    "deep objects": b'{"a":' * 100_000, "not UTF-8": b'{"\xff": 1}', "UTF-16": '{"a": 1}'.encode("utf-16"),
-    "a bomb of digits": b'{"hidden_size": ' + b"9" * 900_000 + b"}", "an escape": b'\x1b]0;owned\x07{"a": 1}',
-}  # fmt: skip
+    "empty": b"",
+    "cut": b'{"hidden_size": 3',
+    "a list": b"[1]",
+    "a number": b"7",
+    "deep": DEEP.encode(),
+    "deep objects": b'{"a":' * 100_000,
+    "not UTF-8": b'{"\xff": 1}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "a bomb of digits": b'{"hidden_size": ' + b"9" * 900_000 + b"}",
+    "an escape": b'\x1b]0;owned\x07{"a": 1}',
+}
 
 
 @pytest.mark.parametrize("kind", NO_JSON)
@@ -141,16 +170,25 @@ def tensor(begin: object = 0, end: object = 4, shape: object = (2,), dtype: obje
 
 
 BAD_HEADERS = {
-    "no row": (header(a=7), "tensor"), "empty row": (header(a={}), "missing"), "begins behind": (header(a=tensor(4, 0)), "[4, 0]"),
-    "negative": (header(a=tensor(-4, 0)), "data_offsets"), "huge": (header(a=tensor(0, 2**62, [2**61])), "shape"),
-    "floats": (header(a=tensor(0.0, 4.0)), "data_offsets"), "bool": (header(a=tensor(False, 4)), "data_offsets"),
-    "shape text": (header(a=tensor(shape="2")), "shape"), "shape negative": (header(a=tensor(shape=[-2])), "shape"),
-    "many dimensions": (header(a=tensor(shape=[1] * 10_000)), "shape"), "wrong size": (header(a=tensor(shape=[3])), "not [3]"),
-    "type": (header(a=tensor(dtype="F8")), "type"), "type list": (header(a=tensor(dtype=["BF16"])), "dtype"),
-    "out of file": (header(a=tensor(0, 2**40, [2**39])), "truncated"), "deep": (DEEP.encode(), "JSON"),
-    "overlap": (header(a=tensor(0, 4), b=tensor(2, 6)), "overlap"), "one offset": (header(a=tensor() | {"data_offsets": [0]}), "bytes"),
+    "no row": (header(a=7), "tensor"),
+    "empty row": (header(a={}), "missing"),
+    "begins behind": (header(a=tensor(4, 0)), "[4, 0]"),
+    "negative": (header(a=tensor(-4, 0)), "data_offsets"),
+    "huge": (header(a=tensor(0, 2**62, [2**61])), "shape"),
+    "floats": (header(a=tensor(0.0, 4.0)), "data_offsets"),
+    "bool": (header(a=tensor(False, 4)), "data_offsets"),
+    "shape text": (header(a=tensor(shape="2")), "shape"),
+    "shape negative": (header(a=tensor(shape=[-2])), "shape"),
+    "many dimensions": (header(a=tensor(shape=[1] * 10_000)), "shape"),
+    "wrong size": (header(a=tensor(shape=[3])), "not [3]"),
+    "type": (header(a=tensor(dtype="F8")), "type"),
+    "type list": (header(a=tensor(dtype=["BF16"])), "dtype"),
+    "out of file": (header(a=tensor(0, 2**40, [2**39])), "truncated"),
+    "deep": (DEEP.encode(), "JSON"),
+    "overlap": (header(a=tensor(0, 4), b=tensor(2, 6)), "overlap"),
+    "one offset": (header(a=tensor() | {"data_offsets": [0]}), "bytes"),
     "an escape": (header(**{"\x1b[2J": tensor(shape=[3])}), "not [3]"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BAD_HEADERS)
@@ -172,9 +210,22 @@ def test_lengths_of_headers_that_the_file_does_not_have(checkpoint, length, size
 
 @pytest.mark.parametrize(
     "names",
-    [["../config.json"], ["/etc/passwd"], [".."], [""], ["a\0b"], ["\x1b[2J.safetensors"], [7], [None], [["a"]], "text", 5,
-     ["missing.safetensors"], ["a" * 5000]],
-)  # fmt: skip
+    [
+        ["../config.json"],
+        ["/etc/passwd"],
+        [".."],
+        [""],
+        ["a\0b"],
+        ["\x1b[2J.safetensors"],
+        [7],
+        [None],
+        [["a"]],
+        "text",
+        5,
+        ["missing.safetensors"],
+        ["a" * 5000],
+    ],
+)
 def test_names_of_shards_stay_in_the_folder(checkpoint, names):
     table = dict(enumerate(names)) if isinstance(names, list) else names
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
@@ -197,10 +248,12 @@ def geometry(folder: Path, **changes: object) -> dict:
 
 
 BAD_MANIFESTS = {
-    "empty slabs": lambda folder: {"slabs": []}, "no list": lambda folder: {"slabs": {}},
+    "empty slabs": lambda folder: {"slabs": []},
+    "no list": lambda folder: {"slabs": {}},
     "missing expert": lambda folder: {"slabs": slabs(folder)[:-1]},
     "one too many": lambda folder: {"slabs": [*slabs(folder), [9, 9, *slabs(folder)[0][2:]]]},
-    "short row": lambda folder: {"slabs": [row[:4] for row in slabs(folder)]}, "no rows": lambda folder: {"slabs": [1, 2]},
+    "short row": lambda folder: {"slabs": [row[:4] for row in slabs(folder)]},
+    "no rows": lambda folder: {"slabs": [1, 2]},
     "negative offset": lambda folder: {"slabs": [[a, b, -4096, n, d] for a, b, _, n, d in slabs(folder)]},
     "off the page": lambda folder: {"slabs": [[a, b, o + 1, n, d] for a, b, o, n, d in slabs(folder)]},
     "overlapping": lambda folder: {"slabs": [[a, b, (o // 8) & ~4095, n, d] for a, b, o, n, d in slabs(folder)]},
@@ -212,15 +265,23 @@ BAD_MANIFESTS = {
     "many layers": lambda folder: {"geometry": geometry(folder, num_layers=10**9)},
     "no experts": lambda folder: {"geometry": geometry(folder, num_experts=0)},
     "other dtype": lambda folder: {"geometry": geometry(folder, dtype="F8")},
-    "no geometry": lambda folder: {"geometry": None}, "a list": lambda folder: {"geometry": [1]},
-    "other format": lambda folder: {"format": "rotary-batch pack 99"}, "format list": lambda folder: {"format": [1]},
-    "other experts": lambda folder: {"experts": "int3"}, "other layout": lambda folder: {"experts": "int8"},
-    "dense digest": lambda folder: {"dense_sha256": None}, "tokenizer digest": lambda folder: {"tokenizer_sha256": "abc"},
-    "context": lambda folder: {"context_tokens": 0}, "long context": lambda folder: {"context_tokens": 10**12},
-    "chunk": lambda folder: {"chunk_tokens": -1}, "logprob": lambda folder: {"min_mean_logprob": float("inf")},
-    "name": lambda folder: {"name": ["x"]}, "surrogate": lambda folder: {"name": "\ud800"},
-    "demonstration": lambda folder: {"demonstration": "yes"}, "dense": lambda folder: {"dense": "int2"},
-}  # fmt: skip
+    "no geometry": lambda folder: {"geometry": None},
+    "a list": lambda folder: {"geometry": [1]},
+    "other format": lambda folder: {"format": "rotary-batch pack 99"},
+    "format list": lambda folder: {"format": [1]},
+    "other experts": lambda folder: {"experts": "int3"},
+    "other layout": lambda folder: {"experts": "int8"},
+    "dense digest": lambda folder: {"dense_sha256": None},
+    "tokenizer digest": lambda folder: {"tokenizer_sha256": "abc"},
+    "context": lambda folder: {"context_tokens": 0},
+    "long context": lambda folder: {"context_tokens": 10**12},
+    "chunk": lambda folder: {"chunk_tokens": -1},
+    "logprob": lambda folder: {"min_mean_logprob": float("inf")},
+    "name": lambda folder: {"name": ["x"]},
+    "surrogate": lambda folder: {"name": "\ud800"},
+    "demonstration": lambda folder: {"demonstration": "yes"},
+    "dense": lambda folder: {"dense": "int2"},
+}
 
 
 @pytest.mark.parametrize("kind", BAD_MANIFESTS)
@@ -244,10 +305,16 @@ def test_every_field_of_a_manifest_is_needed(a_pack):
 @pytest.mark.parametrize(
     "config",
     [
-        {"bos_token": 5}, {"eos_token": ["</s>"]}, {"eos_token": {"content": 1}}, {"eos_token": {}}, {"chat_template": 7},
-        {"chat_template": [{"name": "default", "template": 3}]}, {"chat_template": [{"name": 1}]}, {"bos_token": "\ud800"},
+        {"bos_token": 5},
+        {"eos_token": ["</s>"]},
+        {"eos_token": {"content": 1}},
+        {"eos_token": {}},
+        {"chat_template": 7},
+        {"chat_template": [{"name": "default", "template": 3}]},
+        {"chat_template": [{"name": 1}]},
+        {"bos_token": "\ud800"},
     ],
-)  # fmt: skip
+)
 def test_damaged_tokenizer_configs(checkpoint, config):
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(config))
     refused(lambda: Tokenizer.load(checkpoint), "tokenizer_config.json")
@@ -256,11 +323,20 @@ def test_damaged_tokenizer_configs(checkpoint, config):
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ 1 / 0 }}", "{% for", "{{ messages[7].content }}", "{{ raise_exception('no') }}", "{{ nothing.at.all }}", "no message",
-        "{{ messages[0].content }}{{ messages[0].content }}", "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "{{ 'a' + 1 }}",
-        "{{ messages.__class__.__mro__ }}", "{{ ().__class__.__bases__[0].__subclasses__() }}", "{{ range(10**9)|list }}",
+        "{{ 1 / 0 }}",
+        "{% for",
+        "{{ messages[7].content }}",
+        "{{ raise_exception('no') }}",
+        "{{ nothing.at.all }}",
+        "no message",
+        "{{ messages[0].content }}{{ messages[0].content }}",
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{{ 'a' + 1 }}",
+        "{{ messages.__class__.__mro__ }}",
+        "{{ ().__class__.__bases__[0].__subclasses__() }}",
+        "{{ range(10**9)|list }}",
     ],
-)  # fmt: skip
+)
 def test_templates_that_break(checkpoint, template):
     (checkpoint / "chat_template.jinja").write_text(template)
     refused(lambda: Tokenizer.load(checkpoint).encode_chat("hello"), "chat template")
@@ -268,11 +344,18 @@ def test_templates_that_break(checkpoint, template):
 
 @pytest.mark.parametrize(
     "table",
-    [{}, {"model": {}}, {"model": {"type": "BPE", "vocab": {"a": 2**40}, "merges": [["x", "y"]]}},
-     {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}},
-     {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}}},
-     {"version": 1, "model": None}],
-)  # fmt: skip
+    [
+        {},
+        {"model": {}},
+        {"model": {"type": "BPE", "vocab": {"a": 2**40}, "merges": [["x", "y"]]}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}},
+        {
+            "model": {"type": "BPE", "vocab": {}, "merges": []},
+            "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}},
+        },
+        {"version": 1, "model": None},
+    ],
+)
 def test_damaged_tokenizers(checkpoint, table):
     (checkpoint / "tokenizer.json").write_text(json.dumps(table))
     refused(lambda: pack(checkpoint, checkpoint.parent / "new"), "tokenizer.json")

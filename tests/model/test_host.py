@@ -41,7 +41,7 @@ def system(tmp_path):
         (V1, {"memory/user/memory.limit_in_bytes": GIB}, GIB),
         (V1, {"cpu/other/memory.limit_in_bytes": GIB}, None),
     ],
-)  # fmt: skip
+)
 def test_the_tightest_limit_of_the_groups_around_this_process_counts(system, cgroup, files, expected):
     places = system(cgroup, files)
     assert allowed_nbytes(*places) == (expected or physical_nbytes())
@@ -52,13 +52,27 @@ def test_the_tightest_limit_of_the_groups_around_this_process_counts(system, cgr
     ("cgroup", "files", "expected"),
     [
         (V2, {"user/memory.max": 3 * GIB, "user/memory.current": 2 * GIB}, GIB),
-        (V2, {"user/memory.max": 3 * GIB, "user/memory.current": 2 * GIB,
-              "user/memory.stat": f"anon 7\ninactive_file {GIB}\nactive_file 9"}, 2 * GIB),
+        (
+            V2,
+            {
+                "user/memory.max": 3 * GIB,
+                "user/memory.current": 2 * GIB,
+                "user/memory.stat": f"anon 7\ninactive_file {GIB}\nactive_file 9",
+            },
+            2 * GIB,
+        ),
         (V2, {"user/memory.max": GIB, "user/memory.current": 2 * GIB}, 0),
-        (V1, {"memory/user/memory.limit_in_bytes": 3 * GIB, "memory/user/memory.usage_in_bytes": 2 * GIB,
-              "memory/user/memory.stat": f"inactive_file 5\ntotal_inactive_file {GIB}"}, 2 * GIB),
+        (
+            V1,
+            {
+                "memory/user/memory.limit_in_bytes": 3 * GIB,
+                "memory/user/memory.usage_in_bytes": 2 * GIB,
+                "memory/user/memory.stat": f"inactive_file 5\ntotal_inactive_file {GIB}",
+            },
+            2 * GIB,
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_others_of_a_group_use_is_not_free_but_their_page_cache_is(system, cgroup, files, expected):
     places = system(cgroup, files)
     assert free_nbytes(*places) == expected

@@ -34,19 +34,36 @@ def rates(move: float = 25e9, disk: float | None = None) -> Rates:
     rows = [1, 16, 64, 256, 1024, 4096]
     table = [(count, max(2 / MEMORY, 2 * count / FLOPS)) for count in rows]
     return Rates(
-        machine="arithmetic", device="cuda", device_memory_nbytes=24 * 10**9, activation_nbytes=2, move_nbytes_per_s=move,
-        disk_nbytes_per_s=disk or move, memory_nbytes_per_s=MEMORY, attention_nbytes_per_s=dict.fromkeys(("bf16", "int8"), MEMORY * 0.8),
-        weight_s=dict.fromkeys(("bf16", "int8", "int4"), table), measured_at=1e9, probed_at=1e9,
-    )  # fmt: skip
+        machine="arithmetic",
+        device="cuda",
+        device_memory_nbytes=24 * 10**9,
+        activation_nbytes=2,
+        move_nbytes_per_s=move,
+        disk_nbytes_per_s=disk or move,
+        memory_nbytes_per_s=MEMORY,
+        attention_nbytes_per_s=dict.fromkeys(("bf16", "int8"), MEMORY * 0.8),
+        weight_s=dict.fromkeys(("bf16", "int8", "int4"), table),
+        measured_at=1e9,
+        probed_at=1e9,
+    )
 
 
 def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1) -> Footprint:
     geometry = SHAPES[name]
     return Footprint(
-        name=name, geometry=geometry, experts=experts, dense="bf16", slab_nbytes=slab_layout(geometry, experts).nbytes,
-        num_slabs=geometry.num_layers * geometry.num_experts, dense_nbytes=dense_nbytes(geometry, "bf16", 2),
-        kv="int8" if kv_nbytes == 1 else "bf16", kv_token_nbytes=geometry.kv_token_params * kv_nbytes, number_nbytes=2, activation_nbytes=2, library_nbytes=0,
-    )  # fmt: skip
+        name=name,
+        geometry=geometry,
+        experts=experts,
+        dense="bf16",
+        slab_nbytes=slab_layout(geometry, experts).nbytes,
+        num_slabs=geometry.num_layers * geometry.num_experts,
+        dense_nbytes=dense_nbytes(geometry, "bf16", 2),
+        kv="int8" if kv_nbytes == 1 else "bf16",
+        kv_token_nbytes=geometry.kv_token_params * kv_nbytes,
+        number_nbytes=2,
+        activation_nbytes=2,
+        library_nbytes=0,
+    )
 
 
 JOB = Workload(4000, 1100, 200, 2000)
@@ -83,9 +100,7 @@ def test_halving_the_bytes_of_experts_and_of_keys_helps_as_the_product():
     """X = (V / c) * B / W: from bf16 experts and keys to int4 and int8, nearly 8 times."""
     slow = model(experts="bf16", kv_nbytes=2)
     fast = model(experts="int4", kv_nbytes=1)
-    gain = [
-        tokens_per_s(m, plan_memory(m, 24 * 10**9, 4096, JOB, rates()), rates(), JOB) for m in (slow, fast)
-    ]  # fmt: skip
+    gain = [tokens_per_s(m, plan_memory(m, 24 * 10**9, 4096, JOB, rates()), rates(), JOB) for m in (slow, fast)]
     assert 4 < gain[1] / gain[0] < 9
 
 
@@ -276,9 +291,13 @@ def fine() -> Footprint:
         SHAPES["mixtral-8x7b"], hidden_size=2048, intermediate_size=768, num_layers=48, num_experts=128, top_k=8
     )
     return replace(
-        model(), geometry=geometry, slab_nbytes=slab_layout(geometry, "int4").nbytes, num_slabs=48 * 128,
-        dense_nbytes=dense_nbytes(geometry, "bf16", 2), kv_token_nbytes=geometry.kv_token_params,
-    )  # fmt: skip
+        model(),
+        geometry=geometry,
+        slab_nbytes=slab_layout(geometry, "int4").nbytes,
+        num_slabs=48 * 128,
+        dense_nbytes=dense_nbytes(geometry, "bf16", 2),
+        kv_token_nbytes=geometry.kv_token_params,
+    )
 
 
 def test_small_slabs_move_in_batches_through_a_longer_ring():
@@ -325,9 +344,14 @@ def test_a_larger_limit_on_live_sequences_changes_no_bound_of_so_many():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.integers(0, 4_000_000), st.integers(2, 600), st.floats(20, 900), st.floats(1, 300), st.integers(1300, 9000),
-    st.sampled_from(["small", "medium", "mixtral-8x7b"]), st.booleans(),
-)  # fmt: skip
+    st.integers(0, 4_000_000),
+    st.integers(2, 600),
+    st.floats(20, 900),
+    st.floats(1, 300),
+    st.integers(1300, 9000),
+    st.sampled_from(["small", "medium", "mixtral-8x7b"]),
+    st.booleans(),
+)
 def test_what_revolves_has_two_slots_however_long_the_longest_item_is(spare, batch, prompt, new, longest, name, known):
     m, work = model(name), Workload(4000, prompt, new, longest)
     memory = minimum_nbytes(m, longest) + spare

@@ -13,11 +13,18 @@ from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.model.rates import JUDGED_S, Rates, cached_rates, exceeded_by, rates_path, save_rates
 
 KEPT = Rates(
-    machine="a test", device="cpu", device_memory_nbytes=10**9, activation_nbytes=4, move_nbytes_per_s=2e9,
-    disk_nbytes_per_s=2e9, memory_nbytes_per_s=1e10, attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
+    machine="a test",
+    device="cpu",
+    device_memory_nbytes=10**9,
+    activation_nbytes=4,
+    move_nbytes_per_s=2e9,
+    disk_nbytes_per_s=2e9,
+    memory_nbytes_per_s=1e10,
+    attention_nbytes_per_s={"bf16": 1e10, "int8": 1e10},
     weight_s={name: [(1, 1e-10), (16, 2e-10), (512, 8e-10)] for name in EXPERT_FORMATS},
-    measured_at=1e9, probed_at=1e9,
-)  # fmt: skip
+    measured_at=1e9,
+    probed_at=1e9,
+)
 
 
 def probe(**found: object) -> Rates:
@@ -26,8 +33,13 @@ def probe(**found: object) -> Rates:
 
 
 def test_a_probe_beside_other_work_changes_nothing_but_the_date():
-    slow = probe(move_nbytes_per_s=1e9, disk_nbytes_per_s=1e9, memory_nbytes_per_s=1e9,
-                 attention_nbytes_per_s={"bf16": 1.0}, weight_s={"bf16": [(1, 1.0), (512, 1.0)]})  # fmt: skip
+    slow = probe(
+        move_nbytes_per_s=1e9,
+        disk_nbytes_per_s=1e9,
+        memory_nbytes_per_s=1e9,
+        attention_nbytes_per_s={"bf16": 1.0},
+        weight_s={"bf16": [(1, 1.0), (512, 1.0)]},
+    )
     assert KEPT.best_of(slow) == dataclasses.replace(KEPT, probed_at=2e9, num_measured=2)
 
 
@@ -36,9 +48,13 @@ def test_a_probe_that_is_faster_raises_what_it_measured_and_that_alone():
         disk_nbytes_per_s=3e9, attention_nbytes_per_s={"bf16": 2e10}, weight_s={"bf16": [(1, 5e-11), (512, 1e-9)]}
     )
     assert KEPT.best_of(fast) == dataclasses.replace(
-        KEPT, disk_nbytes_per_s=3e9, attention_nbytes_per_s={"bf16": 2e10, "int8": 1e10},
-        weight_s=dict(KEPT.weight_s) | {"bf16": [(1, 5e-11), (16, 2e-10), (512, 8e-10)]}, probed_at=2e9, num_measured=2,
-    )  # fmt: skip
+        KEPT,
+        disk_nbytes_per_s=3e9,
+        attention_nbytes_per_s={"bf16": 2e10, "int8": 1e10},
+        weight_s=dict(KEPT.weight_s) | {"bf16": [(1, 5e-11), (16, 2e-10), (512, 8e-10)]},
+        probed_at=2e9,
+        num_measured=2,
+    )
 
 
 def test_a_gain_reaches_four_times_the_rows_that_were_probed_and_a_quarter_of_them():
@@ -61,14 +77,17 @@ def test_the_order_of_measurements_does_not_matter():
     assert kept[0].num_measured == 5
 
 
-@pytest.mark.parametrize(("bound_s", "step_s", "gain"), [
-    (1.5 * JUDGED_S, JUDGED_S, 1.5),
-    (1.04 * JUDGED_S, JUDGED_S, None),  # rounding of clocks
-    (1.0, 0.5, None),  # too little to say anything
-    (30.0, 100.0, None),
-    (0.0, 100.0, None),  # no rates are known
-    (0.0, 0.0, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bound_s", "step_s", "gain"),
+    [
+        (1.5 * JUDGED_S, JUDGED_S, 1.5),
+        (1.04 * JUDGED_S, JUDGED_S, None),  # rounding of clocks
+        (1.0, 0.5, None),  # too little to say anything
+        (30.0, 100.0, None),
+        (0.0, 100.0, None),  # no rates are known
+        (0.0, 0.0, None),
+    ],
+)
 def test_a_run_is_believed_when_it_is_faster_than_the_bound_for_long_enough(bound_s, step_s, gain):
     assert exceeded_by(bound_s, step_s) == (None if gain is None else pytest.approx(gain))
 
@@ -113,13 +132,29 @@ def test_two_that_write_the_rates_at_once(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", [
-    {"version": 4}, {"weight_s": []}, {"weight_s": {"bf16": [[1, 1e-10]]}}, *({"weight_s": KEPT.weight_s | {"bf16": table}} for table in (
-        [], [[1, 0.0]], 3, [[16, 1e-10], [1, 1e-10]], [[1]])), {"disk_nbytes_per_s": "fast"},
-    {"disk_nbytes_per_s": -1.0}, {"move_nbytes_per_s": None}, {"attention_nbytes_per_s": [1]}, {"measured_at": "today"},
-    {"memory_nbytes_per_s": float("nan")}, {"disk_nbytes_per_s": float("inf")}, {"more": 1},
-    {"num_measured": 0}, {"measured_at": None}, {"probed_at": 1e20},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"version": 4},
+        {"weight_s": []},
+        {"weight_s": {"bf16": [[1, 1e-10]]}},
+        *(
+            {"weight_s": KEPT.weight_s | {"bf16": table}}
+            for table in ([], [[1, 0.0]], 3, [[16, 1e-10], [1, 1e-10]], [[1]])
+        ),
+        {"disk_nbytes_per_s": "fast"},
+        {"disk_nbytes_per_s": -1.0},
+        {"move_nbytes_per_s": None},
+        {"attention_nbytes_per_s": [1]},
+        {"measured_at": "today"},
+        {"memory_nbytes_per_s": float("nan")},
+        {"disk_nbytes_per_s": float("inf")},
+        {"more": 1},
+        {"num_measured": 0},
+        {"measured_at": None},
+        {"probed_at": 1e20},
+    ],
+)
 def test_damaged_rates_are_none(tmp_path, damage):
     path = rates_path("cpu", tmp_path)
     path.write_text(json.dumps(KEPT.as_dict() | damage))

@@ -17,12 +17,47 @@ from rotary_batch.pages.page_paths import (
     page_paths,
 )
 
-NAMES = st.sampled_from([
-    "a", "A", "é", "e\u0301", "É", "index", "index.md", "Index.MD", "a.md", "a.py", "a.py.md", "llms.txt", "LLMS.txt",
-    ".mkdocs", ".git", "..", ".", "", "x" * 239, "x" * 241, "X" * 241, "é" * 130, "a.rotary-new", "ß", "ss", "\udc80", "a\nb",
-    "long-paths", "x.rotary-tmp", "index-8a5edab2",
-])  # fmt: skip
-PATHS = st.lists(st.lists(NAMES | st.text(min_size=1, max_size=3).filter(lambda name: "/" not in name), min_size=1, max_size=5).map("/".join), max_size=12, unique=True)  # fmt: skip
+NAMES = st.sampled_from(
+    [
+        "a",
+        "A",
+        "é",
+        "e\u0301",
+        "É",
+        "index",
+        "index.md",
+        "Index.MD",
+        "a.md",
+        "a.py",
+        "a.py.md",
+        "llms.txt",
+        "LLMS.txt",
+        ".mkdocs",
+        ".git",
+        "..",
+        ".",
+        "",
+        "x" * 239,
+        "x" * 241,
+        "X" * 241,
+        "é" * 130,
+        "a.rotary-new",
+        "ß",
+        "ss",
+        "\udc80",
+        "a\nb",
+        "long-paths",
+        "x.rotary-tmp",
+        "index-8a5edab2",
+    ]
+)
+PATHS = st.lists(
+    st.lists(NAMES | st.text(min_size=1, max_size=3).filter(lambda name: "/" not in name), min_size=1, max_size=5).map(
+        "/".join
+    ),
+    max_size=12,
+    unique=True,
+)
 
 
 def folded(path: str) -> str:
@@ -71,13 +106,20 @@ def test_what_collides_or_does_not_fit_gets_a_digest_and_everything_else_its_own
     found = page_paths(paths)
     assert {thing: page for thing, page in found.items() if not page.startswith("nnn")} == {
         "/": "index.md",
-        "A/": "A/index.md", "A/x.py": "A/x.py.md",
-        "a/": f"a-{digest('a/')}/index.md", "a/x.py": f"a-{digest('a/')}/x.py.md",
-        "a.py": f"a.py-{digest('a.py')}.md", "a.py.md/": "a.py.md/index.md", "a.py.md/b.py": "a.py.md/b.py.md",
-        "index.md/": f"index.md-{digest('index.md/')}/index.md", "index.md/a.py": f"index.md-{digest('index.md/')}/a.py.md",
-        "llms.txt/": f"llms.txt-{digest('llms.txt/')}/index.md", "llms.txt/c.py": f"llms.txt-{digest('llms.txt/')}/c.py.md",
-        "x.rotary-tmp/": "x.rotary-tmp/index.md", "x.rotary-tmp/d.py": "x.rotary-tmp/d.py.md",
-    }  # fmt: skip
+        "A/": "A/index.md",
+        "A/x.py": "A/x.py.md",
+        "a/": f"a-{digest('a/')}/index.md",
+        "a/x.py": f"a-{digest('a/')}/x.py.md",
+        "a.py": f"a.py-{digest('a.py')}.md",
+        "a.py.md/": "a.py.md/index.md",
+        "a.py.md/b.py": "a.py.md/b.py.md",
+        "index.md/": f"index.md-{digest('index.md/')}/index.md",
+        "index.md/a.py": f"index.md-{digest('index.md/')}/a.py.md",
+        "llms.txt/": f"llms.txt-{digest('llms.txt/')}/index.md",
+        "llms.txt/c.py": f"llms.txt-{digest('llms.txt/')}/c.py.md",
+        "x.rotary-tmp/": "x.rotary-tmp/index.md",
+        "x.rotary-tmp/d.py": "x.rotary-tmp/d.py.md",
+    }
     assert_sound(paths)
 
 

@@ -62,11 +62,18 @@ def make_view(sources=SOURCES, **options) -> IndexView:
     every = [symbol for some in symbols.values() for symbol in some]
     found = resolve(every, references)
     base = {
-        "name": "shop", "files": tuple(files), "docstrings": docstrings, "fallbacks": {}, "symbols": symbols,
-        "chunks": found_chunks, "callers": dict.fromkeys(symbols, callers(found)),
-        "callees": dict.fromkeys(symbols, callees(found)), "model_name": "demo", "demonstration": True,
+        "name": "shop",
+        "files": tuple(files),
+        "docstrings": docstrings,
+        "fallbacks": {},
+        "symbols": symbols,
+        "chunks": found_chunks,
+        "callers": dict.fromkeys(symbols, callers(found)),
+        "callees": dict.fromkeys(symbols, callees(found)),
+        "model_name": "demo",
+        "demonstration": True,
         "docs_dir": "rotary-docs",
-    }  # fmt: skip
+    }
     return IndexView(**base | options)
 
 
@@ -178,10 +185,25 @@ def test_page_paths_never_collide():
 
 
 PAYLOADS = [
-    "<script>alert(1)</script>", "![x](https://evil.example/p.png)", "[x](javascript:alert(1))", "\x1b]52;c;aGk=\x07 hi",
-    "\x1b[31mred", "abc\u202edcba", "zero\u200bwidth", "<img src=x onerror=y>", "# heading", "```\nfence", "a|b",
-    "https://evil.example", "<!-- x -->", "[ref]: http://evil.example", "&lt;b&gt;", "$$x$$", "- item", "1. item",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "![x](https://evil.example/p.png)",
+    "[x](javascript:alert(1))",
+    "\x1b]52;c;aGk=\x07 hi",
+    "\x1b[31mred",
+    "abc\u202edcba",
+    "zero\u200bwidth",
+    "<img src=x onerror=y>",
+    "# heading",
+    "```\nfence",
+    "a|b",
+    "https://evil.example",
+    "<!-- x -->",
+    "[ref]: http://evil.example",
+    "&lt;b&gt;",
+    "$$x$$",
+    "- item",
+    "1. item",
+]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -409,7 +431,9 @@ def test_summaries_are_whole_sentences_without_rulers():
 
 def test_an_answer_that_breaks_off_in_a_bracket_loses_its_last_sentence():
     for text, shown in [
-        ("Parse math expression (e.g.", None), ("It works. Parse math (e.g. `put`", "It works."), ("Put it in", "Put it in"),
-    ]:  # fmt: skip
+        ("Parse math expression (e.g.", None),
+        ("It works. Parse math (e.g. `put`", "It works."),
+        ("Put it in", "Put it in"),
+    ]:
         found = validate(text, mean_logprob=-0.1, min_mean_logprob=None, ended="stop", is_known=KNOWN, source="put")
         assert found.shown_text == shown

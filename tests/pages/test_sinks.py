@@ -38,18 +38,32 @@ def hostile_view(payload: str) -> IndexView:
     symbols = {
         place: tuple(
             Symbol(
-                path=place, kind="function", name=payload, qualified_name=f"{payload}.{number}", start_line=1, end_line=2,
-                start_byte=number, end_byte=number + 1, signature=f"@{payload}\ndef {payload}({payload})",
+                path=place,
+                kind="function",
+                name=payload,
+                qualified_name=f"{payload}.{number}",
+                start_line=1,
+                end_line=2,
+                start_byte=number,
+                end_byte=number + 1,
+                signature=f"@{payload}\ndef {payload}({payload})",
                 docstring=f"{payload}\n\n{payload}\n{payload}",
             )
             for number in range(2)
         )
         for place in (path, other)
-    }  # fmt: skip
+    }
     chunk = Chunk(
-        path=path, blob="b", start_byte=0, end_byte=9, start_line=1, end_line=2, tokens=3, symbols=(payload,),
+        path=path,
+        blob="b",
+        start_byte=0,
+        end_byte=9,
+        start_line=1,
+        end_line=2,
+        tokens=3,
+        symbols=(payload,),
         breadcrumb=payload,
-    )  # fmt: skip
+    )
     files = [(path, FileClass.SOURCE), (other, FileClass.SOURCE), (f"{payload}.txt", FileClass.TEXT)]
     first, second = symbols[path][0].id, symbols[other][0].id
     return IndexView(
@@ -166,10 +180,13 @@ def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     docs.print_sync_result(projection)
     docs.print_drift(Drift(stale=[payload], missing=[payload], edited=[payload], orphaned=[payload], blocked=[payload]))
     console.print_facts({payload: payload, "list": (payload, 1), "map": {payload: payload}})
-    status.print_status({
-        "repositories": [{"root": payload, "model": payload, "items": {payload: {"done": 1}}}], "driver_pid": None,
-        "last_run": {"started_at": payload, "outcome": payload},
-    })  # fmt: skip
+    status.print_status(
+        {
+            "repositories": [{"root": payload, "model": payload, "items": {payload: {"done": 1}}}],
+            "driver_pid": None,
+            "last_run": {"started_at": payload, "outcome": payload},
+        }
+    )
     doctor.print_checks([(payload, False, payload)])
     captured = capsys.readouterr()
     for text in (captured.out, captured.err):
@@ -251,8 +268,16 @@ def test_check_explain_and_errors_print_no_escapes(make_repository):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"path": [1], "blob": "x"}', '{"path": "a", "blob": {}}', "{" + '"a":[' * 100_000 + "}", '{"a": 1e999}', "{}", "{nonsense}"]
-)  # fmt: skip
+    "line",
+    [
+        '{"path": [1], "blob": "x"}',
+        '{"path": "a", "blob": {}}',
+        "{" + '"a":[' * 100_000 + "}",
+        '{"a": 1e999}',
+        "{}",
+        "{nonsense}",
+    ],
+)
 def test_front_matter_that_a_stranger_wrote_says_nothing(line):
     page = f'---\ngenerated_by: "rotary-batch"\nsources:\n  - {line}\ndigest: ""\n---\n\nx'
     front = read(page.encode())
@@ -265,9 +290,18 @@ def test_pages_of_nested_folders_do_not_grow_with_their_depth():
     path = "/".join(f"d{n}" for n in range(depth)) + "/a.py"
     file = SourceFile(path=path, blob="b", nbytes=1, language="python", file_class=FileClass.SOURCE, reason="")
     view = IndexView(
-        name="deep", files=(file,), docstrings={}, fallbacks={}, symbols={}, chunks={}, callers={}, callees={}, model_name="m",
-        demonstration=False, docs_dir="docs",
-    )  # fmt: skip
+        name="deep",
+        files=(file,),
+        docstrings={},
+        fallbacks={},
+        symbols={},
+        chunks={},
+        callers={},
+        callees={},
+        model_name="m",
+        demonstration=False,
+        docs_dir="docs",
+    )
     pages = dict(render(view, {}, site_paths(view.sources)))
     assert len(pages) == depth + 4
     assert max(len(page) for page in pages.values() if not page.startswith(b"#")) < 40_000

@@ -20,10 +20,12 @@ from rotary_batch.work.store import WorkStore
 from tests.in_process import drain_all, index_all
 
 FILES = {
-    "pkg/a.py": '"""Module a."""\n\n\ndef f(x):\n    return g(x)\n', "pkg/b.py": "def g(x):\n    return x\n",
-    "pkg/inner/c.py": "class C:\n    def m(self):\n        return g(1)\n", "README.md": "# text\n",
+    "pkg/a.py": '"""Module a."""\n\n\ndef f(x):\n    return g(x)\n',
+    "pkg/b.py": "def g(x):\n    return x\n",
+    "pkg/inner/c.py": "class C:\n    def m(self):\n        return g(1)\n",
+    "README.md": "# text\n",
     "d.py": "from pkg import a\n\n\ndef main():\n    a.f(1)\n",
-}  # fmt: skip
+}
 LATER = {"pkg/b.py": "def g(x):\n    return x + 1\n\n\ndef h():\n    pass\n", "new/e.py": "def e():\n    g(1)\n"}
 
 
@@ -218,8 +220,10 @@ def test_after_a_migration_calls_are_resolved_again(make_repository, tiny_pack, 
     index(settings, root)
     expected = contents(settings)
     assert [(caller, callee) for caller, _, callee, _ in expected["call"]] == [
-        ("d.py", "pkg/a.py"), ("pkg/a.py", "pkg/b.py"), ("pkg/inner/c.py", "pkg/b.py"),
-    ]  # fmt: skip
+        ("d.py", "pkg/a.py"),
+        ("pkg/a.py", "pkg/b.py"),
+        ("pkg/inner/c.py", "pkg/b.py"),
+    ]
     db = sqlite3.connect(settings.db)
     db.executescript("drop table call; pragma user_version = 6")
     db.close()

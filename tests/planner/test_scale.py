@@ -24,9 +24,17 @@ def work_of_an_index(root: Path, tiny_pack: Path, times: int) -> list[tuple[int,
     settings = Settings(model=tiny_pack, db=root.parent / f"{root.name}.db")
     ask = load_prompt_builder(settings, find_pack(settings))
     row = RepositoryRow(
-        root=str(root), name="x", commit_id=None, worktree=False, docs_dir="rotary-docs", model_name="m",
-        pack_dir=str(tiny_pack), plan_key="", link_template=None, job=ask.job.name,
-    )  # fmt: skip
+        root=str(root),
+        name="x",
+        commit_id=None,
+        worktree=False,
+        docs_dir="rotary-docs",
+        model_name="m",
+        pack_dir=str(tiny_pack),
+        plan_key="",
+        link_template=None,
+        job=ask.job.name,
+    )
     found = []
     with writing(settings) as store:
         for _ in range(times):

@@ -68,8 +68,12 @@ def test_workers_that_are_killed_run_out_of_memory_or_fail_are_replaced(tiny_che
     files = [file_of(f"m{n}.py", source) for n, source in enumerate(sources)]
     found = parsed(files, tiny_checkpoint, parse_one=hang_crash_or_parse, num_workers=1)
     assert [one.fallback for one in found] == [
-        "the parser crashed", None, "parsing took too much memory", "the parser failed with KeyError", None,
-    ] * 2  # fmt: skip
+        "the parser crashed",
+        None,
+        "parsing took too much memory",
+        "the parser failed with KeyError",
+        None,
+    ] * 2
 
 
 def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_replaced(tiny_checkpoint):
@@ -85,8 +89,10 @@ def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_replaced(tiny_che
 
     found = list(parse_files(files(), tokenizer_dir=tiny_checkpoint, budget_tokens=64, num_workers=1))
     assert [(one.fallback, [symbol.name for symbol in one.symbols]) for one in found] == [
-        (None, ["f"]), (None, ["g"]), (None, ["h"]),
-    ]  # fmt: skip
+        (None, ["f"]),
+        (None, ["g"]),
+        (None, ["h"]),
+    ]
 
 
 def test_a_worker_that_dies_at_its_start_is_not_started_for_ever(tiny_checkpoint, monkeypatch):
@@ -173,9 +179,17 @@ def test_deep_wide_and_long_files_come_back_whole(tiny_checkpoint):
 @pytest.mark.timeout(30)  # one of them took 80 s
 @pytest.mark.parametrize(
     ("language", "head"),
-    [("javascript", "class A extends%sB"), ("python", "class A(B,%sC)"), ("typescript", "class A extends%sB"), ("go", "func f(a%sint)"),
-     ("rust", "fn f(a: u8)%s-> u8"), ("java", "class A extends%sB"), ("c", "int%sf(int a)"), ("cpp", "class A :%sB")],
-)  # fmt: skip
+    [
+        ("javascript", "class A extends%sB"),
+        ("python", "class A(B,%sC)"),
+        ("typescript", "class A extends%sB"),
+        ("go", "func f(a%sint)"),
+        ("rust", "fn f(a: u8)%s-> u8"),
+        ("java", "class A extends%sB"),
+        ("c", "int%sf(int a)"),
+        ("cpp", "class A :%sB"),
+    ],
+)
 def test_a_head_of_thousands_of_line_breaks_is_one_line(language, head):
     body = ":\n    pass\n" if language == "python" else " {}\n"
     source = (head % ("\r\n" * 2000) + body).encode()

@@ -31,14 +31,28 @@ def object_file(root: Path, oid: str) -> Path:
 
 
 ELSEWHERE = {
-    "GIT_DIR": "{other}/.git", "GIT_WORK_TREE": "{other}", "GIT_INDEX_FILE": "{other}/.git/index",
-    "GIT_OBJECT_DIRECTORY": "{other}/.git/objects", "GIT_ALTERNATE_OBJECT_DIRECTORIES": "{other}/.git/objects",
-    "GIT_COMMON_DIR": "{other}/.git", "GIT_NAMESPACE": "other", "GIT_PREFIX": "other/", "GIT_CEILING_DIRECTORIES": "/",
-    "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.bare", "GIT_CONFIG_VALUE_0": "true",
-    "GIT_CONFIG_PARAMETERS": "'core.bare=true'", "GIT_CONFIG": "{other}/.git/config", "GIT_EXEC_PATH": "/nowhere",
-    "GIT_DEFAULT_HASH": "sha256", "GIT_LITERAL_PATHSPECS": "1", "GIT_REPLACE_REF_BASE": "refs/other",
-    "GIT_GRAFT_FILE": "/dev/zero", "GIT_SHALLOW_FILE": "/dev/zero", "GIT_TRACE": "{other}/trace",
-}  # fmt: skip
+    "GIT_DIR": "{other}/.git",
+    "GIT_WORK_TREE": "{other}",
+    "GIT_INDEX_FILE": "{other}/.git/index",
+    "GIT_OBJECT_DIRECTORY": "{other}/.git/objects",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES": "{other}/.git/objects",
+    "GIT_COMMON_DIR": "{other}/.git",
+    "GIT_NAMESPACE": "other",
+    "GIT_PREFIX": "other/",
+    "GIT_CEILING_DIRECTORIES": "/",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.bare",
+    "GIT_CONFIG_VALUE_0": "true",
+    "GIT_CONFIG_PARAMETERS": "'core.bare=true'",
+    "GIT_CONFIG": "{other}/.git/config",
+    "GIT_EXEC_PATH": "/nowhere",
+    "GIT_DEFAULT_HASH": "sha256",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_REPLACE_REF_BASE": "refs/other",
+    "GIT_GRAFT_FILE": "/dev/zero",
+    "GIT_SHALLOW_FILE": "/dev/zero",
+    "GIT_TRACE": "{other}/trace",
+}
 
 
 @pytest.mark.parametrize("worktree", [False, True])
@@ -65,11 +79,28 @@ def test_nothing_that_a_config_or_attribute_names_is_run(make_repository, git, t
         (root / ".git" / "hooks" / hook).write_bytes(script.read_bytes())
         (root / ".git" / "hooks" / hook).chmod(0o755)
     for name in (
-        "core.fsmonitor", "core.sshCommand", "core.gitProxy", "core.editor", "core.pager", "core.askPass",
-        "core.alternateRefsCommand", "credential.helper", "diff.external", "diff.x.textconv", "diff.x.command",
-        "filter.x.clean", "filter.x.smudge", "filter.x.process", "merge.x.driver", "gpg.program", "pager.ls-tree",
-        "alias.ls-tree", "remote.origin.uploadpack", "uploadpack.packObjectsHook", "sequence.editor",
-    ):  # fmt: skip
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.gitProxy",
+        "core.editor",
+        "core.pager",
+        "core.askPass",
+        "core.alternateRefsCommand",
+        "credential.helper",
+        "diff.external",
+        "diff.x.textconv",
+        "diff.x.command",
+        "filter.x.clean",
+        "filter.x.smudge",
+        "filter.x.process",
+        "merge.x.driver",
+        "gpg.program",
+        "pager.ls-tree",
+        "alias.ls-tree",
+        "remote.origin.uploadpack",
+        "uploadpack.packObjectsHook",
+        "sequence.editor",
+    ):
         git(root, "config", name, str(script))
     git(root, "config", "core.hooksPath", str(root / ".git" / "hooks"))
     git(root, "config", "protocol.ext.allow", "always")

@@ -14,8 +14,32 @@ from rotary_batch.repo.folder import PlainFolder
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.ignore import MAX_PATTERNS, IgnorePatterns
 
-WORDS = ["a", "b", "ab", ".py", "*", "*", "?", "[ab]", "[!a]", "[a-c]", "[]a]", "[^b]", "\\*", "\\a", " ", "-", "x", "!",
-         "[[:alpha:]]", "[[:digit:]-z]", "[a", "é", "#", "\\ "]  # fmt: skip
+WORDS = [
+    "a",
+    "b",
+    "ab",
+    ".py",
+    "*",
+    "*",
+    "?",
+    "[ab]",
+    "[!a]",
+    "[a-c]",
+    "[]a]",
+    "[^b]",
+    "\\*",
+    "\\a",
+    " ",
+    "-",
+    "x",
+    "!",
+    "[[:alpha:]]",
+    "[[:digit:]-z]",
+    "[a",
+    "é",
+    "#",
+    "\\ ",
+]
 NAMES = ["a", "b", "ab", "x", "a.py", "b.py", "ab.py", "aab", "ba", "c", "é", "a b", "-", "a*", "]", "1", "#a", "a "]
 
 
@@ -150,6 +174,9 @@ def test_a_repositorys_own_patterns_hold_nothing_up_and_are_honoured(make_reposi
     root = make_repository(files | {".rotaryignore": patterns})
     found = {file.path: file.file_class.value for file in classify(open_repository(root), docs_dir="rotary-docs")}
     assert found == {
-        "a" * 200 + ".py": "source", "skipped/a.py": "ignored", "pkg/gen_x.py": "ignored", "pkg/b.py": "source",
+        "a" * 200 + ".py": "source",
+        "skipped/a.py": "ignored",
+        "pkg/gen_x.py": "ignored",
+        "pkg/b.py": "source",
         ".rotaryignore": "text",
-    }  # fmt: skip
+    }

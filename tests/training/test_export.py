@@ -64,9 +64,13 @@ def test_transformers_and_the_engine_write_the_same_tokens(trained, tmp_path):
         ids = tokenizer.encode_chat(text)
         with torch.no_grad():
             found = model.generate(
-                torch.tensor([ids]), max_new_tokens=24, do_sample=False, eos_token_id=stop, pad_token_id=0,
+                torch.tensor([ids]),
+                max_new_tokens=24,
+                do_sample=False,
+                eos_token_id=stop,
+                pad_token_id=0,
                 attention_mask=torch.ones(1, len(ids)),
-            )  # fmt: skip
+            )
         expected = found[0, len(ids) :].tolist()
         assert engine.generate([ids], 24) == [expected[: expected.index(stop)] if stop in expected else expected]
     engine.close()

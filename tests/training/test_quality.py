@@ -69,8 +69,11 @@ def test_kneser_ney_prefers_what_it_saw_and_counts_contexts_below():
     assert model.distribution([7])[6] > model.distribution([7])[5]
     whole = model.probabilities([[4, 5], [2, 6]])
     assert whole.tolist() == [
-        model.distribution([])[4], model.distribution([4])[5], model.distribution([])[2], model.distribution([2])[6],
-    ]  # fmt: skip
+        model.distribution([])[4],
+        model.distribution([4])[5],
+        model.distribution([])[2],
+        model.distribution([2])[6],
+    ]
 
 
 def test_bigram_by_hand():

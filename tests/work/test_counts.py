@@ -70,9 +70,11 @@ class Tree(RuleBasedStateMachine):
         self.plan(2, {0, 2}, {0}, {0, 2})
 
     @rule(
-        repository=st.integers(1, 2), files=st.sets(st.integers(0, FILES - 1)),
-        errors=st.sets(st.integers(0, FILES - 1)), touched=st.sets(st.integers(0, FILES - 1)),
-    )  # fmt: skip
+        repository=st.integers(1, 2),
+        files=st.sets(st.integers(0, FILES - 1)),
+        errors=st.sets(st.integers(0, FILES - 1)),
+        touched=st.sets(st.integers(0, FILES - 1)),
+    )
     def plan(self, repository, files, errors, touched):
         if self.store.db.execute("select 1 from repository where id = ?", [repository]).fetchone() is None:
             return
@@ -81,9 +83,9 @@ class Tree(RuleBasedStateMachine):
         planned = [top] if files else []
         for number in files:
             path = f"{number}.py"
-            planned.append(replace(
-                top, subject=Subject(Unit.FILE, path), parent=top.subject, touched=number in touched
-            ))  # fmt: skip
+            planned.append(
+                replace(top, subject=Subject(Unit.FILE, path), parent=top.subject, touched=number in touched)
+            )
             planned += [self.one_chunk(path, n, bad=number in errors) for n in range(CHUNKS) if number in touched]
         plan_items(self.store, repository, "summarize", planned, {f"{n}.py" for n in touched})
 

@@ -94,8 +94,9 @@ def test_a_driver_waits_for_a_reader_that_recovers_and_no_reader_recovers_beside
         assert reader.poll() is not None or reader.wait(timeout=60) == 0
         refused = subprocess.run(
             [sys.executable, "-c", HOLD.replace("driver_lock", "recovery_lock"), str(database)],
-            capture_output=True, text=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+        )
         assert f"another run holds this database (process {os.getpid()})" in refused.stderr
     reader.communicate()
 

@@ -77,21 +77,25 @@ def test_a_database_of_schema_3_goes_on_where_it_was(old):
     store = WorkStore(db)
     check_counts(store)
     assert states(store, 1) == {
-        "chunk": {"done": 3, "leased": 1, "parked": 1, "ready": 1}, "directory": {"waiting": 1},
-        "file": {"waiting": 4}, "repository": {"waiting": 1},
-    }  # fmt: skip
+        "chunk": {"done": 3, "leased": 1, "parked": 1, "ready": 1},
+        "directory": {"waiting": 1},
+        "file": {"waiting": 4},
+        "repository": {"waiting": 1},
+    }
     assert (open_items(store, [1]), parked_items(store, [1, 2]), open_items(store, [1, 2])) == (8, 2, 9)
     assert verdicts(store, 1) == {Verdict.SHOWN: 3}
     assert [item.subject.text for item in store.unblocked([1])] == ["a.py#1", "a.py#2"]
     assert [row.root for row in repositories(store)] == ["/other", "/r"]
     assert (load_files(store, 1).docstrings, [symbol.docstring for symbol in stored_symbols(store, 1)]) == (
-        {"a.py": "Mod."}, ["D; with a semicolon."],
-    )  # fmt: skip
+        {"a.py": "Mod."},
+        ["D; with a semicolon."],
+    )
     run = start_run(store, command="drain", model_name="m", pid=2)
     assert store.reap(run) == 1
     assert [(claim.item.subject.text, claim.request.generated_ids) for claim in claim_all(store, run)] == [
-        ("b.py@5-6", (3, 4)), ("b.py@6-7", ()),
-    ]  # fmt: skip
+        ("b.py@5-6", (3, 4)),
+        ("b.py@6-7", ()),
+    ]
     db.close()
 
 

@@ -27,9 +27,17 @@ from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
 ROW = RepositoryRow(
-    root="/r", name="r", commit_id=None, worktree=False, docs_dir="rotary-docs", model_name="m", pack_dir="/p",
-    plan_key="k", link_template=None, job="summarize",
-)  # fmt: skip
+    root="/r",
+    name="r",
+    commit_id=None,
+    worktree=False,
+    docs_dir="rotary-docs",
+    model_name="m",
+    pack_dir="/p",
+    plan_key="k",
+    link_template=None,
+    job="summarize",
+)
 
 
 FILE = Subject(Unit.FILE, "a.py")
@@ -43,9 +51,13 @@ def open_store(path: Path, journal_mode: str = "delete") -> WorkStore:
 
 def chunk(number: int, key: str | None = None, *, parent: Subject | None = FILE) -> PlannedItem:
     return PlannedItem(
-        subject=Subject(Unit.CHUNK, "a.py", span=(number, number + 1)), parent=parent, position=number,
-        max_new_tokens=8, key=key or f"key{number}", prompt_ids=(1, 2, number),
-    )  # fmt: skip
+        subject=Subject(Unit.CHUNK, "a.py", span=(number, number + 1)),
+        parent=parent,
+        position=number,
+        max_new_tokens=8,
+        key=key or f"key{number}",
+        prompt_ids=(1, 2, number),
+    )
 
 
 def file_item(*, touched: bool = True) -> PlannedItem:
@@ -84,8 +96,10 @@ def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
     store.commit_step([], [finished(claims[0])], [])
     store.commit_step([], [finished(claims[0], "Again.")], [])
     assert {(a.subject.text, a.shown_text) for a in answers(store, 1, ["a.py"], [Unit.FILE, Unit.CHUNK])} == {
-        ("a.py", None), ("a.py@1-2", "It works."), ("a.py@2-3", None),
-    }  # fmt: skip
+        ("a.py", None),
+        ("a.py@1-2", "It works."),
+        ("a.py@2-3", None),
+    }
 
 
 def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):
@@ -165,18 +179,27 @@ def test_what_reads_a_parked_item_is_asked_again_with_it(store):
         store.commit_step([], [finished(claim) for claim in claim_all(store, run)], [])
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
     assert sorted(found) == [
-        ("a.py", "done"), ("a.py#1", "done"), ("a.py@1-2", "parked"), ("a.py@2-3", "done"), ("b.py", "done"),
-        ("b.py@3-4", "done"), ("d", "done"),
-    ]  # fmt: skip
+        ("a.py", "done"),
+        ("a.py#1", "done"),
+        ("a.py@1-2", "parked"),
+        ("a.py@2-3", "done"),
+        ("b.py", "done"),
+        ("b.py@3-4", "done"),
+        ("d", "done"),
+    ]
     parked = store.db.execute("select shown_text from item where subject = 'd'").fetchone()[0]
     assert parked == "It works."
     assert ask_again(store, [2]) == 0
     assert ask_again(store, [1]) == 1
     found = [(row["subject"], row["state"]) for row in items(store, 1)]
     assert sorted(found) == [
-        ("a.py", "waiting"), ("a.py@1-2", "ready"), ("a.py@2-3", "done"), ("b.py", "done"), ("b.py@3-4", "done"),
+        ("a.py", "waiting"),
+        ("a.py@1-2", "ready"),
+        ("a.py@2-3", "done"),
+        ("b.py", "done"),
+        ("b.py@3-4", "done"),
         ("d", "waiting"),
-    ]  # fmt: skip
+    ]
     assert store.unblocked([1]) == []
     assert (
         store.db.execute("select shown_text, verdict, ended from item where subject = 'd'").fetchone()[:] == (None,) * 3

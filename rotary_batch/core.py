@@ -102,6 +102,9 @@ class Symbol:
     end_byte: int
     signature: str  # one line, white space collapsed
     docstring: str | None  # or the comment directly above
+    bases: tuple[str, ...] = ()  # types that it extends or implements, as written
+    decorators: tuple[str, ...] = ()  # or annotations, as written
+    is_public: bool = True
 
     @property
     def id(self) -> SymbolId:

@@ -20,6 +20,7 @@ from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, rollup_items
+from rotary_batch.repo import languages
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
@@ -97,6 +98,7 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         prompts,
         repr(_with_plain_units(prompt_builder.job)),
         row.job,
+        languages.version(),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TypeAlias, TypeVar
 
 from rotary_batch.core import Call, Reference, Symbol, SymbolId, main_definitions
-from rotary_batch.repo.languages import calls_members_by_name
+from rotary_batch.repo.languages import LANGUAGES, language_of
 
 _MEMBERS = {"method", "constructor"}
 _CALLABLE = {"function", *_MEMBERS}
@@ -104,7 +104,7 @@ class _Names:
         """The symbol that a reference means, if there is exactly one."""
         name, receiver = reference.name, reference.receiver
         if receiver is None:
-            members = self._inherited(reference, here) if calls_members_by_name(reference.path) else None
+            members = self._inherited(reference, here) if _calls_members_by_name(reference.path) else None
             return members or here.by_name.get(name) or self._everywhere.get(name)
         if receiver in _SELF:
             return self._inherited(reference, here)
@@ -154,6 +154,11 @@ class _Names:
             if is_class and (around := self._class_named(name, reference.path)) is not None:
                 yield around
             names = outer
+
+
+def _calls_members_by_name(path: str) -> bool:
+    language = language_of(path)
+    return language is not None and LANGUAGES[language].calls_members_by_name
 
 
 def _put(into: _Map[_Key], key: _Key, symbol: Symbol) -> None:

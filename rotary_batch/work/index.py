@@ -12,7 +12,10 @@ from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, Reference, Sou
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
-_SYMBOL = "path, kind, name, qualified_name, start_line, end_line, start_byte, end_byte, signature, docstring"
+_SYMBOL = (
+    "path, kind, name, qualified_name, start_line, end_line, start_byte, end_byte, signature, docstring, bases, "
+    "decorators, is_public"
+)
 _CHUNK = "path, blob, start_byte, end_byte, start_line, end_line, tokens, symbols, breadcrumb"
 
 
@@ -131,8 +134,8 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
     for table in ("symbol", "reference", "chunk", "call"):
         db.execute(f"delete from {table} where repository_id = ? and path = ?", [repository_id, path])
     db.executemany(
-        f"insert or ignore into symbol (repository_id, {_SYMBOL}) values (?{', ?' * 10})",
-        [(repository_id, *(getattr(s, name) for name in _SYMBOL.split(", "))) for s in one.symbols],
+        f"insert or ignore into symbol (repository_id, {_SYMBOL}) values (?{', ?' * 13})",
+        [(repository_id, *_symbol_row(symbol)) for symbol in one.symbols],
     )
     db.executemany(
         """insert into reference (repository_id, path, name, line, start_byte, caller_start_byte, receiver)
@@ -146,6 +149,18 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
         f"insert into chunk (repository_id, {_CHUNK}) values (?{', ?' * 9})",
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
     )
+
+
+def _symbol_row(symbol: Symbol) -> tuple[object, ...]:
+    values = {name: getattr(symbol, name) for name in _SYMBOL.split(", ")}
+    lists = {name: json.dumps(values[name]) for name in ("bases", "decorators")}
+    return tuple((values | lists | {"is_public": int(symbol.is_public)}).values())
+
+
+def _symbol(row: sqlite3.Row) -> Symbol:
+    values = dict(row)
+    lists = {name: tuple(json.loads(values[name])) for name in ("bases", "decorators")}
+    return Symbol(**values | lists | {"is_public": bool(values["is_public"])})
 
 
 def _chunk_row(chunk: Chunk) -> tuple[object, ...]:
@@ -165,7 +180,7 @@ def load_files(store: WorkStore, repository_id: int) -> StoredFiles:
 
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
     """The symbols of one file or of all, in path order."""
-    return (Symbol(**dict(row)) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))
+    return (_symbol(row) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))
 
 
 def stored_chunks(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Chunk]:
@@ -209,21 +224,31 @@ def _calls(store: WorkStore, repository_id: int, column: str, path: str) -> list
 
 
 def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
-    """The symbols of one file or of all, in path order, without the text of docstrings and signatures of functions."""
+    """The symbols of one file or of all, in path order, without docstrings, decorators and signatures of functions."""
     rows = store.db.execute(
         f"""select path, kind, name, nullif(qualified_name, name), start_line, end_line, start_byte, end_byte,
              case when kind in ('function', 'method', 'constructor') then '' else signature end,
-             case when docstring is null then null else '' end
+             case when docstring is null then null else '' end, nullif(bases, '[]'), is_public
            from symbol where repository_id = ? {"" if path is None else "and path = ?"} order by path, start_byte""",
         [repository_id] if path is None else [repository_id, path],
     )
     last = ""
     for row in rows:
-        values = dict(zip(_SYMBOL.split(", "), row, strict=True))
         last = last if last == row[0] else row[0]  # one string for all symbols of a file
-        name = values["name"]
-        shared = {"path": last, "kind": intern(row[1]), "qualified_name": values["qualified_name"] or name}
-        yield Symbol(**values | shared)
+        yield Symbol(
+            path=last,
+            kind=intern(row[1]),
+            name=row[2],
+            qualified_name=row[3] or row[2],
+            start_line=row[4],
+            end_line=row[5],
+            start_byte=row[6],
+            end_byte=row[7],
+            signature=row[8],
+            docstring=row[9],
+            bases=tuple(json.loads(row[10])) if row[10] else (),
+            is_public=bool(row[11]),
+        )
 
 
 def stored_references(store: WorkStore, repository_id: int) -> Iterator[Reference]:

@@ -173,7 +173,16 @@ update file set rolled_up = 0;
 update repository set plan_key = '';
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007)
+# Base types, decorators and visibility of symbols.  Only an index can fill them.
+_M008 = """
+alter table symbol add column bases text not null default '[]';
+alter table symbol add column decorators text not null default '[]';
+alter table symbol add column is_public integer not null default 1;
+update file set plan_key = null, rolled_up = 0;
+update repository set plan_key = '';
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008)
 
 
 def _statements(script: str) -> Iterator[str]:

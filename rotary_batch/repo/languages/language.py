@@ -1,0 +1,51 @@
+"""What one language says of itself: its files, its grammar, and what its query alone cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tree_sitter import Node
+
+from rotary_batch.repo.comments import comment_above, leading_comment
+
+
+class Definition(NamedTuple):
+    """One match of a definition or a scope in a query."""
+
+    outer: Node  # with its wrappers, such as decorators or `export`
+    node: Node
+    kind: str  # "scope" = names what is inside, and is no symbol itself
+    name: str  # may hold dots
+    receiver: str | None = None  # the type that a method is defined on
+    bases: tuple[str, ...] = ()  # types that it extends or implements, as written
+    signature: str | None = None  # when it is not the source up to the body
+
+
+def _as_it_is(definition: Definition) -> Iterable[Definition]:
+    return (definition,)
+
+
+def _is_public(_: Definition) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """The declarations of one language.  Adding one takes this, a query `NAME.scm` and a golden fixture."""
+
+    name: str
+    grammar: tuple[str, str]  # module of the wheel, function in it
+    queries: tuple[str, ...]  # files of this folder without `.scm`, concatenated
+    endings: tuple[str, ...]  # of its files, in lower case
+    file_names: tuple[str, ...] = ()  # files without an ending
+    interpreters: tuple[str, ...] = ()  # in a `#!` line
+    wrappers: frozenset[str] = frozenset()  # nodes around a definition that belong to it, such as `export`
+    decorators: frozenset[str] = frozenset()  # nodes before a definition, within its wrapper or itself
+    dotted: frozenset[str] = frozenset()  # nodes of a name behind a dot, an arrow or colons
+    calls_members_by_name: bool = False  # a member of the class around a call needs no dot
+    refine: Callable[[Definition], Iterable[Definition]] = _as_it_is  # what the query cannot say; none, one or several
+    is_public: Callable[[Definition], bool] = _is_public
+    docstring: Callable[[Definition], str | None] = lambda definition: comment_above(definition.outer)
+    file_docstring: Callable[[Node], str | None] = leading_comment

@@ -1,0 +1,1 @@
+function View(p: Props) { return <div>{render(p)}</div>; }

@@ -25,6 +25,8 @@ LONGEST_TOKENS = 4096  # what the longest item may need when that is not known y
 # at 0.75 the resident set was 1,125 to 1,228 MB under a limit of 1,363, and 690 under 786.
 MEMORY_SHARE = {"cpu": 0.75, "cuda": 0.9}
 HOST_MEMORY_SHARE = 0.8  # of what is free, beside a CUDA device
+# However much is allowed: with 100 GB allowed and 90 GB free, the system killed a run while its slabs were loaded.
+MAX_HOST_MEMORY_SHARE = 0.95
 STAGING_SLABS = 4  # page-locked; torch rounds each up to a power of two
 
 
@@ -66,11 +68,15 @@ def ring_slots(model: Footprint, room_nbytes: int, fitting: int) -> int:
 
 
 def host_nbytes_for(device: str, host_memory: int | None, free_nbytes: int, slab_nbytes: int) -> int:
-    """Host memory for slabs and KV cache: what was allowed, or most of what is free; on a CPU, the device's is all."""
+    """Host memory for slabs and KV cache: what is allowed and free, or most of what is free; on a CPU, none."""
     if device == "cpu":
         return 0
-    allowed = int(free_nbytes * HOST_MEMORY_SHARE) if host_memory is None else host_memory
-    return max(0, allowed - (STAGING_SLABS << (slab_nbytes - 1).bit_length()))
+    default, most = int(free_nbytes * HOST_MEMORY_SHARE), int(free_nbytes * MAX_HOST_MEMORY_SHARE)
+    return max(
+        0,
+        (default if host_memory is None else min(host_memory, most))
+        - (STAGING_SLABS << (slab_nbytes - 1).bit_length()),
+    )
 
 
 def with_host_slabs(model: Footprint, memory_plan: MemoryPlan, host_nbytes: int) -> MemoryPlan:

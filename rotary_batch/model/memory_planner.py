@@ -139,14 +139,10 @@ class _Search:
         room = self._room_nbytes(prefill_tokens) - (batch - 1) * model.row_nbytes()
         kv_tokens = min(max_kv_tokens, max(workload.longest_tokens, batch * workload.kv_tokens))
         fitting = (room - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
-        if fitting >= model.num_slabs:
-            num_residents, num_slots = model.num_slabs, 0
-        else:
-            is_cache = activated_share(batch, model.geometry.num_experts, model.geometry.top_k) < CACHE_SHARE
-            num_slots = fitting if is_cache else ring_slots(model, room, fitting)
-            num_residents = fitting - num_slots
+        fitting = min(model.num_slabs, fitting)
+        num_slots = self._num_slots(batch, room, fitting)
         return MemoryPlan(
-            num_residents=num_residents,
+            num_residents=fitting - num_slots,
             num_slots=num_slots,
             kv_tokens=kv_tokens,
             host_kv_tokens=0,
@@ -156,6 +152,14 @@ class _Search:
             num_host_slabs=0,
             sequence_kv_tokens=workload.kv_tokens,
         )
+
+    def _num_slots(self, batch: int, room_nbytes: int, fitting: int) -> int:
+        """Slots among the `fitting` slabs that fit: all of them for few rows, which keep what was used last."""
+        geometry = self.model.geometry
+        if fitting == self.model.num_slabs:
+            return 0
+        is_cache = activated_share(batch, geometry.num_experts, geometry.top_k) < CACHE_SHARE
+        return fitting if is_cache else ring_slots(self.model, room_nbytes, fitting)
 
     def _host_kv_plans(self, prefill_tokens: int, largest: MemoryPlan) -> Iterator[MemoryPlan]:
         """Plans with the KV cache of some sequences in host memory; `largest` is the largest without.
@@ -187,7 +191,7 @@ class _Search:
         if slabs_nbytes < slots_nbytes:
             return
         fitting = min(model.num_slabs, slabs_nbytes // model.slab_nbytes)
-        num_slots = 0 if fitting == model.num_slabs else ring_slots(model, room_nbytes, fitting)
+        num_slots = self._num_slots(plan.batch, room_nbytes, fitting)
         yield plan._replace(
             num_residents=fitting - num_slots,
             num_slots=num_slots,

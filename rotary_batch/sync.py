@@ -75,6 +75,20 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
     )
 
 
+class IndexViews:
+    """The index views of one command: each is loaded on first use, and once."""
+
+    def __init__(self, store: WorkStore) -> None:
+        self._store = store
+        self._views: dict[int, IndexView] = {}
+
+    def of(self, row: RepositoryRow) -> IndexView:
+        """The view of a repository, whose index must not change any more."""
+        if row.id not in self._views:
+            self._views[row.id] = load_index_view(self._store, row)
+        return self._views[row.id]
+
+
 def docs_folder(row: RepositoryRow) -> Path:
     """Where the pages of a repository are."""
     return Path(row.root) / row.docs_dir
@@ -90,20 +104,20 @@ def open_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
 
 
 def sync_all(
-    store: WorkStore, row: RepositoryRow, view: IndexView | None = None, should_stop: Callable[[], bool] = never
+    store: WorkStore, row: RepositoryRow, views: IndexViews | None = None, should_stop: Callable[[], bool] = never
 ) -> SyncResult:
     """Check every page of the docs folder, and remove pages of sources that are gone."""
-    return _sync_site(store, row, view, {}, should_stop)
+    return _sync_site(store, row, views or IndexViews(store), {}, should_stop)
 
 
 def sync_pending(
-    store: WorkStore, row: RepositoryRow, view: IndexView | None = None, should_stop: Callable[[], bool] = never
+    store: WorkStore, row: RepositoryRow, views: IndexViews | None = None, should_stop: Callable[[], bool] = never
 ) -> SyncResult:
     """As `sync_all`, but pages whose stamps are unchanged are neither read nor rendered.
 
     The view is loaded only when there is a page to render.
     """
-    return _sync_site(store, row, view, known_stamps(store, row.id), should_stop)
+    return _sync_site(store, row, views or IndexViews(store), known_stamps(store, row.id), should_stop)
 
 
 def sync_some(
@@ -124,7 +138,7 @@ def sync_some(
 def _sync_site(
     store: WorkStore,
     row: RepositoryRow,
-    view: IndexView | None,
+    views: IndexViews,
     known: dict[str, str],
     should_stop: Callable[[], bool],
 ) -> SyncResult:
@@ -134,10 +148,8 @@ def _sync_site(
         on_disk = {file.path: _versioned(file.stamp) for file in files}
         pending = [thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))]
         result.unchanged = len(paths) - len(pending)
-        if pending and view is None:
-            view = load_index_view(store, row)
-        if view is not None:
-            _write(store, row, view, folder, sorted(pending, key=paths.__getitem__), result, should_stop)
+        if pending:
+            _write(store, row, views.of(row), folder, sorted(pending, key=paths.__getitem__), result, should_stop)
         if not result.stopped:
             remove_others(folder, files, set(paths.values()), result)
     return result

@@ -12,6 +12,7 @@ from rotary_batch.commands.isolation import Failure
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine
+from rotary_batch.sync import IndexViews
 from rotary_batch.window import Window
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -21,7 +22,9 @@ def index_all(
     store: WorkStore, settings: Settings, *roots: Path, window: Window | None = None, progress=lambda *_: None
 ) -> list[IndexOutcome | Failure]:
     """Index repositories, all with the same settings."""
-    return index(store, roots, lambda root: RepositorySettings(root, settings), progress, window or Window())
+    return index(
+        store, roots, lambda root: RepositorySettings(root, settings), progress, window or Window(), IndexViews(store)
+    )
 
 
 def drain_all(
@@ -43,5 +46,6 @@ def drain_all(
         on_step=lambda _: None,
         open_engine=lambda _pack, _options: make_engine(),
         command="drain",
+        views=IndexViews(store),
     )
     return list(drain(request, select_repositories(store, roots)))

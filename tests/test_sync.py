@@ -379,3 +379,14 @@ def test_sources_with_names_of_ours_and_names_too_long_have_pages_that_links_and
     for target in re.findall(r"\]\(([^)]+)\)", (docs / "llms.txt").read_text()):
         assert (docs / unquote(target)).is_file()
     assert subprocess.run([*command, "check", root], capture_output=True).returncode == 0
+
+
+def test_the_index_is_loaded_once_for_one_command(place, monkeypatch):
+    loads: list[int] = []
+    real = sync.load_index_view
+    monkeypatch.setattr(sync, "load_index_view", lambda store, row: loads.append(row.id) or real(store, row))
+    views = sync.IndexViews(place.store)
+    assert len(sync_pending(place.store, place.row, views).written) == len(THINGS)
+    place.answer("file", "a.py", "New.")
+    assert len(sync_pending(place.store, place.row, views).written) == 2
+    assert loads == [place.row.id]

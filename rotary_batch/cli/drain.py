@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands.drain import DrainOutcome
     from rotary_batch.commands.reports import Reports
     from rotary_batch.runner import Progress
+    from rotary_batch.sync import IndexViews
 
 # Why answers ended, in words.
 ENDED = {
@@ -96,7 +97,9 @@ def drain(
             raise RepositoryError(f"{gone[0].root}: no such directory any more; its items stay in the queue")
         for row in gone:
             console.err(f"note: {row.root} is gone; its items stay in the queue")
-        reports = drain_all(store, user, rows, window, outcomes, command="drain")
+        reports = drain_all(
+            store, user, rows, window, outcomes, command="drain", views=commands.index.index_views(store)
+        )
     finish(outcomes, reports, json)
 
 
@@ -108,6 +111,7 @@ def drain_all(
     outcomes: list[DrainOutcome | Failure],
     *,
     command: str,
+    views: IndexViews,
 ) -> Reports:
     """Append each outcome and report it at once, so that an error that ends the command loses no report."""
     reports = commands.reports.Reports(database_path(user.for_command().settings))
@@ -119,6 +123,7 @@ def drain_all(
             on_step=lambda progress: show(progress_text(progress)),
             open_engine=commands.engines.open_engine,
             command=command,
+            views=views,
         )
         for outcome in commands.drain.drain(request, rows):
             outcomes.append(outcome)

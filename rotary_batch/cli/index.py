@@ -34,6 +34,7 @@ from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:
     from rotary_batch.commands.index import IndexOutcome
+    from rotary_batch.sync import IndexViews
 
 DEMONSTRATION = (
     "Model: the embedded demonstration model. It shows how everything works; do not rely on its sentences. "
@@ -74,13 +75,13 @@ def index(
         log_to(log)
     window = Window()
     with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
-        outcomes = index_all(store, repos, user, window)
+        outcomes = index_all(store, repos, user, window, commands.index.index_views(store))
     print_answer([outcome.as_dict() for outcome in outcomes], json, lambda: print_index(indexed_of(outcomes)))
     exit_with(failures(outcomes))
 
 
 def index_all(
-    store: WorkStore, repos: list[Path] | None, user: UserSettings, window: Window
+    store: WorkStore, repos: list[Path] | None, user: UserSettings, window: Window, views: IndexViews
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, with a progress bar."""
     with console.progress_bar("files parsed") as progress:
@@ -90,6 +91,7 @@ def index_all(
             user.for_repository,
             lambda _root, done, total: progress(done, total),
             window,
+            views,
         )
 
 

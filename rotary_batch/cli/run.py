@@ -85,11 +85,12 @@ def run(
         log_to(log)
     window = open_window(until=until, duration=for_, max_items=limit)
     with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
-        index_outcomes = index_all(store, repos, user, window)
+        views = commands.index.index_views(store)
+        index_outcomes = index_all(store, repos, user, window, views)
         indexed = indexed_of(index_outcomes)
         print_index(indexed, to_stderr=json)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]
         outcomes: list[DrainOutcome | Failure] = [*failures(index_outcomes)]
         rows = commands.repositories.select_repositories(store, roots) if roots else []
-        reports = drain.drain_all(store, user, rows, window, outcomes, command="run")
+        reports = drain.drain_all(store, user, rows, window, outcomes, command="run", views=views)
     drain.finish(outcomes, reports, json, {note for outcome in indexed for note in outcome.notes})

@@ -24,7 +24,7 @@ from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.runner import Progress, Runner, RunStats
-from rotary_batch.sync import docs_folder, load_index_view, sync_pending, sync_some
+from rotary_batch.sync import IndexViews, docs_folder, sync_pending, sync_some
 from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
@@ -45,6 +45,7 @@ class DrainRequest:
     on_step: Callable[[Progress], None]  # called after every revolution
     open_engine: OpenEngine
     command: str  # `drain` or `run`; stored with the run
+    views: IndexViews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def _drain_group(request: DrainRequest, group: Group, outcomes: list[DrainOutcom
         with isolated([row.root], outcomes):
             request.window.check()
             _require_current_index(prompt_builder, row)
-            views[row.id] = load_index_view(request.store, row)
+            views[row.id] = request.views.of(row)
     if views:
         _Run(request, group, prompt_builder, views).drain(outcomes)
 
@@ -127,7 +128,7 @@ class _Run:
         command = self._request.command
         run_id = start_run(self._store, command=command, model_name=self._model_name, pid=os.getpid())
         event("run started", run=run_id, command=command, model=self._model_name)
-        pages = _PageSync(self._store, self._rows, self._views, self._request.window)
+        pages = _PageSync(self._store, self._rows, self._request.views, self._request.window)
         engine = LazyEngine(self._open_engine)
         runner = self._runner(run_id, engine, pages)
         outcome = "failed"
@@ -182,7 +183,7 @@ class _PageSync:
 
     store: WorkStore
     rows: Sequence[RepositoryRow]
-    views: dict[int, IndexView]
+    views: IndexViews
     window: Window
     failures: list[Failure] = field(default_factory=list)
 
@@ -193,14 +194,14 @@ class _PageSync:
             subjects.setdefault(item.repository_id, []).append(item.subject)
         return self._each(
             [row for row in self.rows if row.id in subjects],
-            lambda row: sync_some(self.store, row, self.views[row.id], subjects[row.id], self.window.is_closed),
+            lambda row: sync_some(self.store, row, self.views.of(row), subjects[row.id], self.window.is_closed),
         )
 
     def sync_rest(self, stats: RunStats) -> None:
         """Write every page that differs from the database, those of items that a killed run finished too."""
         self.failures.clear()
         sync_result = self._each(
-            self.rows, lambda row: sync_pending(self.store, row, self.views[row.id], self.window.is_closed)
+            self.rows, lambda row: sync_pending(self.store, row, self.views, self.window.is_closed)
         )
         if not sync_result.stopped:  # every conflict and failure from before was tried again
             stats.conflicts, stats.pages_failed = [], []

@@ -20,7 +20,7 @@ from rotary_batch.planner.index import Indexed, index_repository
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
-from rotary_batch.sync import docs_folder, sync_pending
+from rotary_batch.sync import IndexViews, docs_folder, sync_pending
 from rotary_batch.window import Window, explain_stop
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
@@ -74,8 +74,12 @@ def index(
     settings_of: Callable[[Path], RepositorySettings],
     progress: Callable[[str, int, int], None],
     window: Window,
+    views: IndexViews,
 ) -> list[IndexOutcome | Failure]:
-    """Index every repository, each for itself.  `progress` gets (root, files parsed, files to parse)."""
+    """Index every repository, each for itself.
+
+    `progress` gets (root, files parsed, files to parse); `views` loads what is shown on pages.
+    """
     prompt_builders: dict[tuple[Path, Settings], PromptBuilder] = {}  # by pack and settings
     outcomes: list[IndexOutcome | Failure] = []
     indexed_rows = {row.root: row for row in repositories(store)}
@@ -92,8 +96,13 @@ def index(
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
-            outcomes.append(_index_one(store, own, prompt_builders[key], pack, progress, window))
+            outcomes.append(_index_one(store, own, prompt_builders[key], pack, progress, window, views))
     return outcomes
+
+
+def index_views(store: WorkStore) -> IndexViews:
+    """For one command: what it indexes, it drains without loading it again."""
+    return IndexViews(store)
 
 
 def _keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
@@ -113,6 +122,7 @@ def _index_one(
     pack: Path,
     progress: Callable[[str, int, int], None],
     window: Window,
+    views: IndexViews,
 ) -> IndexOutcome:
     repository = _open_repository(own.root, own.settings)
     row = _row(repository, own.settings, prompt_builder, pack)
@@ -123,7 +133,7 @@ def _index_one(
 
     patterns = PathPatterns(own.settings.include, own.settings.exclude)
     indexed = index_repository(store, repository, prompt_builder, row, patterns, check_window, window.is_closed)
-    sync_result = sync_pending(store, indexed.repository, should_stop=window.is_closed)
+    sync_result = sync_pending(store, indexed.repository, views, should_stop=window.is_closed)
     if sync_result.stopped:
         window.check()
     outcome = IndexOutcome(

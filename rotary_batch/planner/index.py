@@ -19,7 +19,7 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.planner.units import chunk_items, rollup_items
+from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.repo import languages
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
@@ -186,6 +186,8 @@ def _read_sources(
 def _store_file(
     store: WorkStore, one: ParsedFile, source: bytes, prompt_builder: PromptBuilder, row: RepositoryRow
 ) -> PlanCounts:
+    if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
+        one = replace(one, chunks=())
     stored.save_parsed(store, row.id, one, row.plan_key)
     items = list(chunk_items(one, source, prompt_builder))
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
@@ -195,7 +197,7 @@ def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder,
     """Plan everything above the chunks, which completes the plan."""
     job, counts = prompt_builder.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
-    paths = [file.path for file in sources if job.selects(file)]
+    paths = [file.path for file in sources if is_selected(file, job)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)

@@ -10,22 +10,32 @@ from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page_paths import folders_of, parent_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.work.rows import PlannedItem
 
 # Roll-ups that are ready go before chunks, so that files and folders are finished early.
+# Symbols that are not code: a table of constants is as much data as one of numbers.
+_DATA_KINDS = {"constant", "variable", "field", "member"}
 _UNIT_PRIORITY = {Unit.CHUNK: 0, Unit.FILE: 10**9, Unit.DIRECTORY: 2 * 10**9, Unit.REPOSITORY: 3 * 10**9}
+
+
+def is_selected(file: SourceFile, job: Job) -> bool:
+    """Whether a job describes a file; prose and settings only when it names their language."""
+    is_data = file.language is not None and LANGUAGES[file.language].is_data
+    return job.selects(file) and (not is_data or file.language in job.select.languages)
 
 
 def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
     """The chunks of a file, each with its prompt; their priority is set once all files are known."""
-    if Unit.CHUNK in prompt_builder.job.units and prompt_builder.job.selects(one.file):
+    if Unit.CHUNK in prompt_builder.job.units and is_selected(one.file, prompt_builder.job):
         for chunk in _worth_describing(one.chunks, one.symbols):
             yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
 
 
 def _worth_describing(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:
     """All chunks of code; of module-level data (tables, constants) only the first chunk of a file."""
-    waiting = sorted((symbol.start_byte, symbol.end_byte) for symbol in symbols)[::-1]
+    code = (symbol for symbol in symbols if symbol.kind not in _DATA_KINDS)
+    waiting = sorted((symbol.start_byte, symbol.end_byte) for symbol in code)[::-1]
     reach = 0  # the last byte of the symbols that start before the end of the chunk
     for number, chunk in enumerate(chunks):
         while waiting and waiting[-1][0] < chunk.end_byte:

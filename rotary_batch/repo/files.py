@@ -12,15 +12,17 @@ from rotary_batch.errors import RepositoryError, StoppedError
 from rotary_batch.repo.folder import MAX_PATH_NBYTES, MAX_READ_NBYTES, SUBMODULE, SYMLINK, UNREADABLE, Entry
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.ignore import IgnorePatterns
-from rotary_batch.repo.languages import language_of
+from rotary_batch.repo.languages import LANGUAGES, language_of
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
+MAX_DATA_NBYTES = 100_000  # of prose and settings; larger ones are data that a program reads
 MAX_LINE_NBYTES = 20_000
 MAX_MEAN_LINE_NBYTES = 500
 IGNORE_FILE = ".rotaryignore"
 _VENDORED = re.compile(r"(^|/)(node_modules|vendor|third_party|third-party|external|bower_components|\.venv|venv)/")
 _GENERATED_NAME = re.compile(
     r"(_pb2(_grpc)?\.pyi?|\.pb\.(go|cc|h)|\.g\.dart|_generated\.\w+|\.designer\.cs)$|(^|/)(dist|build)/.*\.min\."
+    r"|(^|/)((package-lock|npm-shrinkwrap)\.json|pnpm-lock\.yaml)$"
 )
 _MINIFIED_NAME = re.compile(r"[.-]min\.(js|css|mjs)$")
 _GENERATED_MARK = re.compile(rb"@generated|Code generated .{0,80}DO NOT EDIT|^//# sourceMappingURL=", re.MULTILINE)
@@ -59,7 +61,9 @@ def classify(
     attributes = repository.attributes([entry.raw_path for entry in undecided])
     unread = []
     for entry in undecided:  # what the repository says has precedence over our own guesses
-        decision = _by_attributes(attributes.get(entry.raw_path, {})) or _by_path_and_size(entry.path, entry.nbytes)
+        decision = _by_attributes(attributes.get(entry.raw_path, {})) or _by_path_and_size(
+            entry.path, entry.nbytes, language_of(entry.path) or ""
+        )
         if decision or known.get(entry.path) == entry.blob:
             decided[entry.path] = decision or _IS_SOURCE
         else:
@@ -151,7 +155,7 @@ def _by_attributes(attributes: dict[str, str]) -> Decision | None:
     return None
 
 
-def _by_path_and_size(path: str, nbytes: int) -> Decision | None:
+def _by_path_and_size(path: str, nbytes: int, language: str) -> Decision | None:
     """The decision from the path and size of a source file, if they suffice."""
     if _VENDORED.search(path):
         return FileClass.VENDORED, "in a folder of other people's code"
@@ -159,8 +163,9 @@ def _by_path_and_size(path: str, nbytes: int) -> Decision | None:
         return FileClass.GENERATED, "its name is one that generators use"
     if _MINIFIED_NAME.search(path):
         return FileClass.MINIFIED, "its name says that it is minified"
-    if nbytes > MAX_SOURCE_NBYTES:
-        return FileClass.OVERSIZED, f"{nbytes:,} bytes; the limit is {MAX_SOURCE_NBYTES:,}"
+    limit_nbytes = MAX_DATA_NBYTES if LANGUAGES[language].is_data else MAX_SOURCE_NBYTES
+    if nbytes > limit_nbytes:
+        return FileClass.OVERSIZED, f"{nbytes:,} bytes; the limit for {language} is {limit_nbytes:,}"
     return None
 
 

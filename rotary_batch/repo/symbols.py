@@ -96,7 +96,7 @@ def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, pa
     return Symbol(
         path=path,
         kind=item.kind,
-        name=item.name.rsplit(".", 1)[-1],
+        name=item.name if rules.is_data else item.name.rsplit(".", 1)[-1],
         qualified_name=qualified,
         start_line=item.outer.start_point.row + 1,
         end_line=item.outer.end_point.row + 1,

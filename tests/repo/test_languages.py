@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def read(language: str) -> str:
     """What is read out of the source of a golden fixture, as text."""
-    (path,) = (GOLDEN / language).glob("source*")
+    (path,) = (file for file in (GOLDEN / language).iterdir() if file.name != "expected.txt")
     assert language_of(path.name) == language
     source = path.read_bytes()
     extracted = extract(language, source, path.name, parse(language, source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import importlib.metadata
@@ -10,7 +11,27 @@ from importlib import resources
 
 import tree_sitter
 
-from rotary_batch.repo.languages import c, cpp, go, java, javascript, python, rust, typescript
+from rotary_batch.repo.languages import (
+    bash,
+    c,
+    c_sharp,
+    cpp,
+    data,
+    go,
+    java,
+    javascript,
+    kotlin,
+    lua,
+    markdown,
+    php,
+    python,
+    ruby,
+    rust,
+    scala,
+    sql,
+    swift,
+    typescript,
+)
 from rotary_batch.repo.languages.language import Definition, Language
 
 __all__ = ["LANGUAGES", "Definition", "Language", "grammar", "language_of", "query", "version"]
@@ -25,14 +46,34 @@ _ALL = (
     java.JAVA,
     c.C,
     cpp.CPP,
+    bash.BASH,
+    c_sharp.C_SHARP,
+    kotlin.KOTLIN,
+    lua.LUA,
+    php.PHP,
+    ruby.RUBY,
+    scala.SCALA,
+    sql.SQL,
+    swift.SWIFT,
+    markdown.MARKDOWN,
+    data.YAML,
+    data.TOML,
+    data.JSON,
+    data.DOCKERFILE,
+    data.MAKE,
 )
+_CAPSULE_NAME = b"tree_sitter.Language"  # must live as long as the capsules
 LANGUAGES = {language.name: language for language in _ALL}
+_BY_NAME = {name: language.name for language in _ALL for name in language.file_names}
 _BY_ENDING = {ending: language.name for language in _ALL for ending in language.endings}
 
 
 def language_of(path: str) -> str | None:
-    """The language of a file by its ending, or None."""
-    stem, _, ending = path.rpartition("/")[2].rpartition(".")
+    """The language of a file by its name or its ending, or None."""
+    name = path.rpartition("/")[2]
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    stem, _, ending = name.rpartition(".")
     return _BY_ENDING.get(f".{ending.lower()}") if stem else None
 
 
@@ -40,7 +81,15 @@ def language_of(path: str) -> str | None:
 def grammar(name: str) -> tree_sitter.Language:
     """The tree-sitter grammar; each comes in a wheel of its own."""
     module, function = LANGUAGES[name].grammar
-    return tree_sitter.Language(getattr(importlib.import_module(module), function)())
+    pointer = getattr(importlib.import_module(module), function)()
+    return tree_sitter.Language(_capsule(pointer) if isinstance(pointer, int) else pointer)
+
+
+def _capsule(pointer: int) -> object:
+    """Grammars built with old tools give a number, for which tree-sitter warns."""
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    return make(pointer, _CAPSULE_NAME, None)
 
 
 @cache

@@ -1,0 +1,62 @@
+"""Names that are declared in statements, one or several in each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tree_sitter import Node
+
+from rotary_batch.repo.comments import comment_above, text_of
+from rotary_batch.repo.languages.language import Definition
+from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS
+
+
+def one_line(node: Node) -> str:
+    """The source of a node on one line, without the semicolon that ends it."""
+    text = " ".join(text_of(node)[: 4 * MAX_SIGNATURE_CHARACTERS].split()).rstrip("; ")
+    return text if len(text) <= MAX_SIGNATURE_CHARACTERS else text[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+
+
+def around(node: Node, types: Collection[str]) -> Node | None:
+    """The nearest node of these types around a node."""
+    outer = node.parent
+    while outer is not None and outer.type not in types:
+        outer = outer.parent
+    return outer
+
+
+def in_statement(definition: Definition, statements: Collection[str]) -> Definition:
+    """A name with the statement that declares it.
+
+    The statement belongs to its only name.  Of several names each has its own declarator, since two symbols cannot
+    start at one byte.
+    """
+    declarator, statement = definition.node, around(definition.node, statements)
+    if statement is None or declarator.parent is None:
+        return definition
+    is_alone = sum(child.type == declarator.type for child in declarator.parent.named_children) == 1
+    signature = one_line(statement)
+    node = statement if is_alone else declarator
+    return definition._replace(outer=node, node=node, signature=signature)
+
+
+def comment_above_statement(definition: Definition, statements: Collection[str]) -> str | None:
+    """The comment above a definition, or above the statement around it."""
+    outer = definition.outer
+    statement = None if outer.type in statements else around(outer, statements) if outer.type in _DECLARATORS else None
+    return comment_above(statement or outer)
+
+
+_MAX_BASE = 200  # characters
+_DECLARATORS = {"variable_declarator", "property_element", "const_element", "simple_identifier"}
+
+
+def bases_in(node: Node, *lists: str) -> tuple[str, ...]:
+    """The types that are named in the lists of a definition, such as its `base_list`."""
+    named = [child for inner in node.named_children if inner.type in lists for child in inner.named_children]
+    return tuple(one_line(child)[:_MAX_BASE] for child in named if "argument" not in child.type)
+
+
+def has_modifier(node: Node, *words: str) -> bool:
+    """Whether a definition has one of these modifiers, such as `private`."""
+    return any("modifier" in child.type and set(words) & set(text_of(child).split()) for child in node.children)

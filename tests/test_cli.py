@@ -20,7 +20,7 @@ CODE = {
     "pkg/__init__.py": '"""A small package."""\n',
     "pkg/box.py": "def put(thing):\n    '''Put it in.'''\n    return wrap(thing)\n\n\ndef take(box):\n    return box.pop()\n",
     "pkg/wrap.py": "def wrap(thing):\n    return [thing]\n",
-    "README.md": "# Hi\n",
+    "LICENCE.txt": "Free.\n",
 }
 
 
@@ -118,7 +118,7 @@ def test_questions_answer_without_torch_and_in_the_documented_fields(make_reposi
         "file": 3,
         "repository": 1,
     }
-    assert answer("explain", "README.md", root)["reason"] == "no grammar for .md"
+    assert answer("explain", "LICENCE.txt", root)["reason"] == "no grammar for .txt"
     (one,) = answer("status")["repositories"]
     assert one["items"]["chunk"] == {"ready": 3}
     script = (
@@ -139,7 +139,7 @@ def test_a_limit_leaves_work_and_the_next_run_finishes_it(make_repository):
     (rest,) = answer("drain")
     assert (rest["done"], rest["open"]) == (6, 0)
     assert answer("report")["outcome"] == "done"
-    (passed,) = answer("drain", "--for", "1s")
+    (passed,) = answer("drain", "--for", "20s")
     assert passed["outcome"] == "done"
 
 
@@ -246,7 +246,7 @@ def test_a_log_may_lie_in_a_folder_that_is_not_there_yet(make_repository, tmp_pa
     assert '"event": "indexed"' in (tmp_path / "state" / "night.jsonl").read_text()
 
 
-@pytest.mark.parametrize("files", [{}, {"README.md": "# Hi\n"}, {"blob.bin": b"\0\1\2"}])
+@pytest.mark.parametrize("files", [{}, {"notes.txt": "Hi\n"}, {"blob.bin": b"\0\1\2"}])
 def test_a_repository_without_sources_has_a_page_that_says_so(files, make_repository):
     root = make_repository(files)
     (done,) = answer("run", root)

@@ -23,7 +23,7 @@ FILES = {
     "pkg/a.py": '"""Module a."""\n\n\ndef f(x):\n    return g(x)\n',
     "pkg/b.py": "def g(x):\n    return x\n",
     "pkg/inner/c.py": "class C:\n    def m(self):\n        return g(1)\n",
-    "README.md": "# text\n",
+    "notes.txt": "# text\n",
     "d.py": "from pkg import a\n\n\ndef main():\n    a.f(1)\n",
 }
 LATER = {"pkg/b.py": "def g(x):\n    return x + 1\n\n\ndef h():\n    pass\n", "new/e.py": "def e():\n    g(1)\n"}
@@ -289,7 +289,7 @@ def test_a_window_that_closes_while_files_are_classified_stops_the_index(make_re
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     index(settings, root)
     before = contents(settings)
-    (root / "README.md").write_text("# other text\n")
+    (root / "notes.txt").write_text("# other text\n")
     git(root, "commit", "-q", "-a", "-m", "second")
     looks = iter(range(10_000))
     window = Window(deadlines=[Deadline(4, lambda: next(looks))])

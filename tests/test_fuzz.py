@@ -17,6 +17,7 @@ import pytest
 from rotary_batch.errors import RotaryError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
+from rotary_batch.repo.languages import LANGUAGES
 from tests.fuzz.formats import TREE_NAMES, Format, formats, odd_tree
 from tests.fuzz.mutation import mutated
 
@@ -25,7 +26,7 @@ FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
 NAMES_A_TREE = 200
 LIMIT_S = 60  # for one file of at most 64 KB; a hundred times what it takes
 NAMES = (
-    *(f"source {name}" for name in ("python", "javascript", "typescript", "go", "rust", "java", "c", "cpp")),
+    *(f"source {name}" for name in LANGUAGES),
     "rotary.toml",
     "job",
     "prompt",

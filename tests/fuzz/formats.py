@@ -27,6 +27,7 @@ from rotary_batch.prompts import load_prompts
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.folder import object_id
 from rotary_batch.repo.git import open_repository
+from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import FakeEngine, write_tiny_checkpoint
 
@@ -43,25 +44,10 @@ RATES = Rates(
     measured_at=1e9,
     probed_at=1e9,
 )
+GOLDEN = Path(__file__).parents[1] / "repo" / "golden"
 SOURCES = {
-    "python": b'"""Doc."""\nimport os\n\n\nclass A(B):\n    """A."""\n\n    @x\n    def f(self, a: int = 1, *b) -> str:\n        return f"{a!r}" if b else self.g(lambda: 1)\n',
-    "javascript": b"// doc\nimport a from 'b';\nexport class A extends B { /** m */ m(x = {}) { return `${x}` + a?.b; } }\nconst f = async (a) => { await a(); };\n",
-    "typescript": b"/** doc */\nexport interface I<T> { f(a: T): void }\nenum E { A = 1 }\nexport function g<T extends I<T>>(a?: T): a is T { return !!a as any; }\n",
-    "go": b'// Package a.\npackage a\n\nimport "fmt"\n\n// T is.\ntype T[K any] struct { a int `json:"a"` }\n\nfunc (t *T[K]) F(a ...int) (err error) { defer func() {}(); return fmt.Errorf("%d", a) }\n',
-    "rust": b"//! doc\nuse std::fmt;\n/// A.\n#[derive(Debug)]\npub struct A<'a> { x: &'a str }\nimpl<'a> fmt::Display for A<'a> { fn fmt(&self) -> Result<(), ()> { match self { _ => Ok(()) } } }\nmacro_rules! m { ($a:expr) => { $a } }\n",
-    "java": b"/** Doc. */\npackage a.b;\nimport java.util.*;\npublic final class A<T> extends B implements C { /** m */ @Override public <U> int m(T... a) throws E { return a -> 1; } record R(int a) {} }\n",
-    "c": b'/* doc */\n#include <stdio.h>\n#define M(a) ((a) + 1)\n/** f */\nstatic int f(const char *a[], int (*g)(void)) { return printf("%s", a[0]); }\ntypedef struct { int a : 3; } T;\n',
-    "cpp": b"// doc\n#include <v>\nnamespace n { template <typename T, int N = 1> class A : public B<T> { public: /** f */ virtual auto f(T&& a) const noexcept -> T override { return [=]() { return a; }(); } }; }\n",
-}
-ENDINGS = {
-    "python": "py",
-    "javascript": "js",
-    "typescript": "ts",
-    "go": "go",
-    "rust": "rs",
-    "java": "java",
-    "c": "c",
-    "cpp": "cpp",
+    language: next(file for file in sorted((GOLDEN / language).iterdir()) if file.name != "expected.txt")
+    for language in LANGUAGES
 }
 ROTARY_TOML = (
     b'model = "m"\nworktree = true\ndevice_memory = "22GB"\nlink_template = "https://h/{path}#L{start}-L{end}"\nout = "docs/api"\n',
@@ -99,8 +85,8 @@ def formats(folder: Path) -> dict[str, Format]:
     tokenizer, pack = Tokenizer.load(model), folder / "pack"
     shutil.copytree(EMBEDDED, pack)
     found = {
-        f"source {name}": Format([text], f"a.{ENDINGS[name]}", _source(name, tokenizer))
-        for name, text in SOURCES.items()
+        f"source {name}": Format([file.read_bytes()], file.name, _source(name, tokenizer))
+        for name, file in SOURCES.items()
     }
     bundled = Path(__file__).parent.parent.parent
     return found | {

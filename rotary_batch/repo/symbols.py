@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from tree_sitter import Node, Parser, QueryCursor, Tree
@@ -17,6 +18,7 @@ from rotary_batch.repo.signatures import signature_of
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_DECORATORS = 20  # of one definition
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
+_CALLABLE_KINDS = {"function", "method", "constructor", "property"}
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 _NAME_CHARACTERS = string.ascii_letters + string.digits + "_"
 
@@ -32,33 +34,57 @@ class Extract(NamedTuple):
 
 def parse(language: str, source: bytes) -> Tree:
     """The syntax tree; it has error nodes where the code is broken."""
+    language, source = _code(language, source)
     return Parser(grammar(language)).parse(source)
+
+
+def _code(language: str, source: bytes) -> tuple[str, bytes]:
+    """The language and the code of a file in which only a part is code; every byte stays at its place."""
+    embedded = LANGUAGES[language].embedded
+    return embedded(source) if embedded else (language, source)
 
 
 def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
     """Symbols in file order, and references with the symbol that they are in."""
+    language, source = _code(language, source)
     rules = LANGUAGES[language]
     definitions, names, imports = _matches(rules, tree)
     symbols: list[Symbol] = []
+    exports: list[Definition] = []
     scopes: list[tuple[int, str, str]] = []  # (end, qualified name, kind) of what is open
     for item in definitions:
         while scopes and scopes[-1][0] <= item.node.start_byte:
             scopes.pop()
         if len(item.name) > _MAX_NAME or len(scopes) >= _MAX_NESTING:
             continue
-        outer = item.receiver or (scopes[-1][1] if scopes else "")
+        around = _around(item, scopes)
+        outer = item.receiver or (around[-1][1] if around else "")
         qualified = f"{outer}.{item.name}" if outer else item.name
+        if item.kind == "export":
+            target = f"{outer}.{item.target}" if outer and item.target else item.target
+            exports.append(item._replace(name=qualified, target=target))
+            continue
         if item.kind != "scope":
             inside = bool(item.receiver) or bool(scopes and scopes[-1][2] in _CLASS_KINDS)
             kind = "method" if item.kind == "function" and inside else item.kind
-            symbols.append(_symbol(item._replace(kind=kind), qualified, rules, source, path))
+            is_local = any(scope[2] in _CALLABLE_KINDS for scope in around)
+            symbols.append(_symbol(item._replace(kind=kind), qualified, rules, source, path, is_local=is_local))
         scopes.append((item.node.end_byte, item.name if item.kind == "scope" else qualified, item.kind))
+    symbols = sorted(rules.complete(symbols, exports), key=attrgetter("start_byte"))
     references = _references(names, symbols, path, source, rules)
     return Extract(rules.file_docstring(tree.root_node), tuple(symbols), references, imports)
 
 
+def _around(item: Definition, scopes: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    """What an item is a part of: a field that a constructor declares is one of the class."""
+    if item.kind != "field":
+        return scopes
+    last = next((place for place in range(len(scopes), 0, -1) if scopes[place - 1][2] not in _CALLABLE_KINDS), 0)
+    return scopes[:last]
+
+
 def _matches(rules: Language, tree: Tree) -> tuple[list[Definition], list[Node], tuple[str, ...]]:
-    definitions: dict[tuple[int, str], Definition] = {}
+    definitions: dict[tuple[int, str, bool], Definition] = {}
     references: list[Node] = []
     imports: list[str] = []
     for _, captures in QueryCursor(query(rules.name)).matches(tree.root_node):
@@ -68,7 +94,7 @@ def _matches(rules: Language, tree: Tree) -> tuple[list[Definition], list[Node],
             imports += [text_of(node) for node in captures["import"]]
         else:
             for item in rules.refine(_definition(captures, rules)):
-                key = (item.outer.start_byte, item.name)
+                key = (item.outer.start_byte, item.name, item.kind == "export")
                 # A typedef of a named struct is both; the struct says more.
                 if key not in definitions or definitions[key].kind in {"type", "declaration"}:
                     definitions[key] = item
@@ -92,22 +118,28 @@ def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
     )
 
 
-def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, path: str) -> Symbol:
+def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, path: str, *, is_local: bool) -> Symbol:
+    shown, end = item.span or (item.node, None)
     return Symbol(
         path=path,
         kind=item.kind,
-        name=item.name.rsplit(".", 1)[-1],
+        name=_last_name(item.name),
         qualified_name=qualified,
         start_line=item.outer.start_point.row + 1,
         end_line=item.outer.end_point.row + 1,
         start_byte=item.outer.start_byte,
         end_byte=item.outer.end_byte,
-        signature=item.signature or signature_of(item.node, source),
+        signature=item.signature or signature_of(shown, end, source),
         docstring=rules.docstring(item),
         bases=item.bases,
         decorators=_decorators(item, rules),
-        is_public=rules.is_public(item),
+        is_public=not is_local and rules.is_public(item),
     )
+
+
+def _last_name(name: str) -> str:
+    """The part of a name behind its last dot; `[Symbol.iterator]` is one part."""
+    return name[name.rindex("[") :] if name.endswith("]") and "[" in name else name.rsplit(".", 1)[-1]
 
 
 def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:
@@ -116,6 +148,10 @@ def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:
         return ()
     around = [item.outer, item.node] if item.outer.id != item.node.id else [item.node]
     nodes = [child for node in around for child in node.named_children if child.type in rules.decorators]
+    before = item.outer.prev_named_sibling
+    while before is not None and before.type in rules.decorators and len(nodes) < _MAX_DECORATORS:
+        nodes.insert(0, before)
+        before = before.prev_named_sibling
     return tuple(" ".join(text_of(node).split())[:_MAX_NAME] for node in nodes[:_MAX_DECORATORS])
 
 

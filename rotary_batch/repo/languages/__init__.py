@@ -10,7 +10,7 @@ from importlib import resources
 
 import tree_sitter
 
-from rotary_batch.repo.languages import c, cpp, go, java, javascript, python, rust, typescript
+from rotary_batch.repo.languages import c, components, cpp, go, java, javascript, python, rust, typescript
 from rotary_batch.repo.languages.language import Definition, Language
 
 __all__ = ["LANGUAGES", "Definition", "Language", "grammar", "language_of", "query", "version"]
@@ -20,6 +20,8 @@ _ALL = (
     javascript.JAVASCRIPT,
     typescript.TYPESCRIPT,
     typescript.TSX,
+    components.VUE,
+    components.SVELTE,
     go.GO,
     rust.RUST,
     java.JAVA,
@@ -65,7 +67,7 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    files = [package / name for name in ("chunks.py", "comments.py", "symbols.py")]
+    files = [package / name for name in ("chunks.py", "comments.py", "signatures.py", "symbols.py")]
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -81,6 +82,9 @@ class Subject:
         return cls(Unit(unit), path, part=int(rest) if kind == "#" else None)
 
 
+MAX_OVERLOADS = 50  # shown of one name
+
+
 class SymbolId(NamedTuple):
     """Identifies a symbol within one snapshot of a repository."""
 
@@ -123,6 +127,20 @@ def main_definitions(symbols: Iterable[Symbol]) -> list[Symbol]:
         if symbol.kind != "declaration" and (key not in main or _is_preferred(symbol, main[key])):
             main[key] = symbol
     return sorted(main.values(), key=lambda symbol: symbol.id)
+
+
+def overloads(symbol: Symbol, others: Iterable[Symbol]) -> list[tuple[list[str], str | None]]:
+    """The signatures of a symbol and of others of its name, in file order, each group with the docstring of the first.
+
+    The first group has the symbol's own docstring; those that say nothing, or the same again, are in it.
+    """
+    same = sorted([symbol, *islice(others, MAX_OVERLOADS - 1)], key=lambda one: one.id)
+    silent = [one.signature for one in same if one.docstring in {None, symbol.docstring}]
+    groups: dict[str | None, list[str]] = {symbol.docstring: silent}
+    for one in same:
+        if one.docstring not in {None, symbol.docstring}:
+            groups.setdefault(one.docstring, []).append(one.signature)
+    return [(list(dict.fromkeys(signatures)), docstring) for docstring, signatures in groups.items()]
 
 
 def _is_preferred(one: Symbol, other: Symbol) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
+from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions, overloads
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
@@ -158,11 +158,12 @@ class Pages:
         blocks = [
             f"## {code(symbol.qualified_name)}",
             f"{symbol.kind.capitalize()}, {where}",
-            fenced(symbol.signature, language),
         ]
-        if symbol.docstring:
-            rest = after_first_paragraph(symbol.docstring)
-            blocks += [inline(first_paragraph(symbol.docstring)), *([fenced(rest)] if rest else [])]
+        for signatures, docstring in overloads(symbol, (other for other in others if other.kind == symbol.kind)):
+            blocks.append(fenced("\n".join(signatures), language))
+            if docstring:
+                rest = after_first_paragraph(docstring)
+                blocks += [inline(first_paragraph(docstring)), *([fenced(rest)] if rest else [])]
         uses = [
             ("Used by", self._view.callers.get(path, {}).get(symbol.id, ())),
             ("Uses", self._view.callees.get(path, {}).get(symbol.id, ())),

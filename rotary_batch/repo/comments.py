@@ -30,6 +30,8 @@ def comment_above(node: Node) -> str | None:
             before = above.prev_sibling
             if before is not None and last_row(before) == above.start_point.row and "comment" not in before.type:
                 break
+            if above.child_by_field_name("inner") is not None:  # Rust's `//!` is about what is around it
+                break
             comments.insert(0, above)
         elif above.type != "attribute_item":
             break

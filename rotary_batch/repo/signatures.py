@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tree_sitter import Node
@@ -15,7 +15,11 @@ _MAX_KEPT_NBYTES = 8 * MAX_SIGNATURE_CHARACTERS  # read of a definition: more th
 # Values; the brackets of types and parameters say what a caller has to know, and stay.
 _VALUES = {"argument_list", "arguments", "array", "array_expression", "array_initializer", "dictionary", "object"}
 _VALUES |= {"initializer_list", "list", "literal_value", "parenthesized_expression", "set", "tuple"}
-_BODIES = {"class_body", "compound_statement", "statement_block"}  # of functions within a value
+_VALUES |= {"dictionary_comprehension", "field_initializer_list", "generator_expression", "list_comprehension"}
+_VALUES |= {"set_comprehension", "token_tree"}
+_BODIES = {"block", "class_body", "compound_statement", "statement_block"}  # of functions within a value
+_ANNOTATIONS = {"annotation", "marker_annotation"}  # of the definition itself; those of its parameters are shown
+_END = re.compile(r"(?: ?(?:\{|=>|[=:]))+$")  # what stands between a definition and its body
 _FUNCTION_VALUES = {"arrow_function", "function_expression"}
 _OPENING = re.compile(rb"""\w{0,3}(#*)("{3}|'{3}|["'`])""")  # also r#" of Rust and b''' of Python
 
@@ -30,15 +34,24 @@ class _Cut(NamedTuple):
 
 def signature_of(node: Node, end: int | None, source: bytes) -> str:
     """The definition up to a byte, or up to its body when that is None, on one line."""
-    trailing = ";,{ "
     if end is None:
         body = node.child_by_field_name("body") or node.child_by_field_name("value")
         if body is not None and body.type in _FUNCTION_VALUES:
             body = body.child_by_field_name("body")
         end = _before(body).end_byte if body is not None else _line_end(node, source)
-        trailing = "{=:> "
-    folded = _on_one_line(_shown(node, source, end)).rstrip(trailing)
-    return folded if len(folded) <= MAX_SIGNATURE_CHARACTERS else folded[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+        return _limited(_END.sub("", _on_one_line(_shown(node, source, end))))
+    return _limited(_on_one_line(_shown(node, source, end)).rstrip(";,{ "))
+
+
+def signature_from(parts: Sequence[str | Node], source: bytes) -> str:
+    """Texts and nodes on one line; what is on one line keeps its spaces."""
+    texts = (part if isinstance(part, str) else _shown(part, source, part.end_byte, is_part=True) for part in parts)
+    lines = (_on_one_line(text) if "\n" in text else text.strip() for text in texts if text)
+    return _limited(" ".join(lines).rstrip("; "))
+
+
+def _limited(text: str) -> str:
+    return text if len(text) <= MAX_SIGNATURE_CHARACTERS else text[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
 
 
 def _line_end(node: Node, source: bytes) -> int:
@@ -54,10 +67,11 @@ def _on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _shown(node: Node, source: bytes, end: int) -> str:
+def _shown(node: Node, source: bytes, end: int, *, is_part: bool = False) -> str:
+    whole = None if is_part else node  # of a definition, what is directly in it is shown
     kept, nbytes = list[bytes](), 0
     start = max((child.end_byte for child in node.children if child.type == "decorator"), default=node.start_byte)
-    for cut in _cuts(node, source, start, end):
+    for cut in _cuts(node, whole, source, start, end):
         kept += [source[start : cut.start], cut.instead]
         nbytes += cut.start - start
         start = cut.end
@@ -68,25 +82,27 @@ def _shown(node: Node, source: bytes, end: int) -> str:
     return b"".join(kept).decode("utf-8", "replace")
 
 
-def _cuts(node: Node, source: bytes, start: int, end: int) -> Iterator[_Cut]:
+def _cuts(node: Node, whole: Node | None, source: bytes, start: int, end: int) -> Iterator[_Cut]:
     """In their order: comments, the middle of long strings, of long values in brackets and of function bodies."""
     waiting = [node]
     while waiting:
         inner = waiting.pop()
-        if inner.start_byte >= start and (cut := _cut(inner, node, source)) is not None:
+        if inner.start_byte >= start and (cut := _cut(inner, node, whole, source)) is not None:
             yield cut
             continue
         waiting += [child for child in reversed(inner.children) if child.start_byte < end and child.end_byte > start]
 
 
-def _cut(inner: Node, node: Node, source: bytes) -> _Cut | None:
+def _cut(inner: Node, node: Node, whole: Node | None, source: bytes) -> _Cut | None:
     nbytes = inner.end_byte - inner.start_byte
     if "comment" in inner.type:
         return _Cut(inner.start_byte, inner.end_byte, b"")  # on one line, `//` would swallow the code after it
+    if inner.type in _ANNOTATIONS and inner.parent is not None and inner.parent.parent == node:
+        return _Cut(inner.start_byte, inner.end_byte, b"")
     if "string" in inner.type and nbytes > MAX_STRING_NBYTES:
         return _string_cut(inner, source)
     is_value = inner.type in _VALUES or (inner.type == "object_type" and node.type == "type_alias_declaration")
-    is_long = is_value and nbytes > MAX_VALUE_NBYTES and inner.parent != node and not _holds_function(inner)
+    is_long = is_value and nbytes > MAX_VALUE_NBYTES and inner.parent != whole and not _holds_function(inner)
     if is_long or (inner.type in _BODIES and nbytes > len("{}")):
         return _Cut(inner.start_byte + 1, inner.end_byte - 1, "…".encode())
     return None

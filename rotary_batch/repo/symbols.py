@@ -13,7 +13,7 @@ from tree_sitter import Node, Parser, QueryCursor, Tree
 from rotary_batch.core import Reference, Symbol
 from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages import LANGUAGES, Definition, Language, grammar, query
-from rotary_batch.repo.signatures import signature_of
+from rotary_batch.repo.signatures import signature_from, signature_of
 
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_DECORATORS = 20  # of one definition
@@ -69,7 +69,7 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
             kind = "method" if item.kind == "function" and inside else item.kind
             is_local = any(scope[2] in _CALLABLE_KINDS for scope in around)
             symbols.append(_symbol(item._replace(kind=kind), qualified, rules, source, path, is_local=is_local))
-        scopes.append((item.node.end_byte, item.name if item.kind == "scope" else qualified, item.kind))
+        scopes.append((item.node.end_byte, qualified, item.kind))
     symbols = sorted(rules.complete(symbols, exports), key=attrgetter("start_byte"))
     references = _references(names, symbols, path, source, rules)
     return Extract(rules.file_docstring(tree.root_node), tuple(symbols), references, imports)
@@ -120,15 +120,18 @@ def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
 
 def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, path: str, *, is_local: bool) -> Symbol:
     shown, end = item.span or (item.node, None)
+    last = item.last or item.outer
+    if item.parts:
+        item = item._replace(signature=signature_from(item.parts, source))
     return Symbol(
         path=path,
         kind=item.kind,
         name=_last_name(item.name),
         qualified_name=qualified,
         start_line=item.outer.start_point.row + 1,
-        end_line=item.outer.end_point.row + 1,
+        end_line=last.end_point.row + 1,
         start_byte=item.outer.start_byte,
-        end_byte=item.outer.end_byte,
+        end_byte=last.end_byte,
         signature=item.signature or signature_of(shown, end, source),
         docstring=rules.docstring(item),
         bases=item.bases,
@@ -144,8 +147,8 @@ def _last_name(name: str) -> str:
 
 def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:
     """The decorators or annotations of a definition, each on one line."""
-    if not rules.decorators:
-        return ()
+    if item.decorators is not None or not rules.decorators:
+        return tuple(" ".join(text_of(node).split())[:_MAX_NAME] for node in (item.decorators or ())[:_MAX_DECORATORS])
     around = [item.outer, item.node] if item.outer.id != item.node.id else [item.node]
     nodes = [child for node in around for child in node.named_children if child.type in rules.decorators]
     before = item.outer.prev_named_sibling

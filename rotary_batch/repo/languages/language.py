@@ -17,13 +17,16 @@ class Definition(NamedTuple):
 
     outer: Node  # with its wrappers, such as decorators or `export`
     node: Node
-    kind: str  # "scope" = names what is inside, and is no symbol itself; "export" = says that the file exports a name
+    kind: str  # "scope" = names what is inside, and is no symbol itself; "export" = says more of a name in `complete`
     name: str  # may hold dots
     receiver: str | None = None  # the type that a method is defined on
     bases: tuple[str, ...] = ()  # types that it extends or implements, as written
     signature: str | None = None  # when it is not the source up to the body
     span: tuple[Node, int] | None = None  # the signature is the source of this node up to this byte
     target: str | None = None  # of an export: its name in the file, when that is another symbol
+    parts: tuple[str | Node, ...] = ()  # the signature in texts and nodes, when it is not one piece of the source
+    last: Node | None = None  # its last node, when `outer` goes on with comments
+    decorators: tuple[Node, ...] | None = None  # when they are neither in `outer` and `node` nor right before them
 
 
 def _as_it_is(definition: Definition) -> Iterable[Definition]:

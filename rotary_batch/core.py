@@ -17,6 +17,7 @@ class FileClass(StrEnum):
     """How a file is treated: only SOURCE is parsed and documented."""
 
     SOURCE = "source"
+    STUB = "stub"  # the signatures of a source, whose page shows them
     TEXT = "text"
     GENERATED = "generated"
     VENDORED = "vendored"
@@ -40,6 +41,11 @@ class SourceFile:
     language: str | None
     file_class: FileClass
     reason: str  # for the class, as `explain` prints it
+
+
+def stub_of(path: str) -> str:
+    """The path of the type stub that a Python source may have beside it."""
+    return f"{path}i"
 
 
 class Unit(StrEnum):
@@ -83,6 +89,9 @@ class Subject:
 
 
 MAX_OVERLOADS = 50  # shown of one name
+
+
+DATA_KINDS = frozenset({"constant", "variable", "field", "member"})  # of symbols that are no code
 
 
 class SymbolId(NamedTuple):

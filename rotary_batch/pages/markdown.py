@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions, overloads
+from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions, overloads, stub_of
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
@@ -70,7 +70,8 @@ class Pages:
         subjects = [("file", path), *(chunk.subject.identity for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
         source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
-        return self._seal(blocks, subjects, [source])
+        stub = view.stubs.get(stub_of(path))
+        return self._seal(blocks, subjects, [source, *([{"path": stub.path, "blob": stub.blob}] if stub else [])])
 
     def _folder_page(self, folder: str) -> bytes:
         view, inside = self._view, self._view.inside[folder]
@@ -213,7 +214,7 @@ class Pages:
         counts = Counter(
             (file.file_class.value, file.reason)
             for file in self._view.files
-            if file.file_class not in {FileClass.SOURCE, FileClass.IGNORED}
+            if file.file_class not in {FileClass.SOURCE, FileClass.STUB, FileClass.IGNORED}
         )
         rows = [f"| {kind} | {inline(reason)} | {count} |" for (kind, reason), count in sorted(counts.items())]
         head = ["## Not documented", "", "| Class | Reason | Files |", "| --- | --- | --- |"]

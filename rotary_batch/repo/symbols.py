@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from tree_sitter import Node, Parser, QueryCursor, Tree
+from tree_sitter import Node, Parser, Point, QueryCursor, Range, Tree
 
 from rotary_batch.core import Reference, Symbol
 from rotary_batch.repo.comments import text_of
@@ -17,6 +17,7 @@ from rotary_batch.repo.signatures import signature_from, signature_of
 
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_DECORATORS = 20  # of one definition
+_MAX_UNPARSED_NESTING = 3  # of brackets that are parsed anew: all that is in them is parsed once for each
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
 _CALLABLE_KINDS = {"function", "method", "constructor", "property"}
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
@@ -48,7 +49,7 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
     """Symbols in file order, and references with the symbol that they are in."""
     language, source = _code(language, source)
     rules = LANGUAGES[language]
-    definitions, names, imports = _matches(rules, tree)
+    definitions, names, imports = _matches(rules, _roots(rules, tree, source))
     symbols: list[Symbol] = []
     exports: list[Definition] = []
     scopes: list[tuple[int, str, str]] = []  # (end, qualified name, kind) of what is open
@@ -83,11 +84,28 @@ def _around(item: Definition, scopes: list[tuple[int, str, str]]) -> list[tuple[
     return scopes[:last]
 
 
-def _matches(rules: Language, tree: Tree) -> tuple[list[Definition], list[Node], tuple[str, ...]]:
+def _roots(rules: Language, tree: Tree, source: bytes) -> list[Node]:
+    """The root of the tree, and of what parses in brackets that the grammar did not look into."""
+    roots = last = [tree.root_node]
+    parser = Parser(grammar(rules.name))
+    for _ in range(_MAX_UNPARSED_NESTING):
+        parsed = []
+        for node in (inner for root in last for inner in rules.unparsed(root)):
+            start, end = node.start_point, node.end_point
+            points = Point(start.row, start.column + 1), Point(end.row, end.column - 1)
+            parser.included_ranges = [Range(*points, node.start_byte + 1, node.end_byte - 1)]
+            root = parser.parse(source).root_node
+            parsed += [] if root.has_error else [root]
+        last = parsed
+        roots = [*roots, *parsed]
+    return roots
+
+
+def _matches(rules: Language, roots: Sequence[Node]) -> tuple[list[Definition], list[Node], tuple[str, ...]]:
     definitions: dict[tuple[int, str, bool], Definition] = {}
     references: list[Node] = []
     imports: list[str] = []
-    for _, captures in QueryCursor(query(rules.name)).matches(tree.root_node):
+    for captures in (one for root in roots for _, one in QueryCursor(query(rules.name)).matches(root)):
         if "reference" in captures:
             references += captures["reference"]
         elif "import" in captures:

@@ -67,7 +67,7 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    files = [package / name for name in ("chunks.py", "comments.py", "signatures.py", "symbols.py")]
+    files = [package / name for name in ("chunks.py", "comments.py", "signatures.py", "stubs.py", "symbols.py")]
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]

@@ -43,6 +43,18 @@ def _impl(definition: Definition) -> Iterator[Definition]:
     yield definition._replace(name=name)
 
 
+def _item_macros(root: Node) -> Iterator[Node]:
+    """What macros are given where items stand: often items, as in `cfg_io! { pub fn read() {} }`."""
+    waiting = [root]
+    while waiting:
+        for node in waiting.pop().named_children:
+            inner = node.named_children[0] if node.type == "expression_statement" and node.named_child_count else node
+            if inner.type == "macro_invocation":
+                yield from (child for child in inner.named_children if child.type == "token_tree")
+            elif node.type in {"mod_item", "impl_item", "trait_item"}:
+                waiting += node.children_by_field_name("body")
+
+
 def _type_name(node: Node | None) -> str:
     """The name of the type that an `impl` is for, without references and parameters."""
     while node is not None and node.type in _INNER_TYPE:
@@ -150,5 +162,6 @@ RUST = Language(
     refine=_refine,
     is_public=_is_public,
     complete=_complete,
+    unparsed=_item_macros,
     docstring=_docstring,
 )

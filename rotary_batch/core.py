@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -16,6 +17,7 @@ class FileClass(StrEnum):
     """How a file is treated: only SOURCE is parsed and documented."""
 
     SOURCE = "source"
+    STUB = "stub"  # the signatures of a source, whose page shows them
     TEXT = "text"
     GENERATED = "generated"
     VENDORED = "vendored"
@@ -39,6 +41,11 @@ class SourceFile:
     language: str | None
     file_class: FileClass
     reason: str  # for the class, as `explain` prints it
+
+
+def stub_of(path: str) -> str:
+    """The path of the type stub that a Python source may have beside it."""
+    return f"{path}i"
 
 
 class Unit(StrEnum):
@@ -79,6 +86,12 @@ class Subject:
             start, end = rest.split("-")
             return cls(Unit(unit), path, span=(int(start), int(end)))
         return cls(Unit(unit), path, part=int(rest) if kind == "#" else None)
+
+
+MAX_OVERLOADS = 50  # shown of one name
+
+
+DATA_KINDS = frozenset({"constant", "variable", "field", "member"})  # of symbols that are no code
 
 
 class SymbolId(NamedTuple):
@@ -123,6 +136,20 @@ def main_definitions(symbols: Iterable[Symbol]) -> list[Symbol]:
         if symbol.kind != "declaration" and (key not in main or _is_preferred(symbol, main[key])):
             main[key] = symbol
     return sorted(main.values(), key=lambda symbol: symbol.id)
+
+
+def overloads(symbol: Symbol, others: Iterable[Symbol]) -> list[tuple[list[str], str | None]]:
+    """The signatures of a symbol and of others of its name, in file order, each group with the docstring of the first.
+
+    The first group has the symbol's own docstring; those that say nothing, or the same again, are in it.
+    """
+    same = sorted([symbol, *islice(others, MAX_OVERLOADS - 1)], key=lambda one: one.id)
+    silent = [one.signature for one in same if one.docstring in {None, symbol.docstring}]
+    groups: dict[str | None, list[str]] = {symbol.docstring: silent}
+    for one in same:
+        if one.docstring not in {None, symbol.docstring}:
+            groups.setdefault(one.docstring, []).append(one.signature)
+    return [(list(dict.fromkeys(signatures)), docstring) for docstring, signatures in groups.items()]
 
 
 def _is_preferred(one: Symbol, other: Symbol) -> bool:

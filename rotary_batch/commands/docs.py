@@ -48,6 +48,7 @@ def check(settings: Settings, root: Path) -> Drift:
     repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
     files = classify(repository, docs_dir=settings.out, patterns=PathPatterns(settings.include, settings.exclude))
     blobs = {file.path: file.blob for file in files if file.file_class is FileClass.SOURCE}
+    stubs = {file.path: file.blob for file in files if file.file_class is FileClass.STUB}
     folder = open_safe_folder(repository.root, settings.out, create=False)
     with folder or nullcontext():
-        return check_docs(folder, blobs)
+        return check_docs(folder, blobs, stubs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rotary_batch.core import stub_of
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.front import read
 from rotary_batch.pages.page import folder_blobs
@@ -28,14 +29,17 @@ class Drift:
         return sum(map(len, (self.stale, self.missing, self.edited, self.orphaned, self.blocked)))
 
 
-def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str]) -> Drift:
-    """Compare the docs folder, if there is one, with the sources (path -> blob) that should have pages."""
+def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str], stubs: Mapping[str, str] | None = None) -> Drift:
+    """Compare the docs folder, if there is one, with the sources (path -> blob) that should have pages.
+
+    `stubs` (path -> blob) are shown on the pages of their sources.
+    """
     drift = Drift()
     wanted = {page: thing for thing, page in page_paths(blobs).items()}
     if folder is None:
         drift.missing += sorted(wanted)
         return drift
-    sources = _sources(blobs)
+    sources = _sources(blobs, stubs or {})
     for page in sorted(wanted):
         _check_page(folder, page, sources[wanted[page]], drift)
     for path in sorted(file.path for file in folder.walk() if file.path.endswith(".md")):
@@ -70,7 +74,9 @@ def _is_ours(folder: SafeFolder, path: str) -> bool:
     return content is not None and read(content.data).is_ours
 
 
-def _sources(blobs: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _sources(blobs: Mapping[str, str], stubs: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What the page of each thing should say that it describes."""
     of_files = {path: {path: blob} for path, blob in blobs.items()}
+    for path in of_files.keys() & {stub.removesuffix("i") for stub in stubs}:
+        of_files[path][stub_of(path)] = stubs[stub_of(path)]
     return of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}

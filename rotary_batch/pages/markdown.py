@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
+from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions, overloads, stub_of
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.page import (
     IndexView,
@@ -70,7 +70,8 @@ class Pages:
         subjects = [("file", path), *(chunk.subject.identity for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
         source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
-        return self._seal(blocks, subjects, [source])
+        stub = view.stubs.get(stub_of(path))
+        return self._seal(blocks, subjects, [source, *([{"path": stub.path, "blob": stub.blob}] if stub else [])])
 
     def _folder_page(self, folder: str) -> bytes:
         view, inside = self._view, self._view.inside[folder]
@@ -158,11 +159,12 @@ class Pages:
         blocks = [
             f"## {code(symbol.qualified_name)}",
             f"{symbol.kind.capitalize()}, {where}",
-            fenced(symbol.signature, language),
         ]
-        if symbol.docstring:
-            rest = after_first_paragraph(symbol.docstring)
-            blocks += [inline(first_paragraph(symbol.docstring)), *([fenced(rest)] if rest else [])]
+        for signatures, docstring in overloads(symbol, (other for other in others if other.kind == symbol.kind)):
+            blocks.append(fenced("\n".join(signatures), language))
+            if docstring:
+                rest = after_first_paragraph(docstring)
+                blocks += [inline(first_paragraph(docstring)), *([fenced(rest)] if rest else [])]
         uses = [
             ("Used by", self._view.callers.get(path, {}).get(symbol.id, ())),
             ("Uses", self._view.callees.get(path, {}).get(symbol.id, ())),
@@ -212,7 +214,7 @@ class Pages:
         counts = Counter(
             (file.file_class.value, file.reason)
             for file in self._view.files
-            if file.file_class not in {FileClass.SOURCE, FileClass.IGNORED}
+            if file.file_class not in {FileClass.SOURCE, FileClass.STUB, FileClass.IGNORED}
         )
         rows = [f"| {kind} | {inline(reason)} | {count} |" for (kind, reason), count in sorted(counts.items())]
         head = ["## Not documented", "", "| Class | Reason | Files |", "| --- | --- | --- |"]

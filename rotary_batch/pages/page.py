@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
+from rotary_batch.core import DATA_KINDS, Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
 
 MAX_LISTED = 6  # names or symbols in one summary
@@ -77,6 +77,11 @@ class IndexView:
         return {file.path: file for file in self.files if file.file_class is FileClass.SOURCE}
 
     @cached_property
+    def stubs(self) -> Mapping[str, SourceFile]:
+        """The stubs, whose signatures are on the pages of their sources, by path."""
+        return {file.path: file for file in self.files if file.file_class is FileClass.STUB}
+
+    @cached_property
     def folders(self) -> Sequence[str]:
         """Folders that hold sources, at any depth; the root, "", is not one of them."""
         return folders_of(self.sources)
@@ -139,6 +144,7 @@ def symbol_summary(symbol: Symbol) -> Summary:
 def chunk_outline(chunk: Chunk, symbols: Sequence[Symbol]) -> str:
     """The summaries of the symbols that start in a chunk, else its lines."""
     inside = [symbol for symbol in symbols if chunk.start_byte <= symbol.start_byte < chunk.end_byte]
+    inside = [symbol for symbol in inside if symbol.kind not in DATA_KINDS] or inside
     summaries = [symbol_summary(symbol).text for symbol in inside[:MAX_LISTED]]
     return "; ".join(summaries) or f"lines {chunk.start_line}-{chunk.end_line}"
 
@@ -147,12 +153,15 @@ def file_summary(path: str, view: IndexView) -> Summary:
     """The author's docstring of a file, else the names that it defines."""
     if path in view.docstrings:
         return _by_author(view.docstrings[path])
-    names = [
-        f"`{symbol.name}`"
-        for symbol in main_definitions(view.symbols.get(path, ()))
-        if "." not in symbol.qualified_name
-    ]
+    symbols = main_definitions(view.symbols.get(path, ()))
+    names = [f"`{symbol.qualified_name}`" for symbol in _most_telling(symbols)]
     return _by_structure(f"Defines {_listed(names)}." if names else "Code without functions or types.")
+
+
+def _most_telling(symbols: Sequence[Symbol]) -> Sequence[Symbol]:
+    """Functions and types at the top of a file, else constants there, else the members of types of other files."""
+    top = [symbol for symbol in symbols if "." not in symbol.qualified_name]
+    return [symbol for symbol in top if symbol.kind not in DATA_KINDS] or top or symbols
 
 
 def folder_summary(folder: str, view: IndexView) -> Summary:

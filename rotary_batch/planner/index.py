@@ -16,7 +16,7 @@ from itertools import chain, groupby, islice
 from operator import attrgetter
 from pathlib import Path
 
-from rotary_batch.core import FileClass, ParsedFile, SourceFile
+from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
@@ -25,6 +25,7 @@ from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.stubs import joined
 from rotary_batch.work import index as stored
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
@@ -71,7 +72,7 @@ def index_repository(
     counts = PlanCounts()
     if not is_complete:
         # Closed even when `progress` raises: between two files a transaction is open.
-        with closing(_parse_and_store(store, repository, changes.to_read, prompt_builder, row)) as stored_files:
+        with closing(_parse_and_store(store, repository, changes, prompt_builder, row)) as stored_files:
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
@@ -114,6 +115,7 @@ class _Changes:
 
     files: list[SourceFile]  # all that the repository has now
     to_read: list[SourceFile]
+    stubs: list[SourceFile]  # of those
     others: list[SourceFile]  # not to be parsed, but stored differently or not at all
     gone: list[str]
     were_sources: set[str]  # and are not sources now
@@ -134,14 +136,18 @@ def _changes(
     files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known, should_stop=should_stop)
     old = stored.stored_files(store, row.root)
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
+    stubs = {file.path: file for file in files if file.file_class is FileClass.STUB}
+    # The reason of a source names the content of its stub.
+    read = {file.path for file in files if known.get(file.path) == file.blob and old[file.path].reason == file.reason}
+    to_read = [file for file in files if is_source[file.path] and file.path not in read]
     return _Changes(
         files=files,
-        to_read=[file for file in files if is_source[file.path] and known.get(file.path) != file.blob],
+        to_read=to_read,
+        stubs=[stubs[stub] for file in to_read if (stub := stub_of(file.path)) in stubs],
         others=[
             file
             for file in files
-            if (file.path not in old or old[file.path] != file)
-            and not (is_source[file.path] and known.get(file.path) != file.blob)
+            if (file.path not in old or old[file.path] != file) and not (is_source[file.path] and file.path not in read)
         ],
         gone=[path for path in old if path not in is_source],
         # By class: a new version of the schema sets the plan key of every file to null, so that all are read again.
@@ -154,22 +160,23 @@ def _changes(
 def _parse_and_store(
     store: WorkStore,
     repository: Repository,
-    files: Sequence[SourceFile],
+    changes: _Changes,
     prompt_builder: PromptBuilder,
     row: RepositoryRow,
 ) -> Generator[PlanCounts, None, None]:
     """Parse files and store each with its items; yields what each did to the queue."""
     sources: dict[str, bytes] = {}  # of the files that are being parsed
     parsed = parse_files(
-        _read_sources(repository, files, sources),
+        _read_sources(repository, [*changes.to_read, *changes.stubs], sources),
         tokenizer_dir=Path(row.pack_dir),
         budget_tokens=prompt_builder.chunk_budget_tokens,
-        num_workers=min(NUM_WORKERS, max(1, len(files))),
+        num_workers=min(NUM_WORKERS, max(1, len(changes.to_read))),
     )
     with closing(parsed):
-        for first in parsed:
+        waiting = joined(parsed)
+        for first in waiting:
             with store.transaction():
-                for one in chain([first], islice(parsed, FILES_A_COMMIT - 1)):
+                for one in chain([first], islice(waiting, FILES_A_COMMIT - 1)):
                     yield _store_file(store, one, sources.pop(one.file.path), prompt_builder, row)
 
 
@@ -178,8 +185,11 @@ def _read_sources(
 ) -> Iterator[tuple[SourceFile, bytes]]:
     wanted = {file.path: file for file in files}
     entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
+    # A stub comes right before its source.
+    entries.sort(key=lambda e: (stub_of(e.path), True) if stub_of(e.path) in wanted else (e.path, False))
     for entry, data in repository.read(entries):
-        sources[entry.path] = data
+        if wanted[entry.path].file_class is FileClass.SOURCE:
+            sources[entry.path] = data
         yield wanted[entry.path], data
 
 

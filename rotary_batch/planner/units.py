@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rotary_batch.core import Chunk, ParsedFile, SourceFile, Subject, Symbol, Unit
+from rotary_batch.core import DATA_KINDS, Chunk, ParsedFile, SourceFile, Subject, Symbol, Unit
 from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page_paths import folders_of, parent_of
@@ -14,8 +14,6 @@ from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.work.rows import PlannedItem
 
 # Roll-ups that are ready go before chunks, so that files and folders are finished early.
-# Symbols that are not code: a table of constants is as much data as one of numbers.
-_DATA_KINDS = {"constant", "variable", "field", "member"}
 _UNIT_PRIORITY = {Unit.CHUNK: 0, Unit.FILE: 10**9, Unit.DIRECTORY: 2 * 10**9, Unit.REPOSITORY: 3 * 10**9}
 
 
@@ -34,7 +32,7 @@ def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -
 
 def _worth_describing(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:
     """All chunks of code; of module-level data (tables, constants) only the first chunk of a file."""
-    code = (symbol for symbol in symbols if symbol.kind not in _DATA_KINDS)
+    code = (symbol for symbol in symbols if symbol.kind not in DATA_KINDS)
     waiting = sorted((symbol.start_byte, symbol.end_byte) for symbol in code)[::-1]
     reach = 0  # the last byte of the symbols that start before the end of the chunk
     for number, chunk in enumerate(chunks):

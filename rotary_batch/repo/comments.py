@@ -30,6 +30,8 @@ def comment_above(node: Node) -> str | None:
             before = above.prev_sibling
             if before is not None and last_row(before) == above.start_point.row and "comment" not in before.type:
                 break
+            if above.child_by_field_name("inner") is not None:  # Rust's `//!` is about what is around it
+                break
             comments.insert(0, above)
         elif above.type != "attribute_item":
             break
@@ -68,3 +70,29 @@ def clean_comments(comments: Sequence[Node]) -> str | None:
         text = re.sub(r"^(/\*+!?|//+!?|#+[!:]?)|\*+/$", "", text_of(comment).strip())
         lines += [re.sub(r"^\s*(\*|//+!?|#+)\s?", "", line).rstrip() for line in text.split("\n")]
     return inspect.cleandoc("\n".join(lines)).strip() or None
+
+
+def comment_before(node: Node) -> str | None:
+    """The comment between brackets that ends on the line of a node, right before it."""
+    before = node.prev_sibling
+    is_near = before is not None and "comment" in before.type and before.end_point.row == node.start_point.row
+    return clean_comments([before]) if before is not None and is_near else None
+
+
+def comment_after(node: Node) -> str | None:
+    """The comment that follows a node on its line, with those below it that are aligned with it."""
+    after = node.next_sibling
+    while after is not None and after.type in {",", ";"}:
+        after = after.next_sibling
+    if after is None or "comment" not in after.type or after.start_point.row != last_row(node):
+        return None
+    comments, column = [after], after.start_point.column
+    below = after.next_sibling
+    while below is not None and "comment" in below.type and below.start_point.column == column:
+        if below.start_point.row != last_row(comments[-1]) + 1:
+            break
+        comments.append(below)
+        below = below.next_sibling
+    if below is not None and below.is_named and below.start_point.row == last_row(comments[-1]):
+        return None  # it belongs to what follows it
+    return clean_comments(comments)

@@ -13,6 +13,7 @@ from rotary_batch.repo.folder import MAX_PATH_NBYTES, MAX_READ_NBYTES, SUBMODULE
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.ignore import IgnorePatterns
 from rotary_batch.repo.languages import LANGUAGES, language_of
+from rotary_batch.repo.stubs import with_stub_class
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
 MAX_DATA_NBYTES = 100_000  # of prose and settings; larger ones are data that a program reads
@@ -74,7 +75,7 @@ def classify(
         if should_stop is not None and should_stop():
             raise StoppedError
         decided[entry.path] = _by_content(data)
-    return [_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries]
+    return with_stub_class([_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries])
 
 
 Decision = tuple[FileClass, str]

@@ -16,8 +16,8 @@ from typing import TypeAlias, TypeVar
 from rotary_batch.core import Call, Reference, Symbol, SymbolId, main_definitions
 from rotary_batch.repo.languages import LANGUAGES, language_of
 
-_MEMBERS = {"method", "constructor"}
-_CALLABLE = {"function", *_MEMBERS}
+_MEMBERS = {"method", "constructor", "property", "field", "member"}
+_NO_TYPE = {"function", "constant", "variable", *_MEMBERS}
 _SELF = {"self", "cls", "this", "Self", "super"}
 MAX_ANCESTORS = 64  # classes looked through for one member; a chain of 100,000 would be walked for every reference
 _Key = TypeVar("_Key")
@@ -60,7 +60,7 @@ class _FileNames:
 
     def seen_elsewhere(self) -> list[Symbol]:
         """All but members and functions within functions."""
-        return [s for s in self.free if self.kinds.get(s.qualified_name.rpartition(".")[0]) not in _CALLABLE]
+        return [s for s in self.free if self.kinds.get(s.qualified_name.rpartition(".")[0]) not in _NO_TYPE]
 
 
 class _Names:
@@ -96,7 +96,7 @@ class _Names:
             if last not in {"", symbol.name}:
                 _put(self._members, (last, symbol.name), symbol)
                 _put(self._members_of, (symbol.path, outer, symbol.name), symbol)
-            if symbol.kind not in _CALLABLE:
+            if symbol.kind not in _NO_TYPE:
                 _put(self._classes, symbol.name, symbol)
                 _put(self._classes_of, (symbol.path, symbol.name), symbol)
 
@@ -150,7 +150,7 @@ class _Names:
         names = here.outer_names.get(reference.caller, "") if reference.caller else ""
         while names:
             outer, _, name = names.rpartition(".")
-            is_class = here.kinds.get(names, "scope") not in _CALLABLE
+            is_class = here.kinds.get(names, "scope") not in _NO_TYPE
             if is_class and (around := self._class_named(name, reference.path)) is not None:
                 yield around
             names = outer

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
-from tree_sitter import Node, Parser, QueryCursor, Tree
+from tree_sitter import Node, Parser, Point, QueryCursor, Range, Tree
 
 from rotary_batch.core import Reference, Symbol
 from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages import LANGUAGES, Definition, Language, grammar, query
-from rotary_batch.repo.signatures import signature_of
+from rotary_batch.repo.signatures import signature_from, signature_of
 
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_DECORATORS = 20  # of one definition
+_MAX_UNPARSED_NESTING = 3  # of brackets that are parsed anew: all that is in them is parsed once for each
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
+_CALLABLE_KINDS = {"function", "method", "constructor", "property"}
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 _NAME_CHARACTERS = string.ascii_letters + string.digits + "_"
 
@@ -32,43 +35,84 @@ class Extract(NamedTuple):
 
 def parse(language: str, source: bytes) -> Tree:
     """The syntax tree; it has error nodes where the code is broken."""
+    language, source = _code(language, source)
     return Parser(grammar(language)).parse(source)
+
+
+def _code(language: str, source: bytes) -> tuple[str, bytes]:
+    """The language and the code of a file in which only a part is code; every byte stays at its place."""
+    embedded = LANGUAGES[language].embedded
+    return embedded(source) if embedded else (language, source)
 
 
 def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
     """Symbols in file order, and references with the symbol that they are in."""
+    language, source = _code(language, source)
     rules = LANGUAGES[language]
-    definitions, names, imports = _matches(rules, tree)
+    definitions, names, imports = _matches(rules, _roots(rules, tree, source))
     symbols: list[Symbol] = []
+    exports: list[Definition] = []
     scopes: list[tuple[int, str, str]] = []  # (end, qualified name, kind) of what is open
     for item in definitions:
         while scopes and scopes[-1][0] <= item.node.start_byte:
             scopes.pop()
         if len(item.name) > _MAX_NAME or len(scopes) >= _MAX_NESTING:
             continue
-        outer = item.receiver or (scopes[-1][1] if scopes else "")
+        around = _around(item, scopes)
+        outer = item.receiver or (around[-1][1] if around else "")
         qualified = f"{outer}.{item.name}" if outer else item.name
+        if item.kind == "export":
+            target = f"{outer}.{item.target}" if outer and item.target else item.target
+            exports.append(item._replace(name=qualified, target=target))
+            continue
         if item.kind != "scope":
             inside = bool(item.receiver) or bool(scopes and scopes[-1][2] in _CLASS_KINDS)
             kind = "method" if item.kind == "function" and inside else item.kind
-            symbols.append(_symbol(item._replace(kind=kind), qualified, rules, source, path))
-        scopes.append((item.node.end_byte, item.name if item.kind == "scope" else qualified, item.kind))
+            is_local = any(scope[2] in _CALLABLE_KINDS for scope in around)
+            symbols.append(_symbol(item._replace(kind=kind), qualified, rules, source, path, is_local=is_local))
+        scopes.append((item.node.end_byte, qualified, item.kind))
+    symbols = sorted(rules.complete(symbols, exports), key=attrgetter("start_byte"))
     references = _references(names, symbols, path, source, rules)
     return Extract(rules.file_docstring(tree.root_node), tuple(symbols), references, imports)
 
 
-def _matches(rules: Language, tree: Tree) -> tuple[list[Definition], list[Node], tuple[str, ...]]:
-    definitions: dict[tuple[int, str], Definition] = {}
+def _around(item: Definition, scopes: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    """What an item is a part of: a field that a constructor declares is one of the class."""
+    if item.kind != "field":
+        return scopes
+    last = next((place for place in range(len(scopes), 0, -1) if scopes[place - 1][2] not in _CALLABLE_KINDS), 0)
+    return scopes[:last]
+
+
+def _roots(rules: Language, tree: Tree, source: bytes) -> list[Node]:
+    """The root of the tree, and of what parses in brackets that the grammar did not look into."""
+    roots = last = [tree.root_node]
+    parser = Parser(grammar(rules.name))
+    for _ in range(_MAX_UNPARSED_NESTING):
+        parsed = []
+        for node in (inner for root in last for inner in rules.unparsed(root)):
+            start, end = node.start_point, node.end_point
+            points = Point(start.row, start.column + 1), Point(end.row, end.column - 1)
+            parser.included_ranges = [Range(*points, node.start_byte + 1, node.end_byte - 1)]
+            root = parser.parse(source).root_node
+            parsed += [] if root.has_error else [root]
+        last = parsed
+        roots = [*roots, *parsed]
+    return roots
+
+
+def _matches(rules: Language, roots: Sequence[Node]) -> tuple[list[Definition], list[Node], tuple[str, ...]]:
+    definitions: dict[tuple[int, str, bool], Definition] = {}
     references: list[Node] = []
     imports: list[str] = []
-    for _, captures in QueryCursor(query(rules.name)).matches(tree.root_node):
+    for captures in (one for root in roots for _, one in QueryCursor(query(rules.name)).matches(root)):
         if "reference" in captures:
             references += captures["reference"]
         elif "import" in captures:
             imports += [text_of(node) for node in captures["import"]]
         else:
             for item in rules.refine(_definition(captures, rules)):
-                key = (item.outer.start_byte, item.name)
+                key = (item.outer.start_byte, item.name, item.kind == "export")
                 # A typedef of a named struct is both; the struct says more.
                 if key not in definitions or definitions[key].kind in {"type", "declaration"}:
                     definitions[key] = item
@@ -92,30 +136,43 @@ def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
     )
 
 
-def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, path: str) -> Symbol:
+def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, path: str, *, is_local: bool) -> Symbol:
+    shown, end = item.span or (item.node, None)
+    last = item.last or item.outer
+    if item.parts:
+        item = item._replace(signature=signature_from(item.parts, source))
     return Symbol(
         path=path,
         kind=item.kind,
-        name=item.name if rules.is_data else item.name.rsplit(".", 1)[-1],
+        name=item.name if rules.is_data else _last_name(item.name),
         qualified_name=qualified,
         start_line=item.outer.start_point.row + 1,
-        end_line=item.outer.end_point.row + 1,
+        end_line=last.end_point.row + 1,
         start_byte=item.outer.start_byte,
-        end_byte=item.outer.end_byte,
-        signature=item.signature or signature_of(item.node, source),
+        end_byte=last.end_byte,
+        signature=item.signature or signature_of(shown, end, source),
         docstring=rules.docstring(item),
         bases=item.bases,
         decorators=_decorators(item, rules),
-        is_public=rules.is_public(item),
+        is_public=not is_local and rules.is_public(item),
     )
+
+
+def _last_name(name: str) -> str:
+    """The part of a name behind its last dot; `[Symbol.iterator]` is one part."""
+    return name[name.rindex("[") :] if name.endswith("]") and "[" in name else name.rsplit(".", 1)[-1]
 
 
 def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:
     """The decorators or annotations of a definition, each on one line."""
-    if not rules.decorators:
-        return ()
+    if item.decorators is not None or not rules.decorators:
+        return tuple(" ".join(text_of(node).split())[:_MAX_NAME] for node in (item.decorators or ())[:_MAX_DECORATORS])
     around = [item.outer, item.node] if item.outer.id != item.node.id else [item.node]
     nodes = [child for node in around for child in node.named_children if child.type in rules.decorators]
+    before = item.outer.prev_named_sibling
+    while before is not None and before.type in rules.decorators and len(nodes) < _MAX_DECORATORS:
+        nodes.insert(0, before)
+        before = before.prev_named_sibling
     return tuple(" ".join(text_of(node).split())[:_MAX_NAME] for node in nodes[:_MAX_DECORATORS])
 
 

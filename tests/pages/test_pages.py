@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotary_batch.core import FileClass, SourceFile, Subject, Unit, Verdict
+from rotary_batch.core import MAX_OVERLOADS, FileClass, SourceFile, Subject, Unit, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.pages.check import validate
 from rotary_batch.pages.drift import Drift, check_docs
@@ -27,20 +27,21 @@ from rotary_batch.pages.sanitise import code, fenced, inline, plain
 from rotary_batch.pages.site import render, site_paths, things_of
 from rotary_batch.repo.chunks import chunks, cut
 from rotary_batch.repo.graph import callees, callers
+from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.symbols import extract, parse
 from rotary_batch.testing import resolve
 
 SOURCES = {
     "src/box.py": '"""Boxes."""\n\n\ndef put(thing):\n    """Put it in.\n\n    More.\n    """\n    return wrap(thing)\n',
     "src/wrap.py": "def wrap(thing):\n    return thing\n",
-    "README.md": "# Hi\n",
+    "LICENCE.txt": "Free.\n",
 }
 
 
 def make_view(sources=SOURCES, **options) -> IndexView:
     files, docstrings, symbols, found_chunks, references = [], {}, {}, {}, []
     for path, text in sorted(sources.items()):
-        language = "python" if path.endswith(".py") else None
+        language = language_of(path)
         file_class = FileClass.SOURCE if language else FileClass.TEXT
         file = SourceFile(
             path=path,
@@ -415,6 +416,37 @@ def test_several_definitions_of_a_name_have_one_section_that_names_them_all():
     assert page.count("## `f`") == 1
     assert "Function, [lines 5-7](../../src/a.py#L5-L7) (also [lines 1-2](../../src/a.py#L1-L2), [lines 3-4]" in page
     assert "def f(a)\n" in page
+
+
+OVERLOADED = {
+    "a.ts": "/** From text. */\nexport function f(a: string): T\n/** From bytes. */\nexport function f(a: Buffer): T\n"
+    "export function f(a: any): T { return a }\n",
+    "a.py": '@overload\ndef f(a: str) -> T: ...\n@overload\ndef f(a: bytes) -> T: ...\ndef f(a):\n    """Both."""\n',
+    "A.java": "class A {\n  /** From text. */\n  T f(String a) { return a; }\n  T f(byte[] a) { return a; }\n}\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (
+            "a.ts",
+            "```typescript\nfunction f(a: string): T\nfunction f(a: any): T\n```\n\nFrom text.\n\n"
+            "```typescript\nfunction f(a: Buffer): T\n```\n\nFrom bytes.\n",
+        ),
+        ("a.py", "```python\ndef f(a: str) -> T\ndef f(a: bytes) -> T\ndef f(a)\n```\n\nBoth.\n"),
+        ("A.java", "```java\nT f(String a)\nT f(byte[] a)\n```\n\nFrom text.\n"),
+    ],
+)
+def test_every_overload_is_shown_with_its_own_words(path, shown):
+    page = render_site(make_view({path: OVERLOADED[path]}), {})[f"{path}.md"].decode()
+    assert page.endswith(shown)
+
+
+def test_overloads_without_end_are_cut_off():
+    text = "".join(f"export function f(a: T{number}): void\n" for number in range(1000))
+    page = render_site(make_view({"a.ts": text}), {})["a.ts.md"].decode()
+    assert page.count("function f(") == MAX_OVERLOADS
 
 
 def test_summaries_are_whole_sentences_without_rulers():

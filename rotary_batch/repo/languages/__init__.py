@@ -15,6 +15,7 @@ from rotary_batch.repo.languages import (
     bash,
     c,
     c_sharp,
+    components,
     cpp,
     data,
     go,
@@ -41,6 +42,8 @@ _ALL = (
     javascript.JAVASCRIPT,
     typescript.TYPESCRIPT,
     typescript.TSX,
+    components.VUE,
+    components.SVELTE,
     go.GO,
     rust.RUST,
     java.JAVA,
@@ -114,7 +117,7 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    files = [package / name for name in ("chunks.py", "comments.py", "symbols.py")]
+    files = [package / name for name in ("chunks.py", "comments.py", "signatures.py", "stubs.py", "symbols.py")]
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]

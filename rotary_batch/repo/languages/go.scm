@@ -6,10 +6,11 @@
     (generic_type type: (type_identifier) @receiver)
     (pointer_type (generic_type type: (type_identifier) @receiver))]))
   name: (field_identifier) @name) @definition.method
-(type_spec name: (type_identifier) @name type: (struct_type)) @definition.struct
-(type_spec name: (type_identifier) @name type: (interface_type)) @definition.interface
-(type_spec name: (type_identifier) @name type: [(type_identifier) (qualified_type) (function_type) (map_type) (slice_type)
-  (array_type) (pointer_type) (channel_type) (generic_type)]) @definition.type
+; go.py adds the fields, methods and embedded types of a type, and takes declarations of several names apart.
+(type_spec name: (type_identifier) @name) @definition.type
+(type_alias name: (type_identifier) @name) @definition.type
+(source_file (const_declaration) @definition.constant)
+(source_file (var_declaration) @definition.variable)
 (call_expression function: (identifier) @reference)
 (call_expression function: (selector_expression field: (field_identifier) @reference))
 (composite_literal type: (type_identifier) @reference)

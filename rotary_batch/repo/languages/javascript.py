@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from rotary_batch.repo.languages.language import Language
+from rotary_batch.repo.comments import comment_above, comment_after, comment_before
+from rotary_batch.repo.languages.ecmascript import definitions
+from rotary_batch.repo.languages.ecmascript_exports import complete
+from rotary_batch.repo.languages.language import Definition, Language
+
+_VALUES = {"field", "member", "constant", "variable"}
+
+
+def docstring(definition: Definition) -> str | None:
+    """The comment above a definition and its decorators, else that before it or after it on its line."""
+    outer, node = definition.outer, definition.node
+    while outer.type in {"member_expression", "subscript_expression"} and outer.parent is not None:
+        outer = outer.parent  # `b` of `a = b = function () {}` has the comment of both
+        while outer.parent is not None and outer.parent.type in {"assignment_expression", "expression_statement"}:
+            outer = outer.parent
+    text = comment_above(outer) or comment_before(outer)
+    before = outer.prev_named_sibling
+    while text is None and before is not None and before.type == "decorator":
+        text, before = comment_above(before), before.prev_named_sibling
+    if text is None and outer.type == "export_statement" and node.parent == outer:
+        text = comment_above(node) or comment_before(node)  # between a decorator and `export`
+    return text or (comment_after(outer) if definition.kind in _VALUES else None)
+
+
+def is_public(definition: Definition) -> bool:
+    """Whether a name is meant for others; what a file exports is known when all of it was read."""
+    name = definition.name.rpartition(".")[2]
+    if name.startswith("#") or (name.startswith("_") and name.strip("_")):
+        return False
+    return all(child.text != b"private" for child in definition.node.children if child.type == "accessibility_modifier")
+
 
 JAVASCRIPT = Language(
     name="javascript",
     grammar=("tree_sitter_javascript", "language"),
-    queries=("javascript",),
+    queries=("javascript", "javascript_fields"),
     endings=(".js", ".mjs", ".cjs", ".jsx"),
     interpreters=("node", "nodejs", "bun", "deno"),
-    wrappers=frozenset({"export_statement", "lexical_declaration"}),  # `export`; `const` and `let`
     decorators=frozenset({"decorator"}),
     dotted=frozenset({"member_expression"}),
+    refine=definitions,
+    complete=complete,
+    is_public=is_public,
+    docstring=docstring,
 )

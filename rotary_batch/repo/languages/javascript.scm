@@ -1,9 +1,27 @@
-; Also the first half of TypeScript's query.
-(function_declaration name: (identifier) @name) @definition.function
-(generator_function_declaration name: (identifier) @name) @definition.function
+; Also the first half of TypeScript's query.  `ecmascript.py` reads names, kinds, bases and exports out of each match.
+(function_declaration name: (_) @name) @definition.function
+(generator_function_declaration name: (_) @name) @definition.function
 (class_declaration name: (_) @name) @definition.class
-(method_definition name: (property_identifier) @name) @definition.method
-(variable_declarator name: (identifier) @name value: [(arrow_function) (function_expression)]) @definition.function
+(class_body (method_definition) @definition.method)
+
+; Functions and classes that a variable holds are definitions everywhere, other values in the file's own variables.
+(variable_declarator
+  name: (identifier)
+  value: [(arrow_function) (function_expression) (generator_function) (class)]) @definition.variable
+(program [
+  (lexical_declaration (variable_declarator) @definition.variable)
+  (variable_declaration (variable_declarator) @definition.variable)
+  (export_statement declaration: [
+    (lexical_declaration (variable_declarator) @definition.variable)
+    (variable_declaration (variable_declarator) @definition.variable)])])
+
+; `exports.x =`, `Foo.prototype.x =`, `app.x = function`
+(assignment_expression left: [(identifier) (member_expression) (subscript_expression)]) @definition.variable
+; `Object.assign(Foo.prototype, { … })`, `Object.defineProperty(foo, "x", { … })`
+(program (expression_statement (call_expression arguments: (arguments (_) (_))) @definition.property))
+; `export { a as b }`, `export default …`
+(export_statement !declaration) @definition.export
+
 (call_expression function: (identifier) @reference)
 (call_expression function: (member_expression property: (property_identifier) @reference))
 (new_expression constructor: (identifier) @reference)

@@ -27,7 +27,7 @@ def _refine(definition: Definition) -> Iterable[Definition]:
     node, body = definition.node, around(definition.node, _BODIES)
     if node.type == "companion_object":
         name = next((text_of(child) for child in node.named_children if child.type == "identifier"), "Companion")
-        yield definition._replace(name=name)
+        yield definition._replace(name=name, signature=_head(node))
     elif node.type == "secondary_constructor":
         yield definition._replace(name="constructor")
     elif node.type == "property_declaration":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tree_sitter import Node
 
+from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import comment_above, leading_comment
 
 
@@ -16,11 +17,16 @@ class Definition(NamedTuple):
 
     outer: Node  # with its wrappers, such as decorators or `export`
     node: Node
-    kind: str  # "scope" = names what is inside, and is no symbol itself
+    kind: str  # "scope" = names what is inside, and is no symbol itself; "export" = says more of a name in `complete`
     name: str  # may hold dots
     receiver: str | None = None  # the type that a method is defined on
     bases: tuple[str, ...] = ()  # types that it extends or implements, as written
     signature: str | None = None  # when it is not the source up to the body
+    span: tuple[Node, int] | None = None  # the signature is the source of this node up to this byte
+    target: str | None = None  # of an export: its name in the file, when that is another symbol
+    parts: tuple[str | Node, ...] = ()  # the signature in texts and nodes, when it is not one piece of the source
+    last: Node | None = None  # its last node, when `outer` goes on with comments
+    decorators: tuple[Node, ...] | None = None  # when they are neither in `outer` and `node` nor right before them
 
 
 def _as_it_is(definition: Definition) -> Iterable[Definition]:
@@ -29,6 +35,10 @@ def _as_it_is(definition: Definition) -> Iterable[Definition]:
 
 def _is_public(_: Definition) -> bool:
     return True
+
+
+def _all(symbols: Sequence[Symbol], _: Sequence[Definition]) -> Sequence[Symbol]:
+    return symbols
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,5 +60,8 @@ class Language:
     calls_members_by_name: bool = False  # a member of the class around a call needs no dot
     refine: Callable[[Definition], Iterable[Definition]] = _as_it_is  # what the query cannot say; none, one or several
     is_public: Callable[[Definition], bool] = _is_public
+    complete: Callable[[Sequence[Symbol], Sequence[Definition]], Sequence[Symbol]] = _all  # given all, and all exports
     docstring: Callable[[Definition], str | None] = lambda definition: comment_above(definition.outer)
+    unparsed: Callable[[Node], Iterable[Node]] = lambda root: ()  # nodes in brackets that may hold code as mere tokens
+    embedded: Callable[[bytes], tuple[str, bytes]] | None = None  # the language of the code in a file, all else blank
     file_docstring: Callable[[Node], str | None] = leading_comment

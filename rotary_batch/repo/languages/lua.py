@@ -15,7 +15,8 @@ def _refine(definition: Definition) -> Iterable[Definition]:
         if around(node, ("block",)) is None:  # not within a function
             yield named._replace(signature=one_line(node))
     elif "[" not in named.name:  # a computed name is no name
-        signature = one_line(node).split(")")[0] + ")" if node.type == "field" else None
+        is_assigned = node.type in {"field", "assignment_statement"}
+        signature = one_line(node).split(")")[0] + ")" if is_assigned else None
         yield named._replace(kind="method" if ":" in definition.name else "function", signature=signature)
 
 

@@ -1,14 +1,17 @@
-(function_item name: (identifier) @name) @definition.function
-(function_signature_item name: (identifier) @name) @definition.function
+[(function_item name: (identifier) @name) (function_signature_item name: (identifier) @name)] @definition.function
 (struct_item name: (type_identifier) @name) @definition.struct
 (enum_item name: (type_identifier) @name) @definition.enum
 (union_item name: (type_identifier) @name) @definition.union
 (trait_item name: (type_identifier) @name) @definition.trait
 (type_item name: (type_identifier) @name) @definition.type
+(associated_type name: (type_identifier) @name) @definition.type
 (mod_item name: (identifier) @name body: (_)) @definition.module
 (macro_definition name: (identifier) @name) @definition.macro
-(impl_item type: (type_identifier) @name) @scope
-(impl_item type: (generic_type type: (type_identifier) @name)) @scope
+(field_declaration name: (field_identifier) @name) @definition.field
+(enum_variant name: (identifier) @name) @definition.member
+(const_item name: (identifier) @name) @definition.constant
+(static_item name: (identifier) @name) @definition.variable
+(impl_item) @scope
 (call_expression function: (identifier) @reference)
 (call_expression function: (scoped_identifier name: (identifier) @reference))
 (call_expression function: (field_expression field: (field_identifier) @reference))

@@ -10,20 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass, Subject, Unit
+from rotary_batch.core import FileClass, Subject, Symbol, Unit
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages
+from rotary_batch.pages.outline import is_test_file
+from rotary_batch.pages.overview import MAX_FILES, MAX_MAIN_FUNCTIONS, MAX_MOST_USED, MostUsed, Overview
 from rotary_batch.pages.page import IndexView, Prose
+from rotary_batch.pages.page_paths import folders_of
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
-from rotary_batch.pages.site import page_of, render, site_paths, things_of
+from rotary_batch.pages.site import OVERVIEWS, page_of, render, shown_things, site_paths, things_of
+from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.repo.graph import callees, callers
-from rotary_batch.work.counts import answers
-from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_symbols
-from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
+from rotary_batch.work import usage
+from rotary_batch.work.counts import answers, text_counts
+from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_outline, stored_symbols
+from rotary_batch.work.page_stamps import forget_stamps, known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -72,7 +79,16 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         docs_dir=row.docs_dir,
         root=row.root,
         link_template=row.link_template,
+        uses=_PerFile(folders_of(paths), lambda folder: usage.uses_in_folder(store, row.id, folder)),
+        overview=lru_cache(1)(lambda: _load_overview(store, row.id)),
+        text_counts=lambda: text_counts(store, row.id),
+        every_symbol=lambda: _symbols_by_file(store, row.id),
     )
+
+
+def _symbols_by_file(store: WorkStore, repository_id: int) -> Iterator[tuple[str, Sequence[Symbol]]]:
+    for path, symbols in groupby(stored_outline(store, repository_id), attrgetter("path")):
+        yield path, list(symbols)
 
 
 class IndexViews:
@@ -130,6 +146,7 @@ def sync_some(
     """Check the pages that show some subjects."""
     result = SyncResult()
     things = [thing for thing in things_of(subjects) if thing in view.paths]
+    forget_stamps(store, row.id, OVERVIEWS)
     with open_docs(row) as folder:
         _write(store, row, view, folder, things, result, should_stop)
     return result
@@ -146,13 +163,32 @@ def _sync_site(
     with open_docs(row) as folder:
         files = inventory(folder)
         on_disk = {file.path: _versioned(file.stamp) for file in files}
-        pending = [thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))]
-        result.unchanged = len(paths) - len(pending)
+        paths |= {thing: thing[1:] for thing in known if is_index_thing(thing)}
+        pending = {thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))}
         if pending:
+            _overviews(store, row, views.of(row), paths, pending)
+            result.unchanged = len(paths) - len(pending)
             _write(store, row, views.of(row), folder, sorted(pending, key=paths.__getitem__), result, should_stop)
+        else:
+            result.unchanged = len(paths)
         if not result.stopped:
             remove_others(folder, files, set(paths.values()), result)
     return result
+
+
+def _overviews(store: WorkStore, row: RepositoryRow, view: IndexView, paths: dict[str, str], pending: set[str]) -> None:
+    """Add to `pending` what depends on everything else; `paths` gets the pages that the symbol index has now."""
+    pending |= OVERVIEWS
+    old = {thing for thing in paths if is_index_thing(thing)}
+    if not pending.isdisjoint(old) or any(thing in view.sources for thing in pending):
+        new = dict.fromkeys(view.symbol_index.things)
+        for thing in old - new.keys():
+            del paths[thing]
+        paths |= {thing: thing[1:] for thing in new}
+        pending -= old - new.keys()
+        pending |= new.keys()
+        forget_stamps(store, row.id, old)
+    forget_stamps(store, row.id, OVERVIEWS)
 
 
 def _write(
@@ -188,11 +224,24 @@ def _load_prose(
     store: WorkStore, repository_id: int, view: IndexView, things: Sequence[str]
 ) -> dict[tuple[str, str], Prose]:
     """The prose of everything that the pages of some things show."""
-    files = [thing for thing in things if not thing.endswith("/")]
-    folders = [thing.removesuffix("/") for thing in things if thing.endswith("/")]
+    shown = shown_things(view, things)
+    files = [thing for thing in shown if not thing.endswith("/")]
+    folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
-    shown = [
+    found = [
         *answers(store, repository_id, files, (Unit.CHUNK, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
-    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in shown}
+    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+
+
+def _load_overview(store: WorkStore, repository_id: int) -> Overview:
+    used = usage.most_used(store, repository_id, 4 * MAX_MOST_USED)
+    num_symbols, num_described = usage.symbol_counts(store, repository_id)
+    return Overview(
+        main_functions=usage.main_functions(store, repository_id, MAX_MAIN_FUNCTIONS),
+        most_used=[MostUsed(symbol, n) for symbol, n in used if not is_test_file(symbol.path)][:MAX_MOST_USED],
+        most_used_files=usage.most_used_files(store, repository_id, MAX_FILES),
+        num_symbols=num_symbols,
+        num_described=num_described,
+    )

@@ -10,6 +10,7 @@ from rotary_batch.pages.front import read
 from rotary_batch.pages.page import folder_blobs
 from rotary_batch.pages.page_paths import page_paths
 from rotary_batch.pages.safe_folder import SafeFolder
+from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME, is_index_thing
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str]) -> Drift:
     """Compare the docs folder, if there is one, with the sources (path -> blob) that should have pages."""
     drift = Drift()
     wanted = {page: thing for thing, page in page_paths(blobs).items()}
+    wanted[INDEX_NAME] = INDEX
     if folder is None:
         drift.missing += sorted(wanted)
         return drift
@@ -39,7 +41,10 @@ def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str]) -> Drift:
     for page in sorted(wanted):
         _check_page(folder, page, sources[wanted[page]], drift)
     for path in sorted(file.path for file in folder.walk() if file.path.endswith(".md")):
-        if path not in wanted and _is_ours(folder, path):
+        if is_index_thing(f"/{path}"):  # how many there are depends on the symbols
+            if path not in wanted:
+                _check_page(folder, path, {}, drift)
+        elif path not in wanted and _is_ours(folder, path):
             drift.orphaned.append(path)
     return drift
 
@@ -73,4 +78,4 @@ def _is_ours(folder: SafeFolder, path: str) -> bool:
 def _sources(blobs: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What the page of each thing should say that it describes."""
     of_files = {path: {path: blob} for path, blob in blobs.items()}
-    return of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}
+    return {INDEX: {}} | of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}

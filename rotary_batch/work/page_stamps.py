@@ -7,7 +7,7 @@ before it writes these pages leaves them to the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rotary_batch.core import FileClass
 from rotary_batch.work.store import WorkStore
@@ -25,6 +25,14 @@ def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str])
         store.db.executemany(
             "insert or replace into page (repository_id, thing, stamp) values (?, ?, ?)",
             [(repository_id, thing, stamp) for thing, stamp in stamps.items()],
+        )
+
+
+def forget_stamps(store: WorkStore, repository_id: int, things: Iterable[str]) -> None:
+    """Record that pages may be out of date."""
+    with store.transaction():
+        store.db.executemany(
+            "delete from page where repository_id = ? and thing = ?", [(repository_id, thing) for thing in things]
         )
 
 

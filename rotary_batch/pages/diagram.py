@@ -43,10 +43,10 @@ def diagram(uses: Mapping[tuple[str, str], int], left_out: Iterable[str] = ()) -
     heaviest = sorted(edges, key=lambda pair: (-edges[pair], pair))
     kept = [pair for pair in heaviest if pair[0] in position and pair[1] in position][:MAX_EDGES]
     shown = sorted((position[user], position[used]) for user, used in kept)
-    return Diagram(tuple(map(_label, names)), tuple(shown)) if shown else None
+    return Diagram(tuple(map(label_of, names)), tuple(shown)) if shown else None
 
 
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
     """A label of letters that mean nothing to Mermaid."""
     text = _PLAIN.sub("_", one_line(name))
     return text if len(text) <= MAX_LABEL_CHARACTERS else text[: MAX_LABEL_CHARACTERS - 1] + "…"

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rotary_batch.pages.diagram import Diagram
+from rotary_batch.pages.diagram import Diagram, read_mermaid
 
 MAX_IN_ROW = 5
 SWEEPS = 4  # of the barycentre heuristic (Sugiyama, Tagawa, Toda 1981)
 _CHARACTER_WIDTH = 7.4  # of a monospaced letter of 12 px, with room
 _PADDING, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 14, 32, 28, 46, 8
+
+
+_BLOCK = re.compile(r"^```mermaid\n(.{1,5000}?)\n```$", re.DOTALL | re.MULTILINE)
+
+
+def with_drawings(page: str, links: Mapping[str, str]) -> str:
+    """A page of Markdown with its diagrams drawn; `links` has label -> target of a link."""
+
+    def drawn(block: re.Match[str]) -> str:
+        graph = read_mermaid(block[1])
+        return block[0] if graph is None else f'<div class="rb-diagram">{svg(graph, links)}</div>'
+
+    return _BLOCK.sub(drawn, page)
 
 
 class _Box(NamedTuple):

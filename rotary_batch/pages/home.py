@@ -53,11 +53,11 @@ def _file(links: Links, path: str) -> str:
 
 def _most_used(overview: Overview, links: Links) -> str:
     rows = [
-        f"| {links.symbol('/', symbol)} | {symbol.kind} | {number} | {_file(links, symbol.path)} "
+        f"| {links.symbol('/', symbol)} | {symbol.kind} | {number} "
         f"| {inline(brief(symbol_summary(symbol).text)) if symbol.docstring else ''} |"
         for symbol, number in overview.most_used
     ]
-    table = _table("Most used", ("Symbol", "Kind", "Used by", "File", "Summary"), rows)
+    table = _table("Most used", ("Symbol", "Kind", "Used by", "Summary"), rows)
     index = f"Every public symbol is in the [symbol index]({path_link(INDEX_NAME)})." if overview.num_symbols else ""
     return "\n\n".join(filter(None, [table, index]))
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rotary_batch.core import SourceFile, Symbol, SymbolId
-from rotary_batch.pages.diagram import diagram, mermaid
+from rotary_batch.pages.diagram import mermaid
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.home import closing_blocks, entry_points, project_words
 from rotary_batch.pages.links import Links
-from rotary_batch.pages.outline import Outline, Part, is_test_file, is_test_folder
+from rotary_batch.pages.maps import folder_map, is_test, mapped_folder
+from rotary_batch.pages.outline import Outline, Part, is_test_folder
 from rotary_batch.pages.page import (
     IndexView,
     Prose,
@@ -87,7 +88,7 @@ class Pages:
             for inner in inside.folders
         ]
         rows += [(_name(path), path, ("file", path), file_summary(path, view)) for path in inside.files]
-        tests = [row for row in rows if _is_test(row[1])] if not is_test_folder(folder) else []
+        tests = [row for row in rows if is_test(row[1])] if not is_test_folder(folder) else []
         blocks.append(self._contents(here, [row for row in rows if row not in tests], "Name"))
         blocks.append(self._contents(here, tests, "Tests"))
         if not folder:
@@ -104,12 +105,13 @@ class Pages:
         return [*words, *([self._styled(prose.text)] if prose and prose.text else [])]
 
     def _map(self, folder: str) -> str:
-        """A diagram of which part of a folder uses which, without tests."""
-        view = self._view
-        inside = view.inside[folder]
-        tests = [_name(name) for name in (*inside.folders, *inside.files) if _is_test(name)]
-        graph = diagram(view.uses.get(folder, {}), tests if not is_test_folder(folder) else ())
-        return f"## Map\n\nWhat uses what:\n\n{mermaid(graph)}" if graph else ""
+        """A diagram of which part of a folder uses which; on the first page, of the first folder that has one."""
+        shown = mapped_folder(self._view, folder)
+        graph = None if shown is None else folder_map(self._view, shown)
+        if shown is None or graph is None:
+            return ""
+        place = "" if shown == folder else f" in [{code(shown)}]({self._to.page('/', f'{shown}/')})"
+        return f"## Map\n\nWhat uses what{place}:\n\n{mermaid(graph)}"
 
     def _contents(self, here: str, rows: Sequence[tuple[str, str, tuple[str, str], Summary]], column: str) -> str:
         body = [
@@ -235,10 +237,6 @@ def _member_table(members: Sequence[Symbol]) -> list[str]:
         for member in members
     ]
     return ["\n".join(["| Field | Summary |", "| --- | --- |", *rows])] if rows else []
-
-
-def _is_test(thing: str) -> bool:
-    return is_test_folder(thing.rstrip("/")) if thing.endswith("/") else is_test_file(thing) or is_test_folder(thing)
 
 
 def _name(path: str) -> str:

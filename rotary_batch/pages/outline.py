@@ -111,4 +111,9 @@ def _part(symbol: Symbol, container: Symbol | None, hidden: set[str]) -> Part:
     if first in {"test", "tests"} and (inner or symbol.kind == "module"):
         return Part.TESTS  # in the file of what they test, as `mod tests` of Rust
     is_local = container is not None and (container.kind in _CALLABLE_KINDS or container.qualified_name in hidden)
-    return Part.PUBLIC if symbol.is_public and not is_local else Part.PRIVATE
+    return Part.PUBLIC if symbol.is_public and not is_local and not _is_underscored(symbol.name) else Part.PRIVATE
+
+
+def _is_underscored(name: str) -> bool:
+    """Private by a convention of many languages; `__init__` and its like are not."""
+    return name.startswith(("_", "#")) and not (name.startswith("__") and name.endswith("__"))

@@ -5,29 +5,32 @@ from __future__ import annotations
 import html
 
 from rotary_batch.pages.page_paths import SOURCES_NAME
-from rotary_batch.pages.sanitise import plain, title
+from rotary_batch.pages.sanitise import path_link, plain, title
 
 MAX_LINE_CHARACTERS = 2000  # of a line; the rest of a longer one is cut away
 
 
-def source_page_path(path: str) -> str:
-    """Where the page of a source is in the site."""
-    return f"{SOURCES_NAME}/{path}.html"
+def source_page_path(page: str) -> str:
+    """Where the source of a page of the docs folder is in the site."""
+    return f"{SOURCES_NAME}/{page.removesuffix('.md')}.html"
 
 
 def source_page(path: str, data: bytes, page: str, project: str) -> str:
-    """The HTML of one source; `page` is the target of a link to its documentation."""
-    up = "../" * path.count("/")
+    """The HTML of one source; `page` is its page in the docs folder."""
+    up = "../" * page.count("/")
     name = html.escape(title(path))
     lines = plain(data.decode("utf-8-sig", "replace")).removesuffix("\n").split("\n")
     body = "\n".join(f'<span id="L{number}">{_line(line)}</span>' for number, line in enumerate(lines, 1))
+    docs = path_link(page.removesuffix(".md") + ".html")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{name} - {html.escape(title(project))}</title>"
+        f'<link rel="icon" href="{up}../assets/images/favicon.png">'
         f'<link rel="stylesheet" href="{up}site.css"><script src="{up}site.js"></script></head>'
         f'<body class="rb-source-page"><header><a href="{up}../index.html">{html.escape(title(project))}</a> / '
-        f'<a href="{up}../{html.escape(page)}">{name}</a></header>\n<pre class="rb-source">{body}\n</pre></body></html>\n'
+        f'<a href="{up}../{docs}">{name}</a></header>\n'
+        f'<pre class="rb-source">{body}\n</pre></body></html>\n'
     )
 
 
@@ -39,11 +42,13 @@ STYLE = """\
 .rb-diagram { overflow-x: auto; margin: 1em 0; }
 .rb-map { display: block; max-width: none; margin: auto; font: 12px ui-monospace, Menlo, Consolas, monospace; }
 .rb-map rect { fill: var(--md-code-bg-color, #f4f4f6); stroke: var(--md-default-fg-color--light, #777); }
+.rb-map a { text-decoration: none; }
 .rb-map text { fill: var(--md-default-fg-color, #222); }
 .rb-map a:hover rect { stroke: var(--md-accent-fg-color, #06c); stroke-width: 2; }
 .rb-map .rb-edge { fill: none; stroke: var(--md-default-fg-color--lighter, #aaa); stroke-width: 1.4; }
 .rb-map marker path { fill: var(--md-default-fg-color--light, #888); }
-.md-typeset table:not([class]) td:first-child { overflow-wrap: anywhere; min-width: 9em; }
+@media (min-width: 60em) { .md-typeset table:not([class]) td:first-child code { white-space: nowrap; } }
+@media (max-width: 45em) { .md-typeset table:not([class]) :is(th, td) { padding: .6em .5em; min-width: 0; } }
 .rb-source-page { --fg: #24292f; --bg: #fff; --dim: #8c959f; --mark: #fff3bf; --bar: #f4f4f6; }
 .rb-source-page { margin: 0; color: var(--fg); background: var(--bg); color-scheme: light; }
 .rb-source-page[data-scheme=slate] { --fg: #d6d9e0; --bg: #14151a; --dim: #6b7280; --mark: #453a10; --bar: #1e2027; }

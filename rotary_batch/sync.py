@@ -30,7 +30,7 @@ from rotary_batch.repo.graph import callees, callers
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_outline, stored_symbols
-from rotary_batch.work.page_stamps import forget_stamps, known_stamps, save_stamps, source_paths
+from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -146,7 +146,6 @@ def sync_some(
     """Check the pages that show some subjects."""
     result = SyncResult()
     things = [thing for thing in things_of(subjects) if thing in view.paths]
-    forget_stamps(store, row.id, OVERVIEWS)
     with open_docs(row) as folder:
         _write(store, row, view, folder, things, result, should_stop)
     return result
@@ -160,35 +159,41 @@ def _sync_site(
     should_stop: Callable[[], bool],
 ) -> SyncResult:
     result, paths = SyncResult(), site_paths(source_paths(store, row.id))
+    paths |= {thing: thing[1:] for thing in known if is_index_thing(thing)}
     with open_docs(row) as folder:
         files = inventory(folder)
         on_disk = {file.path: _versioned(file.stamp) for file in files}
-        paths |= {thing: thing[1:] for thing in known if is_index_thing(thing)}
         pending = {thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))}
-        if pending:
-            _overviews(store, row, views.of(row), paths, pending)
-            result.unchanged = len(paths) - len(pending)
-            _write(store, row, views.of(row), folder, sorted(pending, key=paths.__getitem__), result, should_stop)
-        else:
-            result.unchanged = len(paths)
+        result.unchanged = len(paths) - len(pending)
+
+        def write(things: Iterable[str]) -> None:
+            ordered = sorted(things, key=paths.__getitem__)
+            _write(store, row, views.of(row), folder, ordered, result, should_stop)
+
+        if early := {thing for thing in pending if thing not in OVERVIEWS and not is_index_thing(thing)}:
+            write(early)
+        if not result.stopped and (late := _late_things(row, views, paths, pending, result)):
+            write(late)
         if not result.stopped:
             remove_others(folder, files, set(paths.values()), result)
     return result
 
 
-def _overviews(store: WorkStore, row: RepositoryRow, view: IndexView, paths: dict[str, str], pending: set[str]) -> None:
-    """Add to `pending` what depends on everything else; `paths` gets the pages that the symbol index has now."""
-    pending |= OVERVIEWS
-    old = {thing for thing in paths if is_index_thing(thing)}
-    if not pending.isdisjoint(old) or any(thing in view.sources for thing in pending):
-        new = dict.fromkeys(view.symbol_index.things)
-        for thing in old - new.keys():
+def _late_things(
+    row: RepositoryRow, views: IndexViews, paths: dict[str, str], pending: set[str], result: SyncResult
+) -> set[str]:
+    """What depends on other pages; `paths` gets the pages that the symbol index has now, if it changed."""
+    late = OVERVIEWS if result.written or not OVERVIEWS.isdisjoint(pending) else set()
+    before = {thing for thing in paths if is_index_thing(thing)}
+    if not pending.isdisjoint(before):
+        index = set(views.of(row).symbol_index.things)
+        for thing in before - index:
             del paths[thing]
-        paths |= {thing: thing[1:] for thing in new}
-        pending -= old - new.keys()
-        pending |= new.keys()
-        forget_stamps(store, row.id, old)
-    forget_stamps(store, row.id, OVERVIEWS)
+        paths |= {thing: thing[1:] for thing in index}
+        result.unchanged -= len(before - pending)
+        late = late | index
+    result.unchanged -= len((late & OVERVIEWS) - pending)
+    return late
 
 
 def _write(
@@ -207,8 +212,10 @@ def _write(
             return
         batch = things[start : start + BATCH_PAGES]
         by_page = {page_of(view, thing): thing for thing in batch}
+        num_written = len(result.written)
         stamps = sync_pages(folder, render(view, _load_prose(store, row.id, view, batch), batch), result)
-        save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()})
+        stale = OVERVIEWS - set(batch) if len(result.written) > num_written else ()
+        save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()}, stale)
 
 
 def _is_current(known: str | None, on_disk: str | None) -> bool:

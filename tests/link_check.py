@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -59,7 +60,7 @@ def _markdown_page(text: str) -> tuple[tuple[set[str], set[str]], list[str], lis
     explicit = [anchor for token in tokens for anchor in _ID.findall(token.content)]
     headings = [
         "".join(child.content for child in after.children or [])
-        for token, after in zip(tokens, tokens[1:], strict=False)
+        for token, after in pairwise(tokens)
         if token.type == "heading_open"
     ]
     slugs = [[slug(heading) for heading in headings] + explicit for slug in (forge_slug, toc_slug)]

@@ -11,7 +11,7 @@ from rotary_batch.pages.markdown import Pages, ProseMap
 from rotary_batch.pages.page import IndexView
 from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, page_paths, parent_of
 from rotary_batch.pages.sanitise import quoted, title
-from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME
+from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME, is_index_thing
 
 # Things that are not files or folders of the repository; no path in it begins with a slash.
 NAV, LLMS, LLMS_FULL = f"/{NAV_NAME}", f"/{LLMS_NAME}", f"/{LLMS_FULL_NAME}"
@@ -25,7 +25,7 @@ def site_paths(sources: Iterable[str]) -> dict[str, str]:
 
 def page_of(view: IndexView, thing: str) -> str:
     """The path below the docs folder of one thing."""
-    return thing[1:] if thing.startswith("/") and thing != "/" else view.paths[thing]
+    return thing[1:] if thing in {NAV, LLMS, LLMS_FULL} or is_index_thing(thing) else view.paths[thing]
 
 
 def shown_things(view: IndexView, things: Iterable[str]) -> list[str]:

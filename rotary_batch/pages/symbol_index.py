@@ -47,13 +47,14 @@ class SymbolIndex:
         for path, symbols in files:
             if is_test_file(path):
                 continue
+            file = len(self._paths)
             self._paths.append(path)
             arranged = outline(path, symbols)
             for symbol in arranged.parts.get(Part.PUBLIC, ()):
                 key = symbol.name.lstrip("_$#~").casefold()
                 letter = key[0] if "a" <= key[:1] <= "z" else OTHERS
                 anchor = arranged.headings[symbol.id].anchor
-                yield letter, key, symbol.qualified_name, symbol.kind, len(self._paths) - 1, anchor
+                yield letter, _storable(key), _storable(symbol.qualified_name), _storable(symbol.kind), file, anchor
 
     @property
     def things(self) -> list[str]:
@@ -97,6 +98,11 @@ class SymbolIndex:
 
 def _line(path: str, pages: Mapping[str, str], name: str, kind: str, anchor: str) -> str:
     return f"- [{code(name)}]({path_link(pages[path])}#{anchor}) {kind}, {code(path)}"
+
+
+def _storable(text: str) -> str:
+    """Without surrogates, which no database takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _parts(number: int) -> range:

@@ -1,7 +1,7 @@
 """Open a built site in headless Chromium: pictures, light and dark, wide and narrow; a search; no request elsewhere.
 
-    pip install playwright; apt-get install chromium
-    python benchmarks/site_pictures.py SITE OUT [--search WORD] [--page src/index.html]...
+pip install playwright; apt-get install chromium
+python benchmarks/site_pictures.py SITE OUT [--search WORD] [--page src/index.html]...
 """
 
 from __future__ import annotations

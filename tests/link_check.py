@@ -38,7 +38,9 @@ def markdown_faults(docs: Path, root: Path) -> list[str]:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc:
                 continue
-            place = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path))) if parts.path else name
+            place = (
+                posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path))) if parts.path else name
+            )
             if place in found:
                 anchors = found[place][0]
                 if parts.fragment and not all(unquote(parts.fragment) in same for same in anchors):
@@ -64,7 +66,9 @@ def _markdown_page(text: str) -> tuple[tuple[set[str], set[str]], list[str], lis
         if token.type == "heading_open"
     ]
     slugs = [[slug(heading) for heading in headings] + explicit for slug in (forge_slug, toc_slug)]
-    links = [str(child.attrs["href"]) for token in tokens for child in token.children or [] if child.type == "link_open"]
+    links = [
+        str(child.attrs["href"]) for token in tokens for child in token.children or [] if child.type == "link_open"
+    ]
     named = {unquote(urlsplit(link).fragment) for link in links}
     doubled = [anchor for some in slugs for anchor, number in Counter(some).items() if number > 1 and anchor in named]
     return (set(slugs[0]), set(slugs[1])), doubled, links
@@ -104,7 +108,9 @@ def html_faults(site: Path) -> list[str]:
             parts = urlsplit(target)
             if parts.scheme in {"https", "data"}:
                 continue
-            place = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path))) if parts.path else name
+            place = (
+                posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path))) if parts.path else name
+            )
             if parts.scheme or parts.netloc or not (site / place).is_file():
                 faults.append(f"{name}: dead link {target}")
             elif parts.fragment and place in ids and unquote(parts.fragment) not in ids[place]:

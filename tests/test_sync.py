@@ -144,7 +144,9 @@ def rendered(monkeypatch) -> list[str]:
     """The things that are rendered."""
     things: list[str] = []
     real = site._render_one
-    monkeypatch.setattr(site, "_render_one", lambda view, pages, thing: things.append(thing) or real(view, pages, thing))
+    monkeypatch.setattr(
+        site, "_render_one", lambda view, pages, thing: things.append(thing) or real(view, pages, thing)
+    )
     return things
 
 

@@ -19,7 +19,7 @@ from rotary_batch.pages.safe_folder import DocsFile, SafeFolder
 from rotary_batch.pages.sanitise import link, path_link
 from rotary_batch.pages.source_page import SCRIPT, STYLE, source_page, source_page_path
 from rotary_batch.pages.web_config import CONFIG_NAME, DOCS_NAME, SCRIPT_NAME, SITE_NAME, STYLE_NAME, web_config
-from rotary_batch.pages.web_page import inline_scripts, lines_of, with_policy, with_source_links
+from rotary_batch.pages.web_page import inline_scripts, lines_of, with_plain_title, with_policy, with_source_links
 from rotary_batch.repo.git import Repository
 from rotary_batch.window import Window
 
@@ -68,7 +68,7 @@ class Staging:
         self._write(SCRIPT_NAME, SCRIPT.encode())
         (self._folder / CONFIG_NAME).write_text(web_config(self._view), encoding="utf-8")
         log = self._folder / "log"
-        command = [sys.executable, "-P", "-m", "zensical", "build", "--strict", "-f", CONFIG_NAME]
+        command = [sys.executable, "-P", "-m", "zensical", "build", "-f", CONFIG_NAME]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -102,6 +102,8 @@ class Staging:
                     self._view.root,
                     lambda path, fragment: self._source_link(path, fragment, forge, sources),
                 )
+            if page.parent == site:
+                text = with_plain_title(text)
             page.write_text(with_policy(text, scripts), encoding="utf-8")
         return number
 

@@ -48,7 +48,7 @@ def diagram(uses: Mapping[tuple[str, str], int], left_out: Iterable[str] = ()) -
 
 def label_of(name: str) -> str:
     """A label of letters that mean nothing to Mermaid."""
-    text = _PLAIN.sub("_", one_line(name))
+    text = _PLAIN.sub("_", one_line(name)) or "_"
     return text if len(text) <= MAX_LABEL_CHARACTERS else text[: MAX_LABEL_CHARACTERS - 1] + "…"
 
 

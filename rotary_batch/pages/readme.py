@@ -17,7 +17,7 @@ _REST_LINK = re.compile(r"`([^`<>\n]{1,300}?) ?<[^<>`\n]{0,1000}>`__?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 _STRONG = re.compile(r"(\*{1,3}|__)(?=\S)([^*_\n]{1,300}?)(?<=\S)\1")
 # Headings, rulers, lists, tables, quotations, directives, definitions of links, code.
-_NOT_PROSE = re.compile(r"#|[-*+=~|>:]|\d+[.)]\s|\.\. |\[[^\]\n]{1,300}\]:|_{2,}| {4}|\t|`{3}")
+_NOT_PROSE = re.compile(r"#|[-*+]\s|[=~|>:]|\d+[.)]\s|\.\. |\[[^\]\n]{1,300}\]:|_{2,}| {4}|\t|`{3}")
 _UNDERLINE = re.compile(r"\n([=\-~^*\"'#+])\1{2,}\s*(\n|\Z)")
 
 
@@ -68,8 +68,8 @@ def _without_code(text: str) -> str:
 
 
 def _without_markup(block: str) -> str:
-    plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", block)))
-    return " ".join(_STRONG.sub(r"\2", _REST_LINK.sub(r"\1", plain)).split())
+    plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", _REST_LINK.sub(r"\1", block))))
+    return " ".join(_STRONG.sub(r"\2", plain).split())
 
 
 def _is_prose(text: str) -> bool:

@@ -43,6 +43,11 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def with_plain_title(page: str) -> str:
+    """The first page without the name of the project twice in its title."""
+    return re.sub(r"<title>([^<]*) - \1</title>", r"<title>\1</title>", page, count=1)
+
+
 def with_source_links(page: str, path: str, docs_root: str, root: str, link: SourceLink) -> str:
     """The page at a path of the site with its links out of the docs folder replaced.
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rotary_batch.commands.serving import HOST, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 
@@ -59,7 +63,7 @@ def visit(url: str, options: argparse.Namespace) -> dict[str, object]:
     return {"hosts": sorted(hosts), "hits": hits}
 
 
-def search(page, url: str, options: argparse.Namespace, scheme: str) -> int:
+def search(page: Page, url: str, options: argparse.Namespace, scheme: str) -> int:
     """Type a word into the search; returns the number of results."""
     page.goto(url + "index.html", wait_until="networkidle")
     page.keyboard.press("/")

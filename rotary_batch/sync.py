@@ -10,19 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass, Subject, Unit
+from rotary_batch.core import FileClass, Subject, Symbol, Unit
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages
+from rotary_batch.pages.outline import is_test_file
+from rotary_batch.pages.overview import MAX_FILES, MAX_MAIN_FUNCTIONS, MAX_MOST_USED, MostUsed, Overview
 from rotary_batch.pages.page import IndexView, Prose
+from rotary_batch.pages.page_paths import folders_of
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
-from rotary_batch.pages.site import page_of, render, site_paths, things_of
+from rotary_batch.pages.site import OVERVIEWS, page_of, render, shown_things, site_paths, things_of
+from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.repo.graph import callees, callers
-from rotary_batch.work.counts import answers
-from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_symbols
+from rotary_batch.work import usage
+from rotary_batch.work.counts import answers, text_counts
+from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_outline, stored_symbols
 from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -72,7 +79,16 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         docs_dir=row.docs_dir,
         root=row.root,
         link_template=row.link_template,
+        uses=_PerFile(folders_of(paths), lambda folder: usage.uses_in_folder(store, row.id, folder)),
+        overview=lru_cache(1)(lambda: _load_overview(store, row.id)),
+        text_counts=lambda: text_counts(store, row.id),
+        every_symbol=lambda: _symbols_by_file(store, row.id),
     )
+
+
+def _symbols_by_file(store: WorkStore, repository_id: int) -> Iterator[tuple[str, Sequence[Symbol]]]:
+    for path, symbols in groupby(stored_outline(store, repository_id), attrgetter("path")):
+        yield path, list(symbols)
 
 
 class IndexViews:
@@ -143,16 +159,41 @@ def _sync_site(
     should_stop: Callable[[], bool],
 ) -> SyncResult:
     result, paths = SyncResult(), site_paths(source_paths(store, row.id))
+    paths |= {thing: thing[1:] for thing in known if is_index_thing(thing)}
     with open_docs(row) as folder:
         files = inventory(folder)
         on_disk = {file.path: _versioned(file.stamp) for file in files}
-        pending = [thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))]
+        pending = {thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))}
         result.unchanged = len(paths) - len(pending)
-        if pending:
-            _write(store, row, views.of(row), folder, sorted(pending, key=paths.__getitem__), result, should_stop)
+
+        def write(things: Iterable[str]) -> None:
+            ordered = sorted(things, key=paths.__getitem__)
+            _write(store, row, views.of(row), folder, ordered, result, should_stop)
+
+        if early := {thing for thing in pending if thing not in OVERVIEWS and not is_index_thing(thing)}:
+            write(early)
+        if not result.stopped and (late := _late_things(row, views, paths, pending, result)):
+            write(late)
         if not result.stopped:
             remove_others(folder, files, set(paths.values()), result)
     return result
+
+
+def _late_things(
+    row: RepositoryRow, views: IndexViews, paths: dict[str, str], pending: set[str], result: SyncResult
+) -> set[str]:
+    """What depends on other pages; `paths` gets the pages that the symbol index has now, if it changed."""
+    late = OVERVIEWS if result.written or not OVERVIEWS.isdisjoint(pending) else set()
+    before = {thing for thing in paths if is_index_thing(thing)}
+    if not pending.isdisjoint(before):
+        index = set(views.of(row).symbol_index.things)
+        for thing in before - index:
+            del paths[thing]
+        paths |= {thing: thing[1:] for thing in index}
+        result.unchanged -= len(before - pending)
+        late = late | index
+    result.unchanged -= len((late & OVERVIEWS) - pending)
+    return late
 
 
 def _write(
@@ -171,8 +212,10 @@ def _write(
             return
         batch = things[start : start + BATCH_PAGES]
         by_page = {page_of(view, thing): thing for thing in batch}
+        num_written = len(result.written)
         stamps = sync_pages(folder, render(view, _load_prose(store, row.id, view, batch), batch), result)
-        save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()})
+        stale = OVERVIEWS - set(batch) if len(result.written) > num_written else ()
+        save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()}, stale)
 
 
 def _is_current(known: str | None, on_disk: str | None) -> bool:
@@ -188,11 +231,24 @@ def _load_prose(
     store: WorkStore, repository_id: int, view: IndexView, things: Sequence[str]
 ) -> dict[tuple[str, str], Prose]:
     """The prose of everything that the pages of some things show."""
-    files = [thing for thing in things if not thing.endswith("/")]
-    folders = [thing.removesuffix("/") for thing in things if thing.endswith("/")]
+    shown = shown_things(view, things)
+    files = [thing for thing in shown if not thing.endswith("/")]
+    folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
-    shown = [
+    found = [
         *answers(store, repository_id, files, (Unit.CHUNK, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
-    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in shown}
+    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+
+
+def _load_overview(store: WorkStore, repository_id: int) -> Overview:
+    used = usage.most_used(store, repository_id, 4 * MAX_MOST_USED)
+    num_symbols, num_described = usage.symbol_counts(store, repository_id)
+    return Overview(
+        main_functions=usage.main_functions(store, repository_id, MAX_MAIN_FUNCTIONS),
+        most_used=[MostUsed(symbol, n) for symbol, n in used if not is_test_file(symbol.path)][:MAX_MOST_USED],
+        most_used_files=usage.most_used_files(store, repository_id, MAX_FILES),
+        num_symbols=num_symbols,
+        num_described=num_described,
+    )

@@ -23,6 +23,7 @@ from rotary_batch.cli import (
     plan,
     retry,
     run,
+    site,
     status,
     trust,
 )
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (  # in the order of --help
     run.run,
     docs.render,
     docs.check,
+    site.site,
     trust.trust,
     status.status,
     retry.retry,

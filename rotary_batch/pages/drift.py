@@ -11,6 +11,7 @@ from rotary_batch.pages.front import read
 from rotary_batch.pages.page import folder_blobs
 from rotary_batch.pages.page_paths import page_paths
 from rotary_batch.pages.safe_folder import SafeFolder
+from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME, is_index_thing
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str], stubs: Mappi
     """
     drift = Drift()
     wanted = {page: thing for thing, page in page_paths(blobs).items()}
+    wanted[INDEX_NAME] = INDEX
     if folder is None:
         drift.missing += sorted(wanted)
         return drift
@@ -43,7 +45,10 @@ def check_docs(folder: SafeFolder | None, blobs: Mapping[str, str], stubs: Mappi
     for page in sorted(wanted):
         _check_page(folder, page, sources[wanted[page]], drift)
     for path in sorted(file.path for file in folder.walk() if file.path.endswith(".md")):
-        if path not in wanted and _is_ours(folder, path):
+        if is_index_thing(f"/{path}"):  # how many there are depends on the symbols
+            if path not in wanted:
+                _check_page(folder, path, {}, drift)
+        elif path not in wanted and _is_ours(folder, path):
             drift.orphaned.append(path)
     return drift
 
@@ -79,4 +84,4 @@ def _sources(blobs: Mapping[str, str], stubs: Mapping[str, str]) -> dict[str, di
     of_files = {path: {path: blob} for path, blob in blobs.items()}
     for path in of_files.keys() & {stub.removesuffix("i") for stub in stubs}:
         of_files[path][stub_of(path)] = stubs[stub_of(path)]
-    return of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}
+    return {INDEX: {}} | of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from rotary_batch.errors import InputError, StorageError
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.front import is_signed, mark_human, read
-from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, NEW_SUFFIX
+from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, NEW_SUFFIX
 from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, Staged
 
-_NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME}
+_NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME, LLMS_FULL_NAME}
 
 
 class PageFailure(NamedTuple):

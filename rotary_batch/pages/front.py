@@ -67,6 +67,13 @@ def read(page: bytes) -> FrontMatter:
     return FrontMatter(is_ours, is_edited, is_human, _sources(head))
 
 
+def body_of(page: bytes) -> bytes:
+    """A page without front matter of ours; themes take `status` for one of theirs."""
+    if not read(page).is_ours:
+        return page
+    return _BLOCK.sub("", page.decode("utf-8", "replace"), count=1).encode()
+
+
 def _sources(head: str) -> dict[str, str]:
     sources = {}
     for line in re.findall(r"^  - (\{.*\})$", head, re.MULTILINE):

@@ -6,29 +6,32 @@ same bytes.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions, overloads, stub_of
+from rotary_batch.core import SourceFile, Symbol, SymbolId, overloads, stub_of
+from rotary_batch.pages.diagram import mermaid
 from rotary_batch.pages.front import seal
+from rotary_batch.pages.home import closing_blocks, entry_points, project_words
+from rotary_batch.pages.links import Links
+from rotary_batch.pages.maps import folder_map, is_test, mapped_folder
+from rotary_batch.pages.outline import Outline, Part, is_test_folder
 from rotary_batch.pages.page import (
     IndexView,
     Prose,
     Summary,
     SummarySource,
     after_first_paragraph,
+    brief,
     file_summary,
     first_paragraph,
     folder_summary,
     symbol_summary,
 )
 from rotary_batch.pages.page_paths import parent_of
-from rotary_batch.pages.sanitise import code, fenced, inline, link, one_line, path_link
-from rotary_batch.sentences import split_sentences
+from rotary_batch.pages.sanitise import code, fenced, inline
+from rotary_batch.pages.symbol_index import is_index_thing
 
 ProseMap = Mapping[tuple[str, str], Prose]
-MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
 MAX_LINKS = 8  # callers or callees named at one symbol
 MAX_CRUMBS = 8  # folders named above a page; links up from 1,000 nested ones would take 3 MB on each page
 DEMONSTRATION = "Sentences in *italics* were written by the embedded **demonstration model**: do not rely on them."
@@ -40,15 +43,19 @@ class Pages:
     def __init__(self, view: IndexView, prose: ProseMap) -> None:
         self._view = view
         self._prose = prose
+        self._to = Links(view)
 
     def page(self, thing: str) -> bytes:
-        """The page of a file, or of a folder, whose name ends with a slash; "/" is the repository."""
+        """The page of a file, of a folder, whose name ends with a slash ("/" is the repository), or of the index."""
+        if is_index_thing(thing):
+            blocks = self._view.symbol_index.blocks(thing, self._view.paths)
+            return seal({"status": "structural"}, [], "\n\n".join(blocks) + "\n")
         return self._folder_page(thing.removesuffix("/")) if thing.endswith("/") else self._file_page(thing)
 
     def _file_page(self, path: str) -> bytes:
         view, file = self._view, self._view.sources[path]
-        symbols = main_definitions(view.symbols.get(path, ()))
-        notes = self._chunk_notes(path, symbols)
+        arranged = self._to.outline(path)
+        notes = self._chunk_notes(path, sorted(arranged.sections, key=lambda symbol: symbol.id))
         blocks = [
             f"# {code(_name(path))}",
             self._crumbs(path),
@@ -59,14 +66,9 @@ class Pages:
         if path in view.fallbacks:
             blocks.append(f"This file was cut by lines: {inline(view.fallbacks[path])}.")
         blocks += notes.pop(None, [])
-        if symbols:
-            blocks.append(self._symbol_table(symbols))
-        definitions = defaultdict(list)
-        for symbol in view.symbols.get(path, ()):
-            definitions[symbol.qualified_name].append(symbol)
-        for symbol in symbols:
-            others = [other for other in definitions[symbol.qualified_name] if other != symbol]
-            blocks += [*self._symbol_section(symbol, others, file), *notes.get(symbol.id, [])]
+        blocks += self._symbol_tables(arranged)
+        for symbol in arranged.sections:
+            blocks += [*self._symbol_section(symbol, arranged, file), *notes.get(symbol.id, [])]
         subjects = [("file", path), *(chunk.subject.identity for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
         source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
@@ -77,23 +79,47 @@ class Pages:
         view, inside = self._view, self._view.inside[folder]
         unit = ("directory", folder) if folder else ("repository", "")
         title = code(folder) if folder else inline(view.name)
-        blocks = [f"# {title}", self._crumbs(folder) if folder else "", self._lead(unit, folder_summary(folder, view))]
+        here = f"{folder}/" if folder else "/"
+        blocks = [f"# {title}", self._crumbs(folder) if folder else "", *self._folder_lead(folder, unit)]
+        blocks.append(self._map(folder))
+        if not folder:
+            blocks.append(entry_points(view, self._to))
         rows = [
             (f"{_name(inner)}/", f"{inner}/", ("directory", inner), folder_summary(inner, view))
             for inner in inside.folders
         ]
         rows += [(_name(path), path, ("file", path), file_summary(path, view)) for path in inside.files]
-        here = f"{folder}/" if folder else "/"
-        if rows:
-            body = [
-                f"| [{code(name)}]({self._page_link(here, thing)}) | {self._table_text(key, summary)} |"
-                for name, thing, key, summary in rows
-            ]
-            blocks.append("\n".join(["| Name | Summary |", "| --- | --- |", *body]))
+        tests = [row for row in rows if is_test(row[1])] if not is_test_folder(folder) else []
+        blocks.append(self._contents(here, [row for row in rows if row not in tests], "Name"))
+        blocks.append(self._contents(here, tests, "Tests"))
         if not folder:
-            blocks += [self._languages(), self._not_read()]
+            blocks += closing_blocks(view, self._to)
         subjects = [unit, *(key for _, _, key, summary in rows if self._may_replace(key, summary))]
         return self._seal(blocks, subjects, [{"path": here, "blob": view.folder_blobs[folder]}])
+
+    def _folder_lead(self, folder: str, unit: tuple[str, str]) -> list[str]:
+        """The words of the README on the first page, else as on every page."""
+        words = [] if folder else project_words(self._view)
+        if not words:
+            return [self._lead(unit, folder_summary(folder, self._view))]
+        prose = self._prose.get(unit)
+        return [*words, *([self._styled(prose.text)] if prose and prose.text else [])]
+
+    def _map(self, folder: str) -> str:
+        """A diagram of which part of a folder uses which; on the first page, of the first folder that has one."""
+        shown = mapped_folder(self._view, folder)
+        graph = None if shown is None else folder_map(self._view, shown)
+        if shown is None or graph is None:
+            return ""
+        place = "" if shown == folder else f" in [{code(shown)}]({self._to.page('/', f'{shown}/')})"
+        return f"## Map\n\nWhat uses what{place}:\n\n{mermaid(graph)}"
+
+    def _contents(self, here: str, rows: Sequence[tuple[str, str, tuple[str, str], Summary]], column: str) -> str:
+        body = [
+            f"| [{code(name)}]({self._to.page(here, thing)}) | {self._table_text(key, summary)} |"
+            for name, thing, key, summary in rows
+        ]
+        return "\n".join([f"| {column} | Summary |", "| --- | --- |", *body]) if body else ""
 
     def _seal(
         self, blocks: Sequence[str], subjects: Sequence[tuple[str, str]], sources: Sequence[dict[str, str]]
@@ -121,8 +147,8 @@ class Pages:
         """One line for a table: the author's, else the model's, else the structure's."""
         prose = self._prose.get(key)
         if prose and prose.text and self._may_replace(key, summary):
-            return self._styled(_brief(prose.text))
-        return inline(_brief(summary.text))
+            return self._styled(brief(prose.text))
+        return inline(brief(summary.text))
 
     def _may_replace(self, key: tuple[str, str], summary: Summary) -> bool:
         """Whether a table shows prose in the place of a summary: it does where the author said nothing."""
@@ -136,35 +162,42 @@ class Pages:
         while folder and len(above) <= MAX_CRUMBS:
             above.append(folder := parent_of(folder))
         named = [folder for folder in above[:MAX_CRUMBS] if folder]
-        parts = [f"[{inline(self._view.name)}]({self._page_link(here, '/')})", *(["…"] if above[-1] else [])]
-        parts += [f"[{code(_name(folder))}]({self._page_link(here, f'{folder}/')})" for folder in reversed(named)]
+        parts = [f"[{inline(self._view.name)}]({self._to.page(here, '/')})", *(["…"] if above[-1] else [])]
+        parts += [f"[{code(_name(folder))}]({self._to.page(here, f'{folder}/')})" for folder in reversed(named)]
         if is_file:
-            parts.append(f"[source]({self._source_link(path, None)})")
+            parts.append(f"[source]({self._to.source(path, None)})")
         return " / ".join(parts)
 
-    def _symbol_table(self, symbols: Sequence[Symbol]) -> str:
-        rows = [
-            f"| [{code(s.qualified_name)}](#{anchor(s.qualified_name)}) | {s.kind} "
-            f"| {inline(_brief(symbol_summary(s).text)) if s.docstring else ''} |"
-            for s in symbols
-        ]
-        return "\n".join(["| Symbol | Kind | Summary |", "| --- | --- | --- |", *rows])
+    def _symbol_tables(self, arranged: Outline) -> list[str]:
+        """A table for each part of the page."""
+        tables = []
+        for part, symbols in arranged.parts.items():
+            rows = [
+                f"| [{code(s.qualified_name)}](#{arranged.headings[s.id].anchor}) | {s.kind} "
+                f"| {inline(brief(symbol_summary(s).text)) if s.docstring else ''} |"
+                for s in symbols
+            ]
+            column = "Symbol" if part is Part.PUBLIC else part.value
+            tables.append("\n".join([f"| {column} | Kind | Summary |", "| --- | --- | --- |", *rows]))
+        return tables
 
-    def _symbol_section(self, symbol: Symbol, others: Sequence[Symbol], file: SourceFile) -> list[str]:
-        """`others` define the same name."""
+    def _symbol_section(self, symbol: Symbol, arranged: Outline, file: SourceFile) -> list[str]:
         language, path = file.language or "text", file.path
         where = self._lines_link(path, symbol)
-        if elsewhere := ", ".join(self._lines_link(path, other) for other in others if other.kind != "declaration"):
+        if elsewhere := ", ".join(self._lines_link(path, other) for other in arranged.others[symbol.id]):
             where += f" (also {elsewhere})"
         blocks = [
-            f"## {code(symbol.qualified_name)}",
+            arranged.headings[symbol.id].markdown,
             f"{symbol.kind.capitalize()}, {where}",
         ]
-        for signatures, docstring in overloads(symbol, (other for other in others if other.kind == symbol.kind)):
+        for signatures, docstring in overloads(
+            symbol, (other for other in arranged.others[symbol.id] if other.kind == symbol.kind)
+        ):
             blocks.append(fenced("\n".join(signatures), language))
             if docstring:
                 rest = after_first_paragraph(docstring)
                 blocks += [inline(first_paragraph(docstring)), *([fenced(rest)] if rest else [])]
+        blocks += _member_table(arranged.members.get(symbol.id, ()))
         uses = [
             ("Used by", self._view.callers.get(path, {}).get(symbol.id, ())),
             ("Uses", self._view.callees.get(path, {}).get(symbol.id, ())),
@@ -173,17 +206,13 @@ class Pages:
         return blocks
 
     def _lines_link(self, path: str, symbol: Symbol) -> str:
-        return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._source_link(path, symbol)})"
+        return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._to.source(path, symbol)})"
 
     def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
-        symbols = [symbol for symbol in map(self._view.symbol, ids) if symbol is not None]
-        distinct = list({(symbol.path, symbol.qualified_name): symbol for symbol in symbols}.values())
+        sections = [section for section in map(self._to.section, ids) if section is not None]
+        distinct = list({section.id: section for section in sections}.values())
         more = f" and {len(distinct) - MAX_LINKS} more" if len(distinct) > MAX_LINKS else ""
-        return ", ".join(self._link(path, symbol) for symbol in distinct[:MAX_LINKS]) + more
-
-    def _link(self, path: str, symbol: Symbol) -> str:
-        page = "" if symbol.path == path else self._page_link(path, symbol.path)
-        return f"[{code(symbol.qualified_name)}]({page}#{anchor(symbol.qualified_name)})"
+        return ", ".join(self._to.symbol(path, symbol) for symbol in distinct[:MAX_LINKS]) + more
 
     def _chunk_notes(self, path: str, symbols: Sequence[Symbol]) -> dict[SymbolId | None, list[str]]:
         """Symbol, or None for the whole file -> prose of chunks that is shown there.
@@ -203,54 +232,19 @@ class Pages:
             notes.setdefault(owner, []).append(f"{label}{self._styled(prose.text)}")
         return notes
 
-    def _languages(self) -> str:
-        counts = Counter(file.language for file in self._view.sources.values())
-        rows = [
-            f"| {name} | {count} |" for name, count in sorted(counts.items(), key=lambda row: (-row[1], str(row[0])))
-        ]
-        return "\n".join(["## Languages", "", "| Language | Files |", "| --- | --- |", *rows]) if rows else ""
 
-    def _not_read(self) -> str:
-        counts = Counter(
-            (file.file_class.value, file.reason)
-            for file in self._view.files
-            if file.file_class not in {FileClass.SOURCE, FileClass.STUB, FileClass.IGNORED}
-        )
-        rows = [f"| {kind} | {inline(reason)} | {count} |" for (kind, reason), count in sorted(counts.items())]
-        head = ["## Not documented", "", "| Class | Reason | Files |", "| --- | --- | --- |"]
-        return "\n".join([*head, *rows]) if rows else ""
-
-    def _page_link(self, here: str, there: str) -> str:
-        """A relative link from one page to another."""
-        return path_link(_relative(self._view.paths[there], parent_of(self._view.paths[here])))
-
-    def _source_link(self, path: str, symbol: Symbol | None) -> str:
-        view = self._view
-        lines = (symbol.start_line, symbol.end_line) if symbol else (1, 1)
-        if view.link_template:
-            values = {"path": path_link(path), "start": str(lines[0]), "end": str(lines[1])}
-            return link(re.sub(r"\{(path|start|end)\}", lambda field: values[field[1]], view.link_template))
-        here = parent_of(f"{view.docs_root}/{view.paths[path]}")
-        target = path_link(_relative(f"{view.root.rstrip('/')}/{path}", here))
-        return f"{target}#L{lines[0]}-L{lines[1]}" if symbol else target
-
-
-def _relative(target: str, start: str) -> str:
-    """The way from a folder to a path; as `os.path.relpath`, but of names alone."""
-    there, here = target.split("/"), start.split("/") if start else []
-    shared = 0
-    while shared < min(len(there) - 1, len(here)) and there[shared] == here[shared]:
-        shared += 1
-    return "/".join([".."] * (len(here) - shared) + there[shared:])
+def _member_table(members: Sequence[Symbol]) -> list[str]:
+    """The fields of a container, one row each."""
+    rows = [
+        f"| {code(member.signature or member.name)} "
+        f"| {inline(brief(symbol_summary(member).text)) if member.docstring else ''} |"
+        for member in members
+    ]
+    return ["\n".join(["| Field | Summary |", "| --- | --- |", *rows])] if rows else []
 
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
-
-
-def anchor(name: str) -> str:
-    """The anchor that a heading gets from code forges and MkDocs alike."""
-    return re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-")
 
 
 def _status(shown: int, done: int, total: int) -> str:
@@ -261,12 +255,3 @@ def _status(shown: int, done: int, total: int) -> str:
 
 def _lines(start: int, end: int) -> str:
     return f"line {start}" if start == end else f"lines {start}-{end}"
-
-
-def _brief(text: str) -> str:
-    """The first sentence, cut between words when it is too long for a table."""
-    sentence = next(iter(split_sentences(one_line(text[: 20 * MAX_BRIEF_CHARACTERS]))), "").strip()
-    if len(sentence) <= MAX_BRIEF_CHARACTERS:
-        return sentence
-    cut = sentence[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]
-    return (cut.rsplit("`", 1)[0] if cut.count("`") % 2 else cut).rstrip(" ,") + " …"

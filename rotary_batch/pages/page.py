@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rotary_batch.core import DATA_KINDS, Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
+from rotary_batch.pages.overview import Overview
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
+from rotary_batch.pages.sanitise import one_line
+from rotary_batch.pages.symbol_index import SymbolIndex
+from rotary_batch.sentences import split_sentences
 
 MAX_LISTED = 6  # names or symbols in one summary
+MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
 _PACKAGE_FILES = ("__init__.py", "doc.go", "mod.rs")  # what they say is said of their folder
 _RULER = re.compile(r"\s*([=\-~*^#])\1{2,}\s*")
 
@@ -65,11 +70,11 @@ class IndexView:
     docs_dir: str
     root: str = "/"
     link_template: str | None = None
-
-    def symbol(self, symbol_id: SymbolId) -> Symbol | None:
-        """The symbol of that name, if there is one."""
-        here = self.symbols.get(symbol_id.path, ())
-        return next((symbol for symbol in here if symbol.start_byte == symbol_id.start_byte), None)
+    uses: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
+    """Folder -> (part, another part that it uses) -> number of uses; parts are names of folders and files in it."""
+    overview: Callable[[], Overview] = Overview
+    text_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)  # texts that a model is asked for, texts shown
+    every_symbol: Callable[[], Iterable[tuple[str, Sequence[Symbol]]]] | None = None  # by file, without docstrings
 
     @cached_property
     def sources(self) -> Mapping[str, SourceFile]:
@@ -105,6 +110,11 @@ class IndexView:
     def folder_blobs(self) -> Mapping[str, str]:
         """What the pages of folders say that they describe."""
         return folder_blobs({path: file.blob for path, file in self.sources.items()})
+
+    @cached_property
+    def symbol_index(self) -> SymbolIndex:
+        """The entries of the symbol index."""
+        return SymbolIndex(self.every_symbol() if self.every_symbol else self.symbols.items())
 
     @cached_property
     def paths(self) -> Mapping[str, str]:
@@ -189,3 +199,12 @@ def _listed(names: Sequence[str]) -> str:
     if len(names) > MAX_LISTED:
         return ", ".join(names[:MAX_LISTED]) + f" and {len(names) - MAX_LISTED} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def brief(text: str) -> str:
+    """The first sentence, cut between words when it is too long for a table."""
+    sentence = next(iter(split_sentences(one_line(text[: 20 * MAX_BRIEF_CHARACTERS]))), "").strip()
+    if len(sentence) <= MAX_BRIEF_CHARACTERS:
+        return sentence
+    cut = sentence[:MAX_BRIEF_CHARACTERS].rsplit(" ", 1)[0]
+    return (cut.rsplit("`", 1)[0] if cut.count("`") % 2 else cut).rstrip(" ,") + " …"

@@ -14,10 +14,14 @@ from itertools import count
 
 NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that is in its own docs_dir
 LLMS_NAME = "llms.txt"
+LLMS_FULL_NAME = "llms-full.txt"
+INDEX_STEM = "symbol-index"  # of the pages of the symbol index
+SOURCES_NAME = "source-code"  # the folder of sources in a built site
 NEW_SUFFIX = ".rotary-new"  # of the new page beside one that a person edited
 MAX_NAME_NBYTES = 240  # file systems allow 255; NEW_SUFFIX has to fit as well
 MAX_PATH_NBYTES = 2000  # systems allow 4096, with the folders above the repository
 _LONG_PATHS = "long-paths"  # the folder of what is nested too deep
+_RESERVED = {"index.md", "404.md", LLMS_NAME, LLMS_FULL_NAME, SOURCES_NAME}
 _UNFIT = {"", ".", "..", ".git", ".mkdocs"}
 
 
@@ -57,7 +61,7 @@ class _PathAllocator:
     """Gives each thing a path of its own."""
 
     def __init__(self) -> None:
-        self._taken = {_folded(name) for name in ("index.md", LLMS_NAME)}
+        self._taken = set(_RESERVED)
 
     def allocate(self, thing: str, above: str, name: str, ending: str) -> str:
         """A path for a thing in the folder `above`: its own name, or the first candidate that is free."""
@@ -82,7 +86,8 @@ def _candidates(thing: str, above: str, name: str, ending: str) -> Iterator[str]
 
 
 def _is_fit(name: str, ending: str) -> bool:
-    is_ours = name.casefold() in _UNFIT or name.casefold().endswith(NEW_SUFFIX)
+    folded = name.casefold()
+    is_ours = folded in _UNFIT or folded.endswith(NEW_SUFFIX) or folded.startswith(INDEX_STEM)
     return not is_ours and name.isprintable() and len(_bytes(name + ending)) <= MAX_NAME_NBYTES
 
 

@@ -1,37 +1,52 @@
-"""All the files of a site: every page, the MkDocs navigation and llms.txt."""
+"""All the files of a docs folder: every page, the MkDocs navigation, the symbol index, llms.txt and llms-full.txt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from rotary_batch.core import Subject, Unit
-from rotary_batch.pages.front import HTML_COMMENT, YAML_COMMENT, sign
+from rotary_batch.pages.front import YAML_COMMENT, sign
+from rotary_batch.pages.llms import full_things, llms, llms_full
 from rotary_batch.pages.markdown import Pages, ProseMap
-from rotary_batch.pages.page import IndexView, file_summary, folder_summary
-from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME, page_paths, parent_of
-from rotary_batch.pages.sanitise import inline, one_line, path_link, quoted, title
+from rotary_batch.pages.page import IndexView
+from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, page_paths, parent_of
+from rotary_batch.pages.sanitise import quoted, title
+from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME, is_index_thing
 
 # Things that are not files or folders of the repository; no path in it begins with a slash.
-NAV, LLMS = f"/{NAV_NAME}", f"/{LLMS_NAME}"
-MAX_LLMS_CHARACTERS = 200  # of a line
+NAV, LLMS, LLMS_FULL = f"/{NAV_NAME}", f"/{LLMS_NAME}", f"/{LLMS_FULL_NAME}"
+OVERVIEWS = {"/", LLMS_FULL}  # they show something of every page, so they are written when any other one is
 
 
 def site_paths(sources: Iterable[str]) -> dict[str, str]:
-    """Thing -> path below the docs folder, of everything that is written."""
-    return page_paths(sources) | {NAV: NAV_NAME, LLMS: LLMS_NAME}
+    """Thing -> path below the docs folder, of everything that is written but the further pages of the index."""
+    return page_paths(sources) | {thing: thing[1:] for thing in (NAV, LLMS, LLMS_FULL, INDEX)}
 
 
 def page_of(view: IndexView, thing: str) -> str:
     """The path below the docs folder of one thing."""
-    return thing[1:] if thing in {NAV, LLMS} else view.paths[thing]
+    return thing[1:] if thing in {NAV, LLMS, LLMS_FULL} or is_index_thing(thing) else view.paths[thing]
+
+
+def shown_things(view: IndexView, things: Iterable[str]) -> list[str]:
+    """The files and folders whose texts are shown when some things are rendered."""
+    shown = [full_things(view) if thing == LLMS_FULL else [thing] for thing in things]
+    return list(dict.fromkeys(thing for some in shown for thing in some if thing in view.paths))
 
 
 def render(view: IndexView, prose: ProseMap, things: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """(path below the docs folder, bytes) of each thing, one after the other."""
     pages = Pages(view, prose)
     for thing in things:
-        data = _nav(view) if thing == NAV else _llms(view) if thing == LLMS else pages.page(thing)
-        yield page_of(view, thing), data
+        yield page_of(view, thing), _render_one(view, pages, thing)
+
+
+def _render_one(view: IndexView, pages: Pages, thing: str) -> bytes:
+    if thing == NAV:
+        return _nav(view)
+    if thing == LLMS:
+        return llms(view)
+    return llms_full(view, pages) if thing == LLMS_FULL else pages.page(thing)
 
 
 def things_of(subjects: Iterable[Subject]) -> list[str]:
@@ -48,12 +63,16 @@ def things_of(subjects: Iterable[Subject]) -> list[str]:
 
 
 def _nav(view: IndexView) -> bytes:
-    """An MkDocs configuration beside the pages; Zensical reads it too."""
+    """An MkDocs configuration beside the pages.  Zensical wants its own above them: `rotary-batch site` makes it."""
     lines = [
-        "# Build with `mkdocs build -f .mkdocs/mkdocs.yml`.",
+        "# Build with `mkdocs build -f .mkdocs/mkdocs.yml`, or with `rotary-batch site`.",
         f"site_name: {quoted(title(view.name))}",
         "docs_dir: ..",
         "site_dir: ../../site",
+        "validation:",
+        "  links:",
+        "    not_found: info",  # links to sources lead out of the docs folder
+        "    anchors: warn",
         "nav:",
         *_nav_lines(view),
     ]
@@ -73,26 +92,8 @@ def _nav_lines(view: IndexView) -> Iterator[str]:
             yield f"{indent}- {name}:"
             indent += "    "
         yield f'{indent}- "Overview": {quoted(view.paths[thing or "/"])}'
+        if not thing:
+            yield f'{indent}- "Symbol index": {quoted(INDEX_NAME)}'
         inside = view.inside[thing.removesuffix("/")]
         waiting += [(path, indent) for path in reversed(inside.files)]
         waiting += [(f"{folder}/", indent) for folder in reversed(inside.folders)]
-
-
-def _llms(view: IndexView) -> bytes:
-    """https://llmstxt.org: a title, a quotation, lists of links with one line each."""
-    lines = [f"# {inline(view.name)}", "", f"> {_line(folder_summary('', view).text)}"]
-    for folder in ["", *view.folders]:
-        if files := view.inside[folder].files:
-            lines += ["", f"## {inline(folder) or '(top)'}", ""]
-            lines += [
-                f"- [{inline(f)}]({path_link(view.paths[f])}): {_line(file_summary(f, view).text)}" for f in files
-            ]
-    return sign([*lines, ""], HTML_COMMENT)
-
-
-def _llms_entry(path: str, view: IndexView) -> str:
-    return f"- [{inline(path)}]({path_link(view.paths[path])}): {_line(file_summary(path, view).text)}"
-
-
-def _line(text: str) -> str:
-    return inline(one_line(text, MAX_LLMS_CHARACTERS))

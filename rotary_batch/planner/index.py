@@ -19,6 +19,7 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.planner.readme import save_readme
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.repo import languages
 from rotary_batch.repo.files import PathPatterns, classify
@@ -76,7 +77,7 @@ def index_repository(
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
-        counts += _roll_up(store, changes, prompt_builder, row)
+        counts += _roll_up(store, repository, changes, prompt_builder, row)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
@@ -203,7 +204,9 @@ def _store_file(
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
 
-def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder, row: RepositoryRow) -> PlanCounts:
+def _roll_up(
+    store: WorkStore, repository: Repository, changes: _Changes, prompt_builder: PromptBuilder, row: RepositoryRow
+) -> PlanCounts:
     """Plan everything above the chunks, which completes the plan."""
     job, counts = prompt_builder.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
@@ -212,6 +215,7 @@ def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder,
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
+        save_readme(store, row.id, repository, changes.files)
         if changed:
             ranks = _ranks(store, row.id, paths)
             for path in sorted(changes.were_sources):

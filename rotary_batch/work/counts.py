@@ -72,6 +72,15 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
     return Workload(row["n"], row["prompt"], row["new"], max(row["longest"], unknown))
 
 
+def text_counts(store: WorkStore, repository_id: int) -> tuple[int, int]:
+    """(items, items whose answer is shown)."""
+    row = store.db.execute(
+        "select coalesce(sum(n), 0), coalesce(sum(n * (verdict = ?)), 0) from item_count where repository_id = ?",
+        [Verdict.SHOWN, repository_id],
+    ).fetchone()
+    return row[0], row[1]
+
+
 def verdicts(store: WorkStore, repository_id: int) -> dict[str, int]:
     """verdict -> number of answered items."""
     rows = store.db.execute(

@@ -117,9 +117,24 @@ def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
     store.db.execute(
         """insert into file (repository_id, path, blob, nbytes, language, class, reason) values (?, ?, ?, ?, ?, ?, ?)
            on conflict do update set blob = excluded.blob, nbytes = excluded.nbytes, language = excluded.language,
-             class = excluded.class, reason = excluded.reason""",
+             class = excluded.class, reason = excluded.reason,
+             docstring = case when blob = excluded.blob then docstring end""",
         [repository_id, file.path, file.blob, file.nbytes, file.language, file.file_class.value, file.reason],
     )
+
+
+def stored_docstring(store: WorkStore, repository_id: int, path: str) -> str | None:
+    """What is stored of a file's own words."""
+    query = "select docstring from file where repository_id = ? and path = ?"
+    row = store.db.execute(query, [repository_id, path]).fetchone()
+    return None if row is None else row["docstring"]
+
+
+def save_docstring(store: WorkStore, repository_id: int, path: str, docstring: str) -> None:
+    """Within a transaction: store the words of a file that is not parsed, which are shown on pages about everything."""
+    query = "update file set docstring = ? where repository_id = ? and path = ?"
+    store.db.execute(query, [docstring, repository_id, path])
+    store.db.execute("delete from page where repository_id = ? and thing glob '/*'", [repository_id])
 
 
 def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:

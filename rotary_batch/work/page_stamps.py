@@ -7,7 +7,7 @@ before it writes these pages leaves them to the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from rotary_batch.core import FileClass
 from rotary_batch.work.store import WorkStore
@@ -19,12 +19,15 @@ def known_stamps(store: WorkStore, repository_id: int) -> dict[str, str]:
     return {row["thing"]: row["stamp"] for row in rows}
 
 
-def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str]) -> None:
-    """Record that pages are up to date."""
+def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str], stale: Collection[str] = ()) -> None:
+    """Record that pages are up to date, and that others may not be because of them."""
     with store.transaction():
         store.db.executemany(
             "insert or replace into page (repository_id, thing, stamp) values (?, ?, ?)",
             [(repository_id, thing, stamp) for thing, stamp in stamps.items()],
+        )
+        store.db.executemany(
+            "delete from page where repository_id = ? and thing = ?", [(repository_id, thing) for thing in stale]
         )
 
 

@@ -115,6 +115,8 @@ def test_a_file_page_is_complete_without_a_model():
         "src/wrap.py.md",
         ".mkdocs/mkdocs.yml",
         "llms.txt",
+        "llms-full.txt",
+        "symbol-index.md",
     }
     assert body(pages["src/box.py.md"]) == (
         "# `box.py`\n\n"
@@ -131,7 +133,7 @@ def test_a_file_page_is_complete_without_a_model():
     assert body(pages["index.md"]) == (
         "# shop\n\nHolds `src`.\n\n"
         "| Name | Summary |\n| --- | --- |\n| [`src/`](src/index.md) | Holds `box.py` and `wrap.py`. |\n\n"
-        "## Languages\n\n| Language | Files |\n| --- | --- |\n| python | 2 |\n\n"
+        "## Languages\n\n| Language | Files | kB |\n| --- | --- | --- |\n| python | 2 | 0.1 |\n\n"
         "## Not documented\n\n| Class | Reason | Files |\n| --- | --- | --- |\n| text | no grammar | 1 |\n"
     )
 
@@ -303,10 +305,10 @@ def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_a
 
 def test_a_sync_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
     pages = render_site(make_view(), {})
-    assert len(make_docs(tmp_path / "d", pages).written) == 6
+    assert len(make_docs(tmp_path / "d", pages).written) == 8
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}
     again = make_docs(tmp_path / "d", pages)
-    assert (again.written, again.unchanged, again.removed) == ([], 6, [])
+    assert (again.written, again.unchanged, again.removed) == ([], 8, [])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")} == times
     fewer = render_site(make_view({"src/wrap.py": SOURCES["src/wrap.py"]}), {})
     with open_safe_folder(tmp_path, "d", create=False) as folder:

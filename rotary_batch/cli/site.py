@@ -1,0 +1,57 @@
+"""`site`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.options import Config, Db, Json, OneRepo
+from rotary_batch.cli.settings import command_settings
+from rotary_batch.commands.database import reading
+from rotary_batch.window import Window, stop_on_signals
+
+if TYPE_CHECKING:
+    from rotary_batch.commands.site import BuiltSite
+
+_POLL_S = 0.1
+
+
+def site(
+    repo: OneRepo = None,
+    to: Annotated[Path | None, typer.Option(help="Folder for the site; default: rotary-site beside the docs.")] = None,
+    source_pages: Annotated[
+        bool, typer.Option("--source-pages", help="Put the sources into the site, whatever forge has them.")
+    ] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Then serve it on 127.0.0.1 until interrupted.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes a free one.")] = 8000,
+    db: Db = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Build the pages into a site with search, for any web server; needs no model and no other host."""
+    root = commands.repositories.repository_root(repo)
+    settings, window = command_settings(config, [root], db=db), Window()
+    with stop_on_signals(window):
+        with reading(settings) as store:
+            built = commands.site.build_site(store, root, to, window, source_pages=source_pages)
+        print_answer(asdict(built), json, lambda: print_site(built))
+        if serve:
+            with commands.serving.serving(Path(built.folder), port) as url:
+                console.err(f"{url} (on this machine only; Ctrl-C ends it)")
+                while not window.is_closed():
+                    time.sleep(_POLL_S)
+
+
+def print_site(built: BuiltSite) -> None:
+    """Where the site is, and where its links to sources lead."""
+    sources = f"links to sources lead to {built.forge}" if built.forge else f"{built.source_pages} pages of sources"
+    console.out(f"{built.pages} pages, {sources}")
+    for note in built.notes:
+        console.out(f"note: {note}")
+    console.out(f"site: {built.folder}")

@@ -10,8 +10,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import FileClass, SourceFile, Symbol, SymbolId, main_definitions
+from rotary_batch.core import SourceFile, Symbol, SymbolId, main_definitions
 from rotary_batch.pages.front import seal
+from rotary_batch.pages.not_read import unread
 from rotary_batch.pages.page import (
     IndexView,
     Prose,
@@ -209,12 +210,7 @@ class Pages:
         return "\n".join(["## Languages", "", "| Language | Files |", "| --- | --- |", *rows]) if rows else ""
 
     def _not_read(self) -> str:
-        counts = Counter(
-            (file.file_class.value, file.reason)
-            for file in self._view.files
-            if file.file_class not in {FileClass.SOURCE, FileClass.IGNORED}
-        )
-        rows = [f"| {kind} | {inline(reason)} | {count} |" for (kind, reason), count in sorted(counts.items())]
+        rows = [f"| {kind} | {inline(reason)} | {count} |" for kind, reason, count in unread(self._view.files)]
         head = ["## Not documented", "", "| Class | Reason | Files |", "| --- | --- | --- |"]
         return "\n".join([*head, *rows]) if rows else ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
@@ -21,16 +21,19 @@ from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.repo import languages
-from rotary_batch.repo.files import PathPatterns, classify
+from rotary_batch.repo.files import IS_NO_SCRIPT, PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.readme import first_paragraphs, is_readme
+from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.work import index as stored
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that were not committed are read again
+MAX_README_NBYTES = 1_000_000
 NUM_WORKERS = 2  # processes that parse
 Progress = Callable[[int, int], None]
 
@@ -75,7 +78,7 @@ def index_repository(
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
-        counts += _roll_up(store, changes, prompt_builder, row)
+        counts += _roll_up(store, changes, _readmes(repository, changes.readmes), prompt_builder, row)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
@@ -115,12 +118,13 @@ class _Changes:
     files: list[SourceFile]  # all that the repository has now
     to_read: list[SourceFile]
     others: list[SourceFile]  # not to be parsed, but stored differently or not at all
+    readmes: list[SourceFile]  # whose text may have changed
     gone: list[str]
     were_sources: set[str]  # and are not sources now
 
     @property
     def is_empty(self) -> bool:
-        return not (self.to_read or self.others or self.gone)
+        return not (self.to_read or self.others or self.readmes or self.gone)
 
 
 def _changes(
@@ -131,8 +135,17 @@ def _changes(
     should_stop: Callable[[], bool] | None,
 ) -> _Changes:
     known = stored.known_sources(store, row.root, row.plan_key)
-    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known, should_stop=should_stop)
     old = stored.stored_files(store, row.root)
+    is_planned = stored.is_planned(store, row.root, row.plan_key)
+    files = classify(
+        repository,
+        docs_dir=row.docs_dir,
+        patterns=patterns,
+        known={
+            path: file for path, file in old.items() if path in known or (is_planned and file.reason == IS_NO_SCRIPT)
+        },
+        should_stop=should_stop,
+    )
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     return _Changes(
         files=files,
@@ -142,6 +155,9 @@ def _changes(
             for file in files
             if (file.path not in old or old[file.path] != file)
             and not (is_source[file.path] and known.get(file.path) != file.blob)
+        ],
+        readmes=[
+            file for file in files if _is_readable_readme(file) and not (is_planned and old.get(file.path) == file)
         ],
         gone=[path for path in old if path not in is_source],
         # By class: a new version of the schema sets the plan key of every file to null, so that all are read again.
@@ -179,8 +195,20 @@ def _read_sources(
     wanted = {file.path: file for file in files}
     entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
     for entry, data in repository.read(entries):
-        sources[entry.path] = data
-        yield wanted[entry.path], data
+        sources[entry.path] = text = read_source(data)
+        yield wanted[entry.path], text
+
+
+def _is_readable_readme(file: SourceFile) -> bool:
+    return file.file_class is FileClass.TEXT and is_readme(file.path) and file.nbytes <= MAX_README_NBYTES
+
+
+def _readmes(repository: Repository, files: Sequence[SourceFile]) -> dict[str, str]:
+    """Path -> the first paragraphs of a README."""
+    wanted = {file.path for file in files}
+    entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
+    texts = ((entry.path, decoded(data).decode("utf-8", "replace")) for entry, data in repository.read(entries))
+    return {path: "\n\n".join(first_paragraphs(text)) for path, text in texts}
 
 
 def _store_file(
@@ -193,7 +221,13 @@ def _store_file(
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
 
-def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder, row: RepositoryRow) -> PlanCounts:
+def _roll_up(
+    store: WorkStore,
+    changes: _Changes,
+    readmes: Mapping[str, str],
+    prompt_builder: PromptBuilder,
+    row: RepositoryRow,
+) -> PlanCounts:
     """Plan everything above the chunks, which completes the plan."""
     job, counts = prompt_builder.job, PlanCounts()
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
@@ -201,7 +235,10 @@ def _roll_up(store: WorkStore, changes: _Changes, prompt_builder: PromptBuilder,
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
+        texts_before = stored.texts(store, row.id)
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
+        stored.save_texts(store, row.id, readmes)
+        changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
         if changed:
             ranks = _ranks(store, row.id, paths)
             for path in sorted(changes.were_sources):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from sys import intern
 
@@ -105,6 +105,23 @@ def finish_plan(
         _save_file(store, repository_id, file)
     db.execute("update file set rolled_up = 1 where repository_id = ? and rolled_up = 0", [repository_id])
     db.execute("update repository set plan_key = ? where id = ?", [plan_key, repository_id])
+
+
+def texts(store: WorkStore, repository_id: int) -> dict[str, str]:
+    """Path -> what a file that is no source says of its folder."""
+    rows = store.db.execute(
+        "select path, docstring from file where repository_id = ? and class <> ? and docstring is not null",
+        [repository_id, FileClass.SOURCE],
+    )
+    return {row["path"]: row["docstring"] for row in rows}
+
+
+def save_texts(store: WorkStore, repository_id: int, texts: Mapping[str, str]) -> None:
+    """Within a transaction: store what READMEs say; their files are stored already."""
+    store.db.executemany(
+        "update file set docstring = nullif(?, '') where repository_id = ? and path = ?",
+        [(text, repository_id, path) for path, text in texts.items()],
+    )
 
 
 def not_rolled_up(store: WorkStore, repository_id: int) -> set[str]:

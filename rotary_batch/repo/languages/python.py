@@ -9,6 +9,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import leading_comment, text_of
 from rotary_batch.repo.languages.language import Language
+from rotary_batch.repo.notices import about_the_code
 
 PYTHON = Language(
     name="python",
@@ -20,7 +21,7 @@ PYTHON = Language(
     decorators=frozenset({"decorator"}),
     dotted=frozenset({"attribute"}),
     docstring=lambda definition: _docstring_of(definition.node.child_by_field_name("body")),
-    file_docstring=lambda root: _docstring_of(root) or leading_comment(root, may_touch=True),
+    file_docstring=lambda root: _about_file(root) or leading_comment(root, may_touch=True),
 )
 
 
@@ -34,4 +35,8 @@ def _docstring_of(body: Node | None) -> str | None:
         value = ast.literal_eval(text_of(first.named_children[0]))
     except (ValueError, SyntaxError, MemoryError):
         return None
-    return inspect.cleandoc(value).strip() or None if isinstance(value, str) else None
+    return about_the_code(inspect.cleandoc(value), is_comment=False) if isinstance(value, str) else None
+
+
+def _about_file(root: Node) -> str | None:
+    return about_the_code(_docstring_of(root) or "", is_file=True, is_comment=False)

@@ -1,7 +1,8 @@
 """The values that all layers share, and the protocol of an engine.
 
 Plain frozen data, so that any boundary between layers could be one between processes.  Lines are 1-based and inclusive,
-bytes are half-open.  Paths are POSIX paths relative to the repository root; undecodable bytes are surrogate escapes.
+bytes are half-open and count in the text that `repo.source_text` makes of a file.  Paths are POSIX paths relative to
+the repository root; undecodable bytes are surrogate escapes.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rotary_batch.core import DATA_KINDS, Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
 from rotary_batch.pages.overview import Overview
+from rotary_batch.pages.package_words import words_of_folder
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
 from rotary_batch.pages.sanitise import one_line
 from rotary_batch.pages.symbol_index import SymbolIndex
@@ -20,7 +21,6 @@ from rotary_batch.sentences import split_sentences
 
 MAX_LISTED = 6  # names or symbols in one summary
 MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
-_PACKAGE_FILES = ("__init__.py", "doc.go", "mod.rs")  # what they say is said of their folder
 _RULER = re.compile(r"\s*([=\-~*^#])\1{2,}\s*")
 
 
@@ -160,10 +160,13 @@ def chunk_outline(chunk: Chunk, symbols: Sequence[Symbol]) -> str:
 
 
 def file_summary(path: str, view: IndexView) -> Summary:
-    """The author's docstring of a file, else the names that it defines."""
+    """The author's docstring of a file or of what it is named after, else the names that it defines."""
     if path in view.docstrings:
         return _by_author(view.docstrings[path])
     symbols = main_definitions(view.symbols.get(path, ()))
+    stem = _folded(PurePosixPath(path).stem)
+    if docstring := next((s.docstring for s in symbols if s.docstring and _folded(s.name) == stem), None):
+        return _by_author(docstring)
     names = [f"`{symbol.qualified_name}`" for symbol in _most_telling(symbols)]
     return _by_structure(f"Defines {_listed(names)}." if names else "Code without functions or types.")
 
@@ -174,13 +177,15 @@ def _most_telling(symbols: Sequence[Symbol]) -> Sequence[Symbol]:
     return [symbol for symbol in top if symbol.kind not in DATA_KINDS] or top or symbols
 
 
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
 def folder_summary(folder: str, view: IndexView) -> Summary:
-    """The docstring of a folder's package, else the names of what is in it; "" is the whole repository."""
-    prefix = f"{folder}/" if folder else ""
-    package_files = (f"{prefix}{name}" for name in _PACKAGE_FILES)
-    if docstring := next((view.docstrings[path] for path in package_files if path in view.docstrings), None):
+    """What the author says of a folder, else the names of what is in it; "" is the whole repository."""
+    prefix, inside = f"{folder}/" if folder else "", view.inside.get(folder, Inside([], []))
+    if docstring := words_of_folder(folder, inside.files, view.docstrings):
         return _by_author(docstring)
-    inside = view.inside.get(folder, Inside([], []))
     # In the order of the paths in them: `a-b` is before `a/`, so a folder is where its first file would be.
     shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
     names = [f"`{path[len(prefix) :].removesuffix('/')}`" for path in shown]

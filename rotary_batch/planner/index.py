@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
@@ -19,13 +19,14 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.planner.readme import save_readme
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.repo import languages
-from rotary_batch.repo.files import PathPatterns, classify
+from rotary_batch.repo.files import IS_NO_SCRIPT, PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.readme import first_paragraphs, is_readme
+from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
 from rotary_batch.work import index as stored
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
@@ -33,6 +34,7 @@ from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that were not committed are read again
+MAX_README_NBYTES = 1_000_000
 NUM_WORKERS = 2  # processes that parse
 Progress = Callable[[int, int], None]
 
@@ -77,7 +79,7 @@ def index_repository(
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
-        counts += _roll_up(store, repository, changes, prompt_builder, row)
+        counts += _roll_up(store, changes, _readmes(repository, changes.readmes), prompt_builder, row)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
@@ -118,12 +120,13 @@ class _Changes:
     to_read: list[SourceFile]
     stubs: list[SourceFile]  # of those
     others: list[SourceFile]  # not to be parsed, but stored differently or not at all
+    readmes: list[SourceFile]  # whose text may have changed
     gone: list[str]
     were_sources: set[str]  # and are not sources now
 
     @property
     def is_empty(self) -> bool:
-        return not (self.to_read or self.others or self.gone)
+        return not (self.to_read or self.others or self.readmes or self.gone)
 
 
 def _changes(
@@ -134,8 +137,17 @@ def _changes(
     should_stop: Callable[[], bool] | None,
 ) -> _Changes:
     known = stored.known_sources(store, row.root, row.plan_key)
-    files = classify(repository, docs_dir=row.docs_dir, patterns=patterns, known_sources=known, should_stop=should_stop)
     old = stored.stored_files(store, row.root)
+    is_planned = stored.is_planned(store, row.root, row.plan_key)
+    files = classify(
+        repository,
+        docs_dir=row.docs_dir,
+        patterns=patterns,
+        known={
+            path: file for path, file in old.items() if path in known or (is_planned and file.reason == IS_NO_SCRIPT)
+        },
+        should_stop=should_stop,
+    )
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     stubs = {file.path: file for file in files if file.file_class is FileClass.STUB}
     # The reason of a source names the content of its stub.
@@ -149,6 +161,9 @@ def _changes(
             file
             for file in files
             if (file.path not in old or old[file.path] != file) and not (is_source[file.path] and file.path not in read)
+        ],
+        readmes=[
+            file for file in files if _is_readable_readme(file) and not (is_planned and old.get(file.path) == file)
         ],
         gone=[path for path in old if path not in is_source],
         # By class: a new version of the schema sets the plan key of every file to null, so that all are read again.
@@ -189,9 +204,22 @@ def _read_sources(
     # A stub comes right before its source.
     entries.sort(key=lambda e: (stub_of(e.path), True) if stub_of(e.path) in wanted else (e.path, False))
     for entry, data in repository.read(entries):
+        text = read_source(data)
         if wanted[entry.path].file_class is FileClass.SOURCE:
-            sources[entry.path] = data
-        yield wanted[entry.path], data
+            sources[entry.path] = text
+        yield wanted[entry.path], text
+
+
+def _is_readable_readme(file: SourceFile) -> bool:
+    return file.file_class is FileClass.TEXT and is_readme(file.path) and file.nbytes <= MAX_README_NBYTES
+
+
+def _readmes(repository: Repository, files: Sequence[SourceFile]) -> dict[str, str]:
+    """Path -> the first paragraphs of a README."""
+    wanted = {file.path for file in files}
+    entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
+    texts = ((entry.path, decoded(data).decode("utf-8", "replace")) for entry, data in repository.read(entries))
+    return {path: "\n\n".join(first_paragraphs(text)) for path, text in texts}
 
 
 def _store_file(
@@ -205,7 +233,11 @@ def _store_file(
 
 
 def _roll_up(
-    store: WorkStore, repository: Repository, changes: _Changes, prompt_builder: PromptBuilder, row: RepositoryRow
+    store: WorkStore,
+    changes: _Changes,
+    readmes: Mapping[str, str],
+    prompt_builder: PromptBuilder,
+    row: RepositoryRow,
 ) -> PlanCounts:
     """Plan everything above the chunks, which completes the plan."""
     job, counts = prompt_builder.job, PlanCounts()
@@ -214,8 +246,10 @@ def _roll_up(
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
+        texts_before = stored.texts(store, row.id)
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
-        save_readme(store, row.id, repository, changes.files)
+        stored.save_texts(store, row.id, readmes)
+        changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
         if changed:
             ranks = _ranks(store, row.id, paths)
             for path in sorted(changes.were_sources):

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from tree_sitter import Node
 
-_LICENCE = re.compile(
-    r"copyright\b|\(c\)|spdx-|licen[cs]ed under|all rights reserved|permission is hereby|redistribution and use"
-    r"|this (file|program|software|source|library|code|work)\b.*(licen[cs]|copyright|free software)",
-    re.IGNORECASE | re.DOTALL,
+from rotary_batch.repo.notices import about_the_code, has_licence, speaks_for_file
+
+_MAX_COMMENTS = 1000  # line comments around one thing; to find the one before takes tree-sitter a walk over all
+_MAX_TOP_NODES = 200
+_GUARDS = {"preproc_ifdef", "preproc_if"}
+# Nodes before and between which the comment of a file may be.
+_TRANSPARENT = {
+    "hash_bang_line",
+    "preproc_call",
+    "package_declaration",
+    "inner_attribute_item",
+    "php_tag",
+    "empty_statement",
+}
+# What no comment documents: one that touches them belongs to the file.
+_NOT_DOCUMENTED = re.compile(
+    r"preproc_(include|call)|.*import.*|package_.*|use_.*|using_.*|namespace_.*|linkage_.*|extern_.*"
 )
+_BLOCK = re.compile(r"/\*|--\[=*\[|=begin\b")
+_BLOCK_END = re.compile(r"\**/$|\]=*\]$|^=end$", re.MULTILINE)
+_LINE_MARK = re.compile(r"\s*(?:///(?!/)<?|//!<?|//|#+[!:]?|--+)")
 
 
 def text_of(node: Node) -> str:
@@ -24,38 +41,60 @@ def comment_above(node: Node) -> str | None:
     """The comment that ends on the line before, with those it touches; attributes may be between them."""
     comments: list[Node] = []
     line, above = node.start_point.row, node.prev_sibling
-    while above is not None and last_row(above) >= line - 1:
+    doc: Node | None = None  # the last one that says something about the code
+    while above is not None and last_row(above) >= line - 1 and len(comments) < _MAX_COMMENTS:
         if "comment" in above.type:
+            if _is_inner(above):
+                break
             # A comment at the end of another statement's line belongs to that statement.
             before = above.prev_sibling
             if before is not None and last_row(before) == above.start_point.row and "comment" not in before.type:
                 break
-            if above.child_by_field_name("inner") is not None:  # Rust's `//!` is about what is around it
-                break
-            comments.insert(0, above)
+            if about_the_code(_clean([above])):
+                if doc is not None and not _look_alike(above, doc):
+                    break
+                doc = above
+            comments.append(above)
         elif above.type != "attribute_item":
             break
         line, above = above.start_point.row, above.prev_sibling
-    return clean_comments(comments)
+    return clean_comments(comments[::-1])
 
 
 def leading_comment(root: Node, *, may_touch: bool = False) -> str | None:
-    """The first comment of a file, without its licence.
+    """The first comment of a file that says something about it: behind the licence, inside an include guard.
 
-    A comment that touches what follows belongs to that, unless `may_touch` is true.
+    A comment that touches a definition belongs to that, unless `may_touch` is true or it has a tag such as `@file`.
     """
-    first = next((child for child in root.children if child.type not in {"hash_bang_line", "preproc_ifdef"}), None)
-    comments: list[Node] = []
-    while first is not None and "comment" in first.type:
-        if comments and first.start_point.row > last_row(comments[-1]) + 1:
-            break
-        comments.append(first)
-        first = first.next_sibling
-    if first is not None and comments and not may_touch and first.start_point.row <= last_row(comments[-1]) + 1:
-        return None
-    text = clean_comments(comments) or ""
-    paragraphs = [part for part in re.split(r"\n\s*\n", text) if not _LICENCE.match(part.strip())]
-    return "\n\n".join(paragraphs).strip() or None
+    in_licence = False
+    is_first = True  # nothing but guards and the like is before it
+    nodes = list(islice(_top_nodes(root), _MAX_TOP_NODES))
+    for group in _groups(nodes):
+        if "comment" not in group[0].type:
+            is_first = is_first and (group[0].type in _TRANSPARENT or _is_text_only(group[0]))
+            continue
+        after = nodes[nodes.index(group[-1]) + 1] if group[-1] is not nodes[-1] else None
+        touches = after is not None and after.start_point.row <= last_row(group[-1]) + 1 and "comment" not in after.type
+        is_own = may_touch or not touches or after is None or bool(_NOT_DOCUMENTED.fullmatch(after.type))
+        text = _clean(group)
+        is_about_file = speaks_for_file(text) or _is_inner(group[0]) or (is_first and is_own)
+        if is_about_file and (cleaned := about_the_code(text, is_file=True, in_licence=in_licence)):
+            return cleaned
+        in_licence = in_licence or has_licence(text)
+    return None
+
+
+def _top_nodes(root: Node) -> Iterator[Node]:
+    """The nodes of a file, with those inside its include guard."""
+    waiting = list(reversed(root.children))
+    while waiting:
+        node = waiting.pop()
+        defines = [child for child in node.children[:8] if child.type == "preproc_def"] if node.type in _GUARDS else []
+        if defines:
+            inside = [child for child in node.children if child.start_point.row > node.start_point.row]
+            waiting += [child for child in reversed(inside) if child.id != defines[0].id]
+        else:
+            yield node
 
 
 def last_row(node: Node) -> int:
@@ -64,12 +103,88 @@ def last_row(node: Node) -> int:
 
 
 def clean_comments(comments: Sequence[Node]) -> str | None:
-    """Their text without its marks, or None."""
+    """Their text without its marks, licences, rulers and lines for tools, or None."""
+    return about_the_code(_clean(comments))
+
+
+def _groups(nodes: Sequence[Node]) -> Iterator[list[Node]]:
+    """Comments that touch and look alike, as one; every other node alone."""
+    group: list[Node] = []
+    for node in nodes:
+        touches = bool(group) and node.start_point.row <= last_row(group[-1]) + 1
+        are_comments = bool(group) and "comment" in node.type and "comment" in group[-1].type
+        if group and not (touches and are_comments and _look_alike(group[-1], node)):
+            yield group
+            group = []
+        group.append(node)
+    if group:
+        yield group
+
+
+def _look_alike(one: Node, other: Node) -> bool:
+    """Whether two comments, one after the other, may be parts of one; a block of several lines is whole."""
+    is_block = any(_style(node).startswith("/*") and last_row(node) > node.start_point.row for node in (one, other))
+    return not is_block and _style(one) == _style(other)
+
+
+def _style(comment: Node) -> str:
+    """The mark that a comment begins with; documentation has one of its own in many languages."""
+    match = re.match(rb"/\*[*!]?|//[/!]?|#!?|--", (comment.text or b"")[:4])
+    return match.group().decode() if match else ""
+
+
+def _is_inner(comment: Node) -> bool:
+    """Whether a comment documents what is around it: `//!` of Rust."""
+    return any(child.type == "inner_doc_comment_marker" for child in comment.children[:3])
+
+
+def _is_text_only(node: Node) -> bool:
+    """`"use strict"` and the like."""
+    return node.type == "expression_statement" and [child.type for child in node.named_children] == ["string"]
+
+
+def _clean(comments: Sequence[Node]) -> str:
+    """The text of comments without its marks; a shebang is no comment."""
     lines: list[str] = []
+    in_lines: list[str] = []
     for comment in comments:
-        text = re.sub(r"^(/\*+!?|//+!?|#+[!:]?)|\*+/$", "", text_of(comment).strip())
-        lines += [re.sub(r"^\s*(\*|//+!?|#+)\s?", "", line).rstrip() for line in text.split("\n")]
-    return inspect.cleandoc("\n".join(lines)).strip() or None
+        text = text_of(comment).strip()
+        if block := _BLOCK.match(text):
+            lines += [*_dedented(in_lines), *_block_lines(text[block.end() :])]
+            in_lines = []
+        elif not (text.startswith("#!") and comment.start_byte == 0):
+            in_lines += [_LINE_MARK.sub("", line, count=1) for line in text.split("\n")]
+    return "\n".join(_without_box([*lines, *_dedented(in_lines)])).strip("\n")
+
+
+def _block_lines(text: str) -> list[str]:
+    """The lines of a block comment, whose opening mark is gone, without a margin of stars."""
+    first, *rest = _BLOCK_END.sub("", text).lstrip("*!<").split("\n")
+    starred = [line for line in rest if line.strip()]
+    for mark in ("**", "*"):
+        if starred and 2 * sum(line.strip().startswith(mark) for line in starred) > len(starred):
+            is_wide = mark == "**" and any(re.match(r"\s*\*\*\S.*\*\*", line) for line in starred)  # bold words
+            if not is_wide:
+                rest = [re.sub(rf"^\s*{re.escape(mark)}", "", line) for line in rest]
+                break
+    return [first.strip(), *_dedented(rest)]
+
+
+def _dedented(lines: Sequence[str]) -> list[str]:
+    return textwrap.dedent("\n".join(line.rstrip() for line in lines)).split("\n") if lines else []
+
+
+def _without_box(lines: list[str]) -> list[str]:
+    """Without the right side of a box, when every line ends with it."""
+    full = [line for line in lines if line.strip()]
+    for mark in "*#|/":
+        if (
+            len(full) > 1
+            and all(line.endswith(mark) for line in full)
+            and any(f"  {mark}" in line[-3:] for line in full)
+        ):
+            return [line.rstrip(mark).rstrip() for line in lines]
+    return lines
 
 
 def comment_before(node: Node) -> str | None:

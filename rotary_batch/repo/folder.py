@@ -17,6 +17,7 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.ignore import IgnorePatterns
 
 SYMLINK, SUBMODULE = "120000", "160000"
+EXECUTABLE = "100755"
 UNREADABLE = "000000"  # not a mode of git: something on disk that may not be read
 MAX_ENTRIES = 1_000_000
 MAX_FOLDERS = 200_000  # each gets a page; a few kilobytes of git trees that refer to each other can stand for 10^10
@@ -61,7 +62,8 @@ class Files:
             return None
         except OSError:
             return Entry(path_text(raw_path), raw_path, UNREADABLE, "", 0)
-        return Entry(path_text(raw_path), raw_path, "100644", object_id(data, self._algorithm), info.st_size)
+        mode = EXECUTABLE if info.st_mode & stat.S_IXUSR else "100644"
+        return Entry(path_text(raw_path), raw_path, mode, object_id(data, self._algorithm), info.st_size)
 
     def read(self, raw_path: bytes) -> bytes:
         """The bytes of one regular file, up to the limit.  Raises OSError when a part of the path is a symlink."""

@@ -109,8 +109,16 @@ class _Git:
                 attributes.setdefault(path, {})[name.decode()] = value.decode()
         return attributes
 
+    def entries(self) -> list[Entry]:
+        """Everything in it, in path order."""
+        raise NotImplementedError
+
     def _has_attributes(self) -> bool:
-        return any(self.root.glob(".gitattributes")) or any(self.root.glob("*/.gitattributes"))
+        """Whether there is such a file in it, or in a folder of the repository above the one that is read."""
+        above = [self.root, *self.root.parents[: self._prefix.count("/")]]
+        return any((folder / ".gitattributes").is_file() for folder in above) or any(
+            entry.path.endswith("/.gitattributes") for entry in self.entries()
+        )
 
 
 def _origin_name(root: Path) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from sys import intern
 
@@ -107,6 +107,23 @@ def finish_plan(
     db.execute("update repository set plan_key = ? where id = ?", [plan_key, repository_id])
 
 
+def texts(store: WorkStore, repository_id: int) -> dict[str, str]:
+    """Path -> what a file that is no source says of its folder."""
+    rows = store.db.execute(
+        "select path, docstring from file where repository_id = ? and class <> ? and docstring is not null",
+        [repository_id, FileClass.SOURCE],
+    )
+    return {row["path"]: row["docstring"] for row in rows}
+
+
+def save_texts(store: WorkStore, repository_id: int, texts: Mapping[str, str]) -> None:
+    """Within a transaction: store what READMEs say; their files are stored already."""
+    store.db.executemany(
+        "update file set docstring = nullif(?, '') where repository_id = ? and path = ?",
+        [(text, repository_id, path) for path, text in texts.items()],
+    )
+
+
 def not_rolled_up(store: WorkStore, repository_id: int) -> set[str]:
     """Files that were stored since the roll-ups above them were planned."""
     rows = store.db.execute("select path from file where repository_id = ? and rolled_up = 0", [repository_id])
@@ -121,20 +138,6 @@ def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
              docstring = case when blob = excluded.blob then docstring end""",
         [repository_id, file.path, file.blob, file.nbytes, file.language, file.file_class.value, file.reason],
     )
-
-
-def stored_docstring(store: WorkStore, repository_id: int, path: str) -> str | None:
-    """What is stored of a file's own words."""
-    query = "select docstring from file where repository_id = ? and path = ?"
-    row = store.db.execute(query, [repository_id, path]).fetchone()
-    return None if row is None else row["docstring"]
-
-
-def save_docstring(store: WorkStore, repository_id: int, path: str, docstring: str) -> None:
-    """Within a transaction: store the words of a file that is not parsed, which are shown on pages about everything."""
-    query = "update file set docstring = ? where repository_id = ? and path = ?"
-    store.db.execute(query, [docstring, repository_id, path])
-    store.db.execute("delete from page where repository_id = ? and thing glob '/*'", [repository_id])
 
 
 def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:

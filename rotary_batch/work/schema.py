@@ -182,7 +182,22 @@ update file set plan_key = null, rolled_up = 0;
 update repository set plan_key = '';
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008)
+# What a README says is shown on the page of its folder, and where that folder is listed.
+_FOLDER = "rtrim({path}, replace({path}, '/', ''))"
+_ABOVE = _FOLDER.format(path="rtrim({path}, '/')")
+_M009 = ""
+for _event, _row, _when in (
+    ("update of docstring", "new", "old.docstring is not new.docstring and new.class <> 'source'"),
+    ("delete", "old", "old.docstring is not null and old.class <> 'source'"),
+):
+    _folder = _FOLDER.format(path=f"{_row}.path")
+    _M009 += f"""
+create trigger text_{_event[:6]}_forgets_pages after {_event} on file when {_when} begin
+  delete from page where repository_id = {_row}.repository_id and thing in ('/', '/llms.txt', {_folder},
+    coalesce(nullif({_ABOVE.format(path=_folder)}, ''), '/'));
+end;"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009)
 
 
 def _statements(script: str) -> Iterator[str]:

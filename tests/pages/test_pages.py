@@ -471,3 +471,13 @@ def test_an_answer_that_breaks_off_in_a_bracket_loses_its_last_sentence():
     ]:
         found = validate(text, mean_logprob=-0.1, min_mean_logprob=None, ended="stop", is_known=KNOWN, source="put")
         assert found.shown_text == shown
+
+
+def test_the_words_of_what_a_file_is_named_after_are_about_the_file():
+    texts = {
+        "src/row_set.py": 'class RowSet:\n    """Draws rows."""\n\n\ndef other():\n    pass\n',
+        "src/c.py": 'def d():\n    """Not about the file."""\n',
+    }
+    page = render_site(make_view(texts), {})["src/index.md"].decode()
+    assert "| [`row_set.py`](row_set.py.md) | Draws rows. |" in page
+    assert "| [`c.py`](c.py.md) | Defines `d`. |" in page

@@ -6,6 +6,8 @@ import ctypes
 import hashlib
 import importlib
 import importlib.metadata
+import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -35,7 +37,7 @@ from rotary_batch.repo.languages import (
 )
 from rotary_batch.repo.languages.language import Definition, Language
 
-__all__ = ["LANGUAGES", "Definition", "Language", "grammar", "language_of", "query", "version"]
+__all__ = ["LANGUAGES", "Definition", "Language", "grammar", "language_of", "language_of_script", "query", "version"]
 
 _ALL = (
     python.PYTHON,
@@ -69,6 +71,8 @@ _CAPSULE_NAME = b"tree_sitter.Language"  # must live as long as the capsules
 LANGUAGES = {language.name: language for language in _ALL}
 _BY_NAME = {name: language.name for language in _ALL for name in language.file_names}
 _BY_ENDING = {ending: language.name for language in _ALL for ending in language.endings}
+_BY_INTERPRETER = {interpreter: language.name for language in _ALL for interpreter in language.interpreters}
+_SHEBANG = re.compile(rb"#![ \t]*(\S+)((?:[ \t]+\S+){0,9})")
 
 
 def language_of(path: str) -> str | None:
@@ -78,6 +82,23 @@ def language_of(path: str) -> str | None:
         return _BY_NAME[name]
     stem, _, ending = name.rpartition(".")
     return _BY_ENDING.get(f".{ending.lower()}") if stem else None
+
+
+def language_of_script(text: bytes) -> str | None:
+    """The language of a file by the interpreter in its first line, or None."""
+    match = _SHEBANG.match(text[:500].split(b"\n", 1)[0])
+    if match is None:
+        return None
+    words = [match[1], *match[2].split()]
+    if words[0].rpartition(b"/")[2] == b"env":  # its options, and settings of variables
+        words = [word for word in words[1:] if not word.startswith(b"-") and b"=" not in word]
+    name = words[0].rpartition(b"/")[2].decode("ascii", "replace") if words else ""
+    return _BY_INTERPRETER.get(name) or _BY_INTERPRETER.get(name.rstrip("0123456789.")) or _of_runner(name, words)
+
+
+def _of_runner(name: str, words: Sequence[bytes]) -> str | None:
+    """Of tools that run scripts of one language: `uv run --script`, `pipx run`."""
+    return "python" if name in {"uv", "pipx"} and b"run" in words[1:] else None
 
 
 @cache
@@ -117,7 +138,8 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    files = [package / name for name in ("chunks.py", "comments.py", "signatures.py", "stubs.py", "symbols.py")]
+    names = ("chunks", "comments", "notices", "readme", "signatures", "source_text", "stubs", "symbols")
+    files = [package / f"{name}.py" for name in names]
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]

@@ -9,6 +9,7 @@ from tree_sitter import Node
 from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.statements import one_line
+from rotary_batch.repo.readme import first_paragraphs
 
 _HEADINGS = {"atx_heading", "setext_heading"}
 
@@ -27,12 +28,7 @@ def _first_paragraph(definition: Definition) -> str | None:
 
 
 def _file_docstring(root: Node) -> str | None:
-    """The first paragraph, behind the first heading if need be."""
-    for section in root.named_children[:8]:
-        for child in section.named_children[:8] if section.type == "section" else ():
-            if child.type == "paragraph":
-                return text_of(child).strip()
-    return None
+    return "\n\n".join(first_paragraphs(text_of(root))) or None
 
 
 MARKDOWN = Language(

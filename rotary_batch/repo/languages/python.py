@@ -15,6 +15,7 @@ from rotary_batch.repo.comments import comment_above, comment_after, last_row, l
 from rotary_batch.repo.languages import python_assignments
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.visibility import within_private
+from rotary_batch.repo.notices import about_the_code
 
 _PROPERTIES = {
     *("property", "cached_property", "functools.cached_property", "abc.abstractproperty", "abstractproperty"),
@@ -124,7 +125,11 @@ def _string(statement: Node) -> str | None:
         value = ast.literal_eval(text_of(statement.named_children[0]))
     except (ValueError, SyntaxError, MemoryError):
         return None
-    return inspect.cleandoc(value).strip() or None if isinstance(value, str) else None
+    return about_the_code(inspect.cleandoc(value), is_comment=False) if isinstance(value, str) else None
+
+
+def _about_file(root: Node) -> str | None:
+    return about_the_code(_docstring_of(root) or "", is_file=True, is_comment=False)
 
 
 PYTHON = Language(
@@ -139,5 +144,5 @@ PYTHON = Language(
     is_public=_is_public,
     complete=_complete,
     docstring=_docstring,
-    file_docstring=lambda root: _docstring_of(root) or leading_comment(root, may_touch=True),
+    file_docstring=lambda root: _about_file(root) or leading_comment(root, may_touch=True),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 MAX_PARAGRAPHS = 3
 MAX_CHARACTERS = 1200  # of all of them
@@ -21,10 +20,9 @@ _NOT_PROSE = re.compile(r"#|[-*+]\s|[=~|>:]|\d+[.)]\s|\.\. |\[[^\]\n]{1,300}\]:|
 _UNDERLINE = re.compile(r"\n([=\-~^*\"'#+])\1{2,}\s*(\n|\Z)")
 
 
-def readme_of(paths: Collection[str]) -> str | None:
-    """The README of the top folder."""
-    top = {path.casefold(): path for path in paths if "/" not in path}
-    return next((top[name] for name in _NAMES if name in top), None)
+def is_readme(path: str) -> bool:
+    """Whether a file is the README of its folder."""
+    return path.rpartition("/")[2].casefold() in _NAMES
 
 
 def first_paragraphs(text: str) -> list[str]:
@@ -68,8 +66,8 @@ def _without_code(text: str) -> str:
 
 
 def _without_markup(block: str) -> str:
-    plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", _REST_LINK.sub(r"\1", block))))
-    return " ".join(_STRONG.sub(r"\2", plain).split())
+    plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", block)))
+    return " ".join(_STRONG.sub(r"\2", _REST_LINK.sub(r"\1", plain)).split())
 
 
 def _is_prose(text: str) -> bool:

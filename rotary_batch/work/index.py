@@ -10,6 +10,7 @@ from sys import intern
 
 from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
 from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
 
 _SYMBOL = (
@@ -164,6 +165,7 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
         f"insert into chunk (repository_id, {_CHUNK}) values (?{', ?' * 9})",
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
     )
+    save_entries(store, repository_id, one)
 
 
 def _symbol_row(symbol: Symbol) -> tuple[object, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from rotary_batch.errors import ConfigError
+from rotary_batch.errors import ConfigError, UnavailableError
+from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
 
 _M001 = """
 create table repository (
@@ -182,7 +183,7 @@ update file set plan_key = null, rolled_up = 0;
 update repository set plan_key = '';
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008)
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, SEARCH_AND_VIEWS)
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -216,9 +217,18 @@ def migrate(connection: sqlite3.Connection) -> None:
 def _apply(connection: sqlite3.Connection, version: int) -> None:
     from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that a current database does not need
 
+    _require_fts5(connection)
     db = Database(connection)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         with db.atomic():
             for statement in _statements(script):
                 db.execute(statement)
             db.execute(f"pragma user_version = {number}")
+
+
+def _require_fts5(connection: sqlite3.Connection) -> None:
+    if not connection.execute("select 1 from pragma_module_list where name = 'fts5'").fetchone():
+        raise UnavailableError(
+            f"SQLite {sqlite3.sqlite_version} of this Python has no full-text search (FTS5), which the database needs; "
+            f"use a Python whose SQLite has it, as those of python.org and of Linux distributions do"
+        )

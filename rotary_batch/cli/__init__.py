@@ -8,14 +8,17 @@ add one: write the function, and name it in `COMMANDS`.  `status` is the pattern
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from rotary_batch import __version__
 from rotary_batch.cli import (
     bench,
     docs,
     doctor,
     drain,
+    forget,
     generate,
     index,
     inspect,
@@ -24,6 +27,7 @@ from rotary_batch.cli import (
     retry,
     run,
     site,
+    search,
     status,
     trust,
 )
@@ -37,11 +41,13 @@ COMMANDS: tuple[Callable[..., None], ...] = (  # in the order of --help
     docs.check,
     site.site,
     trust.trust,
+    forget.forget,
     status.status,
     retry.retry,
     plan.plan,
     bench.bench,
     status.report,
+    search.search,
     inspect.inspect,
     inspect.explain,
     generate.generate,
@@ -57,12 +63,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if that is wanted."""
+    if wanted:
+        typer.echo(f"rotary-batch {__version__}")
+        raise typer.Exit
+
+
 model_app = typer.Typer(help="Prepare a model, and inspect it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
 for command in COMMANDS:
     app.command()(command)
 for command in MODEL_COMMANDS:
     model_app.command()(command)
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Document whole codebases overnight with a Mixture-of-Experts model larger than the GPU."""
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import docs as docs
     from rotary_batch.commands import drain as drain
     from rotary_batch.commands import engines as engines
+    from rotary_batch.commands import forget as forget
     from rotary_batch.commands import generate as generate
     from rotary_batch.commands import index as index
     from rotary_batch.commands import inspect as inspect
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import repositories as repositories
     from rotary_batch.commands import serving as serving
     from rotary_batch.commands import site as site
+    from rotary_batch.commands import search as search
     from rotary_batch.commands import status as status
 else:
 

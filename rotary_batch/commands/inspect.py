@@ -10,11 +10,13 @@ from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
 from rotary_batch.errors import InputError, UsageError
+from rotary_batch.pages.graph_formats import Node, dot, graphml, mermaid
 from rotary_batch.work import counts
-from rotary_batch.work.index import load_files, stored_chunks, stored_symbols
+from rotary_batch.work.index import load_files, stored_chunks, stored_graph, stored_symbols
 from rotary_batch.work.store import WorkStore
 
-KINDS = ("files", "symbols", "chunks", "items")
+KINDS = ("files", "symbols", "chunks", "items", "graph")
+FORMATS = ("jsonl", "graphml", "mermaid", "dot")
 
 
 def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]:
@@ -22,14 +24,29 @@ def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]
     if kind not in KINDS:
         raise UsageError(f"inspect {kind!r}: choose one of {', '.join(KINDS)}")
     (row,) = select_repositories(store, [root])
-    if kind == "items":
-        yield from counts.items(store, row.id)
+    if kind in {"items", "graph"}:
+        yield from (counts.items if kind == "items" else stored_graph)(store, row.id)
         return
     if kind == "files":
         yield from (_file(file) for file in load_files(store, row.id).files)
         return
     values: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
     yield from ({name: getattr(value, name) for name in _FIELDS[kind]} for value in values)
+
+
+def draw_graph(store: WorkStore, root: Path, graph_format: str) -> Iterator[str]:
+    """The lines of the call graph in a format of other programs.  Raises UsageError for an unknown format."""
+    if graph_format not in FORMATS[1:]:
+        raise UsageError(f"--format {graph_format!r}: choose one of {', '.join(FORMATS)}")
+    write = {"graphml": graphml, "mermaid": mermaid, "dot": dot}[graph_format]
+    (row,) = select_repositories(store, [root])
+    return write(
+        (
+            Node(call["caller_path"], call["caller"], call["caller_line"]),
+            Node(call["callee_path"], call["callee"], call["callee_line"]),
+        )
+        for call in stored_graph(store, row.id)
+    )
 
 
 _FIELDS = {

@@ -22,15 +22,15 @@ _PART = re.compile(r"\w+")
 # Names that are what was typed come first, then those that begin with it, then the best matches.  A definition comes
 # before a declaration.  bm25 is negative, and lower is better.
 _QUERY = """
-  select entry.repository_id, entry.path, entry.start_byte, entry.kind, entry.qualified_name
+  select entry.repository_id, entry.path, entry.start_byte, entry.kind, entry.qualified_name, entry.prose
   from search join search_entry as entry on entry.id = search.rowid
   where search match :match and entry.repository_id in (select value from json_each(:repository_ids))
   order by case
       when :text in (coalesce(entry.name, entry.qualified_name), entry.qualified_name) then 0
       when lower(:text) in (lower(coalesce(entry.name, entry.qualified_name)), lower(entry.qualified_name)) then 1
       when instr(lower(coalesce(entry.name, entry.qualified_name)), lower(:text)) = 1 then 2
-      when instr(lower(entry.qualified_name), lower(:text)) = 1 then 2
-      else 3 end,
+      when instr(lower(entry.qualified_name), lower(:text)) = 1 then 3
+      else 4 end,
     entry.kind = 'declaration', bm25(search, 8.0, 8.0, 1.0), entry.path, entry.start_byte
   limit :limit"""
 
@@ -43,7 +43,8 @@ class Hit:
     path: str  # of the file or folder; "" is the repository
     start_byte: int | None  # of a symbol or a chunk
     kind: str
-    qualified_name: str  # of a symbol; the path of a file or folder
+    qualified_name: str  # of a symbol, its last 1,000 characters; the path of a file or folder
+    prose: str
 
 
 def words(text: str) -> list[str]:
@@ -74,8 +75,10 @@ def save_entries(store: WorkStore, repository_id: int, one: ParsedFile) -> None:
     db.execute(
         "delete from search_entry where repository_id = ? and path = ? and item_id is null", [repository_id, path]
     )
-    described = [(None, "file", path.rpartition("/")[2], path, one.docstring)]
-    described += [(s.start_byte, s.kind, s.name, s.qualified_name, s.docstring) for s in one.symbols]
+    described: list[tuple[int | None, str, str, str, str | None]] = [
+        (None, "file", path.rpartition("/")[2], path, one.docstring),
+        *((s.start_byte, s.kind, s.name, s.qualified_name, s.docstring) for s in one.symbols),
+    ]
     first = db.execute("select coalesce(max(id), 0) + 1 as id from search_entry").fetchone()["id"]
     entries = [
         (number, start, kind, *_names(name, qualified_name), (prose or "")[:MAX_PROSE_CHARACTERS])

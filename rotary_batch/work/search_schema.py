@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 # Full-text search.  An entry is a symbol, a file, a folder or an answer; `search` is the index of its texts.  A trigger
-# removes from it what is no entry any more.  Whoever inserts entries inserts both: in a trigger that takes 38 us instead
-# of 14, as FTS5 flushes at the savepoint of each row.  `words` holds what the tokenizer does not see: the words within
+# removes from it what is no entry any more.  Whoever inserts entries inserts both: a trigger would take 38 us instead of
+# 14, as FTS5 flushes at the savepoint of each row.  `words` holds what the tokenizer does not see: the words within
 # camelCase, and snake_case as one word.  Only an index can split identifiers, so the next one reads all files again.
 _SEARCH = """
 create table search_entry (
@@ -44,7 +44,7 @@ update file set plan_key = null, rolled_up = 0;
 update repository set plan_key = '';
 """
 
-# Views for people and for Datasette.  `repository` is a name, which two repositories may share; the id tells them apart.
+# Views for people and for Datasette.  `repository` is a name, which two repositories may share; the id is unique.
 _VIEWS = """
 create view coverage as
   select repository_id, repository.name as repository, path, language, class, nbytes,
@@ -73,7 +73,7 @@ create view cost as
     sum(max_new_tokens) as max_output_tokens
   from item join repository on repository.id = repository_id group by repository_id, item.job, unit, state;
 create view graph as
-  select call.repository_id, repository.name as repository, call.path as caller_path,
+  select call.id as call_id, call.repository_id, repository.name as repository, call.path as caller_path,
     caller.qualified_name as caller, caller.start_line as caller_line, call.callee_path,
     callee.qualified_name as callee, callee.start_line as callee_line
   from call join repository on repository.id = call.repository_id

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from rotary_batch.commands import docs as docs
     from rotary_batch.commands import drain as drain
     from rotary_batch.commands import engines as engines
+    from rotary_batch.commands import export as export
     from rotary_batch.commands import forget as forget
     from rotary_batch.commands import generate as generate
     from rotary_batch.commands import index as index
     from rotary_batch.commands import inspect as inspect
+    from rotary_batch.commands import mcp as mcp
     from rotary_batch.commands import models as models
     from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan

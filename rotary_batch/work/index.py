@@ -213,6 +213,12 @@ def load_files(store: WorkStore, repository_id: int) -> StoredFiles:
     )
 
 
+def stored_file(store: WorkStore, repository_id: int, path: str) -> SourceFile:
+    """One file that is stored."""
+    query = "select * from file where repository_id = ? and path = ?"
+    return _file(store.db.execute(query, [repository_id, path]).fetchone())
+
+
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
     """The symbols of one file or of all, in path order."""
     return (_symbol(row) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))

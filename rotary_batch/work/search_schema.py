@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-# Full-text search.  An entry is a symbol, a file, a folder or an answer; `search` is the index of its texts.  A trigger
-# removes from it what is no entry any more.  Whoever inserts entries inserts both: a trigger would take 38 us instead of
-# 14, as FTS5 flushes at the savepoint of each row.  `words` holds what the tokenizer does not see: the words within
-# camelCase, and snake_case as one word.  Only an index can split identifiers, so the next one reads all files again.
+# Full-text search.  An entry is a symbol, a file, a folder or an answer; `search` is the index of its texts, found by
+# Datasette because of `content="..."`.  A trigger removes from it what is no entry any more.  Whoever inserts an entry
+# inserts both rows: a trigger takes 38 us instead of 14, as FTS5 flushes at the savepoint of each row.  `words` holds
+# what the tokenizer does not see: the words within camelCase, and snake_case as one word.  Only an index can split
+# identifiers, so the next one reads all files again.
 _SEARCH = """
 create table search_entry (
   id integer primary key, repository_id integer not null references repository on delete cascade, path text not null,
@@ -14,7 +15,7 @@ create table search_entry (
 create index search_entry_by_path on search_entry (repository_id, path);
 create index search_entry_by_item on search_entry (item_id) where item_id is not null;
 create virtual table search using fts5 (
-  qualified_name, words, prose, content = 'search_entry', content_rowid = 'id',
+  qualified_name, words, prose, content="search_entry", content_rowid = 'id',
   tokenize = 'unicode61 remove_diacritics 2');
 create trigger search_entry_removed after delete on search_entry begin
   insert into search (search, rowid, qualified_name, words, prose)

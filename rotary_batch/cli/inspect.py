@@ -39,14 +39,15 @@ def inspect(
 
 
 def explain(
-    path: Annotated[str, typer.Argument(help="A file, relative to the repository.")],
+    path: Annotated[str, typer.Argument(help="A path in this folder or in the repository.")],
     repo: OneRepo = None,
     worktree: Worktree = None,
     out: Out = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Show why a file is read or not."""
-    root = commands.repositories.repository_root(repo)
-    answer = commands.inspect.explain(command_settings(config, [root], worktree=worktree, out=out), root, path)
+    """Show why a file is read or not, and what to do."""
+    root = commands.explain.root_for(path, repo)
+    settings = command_settings(config, [root], worktree=worktree, out=out)
+    answer = commands.explain.explain(settings, root, path, from_root=repo is not None)
     print_answer(answer, json, lambda: console.print_facts(answer))

@@ -1,4 +1,4 @@
-"""`inspect` and `explain`: what the index holds, and why."""
+"""`inspect`: what the index holds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.repositories import select_repositories
-from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
-from rotary_batch.errors import InputError, UsageError
+from rotary_batch.errors import UsageError
 from rotary_batch.pages.graph_formats import Node, dot, graphml, mermaid
 from rotary_batch.work import counts
 from rotary_batch.work.index import load_files, stored_chunks, stored_graph, stored_symbols
@@ -75,16 +74,3 @@ def _file(file: SourceFile) -> dict[str, Any]:
         "class": file.file_class.value,
         "reason": file.reason,
     }
-
-
-def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
-    """Why a file is or is not read.  Raises InputError when there is no such file."""
-    from rotary_batch.repo.files import PathPatterns, classify  # here, because the other questions do not need git
-    from rotary_batch.repo.git import open_repository
-
-    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    patterns = PathPatterns(settings.include, settings.exclude)
-    for file in classify(repository, docs_dir=settings.out, patterns=patterns):
-        if file.path == path:
-            return _file(file)
-    raise InputError(f"{path}: not among the files of {root}; paths are relative to it, and git must know the file")

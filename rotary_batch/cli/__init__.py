@@ -14,6 +14,7 @@ import typer
 
 from rotary_batch import __version__
 from rotary_batch.cli import (
+    agents,
     bench,
     docs,
     doctor,
@@ -54,6 +55,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (  # in the order of --help
     inspect.explain,
     export.export,
     mcp.mcp,
+    agents.agents,
     generate.generate,
     doctor.doctor,
 )

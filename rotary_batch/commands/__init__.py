@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rotary_batch.commands import agents as agents
     from rotary_batch.commands import bench as bench
     from rotary_batch.commands import docs as docs
     from rotary_batch.commands import drain as drain

@@ -71,8 +71,8 @@ def test_an_agent_finds_its_way_from_a_word_to_text_callers_and_page(indexed):
         ("search", {"text": "put on shelf", "limit": 1}),
         ("symbol", {"name": "put_on", "repository": "stock"}),
         ("callers", {"name": "weigh"}),
-        ("callees", {"name": "put_on", "path": "store/shelf.py"}),
-        ("page", {"path": "store/shelf.py"}),
+        ("callees", {"name": "put_on", "path": f"{indexed}/store/shelf.py"}),
+        ("page", {"path": f"{indexed}/store/shelf.py"}),
         ("page", {"path": ""}),
     )
     assert tools == dict.fromkeys(("search", "symbol", "callers", "callees", "page"), True)

@@ -77,7 +77,7 @@ def page(store: WorkStore, path: str, repository: str | None = None, first_chara
 
 def _page_name(known: Known, path: str) -> str | None:
     """The page about a path, below the repository."""
-    plain = path.strip("/")
+    plain = path.removeprefix(f"{known.row.root}/").strip("/")
     things = [plain, f"{plain}/"] if plain else ["/"]
     return next((name for thing in things if (name := known.page(thing)) is not None), None)
 
@@ -106,7 +106,7 @@ def _matches(store: WorkStore, name: str, repository: str | None, path: str | No
         _Match(known[repository_id], one)
         for repository_id, where in places
         for one in known[repository_id].symbols(where)
-        if name in (one.name, one.qualified_name) and path in (None, where)
+        if name in (one.name, one.qualified_name) and path in (None, where, f"{known[repository_id].row.root}/{where}")
     ]
     if not found:
         where = f" in {path}" if path else ""

@@ -226,8 +226,13 @@ def _apply(connection: sqlite3.Connection, version: int) -> None:
             db.execute(f"pragma user_version = {number}")
 
 
+def has_fts5(connection: sqlite3.Connection) -> bool:
+    """Whether this SQLite has full-text search."""
+    return connection.execute("select 1 from pragma_module_list where name = 'fts5'").fetchone() is not None
+
+
 def _require_fts5(connection: sqlite3.Connection) -> None:
-    if not connection.execute("select 1 from pragma_module_list where name = 'fts5'").fetchone():
+    if not has_fts5(connection):
         raise UnavailableError(
             f"SQLite {sqlite3.sqlite_version} of this Python has no full-text search (FTS5), which the database needs; "
             f"use a Python whose SQLite has it, as those of python.org and of Linux distributions do"

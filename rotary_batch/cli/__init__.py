@@ -29,8 +29,8 @@ from rotary_batch.cli import (
     plan,
     retry,
     run,
-    site,
     search,
+    site,
     status,
     trust,
 )

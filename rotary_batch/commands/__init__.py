@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rotary_batch.commands import plan as plan
     from rotary_batch.commands import reports as reports
     from rotary_batch.commands import repositories as repositories
+    from rotary_batch.commands import search as search
     from rotary_batch.commands import serving as serving
     from rotary_batch.commands import site as site
-    from rotary_batch.commands import search as search
     from rotary_batch.commands import status as status
 else:
 

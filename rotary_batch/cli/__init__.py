@@ -8,21 +8,28 @@ add one: write the function, and name it in `COMMANDS`.  `status` is the pattern
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from rotary_batch import __version__
 from rotary_batch.cli import (
+    agents,
     bench,
     docs,
     doctor,
     drain,
+    export,
+    forget,
     generate,
     index,
     inspect,
+    mcp,
     model,
     plan,
     retry,
     run,
+    search,
     site,
     status,
     trust,
@@ -37,13 +44,18 @@ COMMANDS: tuple[Callable[..., None], ...] = (  # in the order of --help
     docs.check,
     site.site,
     trust.trust,
+    forget.forget,
     status.status,
     retry.retry,
     plan.plan,
     bench.bench,
     status.report,
+    search.search,
     inspect.inspect,
     inspect.explain,
+    export.export,
+    mcp.mcp,
+    agents.agents,
     generate.generate,
     doctor.doctor,
 )
@@ -57,12 +69,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if that is wanted."""
+    if wanted:
+        typer.echo(f"rotary-batch {__version__}")
+        raise typer.Exit
+
+
 model_app = typer.Typer(help="Prepare a model, and inspect it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
 for command in COMMANDS:
     app.command()(command)
 for command in MODEL_COMMANDS:
     model_app.command()(command)
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Document whole codebases overnight with a Mixture-of-Experts model larger than the GPU."""
 
 
 def main() -> None:

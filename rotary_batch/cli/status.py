@@ -20,11 +20,11 @@ def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
     print_answer(answer, json, lambda: print_status(answer))
 
 
-def report(db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Show what the last run did."""
-    settings = command_settings(config, [], db=db)
+def report(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
+    """Show what the last run did, or the last run of the named repositories."""
+    settings = command_settings(config, repos, db=db)
     with reading(settings) as store:
-        answer = commands.status.report(store, settings)
+        answer = commands.status.report(store, settings, repos or [])
     print_answer(answer, json, lambda: print_report(answer))
 
 

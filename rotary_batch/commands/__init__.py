@@ -10,18 +10,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rotary_batch.commands import agents as agents
     from rotary_batch.commands import bench as bench
     from rotary_batch.commands import docs as docs
     from rotary_batch.commands import drain as drain
     from rotary_batch.commands import engines as engines
+    from rotary_batch.commands import explain as explain
+    from rotary_batch.commands import export as export
+    from rotary_batch.commands import forget as forget
     from rotary_batch.commands import generate as generate
     from rotary_batch.commands import index as index
     from rotary_batch.commands import inspect as inspect
+    from rotary_batch.commands import mcp as mcp
     from rotary_batch.commands import models as models
     from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan
     from rotary_batch.commands import reports as reports
     from rotary_batch.commands import repositories as repositories
+    from rotary_batch.commands import search as search
     from rotary_batch.commands import serving as serving
     from rotary_batch.commands import site as site
     from rotary_batch.commands import status as status

@@ -126,7 +126,9 @@ class _Run:
         """Append what failed and how the run ended.  The run is ended in the database whatever happens."""
         started_at = time.monotonic()
         command = self._request.command
-        run_id = start_run(self._store, command=command, model_name=self._model_name, pid=os.getpid())
+        run_id = start_run(
+            self._store, command=command, model_name=self._model_name, pid=os.getpid(), repository_ids=self._ids
+        )
         event("run started", run=run_id, command=command, model=self._model_name)
         pages = _PageSync(self._store, self._rows, self._request.views, self._request.window)
         engine = LazyEngine(self._open_engine)

@@ -1,4 +1,4 @@
-"""`inspect` and `explain`: what the index holds, and why."""
+"""`inspect`: what the index holds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.repositories import select_repositories
-from rotary_batch.config import Settings
 from rotary_batch.core import SourceFile
-from rotary_batch.errors import InputError, UsageError
+from rotary_batch.errors import UsageError
+from rotary_batch.pages.graph_formats import Node, dot, graphml, mermaid
 from rotary_batch.work import counts
-from rotary_batch.work.index import load_files, stored_chunks, stored_symbols
+from rotary_batch.work.index import load_files, stored_chunks, stored_graph, stored_symbols
 from rotary_batch.work.store import WorkStore
 
-KINDS = ("files", "symbols", "chunks", "items")
+KINDS = ("files", "symbols", "chunks", "items", "graph")
+FORMATS = ("jsonl", "graphml", "mermaid", "dot")
 
 
 def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]:
@@ -22,14 +23,29 @@ def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]
     if kind not in KINDS:
         raise UsageError(f"inspect {kind!r}: choose one of {', '.join(KINDS)}")
     (row,) = select_repositories(store, [root])
-    if kind == "items":
-        yield from counts.items(store, row.id)
+    if kind in {"items", "graph"}:
+        yield from (counts.items if kind == "items" else stored_graph)(store, row.id)
         return
     if kind == "files":
         yield from (_file(file) for file in load_files(store, row.id).files)
         return
     values: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
     yield from ({name: getattr(value, name) for name in _FIELDS[kind]} for value in values)
+
+
+def draw_graph(store: WorkStore, root: Path, graph_format: str) -> Iterator[str]:
+    """The lines of the call graph in a format of other programs.  Raises UsageError for an unknown format."""
+    if graph_format not in FORMATS[1:]:
+        raise UsageError(f"--format {graph_format!r}: choose one of {', '.join(FORMATS)}")
+    write = {"graphml": graphml, "mermaid": mermaid, "dot": dot}[graph_format]
+    (row,) = select_repositories(store, [root])
+    return write(
+        (
+            Node(call["caller_path"], call["caller"], call["caller_line"]),
+            Node(call["callee_path"], call["callee"], call["callee_line"]),
+        )
+        for call in stored_graph(store, row.id)
+    )
 
 
 _FIELDS = {
@@ -58,16 +74,3 @@ def _file(file: SourceFile) -> dict[str, Any]:
         "class": file.file_class.value,
         "reason": file.reason,
     }
-
-
-def explain(settings: Settings, root: Path, path: str) -> dict[str, Any]:
-    """Why a file is or is not read.  Raises InputError when there is no such file."""
-    from rotary_batch.repo.files import PathPatterns, classify  # here, because the other questions do not need git
-    from rotary_batch.repo.git import open_repository
-
-    repository = open_repository(root, worktree=settings.worktree, docs_dir=settings.out)
-    patterns = PathPatterns(settings.include, settings.exclude)
-    for file in classify(repository, docs_dir=settings.out, patterns=patterns):
-        if file.path == path:
-            return _file(file)
-    raise InputError(f"{path}: not among the files of {root}; paths are relative to it, and git must know the file")

@@ -22,7 +22,7 @@ from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.repo.languages import LANGUAGES, grammar, query
 from rotary_batch.work.connection import explained, journal_mode_for, open_database
-from rotary_batch.work.schema import require_current
+from rotary_batch.work.schema import has_fts5, require_current
 
 
 def info(pack_dir: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def doctor(settings: Settings) -> list[tuple[str, bool, str]]:
         _torch(),
         _compiler(),
         *_kernels(),
-        ("sqlite", True, f"{sqlite3.sqlite_version}, journal {journal_mode_for(sqlite3.sqlite_version_info)}"),
+        _sqlite(),
         ("database", *_database(database_path(settings))),
         *(_language(name) for name in LANGUAGES),
         ("embedded model", (EMBEDDED / "manifest.json").is_file(), str(EMBEDDED)),
@@ -101,6 +101,14 @@ def _kernels() -> list[tuple[str, bool, str]]:
         for level, reason in library.left_out.items()
     ]
     return [("kernels", True, f"{library.level.label}{given}"), *left_out]
+
+
+def _sqlite() -> tuple[str, bool, str]:
+    journal = f"{sqlite3.sqlite_version}, journal {journal_mode_for(sqlite3.sqlite_version_info)}"
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        if not has_fts5(db):
+            return "sqlite", False, f"{journal}, without FTS5, which the database needs; use another Python"
+    return "sqlite", True, f"{journal}, FTS5"
 
 
 def _database(path: Path) -> tuple[bool, str]:

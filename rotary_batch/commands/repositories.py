@@ -70,3 +70,8 @@ def select_each(store: WorkStore, roots: Sequence[Path], outcomes: list[Any]) ->
 def without_folder(rows: Sequence[RepositoryRow]) -> list[RepositoryRow]:
     """The repositories whose folder no longer exists.  A drain would create it again, with nothing but docs."""
     return [row for row in rows if not Path(row.root).is_dir()]
+
+
+def without_index(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
+    """Of the selected repositories, those whose index was not finished or made by an earlier version."""
+    return [row for row in select_repositories(store, roots) if not row.plan_key]

@@ -40,11 +40,12 @@ def _outcome(run: RunRow, driver: int | None) -> str:
     return run.outcome or ("killed" if driver is None else "still running")
 
 
-def report(store: WorkStore, settings: Settings) -> dict[str, Any]:
-    """The last run.  Raises InputError when there was none."""
-    run = counts.last_run(store)
+def report(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[str, Any]:
+    """The last run, or the last one of some repositories.  Raises InputError when there was none."""
+    run = counts.last_run(store, [row.id for row in select_repositories(store, roots)] if roots else None)
     if run is None:
-        raise InputError("no run yet; `rotary-batch drain` makes one")
+        whose = "".join(f" of {root}" for root in roots[:1])
+        raise InputError(f"no run{whose} yet; `rotary-batch drain` makes one")
     return {
         "run": run.id,
         "command": run.command,

@@ -145,9 +145,14 @@ def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:
     return None if row is None else Speed(row["at"], (row["prefill"] + row["decode"]) / row["step_s"])
 
 
-def last_run(store: WorkStore) -> RunRow | None:
-    """The newest run."""
-    row = store.db.execute("select * from run order by id desc limit 1").fetchone()
+def last_run(store: WorkStore, repository_ids: Sequence[int] | None = None) -> RunRow | None:
+    """The newest run, or the newest that any of some repositories was part of."""
+    row = store.db.execute(
+        """select * from run where :all or id in
+             (select run_id from run_repository where repository_id in (select value from json_each(:ids)))
+           order by id desc limit 1""",
+        {"all": repository_ids is None, "ids": json.dumps(list(repository_ids or []))},
+    ).fetchone()
     if row is None:
         return None
     columns = dict(row)

@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from sys import intern
+from typing import Any
 
 from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
 from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
 
 _SYMBOL = (
@@ -55,6 +57,23 @@ def save_repository(store: WorkStore, row: RepositoryRow) -> int:
             asdict(row) | {"worktree": int(row.worktree), "notes": json.dumps(row.notes)},
         ).fetchone()
         return int(saved["id"])
+
+
+def delete_repository(store: WorkStore, repository_id: int) -> tuple[int, int]:
+    """Delete a repository with everything that is stored of it, in one transaction; returns numbers of items, results.
+
+    Results that items of other repositories need too are kept.
+    """
+    given = {"id": repository_id}
+    with store.transaction():
+        results = store.db.execute(
+            """delete from result where key in (select key from item where repository_id = :id)
+               and key not in (select key from item where repository_id <> :id and key is not null)""",
+            given,
+        )
+        items = store.db.execute("delete from item where repository_id = :id and part_of is null", given)
+        store.db.execute("delete from repository where id = :id", given)
+    return items.rowcount, results.rowcount
 
 
 def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
@@ -167,6 +186,7 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
         f"insert into chunk (repository_id, {_CHUNK}) values (?{', ?' * 9})",
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
     )
+    save_entries(store, repository_id, one)
 
 
 def _symbol_row(symbol: Symbol) -> tuple[object, ...]:
@@ -194,6 +214,12 @@ def load_files(store: WorkStore, repository_id: int) -> StoredFiles:
         docstrings={row["path"]: row["docstring"] for row in files if row["docstring"]},
         fallbacks={row["path"]: row["fallback"] for row in files if row["fallback"]},
     )
+
+
+def stored_file(store: WorkStore, repository_id: int, path: str) -> SourceFile:
+    """One file that is stored."""
+    query = "select * from file where repository_id = ? and path = ?"
+    return _file(store.db.execute(query, [repository_id, path]).fetchone())
 
 
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
@@ -239,6 +265,16 @@ def _calls(store: WorkStore, repository_id: int, column: str, path: str) -> list
         [repository_id, path],
     )
     return [Call(SymbolId(row[0], row[1]), SymbolId(row[2], row[3])) for row in rows]
+
+
+def stored_graph(store: WorkStore, repository_id: int) -> Iterator[dict[str, Any]]:
+    """The calls of a repository with names and lines, in the order of the references."""
+    rows = store.db.execute(
+        """select caller_path, caller, caller_line, callee_path, callee, callee_line from graph
+           where repository_id = ? order by call_id""",
+        [repository_id],
+    )
+    return (dict(row) for row in rows)
 
 
 def stored_outline(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rotary_batch.work.store import WorkStore
 
 
-def start_run(store: WorkStore, *, command: str, model_name: str | None, pid: int) -> int:
-    """Record that a run began; returns its id."""
+def start_run(
+    store: WorkStore, *, command: str, model_name: str | None, pid: int, repository_ids: Sequence[int] = ()
+) -> int:
+    """Record that a run began, and for which repositories; returns its id."""
     with store.transaction():
         row = store.db.execute(
             "insert into run (started_at, pid, command, model_name) values (?, ?, ?, ?) returning id",
             [_now(), pid, command, model_name],
         ).fetchone()
+        store.db.executemany(
+            "insert into run_repository (repository_id, run_id) values (?, ?)",
+            [(repository_id, row["id"]) for repository_id in repository_ids],
+        )
         return int(row["id"])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from rotary_batch.errors import ConfigError
+from rotary_batch.errors import ConfigError, UnavailableError
+from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
 
 _M001 = """
 create table repository (
@@ -197,7 +198,7 @@ create trigger text_{_event[:6]}_forgets_pages after {_event} on file when {_whe
     coalesce(nullif({_ABOVE.format(path=_folder)}, ''), '/'));
 end;"""
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009)
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS)
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -231,9 +232,23 @@ def migrate(connection: sqlite3.Connection) -> None:
 def _apply(connection: sqlite3.Connection, version: int) -> None:
     from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that a current database does not need
 
+    _require_fts5(connection)
     db = Database(connection)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         with db.atomic():
             for statement in _statements(script):
                 db.execute(statement)
             db.execute(f"pragma user_version = {number}")
+
+
+def has_fts5(connection: sqlite3.Connection) -> bool:
+    """Whether this SQLite has full-text search."""
+    return connection.execute("select 1 from pragma_module_list where name = 'fts5'").fetchone() is not None
+
+
+def _require_fts5(connection: sqlite3.Connection) -> None:
+    if not has_fts5(connection):
+        raise UnavailableError(
+            f"SQLite {sqlite3.sqlite_version} of this Python has no full-text search (FTS5), which the database needs; "
+            f"use a Python whose SQLite has it, as those of python.org and of Linux distributions do"
+        )

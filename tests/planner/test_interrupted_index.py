@@ -226,7 +226,10 @@ def test_after_a_migration_calls_are_resolved_again(make_repository, tiny_pack, 
     ]
     db = sqlite3.connect(settings.db)
     db.executescript(
-        """drop table call; alter table symbol drop column bases; alter table symbol drop column decorators;
+        """drop view coverage; drop view stale; drop view parked; drop view cost; drop view graph;
+           drop trigger item_insert_searched; drop trigger item_update_searched;
+           drop trigger file_delete_forgets_search; drop table search_entry; drop table search;
+           drop table run_repository; drop table call; alter table symbol drop column bases; alter table symbol drop column decorators;
            alter table symbol drop column is_public; pragma user_version = 6"""
     )
     db.close()

@@ -1,0 +1,34 @@
+"""`forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.options import Config, Db, Json
+from rotary_batch.cli.settings import command_settings
+from rotary_batch.commands.database import writing
+
+
+def forget(
+    repo: Annotated[Path, typer.Argument(metavar="REPO", help="An indexed repository, also one that is gone.")],
+    db: Db = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Take a repository out of the database, with its queue and its answers.
+
+    Its pages stay on disk.
+    """
+    with writing(command_settings(config, [repo], db=db), create=False) as store:
+        answer = commands.forget.forget(store, repo)
+
+    def show() -> None:
+        console.out(f"forgotten: {answer['repository']}, with {answer['items']:,} items")
+        console.out(f"its pages stay: {answer['docs']}")
+
+    print_answer(answer, json, show)

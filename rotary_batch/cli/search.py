@@ -1,0 +1,49 @@
+"""`search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.options import Config, Db, Json
+from rotary_batch.cli.settings import command_settings
+from rotary_batch.commands.database import reading
+
+
+def search(
+    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Words, names, or how they begin.")],
+    repos: Annotated[
+        list[Path] | None, typer.Option("--repo", help="Only in this repository; may be given several times.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Print at most N results.")] = 20,
+    db: Db = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Find symbols, files, folders and answers by name and by text.
+
+    Results contain all words, or else any of them.
+    """
+    with reading(command_settings(config, repos, db=db)) as store:
+        results = commands.search.search(store, " ".join(text), repos or [], limit)
+        for row in commands.repositories.without_index(store, repos or []):
+            console.err(f"note: {row.root}: not indexed by this version; run `rotary-batch index {row.root}`")
+    print_answer(results, json, lambda: print_results(results))
+    if not results and not json:
+        console.err("nothing matches")
+
+
+def print_results(results: Sequence[Mapping[str, Any]]) -> None:
+    """Each result with its place, its page and its summary."""
+    has_several = len({result["repository"] for result in results}) > 1
+    for result in results:
+        above = f"{result['repository']}/" if has_several else ""
+        console.out(f"{result['kind']} {result['qualified_name']}  {above}{result['path']}:{result['line']}")
+        for line in (result["summary"], result["page"]):
+            if line:
+                console.out(f"    {line}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 
 from tree_sitter import Node
+
+from rotary_batch.repo.comment_text import comment_text
 
 _LICENCE = re.compile(
     r"copyright\b|\(c\)|spdx-|licen[cs]ed under|all rights reserved|permission is hereby|redistribution and use"
@@ -65,11 +66,7 @@ def last_row(node: Node) -> int:
 
 def clean_comments(comments: Sequence[Node]) -> str | None:
     """Their text without its marks, or None."""
-    lines: list[str] = []
-    for comment in comments:
-        text = re.sub(r"^(/\*+!?|//+!?|#+[!:]?)|\*+/$", "", text_of(comment).strip())
-        lines += [re.sub(r"^\s*(\*|//+!?|#+)\s?", "", line).rstrip() for line in text.split("\n")]
-    return inspect.cleandoc("\n".join(lines)).strip() or None
+    return comment_text([text_of(comment) for comment in comments])
 
 
 def comment_before(node: Node) -> str | None:

@@ -41,7 +41,7 @@ def _block_text(comment: str, opening: re.Match[str]) -> str:
     if stars := _margin(rest, is_doc=opening[0].startswith("/**")):
         margin = re.compile(rf"[ \t]*\*{{1,{stars}}} ?")
         rest = [margin.sub("", line, count=1) if _STARS.match(line) else line for line in rest]
-    return f"{first.strip()}\n{dedent(chr(10).join(rest))}"
+    return f"{first.strip()}\n{dedent(chr(10).join(rest))}".strip("\n").rstrip()
 
 
 def _margin(lines: Sequence[str], *, is_doc: bool) -> int:

@@ -32,6 +32,7 @@ _RUST_HIDDEN = re.compile(r"^[ \t]*#(?:[ \t].*)?(?:\n|\Z)", re.MULTILINE)
 _RUST_ESCAPED = re.compile(r"^([ \t]*)##", re.MULTILINE)
 _CODE_LINK = re.compile(r"\[(`[^`\n]{1,200}`)\](?:\[[^\[\]\n]{0,200}\])?")
 _NAME_LINK = re.compile(r"(?<![\w\]`\[])\[([A-Za-z_][\w.:]*(?:\(\))?!?)\](?![\w(\[])")
+_LABELLED_LINK = re.compile(r"(?<![\w\]`\[])\[([^\[\]\n]{1,200})\]\[[\w.:#]{1,200}\]")
 _SCALA_LINK = re.compile(r"\[\[([^\[\]\n]{1,200})\]\]")
 _DOXYGEN_CODE = re.compile(r"^[ \t]*[@\\](?:code|verbatim)(?:\{\.?(\w*)[^}\n]*\})?[ \t]*$", re.MULTILINE)
 _DOXYGEN_END = re.compile(r"^[ \t]*[@\\]end(?:code|verbatim)\b", re.MULTILINE)
@@ -67,17 +68,18 @@ def _first(blocks: list[Block]) -> CodeBlock | None:
 
 
 def _names_as_code(text: str) -> str:
-    return _NAME_LINK.sub(lambda link: span(link[1]), _CODE_LINK.sub(r"\1", text))
+    text = _LABELLED_LINK.sub(r"\1", _CODE_LINK.sub(r"\1", text))
+    return _NAME_LINK.sub(lambda link: span(link[1]), text)
 
 
 def javascript_blocks(text: str) -> list[Block]:
     """JSDoc and TSDoc: Markdown with block tags."""
-    return tagged_blocks(_with_spans(text), Dialect(markdown_blocks, "javascript"))
+    return tagged_blocks(text, Dialect(_spanned_blocks, "javascript"))
 
 
 def typescript_blocks(text: str) -> list[Block]:
     """The same; its examples are TypeScript."""
-    return tagged_blocks(_with_spans(text), Dialect(markdown_blocks, "typescript"))
+    return tagged_blocks(text, Dialect(_spanned_blocks, "typescript"))
 
 
 def kotlin_blocks(text: str) -> list[Block]:
@@ -99,7 +101,7 @@ def _scala_fences(text: str) -> str:
 def java_blocks(text: str) -> list[Block]:
     """Javadoc: HTML with block tags; the `{@code}` of a whole block first, as it may hold anything."""
     if _FENCE_LINE.search(text):  # `///` comments of Java 23 are Markdown
-        return tagged_blocks(_with_spans(text), Dialect(markdown_blocks, "java"))
+        return tagged_blocks(text, Dialect(_spanned_blocks, "java"))
     return tagged_blocks(replace_inline_tags(text, as_html=True), Dialect(html_blocks, "java"))
 
 
@@ -121,7 +123,7 @@ def _doxygen_body(text: str) -> list[Block]:
 
 def php_blocks(text: str) -> list[Block]:
     """PHPDoc: Markdown with block tags, types first."""
-    return tagged_blocks(_with_spans(text), Dialect(markdown_blocks, "php", types=TypePlace.FIRST))
+    return tagged_blocks(text, Dialect(_spanned_blocks, "php", types=TypePlace.FIRST))
 
 
 def ruby_blocks(text: str) -> list[Block]:
@@ -136,7 +138,7 @@ def lua_blocks(text: str) -> list[Block]:
 
 def csharp_blocks(text: str) -> list[Block]:
     """XML documentation comments, as the Javadoc that says the same."""
-    text = _XML_CODE.sub(r"<code>\1</code>", text)
+    text = _XML_CODE.sub(r"<tt>\1</tt>", text)
     text = _XML_NAMED.sub(lambda tag: f"\n@{_XML_NAMES[tag[1]]} {unescape(tag[2])} ", text)
     text = _XML_TAG.sub(lambda tag: _XML_TAGS.get(tag[1], ""), text)
     return tagged_blocks(text, Dialect(html_blocks, "csharp"))
@@ -194,9 +196,9 @@ def _outside_fences(text: str, change: TextChange) -> str:
     return "\n".join(line for part in changed for line in part)
 
 
-def _with_spans(text: str) -> str:
-    """With the inline tags of JSDoc and its like as code spans."""
-    return _outside_fences(text, lambda part: replace_inline_tags(part, as_html=False))
+def _spanned_blocks(text: str) -> list[Block]:
+    """Markdown with the inline tags of JSDoc and its like."""
+    return markdown_blocks(_outside_fences(text, lambda part: replace_inline_tags(part, as_html=False)))
 
 
 def _with_text(blocks: list[Block], change: TextChange) -> list[Block]:

@@ -24,7 +24,7 @@ _FENCE = re.compile(r"[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[ \t]*$")
 _RULER = re.compile(r"[ \t]*([=\-~*^#_+/])\1{2,}[ \t]*$")
 _DRAWN = re.compile(r"\S(?: {3,}|\t+)\S|[│┌└├─]|\+--|--\+|^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)  # columns or lines
 _GO_HEADING = re.compile(r"# (\S.*)$")
-_GO_LINK = re.compile(r"\[(\*?[A-Za-z_][\w./]*)\](?![\w(\[:])")
+_GO_LINK = re.compile(r"(?<![\w\]`\[])\[(\*?[A-Za-z_][\w./]*)\](?![\w(\[:])")
 _GO_TARGET = re.compile(r"^\[[^\]\n]+\]: \S+$", re.MULTILINE)
 
 

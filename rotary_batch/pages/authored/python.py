@@ -19,6 +19,7 @@ from rotary_batch.pages.authored.blocks import (
     span,
 )
 from rotary_batch.pages.authored.commonmark import markdown_blocks
+from rotary_batch.pages.authored.prose import prose_blocks
 from rotary_batch.pages.authored.restructured import restructured_blocks
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ _GOOGLE = re.compile(
     re.MULTILINE,
 )
 _EPYDOC = re.compile(r"^([ \t]*)@(param|type|returns?|rtype|raises?|keyword|ivar|cvar)\b([^:\n]{0,80}):", re.MULTILINE)
-_MARKDOWN = re.compile(r"^[ \t]*```|^#{1,6} \S|\]\(\S+?\)|^[ \t]*\|[^\n]*\|[ \t]*\n[ \t]*\|[ :|-]+\|", re.MULTILINE)
+_MARKDOWN = re.compile(
+    r"^[ \t]*```|^#{1,6} \S|\]\(\S{1,300}?\)|^[ \t]*\|[^\n]*\|[ \t]*\n[ \t]*\|[ :|-]+\|", re.MULTILINE
+)
 _RESTRUCTURED = re.compile(
     r"^[ \t]*:\w+[^:\n]{0,80}:(?=\s)|^[ \t]*\.\. \w+::|:\w+:`|^[ \t]*@\w+[^:\n]{0,80}:", re.MULTILINE
 )
@@ -66,8 +69,8 @@ def python_blocks(text: str) -> list[Block]:
 
 def _body(text: str) -> list[Block]:
     """Text in Markdown where something says that it is, else in reST."""
-    if not text.strip():
-        return []
+    if (blocks := prose_blocks(text)) is not None:
+        return blocks
     if _MARKDOWN.search(text) and not _RESTRUCTURED.search(text):
         return [block for part, is_test in _doctests(text) for block in _markdown(part, is_test=is_test)]
     return restructured_blocks(_EPYDOC.sub(r"\1:\2\3:", text))
@@ -95,7 +98,9 @@ def _sectioned(text: str, style: Literal["numpy", "google"]) -> list[Block]:
     from griffe import Docstring  # 80 ms, which commands that show no page save
 
     blocks: list[Block] = []
-    for section in Docstring(text).parse(style, warnings=False):
+    options = {"returns_named_value": False} if style == "google" else {}
+    # griffe dedents all lines but the first one, which is none here
+    for section in Docstring(f"\n{text}").parse(style, warnings=False, **options):
         blocks += _section(section, style)
     return blocks
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from rotary_batch.pages.authored import flavours
-from rotary_batch.pages.authored.blocks import Authored, Block, authored, paragraphs
+from rotary_batch.pages.authored.blocks import Authored, Block, authored
 from rotary_batch.pages.authored.commonmark import markdown_blocks
 from rotary_batch.pages.authored.plain import go_blocks, plain_blocks
+from rotary_batch.pages.authored.prose import BLANK_LINES, is_prose, prose_blocks
 from rotary_batch.pages.authored.python import python_blocks
 
 MAX_CHARACTERS = 50_000  # of a text whose markup is read; parsers of strangers' making need seconds for longer ones
 _MAX_HEAD_CHARACTERS = 4_000  # of a text in which its summary is sought
-_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
-# Words, punctuation and code spans that mean the same in every markup; nothing that begins a line in a special way.
-_PROSE = re.compile(
-    r"(?:[^\W_]|(?<=[^\W_])_(?=[^\W_])|[ ,;()'\"/?%!.…—–-]|(?<=[^\s:]):(?= \S)|`[^`\n\\]+`(?![`\w])"
-    r"|\n(?![-–*+\d\s.]|\Z))*"
-)
-_BEGINNING = re.compile(r"[-+*\d.\s]|Deprecated:|(?:Note|Todo|Returns|Example):")
 _READERS: Mapping[str, Callable[[str], list[Block]]] = {
     "python": python_blocks,
     "rust": flavours.rust_blocks,
@@ -49,8 +42,8 @@ def read_authored(text: str, language: str | None) -> Authored:
 def authored_summary(text: str, language: str | None) -> str:
     """The first paragraph of a docstring or a comment, on one line with its `code spans`; "" when it has none."""
     stripped = text.strip("\n").rstrip()
-    head = _BLANK_LINES.split(stripped, maxsplit=1)[0]
-    if _is_prose(head) and len(head) <= _MAX_HEAD_CHARACTERS:
+    head = BLANK_LINES.split(stripped, maxsplit=1)[0]
+    if is_prose(head) and len(head) <= _MAX_HEAD_CHARACTERS:
         return " ".join(head.split())
     return authored(_blocks(_head(stripped), language)).summary
 
@@ -59,14 +52,13 @@ def _head(text: str) -> str:
     """The first lines of a text, to the end of a paragraph."""
     if len(text) <= _MAX_HEAD_CHARACTERS:
         return text
-    end = _BLANK_LINES.search(text, _MAX_HEAD_CHARACTERS // 2, _MAX_HEAD_CHARACTERS)
+    end = BLANK_LINES.search(text, _MAX_HEAD_CHARACTERS // 2, _MAX_HEAD_CHARACTERS)
     return text[: end.start() if end else _MAX_HEAD_CHARACTERS]
 
 
 def _blocks(text: str, language: str | None) -> list[Block]:
-    parts = _BLANK_LINES.split(text)
-    if all(_is_prose(part) for part in parts):
-        return paragraphs(*parts)
+    if (blocks := prose_blocks(text)) is not None:
+        return blocks
     reader = _READERS.get(language or "", plain_blocks)
     if len(text) > MAX_CHARACTERS:
         return plain_blocks(text)
@@ -74,7 +66,3 @@ def _blocks(text: str, language: str | None) -> list[Block]:
         return reader(text)
     except Exception:  # noqa: BLE001 (parsers that were not written for strangers' input: any error means plain text)
         return plain_blocks(text)
-
-
-def _is_prose(text: str) -> bool:
-    return _BEGINNING.match(text) is None and _PROSE.fullmatch(text) is not None

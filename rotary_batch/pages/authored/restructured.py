@@ -53,35 +53,43 @@ def restructured_blocks(text: str) -> list[Block]:
         raise TooDeepError
     from docutils.utils import new_document
 
-    parser, settings = _parser()
-    document = new_document("docstring", settings)
+    document = new_document("docstring", _settings())
     with _own_directives():
-        parser.parse(text, document)
+        _parser().parse(text, document)
     return document_blocks(document)
 
 
 @lru_cache(maxsize=1)
-def _parser() -> tuple[Parser, Values]:
-    from docutils import nodes  # 50 ms, which commands that show no page save
-    from docutils.frontend import get_default_settings
+def _settings() -> Values:
+    from docutils.frontend import get_default_settings  # 50 ms, which commands that show no page save
     from docutils.parsers.rst import Parser
-    from docutils.parsers.rst.states import Inliner
 
-    def interpreted(rawsource: str, text: str, role: str, lineno: int) -> tuple[list[Any], list[Any]]:
-        if role == "math":
-            return [nodes.literal(rawsource, text.replace("\0", "\\"))], []
-        shown = text.replace("\0", "")
-        if titled := _ROLE_TARGET.fullmatch(shown):  # `title <target>`
-            return [nodes.inline(rawsource, titled[1])], []
-        return [nodes.literal(rawsource, shown.rpartition(".")[2] if shown[:1] == "~" else shown.lstrip("!"))], []
-
-    inliner = Inliner()
-    inliner.interpreted = interpreted  # every role is code: what `:class:` and its like mean, only Sphinx knows
     settings = get_default_settings(Parser)
     settings.report_level, settings.halt_level, settings.warning_stream = 5, 6, False
     settings.file_insertion_enabled = settings.raw_enabled = False
     settings.syntax_highlight = "none"
-    return Parser(inliner=inliner), settings
+    return settings
+
+
+def _parser() -> Parser:
+    """A new one for each text: an `Inliner` grows slower with each text that it parses."""
+    from docutils.parsers.rst import Parser
+    from docutils.parsers.rst.states import Inliner
+
+    inliner = Inliner()
+    inliner.interpreted = _role  # every role is code: what `:class:` and its like mean, only Sphinx knows
+    return Parser(inliner=inliner)
+
+
+def _role(rawsource: str, text: str, role: str, lineno: int) -> tuple[list[Any], list[Any]]:
+    from docutils import nodes
+
+    if role == "math":
+        return [nodes.literal(rawsource, text.replace("\0", "\\"))], []
+    shown = text.replace("\0", "")
+    if titled := _ROLE_TARGET.fullmatch(shown):  # `title <target>`
+        return [nodes.inline(rawsource, titled[1])], []
+    return [nodes.literal(rawsource, shown.rpartition(".")[2] if shown[:1] == "~" else shown.lstrip("!"))], []
 
 
 @contextmanager

@@ -104,7 +104,9 @@ def tagged_blocks(text: str, dialect: Dialect) -> list[Block]:
     others: list[tuple[Block, ...]] = []
     for tag in tags:
         if title := _TITLES.get(tag.name):
-            fields.setdefault(title, []).append(_field(title, tag, dialect))
+            field = _field(title, tag, dialect)
+            is_type = field.name.startswith("<")  # Javadoc: `@param <T>`
+            fields.setdefault("Type parameter" if is_type else title, []).append(field)
         elif tag.name in _PROSE:
             blocks += dialect.body(tag.text)
         elif tag.name in _NOTICES:

@@ -100,7 +100,7 @@ def assert_harmless(page: str) -> None:
     assert elements <= ALLOWED_ELEMENTS, (elements, page, html)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TEXTS, st.sampled_from(LANGUAGES))
 def test_no_comment_has_an_effect(text, language):
     assert_harmless(markdown_of(text, language))
@@ -140,7 +140,7 @@ BLOCKS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(BLOCKS, max_size=4))
 def test_no_block_has_an_effect(blocks):
     assert_harmless("\n\n".join(["above", *to_markdown(blocks), "below"]))
@@ -160,7 +160,7 @@ def in_list(block: Block, depth: int) -> Block:
     return block
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(CODE.filter(str.strip), st.integers(0, 4))
 def test_code_reads_as_it_was_at_the_margin_and_in_lists(code, depth):
     page = "\n\n".join(["above", *to_markdown([in_list(CodeBlock(trimmed(code)), depth)]), "below"])
@@ -181,7 +181,7 @@ IN_FENCES = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(FENCE_FREE, st.sampled_from(sorted(IN_FENCES, key=str)))
 def test_fenced_code_of_an_author_survives_byte_for_byte(code, language):
     page = markdown_of(IN_FENCES[language].replace("{code}", code), language)

@@ -10,7 +10,7 @@ from typing import Any
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.core import Symbol, Unit
 from rotary_batch.errors import UsageError
-from rotary_batch.pages.page import MAX_LISTED, first_paragraph, symbol_summary
+from rotary_batch.pages.page import MAX_LISTED, symbol_summary
 from rotary_batch.pages.page_paths import page_paths
 from rotary_batch.pages.sanitise import one_line
 from rotary_batch.work.index import stored_chunks, stored_symbols
@@ -95,7 +95,8 @@ class Known:
         return next((chunk.start_line for chunk in chunks if chunk.start_byte == hit.start_byte), 1)
 
     def _summary(self, hit: Hit, symbol: Symbol | None) -> str:
-        text = symbol_summary(symbol).text if symbol else first_paragraph(hit.prose)
+        language = language_of(hit.path)
+        text = symbol_summary(symbol, language).text if symbol else authored_summary(hit.prose, None)
         if not text and hit.kind == "file":
             text = ", ".join(_outer_names(self.symbols(hit.path)))
         return one_line(text, MAX_SUMMARY_CHARACTERS)

@@ -8,6 +8,7 @@ from rotary_batch.core import SourceFile
 from rotary_batch.errors import InputError
 from rotary_batch.repo.folder import Entry
 from rotary_batch.repo.git import open_repository
+from rotary_batch.repo.source_text import read_source as as_parsed
 from rotary_batch.work.rows import RepositoryRow
 
 
@@ -19,5 +20,5 @@ def read_source(row: RepositoryRow, file: SourceFile) -> bytes:
     repository = open_repository(Path(row.root), worktree=row.worktree, docs_dir=row.docs_dir)
     entry = Entry(file.path, file.path.encode(), "100644", file.blob, file.nbytes)
     for _, data in repository.read([entry]):
-        return data
+        return as_parsed(data)
     raise InputError(f"{row.root}/{file.path}: changed since it was indexed; run `rotary-batch index {row.root}`")

@@ -26,7 +26,7 @@ def project_words(view: IndexView) -> list[str]:
 def closing_blocks(view: IndexView, links: Links) -> list[str]:
     """What follows the list of folders and files."""
     overview = view.overview()
-    return [_most_used(overview, links), _languages(view), _coverage(view, overview), _not_read(view)]
+    return [_most_used(view, overview, links), _languages(view), _coverage(view, overview), _not_read(view)]
 
 
 def entry_points(view: IndexView, links: Links) -> str:
@@ -51,10 +51,10 @@ def _file(links: Links, path: str) -> str:
     return f"[{code(path)}]({links.page('/', path)})"
 
 
-def _most_used(overview: Overview, links: Links) -> str:
+def _most_used(view: IndexView, overview: Overview, links: Links) -> str:
     rows = [
         f"| {links.symbol('/', symbol)} | {symbol.kind} | {number} "
-        f"| {inline(brief(symbol_summary(symbol).text)) if symbol.docstring else ''} |"
+        f"| {inline(brief(symbol_summary(symbol, view.language(symbol.path)).text)) if symbol.docstring else ''} |"
         for symbol, number in overview.most_used
     ]
     table = _table("Most used", ("Symbol", "Kind", "Used by", "Summary"), rows)

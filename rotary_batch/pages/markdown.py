@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rotary_batch.core import SourceFile, Symbol, SymbolId, overloads, stub_of
+from rotary_batch.pages.authored.reading import authored_summary, read_authored
+from rotary_batch.pages.authored.render import to_markdown
 from rotary_batch.pages.diagram import mermaid
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.home import closing_blocks, entry_points, project_words
@@ -20,12 +22,9 @@ from rotary_batch.pages.page import (
     Prose,
     Summary,
     SummarySource,
-    after_first_paragraph,
     brief,
     file_summary,
-    first_paragraph,
     folder_summary,
-    symbol_summary,
 )
 from rotary_batch.pages.page_paths import parent_of
 from rotary_batch.pages.sanitise import code, fenced, inline
@@ -61,12 +60,12 @@ class Pages:
             self._crumbs(path),
             self._lead(("file", path), file_summary(path, view)),
         ]
-        if rest := after_first_paragraph(view.docstrings.get(path, "")):
-            blocks.append(fenced(rest))
+        if docstring := view.docstrings.get(path):
+            blocks += to_markdown(read_authored(docstring, file.language).blocks)
         if path in view.fallbacks:
             blocks.append(f"This file was cut by lines: {inline(view.fallbacks[path])}.")
         blocks += notes.pop(None, [])
-        blocks += self._symbol_tables(arranged)
+        blocks += self._symbol_tables(arranged, file.language)
         for symbol in arranged.sections:
             blocks += [*self._symbol_section(symbol, arranged, file), *notes.get(symbol.id, [])]
         subjects = [("file", path), *(chunk.subject.identity for chunk in view.chunks.get(path, ()))]
@@ -168,13 +167,13 @@ class Pages:
             parts.append(f"[source]({self._to.source(path, None)})")
         return " / ".join(parts)
 
-    def _symbol_tables(self, arranged: Outline) -> list[str]:
+    def _symbol_tables(self, arranged: Outline, language: str | None) -> list[str]:
         """A table for each part of the page."""
         tables = []
         for part, symbols in arranged.parts.items():
             rows = [
                 f"| [{code(s.qualified_name)}](#{arranged.headings[s.id].anchor}) | {s.kind} "
-                f"| {inline(brief(symbol_summary(s).text)) if s.docstring else ''} |"
+                f"| {inline(brief(authored_summary(s.docstring, language))) if s.docstring else ''} |"
                 for s in symbols
             ]
             column = "Symbol" if part is Part.PUBLIC else part.value
@@ -195,9 +194,9 @@ class Pages:
         ):
             blocks.append(fenced("\n".join(signatures), language))
             if docstring:
-                rest = after_first_paragraph(docstring)
-                blocks += [inline(first_paragraph(docstring)), *([fenced(rest)] if rest else [])]
-        blocks += _member_table(arranged.members.get(symbol.id, ()))
+                words = read_authored(docstring, file.language)
+                blocks += [inline(words.summary), *to_markdown(words.blocks)]
+        blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
         uses = [
             ("Used by", self._view.callers.get(path, {}).get(symbol.id, ())),
             ("Uses", self._view.callees.get(path, {}).get(symbol.id, ())),
@@ -233,11 +232,11 @@ class Pages:
         return notes
 
 
-def _member_table(members: Sequence[Symbol]) -> list[str]:
+def _member_table(members: Sequence[Symbol], language: str | None) -> list[str]:
     """The fields of a container, one row each."""
     rows = [
         f"| {code(member.signature or member.name)} "
-        f"| {inline(brief(symbol_summary(member).text)) if member.docstring else ''} |"
+        f"| {inline(brief(authored_summary(member.docstring, language))) if member.docstring else ''} |"
         for member in members
     ]
     return ["\n".join(["| Field | Summary |", "| --- | --- |", *rows])] if rows else []

@@ -15,18 +15,23 @@ _README_ENDINGS = (".md", ".markdown", ".rst", ".adoc", ".txt", "", ".MD", ".TXT
 _GO_PACKAGE = re.compile(r"(?:Package|Command|Program)\s")  # https://go.dev/doc/comment#package
 
 
-def words_of_folder(folder: str, files: Sequence[str], docstrings: Mapping[str, str]) -> str | None:
-    """The docstring of a folder, whose `files` are sources; "" is the repository, which its README speaks for first."""
-    readme = words_of_readme(folder, docstrings)
-    package = _package_files(folder, _prefix(folder), files, docstrings)
-    words = next((docstrings[path] for path in package if path in docstrings), None)
-    return (words or readme) if folder else (readme or words)
+def speakers_of_folder(folder: str, files: Sequence[str], docstrings: Mapping[str, str]) -> list[str]:
+    """The files whose words are about a folder, the best first; for the repository, "", its README comes first.
+
+    `files` are the sources that are directly in the folder.
+    """
+    readmes = [path for path in _readmes(folder) if path in docstrings]
+    package = [path for path in _package_files(folder, _prefix(folder), files, docstrings) if path in docstrings]
+    return package + readmes if folder else readmes + package
 
 
 def words_of_readme(folder: str, docstrings: Mapping[str, str]) -> str | None:
     """The first paragraphs of the README of a folder."""
-    paths = (f"{_prefix(folder)}{name}{ending}" for ending in _README_ENDINGS for name in _README_NAMES)
-    return next((docstrings[path] for path in paths if path in docstrings), None)
+    return next((docstrings[path] for path in _readmes(folder) if path in docstrings), None)
+
+
+def _readmes(folder: str) -> Iterator[str]:
+    yield from (f"{_prefix(folder)}{name}{ending}" for ending in _README_ENDINGS for name in _README_NAMES)
 
 
 def _prefix(folder: str) -> str:

@@ -12,8 +12,9 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rotary_batch.core import DATA_KINDS, Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
+from rotary_batch.pages.authored.reading import authored_summary
 from rotary_batch.pages.overview import Overview
-from rotary_batch.pages.package_words import words_of_folder
+from rotary_batch.pages.package_words import speakers_of_folder
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
 from rotary_batch.pages.sanitise import one_line
 from rotary_batch.pages.symbol_index import SymbolIndex
@@ -21,7 +22,6 @@ from rotary_batch.sentences import split_sentences
 
 MAX_LISTED = 6  # names or symbols in one summary
 MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
-_RULER = re.compile(r"\s*([=\-~*^#])\1{2,}\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,10 @@ class IndexView:
         """The stubs, whose signatures are on the pages of their sources, by path."""
         return {file.path: file for file in self.files if file.file_class is FileClass.STUB}
 
+    def language(self, path: str) -> str | None:
+        """The language of a file, if it has a page."""
+        return self.sources[path].language if path in self.sources else None
+
     @cached_property
     def folders(self) -> Sequence[str]:
         """Folders that hold sources, at any depth; the root, "", is not one of them."""
@@ -134,39 +138,29 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def first_paragraph(text: str) -> str:
-    """The first paragraph of a docstring on one line, without the rulers of headings."""
-    lines = re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0].split("\n")
-    return " ".join(" ".join(line for line in lines if not _RULER.fullmatch(line)).split())
+def symbol_summary(symbol: Symbol, language: str | None) -> Summary:
+    """The author's words, else the signature."""
+    by_author = authored_summary(symbol.docstring, language) if symbol.docstring else ""
+    return _by_author(by_author) if by_author else _by_structure(symbol.signature)
 
 
-def after_first_paragraph(text: str) -> str:
-    """What follows the first paragraph."""
-    parts = re.split(r"\n\s*\n", text.strip(), maxsplit=1)
-    return parts[1].strip("\n") if len(parts) > 1 else ""
-
-
-def symbol_summary(symbol: Symbol) -> Summary:
-    """The author's docstring, else the signature."""
-    return _by_author(symbol.docstring) if symbol.docstring else _by_structure(symbol.signature)
-
-
-def chunk_outline(chunk: Chunk, symbols: Sequence[Symbol]) -> str:
+def chunk_outline(chunk: Chunk, symbols: Sequence[Symbol], language: str | None) -> str:
     """The summaries of the symbols that start in a chunk, else its lines."""
     inside = [symbol for symbol in symbols if chunk.start_byte <= symbol.start_byte < chunk.end_byte]
     inside = [symbol for symbol in inside if symbol.kind not in DATA_KINDS] or inside
-    summaries = [symbol_summary(symbol).text for symbol in inside[:MAX_LISTED]]
+    summaries = [symbol_summary(symbol, language).text for symbol in inside[:MAX_LISTED]]
     return "; ".join(summaries) or f"lines {chunk.start_line}-{chunk.end_line}"
 
 
 def file_summary(path: str, view: IndexView) -> Summary:
-    """The author's docstring of a file or of what it is named after, else the names that it defines."""
-    if path in view.docstrings:
-        return _by_author(view.docstrings[path])
+    """The author's words on a file or on what it is named after, else the names that it defines."""
+    if by_author := _file_words(path, view):
+        return _by_author(by_author)
     symbols = main_definitions(view.symbols.get(path, ()))
     stem = _folded(PurePosixPath(path).stem)
-    if docstring := next((s.docstring for s in symbols if s.docstring and _folded(s.name) == stem), None):
-        return _by_author(docstring)
+    namesake = next((s for s in symbols if s.docstring and _folded(s.name) == stem), None)
+    if namesake and (by_author := authored_summary(namesake.docstring or "", view.language(path))):
+        return _by_author(by_author)
     names = [f"`{symbol.qualified_name}`" for symbol in _most_telling(symbols)]
     return _by_structure(f"Defines {_listed(names)}." if names else "Code without functions or types.")
 
@@ -184,16 +178,23 @@ def _folded(name: str) -> str:
 def folder_summary(folder: str, view: IndexView) -> Summary:
     """What the author says of a folder, else the names of what is in it; "" is the whole repository."""
     prefix, inside = f"{folder}/" if folder else "", view.inside.get(folder, Inside([], []))
-    if docstring := words_of_folder(folder, inside.files, view.docstrings):
-        return _by_author(docstring)
+    speakers = speakers_of_folder(folder, inside.files, view.docstrings)
+    if by_author := next(filter(None, (_file_words(path, view) for path in speakers)), None):
+        return _by_author(by_author)
     # In the order of the paths in them: `a-b` is before `a/`, so a folder is where its first file would be.
     shown = sorted([f"{path}/" for path in inside.folders] + inside.files)
     names = [f"`{path[len(prefix) :].removesuffix('/')}`" for path in shown]
     return _by_structure(f"Holds {_listed(names)}." if names else "Holds nothing that is documented here.")
 
 
-def _by_author(docstring: str) -> Summary:
-    return Summary(first_paragraph(docstring), SummarySource.AUTHOR)
+def _file_words(path: str, view: IndexView) -> str:
+    if path not in view.docstrings:
+        return ""
+    return authored_summary(view.docstrings[path], view.language(path))
+
+
+def _by_author(text: str) -> Summary:
+    return Summary(text, SummarySource.AUTHOR)
 
 
 def _by_structure(text: str) -> Summary:

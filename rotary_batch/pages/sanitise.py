@@ -1,6 +1,7 @@
 """One function for each place in the docs that shows text of a repository or a model, which has no effect there.
 
-    inline, code, fenced   Markdown: text, a code span, a block
+    inline, code           Markdown: text, a code span
+    fenced, indented       Markdown: a block of code, at the margin and within a list
     link                   the target of a Markdown link
     quoted                 a value in front matter or in the navigation, both YAML
     title                  a title in the navigation, which themes put into HTML as it is
@@ -82,6 +83,12 @@ def fenced(text: str, language: str = "text") -> str:
     clean = _SNIPPET.sub(r"\1;\2", plain(text).strip("\n"))
     marks = "`" * max(3, max((len(run) for run in re.findall(r"`+", clean)), default=0) + 1)
     return f"{marks}{language}\n{clean}\n{marks}"
+
+
+def indented(text: str) -> str:
+    """A block of code within a list, where Python-Markdown knows no fences."""
+    clean = _SNIPPET.sub(r"\1;\2", plain(text).strip("\n"))
+    return "\n".join(f"    {line}" if line else "" for line in clean.split("\n"))
 
 
 def link(target: str) -> str:

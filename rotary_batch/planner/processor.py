@@ -105,7 +105,7 @@ class ItemProcessor:
             chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
             label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
-            return Note(label, answer.shown_text or chunk_outline(chunk, symbols))
+            return Note(label, answer.shown_text or chunk_outline(chunk, symbols, view.language(path)))
         structural = file_summary(path, view) if unit is Unit.FILE else folder_summary(path, view)
         return Note(PurePosixPath(path).name, answer.shown_text or structural.text)
 

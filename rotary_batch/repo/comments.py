@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from tree_sitter import Node
 
+from rotary_batch.repo.comment_text import comment_text
 from rotary_batch.repo.notices import about_the_code, has_licence, speaks_for_file
 
 _MAX_COMMENTS = 1000  # line comments around one thing; to find the one before takes tree-sitter a walk over all
@@ -27,9 +27,6 @@ _TRANSPARENT = {
 _NOT_DOCUMENTED = re.compile(
     r"preproc_(include|call)|.*import.*|package_.*|use_.*|using_.*|namespace_.*|linkage_.*|extern_.*"
 )
-_BLOCK = re.compile(r"/\*|--\[=*\[|=begin\b")
-_BLOCK_END = re.compile(r"\**/$|\]=*\]$|^=end$", re.MULTILINE)
-_LINE_MARK = re.compile(r"\s*(?:///(?!/)<?|//!<?|//|#+[!:]?|--+)")
 
 
 def text_of(node: Node) -> str:
@@ -145,33 +142,8 @@ def _is_text_only(node: Node) -> bool:
 
 def _clean(comments: Sequence[Node]) -> str:
     """The text of comments without its marks; a shebang is no comment."""
-    lines: list[str] = []
-    in_lines: list[str] = []
-    for comment in comments:
-        text = text_of(comment).strip()
-        if block := _BLOCK.match(text):
-            lines += [*_dedented(in_lines), *_block_lines(text[block.end() :])]
-            in_lines = []
-        elif not (text.startswith("#!") and comment.start_byte == 0):
-            in_lines += [_LINE_MARK.sub("", line, count=1) for line in text.split("\n")]
-    return "\n".join(_without_box([*lines, *_dedented(in_lines)])).strip("\n")
-
-
-def _block_lines(text: str) -> list[str]:
-    """The lines of a block comment, whose opening mark is gone, without a margin of stars."""
-    first, *rest = _BLOCK_END.sub("", text).lstrip("*!<").split("\n")
-    starred = [line for line in rest if line.strip()]
-    for mark in ("**", "*"):
-        if starred and 2 * sum(line.strip().startswith(mark) for line in starred) > len(starred):
-            is_wide = mark == "**" and any(re.match(r"\s*\*\*\S.*\*\*", line) for line in starred)  # bold words
-            if not is_wide:
-                rest = [re.sub(rf"^\s*{re.escape(mark)}", "", line) for line in rest]
-                break
-    return [first.strip(), *_dedented(rest)]
-
-
-def _dedented(lines: Sequence[str]) -> list[str]:
-    return textwrap.dedent("\n".join(line.rstrip() for line in lines)).split("\n") if lines else []
+    texts = [text_of(node) for node in comments if node.start_byte or not (node.text or b"").startswith(b"#!")]
+    return "\n".join(_without_box((comment_text(texts) or "").split("\n")))
 
 
 def _without_box(lines: list[str]) -> list[str]:

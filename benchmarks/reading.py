@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.pages.page import first_paragraph
-from rotary_batch.repo.languages import language_of
+from rotary_batch.repo.languages import LANGUAGES, language_of
+from rotary_batch.repo.source_text import read_source
 from rotary_batch.repo.symbols import extract, parse
 
 SEED = 19
@@ -62,14 +63,15 @@ def sample(trees: Sequence[Path], *, headers: bool, size: int = SAMPLE, seed: in
 def _files(tree: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(tree):
         for name in names:
-            path = Path(folder, name)
-            if language_of(name) and path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_NBYTES:
+            path, language = Path(folder, name), language_of(name)
+            is_code = language is not None and not LANGUAGES[language].is_data
+            if is_code and path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_NBYTES:
                 yield path
 
 
 def summary_of(path: Path) -> Summary:
     """What a file's own comment or docstring says."""
-    language, source = language_of(path.name), path.read_bytes()
+    language, source = language_of(path.name), read_source(path.read_bytes())
     assert language is not None
     docstring = extract(language, source, path.name, parse(language, source)).docstring
     text = first_paragraph(docstring) if docstring else None

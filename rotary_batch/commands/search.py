@@ -10,9 +10,11 @@ from typing import Any
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.core import Symbol, Unit
 from rotary_batch.errors import UsageError
+from rotary_batch.pages.authored.reading import authored_summary
 from rotary_batch.pages.page import MAX_LISTED, symbol_summary
 from rotary_batch.pages.page_paths import page_paths
 from rotary_batch.pages.sanitise import one_line
+from rotary_batch.repo.languages import language_of
 from rotary_batch.work.index import stored_chunks, stored_symbols
 from rotary_batch.work.page_stamps import source_paths
 from rotary_batch.work.rows import RepositoryRow

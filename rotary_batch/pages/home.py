@@ -7,20 +7,21 @@ from collections.abc import Iterable, Sequence
 
 from rotary_batch.core import FileClass
 from rotary_batch.pages.links import Links
+from rotary_batch.pages.not_read import unread
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.overview import MAX_ENTRY_POINTS, Overview
-from rotary_batch.pages.package_words import words_of_readme
 from rotary_batch.pages.page import IndexView, brief, file_summary, symbol_summary
 from rotary_batch.pages.sanitise import code, inline, path_link
 from rotary_batch.pages.symbol_index import INDEX_NAME
+from rotary_batch.readme import first_paragraphs, readme_of
 
 _SCRIPT_FOLDERS = {"bin", "sbin", "exe"}
 
 
 def project_words(view: IndexView) -> list[str]:
     """The first paragraphs of the README, each a block; none when there is no README."""
-    words = words_of_readme("", view.docstrings) or ""
-    return [inline(paragraph) for paragraph in words.split("\n\n") if paragraph]
+    path = readme_of([file.path for file in view.files if file.file_class is not FileClass.IGNORED])
+    return [inline(text) for text in first_paragraphs(view.docstrings.get(path, ""))] if path else []
 
 
 def closing_blocks(view: IndexView, links: Links) -> list[str]:
@@ -95,12 +96,7 @@ def _share(what: str, number: int, total: int) -> str:
 
 
 def _not_read(view: IndexView) -> str:
-    counts = Counter(
-        (file.file_class.value, file.reason)
-        for file in view.files
-        if file.file_class not in {FileClass.SOURCE, FileClass.IGNORED}
-    )
-    rows = [f"| {kind} | {inline(reason)} | {count} |" for (kind, reason), count in sorted(counts.items())]
+    rows = [f"| {kind} | {inline(reason)} | {count} |" for kind, reason, count in unread(view.files)]
     return _table("Not documented", ("Class", "Reason", "Files"), rows)
 
 

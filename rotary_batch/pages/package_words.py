@@ -25,11 +25,6 @@ def speakers_of_folder(folder: str, files: Sequence[str], docstrings: Mapping[st
     return package + readmes if folder else readmes + package
 
 
-def words_of_readme(folder: str, docstrings: Mapping[str, str]) -> str | None:
-    """The first paragraphs of the README of a folder."""
-    return next((docstrings[path] for path in _readmes(folder) if path in docstrings), None)
-
-
 def _readmes(folder: str) -> Iterator[str]:
     yield from (f"{_prefix(folder)}{name}{ending}" for ending in _README_ENDINGS for name in _README_NAMES)
 

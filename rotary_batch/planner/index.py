@@ -20,12 +20,12 @@ from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
+from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages
 from rotary_batch.repo.files import IS_NO_SCRIPT, PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.parse import parse_files
-from rotary_batch.repo.readme import first_paragraphs, is_readme
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
 from rotary_batch.work import index as stored

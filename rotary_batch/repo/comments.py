@@ -104,6 +104,32 @@ def clean_comments(comments: Sequence[Node]) -> str | None:
     return about_the_code(_clean(comments))
 
 
+def comment_before(node: Node) -> str | None:
+    """The comment between brackets that ends on the line of a node, right before it."""
+    before = node.prev_sibling
+    is_near = before is not None and "comment" in before.type and before.end_point.row == node.start_point.row
+    return clean_comments([before]) if before is not None and is_near else None
+
+
+def comment_after(node: Node) -> str | None:
+    """The comment that follows a node on its line, with those below it that are aligned with it."""
+    after = node.next_sibling
+    while after is not None and after.type in {",", ";"}:
+        after = after.next_sibling
+    if after is None or "comment" not in after.type or after.start_point.row != last_row(node):
+        return None
+    comments, column = [after], after.start_point.column
+    below = after.next_sibling
+    while below is not None and "comment" in below.type and below.start_point.column == column:
+        if below.start_point.row != last_row(comments[-1]) + 1:
+            break
+        comments.append(below)
+        below = below.next_sibling
+    if below is not None and below.is_named and below.start_point.row == last_row(comments[-1]):
+        return None  # it belongs to what follows it
+    return clean_comments(comments)
+
+
 def _groups(nodes: Sequence[Node]) -> Iterator[list[Node]]:
     """Comments that touch and look alike, as one; every other node alone."""
     group: list[Node] = []
@@ -157,29 +183,3 @@ def _without_box(lines: list[str]) -> list[str]:
         ):
             return [line.rstrip(mark).rstrip() for line in lines]
     return lines
-
-
-def comment_before(node: Node) -> str | None:
-    """The comment between brackets that ends on the line of a node, right before it."""
-    before = node.prev_sibling
-    is_near = before is not None and "comment" in before.type and before.end_point.row == node.start_point.row
-    return clean_comments([before]) if before is not None and is_near else None
-
-
-def comment_after(node: Node) -> str | None:
-    """The comment that follows a node on its line, with those below it that are aligned with it."""
-    after = node.next_sibling
-    while after is not None and after.type in {",", ";"}:
-        after = after.next_sibling
-    if after is None or "comment" not in after.type or after.start_point.row != last_row(node):
-        return None
-    comments, column = [after], after.start_point.column
-    below = after.next_sibling
-    while below is not None and "comment" in below.type and below.start_point.column == column:
-        if below.start_point.row != last_row(comments[-1]) + 1:
-            break
-        comments.append(below)
-        below = below.next_sibling
-    if below is not None and below.is_named and below.start_point.row == last_row(comments[-1]):
-        return None  # it belongs to what follows it
-    return clean_comments(comments)

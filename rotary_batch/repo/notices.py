@@ -59,7 +59,7 @@ _LEGAL_LINE = _pattern(
       |use\s+of\s+this\s+s | the\s+contents\s+of\s+this\s+file | you\s+may\s+(?:not\s+use|obtain)
       |unless\s+required\s+by\s+app | part\s+of\s+the\s+\S+\s+project,\s+under
       |see\s+(?:the\s+)?\W*(?:accompanying\s+|included\s+)?(?:files?\s+)?\W*(?:\S*/)?(?:licen[cs]e|copying|copyright)s?\b
-      |for\s+(?:full\s+|more\s+)?(?:licen[cs]\w*|copyright)\s+(?:details|info\w*|terms|and)
+      |for\s+(?:the\s+)?(?:full\s+|more\s+)?(?:licen[cs]\w*|copyright)\s+(?:details|info\w*|terms|and)
       |(?:placed\s+)?in(?:to)?\s+the\s+public\s+domain | public\s+domain\b | cddl\s+header
       |\$?(?:begin[_\s])?licen[cs]e\b[\$:] | proprietary\s+and\s+confidential | no\s+warranty | disclaimer\s*$
       |:(?:copyright|licen[cs]e)s?: | [@\\](?:licen[cs]e|copyright)\b

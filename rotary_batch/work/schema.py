@@ -183,7 +183,7 @@ update file set plan_key = null, rolled_up = 0;
 update repository set plan_key = '';
 """
 
-# What a README says is shown on the page of its folder, and where that folder is listed.
+# What a README says is shown on the page of its folder, where that folder is listed, and on pages about everything.
 _FOLDER = "rtrim({path}, replace({path}, '/', ''))"
 _ABOVE = _FOLDER.format(path="rtrim({path}, '/')")
 _M009 = ""
@@ -194,8 +194,8 @@ for _event, _row, _when in (
     _folder = _FOLDER.format(path=f"{_row}.path")
     _M009 += f"""
 create trigger text_{_event[:6]}_forgets_pages after {_event} on file when {_when} begin
-  delete from page where repository_id = {_row}.repository_id and thing in ('/', '/llms.txt', {_folder},
-    coalesce(nullif({_ABOVE.format(path=_folder)}, ''), '/'));
+  delete from page where repository_id = {_row}.repository_id
+    and (thing glob '/*' or thing in ({_folder}, {_ABOVE.format(path=_folder)}));
 end;"""
 
 MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS)

@@ -8,7 +8,7 @@ import pytest
 
 from rotary_batch.core import FileClass
 from rotary_batch.pages.overview import MostUsed, Overview
-from rotary_batch.repo.readme import MAX_CHARACTERS, first_paragraphs
+from rotary_batch.readme import MAX_CHARACTERS, first_paragraphs, readme_of
 from tests.pages.test_pages import body, make_view, render_site
 
 MARKDOWN = """\
@@ -43,6 +43,12 @@ def test_the_first_paragraphs_of_a_readme_are_its_sentences():
     assert first_paragraphs("# Kettle\nBoils water for tea.\n") == ["Boils water for tea."]
     assert first_paragraphs("```\nThis is a block of code.\n```\n\nThis is a sentence.\n") == ["This is a sentence."]
     assert first_paragraphs("") == first_paragraphs("# Kettle\n\nTODO\n") == []
+
+
+def test_the_readme_of_the_top_folder_is_found_by_its_name():
+    assert readme_of(["src/README.md", "Readme.rst", "a.py"]) == "Readme.rst"
+    assert readme_of(["README", "readme.md"]) == "readme.md"
+    assert readme_of(["docs/README.md"]) is None
 
 
 @pytest.mark.parametrize("piece", ["<!--", "[", "![", "<a ", "*", "`", "```\n", "# ", "[a](", "\n\n", "a. "])

@@ -42,7 +42,7 @@ NOTICES = [
     *("Adapted from https://example.org/other.c", "Ported from Frob's hashing code, by A. Person.", "frob.c"),
     *("Created by A. Person on 3/4/12.", "Last modified: 2020-01-02", "based on the work of A. Person"),
 ]
-OPEN_CLOSE = {"python": ("# ", "#"), "go": ("// ", "//"), "rust": ("// ", "//"), "javascript": ("// ", "//")}
+HASH = {"python", "ruby", "bash"}
 CODE = {
     "python": "import os\n\ndef act():\n    return 1\n",
     "go": "package p\n\nfunc act() int { return 1 }\n",
@@ -51,9 +51,14 @@ CODE = {
     "javascript": '"use strict";\n\nfunction act() {}\n',
     "typescript": 'import a from "b";\n\nexport function act(): void {}\n',
     "c": "#include <stdio.h>\n\nint act(void) { return 1; }\n",
+    "kotlin": "import a.b\n\nfun act() {}\n",
+    "swift": "import A\n\nfunc act() {}\n",
+    "scala": "import a.b\n\nobject Act {}\n",
+    "c_sharp": "using A;\n\nclass Act {}\n",
+    "ruby": 'require "a"\n\ndef act\nend\n',
+    "bash": "set -e\n\nact() { echo 1; }\n",
     "cpp": "#include <vector>\n\nint act() { return 1; }\n",
 }
-SYMBOL = dict.fromkeys(CODE, ("    def go", "act"))
 
 
 def read(language: str, text: str) -> tuple[str | None, dict[str, str | None]]:
@@ -64,11 +69,11 @@ def read(language: str, text: str) -> tuple[str | None, dict[str, str | None]]:
 
 def comments(language: str, text: str) -> list[str]:
     """A text as comments in every way that a language has."""
-    mark = "#" if language == "python" else "//"
+    mark = "#" if language in HASH else "//"
     ways = ["".join(f"{mark} {line}".rstrip() + "\n" for line in text.split("\n"))]
     ruler = mark + ("#" if mark == "#" else "/") * 60 + "\n"
     ways.append(ruler + ways[0] + ruler)
-    if language == "python":
+    if language in HASH:
         return [*ways, "".join(f"# {line:<100} #\n" for line in text.split("\n"))]
     stars = "".join(f" * {line}".rstrip() + "\n" for line in text.split("\n"))
     ways += [f"/*\n{stars} */\n", f"/**\n{stars} */\n", f"/*!\n{stars} */\n", f"/* {text} */\n"]
@@ -146,7 +151,7 @@ def test_a_notice_is_no_summary_of_a_symbol(language, notice):
     ],
 )
 def test_a_line_for_a_tool_is_no_summary(language, directives, code):
-    mark = "#" if language == "python" else "//"
+    mark = "#" if language in HASH else "//"
     for directive in directives:
         assert read(language, f"{directive}\n\n{code}")[0] is None, directive
         assert read(language, f"{directive}\n{code}")[0] is None, directive
@@ -185,7 +190,7 @@ def test_words_that_notices_have_too_are_kept(text):
     for language in CODE:
         for is_file in (True, False):
             assert about_the_code(text, is_file=is_file) == text
-        mark = "#" if language == "python" else "//"
+        mark = "#" if language in HASH else "//"
         assert read(language, f"{mark} {text}\n\n{CODE[language]}")[0] == text
 
 

@@ -138,8 +138,8 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    names = ("chunks", "comment_text", "comments", "notices", "readme", "signatures", "source_text", "stubs", "symbols")
-    files = [package / f"{name}.py" for name in names]
+    names = ("chunks", "comment_text", "comments", "notices", "signatures", "source_text", "stubs", "symbols")
+    files = [package / f"{name}.py" for name in names] + [resources.files("rotary_batch") / "readme.py"]
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]

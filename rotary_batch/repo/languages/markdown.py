@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from tree_sitter import Node
 
+from rotary_batch.readme import first_paragraphs
 from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.statements import one_line
-from rotary_batch.repo.readme import first_paragraphs
 
 _HEADINGS = {"atx_heading", "setext_heading"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 MAX_PARAGRAPHS = 3
 MAX_CHARACTERS = 1200  # of all of them
@@ -18,6 +19,12 @@ _STRONG = re.compile(r"(\*{1,3}|__)(?=\S)([^*_\n]{1,300}?)(?<=\S)\1")
 # Headings, rulers, lists, tables, quotations, directives, definitions of links, code.
 _NOT_PROSE = re.compile(r"#|[-*+]\s|[=~|>:]|\d+[.)]\s|\.\. |\[[^\]\n]{1,300}\]:|_{2,}| {4}|\t|`{3}")
 _UNDERLINE = re.compile(r"\n([=\-~^*\"'#+])\1{2,}\s*(\n|\Z)")
+
+
+def readme_of(paths: Collection[str]) -> str | None:
+    """The README of the top folder."""
+    top = {path.casefold(): path for path in paths if "/" not in path}
+    return next((top[name] for name in _NAMES if name in top), None)
 
 
 def is_readme(path: str) -> bool:
@@ -66,8 +73,8 @@ def _without_code(text: str) -> str:
 
 
 def _without_markup(block: str) -> str:
-    plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", block)))
-    return " ".join(_STRONG.sub(r"\2", _REST_LINK.sub(r"\1", plain)).split())
+    plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", _REST_LINK.sub(r"\1", block))))
+    return " ".join(_STRONG.sub(r"\2", plain).split())
 
 
 def _is_prose(text: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from rotary_batch.commands.database import writing
 from rotary_batch.config import Settings
-from rotary_batch.pages.package_words import words_of_folder
+from rotary_batch.pages.package_words import speakers_of_folder
 from rotary_batch.work.page_stamps import known_stamps
 from tests.in_process import index_all
 from tests.planner.test_interrupted_index import _in_this_process, pages  # noqa: F401 - a fixture
@@ -44,7 +44,7 @@ def test_a_readme_speaks_for_its_folder_unless_the_package_does(make_repository,
         (root / "pkg" / "README.rst").write_text("Wraps all frobs.\n")
         index_all(store, settings, root)
         rewritten = {path for path, data in pages(root).items() if data.decode() != written.get(path)}
-        assert rewritten == {"index.md", "pkg/index.md"}
+        assert rewritten == {"index.md", "llms-full.txt", "pkg/index.md"}
         kept = {thing for thing, stamp in known_stamps(store, 1).items() if before.get(thing) == stamp}
         assert {"lib/", "lib/c.py", "pkg/a.py", "store/"} <= kept
 
@@ -73,4 +73,5 @@ def test_a_readme_speaks_for_its_folder_unless_the_package_does(make_repository,
 )
 def test_which_words_speak_for_a_folder(folder, docstrings, expected):
     files = [path for path in docstrings if not path.endswith((".md", ".txt", "README"))]
-    assert words_of_folder(folder, files, docstrings) == expected
+    speakers = speakers_of_folder(folder, files, docstrings)
+    assert (docstrings[speakers[0]] if speakers else None) == expected

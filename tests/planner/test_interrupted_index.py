@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -199,14 +199,19 @@ def test_a_database_whose_items_an_earlier_version_lost_is_healed(make_repositor
 
 def as_version_3_left_it(source: Path, target: Path) -> None:
     """Schema 3, every file read under its plan key, and no item."""
+    copy_at_schema(3, source, target, ("repository", "file", "symbol", "reference", "chunk"))
+
+
+def copy_at_schema(version: int, source: Path, target: Path, tables: Sequence[str]) -> None:
+    """A database of an earlier version with these tables of a present one."""
     from rotary_batch.work.connection import open_database
 
     db = open_database(target)
-    for script in MIGRATIONS[:3]:
+    for script in MIGRATIONS[:version]:
         db.executescript(script)
-    db.execute("pragma user_version = 3")
+    db.execute(f"pragma user_version = {version}")
     db.execute("attach ? as source", [str(source)])
-    for table in ("repository", "file", "symbol", "reference", "chunk"):
+    for table in tables:
         names = ", ".join(row["name"] for row in db.execute(f"pragma main.table_info({table})"))
         db.execute(f"insert into main.{table} ({names}) select {names} from source.{table}")
     assert db.execute("select count(*) from file where plan_key is not null").fetchone()[0] == 4
@@ -216,23 +221,16 @@ def as_version_3_left_it(source: Path, target: Path) -> None:
 def test_after_a_migration_calls_are_resolved_again(make_repository, tiny_pack, tmp_path):
     """Versions before schema 7 resolved them each time that pages were written."""
     root = make_repository(FILES)
-    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
-    index(settings, root)
-    expected = contents(settings)
+    calm = Settings(model=tiny_pack, db=tmp_path / "calm.db")
+    index(calm, root)
+    expected = contents(calm)
     assert [(caller, callee) for caller, _, callee, _ in expected["call"]] == [
         ("d.py", "pkg/a.py"),
         ("pkg/a.py", "pkg/b.py"),
         ("pkg/inner/c.py", "pkg/b.py"),
     ]
-    db = sqlite3.connect(settings.db)
-    db.executescript(
-        """drop view coverage; drop view stale; drop view parked; drop view cost; drop view graph;
-           drop trigger item_insert_searched; drop trigger item_update_searched;
-           drop trigger file_delete_forgets_search; drop table search_entry; drop table search;
-           drop table run_repository; drop table call; alter table symbol drop column bases; alter table symbol drop column decorators;
-           alter table symbol drop column is_public; pragma user_version = 6"""
-    )
-    db.close()
+    settings = Settings(model=tiny_pack, db=tmp_path / "old.db")
+    copy_at_schema(6, calm.db, settings.db, ("repository", "file", "symbol", "reference", "chunk", "item", "prompt"))
     (outcome,) = index(settings, root)
     assert (outcome.indexed.parsed, contents(settings)) == (4, expected)
 

@@ -74,7 +74,7 @@ def test_the_first_page_says_what_the_project_is_and_where_to_begin():
     uses = {"": {("bin", "kettle"): 2, ("tests", "kettle"): 9}}
     view = make_view(
         sources,
-        docstrings=view.docstrings | {"README.txt": sources["README.txt"]},
+        docstrings=view.docstrings | {"README.txt": "Kettle boils water quickly."},
         overview=lambda: overview,
         text_counts=lambda: (8, 2),
         uses=uses,

@@ -79,7 +79,7 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         docs_dir=row.docs_dir,
         root=row.root,
         link_template=row.link_template,
-        uses=_PerFile(folders_of(paths), lambda folder: usage.uses_in_folder(store, row.id, folder)),
+        uses=usage.FolderUses(store, row.id, ["", *folders_of(paths)]),
         overview=lru_cache(1)(lambda: _load_overview(store, row.id)),
         text_counts=lambda: text_counts(store, row.id),
         every_symbol=lambda: _symbols_by_file(store, row.id),

@@ -45,7 +45,7 @@ def test_no_link_is_dead_and_no_anchor_doubled_in_the_tree_and_in_the_site(root)
     built = json.loads(rotary("site", root, "--json").stdout)
     site = Path(built["folder"])
     assert (site, built["forge"], built["notes"]) == (root / "rotary-site", None, [])
-    assert built["source_pages"] == len(FILES) - 1
+    assert built["source_pages"] == len(FILES)
     assert html_faults(site) == []
     page = (site / "src/kettle/heat.py.html").read_text()
     assert re.search(r'href="\.\./\.\./source-code/src/kettle/heat\.py\.html#L1"', page)
@@ -92,7 +92,7 @@ def test_links_lead_to_the_forge_that_has_the_commit_and_show_no_password(root, 
     page = (site / "src/kettle/heat.py.html").read_text()
     assert f'href="https://github.com/tea/kettle/blob/{commit}/src/kettle/heat.py#L1-L6"' in page
     assert not any(b"s3cret" in path.read_bytes() for path in site.rglob("*") if path.is_file())
-    assert json.loads(rotary("site", root, "--json", "--source-pages").stdout)["source_pages"] == len(FILES) - 1
+    assert json.loads(rotary("site", root, "--json", "--source-pages").stdout)["source_pages"] == len(FILES)
 
 
 def test_a_site_replaces_a_site_and_nothing_else(root, tmp_path):
@@ -116,9 +116,24 @@ def test_sources_that_changed_since_the_index_have_no_page_and_a_note_says_so(ro
     (root / "404.py").write_text("class B: pass\n")
     git(root, "commit", "-qam", "change")
     built = json.loads(rotary("site", root, "--json").stdout)
-    assert built["source_pages"] == len(FILES) - 2
+    assert built["source_pages"] == len(FILES) - 1
     assert "1 sources changed since the index" in built["notes"][0]
     assert html_faults(Path(built["folder"])) == []
+
+
+def test_the_first_page_follows_a_readme_that_is_no_source(make_repository, git):
+    root = make_repository({"README.rst": "Kettle\n======\n\nIt boils water quickly.\n", "a.py": "x = 1\n"})
+    rotary("index", root)
+    home = root / "rotary-docs" / "index.md"
+    assert "# project\n\nIt boils water quickly.\n" in home.read_text()
+    (root / "README.rst").write_text("Kettle\n======\n\nIt boils milk slowly.\n")
+    git(root, "commit", "-qam", "change")
+    written = json.loads(rotary("index", root, "--json").stdout)[0]["pages_written"]
+    assert ("# project\n\nIt boils milk slowly.\n" in home.read_text(), written) == (True, 3)
+    git(root, "rm", "-q", "README.rst")
+    git(root, "commit", "-qm", "remove")
+    rotary("index", root)
+    assert "It boils" not in home.read_text()
 
 
 def test_mkdocs_builds_the_tree_in_strict_mode(root):

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from rotary_batch.core import Symbol, SymbolId
 from rotary_batch.pages.sanitise import code, one_line
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.]+")
+
 
 class Heading(NamedTuple):
     """The heading of a section."""
@@ -59,6 +61,9 @@ def _line_anchors(symbol: Symbol) -> Iterator[str]:
 
 def _slugs(text: str) -> tuple[str, str]:
     """The anchors of a heading on a code forge, as GitHub makes them, and by Python-Markdown's `toc`."""
+    if _PLAIN.fullmatch(text):  # nearly all names, ten times as fast
+        plain = text.lower().replace(".", "")
+        return plain, plain
     on_forge = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return on_forge, re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", ascii_text).strip().lower())

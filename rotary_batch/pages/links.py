@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from rotary_batch.core import Symbol, SymbolId
-from rotary_batch.pages.outline import Outline, outline
 from rotary_batch.pages.page import IndexView
 from rotary_batch.pages.page_paths import parent_of
 from rotary_batch.pages.sanitise import code, link, path_link
-
-OUTLINES_CACHED = 1000  # of files: those of a batch of pages, and of what they link to
 
 
 class Links:
@@ -19,10 +15,7 @@ class Links:
 
     def __init__(self, view: IndexView) -> None:
         self._view = view
-        self.outline = lru_cache(OUTLINES_CACHED)(self._outline)
-
-    def _outline(self, path: str) -> Outline:
-        return outline(path, self._view.symbols.get(path, ()))
+        self.outline = view.outline
 
     def page(self, here: str, there: str) -> str:
         """The target of a link from the page of one thing to that of another."""

@@ -14,7 +14,8 @@ from rotary_batch.pages.sanitise import inline, one_line, path_link
 
 MAX_LLMS_CHARACTERS = 200  # of a line
 MAX_FULL_NBYTES = 500_000  # about 150,000 tokens
-MAX_FULL_PAGES = 300  # that are tried
+MAX_FULL_PAGES = 300
+MAX_MISFITS = 3  # pages that are too long for the room that is left; after them it is full
 
 
 def llms(view: IndexView) -> bytes:
@@ -33,13 +34,17 @@ def llms(view: IndexView) -> bytes:
 
 def llms_full(view: IndexView, pages: Pages) -> bytes:
     """The pages of what is used most, whole, as many as fit."""
-    parts, nbytes = [], 0
+    parts, nbytes, misfits = [], 0, 0
     for thing in full_things(view):
+        if misfits == MAX_MISFITS:
+            break
         body = pages.page(thing).decode().partition("\n---\n\n")[2]
         part = f"(Page {path_link(view.paths[thing])}; its links are relative to it.)\n\n{body}"
         if nbytes + len(part.encode()) <= MAX_FULL_NBYTES:
             parts.append(part)
             nbytes += len(part.encode())
+        else:
+            misfits += 1
     total = 1 + len(view.sources)
     head = f"{len(parts)} of {total} pages, those of what is used most first. {LLMS_NAME} lists every page."
     return sign(["\n".join([f"{head}\n", *parts])], HTML_COMMENT)

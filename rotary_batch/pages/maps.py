@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rotary_batch.pages.diagram import Diagram, diagram, label_of
 from rotary_batch.pages.links import relative
 from rotary_batch.pages.outline import is_test_file, is_test_folder
 from rotary_batch.pages.page import IndexView
 from rotary_batch.pages.page_paths import parent_of
 from rotary_batch.pages.sanitise import path_link
+
+MAX_DESCENT = 8  # folders that the first page looks into
 
 
 def folder_map(view: IndexView, folder: str) -> Diagram | None:
@@ -19,12 +23,20 @@ def folder_map(view: IndexView, folder: str) -> Diagram | None:
 
 
 def mapped_folder(view: IndexView, folder: str) -> str | None:
-    """The folder whose map the page of a folder shows: the first page shows that of the folder with all the code."""
-    here: str | None = folder
-    while here is not None and folder_map(view, here) is None:
-        inner = [name for name in view.inside[here].folders if not is_test(f"{name}/")]
-        here = inner[0] if not folder and len(inner) == 1 else None
-    return here
+    """The folder whose map the page of a folder shows: its own, or on the first page that of the one with most code."""
+    if folder_map(view, folder) is not None:
+        return folder
+    here = ""
+    for _ in range(0 if folder else MAX_DESCENT):
+        below = f"{here}/" if here else ""
+        parts = (path[len(below) :].split("/", 1) for path in view.sources if path.startswith(below))
+        counts = Counter(part[0] for part in parts if len(part) > 1 and not is_test_folder(part[0]))
+        if not counts:
+            return None
+        here = below + min(counts, key=lambda name: (-counts[name], name))
+        if folder_map(view, here) is not None:
+            return here
+    return None
 
 
 def map_links(view: IndexView, folder: str) -> dict[str, str]:

@@ -59,7 +59,8 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
     by_name: dict[tuple[str, str], list[Symbol]] = defaultdict(list)
     for symbol in symbols:
         by_name[symbol.qualified_name, _family(symbol)].append(symbol)
-    shown = sorted((symbol for same in by_name.values() for symbol in main_definitions(same)), key=lambda s: s.id)
+    main = (symbol for same in by_name.values() for symbol in main_definitions(same))
+    shown = sorted(main, key=lambda symbol: (symbol.start_byte, symbol.qualified_name))
     containers = {symbol.qualified_name: symbol for symbol in shown if symbol.kind not in MEMBER_KINDS}
     parts: dict[Part, list[Symbol]] = {part: [] for part in Part}
     members: dict[SymbolId, list[Symbol]] = {}
@@ -69,9 +70,11 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
     for symbol in shown:
         container = containers.get(symbol.qualified_name.rpartition(".")[0])
         is_member = symbol.kind in MEMBER_KINDS and container is not None
-        same = [other for other in by_name[symbol.qualified_name, _family(symbol)] if other != symbol]
+        named = by_name[symbol.qualified_name, _family(symbol)]
+        same = [other for other in named if other is not symbol and other.kind != "declaration"] if named[1:] else []
         section = container if is_member and container else symbol
-        sections_of |= {one.id: section for one in (*same, symbol) if one.kind != "declaration"}
+        for one in (*same, symbol):
+            sections_of[one.id] = section
         if is_member:
             members.setdefault(section.id, []).append(symbol)
         else:
@@ -79,7 +82,7 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
             if part is Part.PRIVATE:
                 hidden.add(symbol.qualified_name)
             parts[part].append(symbol)
-            others[symbol.id] = [other for other in same if other.kind != "declaration"]
+            others[symbol.id] = same
     return Outline(
         title=path.rpartition("/")[2],
         parts={part: inside for part, inside in parts.items() if inside},

@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rotary_batch.core import DATA_KINDS, Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
 from rotary_batch.pages.authored.reading import authored_summary
+from rotary_batch.pages.outline import Outline, outline
 from rotary_batch.pages.overview import Overview
 from rotary_batch.pages.package_words import speakers_of_folder
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
@@ -21,6 +22,7 @@ from rotary_batch.pages.symbol_index import SymbolIndex
 from rotary_batch.sentences import split_sentences
 
 MAX_LISTED = 6  # names or symbols in one summary
+OUTLINES_CACHED = 1000  # of files: those of a batch of pages, and of what they link to
 MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
 
 
@@ -114,6 +116,11 @@ class IndexView:
     def folder_blobs(self) -> Mapping[str, str]:
         """What the pages of folders say that they describe."""
         return folder_blobs({path: file.blob for path, file in self.sources.items()})
+
+    @cached_property
+    def outline(self) -> Callable[[str], Outline]:
+        """The outline of the page of a file, by path."""
+        return lru_cache(OUTLINES_CACHED)(lambda path: outline(path, self.symbols.get(path, ())))
 
     @cached_property
     def symbol_index(self) -> SymbolIndex:

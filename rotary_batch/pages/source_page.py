@@ -48,7 +48,7 @@ STYLE = """\
 .rb-map .rb-edge { fill: none; stroke: var(--md-default-fg-color--lighter, #aaa); stroke-width: 1.4; }
 .rb-map marker path { fill: var(--md-default-fg-color--light, #888); }
 @media (min-width: 60em) { .md-typeset table:not([class]) td:first-child code { white-space: nowrap; } }
-@media (max-width: 45em) { .md-typeset table:not([class]) :is(th, td) { padding: .6em .5em; min-width: 0; } }
+@media (max-width: 45em) { .md-typeset table:not([class]) :is(th, td) { padding: .6em .5em; min-width: 6em; } }
 .rb-source-page { --fg: #24292f; --bg: #fff; --dim: #8c959f; --mark: #fff3bf; --bar: #f4f4f6; }
 .rb-source-page { margin: 0; color: var(--fg); background: var(--bg); color-scheme: light; }
 .rb-source-page[data-scheme=slate] { --fg: #d6d9e0; --bg: #14151a; --dim: #6b7280; --mark: #453a10; --bar: #1e2027; }

@@ -19,6 +19,7 @@ INDEX_NAME = f"{INDEX_STEM}.md"
 INDEX = f"/{INDEX_NAME}"
 OTHERS = "other"  # the letter of names that begin with none of a to z
 MAX_ENTRIES = 1000  # of one page
+_NOT_LISTED = {"key", "section", "stage"}  # of data and documents
 _THING = re.compile(rf"/{INDEX_STEM}(?:-([a-z]|{OTHERS})-(\d+))?\.md")
 
 
@@ -51,6 +52,8 @@ class SymbolIndex:
             self._paths.append(path)
             arranged = outline(path, symbols)
             for symbol in arranged.parts.get(Part.PUBLIC, ()):
+                if symbol.kind in _NOT_LISTED:
+                    continue
                 key = symbol.name.lstrip("_$#~").casefold()
                 letter = key[0] if "a" <= key[:1] <= "z" else OTHERS
                 anchor = arranged.headings[symbol.id].anchor

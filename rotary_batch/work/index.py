@@ -197,7 +197,7 @@ def _symbol_row(symbol: Symbol) -> tuple[object, ...]:
 
 def _symbol(row: sqlite3.Row) -> Symbol:
     values = dict(row)
-    lists = {name: tuple(json.loads(values[name])) for name in ("bases", "decorators")}
+    lists = {name: tuple(json.loads(values[name])) if values[name] != "[]" else () for name in ("bases", "decorators")}
     return Symbol(**values | lists | {"is_public": bool(values["is_public"])})
 
 

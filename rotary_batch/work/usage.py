@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 
 from rotary_batch.core import Symbol, SymbolId
 from rotary_batch.work.index import stored_symbols
 from rotary_batch.work.store import WorkStore
 
 
-def uses_in_folder(store: WorkStore, repository_id: int, folder: str) -> dict[tuple[str, str], int]:
-    """(user, used) -> number of calls, between the folders and files that are directly in a folder."""
-    start, end = (f"{folder}/", f"{folder}0") if folder else ("", "\U0010ffff")  # "0" comes after "/"
-    rows = store.db.execute(
-        """with pair as (
-             select substr(path, :from) as user, substr(callee_path, :from) as used from call
-             where repository_id = :id and path >= :start and path < :end
-               and callee_path >= :start and callee_path < :end and path <> callee_path)
-           select substr(user, 1, instr(user || '/', '/') - 1) as user_part,
-                  substr(used, 1, instr(used || '/', '/') - 1) as used_part, count(*)
-           from pair group by user_part, used_part having user_part <> used_part""",
-        {"id": repository_id, "start": start, "end": end, "from": len(start) + 1},
-    )
-    return {(row[0], row[1]): row[2] for row in rows}
+class FolderUses(Mapping[str, Mapping[tuple[str, str], int]]):
+    """Folder -> (user, used) -> number of calls, between the folders and files that are directly in it.
+
+    Each call counts in one folder, the deepest that holds both files.  All calls are read once, at the first access,
+    into a private temporary database: a query for each of many nested folders would read them again each time.
+    """
+
+    def __init__(self, store: WorkStore, repository_id: int, folders: Collection[str]) -> None:
+        self._store = store
+        self._repository_id = repository_id
+        self._folders = folders
+
+    @cached_property
+    def _db(self) -> sqlite3.Connection:
+        rows = self._store.db.execute(
+            """select path, callee_path, count(*) from call where repository_id = ? and path <> callee_path
+               group by path, callee_path""",
+            [self._repository_id],
+        )
+        db = sqlite3.connect("")  # on disk when it is large, and gone with the connection
+        db.execute("create table uses (folder text, user text, used text, number integer)")
+        db.executemany("insert into uses values (?, ?, ?, ?)", (_use(*row) for row in rows))
+        db.execute("create index by_folder on uses (folder)")
+        return db
+
+    def __getitem__(self, folder: str) -> Mapping[tuple[str, str], int]:
+        query = "select user, used, sum(number) from uses where folder = ? group by user, used"
+        return {(row[0], row[1]): row[2] for row in self._db.execute(query, [folder])}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+
+def _use(path: str, callee_path: str, number: int) -> tuple[str, str, str, int]:
+    """(folder that holds both, part of it that calls, part that is called, number)."""
+    caller, callee, shared = path.split("/"), callee_path.split("/"), 0
+    while shared < min(len(caller), len(callee)) - 1 and caller[shared] == callee[shared]:
+        shared += 1
+    return "/".join(caller[:shared]), caller[shared], callee[shared], number
 
 
 def most_used(store: WorkStore, repository_id: int, limit: int) -> Iterator[tuple[Symbol, int]]:
@@ -57,9 +87,11 @@ def main_functions(store: WorkStore, repository_id: int, limit: int) -> list[Sym
 
 
 def symbol_counts(store: WorkStore, repository_id: int) -> tuple[int, int]:
-    """(symbols, symbols with words of their author)."""
+    """(symbols of code, those with words of their author)."""
     row = store.db.execute(
-        "select count(*), count(docstring) from symbol where repository_id = ?", [repository_id]
+        """select count(*), count(docstring) from symbol
+           where repository_id = ? and kind not in ('key', 'section', 'stage')""",
+        [repository_id],
     ).fetchone()
     return row[0], row[1]
 

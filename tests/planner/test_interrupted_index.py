@@ -20,13 +20,16 @@ from rotary_batch.work.store import WorkStore
 from tests.in_process import drain_all, index_all
 
 FILES = {
-    "pkg/a.py": '"""Module a."""\n\n\ndef f(x):\n    return g(x)\n',
+    "pkg/a.py": '"""Module a."""\n\nfrom pkg.b import g\n\ndef f(x):\n    return g(x)\n',
     "pkg/b.py": "def g(x):\n    return x\n",
-    "pkg/inner/c.py": "class C:\n    def m(self):\n        return g(1)\n",
+    "pkg/inner/c.py": "from pkg.b import g\nclass C:\n    def m(self):\n        return g(1)\n",
     "notes.txt": "# text\n",
     "d.py": "from pkg import a\n\n\ndef main():\n    a.f(1)\n",
 }
-LATER = {"pkg/b.py": "def g(x):\n    return x + 1\n\n\ndef h():\n    pass\n", "new/e.py": "def e():\n    g(1)\n"}
+LATER = {
+    "pkg/b.py": "def g(x):\n    return x + 1\n\n\ndef h():\n    pass\n",
+    "new/e.py": "from pkg.b import g\ndef e():\n    g(1)\n",
+}
 
 
 class Interrupted(BaseException):
@@ -92,6 +95,8 @@ def contents(settings: Settings) -> dict[str, list[tuple]]:
         "symbol": "select path, qualified_name, start_byte from symbol order by path, start_byte",
         "chunk": "select path, start_byte, end_byte, blob from chunk order by path, start_byte",
         "call": "select path, start_byte, callee_path, callee_start_byte from call order by id",
+        "import": "select path, position, module, name, alias from import order by path, position",
+        "import_target": "select path, target from import_target order by path, target",
         "repository": "select plan_key, commit_id from repository",
     }
     found = {table: db.execute(query).fetchall() for table, query in queries.items()}
@@ -213,6 +218,23 @@ def as_version_3_left_it(source: Path, target: Path) -> None:
     db.close()
 
 
+def as_version_6_left_it(path: Path) -> None:
+    """Without the tables, columns, indexes, triggers and views that came later."""
+    db, old = sqlite3.connect(path), sqlite3.connect(":memory:")
+    for script in MIGRATIONS[:6]:
+        old.executescript(script)
+    columns = "select m.name, c.name from sqlite_master as m, pragma_table_info(m.name) as c where m.type = 'table'"
+    objects = "select type, name from sqlite_master where sql is not null"
+    known, kinds = set(old.execute(objects)), ("view", "trigger", "index", "table")
+    later = [one for one in db.execute(objects) if one not in known]
+    for kind, name in sorted(later, key=lambda one: kinds.index(one[0])):
+        db.execute(f"drop {kind} if exists {name}")
+    for table, column in set(db.execute(columns)) - set(old.execute(columns)):
+        db.execute(f"alter table {table} drop column {column}")
+    db.execute("pragma user_version = 6")
+    db.close()
+
+
 def test_after_a_migration_calls_are_resolved_again(make_repository, tiny_pack, tmp_path):
     """Versions before schema 7 resolved them each time that pages were written."""
     root = make_repository(FILES)
@@ -224,15 +246,7 @@ def test_after_a_migration_calls_are_resolved_again(make_repository, tiny_pack, 
         ("pkg/a.py", "pkg/b.py"),
         ("pkg/inner/c.py", "pkg/b.py"),
     ]
-    db = sqlite3.connect(settings.db)
-    db.executescript(
-        """drop view coverage; drop view stale; drop view parked; drop view cost; drop view graph;
-           drop trigger item_insert_searched; drop trigger item_update_searched;
-           drop trigger file_delete_forgets_search; drop table search_entry; drop table search;
-           drop table run_repository; drop table call; alter table symbol drop column bases; alter table symbol drop column decorators;
-           alter table symbol drop column is_public; pragma user_version = 6"""
-    )
-    db.close()
+    as_version_6_left_it(settings.db)
     (outcome,) = index(settings, root)
     assert (outcome.indexed.parsed, contents(settings)) == (4, expected)
 

@@ -14,11 +14,15 @@ FILES_A_FOLDER = 100
 
 
 def text_of(number: int) -> tuple[str, str]:
-    """The ending and the text of a file: Python, JavaScript or Go, three symbols, calls within and across files."""
-    other = (number * 7919 + 13) % max(1, number)
+    """The ending and the text of a file: Python, JavaScript or Go, three symbols, calls within and across files.
+
+    Python and JavaScript import from a file of their language, Go calls what another package has.
+    """
+    other = (number * 7919 + 13) % max(1, number) // 3 * 3 + number % 3
+    there = f"area{other // FILES_A_FOLDER // 10}/part{other // FILES_A_FOLDER}/m{other}"
     if number % 3 == 0:
         return "py", (
-            f'"""Module {number}: loads and checks records."""\n\nfrom pkg import work_{other}\n\n\n'
+            f'"""Module {number}: loads and checks records."""\n\nfrom {there.replace("/", ".")} import work_{other}\n\n\n'
             f"def check_{number}(value):\n    return value is not None and value > {number % 17}\n\n\n"
             f'class Record{number}:\n    """One record of table {number}."""\n\n    def load(self, path):\n'
             f"        if check_{number}(path):\n            return work_{other}(path)\n        return self.close()\n\n"
@@ -26,7 +30,7 @@ def text_of(number: int) -> tuple[str, str]:
         )
     if number % 3 == 1:
         return "js", (
-            f"// Draws view {number}.\nexport function work_{number}(value) {{\n  return draw_{number}(value, {number});\n}}\n\n"
+            f"// Draws view {number}.\nimport {{ work_{other} }} from '../../{there}'\nexport function work_{number}(value) {{\n  return draw_{number}(value, {number});\n}}\n\n"
             f"function draw_{number}(a, b) {{\n  return a > b ? work_{other}(a) : b;\n}}\n"
         )
     return "go", (

@@ -7,7 +7,7 @@ the repository root; undecodable bytes are surrogate escapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -159,16 +159,39 @@ def _is_preferred(one: Symbol, other: Symbol) -> bool:
     return one.end_byte - one.start_byte > other.end_byte - other.start_byte
 
 
+CLASS_KINDS = frozenset(
+    {"class", "struct", "interface", "trait", "enum", "record", "union", "protocol", "object", "annotation"}
+)  # of symbols that have members
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A use of a name, as written; `repo.graph` resolves it."""
+    """A use of a name that is not local; `repo.graph` resolves it."""
 
     path: str
     name: str
     line: int
     start_byte: int
     caller: SymbolId | None  # the innermost symbol around it; None at module level
-    receiver: str | None = None  # the name before its dot, "" when that is not a name; None without a dot
+    receiver: str | None = None  # what is before its dot, in the notation of `repo.expressions`; None without a dot
+
+
+class Import(NamedTuple):
+    """One name that an import binds in a file; or with neither name nor alias, the package that the file is in."""
+
+    path: str
+    module: str  # as written; "" = this file
+    name: str | None  # within the module; "*" = all its names; None = the module itself
+    alias: str  # what it is called here; "" = nothing is bound, or all of "*"
+
+
+class ValueType(NamedTuple):
+    """What is known of the value of a field, of a variable of a file, or of the result of a function."""
+
+    path: str
+    owner: str  # qualified name of the class or function; "" = the file
+    name: str  # of the field or variable; "()" = the result of the owner
+    value: str  # in the notation of `repo.expressions`
 
 
 class Call(NamedTuple):
@@ -176,6 +199,20 @@ class Call(NamedTuple):
 
     caller: SymbolId
     callee: SymbolId
+
+
+class Linked(NamedTuple):
+    """The symbols at the other end of some edges: the first few, and the number of all."""
+
+    ids: Sequence[SymbolId]
+    total: int
+
+
+class Inheritance(NamedTuple):
+    """A type extends or implements another."""
+
+    derived: SymbolId
+    base: SymbolId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +245,8 @@ class ParsedFile:
     references: tuple[Reference, ...]
     chunks: tuple[Chunk, ...]
     fallback: str | None  # why it was cut by lines, not by syntax
+    imports: tuple[Import, ...] = ()
+    value_types: tuple[ValueType, ...] = ()
 
 
 class ItemState(StrEnum):

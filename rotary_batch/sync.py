@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass, Subject, Symbol, Unit
+from rotary_batch.core import FileClass, Linked, Subject, Symbol, SymbolId, Unit
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages
+from rotary_batch.pages.markdown import MAX_LINKS
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.overview import MAX_FILES, MAX_MAIN_FUNCTIONS, MAX_MOST_USED, MostUsed, Overview
 from rotary_batch.pages.page import IndexView, Prose
@@ -26,10 +27,10 @@ from rotary_batch.pages.page_paths import folders_of
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
 from rotary_batch.pages.site import OVERVIEWS, page_of, render, shown_things, site_paths, things_of
 from rotary_batch.pages.symbol_index import is_index_thing
-from rotary_batch.repo.graph import callees, callers
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
-from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_outline, stored_symbols
+from rotary_batch.work.graph import RELATIONS, linked
+from rotary_batch.work.index import load_files, stored_chunks, stored_outline, stored_symbols
 from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -72,8 +73,7 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         fallbacks=index.fallbacks,
         symbols=_PerFile(paths, lambda path: tuple(stored_symbols(store, row.id, path))),
         chunks=_PerFile(paths, lambda path: tuple(stored_chunks(store, row.id, path))),
-        callers=_PerFile(paths, lambda path: callers(calls_to(store, row.id, path))),
-        callees=_PerFile(paths, lambda path: callees(calls_from(store, row.id, path))),
+        **{name: _PerFile(paths, partial(_linked, store, row.id, name)) for name in RELATIONS},
         model_name=row.model_name,
         demonstration=Manifest.load(Path(row.pack_dir)).demonstration,
         docs_dir=row.docs_dir,
@@ -103,6 +103,10 @@ class IndexViews:
         if row.id not in self._views:
             self._views[row.id] = load_index_view(self._store, row)
         return self._views[row.id]
+
+
+def _linked(store: WorkStore, repository_id: int, relation: str, path: str) -> dict[SymbolId, Linked]:
+    return linked(store, repository_id, relation, path, MAX_LINKS)
 
 
 def docs_folder(row: RepositoryRow) -> Path:

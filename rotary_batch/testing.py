@@ -8,13 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.core import Call, Completion, NewTokens, Reference, Request, StepReport, Symbol, Unit
+from rotary_batch.core import (
+    Call,
+    Completion,
+    Import,
+    Linked,
+    NewTokens,
+    ParsedFile,
+    Request,
+    StepReport,
+    Symbol,
+    SymbolId,
+    Unit,
+    ValueType,
+)
 from rotary_batch.model.tokens import write_byte_tokenizer
 from rotary_batch.repo.graph import calls
+from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.work.items import plan_chunks, plan_rollups
 from rotary_batch.work.rows import PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
@@ -202,9 +216,41 @@ def tensor_shapes(table: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def resolve(symbols: Sequence[Symbol], references: Iterable[Reference]) -> tuple[Call, ...]:
+class MemoryNames:
+    """Implements `repo.resolve.meanings.Source` for files that were just parsed."""
+
+    def __init__(self, files: Sequence[ParsedFile], manifests: Mapping[str, bytes]) -> None:
+        self.languages = {one.file.path: one.file.language or "" for one in files}
+        self.manifests = manifests
+        self._files = {one.file.path: one for one in files}
+        self._by_name: dict[str, list[Symbol]] = defaultdict(list)
+        for symbol in (symbol for one in files for symbol in one.symbols):
+            self._by_name[symbol.name].append(symbol)
+
+    def facts(self, path: str) -> tuple[Sequence[Symbol], Sequence[Import], Sequence[ValueType]]:
+        """What one file defines, imports, and says of types."""
+        one = self._files[path]
+        return one.symbols, one.imports, one.value_types
+
+    def named(self, name: str, folder: str | None) -> list[Symbol]:
+        """Symbols of a name directly in a folder, or anywhere."""
+        return [one for one in self._by_name[name] if folder is None or one.path.rpartition("/")[0] == folder]
+
+    def members_named(self, name: str, qualified_name: str, folder: str) -> list[Symbol]:
+        """Symbols of a qualified name, or one that ends with it, below a folder."""
+        below = [one for one in self._by_name[name] if not folder or one.path.startswith(f"{folder}/")]
+        return [one for one in below if f".{one.qualified_name}".endswith(f".{qualified_name}")]
+
+
+def resolve(files: Sequence[ParsedFile], manifests: Mapping[str, bytes] | None = None) -> tuple[Call, ...]:
     """Resolve all references of a repository at once: calls in the order of the references, each pair once."""
-    by_path: dict[str, list[Symbol]] = defaultdict(list)
-    for symbol in symbols:
-        by_path[symbol.path].append(symbol)
-    return tuple(dict.fromkeys(calls(by_path.values(), by_path.__getitem__, references)))
+    resolver = Resolver(MemoryNames(files, manifests or {}))
+    return tuple(calls(resolver, (reference for one in files for reference in one.references)))
+
+
+def linked(pairs: Iterable[tuple[SymbolId, SymbolId]]) -> dict[SymbolId, Linked]:
+    """What each symbol is linked with, in the order of the pairs."""
+    groups: dict[SymbolId, list[SymbolId]] = defaultdict(list)
+    for one, other in pairs:
+        groups[one].append(other)
+    return {one: Linked(others, len(others)) for one, others in groups.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rotary_batch.core import SourceFile, Symbol, SymbolId, overloads, stub_of
+from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, overloads, stub_of
 from rotary_batch.pages.authored.reading import authored_summary, read_authored
 from rotary_batch.pages.authored.render import to_markdown
 from rotary_batch.pages.diagram import mermaid
@@ -197,21 +197,26 @@ class Pages:
                 words = read_authored(docstring, file.language)
                 blocks += [inline(words.summary), *to_markdown(words.blocks)]
         blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
-        uses = [
-            ("Used by", self._view.callers.get(path, {}).get(symbol.id, ())),
-            ("Uses", self._view.callees.get(path, {}).get(symbol.id, ())),
+        view = self._view
+        edges = [
+            ("Extends", view.bases),
+            ("Extended by", view.derived),
+            ("Used by", view.callers),
+            ("Uses", view.callees),
         ]
-        blocks += [f"{word} {self._links(path, ids)}." for word, ids in uses if ids]
+        linked = [(word, ends.get(path, {}).get(symbol.id)) for word, ends in edges]
+        blocks += [f"{word} {self._links(path, ends)}." for word, ends in linked if ends is not None]
         return blocks
 
     def _lines_link(self, path: str, symbol: Symbol) -> str:
         return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._to.source(path, symbol)})"
 
-    def _links(self, path: str, ids: Sequence[SymbolId]) -> str:
-        sections = [section for section in map(self._to.section, ids) if section is not None]
-        distinct = list({section.id: section for section in sections}.values())
-        more = f" and {len(distinct) - MAX_LINKS} more" if len(distinct) > MAX_LINKS else ""
-        return ", ".join(self._to.symbol(path, symbol) for symbol in distinct[:MAX_LINKS]) + more
+    def _links(self, path: str, linked: Linked) -> str:
+        shown = linked.ids[:MAX_LINKS]
+        sections = [section for section in map(self._to.section, shown) if section is not None]
+        distinct = {section.id: section for section in sections}
+        more = f" and {linked.total - len(shown):,} more" if linked.total > len(shown) else ""
+        return ", ".join(self._to.symbol(path, symbol) for symbol in distinct.values()) + more
 
     def _chunk_notes(self, path: str, symbols: Sequence[Symbol]) -> dict[SymbolId | None, list[str]]:
         """Symbol, or None for the whole file -> prose of chunks that is shown there.

@@ -11,7 +11,17 @@ from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from rotary_batch.core import DATA_KINDS, Chunk, FileClass, SourceFile, Symbol, SymbolId, Verdict, main_definitions
+from rotary_batch.core import (
+    DATA_KINDS,
+    Chunk,
+    FileClass,
+    Linked,
+    SourceFile,
+    Symbol,
+    SymbolId,
+    Verdict,
+    main_definitions,
+)
 from rotary_batch.pages.authored.reading import authored_summary
 from rotary_batch.pages.outline import Outline, outline
 from rotary_batch.pages.overview import Overview
@@ -65,8 +75,8 @@ class IndexView:
     fallbacks: Mapping[str, str]  # path -> why it was cut by lines
     symbols: Mapping[str, Sequence[Symbol]]  # by path, in file order
     chunks: Mapping[str, Sequence[Chunk]]  # by path, in file order
-    callers: Mapping[str, Mapping[SymbolId, Sequence[SymbolId]]]  # by the path of what is called
-    callees: Mapping[str, Mapping[SymbolId, Sequence[SymbolId]]]  # by the path of what calls
+    callers: Mapping[str, Mapping[SymbolId, Linked]]  # by the path of what is called
+    callees: Mapping[str, Mapping[SymbolId, Linked]]  # by the path of what calls
     model_name: str
     demonstration: bool
     docs_dir: str
@@ -77,6 +87,8 @@ class IndexView:
     overview: Callable[[], Overview] = Overview
     text_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)  # texts that a model is asked for, texts shown
     every_symbol: Callable[[], Iterable[tuple[str, Sequence[Symbol]]]] | None = None  # by file, without docstrings
+    bases: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the derived type
+    derived: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the base
 
     @cached_property
     def sources(self) -> Mapping[str, SourceFile]:

@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain, groupby, islice
-from operator import attrgetter
+from itertools import chain, islice
 from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
@@ -22,13 +21,18 @@ from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages
+from rotary_batch.repo.churn import recent_changes
 from rotary_batch.repo.files import IS_NO_SCRIPT, PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
+from rotary_batch.repo.manifests import manifests
 from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
+from rotary_batch.work import graph
 from rotary_batch.work import index as stored
+from rotary_batch.work.graph import StoredNames
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -79,7 +83,7 @@ def index_repository(
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
-        counts += _roll_up(store, changes, _readmes(repository, changes.readmes), prompt_builder, row)
+        counts += _roll_up(store, repository, changes, _readmes(repository, changes.readmes), prompt_builder, row)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
@@ -234,6 +238,7 @@ def _store_file(
 
 def _roll_up(
     store: WorkStore,
+    repository: Repository,
     changes: _Changes,
     readmes: Mapping[str, str],
     prompt_builder: PromptBuilder,
@@ -251,7 +256,7 @@ def _roll_up(
         stored.save_texts(store, row.id, readmes)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
         if changed:
-            ranks = _ranks(store, row.id, paths)
+            ranks = _ranks(store, repository, row, paths)
             for path in sorted(changes.were_sources):
                 counts += plan_chunks(store, row.id, job.name, path, [])
             items = list(rollup_items(paths, ranks, job, changed))
@@ -260,12 +265,13 @@ def _roll_up(
     return counts
 
 
-def _ranks(store: WorkStore, repository_id: int, paths: Sequence[str]) -> dict[str, int]:
-    """Within a transaction: resolve all references, store the calls, rank the files by them."""
-    by_file = groupby(stored.stored_outline(store, repository_id), attrgetter("path"))
-    resolved = calls(
-        (list(symbols) for _, symbols in by_file),
-        lambda path: list(stored.stored_outline(store, repository_id, path)),
-        stored.stored_references(store, repository_id),
-    )
-    return priorities(paths, stored.saved_calls(store, repository_id, resolved))
+def _ranks(store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str]) -> dict[str, int]:
+    """Within a transaction: resolve all imports, bases and references, store what they are, rank the files by it."""
+    resolver = Resolver(StoredNames(store, row.id, manifests(repository)))
+    imports = ((one.path, resolver.imported(one)) for one in graph.stored_imports(store, row.id))
+    imported = graph.saved_import_targets(store, row.id, imports)
+    graph.save_inheritance(store, row.id, (edge for path in resolver.paths for edge in resolver.bases(path)))
+    resolved = graph.saved_calls(store, row.id, calls(resolver, graph.stored_references(store, row.id)))
+    called = ((call.caller.path, call.callee.path) for call in resolved)
+    churn = recent_changes(repository.root, repository.commit)
+    return priorities(paths, chain(imported, called), churn, graph.stale_paths(store, row.id))

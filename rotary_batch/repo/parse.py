@@ -52,6 +52,8 @@ def parse_file(file: SourceFile, source: bytes, budget_tokens: int, count_tokens
         references=extracted.references,
         chunks=chunks(file, source, pieces, extracted.symbols, extracted.imports),
         fallback=None,
+        imports=extracted.imported,
+        value_types=extracted.value_types,
     )
 
 

@@ -122,6 +122,10 @@ class GitProcess:
         with suppress(BrokenPipeError):
             self._input.write(data)
 
+    def end_input(self) -> None:
+        """Say that no request follows."""
+        self._input.close()
+
     def wait(self) -> int:
         """The exit code of a process whose output has ended.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from tree_sitter import Node, Parser, Point, QueryCursor, Range, Tree
 
-from rotary_batch.core import Reference, Symbol
+from rotary_batch.core import Import, Reference, Symbol, ValueType
 from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages import LANGUAGES, Definition, Language, grammar, query
+from rotary_batch.repo.scopes import Uses, result_type
 from rotary_batch.repo.signatures import signature_from, signature_of
 
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
@@ -21,7 +21,6 @@ _MAX_UNPARSED_NESTING = 3  # of brackets that are parsed anew: all that is in th
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
 _CALLABLE_KINDS = {"function", "method", "constructor", "property"}
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
-_NAME_CHARACTERS = string.ascii_letters + string.digits + "_"
 
 
 class Extract(NamedTuple):
@@ -31,6 +30,8 @@ class Extract(NamedTuple):
     symbols: tuple[Symbol, ...]
     references: tuple[Reference, ...]
     imports: tuple[str, ...]  # names that import statements bind
+    imported: tuple[Import, ...]
+    value_types: tuple[ValueType, ...]
 
 
 def parse(language: str, source: bytes) -> Tree:
@@ -49,9 +50,11 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
     """Symbols in file order, and references with the symbol that they are in."""
     language, source = _code(language, source)
     rules = LANGUAGES[language]
-    definitions, names, imports = _matches(rules, _roots(rules, tree, source))
+    uses = Uses()
+    definitions, imports = _matches(rules, _roots(rules, tree, source), uses)
     symbols: list[Symbol] = []
     exports: list[Definition] = []
+    results: list[ValueType] = []
     scopes: list[tuple[int, str, str]] = []  # (end, qualified name, kind) of what is open
     for item in definitions:
         while scopes and scopes[-1][0] <= item.node.start_byte:
@@ -70,10 +73,18 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
             kind = "method" if item.kind == "function" and inside else item.kind
             is_local = any(scope[2] in _CALLABLE_KINDS for scope in around)
             symbols.append(_symbol(item._replace(kind=kind), qualified, rules, source, path, is_local=is_local))
+            results += result_type(item.node, qualified, rules, path)
         scopes.append((item.node.end_byte, qualified, item.kind))
     symbols = sorted(rules.complete(symbols, exports), key=attrgetter("start_byte"))
-    references = _references(names, symbols, path, source, rules)
-    return Extract(rules.file_docstring(tree.root_node), tuple(symbols), references, imports)
+    scoped = uses.read(tree.root_node, rules, symbols, path)
+    return Extract(
+        docstring=rules.file_docstring(tree.root_node),
+        symbols=tuple(symbols),
+        references=scoped.references,
+        imports=imports,
+        imported=scoped.imports,
+        value_types=(*results, *scoped.value_types),
+    )
 
 
 def _around(item: Definition, scopes: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
@@ -101,23 +112,20 @@ def _roots(rules: Language, tree: Tree, source: bytes) -> list[Node]:
     return roots
 
 
-def _matches(rules: Language, roots: Sequence[Node]) -> tuple[list[Definition], list[Node], tuple[str, ...]]:
+def _matches(rules: Language, roots: Sequence[Node], uses: Uses) -> tuple[list[Definition], tuple[str, ...]]:
     definitions: dict[tuple[int, str, bool], Definition] = {}
-    references: list[Node] = []
     imports: list[str] = []
     for captures in (one for root in roots for _, one in QueryCursor(query(rules.name)).matches(root)):
-        if "reference" in captures:
-            references += captures["reference"]
-        elif "import" in captures:
+        if "import" in captures:
             imports += [text_of(node) for node in captures["import"]]
-        else:
+        elif not uses.take(captures):
             for item in rules.refine(_definition(captures, rules)):
                 key = (item.outer.start_byte, item.name, item.kind == "export")
                 # A typedef of a named struct is both; the struct says more.
                 if key not in definitions or definitions[key].kind in {"type", "declaration"}:
                     definitions[key] = item
     in_order = sorted(definitions.values(), key=lambda item: (item.node.start_byte, -item.node.end_byte))
-    return in_order, references, tuple(dict.fromkeys(imports))
+    return in_order, tuple(dict.fromkeys(imports))
 
 
 def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
@@ -174,42 +182,3 @@ def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:
         nodes.insert(0, before)
         before = before.prev_named_sibling
     return tuple(" ".join(text_of(node).split())[:_MAX_NAME] for node in nodes[:_MAX_DECORATORS])
-
-
-def _references(
-    names: Sequence[Node], symbols: Sequence[Symbol], path: str, source: bytes, rules: Language
-) -> tuple[Reference, ...]:
-    waiting, around = list(reversed(symbols)), list[Symbol]()
-    references = []
-    for node in sorted(names, key=lambda node: node.start_byte):
-        while waiting and waiting[-1].start_byte <= node.start_byte:
-            around.append(waiting.pop())
-        while around and around[-1].end_byte <= node.start_byte:
-            around.pop()
-        if node.end_byte - node.start_byte > _MAX_NAME:
-            continue
-        references.append(
-            Reference(
-                path=path,
-                name=text_of(node),
-                line=node.start_point.row + 1,
-                start_byte=node.start_byte,
-                caller=around[-1].id if around else None,
-                receiver=_receiver(node, source, rules),
-            )
-        )
-    return tuple(references)
-
-
-def _receiver(node: Node, source: bytes, rules: Language) -> str | None:
-    """The last name before the dot, arrow or colons of a name; None for a Rust path that begins with `crate`."""
-    around = node.parent
-    before = around.named_children[0] if around is not None and around.type in rules.dotted else node
-    if before.start_byte == node.start_byte:
-        return None
-    # only its end: a chain of 10,000 calls would be copied 10,000 times
-    end = source[max(before.start_byte, before.end_byte - _MAX_NAME) : before.end_byte].decode("utf-8", "replace")
-    end = end.removesuffix("()") if end.endswith("super()") else end  # Python's
-    receiver = end[len(end.rstrip(_NAME_CHARACTERS)) :].lstrip("0123456789")
-    is_path = around is not None and around.type == "scoped_identifier"
-    return None if is_path and receiver in {"crate", "super", "self"} else receiver

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from sys import intern
 from typing import Any
 
-from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, Reference, SourceFile, Symbol, SymbolId
+from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, SourceFile, Symbol, SymbolId
+from rotary_batch.work.graph import save_names
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
@@ -182,6 +183,7 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
             for r in one.references
         ],
     )
+    save_names(store, repository_id, path, one.imports, one.value_types)
     db.executemany(
         f"insert into chunk (repository_id, {_CHUNK}) values (?{', ?' * 9})",
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
@@ -237,15 +239,6 @@ def _rows(store: WorkStore, table: str, columns: str, repository_id: int, path: 
     condition, values = ("", []) if path is None else ("and path = ?", [path])
     query = f"select {columns} from {table} where repository_id = ? {condition} order by path, start_byte"
     return store.db.execute(query, [repository_id, *values])
-
-
-def saved_calls(store: WorkStore, repository_id: int, calls: Iterable[Call]) -> Iterator[Call]:
-    """Within a transaction: replace the stored calls; yields each call once it is stored."""
-    store.db.execute("delete from call where repository_id = ?", [repository_id])
-    query = "insert into call (repository_id, path, start_byte, callee_path, callee_start_byte) values (?, ?, ?, ?, ?)"
-    for call in calls:
-        store.db.execute(query, [repository_id, *call.caller, *call.callee])
-        yield call
 
 
 def calls_from(store: WorkStore, repository_id: int, path: str) -> list[Call]:
@@ -305,12 +298,6 @@ def stored_outline(store: WorkStore, repository_id: int, path: str | None = None
         )
 
 
-def stored_references(store: WorkStore, repository_id: int) -> Iterator[Reference]:
-    """The references of all files, in path order."""
-    rows = store.db.execute("select * from reference where repository_id = ? order by path, id", [repository_id])
-    return (_reference(row) for row in rows)
-
-
 def count_rows(store: WorkStore, table: str, repository_id: int) -> int:
     """The number of symbols or chunks."""
     query = f"select count(*) as n from {table} where repository_id = ?"
@@ -326,9 +313,3 @@ def _file(row: sqlite3.Row) -> SourceFile:
         file_class=FileClass(row["class"]),
         reason=row["reason"],
     )
-
-
-def _reference(row: sqlite3.Row) -> Reference:
-    caller = None if row["caller_start_byte"] is None else SymbolId(row["path"], row["caller_start_byte"])
-    names = ("path", "name", "line", "start_byte", "receiver")
-    return Reference(caller=caller, **{name: row[name] for name in names})

@@ -174,11 +174,34 @@ update file set rolled_up = 0;
 update repository set plan_key = '';
 """
 
-# Base types, decorators and visibility of symbols.  Only an index can fill them.
+# Base types, decorators and visibility of symbols; imports, the files that they are about, what is known of types, and
+# what extends what.  Only an index can fill them.
 _M008 = """
 alter table symbol add column bases text not null default '[]';
 alter table symbol add column decorators text not null default '[]';
 alter table symbol add column is_public integer not null default 1;
+create index symbol_by_name on symbol (repository_id, name);
+create table import (
+  repository_id integer not null, path text not null, position integer not null, module text not null, name text,
+  alias text not null, primary key (repository_id, path, position),
+  foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
+create table import_target (
+  repository_id integer not null, path text not null, target text not null, primary key (repository_id, path, target),
+  foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
+create table value_type (
+  repository_id integer not null, path text not null, owner text not null, name text not null, value text not null,
+  primary key (repository_id, path, owner, name),
+  foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
+create table inheritance (
+  repository_id integer not null, path text not null, start_byte integer not null, base_path text not null,
+  base_start_byte integer not null, primary key (repository_id, path, start_byte, base_path, base_start_byte),
+  foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
+create index inheritance_by_base on inheritance (repository_id, base_path, base_start_byte);
+drop index call_by_caller;
+drop index call_by_callee;
+create index call_by_caller on call (repository_id, path, start_byte);
+create index call_by_callee on call (repository_id, callee_path, callee_start_byte);
+delete from reference;
 update file set plan_key = null, rolled_up = 0;
 update repository set plan_key = '';
 """

@@ -25,21 +25,19 @@ from rotary_batch.pages.page_paths import page_paths
 from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.pages.sanitise import code, fenced, inline, plain
 from rotary_batch.pages.site import render, site_paths, things_of
-from rotary_batch.repo.chunks import chunks, cut
-from rotary_batch.repo.graph import callees, callers
 from rotary_batch.repo.languages import language_of
-from rotary_batch.repo.symbols import extract, parse
-from rotary_batch.testing import resolve
+from rotary_batch.repo.parse import parse_file
+from rotary_batch.testing import linked, resolve
 
 SOURCES = {
-    "src/box.py": '"""Boxes."""\n\n\ndef put(thing):\n    """Put it in.\n\n    More.\n    """\n    return wrap(thing)\n',
+    "src/box.py": '"""Boxes."""\n\nfrom src.wrap import wrap\ndef put(thing):\n    """Put it in.\n\n    More.\n    """\n    return wrap(thing)\n',
     "src/wrap.py": "def wrap(thing):\n    return thing\n",
     "LICENCE.txt": "Free.\n",
 }
 
 
 def make_view(sources=SOURCES, **options) -> IndexView:
-    files, docstrings, symbols, found_chunks, references = [], {}, {}, {}, []
+    files, docstrings, symbols, found_chunks, every = [], {}, {}, {}, []
     for path, text in sorted(sources.items()):
         language = language_of(path)
         file_class = FileClass.SOURCE if language else FileClass.TEXT
@@ -53,15 +51,10 @@ def make_view(sources=SOURCES, **options) -> IndexView:
         )
         files.append(file)
         if language:
-            source = text.encode()
-            tree = parse(language, source)
-            found = extract(language, source, path, tree)
-            docstrings |= {path: found.docstring} if found.docstring else {}
-            symbols[path] = found.symbols
-            references += found.references
-            found_chunks[path] = chunks(file, source, cut(source, tree, 10_000, len), found.symbols, found.imports)
-    every = [symbol for some in symbols.values() for symbol in some]
-    found = resolve(every, references)
+            every.append(one := parse_file(file, text.encode(), 10_000, len))
+            docstrings |= {path: one.docstring} if one.docstring else {}
+            symbols[path], found_chunks[path] = one.symbols, one.chunks
+    found = resolve(every)
     base = {
         "name": "shop",
         "files": tuple(files),
@@ -69,8 +62,8 @@ def make_view(sources=SOURCES, **options) -> IndexView:
         "fallbacks": {},
         "symbols": symbols,
         "chunks": found_chunks,
-        "callers": dict.fromkeys(symbols, callers(found)),
-        "callees": dict.fromkeys(symbols, callees(found)),
+        "callers": dict.fromkeys(symbols, linked((call.callee, call.caller) for call in found)),
+        "callees": dict.fromkeys(symbols, linked(found)),
         "model_name": "demo",
         "demonstration": True,
         "docs_dir": "rotary-docs",

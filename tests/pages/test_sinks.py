@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from rotary_batch import console
 from rotary_batch.cli import docs, doctor, status
-from rotary_batch.core import Chunk, FileClass, SourceFile, Symbol, Verdict
+from rotary_batch.core import Chunk, FileClass, Linked, SourceFile, Symbol, Verdict
 from rotary_batch.log import event, log_to
 from rotary_batch.pages.drift import Drift
 from rotary_batch.pages.files import PageFailure, SyncResult
@@ -67,6 +67,7 @@ def hostile_view(payload: str) -> IndexView:
     )
     files = [(path, FileClass.SOURCE), (other, FileClass.SOURCE), (f"{payload}.txt", FileClass.TEXT)]
     first, second = symbols[path][0].id, symbols[other][0].id
+    edges = {path: {first: Linked([second], 1)}, other: {second: Linked([first], 1)}}
     return IndexView(
         name=payload,
         files=tuple(
@@ -77,8 +78,10 @@ def hostile_view(payload: str) -> IndexView:
         fallbacks={path: payload},
         symbols=symbols,
         chunks={path: (chunk,)},
-        callers={path: {first: [second]}, other: {second: [first]}},
-        callees={path: {first: [second]}, other: {second: [first]}},
+        callers=edges,
+        callees=edges,
+        bases=edges,
+        derived=edges,
         model_name=payload,
         demonstration=False,
         docs_dir="rotary-docs",

@@ -20,13 +20,16 @@ from rotary_batch.work.store import WorkStore
 from tests.in_process import drain_all, index_all
 
 FILES = {
-    "pkg/a.py": '"""Module a."""\n\n\ndef f(x):\n    return g(x)\n',
+    "pkg/a.py": '"""Module a."""\n\nfrom pkg.b import g\n\ndef f(x):\n    return g(x)\n',
     "pkg/b.py": "def g(x):\n    return x\n",
-    "pkg/inner/c.py": "class C:\n    def m(self):\n        return g(1)\n",
+    "pkg/inner/c.py": "from pkg.b import g\nclass C:\n    def m(self):\n        return g(1)\n",
     "notes.txt": "# text\n",
     "d.py": "from pkg import a\n\n\ndef main():\n    a.f(1)\n",
 }
-LATER = {"pkg/b.py": "def g(x):\n    return x + 1\n\n\ndef h():\n    pass\n", "new/e.py": "def e():\n    g(1)\n"}
+LATER = {
+    "pkg/b.py": "def g(x):\n    return x + 1\n\n\ndef h():\n    pass\n",
+    "new/e.py": "from pkg.b import g\ndef e():\n    g(1)\n",
+}
 
 
 class Interrupted(BaseException):
@@ -92,6 +95,8 @@ def contents(settings: Settings) -> dict[str, list[tuple]]:
         "symbol": "select path, qualified_name, start_byte from symbol order by path, start_byte",
         "chunk": "select path, start_byte, end_byte, blob from chunk order by path, start_byte",
         "call": "select path, start_byte, callee_path, callee_start_byte from call order by id",
+        "import": "select path, position, module, name, alias from import order by path, position",
+        "import_target": "select path, target from import_target order by path, target",
         "repository": "select plan_key, commit_id from repository",
     }
     found = {table: db.execute(query).fetchall() for table, query in queries.items()}

@@ -173,7 +173,7 @@ def test_deep_wide_and_long_files_come_back_whole(tiny_checkpoint):
     assert by_path["names.py"].symbols == ()
     symbols = [symbol for one in found for symbol in one.symbols]
     assert max(map(len, (symbol.qualified_name for symbol in symbols)), default=0) < 51 * 201
-    resolve(symbols, [reference for one in found for reference in one.references])
+    resolve(found)
 
 
 @pytest.mark.timeout(30)  # one of them took 80 s
@@ -211,9 +211,9 @@ def test_common_names_long_families_and_deep_classes_resolve_in_linear_time():
     texts["line.py"] = "class C0:\n    def base(self): pass\n" + "".join(
         f"class C{n}(C{n - 1}):\n    def m{n}(self):\n        self.nothing(); self.base()\n" for n in range(1, 3000)
     )
-    found = [extract("python", text.encode(), path, parse("python", text.encode())) for path, text in texts.items()]
+    found = [parse_file(*file_of(path, text.encode()), 10_000, len) for path, text in texts.items()]
     symbols = [symbol for one in found for symbol in one.symbols]
-    calls = resolve(symbols, [reference for one in found for reference in one.references])
+    calls = resolve(found)
     names = {symbol.id: f"{symbol.path}:{symbol.qualified_name}" for symbol in symbols}
     pairs = {(names[call.caller], names[call.callee]) for call in calls}
     assert ("line.py:C1.m1", "line.py:C0.base") in pairs

@@ -31,7 +31,9 @@ def read(language: str) -> str:
         + ("" if use.receiver is None else f" of {use.receiver!r}")
         for use in extracted.references
     ]
-    return "\n".join([*lines, "", f"imports: {', '.join(extracted.imports)}", *uses]) + "\n"
+    imported = [f"{one.alias or '-'} is {one.name or 'all'} of {one.module!r}" for one in extracted.imported]
+    values = [f"{one.owner or 'file'} {one.name} gives {one.value}" for one in extracted.value_types]
+    return "\n".join([*lines, "", f"imports: {', '.join(extracted.imports)}", *imported, *values, *uses]) + "\n"
 
 
 def described(symbol: Symbol) -> list[str]:

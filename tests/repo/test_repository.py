@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.core import Call, FileClass, SourceFile, main_definitions
+from rotary_batch.core import FileClass, SourceFile, main_definitions
 from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.folder import object_id
 from rotary_batch.repo.git import open_repository
-from rotary_batch.repo.graph import priorities
 from rotary_batch.repo.parse import parse_file, parse_files
 from rotary_batch.repo.symbols import extract, parse
-from rotary_batch.testing import resolve
 
 
 def classes(root: Path, **options) -> dict[str, str]:
@@ -233,130 +231,6 @@ def test_a_worker_that_hangs_or_dies_costs_one_file_its_syntax_and_nothing_else(
         assert b"".join(source[c.start_byte : c.end_byte] for c in one.chunks) == source
 
 
-def test_names_resolve_in_their_file_first_and_never_by_guessing():
-    texts = {
-        "a.py": "def f():\n    g()\n    h()\n\ndef h(): pass\n",
-        "b.py": "def g():\n    f()\n\ndef twice(): pass\n",
-        "c.py": "def twice(): pass\n\ndef h(): pass\n\ndef user():\n    twice()\n    g()\n",
-        "d.py": "def last():\n    twice()\n",
-    }
-    found = [extract("python", text.encode(), path, parse("python", text.encode())) for path, text in texts.items()]
-    symbols = [symbol for one in found for symbol in one.symbols]
-    ids = {(s.path, s.name): s.id for s in symbols}
-    calls = resolve(symbols, [reference for one in found for reference in one.references])
-    assert calls == (
-        Call(ids["a.py", "f"], ids["b.py", "g"]),
-        Call(ids["a.py", "f"], ids["a.py", "h"]),
-        Call(ids["b.py", "g"], ids["a.py", "f"]),
-        Call(ids["c.py", "user"], ids["c.py", "twice"]),
-        Call(ids["c.py", "user"], ids["b.py", "g"]),
-    )
-    ranks = priorities(list(texts), calls)
-    assert sorted(ranks, key=ranks.get, reverse=True) == ["b.py", "a.py", "c.py", "d.py"]
-
-
-def calls_of(texts: dict[str, str]) -> set[tuple[str, str]]:
-    """(qualified name of the caller, of what it calls) of small sources."""
-    found = []
-    for path, text in texts.items():
-        language = {"py": "python", "java": "java", "go": "go", "rs": "rust", "cpp": "cpp", "ts": "typescript"}[
-            path.rpartition(".")[2]
-        ]
-        found.append(extract(language, text.encode(), path, parse(language, text.encode())))
-    symbols = [symbol for one in found for symbol in one.symbols]
-    names = {symbol.id: symbol.qualified_name for symbol in symbols}
-    calls = resolve(symbols, [reference for one in found for reference in one.references])
-    return {(names[call.caller], names[call.callee]) for call in calls}
-
-
-def test_behind_a_dot_only_what_is_known_resolves():
-    """Of a variable the type is not known; builtins and other libraries have methods of the same names."""
-    assert calls_of(
-        {
-            "cache.py": (
-                "class Cache:\n    def items(self): return self.copy().items()\n    def set(self): self.close(); helper()\n"
-                "    def close(self): pass\n    def next(self): pass\n    @classmethod\n    def make(cls): return cls.of()\n"
-                "    @classmethod\n    def of(cls): return Cache()\n"
-            ),
-            "tools.py": "def helper():\n    def inner(): pass\n    inner()\n\ndef join(): pass\n",
-            "user.py": (
-                "import os, tools\n\ndef use(d, f):\n    d.items(); f.close(); os.path.join(d); set(d); next(d); inner()\n"
-                "    Cache.make(); tools.join(); d.tools.join(); d['x'].close(); f().close()\n"
-            ),
-        }
-    ) == {
-        ("Cache.set", "Cache.close"),
-        ("Cache.set", "helper"),
-        ("Cache.make", "Cache.of"),
-        ("Cache.of", "Cache"),
-        ("helper", "helper.inner"),
-        ("use", "Cache.make"),
-        ("use", "join"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("path", "text", "expected"),
-    [
-        (
-            "A.java",
-            "class A { A() {} void f(B b) { g(); this.g(); b.g(); A.h(); new A(); } void g() {} static void h() {} }",
-            {("A.f", "A.g"), ("A.f", "A.h"), ("A.f", "A")},
-        ),
-        (
-            "a.rs",
-            "struct A; impl A { fn new() -> A { A {} } fn f(&self, o: B) { self.g(); o.g(); Self::new(); A::new(); h() } fn g(&self) {} } fn h() {}",
-            {("A.f", "A.g"), ("A.f", "A.new"), ("A.f", "h"), ("A.new", "A")},
-        ),
-        (
-            "a.cpp",
-            "namespace n { int f() { return 1; } }\nclass A { void g() { h(); this->h(); n::f(); b.h(); } void h() {} };",
-            {("A.g", "A.h"), ("A.g", "n.f")},
-        ),
-        ("box/a.go", "package box\nfunc F(x T) { x.G(); G(); box.G() }\nfunc G() {}", {("F", "G")}),
-        ("a.ts", "class A { f(b) { this.g(); b.g(); h(); } g() {} }\nfunction h() {}", {("A.f", "A.g"), ("A.f", "h")}),
-    ],
-)
-def test_receivers_in_other_languages(path, text, expected):
-    assert calls_of({path: text}) == expected
-
-
-def test_members_are_inherited_by_the_bases_that_a_head_names():
-    assert calls_of(
-        {
-            "base.py": "class Base:\n    def helper(self): pass\n    def run(self): pass\n\nclass Other:\n    def close(self): pass\n",
-            "user.py": (
-                "class Near:\n    def own(self): pass\n\nclass User(Near, base.Base):\n"
-                "    def run(self):\n        self.helper(); self.own(); self.close(); super().run()\n"
-            ),
-        }
-    ) == {("User.run", "Base.helper"), ("User.run", "Near.own"), ("User.run", "Base.run")}
-    assert calls_of(
-        {
-            "Outer.java": "class Outer { void out() {} class Inner { void f() { out(); up(); } } }",
-            "Base.java": "class Base { void up() {} void down() {} }",
-            "Sub.java": "class Sub extends Base { void f() { up(); this.down(); super.up(); down(); } }",
-        }
-    ) == {("Sub.f", "Base.up"), ("Sub.f", "Base.down")} | {("Outer.Inner.f", "Outer.out")}
-    assert calls_of(
-        {
-            "src/lib.rs": "fn f() {}",
-            "src/a.rs": "fn g() { crate::f(); super::f(); self::h() }\nfn h() {}",
-            "b.ts": "class A { render() {} go() { render(); } }",
-        }
-    ) == {("g", "f"), ("g", "h")}
-
-
-def test_long_chains_and_common_names_take_no_longer_than_their_length():
-    chain = "x" + ".foo(1)" * 5000 + "\n"
-    word = "'" + "d" * 60_000 + "'.decode()\n"
-    text = f"def foo(): pass\n\ndef f():\n    {chain}    {word}"
-    found = extract("python", text.encode(), "a.py", parse("python", text.encode()))
-    assert [reference.receiver for reference in found.references][:2] == ["x", ""]
-    assert len(found.references) == 5001
-    assert resolve(found.symbols, found.references) == ()
-
-
 def test_of_several_definitions_the_documented_or_the_longest_is_shown():
     text = (
         "@overload\ndef f(a: int) -> int: ...\n@overload\ndef f(a: str) -> str: ...\n"
@@ -371,7 +245,6 @@ def test_of_several_definitions_the_documented_or_the_longest_is_shown():
         ("g", 12, None),
         ("user", 16, None),
     ]
-    assert calls_of({"a.py": text}) == {("user", "f"), ("user", "g")}
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,13 @@ def query(name: str) -> tree_sitter.Query:
     - `@scope` with `@name`: names what is inside, and is not a symbol itself (Rust's `impl`).
     - `@reference`: a name that is used; graph.py resolves it.
     - `@import`: a name that an import binds.
+    - `@import.statement`: a statement that the language's `imports` reads.
+    - `@local.scope`, `@local.class`: a node in which names are bound; those of a class are its fields.
+    - `@local`: a name, or a pattern of names, that is bound in the scope around it, or a field such as `self.x`; with
+      `@local.type` its declared type, with `@local.value` the expression that it is bound to, or with `@local.entered`
+      that of a context manager, in the same pattern.
+    - `@local.field`: the same for a parameter that is a field of the class around it too.
+    - `@local.free`: a name that is not bound in the scope around it after all.
     """
     files = resources.files("rotary_batch.repo.languages")
     text = "\n".join((files / f"{name}.scm").read_text(encoding="utf-8") for name in LANGUAGES[name].queries)
@@ -138,8 +145,9 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    names = ("chunks", "comment_text", "comments", "notices", "signatures", "source_text", "stubs", "symbols")
-    files = [package / f"{name}.py" for name in names] + [resources.files("rotary_batch") / "readme.py"]
+    names = ("chunks", "comment_text", "comments", "expressions", "notices", "scopes", "signatures", "source_text")
+    files = [package / f"{name}.py" for name in (*names, "stubs", "symbols")]
+    files.append(resources.files("rotary_batch") / "readme.py")
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]

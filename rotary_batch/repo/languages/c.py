@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rotary_batch.repo.languages.import_statements import c_imports
 from rotary_batch.repo.languages.language import Language
 
 C = Language(
@@ -11,4 +12,6 @@ C = Language(
     endings=(".c", ".h"),
     dotted=frozenset({"field_expression"}),
     calls_members_by_name=True,  # headers of C++ may be read as C
+    imports=c_imports,
+    result="type",
 )

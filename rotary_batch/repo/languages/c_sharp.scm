@@ -20,3 +20,14 @@
 (object_creation_expression type: (identifier) @reference)
 (using_directive (identifier) @import)
 (using_directive (qualified_name name: (identifier) @import))
+; Scopes, and what is bound in them.
+[(method_declaration) (constructor_declaration) (local_function_statement) (lambda_expression) (block) (for_statement)
+ (foreach_statement) (using_statement) (catch_clause)] @local.scope
+[(class_declaration) (struct_declaration) (interface_declaration) (record_declaration)] @local.class
+(parameter type: (_)? @local.type name: (identifier) @local)
+(implicit_parameter) @local
+(variable_declaration type: (_) @local.type (variable_declarator name: (identifier) @local))
+(variable_declaration type: (_) @local.type
+  (variable_declarator name: (identifier) @local (object_creation_expression) @local.value))
+(foreach_statement type: (_) @local.type left: (identifier) @local)
+(property_declaration type: (_) @local.type name: (identifier) @local)

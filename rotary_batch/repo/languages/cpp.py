@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rotary_batch.repo.languages.import_statements import c_imports
 from rotary_batch.repo.languages.language import Language
 
 CPP = Language(
@@ -12,4 +13,6 @@ CPP = Language(
     wrappers=frozenset({"template_declaration"}),
     dotted=frozenset({"field_expression", "qualified_identifier"}),
     calls_members_by_name=True,
+    imports=c_imports,
+    result="type",
 )

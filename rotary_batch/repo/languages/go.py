@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, comment_after, text_of
-from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.import_statements import go_imports
+from rotary_batch.repo.languages.language import Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 _KINDS = {"struct_type": "struct", "interface_type": "interface"}
@@ -180,4 +181,7 @@ GO = Language(
     is_public=lambda definition: definition.name[:1].isupper(),
     complete=within_private,
     docstring=_docstring,
+    scoping=Scoping(first_result_counts=True),
+    imports=go_imports,
+    result="result",
 )

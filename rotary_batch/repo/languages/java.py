@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, comment_after, text_of
-from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.import_statements import java_imports
+from rotary_batch.repo.languages.language import Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 _ANNOTATIONS = {"annotation", "marker_annotation"}
@@ -113,4 +114,7 @@ JAVA = Language(
     is_public=_is_public,
     complete=within_private,
     docstring=_docstring,
+    scoping=Scoping(separate_functions=True),
+    imports=java_imports,
+    result="type",
 )

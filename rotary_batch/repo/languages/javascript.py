@@ -5,7 +5,8 @@ from __future__ import annotations
 from rotary_batch.repo.comments import comment_above, comment_after, comment_before
 from rotary_batch.repo.languages.ecmascript import definitions
 from rotary_batch.repo.languages.ecmascript_exports import complete
-from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.import_statements import ecmascript_imports
+from rotary_batch.repo.languages.language import Definition, Language, Scoping
 
 _VALUES = {"field", "member", "constant", "variable"}
 
@@ -46,4 +47,6 @@ JAVASCRIPT = Language(
     complete=complete,
     is_public=is_public,
     docstring=docstring,
+    scoping=Scoping(hoists=True, is_closed=True),
+    imports=ecmascript_imports,
 )

@@ -28,3 +28,19 @@
 (import_specifier name: (identifier) @import)
 (import_clause (identifier) @import)
 (namespace_import (identifier) @import)
+; Scopes, what is bound in them, and imports.
+[(function_declaration) (generator_function_declaration) (function_expression) (arrow_function) (method_definition)
+ (statement_block) (for_statement) (for_in_statement) (catch_clause) (switch_body)] @local.scope
+[(class_declaration) (class)] @local.class
+(formal_parameters (_) @local)
+(arrow_function parameter: (identifier) @local)
+(variable_declarator name: (_) @local value: (_)? @local.value)
+(for_in_statement left: (_) @local)
+(catch_clause parameter: (_) @local)
+(assignment_expression left: (member_expression object: (this)) @local right: (_) @local.value)
+[(import_statement) (export_statement)] @import.statement
+(variable_declarator value: (call_expression function: (identifier) @_require)
+  (#eq? @_require "require")) @import.statement
+(variable_declarator value: (member_expression object: (call_expression function: (identifier) @_require))
+  (#eq? @_require "require")) @import.statement
+((assignment_expression left: (member_expression) @_target) @import.statement (#match? @_target "^(module[.])?exports\\b"))

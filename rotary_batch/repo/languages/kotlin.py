@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tree_sitter import Node
 
 from rotary_batch.repo.comments import text_of
+from rotary_batch.repo.languages.import_statements import jvm_imports
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.statements import around, has_modifier, one_line
 from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS
@@ -77,4 +78,5 @@ KOTLIN = Language(
     calls_members_by_name=True,
     refine=_refine,
     is_public=lambda definition: not has_modifier(definition.node, "private", "internal", "protected"),
+    imports=jvm_imports,
 )

@@ -41,6 +41,29 @@ def _all(symbols: Sequence[Symbol], _: Sequence[Definition]) -> Sequence[Symbol]
     return symbols
 
 
+class Imported(NamedTuple):
+    """One name that an import statement binds; the fields are those of `core.Import`."""
+
+    module: str
+    name: str | None
+    alias: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoping:
+    """How names are bound in a language."""
+
+    hoists: bool = False  # a name means the same in all of its scope, also before it is bound
+    is_closed: bool = False  # names come from the file and its imports only
+    first_result_counts: bool = False  # `a, b = f()`: `a` is the first result, and the type of `f` is that of `a`
+    capital_is_constant: bool = False  # a name in a pattern that begins with a capital is not bound
+    separate_functions: bool = False  # a local never shadows a function
+
+
+def _no_imports(_: Node) -> Iterable[Imported]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
     """The declarations of one language.  Adding one takes this, a query `NAME.scm` and a golden fixture."""
@@ -65,3 +88,6 @@ class Language:
     unparsed: Callable[[Node], Iterable[Node]] = lambda root: ()  # nodes in brackets that may hold code as mere tokens
     embedded: Callable[[bytes], tuple[str, bytes]] | None = None  # the language of the code in a file, all else blank
     file_docstring: Callable[[Node], str | None] = leading_comment
+    scoping: Scoping = Scoping()
+    imports: Callable[[Node], Iterable[Imported]] = _no_imports  # what an `@import.statement` binds
+    result: str = "return_type"  # the field of a function's node that has the type of its result

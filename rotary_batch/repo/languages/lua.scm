@@ -6,3 +6,10 @@
 (function_call name: (identifier) @reference)
 (function_call name: (dot_index_expression field: (identifier) @reference))
 (function_call name: (method_index_expression method: (identifier) @reference))
+; Scopes, and what is bound in them.
+[(function_declaration) (function_definition) (block) (for_statement)] @local.scope
+(parameters name: (identifier) @local)
+(variable_declaration (assignment_statement (variable_list name: (identifier) @local)))
+(variable_declaration (variable_list name: (identifier) @local))
+(for_generic_clause (variable_list name: (identifier) @local))
+(for_numeric_clause name: (identifier) @local)

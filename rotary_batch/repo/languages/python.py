@@ -13,7 +13,8 @@ from tree_sitter import Node
 from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import comment_above, comment_after, last_row, leading_comment, text_of
 from rotary_batch.repo.languages import python_assignments
-from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.import_statements import python_imports
+from rotary_batch.repo.languages.language import Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 from rotary_batch.repo.notices import about_the_code
 
@@ -145,4 +146,6 @@ PYTHON = Language(
     complete=_complete,
     docstring=_docstring,
     file_docstring=lambda root: _about_file(root) or leading_comment(root, may_touch=True),
+    scoping=Scoping(hoists=True, is_closed=True),
+    imports=python_imports,
 )

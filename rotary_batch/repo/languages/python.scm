@@ -10,3 +10,21 @@
 (import_statement name: (aliased_import alias: (identifier) @import))
 (import_from_statement name: (dotted_name (identifier) @import))
 (import_from_statement name: (aliased_import alias: (identifier) @import))
+; Scopes, what is bound in them, and imports.
+[(function_definition) (lambda) (list_comprehension) (set_comprehension) (dictionary_comprehension)
+ (generator_expression)] @local.scope
+(class_definition) @local.class
+(parameters [(identifier) (default_parameter) (list_splat_pattern) (dictionary_splat_pattern) (tuple_pattern)] @local)
+(parameters (typed_parameter . (_) @local type: (_) @local.type))
+(parameters (typed_default_parameter name: (_) @local type: (_) @local.type))
+(lambda_parameters (_) @local)
+(assignment left: (_) @local type: (_)? @local.type right: (_)? @local.value)
+(for_statement left: (_) @local)
+(for_in_clause left: (_) @local)
+(as_pattern_target (_) @local)
+(with_item value: (as_pattern (_) @local.entered alias: (as_pattern_target (_) @local)))
+(named_expression name: (_) @local value: (_) @local.value)
+(case_pattern (_) @local)
+(global_statement (identifier) @local.free)
+(nonlocal_statement (identifier) @local.free)
+[(import_statement) (import_from_statement)] @import.statement

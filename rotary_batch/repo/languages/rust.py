@@ -11,7 +11,8 @@ from tree_sitter import Node
 
 from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import clean_comments, comment_above, comment_after, text_of
-from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.import_statements import rust_imports
+from rotary_batch.repo.languages.language import Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 MAX_ATTRIBUTES = 100  # looked at above one item
@@ -164,4 +165,6 @@ RUST = Language(
     complete=_complete,
     unparsed=_item_macros,
     docstring=_docstring,
+    scoping=Scoping(capital_is_constant=True),
+    imports=rust_imports,
 )

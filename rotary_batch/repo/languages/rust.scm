@@ -17,3 +17,15 @@
 (call_expression function: (field_expression field: (field_identifier) @reference))
 (macro_invocation macro: (identifier) @reference)
 (struct_expression name: (type_identifier) @reference)
+; Scopes, what is bound in them, and imports.
+[(function_item) (closure_expression) (block) (match_arm) (for_expression) (if_expression)
+ (while_expression)] @local.scope
+(struct_item) @local.class
+(parameter pattern: (_) @local type: (_) @local.type)
+(closure_parameters [(identifier) (tuple_pattern) (reference_pattern) (mut_pattern)] @local)
+(let_declaration pattern: (_) @local type: (_)? @local.type value: (_)? @local.value)
+(for_expression pattern: (_) @local)
+(let_condition pattern: (_) @local)
+(match_arm pattern: (_) @local)
+(field_declaration name: (_) @local type: (_) @local.type)
+[(use_declaration) (mod_item)] @import.statement

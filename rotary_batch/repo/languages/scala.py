@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rotary_batch.repo.languages.import_statements import jvm_imports
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.statements import around, bases_in, has_modifier, one_line
 
@@ -44,4 +45,5 @@ SCALA = Language(
     calls_members_by_name=True,
     refine=_refine,
     is_public=lambda definition: not has_modifier(definition.node, "private", "protected"),
+    imports=jvm_imports,
 )

@@ -17,3 +17,14 @@
 (import_declaration path: (identifier) @import .)
 (import_declaration (namespace_selectors (identifier) @import))
 (import_declaration (namespace_selectors (arrow_renamed_identifier alias: (identifier) @import)))
+; Scopes, what is bound in them, and imports.
+[(function_definition) (block) (lambda_expression) (for_expression) (case_clause)] @local.scope
+[(class_definition) (object_definition) (trait_definition)] @local.class
+(parameter name: (identifier) @local type: (_)? @local.type)
+(class_parameter name: (identifier) @local type: (_)? @local.type)
+(val_definition pattern: (_) @local type: (_)? @local.type value: (_)? @local.value)
+(var_definition pattern: (_) @local type: (_)? @local.type value: (_)? @local.value)
+(enumerator . (_) @local)
+(lambda_expression parameters: (identifier) @local)
+(binding name: (identifier) @local)
+[(import_declaration) (package_clause)] @import.statement

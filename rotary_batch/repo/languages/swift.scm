@@ -12,3 +12,12 @@
 (call_expression . (simple_identifier) @reference)
 (call_expression . (navigation_expression suffix: (navigation_suffix suffix: (simple_identifier) @reference)))
 (import_declaration (identifier (simple_identifier) @import .))
+; Scopes, and what is bound in them.
+[(function_declaration) (init_declaration) (lambda_literal) (statements) (for_statement) (if_statement)
+ (guard_statement)] @local.scope
+(class_declaration) @local.class
+(parameter name: (simple_identifier) @local)
+(lambda_parameter name: (simple_identifier) @local)
+(property_declaration name: (pattern bound_identifier: (simple_identifier) @local)
+  (type_annotation)? @local.type value: (_)? @local.value)
+(for_statement item: (pattern bound_identifier: (simple_identifier) @local))

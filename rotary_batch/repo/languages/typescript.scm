@@ -35,3 +35,11 @@
 (ambient_declaration [
   (lexical_declaration (variable_declarator) @definition.variable)
   (variable_declaration (variable_declarator) @definition.variable)])
+; Scopes, what is bound in them, and imports.
+[(abstract_class_declaration) (interface_declaration)] @local.class
+(required_parameter pattern: (_) @local type: (_)? @local.type)
+(optional_parameter pattern: (_) @local type: (_)? @local.type)
+(required_parameter (accessibility_modifier) pattern: (identifier) @local.field type: (_) @local.type)
+(variable_declarator name: (_) @local type: (_) @local.type)
+(public_field_definition name: (property_identifier) @local type: (_)? @local.type value: (_)? @local.value)
+(property_signature name: (property_identifier) @local type: (_) @local.type)

@@ -22,6 +22,7 @@ from rotary_batch.repo.languages.ecmascript_nodes import (
     unwrapped,
 )
 from rotary_batch.repo.languages.language import Definition
+from rotary_batch.repo.signatures import MAX_VALUE_NBYTES
 
 DEFAULT = "default"  # the name of an anonymous `export default`
 WHOLE = "module.exports"  # the name of an anonymous `module.exports =`
@@ -53,14 +54,19 @@ def _export(outer: Node, name: str, target: str | None = None) -> Definition:
 def _declared(match: Definition) -> Iterator[Definition]:
     """Functions, classes, interfaces, types, enums and namespaces."""
     node, outer = match.node, outermost(match.node)
-    body = node.child_by_field_name("body") or node.named_children[-1]
-    is_ambient = node.type == "ambient_declaration" or (node.parent or node).type == "ambient_declaration"
-    if node.type in _NAMESPACES and is_ambient and body.type == "statement_block":
-        yield _export(body, "*")
+    if node.type in _NAMESPACES:
+        yield from _ambient(node)
     if outer.type == "export_statement" or match.kind == "module" or node.type == "ambient_declaration":
         yield _export(outer, match.name)
-    end = body.start_byte if node.type == "ambient_declaration" else _end(node, None)
+    end = node.named_children[-1].start_byte if node.type == "ambient_declaration" else _end(node, None)
     yield match._replace(outer=outer, bases=bases(node), span=(node, end))
+
+
+def _ambient(node: Node) -> Iterator[Definition]:
+    """All in a namespace that is only declared is exported, without saying so."""
+    body = node.named_children[-1]
+    if body.type == "statement_block" and "ambient_declaration" in {node.type, (node.parent or node).type}:
+        yield _export(body, "*")
 
 
 def _member(match: Definition) -> Iterator[Definition]:
@@ -89,11 +95,14 @@ def _variables(match: Definition) -> Iterator[Definition]:
     lefts, value = chain(_value(node))
     if statement is None or pattern is None or is_import(value):
         return
-    is_first = statement.named_children[0] == node
+    is_first = node.prev_named_sibling is None
     around = outermost(statement)
     outer, shown = (around, statement) if is_first else (node, node)
-    plain = "constant" if statement.children[0].type == "const" else "variable"
+    keyword = statement.child(0)
+    plain = "constant" if keyword is not None and keyword.type == "const" else "variable"
     is_exported = around.type == "export_statement" or any(path_of(left) in _EXPORTS for left in lefts)
+    is_short = value is not None and value.end_byte - value.start_byte <= MAX_VALUE_NBYTES
+    given = text_of(value) if value is not None and is_short else "…"
     for place, name in enumerate(bound_names(pattern)):
         if place:
             outer = name
@@ -102,7 +111,8 @@ def _variables(match: Definition) -> Iterator[Definition]:
         if name == pattern:
             yield from _holding(text_of(name), outer, shown, node, value, plain)
         else:
-            yield Definition(outer, name, plain, text_of(name), span=(shown, node.end_byte))
+            signature = f"{'const' if plain == 'constant' else 'let'} {{ {text_of(name)} }} = {' '.join(given.split())}"
+            yield Definition(outer, name, plain, text_of(name), signature=signature)
 
 
 def _holding(name: str, outer: Node, shown: Node, last: Node, value: Node | None, plain: str) -> Iterator[Definition]:

@@ -17,12 +17,12 @@ def docstring(definition: Definition) -> str | None:
         outer = outer.parent  # `b` of `a = b = function () {}` has the comment of both
         while outer.parent is not None and outer.parent.type in {"assignment_expression", "expression_statement"}:
             outer = outer.parent
-    text = comment_above(outer) or comment_before(outer)
+    text = comment_before(outer) or comment_above(outer)
     before = outer.prev_named_sibling
     while text is None and before is not None and before.type == "decorator":
         text, before = comment_above(before), before.prev_named_sibling
     if text is None and outer.type == "export_statement" and node.parent == outer:
-        text = comment_above(node) or comment_before(node)  # between a decorator and `export`
+        text = comment_before(node) or comment_above(node)  # between a decorator and `export`
     return text or (comment_after(outer) if definition.kind in _VALUES else None)
 
 

@@ -30,6 +30,8 @@ _EXPORTS = (["exports"], ["module", "exports"])
 _NAMESPACES = {"internal_module", "module", "ambient_declaration"}
 _GLOBALS = {"window", "globalThis"}
 _COPIES = {"assign", "extend"}  # functions that give the members of one object to another
+_HOLDERS = {"variable_declarator", "assignment_expression", "pair", "export_statement"}
+_HOLDERS |= {"field_definition", "public_field_definition"}
 _MAX_NESTED = 10_000  # objects read within one value
 _MAX_WRAPPINGS = 5  # as in `memo(forwardRef(function () {}))`
 # Functions that give back a function that does the work of the one they are given.
@@ -293,6 +295,26 @@ def _defined_by_call(match: Definition) -> Iterator[Definition]:
         yield from _accessor(match.node, path, property_name(others[0]), unwrapped(others[1]))
 
 
+def _returned(match: Definition) -> Iterator[Definition]:
+    """The functions and classes in an object that a function returns."""
+    return _members_of(match.node)
+
+
+def _expression(match: Definition) -> Iterator[Definition]:
+    """A function or class with a name within an expression, unless what holds it is the symbol."""
+    node = match.node
+    last, around = node, node.parent
+    for _ in range(2 * _MAX_WRAPPINGS):
+        if around is None or around.type not in {"arguments", "call_expression", "parenthesized_expression"}:
+            break
+        last, around = around, around.parent
+    is_defining = last.type == "call_expression" and re.match(r"_*define", _callee(last))
+    if is_defining or (around is not None and around.type in _HOLDERS):
+        return
+    kind = "class" if node.type == "class" else "function"
+    yield Definition(node, node, kind, match.name, bases=bases(node), span=(node, _end(node, None)))
+
+
 def _accessor(call: Node, path: list[str], name: str, value: Node | None) -> Iterator[Definition]:
     if value is None or value.type not in FUNCTIONS | {"object"} or name.startswith("__"):
         return
@@ -319,4 +341,8 @@ _BY_NODE = {
     "assignment_expression": _assigned,
     "call_expression": _defined_by_call,
     "export_statement": _exported,
+    "function_expression": _expression,
+    "generator_function": _expression,
+    "class": _expression,
+    "object": _returned,
 }

@@ -27,7 +27,8 @@ def complete(symbols: Sequence[Symbol], exports: Sequence[Definition]) -> Sequen
         return ()
     visible = _Visible(symbols, exports)
     named = [symbol for symbol in _named(symbols, exports) if not visible.is_stray(symbol)]
-    return [replace(one, is_public=visible.is_public(one)) for one in named if not visible.is_internal(one)]
+    kept = [(one, visible.is_public(one)) for one in named if not visible.is_internal(one)]
+    return [one if one.is_public == is_public else replace(one, is_public=is_public) for one, is_public in kept]
 
 
 def _named(symbols: Sequence[Symbol], exports: Iterable[Definition]) -> Iterable[Symbol]:

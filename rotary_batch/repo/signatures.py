@@ -88,7 +88,11 @@ def _cuts(node: Node, whole: Node | None, source: bytes, start: int, end: int) -
     waiting = [node]
     while waiting:
         inner = waiting.pop()
-        if start <= inner.start_byte and inner.end_byte <= end and (cut := _cut(inner, node, whole, source)) is not None:
+        if (
+            start <= inner.start_byte
+            and inner.end_byte <= end
+            and (cut := _cut(inner, node, whole, source)) is not None
+        ):
             yield cut
             continue
         waiting += [child for child in reversed(inner.children) if child.start_byte < end and child.end_byte > start]

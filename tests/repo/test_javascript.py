@@ -94,6 +94,19 @@ def test_what_an_ecmascript_module_exports(text, expected):
         ("Object.assign(Door.prototype, { open() {} }, { shut: () => {} })", ["method Door.open", "method Door.shut"]),
         ("defineGetter(door, 'width', function width() {})", ["property door.width"]),
         ("app[name] = function () {}", []),
+        ("var open; open = function () {}; shut = 1", ["variable open", "function open"]),
+        ("function Door() { this.open = function () {} }", ["function Door", "-method Door.open"]),
+        ("class Door { lock() { this.open = () => {} } }", ["class Door", "method Door.lock", "field Door.open"]),
+        ("each(function visit() {})", ["function visit"]),
+        (
+            "function make() { return { open() {}, shut: () => {} } }",
+            ["function make", "-method make.open", "-method make.shut"],
+        ),
+        ("const use = () => ({ open() {} })", ["function use", "-method use.open"]),
+        (
+            "function make() { return class Door { open() {} } }",
+            ["function make", "-class make.Door", "-method make.Door.open"],
+        ),
         ("get(door, 'width', function () {}); use({ open() {} })", []),
         (
             "const door = { open() {}, inner: { shut: function () {} }, size: 1 }; export default 1",
@@ -193,7 +206,7 @@ def test_comments_of_fields_are_above_before_or_behind_them():
                 "field A.c-d",
                 "field A.4",
                 "method A.()",
-                "method A.new()",
+                "method A.new",
             ],
         ),
     ],

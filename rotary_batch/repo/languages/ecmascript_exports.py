@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rotary_batch.core import Symbol
-from rotary_batch.repo.languages.ecmascript import WHOLE
+from rotary_batch.repo.languages.ecmascript_modules import WHOLE
 from rotary_batch.repo.languages.language import Definition
 
 _PRIVATE_TAG = re.compile(r"^\s*@(private|internal|hidden|ignore|api\s+private)\b", re.MULTILINE)

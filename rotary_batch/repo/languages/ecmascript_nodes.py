@@ -11,7 +11,7 @@ from rotary_batch.repo.comments import text_of
 FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
 _WRAPPERS = {"export_statement", "ambient_declaration", "expression_statement"}
 _AROUND_VALUE = {"parenthesized_expression", "as_expression", "satisfies_expression", "non_null_expression"}
-_UNNAMED = {"call_signature": "()", "construct_signature": "new()"}
+_UNNAMED = {"call_signature": "()", "construct_signature": "new"}
 _MAX_LINKS = 20  # of `a = b = c`, of `a.b.c`, of brackets around a value
 
 

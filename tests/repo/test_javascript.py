@@ -217,6 +217,23 @@ def test_what_typescript_declares(text, expected):
     assert outline(text, "typescript") == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "export function f(a: 1): 2\n// and\nexport function f(a: 3): 4\nexport function f(a: any) {}",
+            ["f(a: 1): 2", "f(a: 3): 4"],
+        ),
+        ("class A { f(a: 1): 2; f(a: any) {} g(a: any) {} }", ["f(a: 1): 2", "g(a: any)"]),
+        ("class A { constructor(a: 1); constructor(a: any) {} }", ["constructor(a: 1)"]),
+        ("declare function g(a: 1): 2\nfunction f(a: any) {}", ["g(a: 1): 2", "f(a: any)"]),
+    ],
+)
+def test_the_body_of_overloads_shows_the_signature_that_callers_see(text, expected):
+    shown = [one.signature.removeprefix("function ") for one in symbols(text, "typescript") if one.kind != "class"]
+    assert list(dict.fromkeys(shown)) == expected
+
+
 def test_a_computed_name_is_one_name():
     (_, method) = symbols("class A { [Symbol.iterator]() {} }")
     assert (method.name, method.qualified_name) == ("[Symbol.iterator]", "A.[Symbol.iterator]")

@@ -17,6 +17,7 @@ from rotary_batch.repo.languages.ecmascript_nodes import (
     is_import,
     member_name,
     outermost,
+    overload_before,
     path_of,
     signature_end,
     unwrapped,
@@ -52,7 +53,9 @@ def _declared(match: Definition) -> Iterator[Definition]:
     if outer.type == "export_statement" or match.kind == "module" or node.type == "ambient_declaration":
         yield export(outer, match.name)
     end = node.named_children[-1].start_byte if node.type == "ambient_declaration" else signature_end(node, None)
-    yield match._replace(outer=outer, bases=bases(node), span=(node, end))
+    overload = overload_before(node, outer) if node.type == "function_declaration" else None
+    span = (overload, overload.end_byte) if overload is not None else (node, end)
+    yield match._replace(outer=outer, bases=bases(node), span=span)
 
 
 def _ambient(node: Node) -> Iterator[Definition]:
@@ -70,14 +73,16 @@ def _member(match: Definition) -> Iterator[Definition]:
     if lefts and len(path) != 2:  # this.x
         return
     outer = outermost(node) if lefts else node
-    if path[-1] == "constructor" and node.type == "method_definition":
+    if path[-1] == "constructor" and node.type in {"method_definition", "method_signature"}:
         kind = "constructor"
     elif kind == "method":
         kind = "property" if any(child.type in {"get", "set"} for child in node.children) else kind
     elif value is not None and value.type in FUNCTIONS:
         kind = "method"
+    overload = overload_before(node, outer) if node.type == "method_definition" else None
     if path[-1]:
-        yield Definition(outer, node, kind, path[-1], span=(node, signature_end(node, value)))
+        span = (overload, overload.end_byte) if overload is not None else (node, signature_end(node, value))
+        yield Definition(outer, node, kind, path[-1], span=span)
         yield from members_of(value)
 
 

@@ -123,6 +123,18 @@ def signature_end(node: Node, value: Node | None) -> int:
     return node.end_byte if body is None else body.start_byte
 
 
+def overload_before(node: Node, outer: Node) -> Node | None:
+    """The last overload above the body of a function or method: it is what callers see, and the body's own is not."""
+    before = outer.prev_named_sibling
+    while before is not None and "comment" in before.type:
+        before = before.prev_named_sibling
+    if before is not None and before.type == "export_statement":
+        before = before.child_by_field_name("declaration")
+    if before is None or before.type not in {"function_signature", "method_signature"}:
+        return None
+    return before if member_name(before) == member_name(node) else None
+
+
 def is_import(value: Node | None) -> bool:
     """Whether a value is `require(…)`, a member of it, or `await import(…)`."""
     for _ in range(_MAX_LINKS):

@@ -156,6 +156,17 @@ def test_a_comment_belongs_to_what_is_below_it_however_it_is_defined(text):
     assert {one.name: one.docstring for one in symbols(text)}["open"] == (None if "{ open }" in text else "Opens.")
 
 
+@pytest.mark.parametrize("language", ["javascript", "typescript", "vue"])
+def test_documentation_belongs_to_what_follows_it_also_behind_an_empty_line(language):
+    text = (
+        "/**\n * Module dependencies.\n * @private\n */\n\nvar a = require('a')\n\n/**\n * Opens.\n */\n\nexports.open = function () {}\n"
+        "// of nothing\n\nexports.shut = function () {}\nwait() /** of this */\n\nexports.knock = function () {}\n"
+    )
+    source = (f"<script>{text}</script>" if language == "vue" else text).encode()
+    read = extract(language, source, "a", parse(language, source))
+    assert (read.docstring, [one.docstring for one in read.symbols]) == (None, ["Opens.", None, None])
+
+
 def test_comments_of_fields_are_above_before_or_behind_them():
     text = (
         "export enum Size {\n  /** Above. */\n  a = 1, // not this\n  b = 2, // Behind,\n         // on two lines.\n"

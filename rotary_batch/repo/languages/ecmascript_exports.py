@@ -10,7 +10,7 @@ from rotary_batch.core import Symbol
 from rotary_batch.repo.languages.ecmascript_modules import WHOLE
 from rotary_batch.repo.languages.language import Definition
 
-_PRIVATE_TAG = re.compile(r"^\s*@(private|internal|hidden|ignore|api\s+private)\b", re.MULTILINE)
+PRIVATE_TAG = re.compile(r"^\s*@(private|internal|hidden|ignore|api\s+private)\b", re.MULTILINE)
 _VALUES = {"constant", "variable"}
 _REEXPORTS = {"declaration", "variable"}
 _AMBIENT = (".d.ts", ".d.mts", ".d.cts")
@@ -66,7 +66,7 @@ class _Visible:
 
     def is_public(self, symbol: Symbol) -> bool:
         outer = _outer_name(symbol)
-        if not symbol.is_public or _PRIVATE_TAG.search(symbol.docstring or ""):
+        if not symbol.is_public or PRIVATE_TAG.search(symbol.docstring or ""):
             return False
         if not outer or outer in self._open:
             return (self._is_exported(symbol) or self._open.get(outer, self._is_script)) and self._public.get(

@@ -107,8 +107,10 @@ def _cut(inner: Node, node: Node, whole: Node | None, source: bytes) -> _Cut | N
     if "string" in inner.type and nbytes > MAX_STRING_NBYTES:
         return _string_cut(inner, source)
     is_value = inner.type in _VALUES or (inner.type == "object_type" and node.type == "type_alias_declaration")
-    is_direct = inner.parent == whole and inner.type not in _OBJECTS
-    is_long = is_value and nbytes > MAX_VALUE_NBYTES and not is_direct and not _holds_function(inner)
+    # The size first: deep down, a parent is looked for from the top of the file.
+    is_long = is_value and nbytes > MAX_VALUE_NBYTES and not _holds_function(inner)
+    if is_long and inner.type not in _OBJECTS and inner.parent == whole:
+        return None
     if is_long or (inner.type in _BODIES and nbytes > len("{}")):
         return _Cut(inner.start_byte + 1, inner.end_byte - 1, "…".encode())
     return None

@@ -34,7 +34,9 @@ COMPARED = {
         "variable",
     },
     "java": {"annotation", "class", "enumConstant", "field", "enum", "interface", "method"},
+    "javascript": {"class", "function", "generator", "getter", "method", "setter"},
     "python": {"class", "function", "member", "variable"},
+    "typescript": {"class", "enum", "enumerator", "function", "generator", "interface", "method", "namespace"},
 }
 
 
@@ -53,7 +55,8 @@ def tags(ctags: str, folder: Path, language: str) -> Iterator[tuple[str, int, st
 def _is_local(kind: str, name: str, scope: str, scope_kind: str) -> bool:
     is_data = kind in {"variable", "var", "const", "constant", "type", "talias"}
     in_function = is_data and scope_kind in {"func", "function", "method", "member"}
-    return name.startswith("__anon") or "__anon" in scope or in_function
+    is_anonymous = name.startswith(("__anon", "anonymous")) or "AnonymousFunction" in name
+    return is_anonymous or "__anon" in scope or in_function
 
 
 def symbols(path: Path, language: str) -> set[tuple[int, str]]:

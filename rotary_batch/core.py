@@ -145,11 +145,13 @@ def overloads(symbol: Symbol, others: Iterable[Symbol]) -> list[tuple[list[str],
     The first group has the symbol's own docstring; those that say nothing, or the same again, are in it.
     """
     same = sorted([symbol, *islice(others, MAX_OVERLOADS - 1)], key=lambda one: one.id)
-    silent = [one.signature for one in same if one.docstring in {None, symbol.docstring}]
-    groups: dict[str | None, list[str]] = {symbol.docstring: silent}
+    groups: dict[str | None, list[str]] = {symbol.docstring: []}
     for one in same:
         if one.docstring not in {None, symbol.docstring}:
             groups.setdefault(one.docstring, []).append(one.signature)
+    told = {signature for signatures in groups.values() for signature in signatures}
+    silent = [one for one in same if one.docstring in {None, symbol.docstring}]
+    groups[symbol.docstring] = [one.signature for one in silent if one is symbol or one.signature not in told]
     return [(list(dict.fromkeys(signatures)), docstring) for docstring, signatures in groups.items()]
 
 

@@ -185,8 +185,12 @@ def file_summary(path: str, view: IndexView) -> Summary:
 
 
 def _most_telling(symbols: Sequence[Symbol]) -> Sequence[Symbol]:
-    """Functions and types at the top of a file, else constants there, else the members of types of other files."""
+    """Functions and types at the top of a file, else constants there, else the members of types of other files.
+
+    Private ones count only in a file that has no others.
+    """
     top = [symbol for symbol in symbols if "." not in symbol.qualified_name]
+    top = [symbol for symbol in top if symbol.is_public] or top
     return [symbol for symbol in top if symbol.kind not in DATA_KINDS] or top or symbols
 
 

@@ -46,6 +46,8 @@ def comment_above(node: Node) -> str | None:
             # A comment at the end of another statement's line belongs to that statement.
             before = above.prev_sibling
             if before is not None and last_row(before) == above.start_point.row and "comment" not in before.type:
+                if comments and comments[-1].start_point.column == above.start_point.column:
+                    return None  # they go on with it
                 break
             if about_the_code(_clean([above])):
                 if doc is not None and not _look_alike(above, doc):
@@ -121,7 +123,7 @@ def comment_after(node: Node) -> str | None:
     comments, column = [after], after.start_point.column
     below = after.next_sibling
     while below is not None and "comment" in below.type and below.start_point.column == column:
-        if below.start_point.row != last_row(comments[-1]) + 1:
+        if below.start_point.row != last_row(comments[-1]) + 1 or len(comments) == _MAX_COMMENTS:
             break
         comments.append(below)
         below = below.next_sibling

@@ -17,6 +17,7 @@ _VALUES = {"argument_list", "arguments", "array", "array_expression", "array_ini
 _VALUES |= {"initializer_list", "list", "literal_value", "parenthesized_expression", "set", "tuple"}
 _VALUES |= {"dictionary_comprehension", "field_initializer_list", "generator_expression", "list_comprehension"}
 _VALUES |= {"set_comprehension", "token_tree"}
+_OBJECTS = {"object", "object_type"}  # of `export default {}` and `type A = {}`; elsewhere what is direct is a part
 _BODIES = {"block", "class_body", "compound_statement", "statement_block"}  # of functions within a value
 _ANNOTATIONS = {"annotation", "marker_annotation"}  # of the definition itself; those of its parameters are shown
 _END = re.compile(r"(?: ?(?:\{|=>|[=:]))+$")  # what stands between a definition and its body
@@ -87,7 +88,11 @@ def _cuts(node: Node, whole: Node | None, source: bytes, start: int, end: int) -
     waiting = [node]
     while waiting:
         inner = waiting.pop()
-        if inner.start_byte >= start and (cut := _cut(inner, node, whole, source)) is not None:
+        if (
+            start <= inner.start_byte
+            and inner.end_byte <= end
+            and (cut := _cut(inner, node, whole, source)) is not None
+        ):
             yield cut
             continue
         waiting += [child for child in reversed(inner.children) if child.start_byte < end and child.end_byte > start]
@@ -102,7 +107,10 @@ def _cut(inner: Node, node: Node, whole: Node | None, source: bytes) -> _Cut | N
     if "string" in inner.type and nbytes > MAX_STRING_NBYTES:
         return _string_cut(inner, source)
     is_value = inner.type in _VALUES or (inner.type == "object_type" and node.type == "type_alias_declaration")
-    is_long = is_value and nbytes > MAX_VALUE_NBYTES and inner.parent != whole and not _holds_function(inner)
+    # The size first: deep down, a parent is looked for from the top of the file.
+    is_long = is_value and nbytes > MAX_VALUE_NBYTES and not _holds_function(inner)
+    if is_long and inner.type not in _OBJECTS and inner.parent == whole:
+        return None
     if is_long or (inner.type in _BODIES and nbytes > len("{}")):
         return _Cut(inner.start_byte + 1, inner.end_byte - 1, "…".encode())
     return None

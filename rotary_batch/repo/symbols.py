@@ -131,8 +131,9 @@ def _matches(rules: Language, roots: Sequence[Node], uses: Uses) -> tuple[list[D
 def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
     label = next(name for name in captures if name.startswith(("definition.", "scope")))
     node = outer = captures[label][0]
-    while outer.parent is not None and outer.parent.type in rules.wrappers and outer.parent.named_child_count <= 2:
-        outer = outer.parent
+    around = outer.parent if rules.wrappers else None  # deep down a parent is looked for from the top of the file
+    while around is not None and around.type in rules.wrappers and around.named_child_count <= 2:
+        outer, around = around, around.parent
     name = text_of(captures["name"][0]) if "name" in captures else ""
     return Definition(
         outer=outer,

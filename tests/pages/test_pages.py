@@ -426,7 +426,7 @@ OVERLOADED = {
     [
         (
             "a.ts",
-            "```typescript\nfunction f(a: string): T\nfunction f(a: any): T\n```\n\nFrom text.\n\n"
+            "```typescript\nfunction f(a: string): T\n```\n\nFrom text.\n\n"
             "```typescript\nfunction f(a: Buffer): T\n```\n\nFrom bytes.\n",
         ),
         ("a.py", "```python\ndef f(a: str) -> T\ndef f(a: bytes) -> T\ndef f(a)\n```\n\nBoth.\n"),

@@ -11,7 +11,8 @@ _START = re.compile(rb"<!--|<script(?=[\s>/])", re.IGNORECASE)
 _ATTRIBUTES = re.compile(rb"""(?>[^>"']|"[^"]*"|'[^']*')*>""")
 _ATTRIBUTE = re.compile(rb"""\b(lang|type)\s*=\s*["']?([\w./+-]*)""", re.IGNORECASE)
 _END = re.compile(rb"</script(?=[\s>/])", re.IGNORECASE)
-_MAX_TAG_NBYTES = 2000  # without an end a tag would be looked through for every `<script` in it
+_MAX_TAG_NBYTES = 2000
+_MAX_BROKEN_TAGS = 50  # each is looked through for its end
 _LANGUAGES = {
     b"ts": "typescript",
     b"typescript": "typescript",
@@ -28,13 +29,14 @@ _LANGUAGES = {
 
 def scripts(source: bytes) -> tuple[str, bytes]:
     """The language of the scripts in a component, and its source with all else blank, byte for byte in place."""
-    language, code, position = "javascript", bytearray(), 0
-    while start := _START.search(source, position):
+    language, code, position, num_broken = "javascript", bytearray(), 0, 0
+    while num_broken < _MAX_BROKEN_TAGS and (start := _START.search(source, position)):
         if start[0] == b"<!--":
             position = _after(source, b"-->", start.end())
             continue
         tag = _ATTRIBUTES.match(source, start.end(), start.end() + _MAX_TAG_NBYTES)
         position = tag.end() if tag else start.end()
+        num_broken += tag is None
         written = {name.lower(): value.lower() for name, value in _ATTRIBUTE.findall(tag[0])} if tag else {}
         name = _LANGUAGES.get(written.get(b"lang") or written.get(b"type", b""))
         if tag is None or name is None or tag[0].endswith(b"/>"):

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rotary_batch.core import Symbol
+from rotary_batch.repo.languages.ecmascript_modules import WHOLE
 from rotary_batch.repo.languages.language import Definition
 
-_PRIVATE_TAG = re.compile(r"^\s*@(private|internal|hidden|ignore|api\s+private)\b", re.MULTILINE)
+PRIVATE_TAG = re.compile(r"^\s*@(private|internal|hidden|ignore|api\s+private)\b", re.MULTILINE)
 _VALUES = {"constant", "variable"}
 _REEXPORTS = {"declaration", "variable"}
 _AMBIENT = (".d.ts", ".d.mts", ".d.cts")
@@ -26,7 +27,8 @@ def complete(symbols: Sequence[Symbol], exports: Sequence[Definition]) -> Sequen
         return ()
     visible = _Visible(symbols, exports)
     named = [symbol for symbol in _named(symbols, exports) if not visible.is_stray(symbol)]
-    return [replace(one, is_public=visible.is_public(one)) for one in named if not visible.is_internal(one)]
+    kept = [(one, visible.is_public(one)) for one in named if not visible.is_internal(one)]
+    return [one if one.is_public == is_public else replace(one, is_public=is_public) for one, is_public in kept]
 
 
 def _named(symbols: Sequence[Symbol], exports: Iterable[Definition]) -> Iterable[Symbol]:
@@ -49,7 +51,8 @@ class _Visible:
     def __init__(self, symbols: Sequence[Symbol], exports: Sequence[Definition]) -> None:
         self._exported = {export.target or export.name for export in exports}
         self._places = {(export.outer.start_byte, export.name) for export in exports}
-        self._is_script = not exports or symbols[0].path.endswith(_COMPONENTS)
+        says_nothing = all(export.name.endswith("*") for export in exports)
+        self._is_script = says_nothing or symbols[0].path.endswith(_COMPONENTS)
         self._names = {symbol.qualified_name for symbol in symbols}
         self._holders = {_outer_name(symbol) for symbol in symbols}
         self._public: dict[str, bool] = {}
@@ -59,23 +62,24 @@ class _Visible:
             if symbol.kind in {"namespace", "module"}:
                 is_ambient = f"{name}.*" in self._exported or symbol.path.endswith(_AMBIENT)
                 self._open[name] = is_ambient or self._open.get(_outer_name(symbol), False)
-            self._public[name] = self._public.get(name, False) or self._reachable(symbol)
+            self._public[name] = self._public.get(name, False) or self.is_public(symbol)
 
-    def _reachable(self, symbol: Symbol) -> bool:
-        name, outer = symbol.qualified_name, _outer_name(symbol)
-        if not symbol.is_public or _PRIVATE_TAG.search(symbol.docstring or ""):
+    def is_public(self, symbol: Symbol) -> bool:
+        outer = _outer_name(symbol)
+        if not symbol.is_public or PRIVATE_TAG.search(symbol.docstring or ""):
             return False
         if not outer or outer in self._open:
-            is_exported = name in self._exported or (symbol.start_byte, name) in self._places
-            return (is_exported or self._open.get(outer, self._is_script)) and self._public.get(outer, True)
+            return (self._is_exported(symbol) or self._open.get(outer, self._is_script)) and self._public.get(
+                outer, True
+            )
         while outer and outer not in self._names:  # `res` of `res.prototype.json =`, when the file does not define it
             if outer in self._exported:
                 return True
             outer = outer.rpartition(".")[0]
         return self._public.get(outer, self._is_script)
 
-    def is_public(self, symbol: Symbol) -> bool:
-        return self._reachable(symbol)
+    def _is_exported(self, symbol: Symbol) -> bool:
+        return symbol.qualified_name in self._exported or (symbol.start_byte, symbol.qualified_name) in self._places
 
     def is_stray(self, symbol: Symbol) -> bool:
         """Whether it is a property that the file gives to something it does not define."""
@@ -83,9 +87,10 @@ class _Visible:
 
     def is_internal(self, symbol: Symbol) -> bool:
         """Whether it is a value that nothing outside can reach, and holds nothing that has a name."""
-        name = symbol.qualified_name
-        return symbol.kind in _VALUES and name not in self._holders and not self._reachable(symbol)
+        if symbol.kind not in _VALUES or symbol.qualified_name in self._holders or self._is_exported(symbol):
+            return False
+        return not self.is_public(symbol)
 
 
 def _outer_name(symbol: Symbol) -> str:
-    return symbol.qualified_name[: -len(symbol.name) - 1]
+    return "" if symbol.qualified_name == WHOLE else symbol.qualified_name[: -len(symbol.name) - 1]

@@ -11,14 +11,14 @@ from rotary_batch.repo.comments import text_of
 FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
 _WRAPPERS = {"export_statement", "ambient_declaration", "expression_statement"}
 _AROUND_VALUE = {"parenthesized_expression", "as_expression", "satisfies_expression", "non_null_expression"}
-_UNNAMED = {"call_signature": "()", "construct_signature": "new()"}
+_UNNAMED = {"call_signature": "()", "construct_signature": "new"}
 _MAX_LINKS = 20  # of `a = b = c`, of `a.b.c`, of brackets around a value
 
 
 def outermost(node: Node) -> Node:
     """A declaration with `export` and `declare` around it."""
-    while node.parent is not None and node.parent.type in _WRAPPERS:
-        node = node.parent
+    while (around := node.parent) is not None and around.type in _WRAPPERS:
+        node = around
     return node
 
 
@@ -44,11 +44,11 @@ def path_of(node: Node | None) -> list[str]:
     """The names of `a.b["c"]`; [] when it is something else, such as a member of the result of a call."""
     names: list[str] = []
     while node is not None and node.type in {"member_expression", "subscript_expression"} and len(names) < _MAX_LINKS:
-        is_member = node.type == "member_expression"
-        names.append(
-            property_name(node.child_by_field_name("property" if is_member else "index"), computed=not is_member)
-        )
-        node = node.child_by_field_name("object")
+        if node.type == "member_expression":
+            names.append(property_name(node.child_by_field_name("property")))
+        else:
+            names.append(_in_brackets(node.child_by_field_name("index")))
+        node = unwrapped(node.child_by_field_name("object"))
     if node is None or node.type not in {"identifier", "this"} or "" in names:
         return []
     return [text_of(node), *reversed(names)]
@@ -63,19 +63,21 @@ def member_name(node: Node) -> str:
     return f"[{text_of(name)}]" if node.type == "index_signature" else property_name(name)
 
 
-def property_name(node: Node | None, *, computed: bool = False) -> str:
+def property_name(node: Node | None) -> str:
     """A name as it is written behind a dot; a computed one keeps its brackets unless it is a literal."""
     if node is None:
         return ""
-    if node.type == "computed_property_name":
-        return property_name(next(iter(node.named_children), None), computed=True)
-    if node.type == "string":
-        return text_of(node)[1:-1]
-    if node.type in {"member_expression", "subscript_expression"} and not computed:
-        return (path_of(node) or [""])[-1]
-    if not computed or node.type == "number":
-        return text_of(node)
-    path = path_of(node) if node.type == "member_expression" else []
+    if node.type != "computed_property_name":
+        return text_of(node)[1:-1] if node.type == "string" else text_of(node)
+    inside = next(iter(node.named_children), None)
+    return _in_brackets(inside) or f"[{'.'.join(path_of(inside))}]".replace("[]", "")
+
+
+def _in_brackets(node: Node | None) -> str:
+    """What `["x"]`, `[1]` and `[Symbol.x]` name; "" for what is known only when the code runs."""
+    if node is None or node.type in {"string", "number"}:
+        return property_name(node)
+    path = path_of(node)
     return f"[{'.'.join(path)}]" if path[:1] == ["Symbol"] else ""
 
 
@@ -119,6 +121,18 @@ def signature_end(node: Node, value: Node | None) -> int:
     if body is None and value is not None and (value.type in FUNCTIONS or value.type == "class"):
         body = value.child_by_field_name("body")
     return node.end_byte if body is None else body.start_byte
+
+
+def overload_before(node: Node, outer: Node) -> Node | None:
+    """The last overload above the body of a function or method: it is what callers see, and the body's own is not."""
+    before = outer.prev_named_sibling
+    while before is not None and "comment" in before.type:
+        before = before.prev_named_sibling
+    if before is not None and before.type == "export_statement":
+        before = before.child_by_field_name("declaration")
+    if before is None or before.type not in {"function_signature", "method_signature"}:
+        return None
+    return before if member_name(before) == member_name(node) else None
 
 
 def is_import(value: Node | None) -> bool:

@@ -15,6 +15,13 @@
     (lexical_declaration (variable_declarator) @definition.variable)
     (variable_declaration (variable_declarator) @definition.variable)])])
 
+; `each(function visit() {})`, `return function visit() {}`, `return { open() {} }`
+(arguments [(function_expression name: (_) @name) (generator_function name: (_) @name)] @definition.function)
+(return_statement [
+  (function_expression name: (_) @name) (generator_function name: (_) @name) (class name: (_) @name)] @definition.function)
+(return_statement (object) @definition.function)
+(arrow_function body: (parenthesized_expression (object) @definition.function))
+
 ; `exports.x =`, `Foo.prototype.x =`, `app.x = function`
 (assignment_expression left: [(identifier) (member_expression) (subscript_expression)]) @definition.variable
 ; `Object.assign(Foo.prototype, { … })`, `Object.defineProperty(foo, "x", { … })`

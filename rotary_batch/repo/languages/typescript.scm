@@ -30,8 +30,15 @@
 (statement_block [
   (export_statement declaration: (lexical_declaration (variable_declarator) @definition.variable))
   (export_statement declaration: (variable_declaration (variable_declarator) @definition.variable))])
-(internal_module body: (statement_block (lexical_declaration (variable_declarator) @definition.variable)))
-(module body: (statement_block (lexical_declaration (variable_declarator) @definition.variable)))
+(internal_module body: (statement_block [
+  (lexical_declaration (variable_declarator) @definition.variable)
+  (variable_declaration (variable_declarator) @definition.variable)]))
+(module body: (statement_block [
+  (lexical_declaration (variable_declarator) @definition.variable)
+  (variable_declaration (variable_declarator) @definition.variable)]))
+(ambient_declaration (statement_block [
+  (lexical_declaration (variable_declarator) @definition.variable)
+  (variable_declaration (variable_declarator) @definition.variable)]))
 (ambient_declaration [
   (lexical_declaration (variable_declarator) @definition.variable)
   (variable_declaration (variable_declarator) @definition.variable)])

@@ -13,7 +13,7 @@ from tree_sitter import Node
 from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import comment_above, comment_after, last_row, leading_comment, text_of
 from rotary_batch.repo.languages import python_assignments
-from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language
 from rotary_batch.repo.languages.visibility import within_private
 from rotary_batch.repo.notices import about_the_code
 
@@ -98,7 +98,10 @@ def _docstring(definition: Definition) -> str | None:
 
 def _docs_around(name: Node) -> str | None:
     """Of an assignment: the string below it, else a `#:` beside it, the comment above it, any comment beside it."""
-    statement = name
+    statement, around = name, name.parent
+    is_pattern = around is not None and around.type.endswith(("_pattern", "_list"))
+    if is_pattern and around is not None and around.named_child_count > MAX_SHARING:
+        return None
     while statement.parent is not None and statement.parent.type not in {"module", "block"}:
         statement = statement.parent
     below = statement.next_sibling

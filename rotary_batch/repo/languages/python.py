@@ -109,7 +109,10 @@ def _docs_around(name: Node) -> str | None:
         return text
     beside = statement.next_sibling
     is_meant = beside is not None and beside.type == "comment" and text_of(beside).startswith("#:")
-    above = None if is_meant else comment_above(statement)
+    block = statement.parent
+    is_first = statement.prev_sibling is None and block is not None and block.type == "block"
+    # A comment before the first statement of a block is before the block.
+    above = None if is_meant else comment_above(block if is_first and block is not None else statement)
     return above or comment_after(statement)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
+from rotary_batch.pages.not_read import unread
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.stubs import joined
@@ -31,6 +32,7 @@ def test_a_stub_is_counted_and_the_reasons_of_both_say_so(make_repository):
         "tin.py": ("source", f"source code, with the stub tin.pyi ({files['tin.pyi'].blob[:12]})"),
         "tin.pyi": ("stub", "the stub of tin.py, whose page shows its signatures"),
     }
+    assert unread(files.values()) == []
 
 
 def test_a_source_has_the_signatures_of_its_stub_and_its_own_words_where_it_has_some():

@@ -79,7 +79,7 @@ def _coverage(view: IndexView, overview: Overview) -> str:
     num_texts, num_shown = view.text_counts()
     described = sum(path in view.docstrings for path in view.sources)
     rows = [
-        _share("Files read", len(view.sources), _num_files(view)),
+        _share("Files read", len(view.sources) + len(view.stubs), _num_files(view)),
         _share("Files with words of their author", described, len(view.sources)),
         _share("Symbols with words of their author", overview.num_described, overview.num_symbols),
         _share("Texts written by the model", num_shown, num_texts),

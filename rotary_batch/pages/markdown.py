@@ -183,7 +183,11 @@ class Pages:
     def _symbol_section(self, symbol: Symbol, arranged: Outline, file: SourceFile) -> list[str]:
         language, path = file.language or "text", file.path
         where = self._lines_link(path, symbol)
-        if elsewhere := ", ".join(self._lines_link(path, other) for other in arranged.others[symbol.id]):
+        # What a stub declares has no lines of its own.
+        others = (
+            one for one in arranged.others[symbol.id] if not symbol.start_line <= one.start_line <= symbol.end_line
+        )
+        if elsewhere := ", ".join(self._lines_link(path, other) for other in others):
             where += f" (also {elsewhere})"
         blocks = [
             arranged.headings[symbol.id].markdown,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rotary_batch.core import FileClass, SourceFile
 
 MAX_ROWS = 40  # each tree of other people's code has a reason of its own, and there may be thousands
+_NOT_LISTED = {FileClass.SOURCE, FileClass.STUB, FileClass.IGNORED}
 
 
 class Unread(NamedTuple):
@@ -21,7 +22,7 @@ class Unread(NamedTuple):
 
 def unread(files: Iterable[SourceFile]) -> list[Unread]:
     """By class and reason; the rarest reasons of a class are counted together when there are too many."""
-    shown = (file for file in files if file.file_class not in {FileClass.SOURCE, FileClass.IGNORED})
+    shown = (file for file in files if file.file_class not in _NOT_LISTED)
     counts = Counter((file.file_class.value, file.reason) for file in shown)
     often = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_ROWS])
     others: Counter[str] = Counter()

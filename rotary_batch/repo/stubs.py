@@ -17,16 +17,16 @@ def with_stub_class(files: Sequence[SourceFile]) -> list[SourceFile]:
 
     The reason of a source names the content of its stub: when that changes, the source is read again.
     """
-    sources = {file.path for file in files if file.file_class is FileClass.SOURCE}
-    stubs = {file.path[:-1]: file for file in files if file.path.endswith(".pyi") and file.path[:-1] in sources}
-    return [_reclassified(file, stubs) for file in files]
+    sources = {file.path: file for file in files if file.file_class is FileClass.SOURCE}
+    stubs = {path: stub for path in sources if path.endswith(".py") and (stub := sources.get(stub_of(path)))}
+    of_stub = {stub.path: path for path, stub in stubs.items()}
+    return [_reclassified(file, stubs.get(file.path), of_stub.get(file.path)) for file in files]
 
 
-def _reclassified(file: SourceFile, stubs: dict[str, SourceFile]) -> SourceFile:
-    if file.path.endswith(".pyi") and stubs.get(file.path[:-1]) is file and file.file_class is FileClass.SOURCE:
-        reason = f"the stub of {file.path[:-1]}, whose page shows its signatures"
+def _reclassified(file: SourceFile, stub: SourceFile | None, source: str | None) -> SourceFile:
+    if source is not None:
+        reason = f"the stub of {source}, whose page shows its signatures"
         return replace(file, file_class=FileClass.STUB, reason=reason)
-    stub = stubs.get(file.path)
     return replace(file, reason=f"{file.reason}, with the stub {stub.path} ({stub.blob[:12]})") if stub else file
 
 

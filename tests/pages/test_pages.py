@@ -474,3 +474,17 @@ def test_the_words_of_what_a_file_is_named_after_are_about_the_file():
     page = render_site(make_view(texts), {})["src/index.md"].decode()
     assert "| [`row_set.py`](row_set.py.md) | Draws rows. |" in page
     assert "| [`c.py`](c.py.md) | Defines `d`. |" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "summary"),
+    [
+        ("lid.go", "package tin\n\nfunc (t *Tin) Open() {}\nfunc (t *Tin) close() {}\n", "`Tin.Open` and `Tin.close`"),
+        ("lid.rs", "impl Open for Tin { fn open(&self) {} }\n", "`Tin.open`"),
+        ("sizes.py", "LIMIT = 3\n", "`LIMIT`"),
+        ("tin.py", "LIMIT = 3\n\n\ndef lid(): ...\n", "`lid`"),
+    ],
+)
+def test_a_file_is_summarised_by_functions_and_types_else_by_what_it_has(path, text, summary):
+    shown = render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+    assert f"\n\nDefines {summary}.\n" in shown

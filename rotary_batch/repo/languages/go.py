@@ -9,7 +9,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, comment_after, text_of
 from rotary_batch.repo.languages.import_statements import go_imports
-from rotary_batch.repo.languages.language import Definition, Language, Scoping
+from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 _KINDS = {"struct_type": "struct", "interface_type": "interface"}
@@ -42,7 +42,9 @@ def _declared_names(declaration: Node, kind: str) -> Iterator[Definition]:
         names = _names(spec)
         for place, name in enumerate(names):
             outer = name if len(names) > 1 else spec if is_group else declaration
-            parts = (*_head(name, source, kind), *_value(source, place, None if source is spec else number))
+            parts: tuple[str | Node, ...] = (text_of(name),)
+            if len(names) <= MAX_SHARING:
+                parts = (*_head(name, source, kind), *_value(source, place, None if source is spec else number))
             if text_of(name) != "_":
                 yield Definition(outer, name, kind, text_of(name), parts=parts)
 
@@ -145,7 +147,8 @@ def _fields(part: Node) -> Iterator[Definition]:
         shown = text_of(type_node)[: inner.start_byte - type_node.start_byte] + "struct"
     for name in names:
         node = part if len(names) == 1 else name
-        yield Definition(node, node, "field", text_of(name), parts=(text_of(name), shown, *tag))
+        parts = (text_of(name), shown, *tag) if len(names) <= MAX_SHARING else (text_of(name),)
+        yield Definition(node, node, "field", text_of(name), parts=parts)
 
 
 def _pointed(type_node: Node | None) -> Node:
@@ -161,12 +164,17 @@ def _docstring(definition: Definition) -> str | None:
     part = definition.outer
     if part.type.endswith("identifier") and part.parent is not None:  # one of several names
         part = part.parent
+        if part.named_child_count > MAX_SHARING:
+            return None
     own = comment_above(part) or (None if part.type in _WITH_BODY else comment_after(part))
     group = part.parent
     if group is not None and group.type == "var_spec_list":
         group = group.parent
     if own or group is None or group.type not in _GROUPS or group.named_child_count > MAX_GROUP:
         return own
+    above = group.prev_sibling
+    if above is None or above.end_byte - above.start_byte > MAX_GROUP_COMMENT_CHARACTERS:
+        return None
     of_group = comment_above(group)
     return of_group if of_group and len(of_group) <= MAX_GROUP_COMMENT_CHARACTERS else None
 

@@ -8,7 +8,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, comment_after, text_of
 from rotary_batch.repo.languages.import_statements import java_imports
-from rotary_batch.repo.languages.language import Definition, Language, Scoping
+from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 _ANNOTATIONS = {"annotation", "marker_annotation"}
@@ -28,8 +28,11 @@ def _refine(definition: Definition) -> Iterable[Definition]:
 
 def _fields(node: Node) -> Iterator[Definition]:
     declarators = node.children_by_field_name("declarator")
-    modifiers = _modifiers(node)
+    modifiers, annotations = _modifiers(node), tuple(_annotations(node))
     is_constant = node.type == "constant_declaration" or {"static", "final"} <= set(modifiers)
+    shared: tuple[str | Node, ...] = ()
+    if len(declarators) <= MAX_SHARING:
+        shared = (*modifiers, *node.children_by_field_name("type"))
     for declarator in declarators:
         outer = node if len(declarators) == 1 else declarator
         name = declarator.child_by_field_name("name")
@@ -39,8 +42,8 @@ def _fields(node: Node) -> Iterator[Definition]:
                 node=outer,
                 kind="constant" if is_constant else "field",
                 name=text_of(name),
-                parts=(*modifiers, *node.children_by_field_name("type"), declarator),
-                decorators=tuple(_annotations(node)),
+                parts=(*shared, declarator),
+                decorators=annotations,
             )
 
 
@@ -67,13 +70,16 @@ def _bases(node: Node) -> Iterator[str]:
 
 def _modifiers(node: Node) -> list[str]:
     """`public`, `static` and the like."""
-    children = [child for part in node.named_children[:2] if part.type == "modifiers" for child in part.children]
-    return [child.type for child in children if not child.is_named]
+    return [child.type for child in _children_of_modifiers(node) if not child.is_named]
 
 
 def _annotations(node: Node) -> list[Node]:
-    parts = [part for part in node.named_children[:2] if part.type == "modifiers"]
-    return [child for part in parts for child in part.named_children if child.type in _ANNOTATIONS]
+    return [child for child in _children_of_modifiers(node) if child.type in _ANNOTATIONS]
+
+
+def _children_of_modifiers(node: Node) -> list[Node]:
+    first = node.named_child(0) if node.named_child_count else None
+    return first.children if first is not None and first.type == "modifiers" else []
 
 
 def _is_in_anonymous_class(member: Node) -> bool:
@@ -100,6 +106,8 @@ def _docstring(definition: Definition) -> str | None:
     part = definition.outer
     if part.type == "variable_declarator" and part.parent is not None:
         part = part.parent
+        if part.named_child_count > MAX_SHARING:
+            return None
     return comment_above(part) or (comment_after(part) if definition.kind in _DATA else None)
 
 

@@ -14,7 +14,7 @@ from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import comment_above, comment_after, last_row, leading_comment, text_of
 from rotary_batch.repo.languages import python_assignments
 from rotary_batch.repo.languages.import_statements import python_imports
-from rotary_batch.repo.languages.language import Definition, Language, Scoping
+from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 from rotary_batch.repo.notices import about_the_code
 
@@ -99,7 +99,10 @@ def _docstring(definition: Definition) -> str | None:
 
 def _docs_around(name: Node) -> str | None:
     """Of an assignment: the string below it, else a `#:` beside it, the comment above it, any comment beside it."""
-    statement = name
+    statement, around = name, name.parent
+    is_pattern = around is not None and around.type.endswith(("_pattern", "_list"))
+    if is_pattern and around is not None and around.named_child_count > MAX_SHARING:
+        return None
     while statement.parent is not None and statement.parent.type not in {"module", "block"}:
         statement = statement.parent
     below = statement.next_sibling
@@ -107,7 +110,10 @@ def _docs_around(name: Node) -> str | None:
         return text
     beside = statement.next_sibling
     is_meant = beside is not None and beside.type == "comment" and text_of(beside).startswith("#:")
-    above = None if is_meant else comment_above(statement)
+    block = statement.parent
+    is_first = statement.prev_sibling is None and block is not None and block.type == "block"
+    # A comment before the first statement of a block is before the block.
+    above = None if is_meant else comment_above(block if is_first and block is not None else statement)
     return above or comment_after(statement)
 
 

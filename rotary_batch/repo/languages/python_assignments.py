@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from tree_sitter import Node
 
 from rotary_batch.repo.comments import text_of
-from rotary_batch.repo.languages.language import Definition
+from rotary_batch.repo.languages.language import MAX_SHARING, Definition
 
 _BRANCHES = {"if_statement", "try_statement", "with_statement"}
 _CLAUSES = {"elif_clause", "else_clause", "except_clause", "except_group_clause", "finally_clause", "block"}
@@ -87,7 +87,7 @@ def _assigned(statement: Node, *, is_in_class: bool, is_enum: bool) -> Iterator[
     node: Node | None = statement.named_children[0] if statement.named_child_count == 1 else None
     names: list[tuple[Node, bool]] = []  # and whether it gets the whole value
     annotation = value = None
-    while node is not None and node.type == "assignment":
+    while node is not None and node.type == "assignment" and len(names) < MAX_SHARING:
         left, value = node.child_by_field_name("left"), node.child_by_field_name("right")
         annotation = annotation or node.child_by_field_name("type")
         if left is not None and left.type == "identifier":
@@ -100,6 +100,7 @@ def _assigned(statement: Node, *, is_in_class: bool, is_enum: bool) -> Iterator[
         text, shown = text_of(name), value if is_whole else None
         kind = "member" if is_enum and annotation is None else _kind(text, annotation, shown)
         kind = "field" if is_in_class and kind == "variable" else kind
+        shown = shown if len(names) < MAX_SHARING else None
         head = (text,) if annotation is None else (f"{text}:", annotation)
         yield Definition(outer, name, kind, text, parts=(*head, "=", shown) if shown is not None else head)
 

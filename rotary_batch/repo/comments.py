@@ -47,6 +47,9 @@ def comment_above(node: Node) -> str | None:
             before = above.prev_sibling
             if before is not None and last_row(before) == above.start_point.row and "comment" not in before.type:
                 break
+            # Rust's `//!` is about what is around it.
+            if is_behind(above) or above.child_by_field_name("inner") is not None:
+                break
             if about_the_code(_clean([above])):
                 if doc is not None and not _look_alike(above, doc):
                     break
@@ -56,6 +59,11 @@ def comment_above(node: Node) -> str | None:
             break
         line, above = above.start_point.row, above.prev_sibling
     return clean_comments(comments[::-1])
+
+
+def is_behind(comment: Node) -> bool:
+    """Whether a comment says that it belongs to what is before it: `///<`, `/**<`."""
+    return re.match(rb"//[/!]<|/\*[*!]<", (comment.text or b"")[:4]) is not None
 
 
 def leading_comment(root: Node, *, may_touch: bool = False) -> str | None:

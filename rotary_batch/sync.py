@@ -29,7 +29,8 @@ from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.repo.graph import callees, callers
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
-from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_outline, stored_symbols
+from rotary_batch.work.declared import documented_symbols
+from rotary_batch.work.index import calls_from, calls_to, load_files, stored_chunks, stored_outline
 from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -64,13 +65,14 @@ class _PerFile(Mapping[str, T]):
 def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
     """The index of one repository for pages and roll-ups.  Only its list of files is in memory."""
     index = load_files(store, row.id)
-    paths = [file.path for file in index.files if file.file_class is FileClass.SOURCE]
+    languages = {file.path: file.language for file in index.files if file.file_class is FileClass.SOURCE}
+    paths = list(languages)
     return IndexView(
         name=row.name,
         files=index.files,
         docstrings=index.docstrings,
         fallbacks=index.fallbacks,
-        symbols=_PerFile(paths, lambda path: tuple(stored_symbols(store, row.id, path))),
+        symbols=_PerFile(paths, lambda path: tuple(documented_symbols(store, row.id, path, languages[path]))),
         chunks=_PerFile(paths, lambda path: tuple(stored_chunks(store, row.id, path))),
         callers=_PerFile(paths, lambda path: callers(calls_to(store, row.id, path))),
         callees=_PerFile(paths, lambda path: callees(calls_from(store, row.id, path))),

@@ -55,11 +55,18 @@ class Outline:
 
 
 def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
-    """Arrange the symbols of one file.  A type and a function of one name both have a section."""
+    """Arrange the symbols of one file.  A type and a function of one name both have a section.
+
+    Declarations have one where the file has no definition.
+    """
+    symbols = list(symbols)
+    defined = {symbol.qualified_name for symbol in symbols if symbol.kind != "declaration"}
     by_name: dict[tuple[str, str], list[Symbol]] = defaultdict(list)
     for symbol in symbols:
-        by_name[symbol.qualified_name, _family(symbol)].append(symbol)
-    shown = sorted((symbol for same in by_name.values() for symbol in main_definitions(same)), key=lambda s: s.id)
+        if symbol.kind != "declaration" or symbol.qualified_name not in defined:
+            by_name[symbol.qualified_name, _family(symbol)].append(symbol)
+    mains = (main_definitions(same, or_declarations=True) for same in by_name.values())
+    shown = sorted((symbol for main in mains for symbol in main), key=lambda symbol: symbol.id)
     containers = {symbol.qualified_name: symbol for symbol in shown if symbol.kind not in MEMBER_KINDS}
     parts: dict[Part, list[Symbol]] = {part: [] for part in Part}
     members: dict[SymbolId, list[Symbol]] = {}
@@ -71,7 +78,7 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
         is_member = symbol.kind in MEMBER_KINDS and container is not None
         same = [other for other in by_name[symbol.qualified_name, _family(symbol)] if other != symbol]
         section = container if is_member and container else symbol
-        sections_of |= {one.id: section for one in (*same, symbol) if one.kind != "declaration"}
+        sections_of |= {one.id: section for one in (*same, symbol)}
         if is_member:
             members.setdefault(section.id, []).append(symbol)
         else:
@@ -79,7 +86,7 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
             if part is Part.PRIVATE:
                 hidden.add(symbol.qualified_name)
             parts[part].append(symbol)
-            others[symbol.id] = [other for other in same if other.kind != "declaration"]
+            others[symbol.id] = same
     return Outline(
         title=path.rpartition("/")[2],
         parts={part: inside for part, inside in parts.items() if inside},

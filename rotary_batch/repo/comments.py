@@ -47,8 +47,7 @@ def comment_above(node: Node) -> str | None:
             before = above.prev_sibling
             if before is not None and last_row(before) == above.start_point.row and "comment" not in before.type:
                 break
-            # Rust's `//!` is about what is around it.
-            if is_behind(above) or above.child_by_field_name("inner") is not None:
+            if is_behind(above):
                 break
             if about_the_code(_clean([above])):
                 if doc is not None and not _look_alike(above, doc):

@@ -84,7 +84,7 @@ def classify(
     beside = language_beside(entry.path for entry in sources)
     for entry in sources:
         old = known.get(entry.path)
-        language = beside(entry.path) if entry.path.endswith(".h") else old and old.language
+        language = beside(entry.path) if entry.path.endswith(".h") else old.language if old is not None else None
         # A header that is C++ by its content is so whatever is beside it.
         if old is not None and old.blob == entry.blob and (old.language, language) != ("cpp", "c"):
             decided[entry.path] = Decision(old.file_class, old.reason, language)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tree_sitter import Node
@@ -195,6 +195,7 @@ def _declared_by(node: Node, *, is_member: bool, is_private: bool) -> Iterator[D
     has_body = type_node is not None and type_node.child_by_field_name("body") is not None
     head, groups = _groups(node)
     is_local = not is_member and _is_local(node)
+    words = {text_of(child) for child in node.children if child.type in {"storage_class_specifier", "type_qualifier"}}
     for place, group in enumerate(groups):
         declared = _declared(group[0])
         if declared is None or (type_node is None and _is_statement(declared)):
@@ -204,7 +205,7 @@ def _declared_by(node: Node, *, is_member: bool, is_private: bool) -> Iterator[D
         yield Definition(
             outer=_outer(node) if is_alone else group[0],
             node=node if is_alone or is_around else group[0],
-            kind=_kind(node, group, declared, is_member=is_member),
+            kind=_kind(words, group, declared, is_member=is_member),
             name=".".join([*declared.scopes, declared.name]),
             signature=_line(" ".join(filter(None, [head, _declarator(group)]))),
             is_private=is_private,
@@ -265,8 +266,7 @@ def _has_equals(node: Node) -> bool:
     return any(child.type == "=" for child in node.children)
 
 
-def _kind(node: Node, group: Sequence[Node], declared: _Declared, *, is_member: bool) -> str:
-    words = {text_of(child) for child in node.children if child.type in {"storage_class_specifier", "type_qualifier"}}
+def _kind(words: Collection[str], group: Sequence[Node], declared: _Declared, *, is_member: bool) -> str:
     if declared.is_function:
         is_pure = is_member and [text_of(child) for child in group[1:]] == ["=", "0"]
         return "method" if is_pure else "declaration"

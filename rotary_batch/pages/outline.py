@@ -74,7 +74,7 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
     sections_of: dict[SymbolId, Symbol] = {}
     hidden: set[str] = set()
     for symbol in shown:
-        container = containers.get(symbol.qualified_name.rpartition(".")[0])
+        container = _container(symbol, containers)
         is_member = symbol.kind in MEMBER_KINDS and container is not None
         same = [other for other in by_name[symbol.qualified_name, _family(symbol)] if other != symbol]
         section = container if is_member and container else symbol
@@ -105,6 +105,14 @@ def is_test_file(path: str) -> bool:
 def is_test_folder(folder: str) -> bool:
     """The same for a folder."""
     return not _TEST_FOLDERS.isdisjoint(folder.split("/"))
+
+
+def _container(symbol: Symbol, containers: dict[str, Symbol]) -> Symbol | None:
+    """The symbol around one; the fields of a field without a type of its own are those of what is around both."""
+    name = symbol.qualified_name.rpartition(".")[0]
+    while name and name not in containers and symbol.kind in MEMBER_KINDS:
+        name = name.rpartition(".")[0]
+    return containers.get(name)
 
 
 def _family(symbol: Symbol) -> str:

@@ -79,12 +79,18 @@ def test_macros_and_attributes_around_a_declaration_are_no_part_of_it(language, 
         ("LIB_BEGIN\ntemplate <class T> struct Shelf {};", "template <class T> struct Shelf"),
         ("enum class LIB_API Kind : int { A };", "enum class Kind : int"),
         ("template <class T> LIB_API T *f(T x);", "template <class T> T *f(T x)"),
+        ("template <class T, LIB_IF(small<T>::value)> T f(T x);", "template <class T > T f(T x)"),
         ("__global__ void f(float *x) {}", "__global__ void f(float *x)"),
         ("__host__ __device__ float f(float x);", "__host__ __device__ float f(float x)"),
     ],
 )
 def test_macros_around_a_class_or_a_template_are_no_part_of_it(source, signature):
     assert signatures("cpp", source)[0] == signature
+
+
+def test_a_class_template_with_defaults_is_a_class():
+    source = "template <class T, int N = 5> class Shelf final : Base<T> { T x; LIB_CONSTEXPR ~Shelf() { stop(); } };"
+    assert names("cpp", source) == ["class Shelf", "field Shelf.x", "method Shelf.~Shelf"]
 
 
 def test_macros_in_a_class():

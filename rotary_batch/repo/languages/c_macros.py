@@ -112,7 +112,8 @@ class _Reader:
             if text == b"{" and _holds_declarations(statement):
                 opened.append((_name_of_class(statement), _after_body(statement)))
             elif text == b"{":
-                place = self._body_end(token.start(), is_value=any(token.text == b"=" for token in statement))
+                is_value = any(token.text == b"=" for token in _outside_angles(statement))
+                place = self._body_end(token.start(), is_value=is_value)
             elif text == b"}" and len(opened) > 1:
                 after = opened.pop()[1]
             statement = after
@@ -162,6 +163,7 @@ def _holds_declarations(statement: list[_Token]) -> bool:
     words = {token.text for token in statement if token.kind == "word"}
     if b"namespace" in words or [token.kind for token in statement[-3:-1]] == ["word", "string"]:
         return True
+    statement = _outside_angles(statement)
     if b"enum" in words or not words & _CLASS_KEYS or any(token.text == b"=" for token in statement):
         return False
     colon = next((place for place, token in enumerate(statement) if token.text == b":"), len(statement))
@@ -200,6 +202,18 @@ def _outside_angles(statement: list[_Token]) -> list[_Token]:
     return outside
 
 
+def _constraints(statement: list[_Token]) -> list[Span]:
+    """Macros in place of a template's parameter, such as `template <class T, ENABLE_IF(is_small<T>::value)>`."""
+    if not any(token.text == b"template" for token in statement[:2]):
+        return []
+    threes = zip(statement, statement[1:], statement[2:], strict=False)
+    return [
+        (comma.start, group.end)
+        for comma, word, group in threes
+        if comma.text == b"," and word.kind == "word" and group.text == b"(" and _CAPITALS.fullmatch(word.text)
+    ]
+
+
 class _Statement:
     """One declaration: which of its tokens are macros."""
 
@@ -208,7 +222,7 @@ class _Statement:
         self._source = source
         self._end = statement[-1].text
         self._holds_declarations = self._end == b"{" and _holds_declarations(statement)
-        self._spans: list[Span] = []
+        self._spans: list[Span] = _constraints(statement)
         self._tokens: list[_Token] = []
         units = _units(_outside_angles(statement[:-1]))
         for unit in units:

@@ -3,22 +3,29 @@
     python -m benchmarks.symbols_ctags CTAGS FOLDER LANGUAGE
 
 A tag is found when a symbol of its name is defined on its line.  Prints how many tags of each kind are found, and the
-misses.  Tags of locals, parameters, packages, imports and anonymous types are not compared.
+misses.  Tags of locals, parameters, packages, imports and anonymous types are not compared, nor are include guards and
+functions of C and C++ whose name is in capitals, since those are macros such as `TEST(suite, name)`.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+from rotary_batch.repo.headers import is_cpp, language_beside
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.repo.symbols import extract, parse
 
 MAX_SHOWN = 40
+_C = {"function", "prototype", "struct", "union", "enum", "enumerator", "member", "macro", "typedef", "externvar"}
 COMPARED = {
+    "c": _C,
+    "cpp": _C | {"class", "namespace"},
     "go": {"func", "methodSpec", "struct", "interface", "type", "talias", "const", "var", "member"},
     "rust": {
         "struct",
@@ -44,12 +51,14 @@ def tags(ctags: str, folder: Path, language: str) -> Iterator[tuple[str, int, st
     """(path, line, kind, name) of every tag that is compared."""
     # The JSON of ctags needs a library that it is often built without.
     form = "--_xformat=%F\t%n\t%K\t%N\t%s\t%p"
-    command = [ctags, "-x", form, "--kinds-all=*", "-R", f"--languages={language}", str(folder)]
+    name = {"c": "C", "cpp": "C++"}.get(language, language)
+    mapped = [f"--map-{name}=+.h"] if language in {"c", "cpp"} else []
+    command = [ctags, "-x", form, "--kinds-all=*", "-R", *mapped, f"--languages={name}", str(folder)]
     output = subprocess.run(command, capture_output=True, check=True).stdout.decode("utf-8", "replace")
     for tag in output.splitlines():
         path, line, kind, name, scope, scope_kind = tag.split("\t")
         if kind in COMPARED[language] and not _is_local(kind, name, scope, scope_kind):
-            yield path, int(line), kind, name
+            yield path, int(line), kind, _spelt(name)
 
 
 def _is_local(kind: str, name: str, scope: str, scope_kind: str) -> bool:
@@ -57,6 +66,11 @@ def _is_local(kind: str, name: str, scope: str, scope_kind: str) -> bool:
     in_function = is_data and scope_kind in {"func", "function", "method", "member"}
     is_anonymous = name.startswith(("__anon", "anonymous")) or "AnonymousFunction" in name
     return is_anonymous or "__anon" in scope or in_function
+
+
+def _spelt(name: str) -> str:
+    """The name of an operator without spaces and scopes."""
+    return name.replace(" ", "").rpartition("::")[2] if name.startswith("operator") else name
 
 
 def symbols(path: Path, language: str) -> set[tuple[int, str]]:
@@ -70,16 +84,38 @@ def symbols(path: Path, language: str) -> set[tuple[int, str]]:
         first = next((n for n in range(symbol.start_line, symbol.end_line + 1) if name in lines[n - 1]), 0)
         result |= {(n, symbol.name) for n in range(symbol.start_line, max(first, symbol.start_line) + 1)}
         result.add((symbol.start_line, symbol.name))
-    return result
+        if symbol.kind in {"struct", "union", "enum"}:  # a `typedef` has its name behind the body
+            result.add((symbol.end_line, symbol.name))
+    return {(line, _spelt(name)) for line, name in result}
+
+
+def _chosen(folder: Path, language: str) -> Callable[[str], bool]:
+    """A function that says whether a file is compared: by its ending, or as a header of that language."""
+    beside = language_beside(str(path) for path in folder.rglob("*"))
+
+    @cache
+    def is_in_language(path: str) -> bool:
+        if not path.endswith(".h"):
+            return path.endswith(LANGUAGES[language].endings)
+        return ("cpp" if beside(path) == "cpp" or is_cpp(Path(path).read_bytes()) else "c") == language
+
+    return is_in_language
+
+
+def _is_macro_of_c(path: str, line: int, kind: str, name: str) -> bool:
+    """Whether a tag is an include guard, or what looks like a function but is a macro."""
+    before = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")[max(0, line - 4) : line - 1]
+    is_guard = kind == "macro" and any(re.match(rf"\s*#\s*if.*\b{re.escape(name)}\b", text) for text in before)
+    return is_guard or (kind in {"function", "prototype"} and name.isupper())
 
 
 def main(ctags: str, folder: str, language: str) -> None:
     """Print how many tags of each kind are found, and those that are not."""
     total, found, misses = Counter[str](), Counter[str](), list[str]()
     ours: dict[str, set[tuple[int, str]]] = {}
-    endings = LANGUAGES[language].endings
+    is_in_language = _chosen(Path(folder), language)
     for path, line, kind, name in tags(ctags, Path(folder), language):
-        if not path.endswith(endings):
+        if not is_in_language(path) or (language in {"c", "cpp"} and _is_macro_of_c(path, line, kind, name)):
             continue
         if path not in ours:
             ours[path] = symbols(Path(path), language)

@@ -126,15 +126,16 @@ class Symbol:
         return SymbolId(self.path, self.start_byte)
 
 
-def main_definitions(symbols: Iterable[Symbol]) -> list[Symbol]:
+def main_definitions(symbols: Iterable[Symbol], *, or_declarations: bool = False) -> list[Symbol]:
     """One symbol for each qualified name of a file, in order: the documented one of several, else the longest.
 
-    Overloads, property setters and branches define a name several times.  Declarations are left out.
+    Overloads, property setters and branches define a name several times.  Declarations are left out, or count where
+    the file has no definition.
     """
     main: dict[tuple[str, str], Symbol] = {}
     for symbol in symbols:
         key = symbol.path, symbol.qualified_name
-        if symbol.kind != "declaration" and (key not in main or _is_preferred(symbol, main[key])):
+        if (or_declarations or symbol.kind != "declaration") and (key not in main or _is_preferred(symbol, main[key])):
             main[key] = symbol
     return sorted(main.values(), key=lambda symbol: symbol.id)
 
@@ -156,6 +157,8 @@ def overloads(symbol: Symbol, others: Iterable[Symbol]) -> list[tuple[list[str],
 
 
 def _is_preferred(one: Symbol, other: Symbol) -> bool:
+    if (one.kind == "declaration") != (other.kind == "declaration"):
+        return other.kind == "declaration"
     if (one.docstring is None) != (other.docstring is None):
         return one.docstring is not None
     return one.end_byte - one.start_byte > other.end_byte - other.start_byte

@@ -29,8 +29,9 @@ from rotary_batch.pages.site import OVERVIEWS, page_of, render, shown_things, si
 from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
+from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.graph import RELATIONS, linked
-from rotary_batch.work.index import load_files, stored_chunks, stored_outline, stored_symbols
+from rotary_batch.work.index import load_files, stored_chunks, stored_outline
 from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -65,13 +66,14 @@ class _PerFile(Mapping[str, T]):
 def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
     """The index of one repository for pages and roll-ups.  Only its list of files is in memory."""
     index = load_files(store, row.id)
-    paths = [file.path for file in index.files if file.file_class is FileClass.SOURCE]
+    languages = {file.path: file.language for file in index.files if file.file_class is FileClass.SOURCE}
+    paths = list(languages)
     return IndexView(
         name=row.name,
         files=index.files,
         docstrings=index.docstrings,
         fallbacks=index.fallbacks,
-        symbols=_PerFile(paths, lambda path: tuple(stored_symbols(store, row.id, path))),
+        symbols=_PerFile(paths, lambda path: tuple(documented_symbols(store, row.id, path, languages[path]))),
         chunks=_PerFile(paths, lambda path: tuple(stored_chunks(store, row.id, path))),
         **{name: _PerFile(paths, partial(_linked, store, row.id, name)) for name in RELATIONS},
         model_name=row.model_name,

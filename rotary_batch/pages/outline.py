@@ -55,12 +55,20 @@ class Outline:
 
 
 def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
-    """Arrange the symbols of one file.  A type and a function of one name both have a section."""
+    """Arrange the symbols of one file.  A type and a function of one name both have a section.
+
+    Declarations have one where the file has no definition.
+    """
+    symbols = list(symbols)
+    defined = {symbol.qualified_name for symbol in symbols if symbol.kind != "declaration"}
     by_name: dict[tuple[str, str], list[Symbol]] = defaultdict(list)
     for symbol in symbols:
-        by_name[symbol.qualified_name, _family(symbol)].append(symbol)
-    main = (symbol for same in by_name.values() for symbol in main_definitions(same))
-    shown = sorted(main, key=lambda symbol: (symbol.start_byte, symbol.qualified_name))
+        if symbol.kind != "declaration" or symbol.qualified_name not in defined:
+            by_name[symbol.qualified_name, _family(symbol)].append(symbol)
+    mains = (main_definitions(same, or_declarations=True) for same in by_name.values())
+    shown = sorted(
+        (symbol for main in mains for symbol in main), key=lambda symbol: (symbol.start_byte, symbol.qualified_name)
+    )
     containers = {symbol.qualified_name: symbol for symbol in shown if symbol.kind not in MEMBER_KINDS}
     parts: dict[Part, list[Symbol]] = {part: [] for part in Part}
     members: dict[SymbolId, list[Symbol]] = {}
@@ -68,7 +76,7 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
     sections_of: dict[SymbolId, Symbol] = {}
     hidden: set[str] = set()
     for symbol in shown:
-        container = containers.get(symbol.qualified_name.rpartition(".")[0])
+        container = _container(symbol, containers)
         is_member = symbol.kind in MEMBER_KINDS and container is not None
         named = by_name[symbol.qualified_name, _family(symbol)]
         same = [other for other in named if other is not symbol and other.kind != "declaration"] if named[1:] else []
@@ -101,6 +109,14 @@ def is_test_file(path: str) -> bool:
 def is_test_folder(folder: str) -> bool:
     """The same for a folder."""
     return not _TEST_FOLDERS.isdisjoint(folder.split("/"))
+
+
+def _container(symbol: Symbol, containers: dict[str, Symbol]) -> Symbol | None:
+    """The symbol around one; the fields of a field without a type of its own are those of what is around both."""
+    name = symbol.qualified_name.rpartition(".")[0]
+    while name and name not in containers and symbol.kind in MEMBER_KINDS:
+        name = name.rpartition(".")[0]
+    return containers.get(name)
 
 
 def _family(symbol: Symbol) -> str:

@@ -175,7 +175,7 @@ def file_summary(path: str, view: IndexView) -> Summary:
     """The author's words on a file or on what it is named after, else the names that it defines."""
     if by_author := _file_words(path, view):
         return _by_author(by_author)
-    symbols = main_definitions(view.symbols.get(path, ()))
+    symbols = main_definitions(view.symbols.get(path, ()), or_declarations=True)
     stem = _folded(PurePosixPath(path).stem)
     namesake = next((s for s in symbols if s.docstring and _folded(s.name) == stem), None)
     if namesake and (by_author := authored_summary(namesake.docstring or "", view.language(path))):

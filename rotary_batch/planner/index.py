@@ -154,8 +154,7 @@ def _changes(
     )
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     stubs = {file.path: file for file in files if file.file_class is FileClass.STUB}
-    # The reason of a source names the content of its stub.
-    read = {file.path for file in files if known.get(file.path) == file.blob and old[file.path].reason == file.reason}
+    read = {file.path for file in files if file.path in known and _is_read_alike(file, old[file.path])}
     to_read = [file for file in files if is_source[file.path] and file.path not in read]
     return _Changes(
         files=files,
@@ -175,6 +174,11 @@ def _changes(
             path for path, file in old.items() if file.file_class is FileClass.SOURCE and not is_source.get(path)
         },
     )
+
+
+def _is_read_alike(file: SourceFile, old: SourceFile) -> bool:
+    """Whether reading a file again would give the same; the reason of a source names the content of its stub."""
+    return (file.blob, file.language, file.reason) == (old.blob, old.language, old.reason)
 
 
 def _parse_and_store(

@@ -49,6 +49,8 @@ def comment_above(node: Node) -> str | None:
                 if comments and comments[-1].start_point.column == above.start_point.column:
                     return None  # they go on with it
                 break
+            if is_behind(above):
+                break
             if about_the_code(_clean([above])):
                 if doc is not None and not _look_alike(above, doc):
                     break
@@ -58,6 +60,11 @@ def comment_above(node: Node) -> str | None:
             break
         line, above = above.start_point.row, above.prev_sibling
     return clean_comments(comments[::-1])
+
+
+def is_behind(comment: Node) -> bool:
+    """Whether a comment says that it belongs to what is before it: `///<`, `/**<`."""
+    return re.match(rb"//[/!]<|/\*[*!]<", (comment.text or b"")[:4]) is not None
 
 
 def leading_comment(root: Node, *, may_touch: bool = False) -> str | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tree_sitter import Node, Parser, Point, QueryCursor, Range, Tree
 
 from rotary_batch.core import Import, Reference, Symbol, ValueType
-from rotary_batch.repo.comments import text_of
+from rotary_batch.repo.comments import last_row, text_of
 from rotary_batch.repo.languages import LANGUAGES, Definition, Language, grammar, query
 from rotary_batch.repo.scopes import Uses, result_type
 from rotary_batch.repo.signatures import signature_from, signature_of
@@ -37,7 +37,7 @@ class Extract(NamedTuple):
 def parse(language: str, source: bytes) -> Tree:
     """The syntax tree; it has error nodes where the code is broken."""
     language, source = _code(language, source)
-    return Parser(grammar(language)).parse(source)
+    return Parser(grammar(language)).parse(LANGUAGES[language].clean(source))
 
 
 def _code(language: str, source: bytes) -> tuple[str, bytes]:
@@ -148,6 +148,7 @@ def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
 def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, path: str, *, is_local: bool) -> Symbol:
     shown, end = item.span or (item.node, None)
     last = item.last or item.outer
+    is_header = path.lower().endswith(rules.headers)
     if item.parts:
         item = item._replace(signature=signature_from(item.parts, source))
     return Symbol(
@@ -156,20 +157,22 @@ def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, pa
         name=item.name if rules.is_data else _last_name(item.name),
         qualified_name=qualified,
         start_line=item.outer.start_point.row + 1,
-        end_line=last.end_point.row + 1,
+        end_line=max(item.outer.start_point.row, last_row(last)) + 1,
         start_byte=item.outer.start_byte,
         end_byte=last.end_byte,
         signature=item.signature or signature_of(shown, end, source),
         docstring=rules.docstring(item),
         bases=item.bases,
         decorators=_decorators(item, rules),
-        is_public=not is_local and rules.is_public(item),
+        is_public=not is_local and rules.is_public(item) and (is_header or not item.is_local),
     )
 
 
 def _last_name(name: str) -> str:
     """The part of a name behind its last dot; `[Symbol.iterator]` is one part."""
-    return name[name.rindex("[") :] if name.endswith("]") and "[" in name else name.rsplit(".", 1)[-1]
+    bracket = name.rfind("[") if name.endswith("]") else -1
+    is_computed = bracket == 0 or (bracket > 0 and name[bracket - 1] == ".")
+    return name[bracket:] if is_computed else name.rsplit(".", 1)[-1]
 
 
 def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:

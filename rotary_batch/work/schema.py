@@ -221,7 +221,13 @@ create trigger text_{_event[:6]}_forgets_pages after {_event} on file when {_whe
     and (thing glob '/*' or thing in ({_folder}, {_ABOVE.format(path=_folder)}));
 end;"""
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS)
+# Documented declarations, which definitions without a comment look for.
+_M011 = """
+create index symbol_declared on symbol (repository_id, qualified_name)
+  where kind = 'declaration' and docstring is not null;
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS, _M011)
 
 
 def _statements(script: str) -> Iterator[str]:

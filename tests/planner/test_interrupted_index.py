@@ -322,6 +322,6 @@ def test_a_run_without_work_reads_no_symbol(make_repository, tiny_pack, tmp_path
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     index(settings, root)
     answer_everything(settings, root)
-    monkeypatch.setattr("rotary_batch.sync.stored_symbols", lambda *_: pytest.fail("a symbol was read"))
+    monkeypatch.setattr("rotary_batch.sync.documented_symbols", lambda *_: pytest.fail("a symbol was read"))
     (outcome,) = answer_everything(settings, root)
     assert (outcome.exit_code, outcome.as_dict()["done"]) == (0, 0)

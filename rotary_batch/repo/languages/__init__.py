@@ -73,6 +73,7 @@ _BY_NAME = {name: language.name for language in _ALL for name in language.file_n
 _BY_ENDING = {ending: language.name for language in _ALL for ending in language.endings}
 _BY_INTERPRETER = {interpreter: language.name for language in _ALL for interpreter in language.interpreters}
 _SHEBANG = re.compile(rb"#![ \t]*(\S+)((?:[ \t]+\S+){0,9})")
+_BY_EXACT_ENDING = {ending: language.name for language in _ALL for ending in language.exact_endings}
 
 
 def language_of(path: str) -> str | None:
@@ -81,7 +82,8 @@ def language_of(path: str) -> str | None:
     if name in _BY_NAME:
         return _BY_NAME[name]
     stem, _, ending = name.rpartition(".")
-    return _BY_ENDING.get(f".{ending.lower()}") if stem else None
+    exact = None if stem.isupper() else _BY_EXACT_ENDING.get(f".{ending}")  # NAME.C was C, where names are in capitals
+    return exact or _BY_ENDING.get(f".{ending.lower()}") if stem else None
 
 
 def language_of_script(text: bytes) -> str | None:
@@ -145,8 +147,8 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    names = ("chunks", "comment_text", "comments", "expressions", "notices", "scopes", "signatures", "source_text")
-    files = [package / f"{name}.py" for name in (*names, "stubs", "symbols")]
+    names = ("chunks", "comment_text", "comments", "expressions", "headers", "notices", "scopes", "signatures")
+    files = [package / f"{name}.py" for name in (*names, "source_text", "stubs", "symbols")]
     files.append(resources.files("rotary_batch") / "readme.py")
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}

@@ -1,14 +1,9 @@
 ; Comes after c.scm.
-(class_specifier name: (type_identifier) @name body: (_)) @definition.class
-(namespace_definition name: (namespace_identifier) @name) @definition.namespace
-(function_definition declarator: (function_declarator declarator: (field_identifier) @name)) @definition.method
-(function_definition declarator: (function_declarator declarator: (destructor_name) @name)) @definition.method
-(function_definition declarator: (function_declarator declarator: (qualified_identifier) @name)) @definition.function
-(function_definition
-  declarator: (pointer_declarator declarator: (function_declarator declarator: (qualified_identifier) @name))) @definition.function
-(function_definition
-  declarator: (reference_declarator (function_declarator declarator: (qualified_identifier) @name))) @definition.function
-(field_declaration declarator: (function_declarator declarator: (field_identifier) @name)) @definition.declaration
+(template_declaration (declaration) @definition.variable)
+(class_specifier body: (_)) @definition.class
+(namespace_definition name: (_) @name) @definition.namespace
+(alias_declaration name: (type_identifier) @name) @definition.type
+(concept_definition name: (identifier) @name) @definition.type
 (call_expression function: (qualified_identifier name: (identifier) @reference))
 (new_expression type: (type_identifier) @reference)
 ; Scopes, what is bound in them, and `using`.

@@ -29,10 +29,16 @@ class Definition(NamedTuple):
     parts: tuple[str | Node, ...] = ()  # the signature in texts and nodes, when it is not one piece of the source
     last: Node | None = None  # its last node, when `outer` goes on with comments
     decorators: tuple[Node, ...] | None = None  # when they are neither in `outer` and `node` nor right before them
+    is_private: bool = False  # to its class
+    is_local: bool = False  # to its file, and to those that include it if it is a header
 
 
 def _as_it_is(definition: Definition) -> Iterable[Definition]:
     return (definition,)
+
+
+def _unchanged(source: bytes) -> bytes:
+    return source
 
 
 def _is_public(_: Definition) -> bool:
@@ -74,8 +80,11 @@ class Language:
     grammar: tuple[str, str]  # module of the wheel, function in it
     queries: tuple[str, ...]  # files of this folder without `.scm`, concatenated
     endings: tuple[str, ...]  # of its files, in lower case
+    exact_endings: tuple[str, ...] = ()  # with their case, which have precedence
     file_names: tuple[str, ...] = ()  # files without an ending
     interpreters: tuple[str, ...] = ()  # in a `#!` line
+    headers: tuple[str, ...] = ()  # endings of files that are included: others see what is local to them
+    clean: Callable[[bytes], bytes] = _unchanged  # the source as the grammar is to see it; its bytes stay in place
     wrappers: frozenset[str] = frozenset()  # nodes around a definition that belong to it, such as `export`
     decorators: frozenset[str] = frozenset()  # nodes before a definition, within its wrapper or itself
     dotted: frozenset[str] = frozenset()  # nodes of a name behind a dot, an arrow or colons

@@ -1,0 +1,121 @@
+"""Declarations on the pages of headers, and their comments on the pages of definitions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.config import Settings
+from rotary_batch.work.connection import open_database
+from rotary_batch.work.schema import migrate
+from rotary_batch.work.store import WorkStore
+from tests.in_process import index_all
+
+
+@pytest.fixture
+def page(tmp_path, make_repository):
+    """Index files; returns a function that gives the text of a page."""
+    db = open_database(tmp_path / "work.db")
+    migrate(db)
+    store = WorkStore(db)
+
+    def index(files: dict[str, str], name: str = "project"):
+        root = make_repository(files, name)
+        index_all(store, Settings(model=EMBEDDED, worktree=True), root)
+        return lambda path: (root / "rotary-docs" / f"{path}.md").read_text()
+
+    yield index
+    db.close()
+
+
+def section(page: str, name: str) -> str:
+    return re.split(r"(?m)^## ", page.partition(f"## `{name}`")[2])[0]
+
+
+def test_a_header_shows_what_it_declares(page):
+    shown = page(
+        {
+            "shelf.h": "/* Opens a shelf. */\nstruct shelf *shelf_open(const char *path);\nextern int shelf_debug;\n",
+            "shelf.c": "static int helper(int x);\nstatic int helper(int x) { return x; }\n",
+        }
+    )
+    assert "Opens a shelf." in section(shown("shelf.h"), "shelf_open")
+    assert "extern int shelf_debug" in section(shown("shelf.h"), "shelf_debug")
+    assert shown("shelf.c").count("## `helper`") == 1
+
+
+def test_the_comment_of_a_declaration_is_that_of_its_definition_too(page):
+    shown = page(
+        {
+            "include/shelf.h": "/** Opens a shelf.\n *\n * Later words. */\nint shelf_open(int n);\n",
+            "include/other.h": "int shelf_open(int n);\n",
+            "src/shelf.c": "int shelf_open(int n) { return n; }\n",
+            "src/own.c": "/* My own words. */\nint own(int n);\nint own(int n) { return n; }\n",
+            "src/static.c": "static int shelf_open(int n) { return n; }\n",
+        }
+    )
+    assert "Opens a shelf." in section(shown("src/shelf.c"), "shelf_open")
+    assert "Later words." in section(shown("src/shelf.c"), "shelf_open")
+    assert "My own words." in section(shown("src/own.c"), "own")
+    assert "Opens a shelf." not in shown("src/static.c")
+
+
+def test_members_of_a_class_have_the_comments_of_its_header(page):
+    header = """namespace shop {
+class Shelf {
+public:
+  /// Makes one.
+  Shelf(int n);
+  /// Puts one.
+  void put(int n);
+  /// Puts two.
+  void put(int n, int m);
+};
+}
+"""
+    source = """namespace shop {
+Shelf::Shelf(int n) {}
+void Shelf::put(int n) {}
+}
+void shop::Shelf::put(int n, int m) {}
+"""
+    shown = page({"shelf.hpp": header, "shelf.cpp": source})("shelf.cpp")
+    assert "Makes one." in section(shown, "shop.Shelf.Shelf")
+    assert "Puts two." in section(shown, "shop.Shelf.put")
+
+
+def test_comments_that_differ_belong_to_neither_unless_one_header_has_the_same_name(page):
+    shown = page(
+        {
+            "a/one.h": "/* One. */\nint go(int n);\n",
+            "b/two.h": "/* Two. */\nint go(int n);\n",
+            "b/two.c": "int go(int n) { return n; }\n",
+            "c/three.c": "int go(int n) { return n; }\n",
+        }
+    )
+    assert "Two." in section(shown("b/two.c"), "go")
+    assert "One." not in shown("c/three.c")
+    assert "Two." not in shown("c/three.c")
+
+
+def test_a_changed_header_changes_the_page_of_the_definition(tmp_path, page, make_repository):
+    files = {"x.h": "/* Old words. */\nint go(void);\n", "x.c": "int go(void) { return 0; }\n"}
+    shown = page(files)
+    assert "Old words." in shown("x.c")
+    (tmp_path / "project" / "x.h").write_text("/* New words. */\nint go(void);\n")
+    shown = page({})
+    assert "New words." in shown("x.c")
+    assert "Old words." not in shown("x.c")
+
+
+def test_a_header_is_read_again_when_the_sources_beside_it_change_its_language(tmp_path, page):
+    def language(shown) -> str:
+        return re.findall(r"(?m)^```(\w+)$", shown("x.h"))[0]
+
+    assert language(page({"x.h": "int go(void);\n", "y.c": "int y;\n"})) == "c"
+    (tmp_path / "project" / "y.c").rename(tmp_path / "project" / "y.cpp")
+    assert language(page({})) == "cpp"
+    assert Path(tmp_path / "project" / "rotary-docs" / "x.h.md").exists()

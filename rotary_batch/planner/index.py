@@ -27,6 +27,7 @@ from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.manifests import manifests
 from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.read_once import ReadOnce
 from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
@@ -70,6 +71,7 @@ def index_repository(
     `should_stop` is checked until the first file is parsed; from then on `progress` is called, which may raise.
     """
     prompt_builder.check_budget()
+    repository = ReadOnce(repository)
     plan_key = index_key(prompt_builder, row)
     changes = _changes(store, repository, replace(row, plan_key=plan_key), patterns, should_stop)
     row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)

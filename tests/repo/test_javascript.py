@@ -266,11 +266,6 @@ def test_a_computed_name_is_one_name():
             "def f(a='''…''', b=[…], c=dict(…))",
         ),
         ("python", f"class C({', '.join(f'Base{n}' for n in range(20))}): pass", None),
-        (
-            "cpp",
-            f'int f(const char* a = "{"x" * 41}", std::vector<int> b = {{{"1, " * 30}1}}) {{}}',
-            'int f(const char* a = "…", std::vector<int> b = {…})',
-        ),
         ("tsx", f"export const F = memo(({{ a, b }}) => (<p>{'x' * 80}</p>))", "const F = memo(({ a, b }) => (…))"),
         ("typescript", f"export type A = {{ {'b: string; ' * 10} }}", "type A = {…}"),
         ("typescript", f"export type A = (b: {{ {'b: string; ' * 10} }}) => {'A | ' * 20} B", None),

@@ -27,7 +27,7 @@ def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]
         yield from (counts.items if kind == "items" else stored_graph)(store, row.id)
         return
     if kind == "files":
-        yield from (_file(file) for file in load_files(store, row.id).files)
+        yield from (file_row(file) for file in load_files(store, row.id).files)
         return
     values: Iterator[object] = (stored_symbols if kind == "symbols" else stored_chunks)(store, row.id)
     yield from ({name: getattr(value, name) for name in _FIELDS[kind]} for value in values)
@@ -65,7 +65,8 @@ _FIELDS = {
 }
 
 
-def _file(file: SourceFile) -> dict[str, Any]:
+def file_row(file: SourceFile) -> dict[str, Any]:
+    """A file as `inspect` and `explain` print it."""
     return {
         "path": file.path,
         "blob": file.blob,

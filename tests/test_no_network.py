@@ -38,14 +38,19 @@ def calls(trace: str) -> list[str]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not strace_works(), reason="strace is not installed, or ptrace is not permitted here")
-@pytest.mark.parametrize("command", ["run", "generate"])
+@pytest.mark.parametrize("command", ["run", "generate", "site", "mcp"])
 def test_no_call_of_the_network_reaches_the_kernel(make_repository, tmp_path, command):
     root, trace = make_repository(SOURCE), tmp_path / "trace"
     requests = tmp_path / "in.jsonl"
     requests.write_text('{"custom_id": "1", "body": {"prompt": "def f(): ", "max_tokens": 4}}\n')
-    arguments = {"run": ["run", str(root)], "generate": ["generate", str(requests), "-o", str(tmp_path / "out.jsonl")]}[
-        command
-    ]
+    arguments = {
+        "run": ["run", str(root)],
+        "generate": ["generate", str(requests), "-o", str(tmp_path / "out.jsonl")],
+        "site": ["site", str(root)],
+        "mcp": ["mcp"],
+    }[command]
+    if command in {"site", "mcp"}:
+        subprocess.run([sys.executable, "-m", "rotary_batch", "index", str(root)], capture_output=True, check=True)
     done = subprocess.run(
         [
             "strace",
@@ -60,6 +65,7 @@ def test_no_call_of_the_network_reaches_the_kernel(make_repository, tmp_path, co
             "rotary_batch",
             *arguments,
         ],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )

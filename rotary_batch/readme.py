@@ -8,7 +8,11 @@ from collections.abc import Collection
 MAX_PARAGRAPHS = 3
 MAX_CHARACTERS = 1200  # of all of them
 MAX_READ_CHARACTERS = 64_000  # of the file
-_NAMES = ("readme.md", "readme.markdown", "readme.rst", "readme.adoc", "readme.txt", "readme")
+_ENDINGS = (".md", ".markdown", ".rst", ".adoc", ".txt", "")
+_NAMES = tuple(f"readme{ending}" for ending in _ENDINGS)
+SPELLINGS = tuple(  # the best first
+    f"{name}{ending}" for ending in (*_ENDINGS, ".MD", ".TXT") for name in ("README", "Readme", "readme", "ReadMe")
+)
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _TITLE = re.compile(r"(?:#{1,6}[ \t].*(?:\n|\Z))+")
 _IMAGE = re.compile(r"!\[[^\[\]\n]{0,300}\](?:\([^()\n]{0,1000}\)|\[[^\[\]\n]{0,300}\])")

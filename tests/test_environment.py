@@ -44,6 +44,8 @@ def test_streams_that_are_closed_lead_nowhere(repo):
     for command, closed in (
         ("index", "<&- >&- 2>&-"),
         ("inspect files", ">&-"),
+        ("search hello --repo", ">&-"),
+        ("agents", ">&-"),
         ("status", ">&-"),
         ("render", ">&- 2>&-"),
         ("index", "2>&-"),
@@ -56,7 +58,7 @@ def test_streams_that_are_closed_lead_nowhere(repo):
 
 
 def test_a_full_disk_and_a_reader_that_leaves(repo):
-    for command in (f"inspect files {repo}", "status", "--help"):
+    for command in (f"inspect files {repo}", f"inspect graph {repo} --format graphml", "status", "--help", "--version"):
         done = shell(f"rb {command} >/dev/full")
         assert (done.returncode, done.stderr.count("\n")) == (74, 1)
         assert shell(f"set -o pipefail; rb {command} | true").returncode == 0

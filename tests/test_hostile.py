@@ -58,7 +58,9 @@ def test_all_together(world):
     world.commit(files)
     world.check_out(files)
     repo = str(world.repo)
-    check_commands(world, ("run", "--limit", "8", repo), ("check", repo))
+    check_commands(
+        world, ("run", "--limit", "8", repo), ("check", repo), ("search", "normal"), ("inspect", "graph", repo)
+    )
     assert any(name.startswith("normal.py") for name in world.pages())
 
 
@@ -75,11 +77,17 @@ def test_all_together_with_every_command(world):
         ("explain", "\x1b]0;owned\x07.py", repo),
         ("status",),
         ("inspect", "files", repo),
+        ("inspect", "symbols", repo),
+        ("inspect", "graph", repo, "--format", "mermaid"),
+        ("search", "normal"),
         ("report",),
         ("index", "--worktree", repo),
         ("run", "--worktree", "--limit", "8", repo),
         ("check", "--worktree", repo),
         ("render", repo),
+        ("search", "add"),
+        ("report", repo),
+        ("forget", repo),
     )
 
 

@@ -38,14 +38,19 @@ def calls(trace: str) -> list[str]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not strace_works(), reason="strace is not installed, or ptrace is not permitted here")
-@pytest.mark.parametrize("command", ["run", "generate"])
+@pytest.mark.parametrize("command", ["run", "generate", "site", "mcp"])
 def test_no_call_of_the_network_reaches_the_kernel(make_repository, tmp_path, command):
     root, trace = make_repository(SOURCE), tmp_path / "trace"
     requests = tmp_path / "in.jsonl"
     requests.write_text('{"custom_id": "1", "body": {"prompt": "def f(): ", "max_tokens": 4}}\n')
-    arguments = {"run": ["run", str(root)], "generate": ["generate", str(requests), "-o", str(tmp_path / "out.jsonl")]}[
-        command
-    ]
+    arguments = {
+        "run": ["run", str(root)],
+        "generate": ["generate", str(requests), "-o", str(tmp_path / "out.jsonl")],
+        "site": ["site", str(root)],
+        "mcp": ["mcp"],
+    }[command]
+    if command in {"site", "mcp"}:
+        subprocess.run([sys.executable, "-m", "rotary_batch", "index", str(root)], capture_output=True, check=True)
     done = subprocess.run(
         [
             "strace",
@@ -60,6 +65,7 @@ def test_no_call_of_the_network_reaches_the_kernel(make_repository, tmp_path, co
             "rotary_batch",
             *arguments,
         ],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
@@ -92,10 +98,15 @@ def test_no_python_of_ours_asks_for_a_socket(make_repository, tmp_path):
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
     assert "socket.__new__" in trip.read_text()
     trip.unlink()
-    command = [sys.executable, "-m", "rotary_batch", "run", str(root)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for command in (
+        ["run", root], ["search", "add"], ["inspect", "graph", root, "--format", "dot"], ["report", root], ["mcp"],
+        ["export", "--sqlite", tmp_path / "code.db"], ["site", root], ["agents", root], ["forget", root],
+    ):  # fmt: skip
+        words = [sys.executable, "-m", "rotary_batch", *map(str, command)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, (command, done.stderr)
     assert (root / "rotary-docs" / "index.md").exists()
+    assert (root / "rotary-site" / "index.html").exists()
     seen = trip.read_text().splitlines() if trip.exists() else []
     # The ends of a socketpair; a name, an address or a connection would be an event of its own.
     assert [line for line in seen if not re.fullmatch(r"socket\.__new__ \(<.*>, 1, 1, 0\)", line)] == []

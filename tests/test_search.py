@@ -275,6 +275,7 @@ def test_the_graph_is_printed_as_json_lines_and_in_the_formats_of_other_programs
         "callee_path": "shop/cart.py",
         "callee": "totalPrice",
         "callee_line": 9,
+        "cycle": None,
     }
     drawn = {name: run("inspect", "graph", shop, "--format", name) for name in ("graphml", "mermaid", "dot")}
     assert len(ElementTree.fromstring(drawn["graphml"]).findall(".//{*}edge")) == 2
@@ -282,6 +283,26 @@ def test_the_graph_is_printed_as_json_lines_and_in_the_formats_of_other_programs
     assert '  n1 [label="parseBody", tooltip="shop/HTTPServer.go:6"];\n  n0 -> n1;\n' in drawn["dot"]
     assert "choose one of" in str(raised("inspect", "graph", shop, "--format", "png"))
     assert "only the graph" in str(raised("inspect", "files", shop, "--format", "dot"))
+
+
+def test_calls_within_a_cycle_have_its_number(make_repository):
+    code = {
+        "even.py": "def even(n):\n    return odd(n - 1)\n\n\ndef odd(n):\n    return even(n - 1)\n\n\ndef ask():\n    even(4)\n",
+        "walk.js": "function visit(n) { enter(n); }\nfunction enter(n) { visit(n); leave(n); }\nfunction leave(n) {}\n",
+    }
+    root = make_repository(code, "rings")
+    run("index", root)
+    calls = [json.loads(line) for line in run("inspect", "graph", root).splitlines()]
+    cycles = {(call["caller"], call["callee"]): call["cycle"] for call in calls}
+    ring = cycles["even", "odd"]
+    assert cycles == {
+        ("even", "odd"): ring,
+        ("odd", "even"): ring,
+        ("ask", "even"): None,
+        ("visit", "enter"): 3 - ring,
+        ("enter", "visit"): 3 - ring,
+        ("enter", "leave"): None,
+    }
 
 
 HOSTILE = [

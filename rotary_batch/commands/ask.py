@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from rotary_batch.commands.search import Known
 from rotary_batch.commands.sources import read_source
-from rotary_batch.core import SourceFile, Symbol, SymbolId
+from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId
 from rotary_batch.errors import InputError
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.terminal import shown
-from rotary_batch.work.index import calls_from, calls_to, repositories, stored_file
+from rotary_batch.work.graph import linked
+from rotary_batch.work.index import repositories, stored_file
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.search import find
 from rotary_batch.work.store import WorkStore
@@ -148,17 +149,11 @@ def _text(row: RepositoryRow, file: SourceFile, one: Symbol) -> str:
 def _calls(store: WorkStore, matches: Sequence[_Match], direction: str) -> dict[str, Any]:
     answers = []
     for match in matches[:MAX_SYMBOLS]:
-        others = _others(store, match, direction)
-        more = {"more": len(others) - MAX_CALLS} if len(others) > MAX_CALLS else {}
-        answers.append(_place(match) | {direction: list(_named(match.known, others[:MAX_CALLS]))} | more)
+        here = linked(store, match.known.row.id, direction, match.symbol.path, MAX_CALLS)
+        others = here.get(match.symbol.id, Linked([], 0))
+        more = {"more": others.total - MAX_CALLS} if others.total > MAX_CALLS else {}
+        answers.append(_place(match) | {direction: list(_named(match.known, others.ids))} | more)
     return {"symbols": answers, "also": [_place(match) for match in matches[MAX_SYMBOLS:][:MAX_CALLS]]}
-
-
-def _others(store: WorkStore, match: _Match, direction: str) -> list[SymbolId]:
-    repository_id, one = match.known.row.id, match.symbol
-    if direction == "callees":
-        return [call.callee for call in calls_from(store, repository_id, one.path) if call.caller == one.id]
-    return [call.caller for call in calls_to(store, repository_id, one.path) if call.callee == one.id]
 
 
 def _named(known: Known, others: Iterable[SymbolId]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rotary_batch.commands.inspect import file_row
 from rotary_batch.commands.repositories import repository_root
 from rotary_batch.config import Settings
 from rotary_batch.core import FileClass, SourceFile
@@ -161,15 +162,7 @@ class _Known:
         advice = _ADVICE.get(file.file_class, "")
         if entry.mode == SUBMODULE:
             advice = _index_it(self.root, entry.path)
-        return {
-            "path": file.path,
-            "blob": file.blob,
-            "bytes": file.nbytes,
-            "language": file.language,
-            "class": file.file_class.value,
-            "reason": file.reason,
-            "advice": advice.replace("PATH", file.path),
-        }
+        return file_row(file) | {"advice": advice.replace("PATH", file.path)}
 
     def _folder(self, path: str) -> dict[str, Any]:
         prefix = f"{path_text(os.fsencode(path))}/" if path else ""

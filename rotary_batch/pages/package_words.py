@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from rotary_batch.readme import SPELLINGS
+
 # The docstrings of these are about the folder.
 _PACKAGE_FILES = (
     *("__init__.py", "__init__.pyi", "doc.go", "mod.rs", "lib.rs", "main.rs", "package-info.java"),
     *(f"index.{ending}" for ending in ("ts", "tsx", "mts", "js", "jsx", "mjs", "cjs")),
 )
-_README_NAMES = ("README", "Readme", "readme", "ReadMe")
-_README_ENDINGS = (".md", ".markdown", ".rst", ".adoc", ".txt", "", ".MD", ".TXT")
 _GO_PACKAGE = re.compile(r"(?:Package|Command|Program)\s")  # https://go.dev/doc/comment#package
 
 
@@ -20,13 +20,9 @@ def speakers_of_folder(folder: str, files: Sequence[str], docstrings: Mapping[st
 
     `files` are the sources that are directly in the folder.
     """
-    readmes = [path for path in _readmes(folder) if path in docstrings]
+    readmes = [path for name in SPELLINGS if (path := f"{_prefix(folder)}{name}") in docstrings]
     package = [path for path in _package_files(folder, _prefix(folder), files, docstrings) if path in docstrings]
     return package + readmes if folder else readmes + package
-
-
-def _readmes(folder: str) -> Iterator[str]:
-    yield from (f"{_prefix(folder)}{name}{ending}" for ending in _README_ENDINGS for name in _README_NAMES)
 
 
 def _prefix(folder: str) -> str:

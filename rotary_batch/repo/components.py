@@ -1,8 +1,8 @@
-"""Cycles of a graph: its strongly connected components, and the graph without cycles that they make."""
+"""Cycles of a graph: its strongly connected components."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 Node = TypeVar("Node", bound=Hashable)
@@ -48,13 +48,3 @@ def _taken(open_nodes: dict[Node, None], first: Node) -> list[Node]:
     while not taken or taken[-1] != first:
         taken.append(open_nodes.popitem()[0])
     return taken[::-1]
-
-
-def collapsed(edges: Mapping[Node, Sequence[Node]]) -> tuple[list[list[Node]], set[tuple[int, int]]]:
-    """The components, and the edges between them, as places in that list: a graph without cycles."""
-    components = strongly_connected(edges)
-    place = {node: number for number, nodes in enumerate(components) for node in nodes}
-    pairs: Iterable[tuple[int, int]] = (
-        (place[node], place[target]) for node, targets in edges.items() for target in targets
-    )
-    return components, {(one, other) for one, other in pairs if one != other}

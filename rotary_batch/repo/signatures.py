@@ -40,18 +40,19 @@ def signature_of(node: Node, end: int | None, source: bytes) -> str:
         if body is not None and body.type in _FUNCTION_VALUES:
             body = body.child_by_field_name("body")
         end = _before(body).end_byte if body is not None else _line_end(node, source)
-        return _limited(_END.sub("", _on_one_line(_shown(node, source, end))))
-    return _limited(_on_one_line(_shown(node, source, end)).rstrip(";,{ "))
+        return limited(_END.sub("", on_one_line(_shown(node, source, end))))
+    return limited(on_one_line(_shown(node, source, end)).rstrip(";,{ "))
 
 
 def signature_from(parts: Sequence[str | Node], source: bytes) -> str:
     """Texts and nodes on one line; what is on one line keeps its spaces."""
     texts = (part if isinstance(part, str) else _shown(part, source, part.end_byte, is_part=True) for part in parts)
-    lines = (_on_one_line(text) if "\n" in text else text.strip() for text in texts if text)
-    return _limited(" ".join(lines).rstrip("; "))
+    lines = (on_one_line(text) if "\n" in text else text.strip() for text in texts if text)
+    return limited(" ".join(lines).rstrip("; "))
 
 
-def _limited(text: str) -> str:
+def limited(text: str) -> str:
+    """A signature that is no longer than pages show."""
     return text if len(text) <= MAX_SIGNATURE_CHARACTERS else text[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
 
 
@@ -61,7 +62,8 @@ def _line_end(node: Node, source: bytes) -> int:
     return node.end_byte if newline < 0 else newline
 
 
-def _on_one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
+    """Source with its white space folded."""
     # Runs of white space first: one expression that looked for brackets around them took 80 s for 2,000 line breaks.
     text = re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)
     text = re.sub(r"([(\[{])\n|\n(?=[)\]}])", r"\1", text)  # a line break within brackets is not a space

@@ -68,12 +68,13 @@ class StoredNames:
         return found if len(found) < MAX_NAMED else []
 
     def _symbols(self, source: str, values: Sequence[object]) -> list[Symbol]:
-        return [_symbol(row) for row in self._db.execute(f"select {_OUTLINE} {source}", values)]
+        return [outline_symbol(row) for row in self._db.execute(f"select {_OUTLINE} {source}", values)]
 
 
-def _symbol(row: sqlite3.Row) -> Symbol:
+def outline_symbol(row: sqlite3.Row) -> Symbol:
+    """A symbol from the columns of an outline; the docstring is "" when there is one."""
     return Symbol(
-        path=row[0],
+        path=intern(row[0]),  # one string for all symbols of a file
         kind=intern(row[1]),
         name=row[2],
         qualified_name=row[3] or row[2],

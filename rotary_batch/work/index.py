@@ -6,11 +6,10 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from sys import intern
 from typing import Any
 
-from rotary_batch.core import Call, Chunk, FileClass, ParsedFile, SourceFile, Symbol, SymbolId
-from rotary_batch.work.graph import save_names
+from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
+from rotary_batch.work.graph import outline_symbol, save_names
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
@@ -241,25 +240,6 @@ def _rows(store: WorkStore, table: str, columns: str, repository_id: int, path: 
     return store.db.execute(query, [repository_id, *values])
 
 
-def calls_from(store: WorkStore, repository_id: int, path: str) -> list[Call]:
-    """What the symbols of a file use, in the order of the references."""
-    return _calls(store, repository_id, "path", path)
-
-
-def calls_to(store: WorkStore, repository_id: int, path: str) -> list[Call]:
-    """What uses the symbols of a file, in the order of the references."""
-    return _calls(store, repository_id, "callee_path", path)
-
-
-def _calls(store: WorkStore, repository_id: int, column: str, path: str) -> list[Call]:
-    rows = store.db.execute(
-        f"""select path, start_byte, callee_path, callee_start_byte from call
-            where repository_id = ? and {column} = ? order by id""",
-        [repository_id, path],
-    )
-    return [Call(SymbolId(row[0], row[1]), SymbolId(row[2], row[3])) for row in rows]
-
-
 def stored_graph(store: WorkStore, repository_id: int) -> Iterator[dict[str, Any]]:
     """The calls of a repository with names and lines, in the order of the references."""
     rows = store.db.execute(
@@ -275,27 +255,11 @@ def stored_outline(store: WorkStore, repository_id: int, path: str | None = None
     rows = store.db.execute(
         f"""select path, kind, name, nullif(qualified_name, name), start_line, end_line, start_byte, end_byte,
              case when kind in ('function', 'method', 'constructor') then '' else signature end,
-             case when docstring is null then null else '' end, nullif(bases, '[]'), is_public
+             docstring is not null, nullif(bases, '[]'), null, is_public
            from symbol where repository_id = ? {"" if path is None else "and path = ?"} order by path, start_byte""",
         [repository_id] if path is None else [repository_id, path],
     )
-    last = ""
-    for row in rows:
-        last = last if last == row[0] else row[0]  # one string for all symbols of a file
-        yield Symbol(
-            path=last,
-            kind=intern(row[1]),
-            name=row[2],
-            qualified_name=row[3] or row[2],
-            start_line=row[4],
-            end_line=row[5],
-            start_byte=row[6],
-            end_byte=row[7],
-            signature=row[8],
-            docstring=row[9],
-            bases=tuple(json.loads(row[10])) if row[10] else (),
-            is_public=bool(row[11]),
-        )
+    return map(outline_symbol, rows)
 
 
 def count_rows(store: WorkStore, table: str, repository_id: int) -> int:

@@ -18,18 +18,18 @@ _READERS: Mapping[str, Callable[[str], list[Block]]] = {
     "python": python_blocks,
     "rust": flavours.rust_blocks,
     "go": go_blocks,
-    **dict.fromkeys(("javascript", "jsx"), flavours.javascript_blocks),
+    "javascript": flavours.javascript_blocks,
     **dict.fromkeys(("typescript", "tsx", "vue", "svelte"), flavours.typescript_blocks),
     "java": flavours.java_blocks,
     "kotlin": flavours.kotlin_blocks,
     "scala": flavours.scala_blocks,
-    **dict.fromkeys(("c", "cpp", "cuda"), flavours.c_blocks),
-    **dict.fromkeys(("csharp", "c_sharp", "c-sharp"), flavours.csharp_blocks),
+    **dict.fromkeys(("c", "cpp"), flavours.c_blocks),
+    "c_sharp": flavours.csharp_blocks,
     "php": flavours.php_blocks,
     "ruby": flavours.ruby_blocks,
     "lua": flavours.lua_blocks,
     "swift": flavours.swift_blocks,
-    **dict.fromkeys(("markdown", "notebook"), markdown_blocks),
+    "markdown": markdown_blocks,
 }
 
 

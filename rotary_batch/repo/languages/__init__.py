@@ -128,7 +128,7 @@ def query(name: str) -> tree_sitter.Query:
     - `@receiver` in the same pattern: the type that a method is defined on (Go, C++).
     - `@base` in the same pattern, each time: a type that this one extends or implements.
     - `@scope` with `@name`: names what is inside, and is not a symbol itself (Rust's `impl`).
-    - `@reference`: a name that is used; graph.py resolves it.
+    - `@reference`: a name that is used; `repo.resolve` says which symbol it is.
     - `@import`: a name that an import binds.
     - `@import.statement`: a statement that the language's `imports` reads.
     - `@local.scope`, `@local.class`: a node in which names are bound; those of a class are its fields.

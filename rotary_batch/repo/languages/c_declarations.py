@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import clean_comments, comment_above, is_behind, last_row, text_of
 from rotary_batch.repo.languages.language import Definition
-from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS
+from rotary_batch.repo.signatures import limited, on_one_line
 
 MAX_VALUE_CHARACTERS = 80  # of a constant, in its signature
 _MAX_NAMESPACES = 20  # around a definition that are looked at
@@ -419,7 +419,4 @@ def _line(text: str) -> str:
     """On one line, without comments."""
     text = _CODE.sub(lambda match: " " if match[0][:2] in {"//", "/*"} else match[0], text)
     text = _CUDA.sub(r"__\1__", text)
-    text = re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)
-    text = re.sub(r"([(\[{])\n|\n(?=[)\]}])", r"\1", text)  # a line break within brackets is not a space
-    text = " ".join(text.split()).rstrip(";: ")
-    return text if len(text) <= MAX_SIGNATURE_CHARACTERS else text[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+    return limited(on_one_line(text).rstrip(";: "))

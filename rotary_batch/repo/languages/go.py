@@ -9,7 +9,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, comment_after, text_of
 from rotary_batch.repo.languages.import_statements import go_imports
-from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language, Scoping
+from rotary_batch.repo.languages.language import MAX_BASE_CHARACTERS, MAX_SHARING, Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 _KINDS = {"struct_type": "struct", "interface_type": "interface"}
@@ -17,7 +17,6 @@ _WITH_BODY = {"function_declaration", "method_declaration"}
 _GROUPS = {"const_declaration", "var_declaration", "type_declaration"}
 MAX_GROUP = 200  # names; the comment of a larger group is not repeated at each
 MAX_GROUP_COMMENT_CHARACTERS = 2000
-MAX_BASE_CHARACTERS = 200
 MAX_REPEATED_NBYTES = 60  # of an expression in which `iota` is replaced
 
 

@@ -8,12 +8,11 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, comment_after, text_of
 from rotary_batch.repo.languages.import_statements import java_imports
-from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language, Scoping
+from rotary_batch.repo.languages.language import MAX_BASE_CHARACTERS, MAX_SHARING, Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 _ANNOTATIONS = {"annotation", "marker_annotation"}
 _OF_INTERFACE = {"interface_body", "annotation_type_body"}  # what is in them is public and its fields are constants
-MAX_BASE_CHARACTERS = 200
 _DATA = {"field", "constant", "member"}
 
 

@@ -10,7 +10,7 @@ from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages.import_statements import jvm_imports
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.statements import around, has_modifier, one_line
-from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS
+from rotary_batch.repo.signatures import limited
 
 _BODIES = (
     "class_body",
@@ -49,7 +49,7 @@ def _head(node: Node) -> str:
     annotations = [c for m in node.named_children[:1] for c in m.named_children if c.type == "annotation"]
     start = annotations[-1].end_byte - node.start_byte if annotations else 0
     text = (node.text or b"")[start : body.start_byte - node.start_byte if body is not None else None]
-    return " ".join(text.decode("utf-8", "replace").split())[:MAX_SIGNATURE_CHARACTERS]
+    return limited(" ".join(text.decode("utf-8", "replace").split()))
 
 
 def _is_member(body: Node | None) -> bool:

@@ -11,6 +11,7 @@ from tree_sitter import Node
 from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import comment_above, leading_comment
 
+MAX_BASE_CHARACTERS = 200  # of one type that another extends
 MAX_SHARING = 50  # names of one statement that each show its comment and its type; of more, none does
 
 

@@ -12,7 +12,7 @@ from tree_sitter import Node
 from rotary_batch.core import Symbol
 from rotary_batch.repo.comments import clean_comments, comment_above, comment_after, text_of
 from rotary_batch.repo.languages.import_statements import rust_imports
-from rotary_batch.repo.languages.language import Definition, Language, Scoping
+from rotary_batch.repo.languages.language import MAX_BASE_CHARACTERS, Definition, Language, Scoping
 from rotary_batch.repo.languages.visibility import within_private
 
 MAX_ATTRIBUTES = 100  # looked at above one item
@@ -20,7 +20,6 @@ _TYPES = {"struct", "enum", "union", "type", "trait"}
 _DATA = {"field", "member", "constant", "variable"}
 _WITHOUT_BODY = {"type_item", "const_item", "static_item", "enum_variant", "field_declaration"}
 _WITHOUT_BODY |= {"function_signature_item", "associated_type"}
-MAX_BASE_CHARACTERS = 200
 MAX_BASES = 100  # of one type
 _INNER_TYPE = {"reference_type": "type", "pointer_type": "type", "generic_type": "type", "dynamic_type": "trait"}
 

@@ -7,14 +7,13 @@ from collections.abc import Collection
 from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, text_of
-from rotary_batch.repo.languages.language import Definition
-from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS
+from rotary_batch.repo.languages.language import MAX_BASE_CHARACTERS, Definition
+from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS, limited
 
 
 def one_line(node: Node) -> str:
     """The source of a node on one line, without the semicolon that ends it."""
-    text = " ".join(text_of(node)[: 4 * MAX_SIGNATURE_CHARACTERS].split()).rstrip("; ")
-    return text if len(text) <= MAX_SIGNATURE_CHARACTERS else text[: MAX_SIGNATURE_CHARACTERS - 1] + "…"
+    return limited(" ".join(text_of(node)[: 4 * MAX_SIGNATURE_CHARACTERS].split()).rstrip("; "))
 
 
 def around(node: Node, types: Collection[str]) -> Node | None:
@@ -47,14 +46,13 @@ def comment_above_statement(definition: Definition, statements: Collection[str])
     return comment_above(statement or outer)
 
 
-_MAX_BASE = 200  # characters
 _DECLARATORS = {"variable_declarator", "property_element", "const_element", "simple_identifier"}
 
 
 def bases_in(node: Node, *lists: str) -> tuple[str, ...]:
     """The types that are named in the lists of a definition, such as its `base_list`."""
     named = [child for inner in node.named_children if inner.type in lists for child in inner.named_children]
-    return tuple(one_line(child)[:_MAX_BASE] for child in named if "argument" not in child.type)
+    return tuple(one_line(child)[:MAX_BASE_CHARACTERS] for child in named if "argument" not in child.type)
 
 
 def has_modifier(node: Node, *words: str) -> bool:

@@ -27,7 +27,7 @@ from rotary_batch.pages.sanitise import inline, plain
 
 FORGE = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 LANGUAGES = [
-    *("python", "rust", "go", "javascript", "typescript", "java", "kotlin", "scala", "c", "cpp", "csharp", "php"),
+    *("python", "rust", "go", "javascript", "typescript", "java", "kotlin", "scala", "c", "cpp", "c_sharp", "php"),
     *("ruby", "lua", "swift", "markdown", "bash", None),
 ]
 PIECES = [

@@ -468,7 +468,7 @@ CASES = {
         """,
     ),
     "xml in c sharp": (
-        "csharp",
+        "c_sharp",
         """
         <summary>
         Sells a <see cref="T:Shop.Thing"/> if <paramref name="n"/> is <c>true</c>.
@@ -612,7 +612,7 @@ PIECES = [
 ]
 
 
-@pytest.mark.parametrize("language", ["python", "rust", "java", "javascript", "go", "c", "csharp"])
+@pytest.mark.parametrize("language", ["python", "rust", "java", "javascript", "go", "c", "c_sharp"])
 def test_no_comment_takes_long(language):
     """The longest text that a parser is given; a quadratic parser needs minutes for one of them."""
     for piece in PIECES:

@@ -438,6 +438,25 @@ def test_every_overload_is_shown_with_its_own_words(path, shown):
     assert page.endswith(shown)
 
 
+DECORATED = {
+    "jar.py": ("class Jar:\n    @staticmethod\n    @cache(size=2)\n    async def lid(): ...\n", "@staticmethod\n@cache(size=2)\nasync def lid()"),
+    "Jar.java": ("/** J. */\n@Deprecated\n@Named(\"jar\")\npublic class Jar {}\n", '@Deprecated\n@Named("jar")\npublic class Jar'),
+    "jar.ts": ("@Sealed()\nexport class Jar {}\n", "@Sealed()\nclass Jar"),
+    "jar.rs": ("#[inline]\npub fn lid() {}\n", "#[inline]\npub fn lid()"),
+    "jar.cs": ("[Serializable]\npublic class Jar {}\n", "[Serializable]\npublic class Jar"),
+    "jar.php": ("<?php\n#[Entity]\nclass Jar {}\n", "#[Entity]\nclass Jar"),
+    "jar.kt": ("@Frozen(1)\nprivate data class Jar(val a: Int)\n", "@Frozen(1)\nprivate data class Jar(val a: Int)"),
+    "jar.swift": ("@objc public class Jar {}\n", "@objc\npublic class Jar"),
+    "jar.scala": ("@frozen final class Jar\n", "@frozen\nfinal class Jar"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", DECORATED)
+def test_decorators_are_above_their_signature(path):
+    text, shown = DECORATED[path]
+    assert f"\n{shown}\n```\n" in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+
+
 def test_overloads_without_end_are_cut_off():
     text = "".join(f"export function f(a: T{number}): void\n" for number in range(1000))
     page = render_site(make_view({"a.ts": text}), {})["a.ts.md"].decode()

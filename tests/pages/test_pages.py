@@ -496,6 +496,37 @@ def test_the_words_of_what_a_file_is_named_after_are_about_the_file():
 
 
 @pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("lids.go", "package tin\n\ntype Tin struct{}\n\n// Lids has all lids.\nfunc (t Tin) Lids() {}\n"),
+        ("lids.py", 'class Tin:\n    def lids(self):\n        """All lids."""\n'),
+        ("lids.rs", "pub struct Tin;\nimpl Tin {\n    /// All lids.\n    pub fn lids(&self) {}\n}\n"),
+        ("Lids.ts", "export class Tin {\n  /** All lids. */\n  lids() {}\n}\n"),
+        ("lids.c", "#define HAS_LIDS 1\n#define LIDS 2\n\nstruct Tin { int /* All lids. */ lids; };\n"),
+    ],
+)
+def test_no_file_is_about_a_part_of_a_type_or_about_macros_first(path, text):
+    page = render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+    assert re.search(r"\n\nDefines `Tin`(, `HAS_LIDS` and `LIDS`)?\.\n", page)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "table"),
+    [
+        ("a.ts", "export interface Tin {\n  /** How deep. @default 80 */\n  depth?: number\n  /** @deprecated use depth */\n  size: number\n}\n",
+         "| Field | Summary |\n| --- | --- |\n| `depth?: number` | How deep. Default: `80` |\n| `size: number` | Deprecated. |\n"),
+        ("a.py", 'class Tin(Enum):\n    LOW = 1\n    """Not deep."""\n', "| Member | Summary |\n| --- | --- |\n| `LOW = 1` | Not deep. |\n"),
+        ("A.java", "enum Tin { /** Not deep. */ LOW }\n", "| Member | Summary |\n| --- | --- |\n| `LOW` | Not deep. |\n"),
+        ("a.rs", "pub enum Tin { /** Not deep. */ Low, /** Deep. */ High }\n", "| Member | Summary |\n| --- | --- |\n| `Low` | Not deep. |\n| `High` | Deep. |\n"),
+        ("b.c", "enum tin { /* Not deep. */ LOW, HIGH };\n", "| Member | Summary |\n| --- | --- |\n| `LOW` | Not deep. |\n| `HIGH` |  |\n"),
+        ("a.c", "enum tin { LOW /* Not deep. */ };\n", "| Member | Summary |\n| --- | --- |\n| `LOW` | Not deep. |\n"),
+    ],
+)  # fmt: skip
+def test_a_table_of_fields_has_defaults_and_that_of_an_enum_has_members(path, text, table):
+    assert table in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+
+
+@pytest.mark.parametrize(
     ("path", "text", "summary"),
     [
         ("lid.go", "package tin\n\nfunc (t *Tin) Open() {}\nfunc (t *Tin) close() {}\n", "`Tin.Open` and `Tin.close`"),

@@ -110,7 +110,9 @@ _FILE_NOTE = _pattern(
         (?:a\s+)?part\s+of\b
       |this\s+(?:file|code|module)\s+(?:is|was)\s+(?:\w+\s+)?(?:adapted|taken|copied|originally|derived|based)\b
       |(?:(?:loosely|heavily|partly|originally)\s+)?(?:based|derived)\s+(?:up)?(?:on|from)\b | inspired\s+by\b
-      |thanks\s+to\b | (?:todo|fixme|xxx|hack)\b\W
+      |thanks\s+to\b
+      |(?:please\s+)?(?:send|report|e?-?mail|direct)\s+(?:\w+\s+){0,2}?(?:bugs?|comments|questions|patches|reports)\b
+      |(?:todo|fixme|xxx|hack)\b\W
     ).*"""
 )
 _GENERATED = _pattern(

@@ -45,6 +45,7 @@ NOTICES = [
     *("-*- mode: c; coding: latin-1 -*-", "vim: set ts=4 sw=4:", "-----------------------------", "====  ====  ===="),
     *("Adapted from https://example.org/other.c", "Ported from Frob's hashing code, by A. Person.", "frob.c"),
     *("Created by A. Person on 3/4/12.", "Last modified: 2020-01-02", "based on the work of A. Person"),
+    "Please send bug reports to A. Person (person at frob dot org).",
 ]
 HASH = {"python", "ruby", "bash"}
 CODE = {

@@ -457,6 +457,19 @@ def test_decorators_are_above_their_signature(path):
     assert f"\n{shown}\n```\n" in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "shown"),
+    [
+        ("jar.py", "def lid(\n    a: int,\n    b: tuple = (1,),\n) -> int: ...\n", "def lid(a: int, b: tuple = (1,)) -> int"),
+        ("jar.ts", "export function lid(\n  a: number,\n  b: number,\n): void {}\n", "function lid(a: number, b: number): void"),
+        ("jar.rs", "pub fn lid(\n    a: u8,\n    b: (u8,),\n) -> u8 { a }\n", "pub fn lid(a: u8, b: (u8,)) -> u8"),
+        ("jar.go", "package a\n\nfunc Lid(\n\ta int,\n\tb int,\n) error { return nil }\n", "func Lid(a int, b int) error"),
+    ],
+)  # fmt: skip
+def test_a_signature_of_several_lines_reads_as_one(path, text, shown):
+    assert f"\n{shown}\n```\n" in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+
+
 def test_overloads_without_end_are_cut_off():
     text = "".join(f"export function f(a: T{number}): void\n" for number in range(1000))
     page = render_site(make_view({"a.ts": text}), {})["a.ts.md"].decode()

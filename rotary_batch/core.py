@@ -143,17 +143,24 @@ def main_definitions(symbols: Iterable[Symbol], *, or_declarations: bool = False
 def overloads(symbol: Symbol, others: Iterable[Symbol]) -> list[tuple[list[str], str | None]]:
     """The signatures of a symbol and of others of its name, in file order, each group with the docstring of the first.
 
+    Decorators are above their signature, but for `@overload`, which several signatures say.
     The first group has the symbol's own docstring; those that say nothing, or the same again, are in it.
     """
     same = sorted([symbol, *islice(others, MAX_OVERLOADS - 1)], key=lambda one: one.id)
     groups: dict[str | None, list[str]] = {symbol.docstring: []}
     for one in same:
         if one.docstring not in {None, symbol.docstring}:
-            groups.setdefault(one.docstring, []).append(one.signature)
+            groups.setdefault(one.docstring, []).append(_declared(one))
     told = {signature for signatures in groups.values() for signature in signatures}
     silent = [one for one in same if one.docstring in {None, symbol.docstring}]
-    groups[symbol.docstring] = [one.signature for one in silent if one is symbol or one.signature not in told]
+    groups[symbol.docstring] = [_declared(one) for one in silent if one is symbol or _declared(one) not in told]
     return [(list(dict.fromkeys(signatures)), docstring) for docstring, signatures in groups.items()]
+
+
+def _declared(symbol: Symbol) -> str:
+    """The signature below its decorators."""
+    shown = [one for one in symbol.decorators if one.rpartition(".")[2].removeprefix("@") != "overload"]
+    return "\n".join([*shown, symbol.signature])
 
 
 def _is_preferred(one: Symbol, other: Symbol) -> bool:

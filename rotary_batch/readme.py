@@ -17,6 +17,8 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _TITLE = re.compile(r"(?:#{1,6}[ \t].*(?:\n|\Z))+")
 _IMAGE = re.compile(r"!\[[^\[\]\n]{0,300}\](?:\([^()\n]{0,1000}\)|\[[^\[\]\n]{0,300}\])")
 _LINK = re.compile(r"\[([^\[\]]{0,300})\](?:\([^()\n]{0,1000}\)|\[[^\[\]\n]{0,300}\])")
+_LABEL = re.compile(r"^ {0,3}\[([^\[\]\n]{1,300})\]:", re.MULTILINE)
+_SHORTCUT = re.compile(r"\[([^\[\]\n]{1,300})\](?!\()")  # a link whose text is its label
 _REST_LINK = re.compile(r"`([^`<>\n]{1,300}?) ?<[^<>`\n]{0,1000}>`__?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 _STRONG = re.compile(r"(\*{1,3}|__)(?=\S)([^*_\n]{1,300}?)(?<=\S)\1")
@@ -39,6 +41,7 @@ def is_readme(path: str) -> bool:
 def first_paragraphs(text: str) -> list[str]:
     """The first paragraphs of running text, without markup but `code`; none of badges, headings and lists."""
     text = _without_code(_without_comments(text[:MAX_READ_CHARACTERS].replace("\r\n", "\n")))
+    labels = {label.casefold() for label in _LABEL.findall(text)}
     shown: list[str] = []
     for whole in re.split(r"\n[ \t]*\n", text):
         if shown and _is_heading(whole):
@@ -46,7 +49,7 @@ def first_paragraphs(text: str) -> list[str]:
         block = _TITLE.sub("", whole.strip("\n"), count=1)
         if not block or _is_heading(block) or _NOT_PROSE.match(block):
             continue
-        prose = _without_markup(block)
+        prose = _without_markup(block, labels)
         if _is_prose(prose):
             shown.append(prose[:MAX_CHARACTERS])
         if len(shown) == MAX_PARAGRAPHS or sum(map(len, shown)) >= MAX_CHARACTERS:
@@ -76,8 +79,9 @@ def _without_code(text: str) -> str:
     return "\n".join(kept)
 
 
-def _without_markup(block: str) -> str:
+def _without_markup(block: str, labels: Collection[str]) -> str:
     plain = _TAG.sub(" ", _LINK.sub(r"\1", _IMAGE.sub(" ", _REST_LINK.sub(r"\1", block))))
+    plain = _SHORTCUT.sub(lambda link: link[1] if link[1].casefold() in labels else link[0], plain)
     return " ".join(_STRONG.sub(r"\2", plain).split())
 
 

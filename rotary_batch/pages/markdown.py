@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, overloads, stub_of
+from rotary_batch.pages.authored.blocks import Notice, Paragraph
 from rotary_batch.pages.authored.reading import authored_summary, read_authored
 from rotary_batch.pages.authored.render import to_markdown
 from rotary_batch.pages.diagram import mermaid
@@ -245,10 +246,23 @@ def _member_table(members: Sequence[Symbol], language: str | None) -> list[str]:
     """The fields of a container, one row each."""
     rows = [
         f"| {code(member.signature or member.name)} "
-        f"| {inline(brief(authored_summary(member.docstring, language))) if member.docstring else ''} |"
+        f"| {inline(_words_of_member(member.docstring, language)) if member.docstring else ''} |"
         for member in members
     ]
-    return ["\n".join(["| Field | Summary |", "| --- | --- |", *rows])] if rows else []
+    column = "Member" if all(member.kind == "member" for member in members) else "Field"
+    return ["\n".join([f"| {column} | Summary |", "| --- | --- |", *rows])] if rows else []
+
+
+def _words_of_member(docstring: str, language: str | None) -> str:
+    """The first sentence on a field, whether it is deprecated, and its default value."""
+    words = read_authored(docstring, language)
+    parts = [brief(words.summary)]
+    for block in words.blocks:
+        if isinstance(block, Notice) and block.title == "Deprecated":
+            parts.insert(0, "Deprecated.")
+        elif isinstance(block, Paragraph) and block.text.startswith("Default: "):
+            parts.append(brief(block.text))
+    return " ".join(filter(None, parts))
 
 
 def _name(path: str) -> str:

@@ -31,6 +31,7 @@ from rotary_batch.pages.sanitise import one_line
 from rotary_batch.pages.symbol_index import SymbolIndex
 from rotary_batch.sentences import split_sentences
 
+_PARTS = {"method", "constructor", "property", "field", "member"}  # kinds of symbols that no file is about
 MAX_LISTED = 6  # names or symbols in one summary
 OUTLINES_CACHED = 1000  # of files: those of a batch of pages, and of what they link to
 MAX_BRIEF_CHARACTERS = 200  # of a summary in a table
@@ -177,7 +178,7 @@ def file_summary(path: str, view: IndexView) -> Summary:
         return _by_author(by_author)
     symbols = main_definitions(view.symbols.get(path, ()), or_declarations=True)
     stem = _folded(PurePosixPath(path).stem)
-    namesake = next((s for s in symbols if s.docstring and _folded(s.name) == stem), None)
+    namesake = next((s for s in symbols if s.docstring and s.kind not in _PARTS and _folded(s.name) == stem), None)
     if namesake and (by_author := authored_summary(namesake.docstring or "", view.language(path))):
         return _by_author(by_author)
     names = [f"`{symbol.qualified_name}`" for symbol in _most_telling(symbols)]
@@ -187,11 +188,12 @@ def file_summary(path: str, view: IndexView) -> Summary:
 def _most_telling(symbols: Sequence[Symbol]) -> Sequence[Symbol]:
     """Functions and types at the top of a file, else constants there, else the members of types of other files.
 
-    Private ones count only in a file that has no others.
+    Private ones count only in a file that has no others.  Macros come last: in C those that set up headers are first.
     """
     top = [symbol for symbol in symbols if "." not in symbol.qualified_name]
     top = [symbol for symbol in top if symbol.is_public] or top
-    return [symbol for symbol in top if symbol.kind not in DATA_KINDS] or top or symbols
+    told = [symbol for symbol in top if symbol.kind not in DATA_KINDS] or top or symbols
+    return sorted(told, key=lambda symbol: symbol.kind == "macro")
 
 
 def _folded(name: str) -> str:

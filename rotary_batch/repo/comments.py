@@ -59,7 +59,19 @@ def comment_above(node: Node) -> str | None:
         elif above.type != "attribute_item":
             break
         line, above = above.start_point.row, above.prev_sibling
-    return clean_comments(comments[::-1])
+    return clean_comments(comments[::-1] or _right_before(node))
+
+
+def _right_before(node: Node) -> list[Node]:
+    """The comment before a node on its line, as in `{ /* a */ b, /** c */ d }`.
+
+    One that is not marked as documentation belongs, behind a comma, to what is before that.
+    """
+    before = node.prev_sibling
+    if before is None or "comment" not in before.type or last_row(before) != node.start_point.row or is_behind(before):
+        return []
+    opens = before.prev_sibling is not None and before.prev_sibling.type in {"{", "("}
+    return [before] if opens or _style(before) in {"/**", "/*!"} else []
 
 
 def is_behind(comment: Node) -> bool:

@@ -56,6 +56,7 @@ _LEGAL_LINE = _pattern(
       |this\s+(?:\w+\s+){0,3}?(?:file|program|software|source|library|code|work|module|package|script|header|product)\b
         .{0,200}?(?:\blicen[cs]|copyright|free\s+software|public\s+domain|open\s+source|provided\s.{0,80}as.is)
       |you\s+should\s+have\s+received\s+a\s+copy | this\s.{0,80}\bis\s+distributed\s+in\s+the\s+hope
+      |the\s+authors?\s+of\s+this\s+(?:software|file|code|library|program)\s+(?:is|are)\b
       |use\s+of\s+this\s+s | the\s+contents\s+of\s+this\s+file | you\s+may\s+(?:not\s+use|obtain)
       |unless\s+required\s+by\s+app | part\s+of\s+the\s+\S+\s+project,\s+under
       |see\s+(?:the\s+)?\W*(?:accompanying\s+|included\s+)?(?:files?\s+)?\W*(?:\S*/)?(?:licen[cs]e|copying|copyright)s?\b
@@ -109,7 +110,9 @@ _FILE_NOTE = _pattern(
         (?:a\s+)?part\s+of\b
       |this\s+(?:file|code|module)\s+(?:is|was)\s+(?:\w+\s+)?(?:adapted|taken|copied|originally|derived|based)\b
       |(?:(?:loosely|heavily|partly|originally)\s+)?(?:based|derived)\s+(?:up)?(?:on|from)\b | inspired\s+by\b
-      |thanks\s+to\b | (?:todo|fixme|xxx|hack)\b\W
+      |thanks\s+to\b
+      |(?:please\s+)?(?:send|report|e?-?mail|direct)\s+(?:\w+\s+){0,2}?(?:bugs?|comments|questions|patches|reports)\b
+      |(?:todo|fixme|xxx|hack)\b\W
     ).*"""
 )
 _GENERATED = _pattern(

@@ -66,7 +66,8 @@ def on_one_line(text: str) -> str:
     """Source with its white space folded."""
     # Runs of white space first: one expression that looked for brackets around them took 80 s for 2,000 line breaks.
     text = re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)
-    text = re.sub(r"([(\[{])\n|\n(?=[)\]}])", r"\1", text)  # a line break within brackets is not a space
+    # A line break within brackets is not a space; the comma before one ends a list whose items had lines of their own.
+    text = re.sub(r"([(\[{])\n|,?\n(?=[)\]}])", r"\1", text)
     return " ".join(text.split())
 
 

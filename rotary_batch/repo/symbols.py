@@ -151,6 +151,9 @@ def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, pa
     is_header = path.lower().endswith(rules.headers)
     if item.parts:
         item = item._replace(signature=signature_from(item.parts, source))
+    decorators, signature = _decorators(item, rules), item.signature or signature_of(shown, end, source)
+    for decorator in decorators:  # where they are modifiers, the signature begins with them
+        signature = signature.removeprefix(decorator).lstrip()
     return Symbol(
         path=path,
         kind=item.kind,
@@ -160,10 +163,10 @@ def _symbol(item: Definition, qualified: str, rules: Language, source: bytes, pa
         end_line=max(item.outer.start_point.row, last_row(last)) + 1,
         start_byte=item.outer.start_byte,
         end_byte=last.end_byte,
-        signature=item.signature or signature_of(shown, end, source),
+        signature=signature,
         docstring=rules.docstring(item),
         bases=item.bases,
-        decorators=_decorators(item, rules),
+        decorators=decorators,
         is_public=not is_local and rules.is_public(item) and (is_header or not item.is_local),
     )
 
@@ -180,7 +183,8 @@ def _decorators(item: Definition, rules: Language) -> tuple[str, ...]:
     if item.decorators is not None or not rules.decorators:
         return tuple(" ".join(text_of(node).split())[:_MAX_NAME] for node in (item.decorators or ())[:_MAX_DECORATORS])
     around = [item.outer, item.node] if item.outer.id != item.node.id else [item.node]
-    nodes = [child for node in around for child in node.named_children if child.type in rules.decorators]
+    modifiers = [child for node in around for child in node.named_children if child.type == "modifiers"]
+    nodes = [child for node in (*around, *modifiers) for child in node.named_children if child.type in rules.decorators]
     before = item.outer.prev_named_sibling
     while before is not None and before.type in rules.decorators and len(nodes) < _MAX_DECORATORS:
         nodes.insert(0, before)

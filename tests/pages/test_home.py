@@ -39,6 +39,8 @@ def test_the_first_paragraphs_of_a_readme_are_its_sentences():
         "Nothing else is `needed` to use it.",
     ]
     assert first_paragraphs(REST) == ["Kettle boils water quickly."]
+    links = "# Kettle\n\nA [Kettle] for [tea], [hot][tea] and [so on].\n\n[kettle]: https://evil.example\n[tea]: <https://evil.example>\n"
+    assert first_paragraphs(links) == ["A Kettle for tea, hot and [so on]."]
     assert first_paragraphs("# Kettle\nBoils water for tea.\n") == ["Boils water for tea."]
     assert first_paragraphs("```\nThis is a block of code.\n```\n\nThis is a sentence.\n") == ["This is a sentence."]
     assert first_paragraphs("") == first_paragraphs("# Kettle\n\nTODO\n") == []
@@ -60,7 +62,7 @@ def test_a_hostile_readme_is_read_in_linear_time_and_cut(piece):
 
 def test_the_first_page_says_what_the_project_is_and_where_to_begin():
     sources = {
-        "README.txt": "# Kettle\n\nKettle boils water quickly.\n",
+        "README.md": "# Kettle\n\nKettle boils water quickly.\n",
         "kettle/__main__.py": '"""Run it."""\n\n\ndef main():\n    boil()\n',
         "kettle/heat.py": 'def boil():\n    """Make it hot."""\n',
         "bin/start.py": "print(1)\n",
@@ -73,7 +75,7 @@ def test_the_first_page_says_what_the_project_is_and_where_to_begin():
     uses = {"": {("bin", "kettle"): 2, ("tests", "kettle"): 9}}
     view = make_view(
         sources,
-        docstrings=view.docstrings | {"README.txt": "Kettle boils water quickly."},
+        docstrings=view.docstrings | {"README.md": "Kettle boils water quickly."},
         overview=lambda: overview,
         text_counts=lambda: (8, 2),
         uses=uses,
@@ -83,7 +85,7 @@ def test_the_first_page_says_what_the_project_is_and_where_to_begin():
         "# shop\n\nKettle boils water quickly.\n\n"
         '## Map\n\nWhat uses what:\n\n```mermaid\nflowchart TD\n  n0["bin"]\n  n1["kettle"]\n  n0 --> n1\n```\n\n'
         "## Entry points\n\n"
-        "- [`bin/start.py`](bin/start.py.md): Code without functions or types.\n"
+        "- [`bin/start.py`](bin/start.py.md)\n"
         "- [`main`](kettle/__main__.py.md#main) in [`kettle/__main__.py`](kettle/__main__.py.md): Run it.\n\n"
         "| Name | Summary |\n| --- | --- |\n| [`bin/`](bin/index.md) |"
     )

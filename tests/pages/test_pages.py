@@ -438,6 +438,38 @@ def test_every_overload_is_shown_with_its_own_words(path, shown):
     assert page.endswith(shown)
 
 
+DECORATED = {
+    "jar.py": ("class Jar:\n    @staticmethod\n    @cache(size=2)\n    async def lid(): ...\n", "@staticmethod\n@cache(size=2)\nasync def lid()"),
+    "Jar.java": ("/** J. */\n@Deprecated\n@Named(\"jar\")\npublic class Jar {}\n", '@Deprecated\n@Named("jar")\npublic class Jar'),
+    "jar.ts": ("@Sealed()\nexport class Jar {}\n", "@Sealed()\nclass Jar"),
+    "jar.rs": ("#[inline]\npub fn lid() {}\n", "#[inline]\npub fn lid()"),
+    "jar.cs": ("[Serializable]\npublic class Jar {}\n", "[Serializable]\npublic class Jar"),
+    "jar.php": ("<?php\n#[Entity]\nclass Jar {}\n", "#[Entity]\nclass Jar"),
+    "jar.kt": ("@Frozen(1)\nprivate data class Jar(val a: Int)\n", "@Frozen(1)\nprivate data class Jar(val a: Int)"),
+    "jar.swift": ("@objc public class Jar {}\n", "@objc\npublic class Jar"),
+    "jar.scala": ("@frozen final class Jar\n", "@frozen\nfinal class Jar"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", DECORATED)
+def test_decorators_are_above_their_signature(path):
+    text, shown = DECORATED[path]
+    assert f"\n{shown}\n```\n" in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "shown"),
+    [
+        ("jar.py", "def lid(\n    a: int,\n    b: tuple = (1,),\n) -> int: ...\n", "def lid(a: int, b: tuple = (1,)) -> int"),
+        ("jar.ts", "export function lid(\n  a: number,\n  b: number,\n): void {}\n", "function lid(a: number, b: number): void"),
+        ("jar.rs", "pub fn lid(\n    a: u8,\n    b: (u8,),\n) -> u8 { a }\n", "pub fn lid(a: u8, b: (u8,)) -> u8"),
+        ("jar.go", "package a\n\nfunc Lid(\n\ta int,\n\tb int,\n) error { return nil }\n", "func Lid(a int, b int) error"),
+    ],
+)  # fmt: skip
+def test_a_signature_of_several_lines_reads_as_one(path, text, shown):
+    assert f"\n{shown}\n```\n" in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+
+
 def test_overloads_without_end_are_cut_off():
     text = "".join(f"export function f(a: T{number}): void\n" for number in range(1000))
     page = render_site(make_view({"a.ts": text}), {})["a.ts.md"].decode()
@@ -474,6 +506,37 @@ def test_the_words_of_what_a_file_is_named_after_are_about_the_file():
     page = render_site(make_view(texts), {})["src/index.md"].decode()
     assert "| [`row_set.py`](row_set.py.md) | Draws rows. |" in page
     assert "| [`c.py`](c.py.md) | Defines `d`. |" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("lids.go", "package tin\n\ntype Tin struct{}\n\n// Lids has all lids.\nfunc (t Tin) Lids() {}\n"),
+        ("lids.py", 'class Tin:\n    def lids(self):\n        """All lids."""\n'),
+        ("lids.rs", "pub struct Tin;\nimpl Tin {\n    /// All lids.\n    pub fn lids(&self) {}\n}\n"),
+        ("Lids.ts", "export class Tin {\n  /** All lids. */\n  lids() {}\n}\n"),
+        ("lids.c", "#define HAS_LIDS 1\n#define LIDS 2\n\nstruct Tin { int /* All lids. */ lids; };\n"),
+    ],
+)
+def test_no_file_is_about_a_part_of_a_type_or_about_macros_first(path, text):
+    page = render_site(make_view({path: text}), {})[f"{path}.md"].decode()
+    assert re.search(r"\n\nDefines `Tin`(, `HAS_LIDS` and `LIDS`)?\.\n", page)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "table"),
+    [
+        ("a.ts", "export interface Tin {\n  /** How deep. @default 80 */\n  depth?: number\n  /** @deprecated use depth */\n  size: number\n}\n",
+         "| Field | Summary |\n| --- | --- |\n| `depth?: number` | How deep. Default: `80` |\n| `size: number` | Deprecated. |\n"),
+        ("a.py", 'class Tin(Enum):\n    LOW = 1\n    """Not deep."""\n', "| Member | Summary |\n| --- | --- |\n| `LOW = 1` | Not deep. |\n"),
+        ("A.java", "enum Tin { /** Not deep. */ LOW }\n", "| Member | Summary |\n| --- | --- |\n| `LOW` | Not deep. |\n"),
+        ("a.rs", "pub enum Tin { /** Not deep. */ Low, /** Deep. */ High }\n", "| Member | Summary |\n| --- | --- |\n| `Low` | Not deep. |\n| `High` | Deep. |\n"),
+        ("b.c", "enum tin { /* Not deep. */ LOW, HIGH };\n", "| Member | Summary |\n| --- | --- |\n| `LOW` | Not deep. |\n| `HIGH` |  |\n"),
+        ("a.c", "enum tin { LOW /* Not deep. */ };\n", "| Member | Summary |\n| --- | --- |\n| `LOW` | Not deep. |\n"),
+    ],
+)  # fmt: skip
+def test_a_table_of_fields_has_defaults_and_that_of_an_enum_has_members(path, text, table):
+    assert table in render_site(make_view({path: text}), {})[f"{path}.md"].decode()
 
 
 @pytest.mark.parametrize(

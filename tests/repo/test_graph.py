@@ -468,6 +468,40 @@ def test_bases_are_edges_across_files():
     assert edges == {("Near", "Other"), ("Far", "Near"), ("Far", "Base")}
 
 
+NO_BASES = {
+    "go": "package a\n\ntype Ink struct{}\ntype Blot Ink\ntype Pens []Ink\ntype Mixer func(a Ink) *Ink\n",
+    "java": "class Ink {}\nrecord Blot(Ink ink, int size) {}\nclass Pens<T extends Ink> {}\n",
+    "c": "struct ink { int size; };\ntypedef struct ink blot;\ntypedef struct ink (*mixer)(struct ink one);\n",
+    "cpp": "class Ink {};\nusing Blot = Ink;\ntemplate <class T> struct Pens { Ink one; };\n",
+    "rust": "struct Ink;\nstruct Blot(Ink);\ntype Pens = Vec<Ink>;\nenum Mixed { One(Ink) }\n",
+    "typescript": "class Ink {}\ntype Blot = Ink\ntype Mixer = (one: Ink) => Ink\nclass Pens<T = Ink> {}\n",
+    "kotlin": "class Ink\nclass Blot(val ink: Ink)\ntypealias Pens = List<Ink>\n",
+    "python": "class Ink: pass\nclass Blot[T: Ink]: pass\nclass Pens(metaclass=Ink): pass\ntype Mixed = Ink\n",
+}
+_ENDINGS = {"python": "py", "rust": "rs", "typescript": "ts", "kotlin": "kt"}
+
+
+@pytest.mark.parametrize("language", NO_BASES)
+def test_a_type_whose_signature_names_another_does_not_extend_it(language):
+    resolver, _ = resolver_of({f"a.{_ENDINGS.get(language, language)}": NO_BASES[language]})
+    assert [edge for path in resolver.paths for edge in resolver.bases(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.cpp", "class Ink { public: int dry() { return 1; } };\nusing Blot = Ink;\nint f(Blot b) { return b.dry(); }\n"),
+        ("a.hpp", "class Ink { public: int dry() { return 1; } };\ntypedef Ink Blot;\nint f(Blot b) { return b.dry(); }\n"),
+        ("a.ts", "class Ink { dry() {} }\ntype Blot = Ink\nfunction f(b: Blot) { b.dry() }\n"),
+        ("a.rs", "struct Ink; impl Ink { fn dry(&self) {} }\ntype Blot = Ink;\nfn f(b: Blot) { b.dry() }\n"),
+        ("a.go", "package a\ntype Ink struct{}\nfunc (i Ink) dry() {}\ntype Blot = Ink\nfunc f(b Blot) { b.dry() }\n"),
+        ("a.kt", "class Ink { fun dry() {} }\ntypealias Blot = Ink\nfun f(b: Blot) { b.dry() }\n"),
+    ],
+)  # fmt: skip
+def test_an_alias_has_the_members_of_its_type(path, text):
+    assert calls_of({path: text}) == {f"{path}:f > {path}:Ink.dry"}
+
+
 def test_imports_that_go_round_in_circles_end():
     texts = {
         "a.py": "from b import x\ndef f(): x()\n",

@@ -35,12 +35,17 @@ MPL = (
     "distributed with this\nfile, You can obtain one at http://mozilla.org/MPL/2.0/."
 )
 ODD = "frob\nCopyright(c) 2009 Some Body\nMIT Licensed"
+NETLIB = (
+    "The author of this software is A. Person.\n\nCopyright (c) 1991 by Frob Technologies.\n\nPermission to use, copy, "
+    "modify, and distribute this software for any\npurpose without fee is hereby granted."
+)
 NOTICES = [
-    *(MIT, GPL, LLVM, BSD, MPL, ODD),
+    *(MIT, GPL, NETLIB, LLVM, BSD, MPL, ODD),
     *("$Id: frob.c,v 1.2 2001/02/03 a Exp $", "@author A. Person", "Author: A. Person <a@b.org>\nVersion: 1.2"),
     *("-*- mode: c; coding: latin-1 -*-", "vim: set ts=4 sw=4:", "-----------------------------", "====  ====  ===="),
     *("Adapted from https://example.org/other.c", "Ported from Frob's hashing code, by A. Person.", "frob.c"),
     *("Created by A. Person on 3/4/12.", "Last modified: 2020-01-02", "based on the work of A. Person"),
+    "Please send bug reports to A. Person (person at frob dot org).",
 ]
 HASH = {"python", "ruby", "bash"}
 CODE = {

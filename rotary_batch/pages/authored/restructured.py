@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_INDENTATIONS = 12  # docutils parses what is indented by recursion
 MAX_LINE_CHARACTERS = 8_000  # docutils refuses to parse lines of more than 10,000
 _NESTED_IN_LINE = re.compile(r"^\s*(?:(?:[-*+•|]|\w{1,4}[.)]|\(\w{1,4}\)|:[^:\n]{1,40}:)[ \t]+){8}", re.MULTILINE)
+_OBJECT_ROLES = {"any", "attr", "class", "const", "data", "exc", "func", "meth", "mod", "obj"}
 _ROLE_TARGET = re.compile(r"([^<]+?)\s*<[^<>]*>")
 _NOTICES = words(
     """
@@ -89,6 +90,8 @@ def _role(rawsource: str, text: str, role: str, lineno: int) -> tuple[list[Any],
     shown = text.replace("\0", "")
     if titled := _ROLE_TARGET.fullmatch(shown):  # `title <target>`
         return [nodes.inline(rawsource, titled[1])], []
+    if role.rpartition(":")[2] in _OBJECT_ROLES:
+        shown = shown.lstrip(".")  # of Sphinx: looked for in every module
     return [nodes.literal(rawsource, shown.rpartition(".")[2] if shown[:1] == "~" else shown.lstrip("!"))], []
 
 

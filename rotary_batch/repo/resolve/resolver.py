@@ -27,6 +27,7 @@ MAX_ANCESTORS = 64  # types looked through for one member; a chain of 100,000 wo
 _MAX_DEPTH = 6  # of values that depend on other values, and of exports of exports
 _MAX_STARS = 50  # of one file, that are looked through for one name
 _SELF = {"self", "cls", "this", "Self"}
+_TYPEDEF = re.compile(r"typedef\s+(?:const\s+)?(?:(?:struct|class|union|enum)\s+)?([\w:]+)[\s*]+\w+\s*;?")
 _DIALECTS: tuple[tuple[type[Dialect], frozenset[str]], ...] = (
     (Python, frozenset({"python"})),
     (EcmaScript, frozenset({"javascript", "typescript", "tsx", "vue", "svelte"})),
@@ -70,7 +71,7 @@ class Resolver:
         """What the types of a file extend and implement, in its order, as far as it is in the repository."""
         for symbol in self._files[path].symbols.values():
             if is_type(symbol):
-                for base in self._bases_of(symbol):
+                for base in self._types(symbol, symbol.bases):
                     yield Inheritance(symbol.id, base.id)
 
     def imported(self, one: Import) -> str | None:
@@ -322,11 +323,15 @@ class Resolver:
         return here.symbols.get(here.names.get(one.start_byte, ""))
 
     def _bases_of(self, one: Symbol) -> tuple[Symbol, ...]:
-        """The types that a type names as its bases."""
+        """The types whose members a type has: its bases, or the one that an alias stands for."""
+        return self._types(one, one.bases or _aliased(one))
+
+    def _types(self, one: Symbol, expressions: Iterable[str]) -> tuple[Symbol, ...]:
+        """The types that expressions in a type mean."""
         here = self._files[one.path]
         outer = one.qualified_name.rpartition(".")[0]
         found = []
-        for written in one.bases or _bases_in(one):
+        for written in expressions:
             text = type_expression(written)
             base = self._value(text.removesuffix("{}"), here, outer, 1) if text else None
             if isinstance(base, Symbol) and is_type(base) and base.id != one.id:
@@ -334,7 +339,11 @@ class Resolver:
         return tuple(dict.fromkeys(found))
 
 
-def _bases_in(symbol: Symbol) -> list[str]:
-    """The words after a type's name in its signature, where its language does not say which are its bases."""
-    words: list[str] = re.findall(r"[A-Za-z_]\w*", symbol.signature)
-    return words[words.index(symbol.name) + 1 :] if symbol.name in words else []
+def _aliased(symbol: Symbol) -> tuple[str, ...]:
+    """The type that an alias stands for: `B` of `type A = B` and of `typedef B A`."""
+    if symbol.kind != "type":
+        return ()
+    if typedef := _TYPEDEF.fullmatch(symbol.signature):
+        return (typedef[1],)
+    _, equals, value = symbol.signature.partition("=")
+    return (value.strip(),) if equals else ()

@@ -167,8 +167,8 @@ CASES = {
 
         | Parameter | Type | Description |
         | --- | --- | --- |
-        | `a` | `array_like` | The `.Shop`. |
-        | `b` | `array_like` | The `.Shop`. |
+        | `a` | `array_like` | The `Shop`. |
+        | `b` | `array_like` | The `Shop`. |
 
         **See also**
 
@@ -590,6 +590,7 @@ def test_a_comment_is_shown_as_it_was_meant(case):
         ("python", "shop\n====\n\nSells things.", "Sells things."),
         ("python", "Shops of the town\n=================\n\nSells.", "Shops of the town"),
         ("python", ".. deprecated:: 1\n\nSell :class:`~a.B`.", "Sell `B`."),
+        ("python", "Sell :meth:`.Shop.sell` of :file:`.shop`.", "Sell `Shop.sell` of `.shop`."),
         ("python", "Args:\n    x: y", ""),
         ("rust", "# shop\n\nSells <T> for [`Price`].", "Sells <T> for `Price`."),
         ("java", "Sells {@code a<b>}.\n<p>More", "Sells `a<b>`."),

@@ -88,7 +88,7 @@ def test_harmless_keys_count_and_all_others_are_named_and_touch_nothing(make_rep
     (note,) = outcome["notes"]
     assert note.startswith(f"{root}/rotary.toml: ignored: db, device, ")
     assert ("and counts" in note, "3 other keys" in note, f"`rotary-batch trust {root}`" in note) == (False, True, True)
-    assert (outcome["docs"], outcome["files"]) == (f"{root}/docs/api", {"ignored": 1, "source": 2, "text": 1})
+    assert (outcome["docs"], outcome["files"]) == (f"{root}/docs/api", {"ignored": 1, "source": 3})
     assert outcome["model"] != "tiny"
     page = (root / "docs/api/pkg/a.py.md").read_text()
     assert "https://e.org/x/pkg/a.py#L1-L2" in page
@@ -285,7 +285,7 @@ def test_each_repository_has_its_own_settings_and_none_has_the_others(make_repos
     three = make_repository(CODE, name="three")
     outcomes = {Path(row["repository"]).name: row for row in index(one, two, three)}
     assert {name: (Path(row["docs"]).name, row["files"]["source"]) for name, row in outcomes.items()} == {
-        "one": ("first", 2),
+        "one": ("first", 3),
         "two": ("rotary-docs", 1),
         "three": ("rotary-docs", 3),
     }
@@ -373,7 +373,7 @@ def test_patterns_of_a_stranger_take_no_time(make_repository, index):
     code = {f"{'a' * 200}.py": "x = 1\n", f"{'a/' * 60}a.py": "x = 1\n"}
     root = make_repository(code | {"rotary.toml": settings_file(exclude=bombs)})
     (outcome,) = index(root)
-    assert (outcome["notes"], outcome["files"]["source"]) == ([], 2)
+    assert (outcome["notes"], outcome["files"]["source"]) == ([], 3)
 
 
 def test_no_file_is_no_news(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotary_batch.core import Call, SymbolId
-from rotary_batch.work.index import saved_calls
+from rotary_batch.work.graph import saved_calls
 from rotary_batch.work.usage import FolderUses, most_used_files
 from tests.test_sync import Place
 

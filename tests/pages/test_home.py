@@ -62,7 +62,7 @@ def test_a_hostile_readme_is_read_in_linear_time_and_cut(piece):
 
 def test_the_first_page_says_what_the_project_is_and_where_to_begin():
     sources = {
-        "README.md": "# Kettle\n\nKettle boils water quickly.\n",
+        "README.txt": "# Kettle\n\nKettle boils water quickly.\n",
         "kettle/__main__.py": '"""Run it."""\n\n\ndef main():\n    boil()\n',
         "kettle/heat.py": 'def boil():\n    """Make it hot."""\n',
         "bin/start.py": "print(1)\n",
@@ -75,7 +75,7 @@ def test_the_first_page_says_what_the_project_is_and_where_to_begin():
     uses = {"": {("bin", "kettle"): 2, ("tests", "kettle"): 9}}
     view = make_view(
         sources,
-        docstrings=view.docstrings | {"README.md": "Kettle boils water quickly."},
+        docstrings=view.docstrings | {"README.txt": "Kettle boils water quickly."},
         overview=lambda: overview,
         text_counts=lambda: (8, 2),
         uses=uses,

@@ -373,7 +373,7 @@ def test_patterns_of_a_stranger_take_no_time(make_repository, index):
     code = {f"{'a' * 200}.py": "x = 1\n", f"{'a/' * 60}a.py": "x = 1\n"}
     root = make_repository(code | {"rotary.toml": settings_file(exclude=bombs)})
     (outcome,) = index(root)
-    assert (outcome["notes"], outcome["files"]["source"]) == ([], 3)
+    assert (outcome["notes"], outcome["files"]["source"]) == ([], 2)
 
 
 def test_no_file_is_no_news(tmp_path):

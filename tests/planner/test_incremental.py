@@ -1,0 +1,147 @@
+"""After any edits, renames and removals, an index leaves what a fresh one leaves; one changed file renders few pages."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scale_tree import write_repository
+from rotary_batch.commands.database import writing
+from rotary_batch.config import Settings
+from rotary_batch.pages import site
+from tests.in_process import index_all
+from tests.planner.test_interrupted_index import _in_this_process, pages  # noqa: F401 - a fixture
+
+NAMES = ["load", "Store", "save", "flush", "Shelf"]
+FOLDERS = ["", "app/", "app/core/", "lib/"]
+
+
+def python(draw: random.Random) -> str:
+    module, name, other = draw.choice(["app.core.a", "lib.a", "a", "app.b"]), draw.choice(NAMES), draw.choice(NAMES)
+    words = draw.choice(["", f'"""Words {draw.randrange(5)}."""\n'])
+    return (
+        f"{words}from {module} import {other}\n\nclass {name}({other}):\n"
+        f"    {words.strip()}\n    def run(self):\n        return {other}(self.run())\n"
+        f"\ndef use_{name}(x):\n    return {name}().run()\n"
+    )
+
+
+def script(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    place = draw.choice(["./a", "../lib/a", "./core/b", "shop/a"])
+    return f"import {{ {other} }} from '{place}';\nexport function {name}(x) {{ return {other}(x); }}\n"
+
+
+def go(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    words = draw.choice(["", f"// Package p counts {draw.randrange(5)}.\n"])
+    return f"{words}package p\n\nfunc {name}() int {{\n\treturn {other}()\n}}\n"
+
+
+def header(draw: random.Random) -> str:
+    name = draw.choice(NAMES)
+    return draw.choice(["", f"/** Words {draw.randrange(5)}. */\n"]) + f"int {name}(int x);\nint other(void);\n"
+
+
+def c(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    return f'#include "a.h"\nint {name}(int x) {{\n  return {other}(x);\n}}\n'
+
+
+def rust(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    return f"//! Words {draw.randrange(5)}.\nuse crate::b::{other};\npub fn {name}() {{ {other}(); }}\n"
+
+
+def readme(draw: random.Random) -> str:
+    return draw.choice(["", f"Says {draw.randrange(9)}.\n"])
+
+
+WRITERS = {
+    "a.py": python,
+    "b.py": python,
+    "A.py": python,
+    "a.pyi": python,
+    "__init__.py": python,
+    "a.js": script,
+    "b.js": script,
+    "a.go": go,
+    "b.go": go,
+    "a.h": header,
+    "a.c": c,
+    "b.c": c,
+    "core.rs": rust,
+    "b.rs": rust,
+    "README.md": readme,
+    "package.json": lambda draw: f'{{"name": "{draw.choice(["shop", "x"])}"}}\n',
+    "a": lambda draw: "not a source\n",
+}
+
+
+def edit(root: Path, draw: random.Random) -> None:
+    """Write, rename or remove one file, or a folder."""
+    path = root / (draw.choice(FOLDERS) + draw.choice(list(WRITERS)))
+    present = sorted(one for one in root.rglob("*") if one.is_file() and one.relative_to(root).parts[0] in TOPS)
+    kind = draw.randrange(10)
+    if kind == 0 and present:
+        draw.choice(present).unlink()
+    elif kind == 1 and present:
+        old = draw.choice(present)
+        new = root / draw.choice(FOLDERS) / old.name
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.rename(new)
+    elif kind == 2:
+        shutil.rmtree(root / draw.choice(FOLDERS[1:]), ignore_errors=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(WRITERS[path.name](draw))
+
+
+TOPS = {*WRITERS, "app", "lib"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_edits_the_docs_are_those_of_a_fresh_index(seed, make_repository, tmp_path):
+    draw = random.Random(seed)
+    root = make_repository({"a.py": python(draw)})
+    for _ in range(25):
+        edit(root, draw)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        for step in range(12):
+            index_all(store, settings, root)
+            kept = pages(root)
+            shutil.move(root / "rotary-docs", tmp_path / "kept")
+            fresh = Settings(db=tmp_path / f"fresh{step}.db", worktree=True)
+            with writing(fresh) as other:
+                index_all(other, fresh, root)
+            expected = pages(root)
+            assert {path for path in kept.keys() | expected if kept.get(path) != expected.get(path)} == set(), step
+            shutil.rmtree(root / "rotary-docs")
+            shutil.move(tmp_path / "kept", root / "rotary-docs")
+            for _ in range(draw.randrange(1, 4)):
+                edit(root, draw)
+
+
+def test_one_changed_file_renders_few_pages(tmp_path, monkeypatch):
+    root = tmp_path / "tree"
+    write_repository(root, 300)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    rendered: list[str] = []
+    real = site._render_one
+    monkeypatch.setattr(
+        site, "_render_one", lambda view, pages, thing: rendered.append(thing) or real(view, pages, thing)
+    )
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        rendered.clear()
+        leaf = root / "area0" / "part2" / "m299.go"
+        leaf.write_text(leaf.read_text().replace("value > ", "1 + value > "))
+        index_all(store, settings, root)
+    folders = {"area0/part2/", "area0/"}
+    linked = {"area0/part2/m299.go"}
+    assert folders | linked <= set(rendered)
+    assert len([thing for thing in rendered if thing[0] != "/"]) <= 8

@@ -10,9 +10,11 @@ import pytest
 
 from benchmarks.scale_tree import write_repository
 from rotary_batch.commands.database import writing
+from rotary_batch.commands.docs import accept_page, check
 from rotary_batch.config import Settings
 from rotary_batch.pages import site
-from tests.in_process import index_all
+from rotary_batch.testing import FakeEngine
+from tests.in_process import drain_all, index_all
 from tests.planner.test_interrupted_index import _in_this_process, pages  # noqa: F401 - a fixture
 
 NAMES = ["load", "Store", "save", "flush", "Shelf"]
@@ -145,3 +147,38 @@ def test_one_changed_file_renders_few_pages(tmp_path, monkeypatch):
     linked = {"area0/part2/m299.go"}
     assert folders | linked <= set(rendered)
     assert len([thing for thing in rendered if thing[0] != "/"]) <= 8
+
+
+def test_a_moved_file_of_the_same_text_asks_a_model_nothing_new(make_repository, tmp_path):
+    root = make_repository({"app/a.py": python(random.Random(1)), "app/b.py": "def other():\n    return 1\n"})
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        engines = [FakeEngine(answer_tokens=6), FakeEngine(answer_tokens=6)]
+        drain_all(store, settings, [root], lambda: engines[0])
+        (root / "app").rename(root / "lib")
+        index_all(store, settings, root)
+        drain_all(store, settings, [root], lambda: engines[1])
+        reused = store.db.execute("select unit, reused from item where unit = 'chunk' order by path").fetchall()
+    assert [tuple(row) for row in reused] == [("chunk", 1), ("chunk", 1)]
+    assert set(pages(root)) >= {"lib/a.py.md", "lib/b.py.md"}
+    assert "app/a.py.md" not in pages(root)
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_an_edited_page_whose_source_was_renamed_is_settled(whose, make_repository, tmp_path):
+    root = make_repository({"app/a.py": "def f():\n    return 1\n"})
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        page = root / "rotary-docs" / "app" / "a.py.md"
+        page.write_text(page.read_text() + "My words.\n")
+        (root / "app" / "a.py").rename(root / "app" / "c.py")
+        index_all(store, settings, root)
+        assert "My words." in page.read_text()
+        assert check(settings, root).orphaned == ["app/a.py.md"]
+        accept_page(store, root, "app/a.py.md", whose)
+        assert check(settings, root).num_found == 0
+        index_all(store, settings, root)
+        assert page.exists() == (whose == "theirs")
+        assert check(settings, root).num_found == 0

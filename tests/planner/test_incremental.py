@@ -105,6 +105,74 @@ def edit(root: Path, draw: random.Random) -> None:
 TOPS = {*WRITERS, "app", "lib"}
 
 
+C_FILES = {"one.c": "int load(int x) {\n  return x;\n}\n", "api.h": "/** Loads it. */\nint load(int x);\n"}
+PYTHON_FILES = {"lib.py": "def f(): pass\nclass F: pass\n", "user.py": "from lib import F\ndef use():\n    F()\n"}
+GO_FILES = {"p/a.go": "package p\nfunc F() {}\n", "p/b.go": "package p\nfunc G() { F() }\n"}
+RUST_FILES = {"src/lib.rs": "mod net;\n", "src/net.rs": "//! Sends.\n", "src/net/tcp.rs": "pub fn send() {}\n"}
+JS_FILES = {
+    "package.json": '{"name": "root", "workspaces": ["a", "b"]}',
+    "a/package.json": '{"name": "a", "main": "index.js"}',
+    "a/index.js": "export function f() {}\n",
+    "b/b.js": "import { f } from 'a';\nexport function g() { f(); }\n",
+}
+CASE_FILES = {"d/Lib.py": "def f(): pass\n", "d/lib.py": "def g(): pass\n", "d/u.py": "from d.lib import g\ng()\n"}
+STUB_FILES = {"m.py": "def f(x): pass\n", "m.pyi": "def f(x: int) -> int: ...\n"}
+CALLER = {"d/u.py": "from d.lib import g\ndef h():\n    g()\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "edits"),
+    [
+        (C_FILES, {"api.h": "/** Reads it. */\nint load(int x);\n"}),
+        (C_FILES, {"api.h": "int load(int x);\n"}),
+        (C_FILES, {"api.h": None}),
+        (C_FILES, {"other.h": "/** Stores it. */\nint load(int x);\n"}),
+        ({**C_FILES, "api.h": "int load(int x);\n"}, {"api.h": C_FILES["api.h"]}),
+        (PYTHON_FILES, {"lib.py": "def g(): pass\nclass F: pass\n"}),  # the anchor of F is another
+        (PYTHON_FILES, {"lib.py": None}),
+        (PYTHON_FILES, {"user.py": "def use(): pass\n"}),
+        (GO_FILES, {"p/c.go": "package p\nfunc F() {}\n"}),  # now the name is ambiguous
+        ({**GO_FILES, "p/c.go": "package p\nfunc F() {}\n"}, {"p/c.go": None}),
+        (RUST_FILES, {"src/net.rs": "//! Receives.\n"}),
+        (JS_FILES, {"a/package.json": '{"name": "other", "main": "index.js"}'}),
+        (JS_FILES, {"a/package.json": None}),
+        ({**CASE_FILES, **CALLER}, {"d/Lib.py": None}),
+        ({**CASE_FILES, **CALLER, "d/Lib.py": None}, {"d/Lib.py": CASE_FILES["d/Lib.py"]}),
+        (STUB_FILES, {"m.pyi": "def f(x: str) -> str: ...\n"}),
+        (STUB_FILES, {"m.pyi": None}),
+    ],
+)
+def test_an_edit_that_another_page_shows_reaches_it(files, edits, make_repository, tmp_path):
+    root = make_repository({path: text for path, text in files.items() if text is not None})
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        first = pages(root)
+        for path, text in edits.items():
+            (root / path).unlink() if text is None else (root / path).write_text(text)
+        index_all(store, settings, root)
+    second = pages(root)
+    assert second != first
+    assert differing(second, fresh_pages(root, tmp_path)) == set()
+
+
+def differing(some: dict[str, bytes], others: dict[str, bytes]) -> set[str]:
+    return {path for path in some.keys() | others if some.get(path) != others.get(path)}
+
+
+def fresh_pages(root: Path, folder: Path) -> dict[str, bytes]:
+    """The pages that an index makes that knows nothing of an earlier one; the docs folder is left as it was."""
+    shutil.move(root / "rotary-docs", folder / "kept")
+    settings = Settings(db=folder / "fresh.db", worktree=True)
+    settings.db.unlink(missing_ok=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+    found = pages(root)
+    shutil.rmtree(root / "rotary-docs")
+    shutil.move(folder / "kept", root / "rotary-docs")
+    return found
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_after_any_edits_the_docs_are_those_of_a_fresh_index(seed, make_repository, tmp_path):
     draw = random.Random(seed)
@@ -113,17 +181,9 @@ def test_after_any_edits_the_docs_are_those_of_a_fresh_index(seed, make_reposito
         edit(root, draw)
     settings = Settings(db=tmp_path / "work.db", worktree=True)
     with writing(settings) as store:
-        for step in range(12):
+        for step in range(10):
             index_all(store, settings, root)
-            kept = pages(root)
-            shutil.move(root / "rotary-docs", tmp_path / "kept")
-            fresh = Settings(db=tmp_path / f"fresh{step}.db", worktree=True)
-            with writing(fresh) as other:
-                index_all(other, fresh, root)
-            expected = pages(root)
-            assert {path for path in kept.keys() | expected if kept.get(path) != expected.get(path)} == set(), step
-            shutil.rmtree(root / "rotary-docs")
-            shutil.move(tmp_path / "kept", root / "rotary-docs")
+            assert differing(pages(root), fresh_pages(root, tmp_path)) == set(), step
             for _ in range(draw.randrange(1, 4)):
                 edit(root, draw)
 
@@ -182,3 +242,12 @@ def test_an_edited_page_whose_source_was_renamed_is_settled(whose, make_reposito
         index_all(store, settings, root)
         assert page.exists() == (whose == "theirs")
         assert check(settings, root).num_found == 0
+
+
+def test_a_source_with_a_stub_is_not_read_again(make_repository, tmp_path):
+    root = make_repository(STUB_FILES)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        for _ in range(3):
+            (outcome,) = index_all(store, settings, root)
+    assert (outcome.indexed.parsed, outcome.sync_result.written) == (0, [])

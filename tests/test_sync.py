@@ -196,15 +196,34 @@ def test_with_nothing_to_do_no_page_is_rendered_and_the_index_is_not_loaded(plac
     assert (done.written, done.unchanged) == ([], len(THINGS))
 
 
-@pytest.mark.parametrize("change", ["text", "new", "gone", "name", "model_name", "docs_dir", "link_template"])
-def test_a_changed_file_or_setting_may_reach_any_page(change, place):
+@pytest.mark.parametrize("change", ["name", "model_name", "docs_dir", "link_template"])
+def test_a_changed_setting_may_reach_any_page(change, place):
     sync_pending(place.store, place.row)
-    texts = dict.fromkeys(PATHS, "")
-    if change in {"text", "new", "gone"}:
-        place.index({"text": texts | {"a.py": "Other."}, "new": texts | {"z.py": ""}, "gone": {"a.py": ""}}[change])
-    else:
-        save_repository(place.store, replace(place.row, **{change: "https://other.example/{path}"}))
+    save_repository(place.store, replace(place.row, **{change: "https://other.example/{path}"}))
     assert place.forgotten() == THINGS
+
+
+ABOUT_ALL = {thing for thing in THINGS if thing.startswith("/")}
+LISTS = {"/llms.txt", *OVERVIEWS}
+
+
+@pytest.mark.parametrize(
+    ("texts", "forgotten"),
+    [
+        ({"pkg/deep/d.py": "Other."}, {"pkg/deep/d.py", "pkg/deep/", "pkg/", *LISTS}),
+        ({"a.py": "Other."}, {"a.py", *LISTS}),
+        ({"pkg/z.py": ""}, ABOUT_ALL),  # the folders when it is planned
+        ({"pkg/c.py": None}, {"pkg/c.py", "pkg/", *ABOUT_ALL}),
+    ],
+)
+def test_a_changed_file_reaches_its_page_and_what_is_above_it(texts, forgotten, place):
+    sync_pending(place.store, place.row)
+    with place.store.transaction():
+        for path, text in texts.items():
+            if text is not None:
+                save_parsed(place.store, place.row.id, parsed(path, text), "k")
+        finish_plan(place.store, place.row.id, "k", [], [path for path, text in texts.items() if text is None])
+    assert place.forgotten() == forgotten
 
 
 def test_an_index_of_the_same_files_and_settings_forgets_nothing(place):

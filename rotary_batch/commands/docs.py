@@ -13,10 +13,13 @@ from rotary_batch.errors import RepositoryError
 from rotary_batch.pages.drift import Drift, check_docs
 from rotary_batch.pages.files import SyncResult, accept
 from rotary_batch.pages.safe_folder import open_safe_folder
+from rotary_batch.pages.site import site_paths
+from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.repo.files import PathPatterns, classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.sync import open_docs, sync_all
 from rotary_batch.window import Window
+from rotary_batch.work.page_stamps import source_paths
 from rotary_batch.work.store import WorkStore
 
 
@@ -39,8 +42,9 @@ def render(store: WorkStore, root: Path, window: Window) -> SyncResult:
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
     """Settle one page that a person edited; `whose` is `ours` or `theirs`."""
     (row,) = select_repositories(store, [root])
+    wanted = set(site_paths(source_paths(store, row.id)).values())
     with open_docs(row) as folder:
-        accept(folder, page, whose)
+        accept(folder, page, whose, is_orphan=page not in wanted and not is_index_thing(f"/{page}"))
 
 
 def check(settings: Settings, root: Path) -> Drift:

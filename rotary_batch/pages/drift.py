@@ -76,7 +76,10 @@ def _is_ours(folder: SafeFolder, path: str) -> bool:
         content = folder.read(path)
     except BlockedError:
         return False
-    return content is not None and read(content.data).is_ours
+    if content is None:
+        return False
+    front = read(content.data)
+    return front.is_ours and not front.is_human  # a person who keeps the page of a source that is gone has settled it
 
 
 def _sources(blobs: Mapping[str, str], stubs: Mapping[str, str]) -> dict[str, dict[str, str]]:

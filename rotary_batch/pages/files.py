@@ -147,14 +147,20 @@ def _folders_above(path: str) -> Iterator[str]:
         yield path
 
 
-def accept(folder: SafeFolder, page: str, whose: str) -> None:
-    """Settle a conflict: `ours` takes the generated page, `theirs` leaves the person's alone from now on."""
+def accept(folder: SafeFolder, page: str, whose: str, *, is_orphan: bool = False) -> None:
+    """Settle a conflict: `ours` takes the generated page, `theirs` leaves the person's alone from now on.
+
+    For a page whose source is gone or has another name, there is none: `ours` removes it.
+    """
     new_path = page + NEW_SUFFIX
     with _disk(folder.path):
         current = folder.read(page)
         if current is None:
             raise InputError(f"{folder.path / page}: no such page; name it relative to {folder.path}")
         if whose == "ours":
+            if is_orphan and read(current.data).is_ours:
+                folder.remove(page)
+                return
             if folder.read(new_path) is None:
                 raise InputError(f"{folder.path / new_path}: no new page to accept; run `render` first")
             folder.move(new_path, page.rpartition("/")[2])

@@ -8,8 +8,10 @@ in case or Unicode form, names that a page of ours has already, names that are t
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 
 NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that is in its own docs_dir
@@ -22,6 +24,7 @@ MAX_NAME_NBYTES = 240  # file systems allow 255; NEW_SUFFIX has to fit as well
 MAX_PATH_NBYTES = 2000  # systems allow 4096, with the folders above the repository
 _LONG_PATHS = "long-paths"  # the folder of what is nested too deep
 _RESERVED = {"index.md", "404.md", LLMS_NAME, LLMS_FULL_NAME, SOURCES_NAME}
+_MARKED = re.compile(r"-(?:[0-9a-f]{8}|[0-9a-f]{32})(?:\.md)?(?:/|$)")  # as `_candidates` writes it
 _UNFIT = {"", ".", "..", ".git", ".mkdocs"}
 
 
@@ -55,6 +58,21 @@ def page_paths(sources: Iterable[str]) -> dict[str, str]:
         above, _, name = path.rpartition("/")
         pages[path] = allocator.allocate(path, folders[above], name, ".md")
     return pages
+
+
+def may_move_others(sources: Iterable[str], changed: Iterable[str]) -> bool:
+    """Whether pages of other things may have another path since some files came or went."""
+    changed = set(changed)
+    wanted = Counter(_wanted({*sources, *changed}))
+    return any(wanted[path] > 1 or _MARKED.search(path) for path in _wanted(changed))
+
+
+def _wanted(paths: Collection[str]) -> Iterator[str]:
+    """The paths that files, the folders above them and the pages of these would have if they were alone."""
+    for path in paths:
+        yield _folded(f"{path}.md")
+    for folder in folders_of(paths):
+        yield from (_folded(folder), _folded(f"{folder}/index.md"))
 
 
 class _PathAllocator:
@@ -97,6 +115,8 @@ def _joined(above: str, name: str) -> str:
 
 def _folded(path: str) -> str:
     """What file systems that ignore case and Unicode forms make of a path."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 

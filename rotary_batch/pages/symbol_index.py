@@ -28,6 +28,20 @@ def is_index_thing(thing: str) -> bool:
     return _THING.fullmatch(thing) is not None
 
 
+def entries_of(path: str, symbols: Iterable[Symbol]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Letter, sort key, name, kind and anchor of each symbol of a file that the index lists."""
+    if is_test_file(path):
+        return
+    arranged = outline(path, symbols)
+    for symbol in arranged.parts.get(Part.PUBLIC, ()):
+        if symbol.kind in _NOT_LISTED:
+            continue
+        key = symbol.name.lstrip("_$#~").casefold()
+        letter = key[0] if "a" <= key[:1] <= "z" else OTHERS
+        anchor = arranged.headings[symbol.id].anchor
+        yield letter, _storable(key), _storable(symbol.qualified_name), _storable(symbol.kind), anchor
+
+
 class SymbolIndex:
     """The entries of the index, and the pages that they fill."""
 
@@ -46,18 +60,11 @@ class SymbolIndex:
 
     def _entries(self, files: Iterable[tuple[str, Sequence[Symbol]]]) -> Iterator[tuple[str, str, str, str, int, str]]:
         for path, symbols in files:
-            if is_test_file(path):
-                continue
-            file = len(self._paths)
-            self._paths.append(path)
-            arranged = outline(path, symbols)
-            for symbol in arranged.parts.get(Part.PUBLIC, ()):
-                if symbol.kind in _NOT_LISTED:
-                    continue
-                key = symbol.name.lstrip("_$#~").casefold()
-                letter = key[0] if "a" <= key[:1] <= "z" else OTHERS
-                anchor = arranged.headings[symbol.id].anchor
-                yield letter, _storable(key), _storable(symbol.qualified_name), _storable(symbol.kind), file, anchor
+            entries = list(entries_of(path, symbols))
+            if entries:
+                self._paths.append(path)
+            for letter, key, name, kind, anchor in entries:
+                yield letter, key, name, kind, len(self._paths) - 1, anchor
 
     @property
     def things(self) -> list[str]:

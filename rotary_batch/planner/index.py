@@ -17,6 +17,8 @@ from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
+from rotary_batch.pages.page_paths import may_move_others
+from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.readme import first_paragraphs, is_readme
@@ -25,13 +27,13 @@ from rotary_batch.repo.churn import recent_changes
 from rotary_batch.repo.files import IS_NO_SCRIPT, PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
-from rotary_batch.repo.manifests import manifests
+from rotary_batch.repo.manifests import NAMES, manifests
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.repo.read_once import ReadOnce
 from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
-from rotary_batch.work import graph
+from rotary_batch.work import graph, page_stamps
 from rotary_batch.work import index as stored
 from rotary_batch.work.graph import StoredNames
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
@@ -133,6 +135,11 @@ class _Changes:
     @property
     def is_empty(self) -> bool:
         return not (self.to_read or self.others or self.readmes or self.gone)
+
+    @property
+    def has_manifests(self) -> bool:
+        """Whether what names of packages mean may have changed."""
+        return any(path.rpartition("/")[2] in NAMES for path in (*self.gone, *(file.path for file in self.others)))
 
 
 def _changes(
@@ -237,9 +244,19 @@ def _store_file(
 ) -> PlanCounts:
     if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
         one = replace(one, chunks=())
+    listed = _listed_symbols(store, row.id, one.file.path)
     stored.save_parsed(store, row.id, one, row.plan_key)
+    if listed != _listed_symbols(store, row.id, one.file.path):
+        page_stamps.forget_symbol_index(store, row.id)
     items = list(chunk_items(one, source, prompt_builder))
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
+
+
+def _listed_symbols(store: WorkStore, repository_id: int, path: str) -> list[tuple[str, ...]]:
+    """What the symbol index has of a file; nothing at the first index, when there are no pages yet."""
+    if not page_stamps.has_stamps(store, repository_id):
+        return []
+    return list(entries_of(path, stored.stored_outline(store, repository_id, path)))
 
 
 def _roll_up(
@@ -261,8 +278,10 @@ def _roll_up(
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
-        if changed:
-            ranks = _ranks(store, repository, row, paths)
+        if changed or changes.has_manifests:
+            relinked: set[str] = set()
+            ranks = _ranks(store, repository, row, paths, relinked)
+            _forget_pages(store, row.id, sources, changed, relinked)
             for path in sorted(changes.were_sources):
                 counts += plan_chunks(store, row.id, job.name, path, [])
             items = list(rollup_items(paths, ranks, job, changed))
@@ -271,13 +290,32 @@ def _roll_up(
     return counts
 
 
-def _ranks(store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str]) -> dict[str, int]:
-    """Within a transaction: resolve all imports, bases and references, store what they are, rank the files by it."""
+def _forget_pages(
+    store: WorkStore, repository_id: int, sources: Sequence[SourceFile], changed: set[str], relinked: set[str]
+) -> None:
+    """Within a transaction: forget the pages that show something of changed files, or that are linked otherwise."""
+    if not page_stamps.has_stamps(store, repository_id):
+        return
+    if may_move_others((file.path for file in sources), changed):
+        page_stamps.forget_all(store, repository_id)
+    for path in sorted(changed):
+        page_stamps.forget_file(store, repository_id, path)
+    if relinked:
+        page_stamps.forget(store, repository_id, (), relinked)
+
+
+def _ranks(
+    store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str], relinked: set[str]
+) -> dict[str, int]:
+    """Within a transaction: resolve all imports, bases and references, store what they are, rank the files by it.
+
+    `relinked` gets the files with other links than before.
+    """
     resolver = Resolver(StoredNames(store, row.id, manifests(repository)))
     imports = ((one.path, resolver.imported(one)) for one in graph.stored_imports(store, row.id))
     imported = graph.saved_import_targets(store, row.id, imports)
-    graph.save_inheritance(store, row.id, (edge for path in resolver.paths for edge in resolver.bases(path)))
-    resolved = graph.saved_calls(store, row.id, calls(resolver, graph.stored_references(store, row.id)))
+    graph.save_inheritance(store, row.id, (edge for path in resolver.paths for edge in resolver.bases(path)), relinked)
+    resolved = graph.saved_calls(store, row.id, calls(resolver, graph.stored_references(store, row.id)), relinked)
     called = ((call.caller.path, call.callee.path) for call in resolved)
     churn = recent_changes(repository.root, repository.commit)
     return priorities(paths, chain(imported, called), churn, graph.stale_paths(store, row.id))

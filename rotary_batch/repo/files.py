@@ -24,7 +24,7 @@ from rotary_batch.repo.headers import is_cpp, language_beside
 from rotary_batch.repo.ignore import IgnorePatterns
 from rotary_batch.repo.languages import LANGUAGES, language_of, language_of_script
 from rotary_batch.repo.source_text import decoded, is_minified
-from rotary_batch.repo.stubs import with_stub_class
+from rotary_batch.repo.stubs import own_reason, with_stub_class
 from rotary_batch.repo.vendored import VendoredTrees
 
 MAX_SOURCE_NBYTES = 2 * 10**6  # a parse tree takes about 80 bytes a byte of dense code
@@ -87,7 +87,7 @@ def classify(
         language = beside(entry.path) if entry.path.endswith(".h") else old.language if old is not None else None
         # A header that is C++ by its content is so whatever is beside it.
         if old is not None and old.blob == entry.blob and (old.language, language) != ("cpp", "c"):
-            decided[entry.path] = Decision(old.file_class, old.reason, language)
+            decided[entry.path] = Decision(old.file_class, own_reason(old.reason), language)
         else:
             unread.append(entry)
     for entry, data in repository.read(unread):

@@ -10,6 +10,7 @@ from itertools import count
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, Symbol, main_definitions, stub_of
 
 _CONTAINERS = {"class"}
+_WITH_STUB = ", with the stub "
 
 
 def with_stub_class(files: Sequence[SourceFile]) -> list[SourceFile]:
@@ -23,11 +24,16 @@ def with_stub_class(files: Sequence[SourceFile]) -> list[SourceFile]:
     return [_reclassified(file, stubs.get(file.path), of_stub.get(file.path)) for file in files]
 
 
+def own_reason(reason: str) -> str:
+    """The reason of a source as it was before its stub was looked at."""
+    return reason.partition(_WITH_STUB)[0]
+
+
 def _reclassified(file: SourceFile, stub: SourceFile | None, source: str | None) -> SourceFile:
     if source is not None:
         reason = f"the stub of {source}, whose page shows its signatures"
         return replace(file, file_class=FileClass.STUB, reason=reason)
-    return replace(file, reason=f"{file.reason}, with the stub {stub.path} ({stub.blob[:12]})") if stub else file
+    return replace(file, reason=f"{file.reason}{_WITH_STUB}{stub.path} ({stub.blob[:12]})") if stub else file
 
 
 def joined(parsed: Iterable[ParsedFile]) -> Iterator[ParsedFile]:

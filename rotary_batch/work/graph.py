@@ -6,6 +6,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from sys import intern
 
 from rotary_batch.core import Call, FileClass, Import, Inheritance, Linked, Reference, Symbol, SymbolId, ValueType
@@ -127,23 +129,58 @@ def stored_imports(store: WorkStore, repository_id: int) -> Iterator[Import]:
     return (Import(*row) for row in store.db.execute(query, [repository_id]))
 
 
-def saved_calls(store: WorkStore, repository_id: int, calls: Iterable[Call]) -> Iterator[Call]:
-    """Within a transaction: replace the stored calls; yields each call once it is stored."""
-    store.db.execute("delete from call where repository_id = ?", [repository_id])
-    query = "insert into call (repository_id, path, start_byte, callee_path, callee_start_byte) values (?, ?, ?, ?, ?)"
-    for call in calls:
-        store.db.execute(query, [repository_id, *call.caller, *call.callee])
-        yield call
+def saved_calls(store: WorkStore, repository_id: int, calls: Iterable[Call], changed: set[str]) -> Iterator[Call]:
+    """Within a transaction: replace the stored calls; yields each call, whose file comes once, once it is stored.
+
+    `changed` gets the files of both ends of the calls that are new or gone.
+    """
+    known: set[str] = set()
+    for path, group in groupby(calls, attrgetter("caller.path")):
+        known.add(path)
+        edges = [(*call.caller, *call.callee) for call in group]
+        changed |= _replace_edges(store, "call", _CALL, repository_id, path, edges)
+        yield from (Call(SymbolId(*edge[:2]), SymbolId(*edge[2:])) for edge in edges)
+    for path in _paths(store, "call", repository_id) - known:
+        changed |= _replace_edges(store, "call", _CALL, repository_id, path, [])
 
 
-def save_inheritance(store: WorkStore, repository_id: int, edges: Iterable[Inheritance]) -> None:
-    """Within a transaction: replace what extends what."""
-    store.db.execute("delete from inheritance where repository_id = ?", [repository_id])
-    store.db.executemany(
-        """insert or ignore into inheritance (repository_id, path, start_byte, base_path, base_start_byte)
-           values (?, ?, ?, ?, ?)""",
-        ((repository_id, *edge.derived, *edge.base) for edge in edges),
-    )
+def save_inheritance(store: WorkStore, repository_id: int, edges: Iterable[Inheritance], changed: set[str]) -> None:
+    """Within a transaction: replace what extends what; `edges` and `changed` as for `saved_calls`."""
+    known: set[str] = set()
+    for path, group in groupby(edges, attrgetter("derived.path")):
+        known.add(path)
+        rows = sorted({(*edge.derived, *edge.base) for edge in group})
+        changed |= _replace_edges(store, "inheritance", _INHERITANCE, repository_id, path, rows)
+    for path in _paths(store, "inheritance", repository_id) - known:
+        changed |= _replace_edges(store, "inheritance", _INHERITANCE, repository_id, path, [])
+
+
+def _paths(store: WorkStore, table: str, repository_id: int) -> set[str]:
+    return {
+        row[0]
+        for row in store.db.execute(f"select distinct path from {table} where repository_id = ?", [repository_id])
+    }
+
+
+_Edge = tuple[str, int, str, int]
+_CALL = ("path, start_byte, callee_path, callee_start_byte", "id")
+_INHERITANCE = ("path, start_byte, base_path, base_start_byte", "path, start_byte, base_path, base_start_byte")
+
+
+def _replace_edges(
+    store: WorkStore, table: str, columns: tuple[str, str], repository_id: int, path: str, edges: list[_Edge]
+) -> set[str]:
+    """Make the edges from one file what they are now; returns the files at the ends of those that differ."""
+    names, order = columns
+    where = "where repository_id = ? and path = ?"
+    query = f"select {names} from {table} {where} order by {order}"
+    before: list[_Edge] = [tuple(row) for row in store.db.execute(query, [repository_id, path])]
+    if before == edges:
+        return set()
+    store.db.execute(f"delete from {table} {where}", [repository_id, path])
+    insert = f"insert into {table} (repository_id, {names}) values (?, ?, ?, ?, ?)"
+    store.db.executemany(insert, [(repository_id, *edge) for edge in edges])
+    return {end for edge in set(before) ^ set(edges) for end in (edge[0], edge[2])}
 
 
 def saved_import_targets(
@@ -171,7 +208,7 @@ def stale_paths(store: WorkStore, repository_id: int) -> set[str]:
 
 # Table, columns of the one end, columns of the other: a symbol and what it is linked with.
 RELATIONS = {
-    "callers": ("call", ("callee_path", "callee_start_byte"), ("path", "start_byte"), "id"),
+    "callers": ("call", ("callee_path", "callee_start_byte"), ("path", "start_byte"), "path, id"),
     "callees": ("call", ("path", "start_byte"), ("callee_path", "callee_start_byte"), "id"),
     "bases": ("inheritance", ("path", "start_byte"), ("base_path", "base_start_byte"), "base_path, base_start_byte"),
     "derived": ("inheritance", ("base_path", "base_start_byte"), ("path", "start_byte"), "path, start_byte"),

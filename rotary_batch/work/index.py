@@ -10,6 +10,7 @@ from typing import Any
 
 from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
 from rotary_batch.work.graph import outline_symbol, save_names
+from rotary_batch.work.page_stamps import forget_file
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
@@ -117,9 +118,12 @@ def finish_plan(
     """Within the transaction that plans the roll-ups: update files that are not parsed, mark the plan as complete."""
     db = store.db
     remove = "delete from file where repository_id = ? and path = ?"
-    db.executemany(remove, [(repository_id, path) for path in gone])
+    for path in gone:
+        forget_file(store, repository_id, path)
+        db.execute(remove, [repository_id, path])
     for file in others:
         if file.file_class is not FileClass.SOURCE:  # deletes what was parsed of it before
+            forget_file(store, repository_id, file.path)
             db.execute(remove, [repository_id, file.path])
         _save_file(store, repository_id, file)
     db.execute("update file set rolled_up = 1 where repository_id = ? and rolled_up = 0", [repository_id])
@@ -162,6 +166,7 @@ def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
 def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:
     """Within a transaction: store a source file and what parsing it gave."""
     db, path = store.db, one.file.path
+    forget_file(store, repository_id, path)
     _save_file(store, repository_id, one.file)
     db.execute(
         """update file set docstring = ?, fallback = ?, plan_key = ?, rolled_up = 0
@@ -244,7 +249,7 @@ def stored_graph(store: WorkStore, repository_id: int) -> Iterator[dict[str, Any
     """The calls of a repository with names and lines, in the order of the references."""
     rows = store.db.execute(
         """select caller_path, caller, caller_line, callee_path, callee, callee_line from graph
-           where repository_id = ? order by call_id""",
+           where repository_id = ? order by caller_path, call_id""",
         [repository_id],
     )
     return (dict(row) for row in rows)

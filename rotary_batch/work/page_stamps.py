@@ -1,8 +1,9 @@
 """Which pages on disk are up to date with the database.
 
 A stamp says what the file of a page looked like when it was last up to date.  Triggers (in `schema.py`) delete the
-stamps of pages that show an answer, a file or a repository in the transaction that changes it.  So a run that is killed
-before it writes these pages leaves them to the next one.
+stamps of pages that show an answer, a file or a repository in the transaction that changes it; so does `forget_file`
+with those that link to a file, or to which it links.  So a run that is killed before it writes these pages leaves them
+to the next one.
 """
 
 from __future__ import annotations
@@ -37,3 +38,69 @@ def source_paths(store: WorkStore, repository_id: int) -> list[str]:
         "select path from file where repository_id = ? and class = ? order by path", [repository_id, FileClass.SOURCE]
     )
     return [row["path"] for row in rows]
+
+
+_IS_SHOWN = """
+  select 1 from file where repository_id = :id and path = :path and class = :source
+    and exists (select 1 from page where repository_id = :id)"""
+# The files whose pages name symbols of a file, or show the comments of its declarations; see `declared.py`.
+_LINKED = """
+  select callee_path from call where repository_id = :id and path = :path
+  union select path from call where repository_id = :id and callee_path = :path
+  union select base_path from inheritance where repository_id = :id and path = :path
+  union select path from inheritance where repository_id = :id and base_path = :path"""
+_DECLARED = """
+  select distinct other.path from
+    (select distinct name, qualified_name from symbol
+     where repository_id = :id and path = :path and kind = 'declaration' and docstring is not null) as declared
+  join symbol as other on other.repository_id = :id and other.name = declared.name
+    and other.qualified_name = declared.qualified_name"""
+
+
+def has_stamps(store: WorkStore, repository_id: int) -> bool:
+    """Whether any page is up to date."""
+    row = store.db.execute("select 1 from page where repository_id = ? limit 1", [repository_id]).fetchone()
+    return row is not None
+
+
+def forget_all(store: WorkStore, repository_id: int) -> None:
+    """Within a transaction: no page is up to date."""
+    store.db.execute("delete from page where repository_id = ?", [repository_id])
+
+
+def forget_file(store: WorkStore, repository_id: int, path: str) -> None:
+    """Within a transaction, before a file changes and after it is resolved: forget the pages that show something of it.
+
+    They are its own, those of the folders above it and of what it may speak for, and those that are linked with it.
+    Nothing shows anything of a file that is no source.
+    """
+    given = {"id": repository_id, "path": path, "source": FileClass.SOURCE}
+    if not store.db.execute(_IS_SHOWN, given).fetchone():
+        return
+    linked = {row[0] for row in store.db.execute(_LINKED, given)}
+    described = {row[0] for row in store.db.execute(_DECLARED, given)}  # the folder lists them with these words
+    forget(store, repository_id, linked, {path, *described})
+
+
+def forget(store: WorkStore, repository_id: int, pages: Collection[str], listed: Collection[str]) -> None:
+    """Within a transaction: forget the pages of files, and what is above those in `listed`."""
+    packages = {f"{path.removesuffix('.rs')}/" for path in listed if path.endswith(".rs")}  # for which it speaks
+    store.db.executemany(
+        "delete from page where repository_id = ? and thing = ?",
+        [(repository_id, thing) for thing in {"/", *pages, *listed, *_above(listed), *packages}],
+    )
+
+
+def forget_symbol_index(store: WorkStore, repository_id: int) -> None:
+    """Within a transaction: its pages are out of date."""
+    store.db.execute("delete from page where repository_id = ? and thing glob '/symbol-index*'", [repository_id])
+
+
+def _above(paths: Collection[str]) -> set[str]:
+    things: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and f"{folder}/" not in things:
+            things.add(f"{folder}/")
+            folder = folder.rpartition("/")[0]
+    return things

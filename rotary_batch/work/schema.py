@@ -227,7 +227,34 @@ create index symbol_declared on symbol (repository_id, qualified_name)
   where kind = 'declaration' and docstring is not null;
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS, _M011)
+# A changed source deletes the stamps of its own page and of what lists all files; one that comes or goes, also those of
+# the navigation and the symbol index.  `page_stamps` deletes those of the other pages that show something of it.
+# The callers of a symbol are read by path.
+_M012 = """
+drop index call_by_callee;
+create index call_by_callee on call (repository_id, callee_path, callee_start_byte, path);
+"""
+for _event, _row, _when, _things in (
+    ("insert", "new", "true", "new.class = 'source' and thing glob '/*'"),
+    (
+        "update of blob, class, reason, docstring, fallback, plan_key",
+        "new",
+        """(old.class, old.reason, old.docstring, old.fallback, old.plan_key)
+             is not (new.class, new.reason, new.docstring, new.fallback, new.plan_key)
+           or (new.class = 'source' and old.blob <> new.blob)""",
+        """case when old.class = 'source' and new.class = 'source'
+             then thing in (new.path, '/llms.txt', '/llms-full.txt')
+             else 'source' in (old.class, new.class) and (thing = new.path or thing glob '/*') end""",
+    ),
+    ("delete", "old", "true", "old.class = 'source' and (thing = old.path or thing glob '/*')"),
+):
+    _M012 += f"""
+drop trigger file_{_event[:6]}_forgets_pages;
+create trigger file_{_event[:6]}_forgets_pages after {_event} on file when {_when} begin
+  delete from page where repository_id = {_row}.repository_id and (thing = '/' or {_things});
+end;"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS, _M011, _M012)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -94,7 +94,7 @@ def contents(settings: Settings) -> dict[str, list[tuple]]:
         "file": "select path, blob, class, plan_key, rolled_up from file order by path",
         "symbol": "select path, qualified_name, start_byte from symbol order by path, start_byte",
         "chunk": "select path, start_byte, end_byte, blob from chunk order by path, start_byte",
-        "call": "select path, start_byte, callee_path, callee_start_byte from call order by id",
+        "call": "select path, start_byte, callee_path, callee_start_byte from call order by path, id",
         "import": "select path, position, module, name, alias from import order by path, position",
         "import_target": "select path, target from import_target order by path, target",
         "repository": "select plan_key, commit_id from repository",

@@ -24,6 +24,7 @@ def test_each_call_counts_in_the_deepest_folder_that_holds_both_files(tmp_path):
                 place.store,
                 place.row.id,
                 [Call(SymbolId(user, start), SymbolId(used, 0)) for user, used in pairs for start in (0, 5)],
+                set(),
             )
         )
     uses = FolderUses(place.store, place.row.id, ["", "pkg", "pkg/deep"])

@@ -1,0 +1,253 @@
+"""After any edits, renames and removals, an index leaves what a fresh one leaves; one changed file renders few pages."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scale_tree import write_repository
+from rotary_batch.commands.database import writing
+from rotary_batch.commands.docs import accept_page, check
+from rotary_batch.config import Settings
+from rotary_batch.pages import site
+from rotary_batch.testing import FakeEngine
+from tests.in_process import drain_all, index_all
+from tests.planner.test_interrupted_index import _in_this_process, pages  # noqa: F401 - a fixture
+
+NAMES = ["load", "Store", "save", "flush", "Shelf"]
+FOLDERS = ["", "app/", "app/core/", "lib/"]
+
+
+def python(draw: random.Random) -> str:
+    module, name, other = draw.choice(["app.core.a", "lib.a", "a", "app.b"]), draw.choice(NAMES), draw.choice(NAMES)
+    words = draw.choice(["", f'"""Words {draw.randrange(5)}."""\n'])
+    return (
+        f"{words}from {module} import {other}\n\nclass {name}({other}):\n"
+        f"    {words.strip()}\n    def run(self):\n        return {other}(self.run())\n"
+        f"\ndef use_{name}(x):\n    return {name}().run()\n"
+    )
+
+
+def script(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    place = draw.choice(["./a", "../lib/a", "./core/b", "shop/a"])
+    return f"import {{ {other} }} from '{place}';\nexport function {name}(x) {{ return {other}(x); }}\n"
+
+
+def go(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    words = draw.choice(["", f"// Package p counts {draw.randrange(5)}.\n"])
+    return f"{words}package p\n\nfunc {name}() int {{\n\treturn {other}()\n}}\n"
+
+
+def header(draw: random.Random) -> str:
+    name = draw.choice(NAMES)
+    return draw.choice(["", f"/** Words {draw.randrange(5)}. */\n"]) + f"int {name}(int x);\nint other(void);\n"
+
+
+def c(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    return f'#include "a.h"\nint {name}(int x) {{\n  return {other}(x);\n}}\n'
+
+
+def rust(draw: random.Random) -> str:
+    name, other = draw.choice(NAMES), draw.choice(NAMES)
+    return f"//! Words {draw.randrange(5)}.\nuse crate::b::{other};\npub fn {name}() {{ {other}(); }}\n"
+
+
+def readme(draw: random.Random) -> str:
+    return draw.choice(["", f"Says {draw.randrange(9)}.\n"])
+
+
+WRITERS = {
+    "a.py": python,
+    "b.py": python,
+    "A.py": python,
+    "a.pyi": python,
+    "__init__.py": python,
+    "a.js": script,
+    "b.js": script,
+    "a.go": go,
+    "b.go": go,
+    "a.h": header,
+    "a.c": c,
+    "b.c": c,
+    "core.rs": rust,
+    "b.rs": rust,
+    "README.md": readme,
+    "package.json": lambda draw: f'{{"name": "{draw.choice(["shop", "x"])}"}}\n',
+    "a": lambda draw: "not a source\n",
+}
+
+
+def edit(root: Path, draw: random.Random) -> None:
+    """Write, rename or remove one file, or a folder."""
+    path = root / (draw.choice(FOLDERS) + draw.choice(list(WRITERS)))
+    present = sorted(one for one in root.rglob("*") if one.is_file() and one.relative_to(root).parts[0] in TOPS)
+    kind = draw.randrange(10)
+    if kind == 0 and present:
+        draw.choice(present).unlink()
+    elif kind == 1 and present:
+        old = draw.choice(present)
+        new = root / draw.choice(FOLDERS) / old.name
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.rename(new)
+    elif kind == 2:
+        shutil.rmtree(root / draw.choice(FOLDERS[1:]), ignore_errors=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(WRITERS[path.name](draw))
+
+
+TOPS = {*WRITERS, "app", "lib"}
+
+
+C_FILES = {"one.c": "int load(int x) {\n  return x;\n}\n", "api.h": "/** Loads it. */\nint load(int x);\n"}
+PYTHON_FILES = {"lib.py": "def f(): pass\nclass F: pass\n", "user.py": "from lib import F\ndef use():\n    F()\n"}
+GO_FILES = {"p/a.go": "package p\nfunc F() {}\n", "p/b.go": "package p\nfunc G() { F() }\n"}
+RUST_FILES = {"src/lib.rs": "mod net;\n", "src/net.rs": "//! Sends.\n", "src/net/tcp.rs": "pub fn send() {}\n"}
+JS_FILES = {
+    "package.json": '{"name": "root", "workspaces": ["a", "b"]}',
+    "a/package.json": '{"name": "a", "main": "index.js"}',
+    "a/index.js": "export function f() {}\n",
+    "b/b.js": "import { f } from 'a';\nexport function g() { f(); }\n",
+}
+CASE_FILES = {"d/Lib.py": "def f(): pass\n", "d/lib.py": "def g(): pass\n", "d/u.py": "from d.lib import g\ng()\n"}
+STUB_FILES = {"m.py": "def f(x): pass\n", "m.pyi": "def f(x: int) -> int: ...\n"}
+CALLER = {"d/u.py": "from d.lib import g\ndef h():\n    g()\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "edits"),
+    [
+        (C_FILES, {"api.h": "/** Reads it. */\nint load(int x);\n"}),
+        (C_FILES, {"api.h": "int load(int x);\n"}),
+        (C_FILES, {"api.h": None}),
+        (C_FILES, {"other.h": "/** Stores it. */\nint load(int x);\n"}),
+        ({**C_FILES, "api.h": "int load(int x);\n"}, {"api.h": C_FILES["api.h"]}),
+        (PYTHON_FILES, {"lib.py": "def g(): pass\nclass F: pass\n"}),  # the anchor of F is another
+        (PYTHON_FILES, {"lib.py": None}),
+        (PYTHON_FILES, {"user.py": "def use(): pass\n"}),
+        (GO_FILES, {"p/c.go": "package p\nfunc F() {}\n"}),  # now the name is ambiguous
+        ({**GO_FILES, "p/c.go": "package p\nfunc F() {}\n"}, {"p/c.go": None}),
+        (RUST_FILES, {"src/net.rs": "//! Receives.\n"}),
+        (JS_FILES, {"a/package.json": '{"name": "other", "main": "index.js"}'}),
+        (JS_FILES, {"a/package.json": None}),
+        ({**CASE_FILES, **CALLER}, {"d/Lib.py": None}),
+        ({**CASE_FILES, **CALLER, "d/Lib.py": None}, {"d/Lib.py": CASE_FILES["d/Lib.py"]}),
+        (STUB_FILES, {"m.pyi": "def f(x: str) -> str: ...\n"}),
+        (STUB_FILES, {"m.pyi": None}),
+    ],
+)
+def test_an_edit_that_another_page_shows_reaches_it(files, edits, make_repository, tmp_path):
+    root = make_repository({path: text for path, text in files.items() if text is not None})
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        first = pages(root)
+        for path, text in edits.items():
+            (root / path).unlink() if text is None else (root / path).write_text(text)
+        index_all(store, settings, root)
+    second = pages(root)
+    assert second != first
+    assert differing(second, fresh_pages(root, tmp_path)) == set()
+
+
+def differing(some: dict[str, bytes], others: dict[str, bytes]) -> set[str]:
+    return {path for path in some.keys() | others if some.get(path) != others.get(path)}
+
+
+def fresh_pages(root: Path, folder: Path) -> dict[str, bytes]:
+    """The pages that an index makes that knows nothing of an earlier one; the docs folder is left as it was."""
+    shutil.move(root / "rotary-docs", folder / "kept")
+    settings = Settings(db=folder / "fresh.db", worktree=True)
+    settings.db.unlink(missing_ok=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+    found = pages(root)
+    shutil.rmtree(root / "rotary-docs")
+    shutil.move(folder / "kept", root / "rotary-docs")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_edits_the_docs_are_those_of_a_fresh_index(seed, make_repository, tmp_path):
+    draw = random.Random(seed)
+    root = make_repository({"a.py": python(draw)})
+    for _ in range(25):
+        edit(root, draw)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        for step in range(10):
+            index_all(store, settings, root)
+            assert differing(pages(root), fresh_pages(root, tmp_path)) == set(), step
+            for _ in range(draw.randrange(1, 4)):
+                edit(root, draw)
+
+
+def test_one_changed_file_renders_few_pages(tmp_path, monkeypatch):
+    root = tmp_path / "tree"
+    write_repository(root, 300)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    rendered: list[str] = []
+    real = site._render_one
+    monkeypatch.setattr(
+        site, "_render_one", lambda view, pages, thing: rendered.append(thing) or real(view, pages, thing)
+    )
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        rendered.clear()
+        leaf = root / "area0" / "part2" / "m299.go"
+        leaf.write_text(leaf.read_text().replace("value > ", "1 + value > "))
+        index_all(store, settings, root)
+    folders = {"area0/part2/", "area0/"}
+    linked = {"area0/part2/m299.go"}
+    assert folders | linked <= set(rendered)
+    assert len([thing for thing in rendered if thing[0] != "/"]) <= 8
+
+
+def test_a_moved_file_of_the_same_text_asks_a_model_nothing_new(make_repository, tmp_path):
+    root = make_repository({"app/a.py": python(random.Random(1)), "app/b.py": "def other():\n    return 1\n"})
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        engines = [FakeEngine(answer_tokens=6), FakeEngine(answer_tokens=6)]
+        drain_all(store, settings, [root], lambda: engines[0])
+        (root / "app").rename(root / "lib")
+        index_all(store, settings, root)
+        drain_all(store, settings, [root], lambda: engines[1])
+        reused = store.db.execute("select unit, reused from item where unit = 'chunk' order by path").fetchall()
+    assert [tuple(row) for row in reused] == [("chunk", 1), ("chunk", 1)]
+    assert set(pages(root)) >= {"lib/a.py.md", "lib/b.py.md"}
+    assert "app/a.py.md" not in pages(root)
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_an_edited_page_whose_source_was_renamed_is_settled(whose, make_repository, tmp_path):
+    root = make_repository({"app/a.py": "def f():\n    return 1\n"})
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        page = root / "rotary-docs" / "app" / "a.py.md"
+        page.write_text(page.read_text() + "My words.\n")
+        (root / "app" / "a.py").rename(root / "app" / "c.py")
+        index_all(store, settings, root)
+        assert "My words." in page.read_text()
+        assert check(settings, root).orphaned == ["app/a.py.md"]
+        accept_page(store, root, "app/a.py.md", whose)
+        assert check(settings, root).num_found == 0
+        index_all(store, settings, root)
+        assert page.exists() == (whose == "theirs")
+        assert check(settings, root).num_found == 0
+
+
+def test_a_source_with_a_stub_is_not_read_again(make_repository, tmp_path):
+    root = make_repository(STUB_FILES)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        for _ in range(3):
+            (outcome,) = index_all(store, settings, root)
+    assert (outcome.indexed.parsed, outcome.sync_result.written) == (0, [])

@@ -71,7 +71,7 @@ def _files(tree: Path) -> Iterator[Path]:
 
 def summary_of(path: Path) -> Summary:
     """What a file's own comment or docstring says."""
-    language, source = language_of(path.name), read_source(path.read_bytes())
+    language, source = language_of(path.name), read_source(path.name, path.read_bytes())
     assert language is not None
     docstring = extract(language, source, path.name, parse(language, source)).docstring
     text = first_paragraph(docstring) if docstring else None

@@ -20,5 +20,5 @@ def read_source(row: RepositoryRow, file: SourceFile) -> bytes:
     repository = open_repository(Path(row.root), worktree=row.worktree, docs_dir=row.docs_dir)
     entry = Entry(file.path, file.path.encode(), "100644", file.blob, file.nbytes)
     for _, data in repository.read([entry]):
-        return as_parsed(data)
+        return as_parsed(file.path, data)
     raise InputError(f"{row.root}/{file.path}: changed since it was indexed; run `rotary-batch index {row.root}`")

@@ -182,7 +182,7 @@ class Pages:
         return tables
 
     def _symbol_section(self, symbol: Symbol, arranged: Outline, file: SourceFile) -> list[str]:
-        language, path = file.language or "text", file.path
+        path, language = file.path, "python" if file.language == "notebook" else file.language or "text"
         where = self._lines_link(path, symbol)
         # What a stub declares has no lines of its own.
         others = (

@@ -221,7 +221,7 @@ def _read_sources(
     # A stub comes right before its source.
     entries.sort(key=lambda e: (stub_of(e.path), True) if stub_of(e.path) in wanted else (e.path, False))
     for entry, data in repository.read(entries):
-        text = read_source(data)
+        text = read_source(entry.path, data)
         if wanted[entry.path].file_class is FileClass.SOURCE:
             sources[entry.path] = text
         yield wanted[entry.path], text

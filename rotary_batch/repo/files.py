@@ -23,7 +23,7 @@ from rotary_batch.repo.git import Repository
 from rotary_batch.repo.headers import is_cpp, language_beside
 from rotary_batch.repo.ignore import IgnorePatterns
 from rotary_batch.repo.languages import LANGUAGES, language_of, language_of_script
-from rotary_batch.repo.source_text import decoded, is_minified
+from rotary_batch.repo.source_text import as_text, is_minified
 from rotary_batch.repo.stubs import own_reason, with_stub_class
 from rotary_batch.repo.vendored import VendoredTrees
 
@@ -213,7 +213,7 @@ def _by_content(path: str, data: bytes, denied: Collection[FileClass]) -> Decisi
     """The decision from the bytes of a file that may be source code."""
     if data.startswith(_LFS_MARK):
         return Decision(FileClass.LFS_POINTER, "a Git LFS pointer; the content is not in the repository")
-    text, language = decoded(data), language_of(path)
+    text, language = as_text(path, data), language_of(path)
     if language is None and (language := language_of_script(text)) is None:
         return Decision(FileClass.TEXT, IS_NO_SCRIPT)
     if b"\0" in text[:HEAD_NBYTES]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import codecs
 import re
 
+from rotary_batch.repo.notebooks import ENDING as NOTEBOOK_ENDING
+from rotary_batch.repo.notebooks import python_of
+
 MAX_LINE_NBYTES = 20_000
 MAX_MEAN_LINE_NBYTES = 500
 _KEPT_NBYTES = 500  # of the beginning of a line that is cut, and a fifth of it of its end
@@ -87,6 +90,15 @@ def _cut(line: bytes) -> bytes:
     return first.decode("utf-8", "ignore").encode() + _CUT + last.decode("utf-8", "ignore").encode()
 
 
-def read_source(data: bytes) -> bytes:
-    """What is parsed of a source file.  Offsets of symbols and chunks refer to it; its lines are those of the file."""
-    return without_long_lines(decoded(data))
+def as_text(path: str, data: bytes) -> bytes:
+    """The text of a file as UTF-8; of a notebook, its cells as Python."""
+    text = decoded(data)
+    return python_of(text) if path.endswith(NOTEBOOK_ENDING) else text
+
+
+def read_source(path: str, data: bytes) -> bytes:
+    """What is parsed of a source file.  Offsets of symbols and chunks refer to it.
+
+    Its lines are those of the file, but for notebooks.
+    """
+    return without_long_lines(as_text(path, data))

@@ -78,7 +78,7 @@ WORD = "größe"
 def test_every_encoding_gives_the_same_symbols_on_their_lines(make_repository, name, data):
     file = files(make_repository({name: data}))[name]
     assert file.file_class.value == "source"
-    source = read_source(data)
+    source = read_source("a.py", data)
     one = parse_file(file, source, 8, lambda text: len(text.split()))
     assert [(symbol.name, symbol.start_line) for symbol in one.symbols] == [(WORD, 3)]
     assert b"".join(source[chunk.start_byte : chunk.end_byte] for chunk in one.chunks) == source
@@ -97,7 +97,7 @@ def test_every_encoding_gives_the_same_symbols_on_their_lines(make_repository, n
     ],
 )
 def test_what_cannot_be_decoded_stays_as_it_is(make_repository, data):
-    assert read_source(data) == data
+    assert read_source("a.py", data) == data
     assert classes(make_repository({"a.py": data})) == {"a.py": "source"}
 
 
@@ -126,7 +126,7 @@ def test_of_a_long_line_in_an_ordinary_file_only_the_middle_is_cut_away(make_rep
     data = (("package p\n" if name == "a.go" else "") + long.format("1, 2, é, " * 3000) + code).encode()
     file = files(make_repository({name: data}))[name]
     assert file.file_class.value == "source"
-    source = read_source(data)
+    source = read_source("a.py", data)
     assert max(map(len, source.split(b"\n"))) < 1000
     assert source.count(b"\n") == data.count(b"\n")
     assert source.decode().endswith(code)

@@ -11,6 +11,7 @@ import pytest
 
 from rotary_batch.core import Symbol
 from rotary_batch.repo.languages import LANGUAGES, language_of
+from rotary_batch.repo.source_text import read_source
 from rotary_batch.repo.symbols import extract, parse
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,7 +21,7 @@ def read(language: str) -> str:
     """What is read out of the source of a golden fixture, as text."""
     (path,) = (file for file in (GOLDEN / language).iterdir() if file.name != "expected.txt")
     assert language_of(path.name) == language
-    source = path.read_bytes()
+    source = read_source(path.name, path.read_bytes())
     extracted = extract(language, source, path.name, parse(language, source))
     names = {symbol.id: symbol.qualified_name for symbol in extracted.symbols}
     lines = [f"file: {extracted.docstring!r}"]

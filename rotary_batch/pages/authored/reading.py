@@ -15,7 +15,7 @@ from rotary_batch.pages.authored.python import python_blocks
 MAX_CHARACTERS = 50_000  # of a text whose markup is read; parsers of strangers' making need seconds for longer ones
 _MAX_HEAD_CHARACTERS = 4_000  # of a text in which its summary is sought
 _READERS: Mapping[str, Callable[[str], list[Block]]] = {
-    "python": python_blocks,
+    **dict.fromkeys(("python", "notebook"), python_blocks),
     "rust": flavours.rust_blocks,
     "go": go_blocks,
     "javascript": flavours.javascript_blocks,

@@ -155,3 +155,4 @@ PYTHON = Language(
     scoping=Scoping(hoists=True, is_closed=True),
     imports=python_imports,
 )
+NOTEBOOK = replace(PYTHON, name="notebook", endings=(".ipynb",), interpreters=())

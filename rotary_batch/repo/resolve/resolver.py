@@ -29,7 +29,7 @@ _MAX_STARS = 50  # of one file, that are looked through for one name
 _SELF = {"self", "cls", "this", "Self"}
 _TYPEDEF = re.compile(r"typedef\s+(?:const\s+)?(?:(?:struct|class|union|enum)\s+)?([\w:]+)[\s*]+\w+\s*;?")
 _DIALECTS: tuple[tuple[type[Dialect], frozenset[str]], ...] = (
-    (Python, frozenset({"python"})),
+    (Python, frozenset({"python", "notebook"})),
     (EcmaScript, frozenset({"javascript", "typescript", "tsx", "vue", "svelte"})),
     (Go, frozenset({"go"})),
     (Rust, frozenset({"rust"})),

@@ -265,4 +265,4 @@ def test_a_licence_is_no_summary(text, docstring):
 def test_comments_are_no_part_of_a_signature():
     text = "def f(\n    a,  # the first\n    b=1,\n    # all others\n    *args,\n):\n    pass\n"
     (found,) = extract("python", text.encode(), "a.py", parse("python", text.encode())).symbols
-    assert found.signature == "def f(a, b=1, *args,)"
+    assert found.signature == "def f(a, b=1, *args)"

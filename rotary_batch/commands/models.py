@@ -126,6 +126,8 @@ def _database(path: Path) -> tuple[bool, str]:
 
 def _language(name: str) -> tuple[str, bool, str]:
     try:
-        return f"grammar {name}", query(name) is not None, f"ABI {grammar(name).abi_version}"
+        wheel = LANGUAGES[name].grammar[0].replace("_", "-")
+        version = f"{wheel} {importlib.metadata.version(wheel)}, ABI {grammar(name).abi_version}"
+        return f"grammar {name}", query(name) is not None, version
     except (ImportError, ValueError, OSError) as error:
         return f"grammar {name}", False, f"{error}; reinstall the package"

@@ -45,7 +45,7 @@ class SourceFile:
 
 
 def stub_of(path: str) -> str:
-    """The path of the type stub that a Python source may have beside it."""
+    """The path of the type stub that a Python source may have."""
     return f"{path}i"
 
 

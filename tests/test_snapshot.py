@@ -108,7 +108,7 @@ def test_only_a_snapshot_is_replaced(indexed, tmp_path):
         elif path.name == "link":
             run("export", "--sqlite", tmp_path / "goal.db")
             path.symlink_to(tmp_path / "goal.db")
-        assert "is no snapshot of rotary-batch" in str(refused("export", "--sqlite", path))
+        assert "is not a snapshot of rotary-batch" in str(refused("export", "--sqlite", path))
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert refused("export", "--sqlite", tmp_path / "no" / "out.db").exit_code == 74
     assert refused("export", "--sqlite", tmp_path / "x.db", "--mode", "9").exit_code == 2

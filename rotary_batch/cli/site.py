@@ -24,7 +24,7 @@ _POLL_S = 0.1
 
 def site(
     repo: OneRepo = None,
-    to: Annotated[Path | None, typer.Option(help="Folder for the site; default: rotary-site beside the docs.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder for the site; default: rotary-site next to the docs.")] = None,
     source_pages: Annotated[
         bool, typer.Option("--source-pages", help="Put the sources into the site, whatever forge has them.")
     ] = False,

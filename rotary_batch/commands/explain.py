@@ -201,7 +201,7 @@ class _Known:
 
 
 def _answer(path: str, file_class: str, reason: str, advice: str) -> dict[str, Any]:
-    """For something that is no file of the index."""
+    """For something that is not a file of the index."""
     return {
         "path": path_text(os.fsencode(path)),
         "blob": None,

@@ -44,7 +44,7 @@ def _require_free(path: Path) -> None:
             with path.open("rb") as file:
                 if file.read(_ID_AT + 4)[_ID_AT:] == SNAPSHOT_ID.to_bytes(4, "big"):
                     return
-    raise InputError(f"{path}: exists and is no snapshot of rotary-batch; move it away or name another file")
+    raise InputError(f"{path}: exists and is not a snapshot of rotary-batch; move it away or name another file")
 
 
 def _publish(snapshot: Path, path: Path, mode: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, overloads, stub_of
 from rotary_batch.pages.authored.blocks import Notice, Paragraph
 from rotary_batch.pages.authored.reading import authored_summary, read_authored
-from rotary_batch.pages.authored.render import to_markdown
+from rotary_batch.pages.authored.render import known_language, to_markdown
 from rotary_batch.pages.diagram import mermaid
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.home import closing_blocks, entry_points, project_words
@@ -182,7 +182,7 @@ class Pages:
         return tables
 
     def _symbol_section(self, symbol: Symbol, arranged: Outline, file: SourceFile) -> list[str]:
-        path, language = file.path, "python" if file.language == "notebook" else file.language or "text"
+        path, language = file.path, known_language(file.language or "text")
         where = self._lines_link(path, symbol)
         # What a stub declares has no lines of its own.
         others = (

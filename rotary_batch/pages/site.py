@@ -63,7 +63,7 @@ def things_of(subjects: Iterable[Subject]) -> list[str]:
 
 
 def _nav(view: IndexView) -> bytes:
-    """An MkDocs configuration beside the pages.  Zensical wants its own above them: `rotary-batch site` makes it."""
+    """An MkDocs configuration next to the pages.  Zensical wants its own above them: `rotary-batch site` makes it."""
     lines = [
         "# Build with `mkdocs build -f .mkdocs/mkdocs.yml`, or with `rotary-batch site`.",
         f"site_name: {quoted(title(view.name))}",

@@ -36,7 +36,7 @@ def _line_text(lines: Sequence[str]) -> list[str]:
 
 
 def _block_text(comment: str, opening: re.Match[str]) -> str:
-    """The first line is beside the opening, so only the others are dedented together."""
+    """The first line follows the opening mark, so only the others are dedented together."""
     first, *rest = _BLOCK_END.sub("", comment[opening.end() :], count=1).replace("\r\n", "\n").split("\n")
     if stars := _margin(rest, is_doc=opening[0].startswith("/**")):
         margin = re.compile(rf"[ \t]*\*{{1,{stars}}} ?")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from configparser import Error as ConfigFileError
 from functools import cached_property
@@ -80,7 +81,7 @@ def open_repository(path: Path, *, worktree: bool = False, docs_dir: str = "rota
     return GitWorktree(root) if worktree else GitCommit(root, is_bare=inside[1] == "true", docs_dir=docs_dir)
 
 
-class _Git:
+class _Git(ABC):
     """What both ways of reading a git repository share."""
 
     def __init__(self, root: Path) -> None:
@@ -109,9 +110,9 @@ class _Git:
                 attributes.setdefault(path, {})[name.decode()] = value.decode()
         return attributes
 
+    @abstractmethod
     def entries(self) -> list[Entry]:
         """Everything in it, in path order."""
-        raise NotImplementedError
 
     def _has_attributes(self) -> bool:
         """Whether there is such a file in it, or in a folder of the repository above the one that is read."""

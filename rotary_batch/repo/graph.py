@@ -34,7 +34,7 @@ def priorities(
     churn: Mapping[str, int] | None = None,
     stale: Collection[str] = (),
 ) -> dict[str, int]:
-    """Path -> rank, higher first: how much is used, changes often, and says what is no longer so.
+    """Path -> rank, higher first: how much is used, changes often, and is out of date.
 
     The order is by PageRank over files, from the user to what it uses; times 1 + log2(1 + n) for a file that changed in
     n of the last commits; twice that for one of whose texts some are out of date.  Equal inputs give equal ranks.

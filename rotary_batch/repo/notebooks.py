@@ -14,7 +14,7 @@ _MAGIC = ("%", "!", "?")  # of IPython, at the start of a line; no Python
 
 
 def python_of(notebook: bytes) -> bytes:
-    """Code cells as they are, all else as comments; nothing when this is no notebook."""
+    """Code cells as they are, all else as comments; nothing when this is not a notebook."""
     try:
         table = json.loads(notebook)
     except (ValueError, RecursionError):

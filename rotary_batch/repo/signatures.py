@@ -26,7 +26,7 @@ _OPENING = re.compile(rb"""\w{0,3}(#*)("{3}|'{3}|["'`])""")  # also r#" of Rust 
 
 
 class _Cut(NamedTuple):
-    """Bytes of the source that a signature leaves out, and what stands in their place."""
+    """Bytes of the source that a signature leaves out, and what replaces them."""
 
     start: int
     end: int

@@ -11,7 +11,7 @@ from rotary_batch.repo.notebooks import python_of
 MAX_LINE_NBYTES = 20_000
 MAX_MEAN_LINE_NBYTES = 500
 _KEPT_NBYTES = 500  # of the beginning of a line that is cut, and a fifth of it of its end
-_MIN_CODE_LINES = 2  # beside lines that are cut
+_MIN_CODE_LINES = 2  # apart from lines that are cut
 _CUT = b" ... "
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF_32_LE = codecs.BOM_UTF32_LE  # begins as UTF-16 does
@@ -68,7 +68,7 @@ def _is_other_text(encoding: str) -> bool:
 
 
 def is_minified(text: bytes) -> bool:
-    """Whether a file is made of lines that nobody reads: at most a few lines of code are beside them."""
+    """Whether a file is made of lines that nobody reads: it has at most a few other lines."""
     lines = text.split(b"\n")
     short = [line for line in lines if len(line) <= MAX_LINE_NBYTES]
     if sum(map(len, short)) > MAX_MEAN_LINE_NBYTES * max(1, len(short)):

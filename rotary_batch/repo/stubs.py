@@ -1,4 +1,4 @@
-"""Type stubs: `m.pyi` beside `m.py` has no page of its own; the page of `m.py` shows its signatures."""
+"""Type stubs: `m.pyi` next to `m.py` has no page of its own; the page of `m.py` shows its signatures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WITH_STUB = ", with the stub "
 
 
 def with_stub_class(files: Sequence[SourceFile]) -> list[SourceFile]:
-    """The files, with stubs beside their sources as such.
+    """The files, with stubs next to their sources as such.
 
     The reason of a source names the content of its stub: when that changes, the source is read again.
     """

@@ -131,7 +131,7 @@ def finish_plan(
 
 
 def texts(store: WorkStore, repository_id: int) -> dict[str, str]:
-    """Path -> what a file that is no source says of its folder."""
+    """Path -> what a file that is not a source says of its folder."""
     rows = store.db.execute(
         "select path, docstring from file where repository_id = ? and class <> ? and docstring is not null",
         [repository_id, FileClass.SOURCE],

@@ -72,7 +72,7 @@ def forget_file(store: WorkStore, repository_id: int, path: str) -> None:
     """Within a transaction, before a file changes and after it is resolved: forget the pages that show something of it.
 
     They are its own, those of the folders above it and of what it may speak for, and those that are linked with it.
-    Nothing shows anything of a file that is no source.
+    Pages show nothing of a file that is not a source.
     """
     given = {"id": repository_id, "path": path, "source": FileClass.SOURCE}
     if not store.db.execute(_IS_SHOWN, given).fetchone():

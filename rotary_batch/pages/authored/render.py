@@ -26,11 +26,20 @@ from rotary_batch.pages.sanitise import code, fenced, indented, inline
 # Languages that are coloured and nothing else: forges draw `mermaid`, `math` and maps.
 _LANGUAGES = words(
     """
-    bash c console cpp csharp css diff go html http ini java javascript json jsx kotlin lua make php powershell
-    pycon python ruby rust scala sh shell sql swift text toml tsx typescript xml yaml
+    bash c console cpp csharp css diff dockerfile go html http ini java javascript json jsx kotlin lua make markdown
+    php powershell pycon python ruby rust scala sh shell sql svelte swift text toml tsx typescript vue xml yaml
     """
 )
-_ALIASES = {"js": "javascript", "ts": "typescript", "py": "python", "rs": "rust", "c++": "cpp", "yml": "yaml"}
+_ALIASES = {
+    "c++": "cpp",
+    "c_sharp": "csharp",
+    "js": "javascript",
+    "notebook": "python",
+    "py": "python",
+    "rs": "rust",
+    "ts": "typescript",
+    "yml": "yaml",
+}
 
 
 def to_markdown(blocks: Iterable[Block], depth: int = 0) -> list[str]:

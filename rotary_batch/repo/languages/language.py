@@ -89,9 +89,7 @@ class Language:
     wrappers: frozenset[str] = frozenset()  # nodes around a definition that belong to it, such as `export`
     decorators: frozenset[str] = frozenset()  # nodes before a definition, within its wrapper or itself
     dotted: frozenset[str] = frozenset()  # nodes of a name behind a dot, an arrow or colons
-    is_data: bool = (
-        False  # prose or settings: shown by their structure, and put to a model only by a job that names them
-    )
+    is_data: bool = False  # prose or settings: shown by structure; a model reads them only for a job that names them
     calls_members_by_name: bool = False  # a member of the class around a call needs no dot
     refine: Callable[[Definition], Iterable[Definition]] = _as_it_is  # what the query cannot say; none, one or several
     is_public: Callable[[Definition], bool] = _is_public

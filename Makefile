@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test test-isa sanitize faults fuzz check lint types layers format benchmarks peers corpus embedded-model quality clean
+.PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz check lint types layers format benchmarks peers corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## document REPO with the embedded model and print where the docs are
 	$(BIN)/rotary-batch run $(REPO)
@@ -28,7 +28,10 @@ faults: $(VENV)/.installed-dev  ## the slow tests: about 900 SIGKILLs, hostile r
 fuzz: $(VENV)/.installed-dev  ## 10,000 seeded mutations of each input format
 	FUZZ_MUTATIONS=10000 $(BIN)/pytest -n 2 --timeout 7200 tests/test_fuzz.py
 
-check: lint types layers sanitize test  ## everything that must pass before a commit; `.ci/run` runs this
+installed: $(VENV)/.installed-dev  ## build wheel and sdist, install them into a new environment, document a small repository there
+	$(BIN)/python tests/installed.py build/installed "$(TORCH)"
+
+check: lint types layers sanitize test installed  ## everything that must pass before a commit; `.ci/run` runs this
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+
+from rotary_batch.errors import UnavailableError
 from rotary_batch.process import guarded
 
 
@@ -11,6 +14,10 @@ def main() -> None:
 
 
 def _command() -> None:
+    if platform.system() != "Linux":  # before anything is imported that exists only there
+        raise UnavailableError(
+            f"rotary-batch runs on Linux only, and this is {platform.system()}; on Windows, use it inside WSL 2"
+        )
     from rotary_batch.cli import app
 
     app()

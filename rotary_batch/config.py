@@ -24,8 +24,10 @@ DEFAULT_JOB = "summarize"
 LINK_FIELD = re.compile(r"\{(path|start|end)\}")
 ExpertFormat = Literal["bf16", "int8", "int4"]  # how a pack stores expert weights; model/slabs.py specifies each
 EXPERT_FORMATS: tuple[str, ...] = get_args(ExpertFormat)
+NUMERICS = ("exact", "fast")
+KV_FORMATS = ("bf16", "int8")
 ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # CPU instructions; each level includes those before it
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -53,12 +55,19 @@ class Settings:
 
 
 def parse_nbytes(text: str) -> int:
-    """Read `22GB`, `512MB`, `64GiB` or plain bytes; MB = 10^6, MiB = 2^20.  Raises ConfigError."""
+    """Read `22GB`, `512MB` or `64GiB`; MB = 10^6, MiB = 2^20.  Raises ConfigError, also for a number without a unit."""
+    if re.fullmatch(r"\s*0*[1-9]\d{0,17}\s*", text, re.ASCII):
+        raise ConfigError(f"{int(text)}: write a size with a unit, like {_with_unit(int(text))}")
     match = re.fullmatch(r"\s*(\d{1,19}(?:\.\d{1,19})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     nbytes = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
     if nbytes == 0:
         raise ConfigError(f"{excerpt(text)} is not a size; write for example 512MB, 22GB or 64GiB")
     return nbytes
+
+
+def _with_unit(number: int) -> str:
+    """What a number without a unit probably means."""
+    return f"{number}{'GB' if number < 2000 else 'MB' if number < 10**6 else 'B'}"
 
 
 def excerpt(value: object) -> str:
@@ -73,10 +82,12 @@ def _boolean(text: str) -> bool:
     return text.lower() in {"true", "1"}
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A reader of one of a few words.  It raises ConfigError, which names the nearest one."""
+
     def read(text: str) -> str:
         if text not in choices:
-            raise ConfigError(f"{excerpt(text)} is not one of {', '.join(choices)}")
+            raise ConfigError(f"{excerpt(text)} is not one of {', '.join(choices)}{did_you_mean(text, choices)}")
         return text
 
     return read
@@ -137,27 +148,31 @@ _READERS: dict[str, Callable[[str], object]] = {
     "device_memory": parse_nbytes,
     "host_memory": parse_nbytes,
     "max_batch": _positive,
-    "numerics": _one_of("exact", "fast"),
-    "kv": _one_of("bf16", "int8"),
-    "experts": _one_of(*EXPERT_FORMATS),
+    "numerics": one_of(*NUMERICS),
+    "kv": one_of(*KV_FORMATS),
+    "experts": one_of(*EXPERT_FORMATS),
 }
 # The TOML type that a file may hold instead of a string.
 _KINDS: dict[str, type] = {
     "worktree": bool,
-    "device_memory": int,
-    "host_memory": int,
     "max_batch": int,
     "include": list,
     "exclude": list,
 }
+_MAX_WORD = 100  # characters that are compared with known words
 _ENVIRONMENT_ONLY = ("max_isa",)  # a property of the machine
+
+
+def did_you_mean(word: str, known: Collection[str], cutoff: float = 0.5) -> str:
+    """`; did you mean 'device'?`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word[:_MAX_WORD], known, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def refuse_unknown(source: str, names: Collection[str], known: Collection[str]) -> None:
     """Raise ConfigError for the first name that is not known, with the nearest known one."""
     for name in sorted(set(names) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ConfigError(f"{source}: unknown key {excerpt(name)}; did you mean {near[0]!r}?")
+        raise ConfigError(f"{source}: unknown key {excerpt(name)}{did_you_mean(name, known, cutoff=0.0)}")
 
 
 def user_values(
@@ -241,6 +256,8 @@ def _as_text(source: str, name: str, value: object) -> str:
         return "\n".join(value)
     if isinstance(value, int) and isinstance(value, _KINDS.get(name, str)):
         return str(value).lower()
+    if isinstance(value, int) and value > 0 and value is not True and _READERS[name] is parse_nbytes:
+        raise ConfigError(f'{source}: {value}: write a size with a unit, in quotes, like "{_with_unit(value)}"')
     wanted = {list: "a list of strings", int: "a number or a string", bool: "true or false"}.get(_KINDS.get(name, str))
     raise ConfigError(f"{source}: a {type(value).__name__}; write {wanted or 'a string'}")
 

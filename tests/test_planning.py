@@ -42,7 +42,7 @@ def test_later_sources_of_settings_win(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "nbytes"), [("512MB", 512 * 10**6), ("64GiB", 64 * 2**30), ("1.5 GB", 15 * 10**8), ("7", 7)]
+    ("text", "nbytes"), [("512MB", 512 * 10**6), ("64GiB", 64 * 2**30), ("1.5 GB", 15 * 10**8), ("7B", 7)]
 )
 def test_sizes(text, nbytes):
     assert parse_nbytes(text) == nbytes
@@ -57,6 +57,9 @@ def test_sizes(text, nbytes):
         ('numerics = "slow"', "is not one of exact, fast"),
         ("[[", "not valid TOML"),
         ('device_memory = "much"', "is not a size"),
+        ('device_memory = "22"', "device_memory: 22: write a size with a unit, like 22GB"),
+        ("host_memory = 4096", 'host_memory: 4096: write a size with a unit, in quotes, like "4096MB"'),
+        ("host_memory = true", "host_memory: a bool; write a string"),
     ],
 )
 def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):

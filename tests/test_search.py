@@ -281,7 +281,7 @@ def test_the_graph_is_printed_as_json_lines_and_in_the_formats_of_other_programs
     assert len(ElementTree.fromstring(drawn["graphml"]).findall(".//{*}edge")) == 2
     assert '  n0["ServeCart"]\n  n1["parseBody"]\n  n0 --> n1\n' in drawn["mermaid"]
     assert '  n1 [label="parseBody", tooltip="shop/HTTPServer.go:6"];\n  n0 -> n1;\n' in drawn["dot"]
-    assert "choose one of" in str(raised("inspect", "graph", shop, "--format", "png"))
+    assert "is not one of" in str(raised("inspect", "graph", shop, "--format", "png"))
     assert "only the graph" in str(raised("inspect", "files", shop, "--format", "dot"))
 
 

@@ -8,20 +8,25 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.help import WHAT
 from rotary_batch.cli.options import Config, Json, OneRepo, Out
 from rotary_batch.cli.settings import command_settings
 
 
 def agents(
     repo: OneRepo = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the block out.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the block out again.", rich_help_panel=WHAT)] = False,
     out: Out = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Tell coding agents of the docs, in a block of AGENTS.md between two markers.
+    """Tell coding agents about the docs, in AGENTS.md.
 
-    Nothing outside the markers changes.
+    The text is a block between two markers; nothing outside it changes.
+
+    Examples:
+        rotary-batch agents ~/src/app
+        rotary-batch agents ~/src/app --remove
     """
     root = commands.repositories.repository_root(repo)
     answer = commands.agents.agents(command_settings(config, [root], out=out), root, remove=remove)

@@ -9,6 +9,7 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.help import MACHINE, OUTPUT, WHAT, WHEN
 from rotary_batch.cli.options import (
     Config,
     Dense,
@@ -22,6 +23,7 @@ from rotary_batch.cli.options import (
     Model,
     Numerics,
     ShapeName,
+    number,
 )
 from rotary_batch.cli.settings import command_settings
 
@@ -38,31 +40,63 @@ def bench(
     max_batch: MaxBatch = None,
     numerics: Numerics = None,
     sequences: Annotated[
-        int | None, typer.Option(min=1, help="Work on N sequences at once; default: as planned.")
+        int | None, number(help="Work on N sequences at once.", group=WHAT, default="as planned")
     ] = None,
     lengths: Annotated[
-        str, typer.Option(help="Prompt and new tokens: short (64+32), job (600+100), or numbers as 300+50.")
+        str,
+        typer.Option(
+            metavar="[short|job|N+N]",
+            help="Prompt and new tokens of a sequence; short is 64+32, job is 600+100.",
+            rich_help_panel=WHAT,
+        ),
     ] = "short",
-    drafts: Annotated[bool, typer.Option(help="Draft tokens by looking them up; always off with --shape.")] = True,
-    prefetch: Annotated[bool, typer.Option(help="Load experts before the router chooses them.")] = True,
+    drafts: Annotated[
+        bool,
+        typer.Option(
+            help="Draft tokens by looking them up; always off with --shape.",
+            show_default="on",
+            rich_help_panel=WHAT,
+        ),
+    ] = True,
+    prefetch: Annotated[
+        bool,
+        typer.Option(help="Load experts before the router chooses them.", show_default="on", rich_help_panel=WHAT),
+    ] = True,
     prefill_revolutions: Annotated[
-        int | None, typer.Option(min=1, help="Skip the rest of the prompts after N revolutions.")
+        int | None, number(help="Skip the rest of the prompts after N revolutions.", group=WHEN)
     ] = None,
     decode_revolutions: Annotated[
-        int | None, typer.Option(min=2, help="Stop after N revolutions without prompts; they are all alike.")
+        int | None, number(help="Stop after N revolutions without prompts.", group=WHEN, least=2)
     ] = None,
-    machine: Annotated[bool, typer.Option("--machine", help="Only measure the machine, and store its rates.")] = False,
+    machine: Annotated[
+        bool,
+        typer.Option(
+            "--machine", help="Measure only the machine, and store its rates for plan.", rich_help_panel=MACHINE
+        ),
+    ] = False,
     timeline: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svg|FILE.json", help="Draw reads and compute, or write trace events for Perfetto."),
+        typer.Option(
+            metavar="FILE",
+            help="Draw reads and compute (.svg), or write trace events for Perfetto (.json).",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Record what the routers choose.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Record what the routers choose (.jsonl).", rich_help_panel=OUTPUT),
+    ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Measure the machine, or an engine versus its bound.
 
     The bound, or roofline, is the least time that the measured rates of the machine allow.
+
+    Examples:
+        rotary-batch bench --machine --device cuda
+        rotary-batch bench --model ~/models/mixtral-int4 --lengths job
+        rotary-batch bench --shape small --experts int4 --sequences 32
     """
     settings = command_settings(
         config,

@@ -10,6 +10,7 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.help import WHAT
 from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import writing
@@ -26,14 +27,21 @@ def render(
     accept: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            metavar="ours|theirs PAGE", help="Settle a page that a person edited: write the new page, or keep theirs."
+            metavar="[ours|theirs] PAGE",
+            help="Settle a page that a person edited: ours writes the new page, theirs keeps the edited one.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Write the pages from the database; needs no model."""
+    """Write the pages from the database; no model is needed.
+
+    Examples:
+        rotary-batch render ~/src/app
+        rotary-batch render ~/src/app --accept theirs pkg/a.py.md
+    """
     root = commands.repositories.repository_root(repo)
     settings, window = command_settings(config, [root], db=db), Window()
     with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
@@ -49,9 +57,14 @@ def render(
 def check(
     repo: OneRepo = None, worktree: Worktree = None, out: Out = None, config: Config = None, json: Json = False
 ) -> None:
-    """Exit with 4 when docs do not match the sources.
+    """Check that the docs match the code (exit 4 if not).
 
-    Docs may be stale, missing, edited or orphaned.  Needs neither model nor database.
+    It names pages that are stale, missing, edited or orphaned. It needs neither a model nor the database, so it
+    also runs in CI.
+
+    Examples:
+        rotary-batch check
+        rotary-batch check ~/src/app --worktree
     """
     root = commands.repositories.repository_root(repo)
     drift = commands.docs.check(command_settings(config, [root], worktree=worktree, out=out), root)

@@ -13,7 +13,11 @@ from rotary_batch.cli.settings import command_settings
 
 
 def doctor(db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Show what is installed and what is missing."""
+    """Check what is installed, and say what is missing.
+
+    Examples:
+        rotary-batch doctor
+    """
     checks = commands.models.doctor(command_settings(config, [], db=db))
     rows = [{"what": what, "ok": is_ok, "fact": fact} for what, is_ok, fact in checks]
     print_answer(rows, json, lambda: print_checks(checks))

@@ -71,7 +71,12 @@ def drain(
 ) -> None:
     """Work through the queue until it is empty or time is up.
 
-    SIGINT (Ctrl-C) and SIGTERM also stop it.  The next drain continues from there.
+    Ctrl-C (SIGINT) and SIGTERM stop it too. The next drain continues where this one stopped.
+
+    Examples:
+        rotary-batch drain --until 07:00
+        rotary-batch drain ~/src/app --for 30m --device cuda
+        rotary-batch drain --limit 20 --device-memory 4GB
     """
     user = user_settings(
         config,

@@ -9,6 +9,7 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Db, IndexedRepos, Json
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
@@ -18,16 +19,27 @@ PRIVATE_MODE = "600"
 
 
 def export(
-    sqlite: Annotated[Path, typer.Option("--sqlite", metavar="FILE", help="Write a SQLite file, as Datasette opens.")],
+    sqlite: Annotated[
+        Path,
+        typer.Option(
+            "--sqlite", metavar="FILE", help="The SQLite file to write; Datasette opens it.", rich_help_panel=OUTPUT
+        ),
+    ],
     repos: IndexedRepos = None,
-    mode: Annotated[str, typer.Option(help="Permissions of the file, in octal.")] = PRIVATE_MODE,
+    mode: Annotated[
+        str, typer.Option(metavar="MODE", help="Permissions of the file, in octal.", rich_help_panel=OUTPUT)
+    ] = PRIVATE_MODE,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Write the index and its answers to a file, without the queue.
+    """Write the index and its answers to a SQLite file.
 
-    A drain may go on meanwhile.
+    The queue is left out. A drain may be running.
+
+    Examples:
+        rotary-batch export --sqlite docs.db
+        rotary-batch export ~/src/app --sqlite docs.db --mode 644
     """
     permissions = _octal(mode)
     with reading(command_settings(config, repos, db=db)) as store:

@@ -20,9 +20,12 @@ def forget(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Take a repository out of the database, with its queue and its answers.
+    """Remove a repository from the database; its pages stay.
 
-    Its pages stay on disk.
+    Its queue and its answers are deleted.
+
+    Examples:
+        rotary-batch forget ~/src/old-app
     """
     with writing(command_settings(config, [repo], db=db), create=False) as store:
         answer = commands.forget.forget(store, repo)

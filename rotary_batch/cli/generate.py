@@ -8,13 +8,19 @@ from typing import Annotated
 import typer
 
 from rotary_batch import commands, console
+from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Device, DeviceMemory, Kv, MaxBatch, Model, Numerics
 from rotary_batch.cli.settings import command_settings
 
 
 def generate(
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="OpenAI-batch requests.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Results are appended here.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Requests in the format of OpenAI's batch API.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Append the results to this JSONL file.", rich_help_panel=OUTPUT
+        ),
+    ],
     model: Model = None,
     device: Device = None,
     device_memory: DeviceMemory = None,
@@ -23,9 +29,13 @@ def generate(
     kv: Kv = None,
     config: Config = None,
 ) -> None:
-    """Answer a file of requests with the engine alone.
+    """Answer a JSONL file of requests; rerun to resume.
 
-    Run it again to resume.
+    It uses the engine alone, without a repository or the database.
+
+    Examples:
+        rotary-batch generate in.jsonl -o out.jsonl
+        rotary-batch generate in.jsonl -o out.jsonl --device cuda
     """
     settings = command_settings(
         config,

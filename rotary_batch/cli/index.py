@@ -57,7 +57,15 @@ def index(
     log: Log = None,
     json: Json = False,
 ) -> None:
-    """Parse sources, queue the work, write the structural pages."""
+    """Read the code, write the structural pages, queue the work.
+
+    Run it again after a change: only what changed is read and queued.
+
+    Examples:
+        rotary-batch index ~/src/app
+        rotary-batch index ~/src/app --model ~/models/mixtral-int4
+        rotary-batch index --worktree --out docs/api
+    """
     user = user_settings(
         config,
         repos,

@@ -9,9 +9,12 @@ from rotary_batch.errors import UnavailableError
 
 
 def mcp(db: Db = None, config: Config = None) -> None:
-    """Answer a coding agent's questions about the index over stdio (MCP).
+    """Let a coding agent ask the index (MCP over stdio).
 
-    It only reads.
+    It only reads. It needs the extra `mcp`: pip install 'rotary-batch[mcp]'.
+
+    Examples:
+        claude mcp add rotary-batch -- rotary-batch mcp
     """
     try:
         serve = commands.mcp.serve

@@ -9,20 +9,24 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
-from rotary_batch.cli.options import Dense, Json, PackPath
-from rotary_batch.config import ExpertFormat
+from rotary_batch.cli.help import MODEL
+from rotary_batch.cli.options import Dense, Json, PackPath, choice
+from rotary_batch.config import EXPERT_FORMATS, ExpertFormat
 from rotary_batch.errors import ModelError
 
 
 def pack(
-    src: Annotated[Path, typer.Argument(help="A Hugging Face checkpoint.")],
-    dst: Annotated[Path, typer.Argument(help="The folder to make.")],
-    experts: Annotated[ExpertFormat, typer.Option(help="Format of the experts.")] = "bf16",
+    src: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder of a Hugging Face checkpoint.")],
+    dst: Annotated[Path, typer.Argument(metavar="PACK", help="The folder to write.")],
+    experts: Annotated[
+        ExpertFormat, choice(EXPERT_FORMATS, help="Format of the experts.", group=MODEL, default="bf16")
+    ] = "bf16",
     dense: Dense = "bf16",
 ) -> None:
-    """Turn a checkpoint into a pack.
+    """Turn a checkpoint into a pack; rerun to resume.
 
-    Run it again after a kill to resume.
+    Examples:
+        rotary-batch model pack ~/models/Mixtral-8x7B ~/models/int4 --experts int4
     """
     from rotary_batch.engine.packs.pack import pack
 
@@ -32,13 +36,21 @@ def pack(
 
 
 def info(path: PackPath = None, json: Json = False) -> None:
-    """Show what a pack holds."""
+    """Show what a pack holds.
+
+    Examples:
+        rotary-batch model info ~/models/mixtral-int4
+    """
     facts = commands.models.info(path or commands.packs.EMBEDDED)
     print_answer(facts, json, lambda: console.print_facts(facts))
 
 
 def verify(path: PackPath = None) -> None:
-    """Read every byte of a pack and compare digests."""
+    """Read every byte of a pack and compare its digests.
+
+    Examples:
+        rotary-batch model verify ~/models/mixtral-int4
+    """
     from rotary_batch.engine.packs.pack import verify
 
     pack_dir = path or commands.packs.EMBEDDED

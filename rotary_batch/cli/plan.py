@@ -41,7 +41,15 @@ def plan(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Show what is left, how long it takes and what would help."""
+    """Estimate hours and nights, and what would help most.
+
+    It reads what was measured before: run `bench --machine` once. Nothing is done, and no model is opened.
+
+    Examples:
+        rotary-batch plan
+        rotary-batch plan --device cuda --device-memory 22GB
+        rotary-batch plan ~/src/app --until 07:00
+    """
     user = user_settings(
         config,
         repos,

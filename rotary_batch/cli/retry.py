@@ -12,7 +12,14 @@ from rotary_batch.work.items import ask_again
 
 
 def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Put parked items, and what needs them, back into the queue."""
+    """Requeue failed items and everything that depends on them.
+
+    An item is parked when every attempt at it failed.
+
+    Examples:
+        rotary-batch retry
+        rotary-batch retry ~/src/app
+    """
     with writing(command_settings(config, repos, db=db), create=False) as store:
         count = ask_again(store, [row.id for row in select_repositories(store, repos or [])])
     print_answer({"retried": count}, json, lambda: console.out(f"{count} parked items are back in the queue"))

@@ -62,7 +62,15 @@ def run(
     log: Log = None,
     json: Json = False,
 ) -> None:
-    """Index, drain and render: the nightly command."""
+    """Index, drain and render: the nightly command.
+
+    Kill it at any moment, and run it again to continue.
+
+    Examples:
+        rotary-batch run ~/src/app --until 07:00
+        rotary-batch run --device cuda --device-memory 22GB
+        rotary-batch run ~/src/app ~/src/lib --for 8h
+    """
     user = user_settings(
         config,
         repos,

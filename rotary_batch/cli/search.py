@@ -10,24 +10,35 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
-from rotary_batch.cli.options import Config, Db, Json
+from rotary_batch.cli.help import OUTPUT, WHAT
+from rotary_batch.cli.options import Config, Db, Json, number
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
 
 
 def search(
-    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Words, names, or how they begin.")],
+    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Words, names, or their beginnings.")],
     repos: Annotated[
-        list[Path] | None, typer.Option("--repo", help="Only in this repository; may be given several times.")
+        list[Path] | None,
+        typer.Option(
+            "--repo",
+            metavar="REPO",
+            help="Search this repository only; may be given several times.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Print at most N results.")] = 20,
+    limit: Annotated[int, number(help="Print at most N results.", group=OUTPUT, most=1000)] = 20,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Find symbols, files, folders and answers by name and by text.
+    """Find symbols, files, folders and answers by name or text.
 
-    Results contain all words, or else any of them.
+    Results contain all the words, or any of them when nothing has all.
+
+    Examples:
+        rotary-batch search parse config
+        rotary-batch search retry --repo ~/src/app --limit 5
     """
     with reading(command_settings(config, repos, db=db)) as store:
         results = commands.search.search(store, " ".join(text), repos or [], limit)

@@ -11,7 +11,8 @@ import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
-from rotary_batch.cli.options import Config, Db, Json, OneRepo
+from rotary_batch.cli.help import OUTPUT
+from rotary_batch.cli.options import Config, Db, Json, OneRepo, number
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
 from rotary_batch.window import Window, stop_on_signals
@@ -24,17 +25,42 @@ _POLL_S = 0.1
 
 def site(
     repo: OneRepo = None,
-    to: Annotated[Path | None, typer.Option(help="Folder for the site; default: rotary-site next to the docs.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the site.",
+            show_default="rotary-site next to the docs",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     source_pages: Annotated[
-        bool, typer.Option("--source-pages", help="Put the sources into the site, whatever forge has them.")
+        bool,
+        typer.Option(
+            "--source-pages",
+            help="Put pages of the sources into the site, even if a forge has them.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
-    serve: Annotated[bool, typer.Option("--serve", help="Then serve it on 127.0.0.1 until interrupted.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes a free one.")] = 8000,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Then serve it on 127.0.0.1 until interrupted.", rich_help_panel=OUTPUT),
+    ] = False,
+    port: Annotated[
+        int, number(help="Port for --serve; 0 takes a free one.", group=OUTPUT, least=0, most=65535)
+    ] = 8000,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Build the pages into a site with search, for any web server; needs no model and no other host."""
+    """Build the pages into a site with search, for any web server.
+
+    It needs the extra `site`: pip install 'rotary-batch[site]'. No page of the site asks another host.
+
+    Examples:
+        rotary-batch site ~/src/app --serve
+        rotary-batch site ~/src/app --to /srv/www/app
+    """
     root = commands.repositories.repository_root(repo)
     settings, window = command_settings(config, [root], db=db), Window()
     with stop_on_signals(window):

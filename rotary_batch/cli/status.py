@@ -13,7 +13,12 @@ from rotary_batch.commands.database import reading
 
 
 def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Show how far every repository is, and whether a drain runs."""
+    """Show how far every repository is, and whether a drain runs.
+
+    Examples:
+        rotary-batch status
+        rotary-batch status ~/src/app --json
+    """
     settings = command_settings(config, repos, db=db)
     with reading(settings) as store:
         answer = commands.status.status(store, settings, repos or [])
@@ -21,7 +26,14 @@ def status(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
 
 
 def report(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Show what the last run did, or the last run of the named repositories."""
+    """Show what the last run did.
+
+    With repositories: what the last run of these did.
+
+    Examples:
+        rotary-batch report
+        rotary-batch report ~/src/app --json
+    """
     settings = command_settings(config, repos, db=db)
     with reading(settings) as store:
         answer = commands.status.report(store, settings, repos or [])

@@ -11,9 +11,12 @@ from rotary_batch.config import FILE_NAME
 
 
 def trust(repo: OneRepo = None, json: Json = False) -> None:
-    """Apply all settings of a repository's own rotary.toml.
+    """Accept every setting in a repository's own rotary.toml.
 
-    They apply until that file changes.
+    They apply until that file changes. Without this, only harmless ones apply.
+
+    Examples:
+        rotary-batch trust ~/src/app
     """
     root = commands.repositories.repository_root(repo)
     own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)

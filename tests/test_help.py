@@ -1,0 +1,123 @@
+"""Help and usage errors: every option is grouped, every example is accepted, every mistake names what to write."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from rotary_batch.cli import app
+from rotary_batch.cli.help import GROUPS, SETTINGS, Group, description, examples, option_row, options_by_group
+from rotary_batch.config import Settings, user_values
+
+TOP = typer.main.get_command(app)
+
+
+def tree(command=TOP, path=("rotary-batch",)):
+    """Every command with its path, the groups of commands too."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from tree(inner, (*path, name))
+
+
+COMMANDS = {" ".join(path): command for path, command in tree()}
+
+
+def rotary(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rotary_batch", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=100)
+
+
+def context(path: str):
+    """The context of a command whose arguments were not read."""
+    return COMMANDS[path].context_class(COMMANDS[path], info_name=path, **SETTINGS)
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_fits_any_terminal(path, monkeypatch):
+    for columns in (60, 80, 110):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        text = re.sub(r"\x1b\[\d*m", "", context(path).get_help())
+        shown, _, examples_shown = text.partition("\nExamples:\n")
+        assert max(map(len, shown.splitlines())) <= columns
+        assert max(map(len, examples_shown.splitlines()), default=0) <= 80
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_parameter_is_explained_and_says_how_its_value_is_written(path):
+    ctx = context(path)
+    groups = options_by_group(ctx, COMMANDS[path].get_params(ctx))
+    assert tuple(groups) == tuple(name for name in GROUPS if name in groups)
+    for param in (param for group in groups.values() for param in group):
+        names, form, text = option_row(ctx, param)
+        assert names or form
+        assert re.match(r"[A-Z].*[.\]]$|exact: ", text), (path, names, text)
+        assert "<" not in form, f"{path} {names} has no metavar"
+        is_flag = getattr(param, "is_flag", False)
+        assert bool(form) != is_flag
+
+
+def test_the_list_of_commands_has_one_line_for_each():
+    lines = rotary("--help", COLUMNS="80").stdout.splitlines()
+    for name, command in TOP.commands.items():
+        assert any(line.split() == [name, *description(command.help).split("\n")[0].split()] for line in lines), name
+
+
+@pytest.mark.parametrize("path", [path for path, command in COMMANDS.items() if not isinstance(command, Group)])
+def test_every_command_has_examples_that_it_accepts(path):
+    lines = examples(COMMANDS[path].help)
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition(" | ")[0])
+        words = words[words.index("--") + 1 :] if words[0] != "rotary-batch" else words
+        assert words[: path.count(" ") + 1] == path.split()
+        given = COMMANDS[path].make_context(path, words[path.count(" ") + 1 :]).params
+        flags = {name: given[name] for name in given if name in Settings.__slots__ and isinstance(given[name], str)}
+        user_values(flags=flags, environment={}, folders=(), config=None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("drian", "no such command 'drian'; did you mean 'drain'?"),
+        ("xyzzy", "no such command 'xyzzy'; `rotary-batch --help` lists them"),
+        ("model inf", "no such command 'inf'; did you mean 'info'?"),
+        ("drain --untl 7", "no such option '--untl'; did you mean '--until'?"),
+        ("drain --xyzzy", "no such option '--xyzzy'; `rotary-batch drain --help` lists them"),
+        ("drain -q", "no such option '-q'; `rotary-batch drain --help` lists them"),
+        ("--json status", "no such option '--json'; write --json behind the command"),
+        ("drain --until", "--until: write --until HH:MM"),
+        ("drain --json=3", "--json: takes no value"),
+        ("search", "TEXT... is missing; `rotary-batch search --help` shows how"),
+        ("export", "--sqlite is missing; `rotary-batch export --help` shows how"),
+        ("doctor x", "unexpected: x; `rotary-batch doctor --help` shows how"),
+        ("search x --limit 0", "--limit: '0' is not a whole number from 1 to 1000"),
+        ("drain --limit ten", "--limit: 'ten' is not a whole number of at least 1"),
+        ("drain --numerics exat", "--numerics: 'exat' is not one of exact, fast; did you mean 'exact'?"),
+        ("bench --dense int3", "--dense: 'int3' is not one of bf16, int8; did you mean 'int8'?"),
+        ("inspect fils", "KIND: 'fils' is not one of files, symbols, chunks, items, graph; did you mean 'files'?"),
+        ("drain --device-memory 22", "--device-memory: 22: write a size with a unit, like 22GB"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_write(arguments, message):
+    done = rotary(*arguments.split())
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"rotary-batch: {message}\n")
+
+
+def test_no_command_shows_the_help_as_a_mistake():
+    asked, unasked = rotary("--help"), rotary()
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert (unasked.returncode, unasked.stdout, unasked.stderr) == (2, "", asked.stdout)
+    assert "\x1b" not in asked.stdout  # not a terminal
+
+
+@pytest.mark.parametrize("arguments", ["-V", "--version", "run -V", "model info --version"])
+def test_every_command_tells_the_version(arguments):
+    done = rotary(*arguments.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"rotary-batch \d+\.\d+\.\S+\n", done.stdout)

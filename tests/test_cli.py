@@ -416,7 +416,9 @@ def test_a_context_too_small_for_any_chunk_is_refused_and_a_model_can_be_a_check
     large = write_tiny_checkpoint(tmp_path / "large", max_position_embeddings=4096)
     assert rotary("index", root, "--model", large).returncode == 0
     done = rotary("drain", root, "--limit", 1, "--device-memory", "1MB")
-    assert (done.returncode, "needs" in done.stderr) == (69, True)
+    assert (done.returncode, "but only 1.0 MB is allowed" in done.stderr) == (69, True)
+    advised = done.stderr.split("try --device-memory ")[1].split()[0]
+    assert rotary("drain", root, "--limit", 1, "--device-memory", advised).returncode == 75
 
 
 def test_generate_goes_on_where_it_stopped(tmp_path, tiny_pack):

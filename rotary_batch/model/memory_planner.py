@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from rotary_batch.errors import UnavailableError
@@ -67,11 +67,26 @@ def plan_memory(
 def _require_memory(model: Footprint, memory_nbytes: int, workload: Workload) -> None:
     least = minimum_nbytes(model, workload.longest_tokens)
     if memory_nbytes < least:
-        raise UnavailableError(
-            f"device memory of {memory_nbytes:,} bytes: {model.name} needs {least:,} (dense part "
-            f"{model.dense_nbytes:,}, {MIN_SLOTS} slots of {model.slab_nbytes:,}, KV of one sequence of "
-            f"{workload.longest_tokens:,} tokens); {least - memory_nbytes:,} are missing"
+        parts = (
+            f"dense part {_size(model.dense_nbytes)}, {MIN_SLOTS} slots of {_size(model.slab_nbytes)}, KV cache of one "
+            f"sequence of {workload.longest_tokens:,} tokens"
         )
+        raise UnavailableError(
+            f"{model.name} needs {_size(least, math.ceil)} of device memory ({parts}), but only "
+            f"{_size(memory_nbytes, math.floor)} is allowed; try --device-memory {_rounded_up(least)}"
+        )
+
+
+def _size(nbytes: int, to_whole: Callable[[float], int] = round) -> str:
+    """`1.5 GB`, or `0.2 MB` below one."""
+    unit, name = (10**9, "GB") if nbytes >= 10**9 else (10**6, "MB")
+    return f"{to_whole(nbytes * 10 / unit) / 10:.1f} {name}"
+
+
+def _rounded_up(nbytes: int) -> str:
+    """The size as an option takes it, not below `nbytes`."""
+    unit, name = (10**9, "GB") if nbytes >= 10**10 else (10**6, "MB")
+    return f"{-(-nbytes // unit)}{name}"
 
 
 @dataclass(frozen=True, slots=True)

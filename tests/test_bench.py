@@ -125,7 +125,7 @@ def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
             69,
             "sequences of 700 + 100 tokens fit, not 400",
         ),
-        (["--device-memory", "2MB"], 69, "are missing"),
+        (["--device-memory", "2MB"], 69, "try --device-memory"),
         (["--shape", "huge"], 2, "choose one of small, medium"),
         (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"),
         (["--lengths", "many"], 2, "600+100"),
@@ -224,7 +224,7 @@ def test_the_best_next_action_is_the_one_that_shortens_the_night_most(monkeypatc
     assert found["binding"] == "moving experts"
     assert found["best_next"].startswith("int4 experts: ")
     assert found["items_by_deadline"] < 500
-    with pytest.raises(UnavailableError, match="are missing"):
+    with pytest.raises(UnavailableError, match="try --device-memory"):
         commands.plan.forecast(manifest, Settings(device_memory=10**8), Workload(500, 300, 100, 600), None)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rotary_batch import commands
 from rotary_batch.cli import drain
+from rotary_batch.cli.deadline import announce_deadline
 from rotary_batch.cli.index import index_all, indexed_of, print_index
 from rotary_batch.cli.options import (
     Config,
@@ -84,6 +85,7 @@ def run(
     if log is not None:
         log_to(log)
     window = open_window(until=until, duration=for_, max_items=limit)
+    announce_deadline(window, until=until, duration=for_)
     with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
         views = commands.index.index_views(store)
         index_outcomes = index_all(store, repos, user, window, views)

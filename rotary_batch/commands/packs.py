@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from rotary_batch.commands.hub import not_on_disk
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -22,7 +23,7 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     """
     model = settings.model or EMBEDDED
     if not model.is_dir():
-        raise ModelError(f"{model}: not a directory; --model takes a checkpoint or a pack directory")
+        raise ModelError(not_on_disk(model, os.environ))
     if (model / MANIFEST_NAME).is_file():
         experts = Manifest.load(model).experts
         if settings.experts not in {None, experts}:

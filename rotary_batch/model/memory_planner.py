@@ -27,6 +27,7 @@ from rotary_batch.model.roofline import (
     step_roofline,
     tokens_per_s,
 )
+from rotary_batch.sizes import enough_size, size_text
 
 PREFILL_TOKENS = 2048  # prompt tokens of a step, as a rule; from about 1,000 on they hide the disk
 PREFILL_FACTORS = (2, 4)  # times as many where a batch begins faster than that and compute has room (a GPU)
@@ -54,7 +55,7 @@ def plan_memory(
     experts; it may leave slabs on disk while the link is slower.  Batches below `least_batch` are taken only when no
     other fits.
     """
-    _require_memory(model, memory_nbytes, workload)
+    require_memory(model, memory_nbytes, workload.longest_tokens)
     search = _Search(model, memory_nbytes, max_batch, workload, host_nbytes)
     if rates is None:
         return with_host_slabs(model, search.device_plans(search.prefill_tokens())[-1], host_nbytes)
@@ -64,13 +65,17 @@ def plan_memory(
     return with_draft_tokens(model, fastest, rates, workload)
 
 
-def _require_memory(model: Footprint, memory_nbytes: int, workload: Workload) -> None:
-    least = minimum_nbytes(model, workload.longest_tokens)
+def require_memory(model: Footprint, memory_nbytes: int, longest_tokens: int) -> None:
+    """Raise UnavailableError, with what to write, unless the longest sequence can be computed in this much memory."""
+    least = minimum_nbytes(model, longest_tokens)
     if memory_nbytes < least:
+        parts = (
+            f"dense part {size_text(model.dense_nbytes)}, {MIN_SLOTS} slots of {size_text(model.slab_nbytes)}, "
+            f"KV cache of {longest_tokens:,} tokens"
+        )
         raise UnavailableError(
-            f"device memory of {memory_nbytes:,} bytes: {model.name} needs {least:,} (dense part "
-            f"{model.dense_nbytes:,}, {MIN_SLOTS} slots of {model.slab_nbytes:,}, KV of one sequence of "
-            f"{workload.longest_tokens:,} tokens); {least - memory_nbytes:,} are missing"
+            f"{model.name} needs {size_text(least)} of device memory ({parts}), and may use "
+            f"{size_text(memory_nbytes)}; try --device-memory {enough_size(least)}"
         )
 
 

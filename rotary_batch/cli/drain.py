@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.deadline import announce_deadline
 from rotary_batch.cli.docs import print_page_problems
 from rotary_batch.cli.options import (
     Config,
@@ -94,6 +95,7 @@ def drain(
     if log is not None:
         log_to(log)
     window = open_window(until=until, duration=for_, max_items=limit)
+    announce_deadline(window, until=until, duration=for_)
     outcomes: list[DrainOutcome | Failure] = []
     with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
         rows = commands.repositories.select_each(store, repos or [], outcomes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rotary_batch import commands
 from rotary_batch.cli import drain
+from rotary_batch.cli.deadline import announce_deadline
 from rotary_batch.cli.index import index_all, indexed_of, print_index
 from rotary_batch.cli.options import (
     Config,
@@ -92,9 +93,13 @@ def run(
     if log is not None:
         log_to(log)
     window = open_window(until=until, duration=for_, max_items=limit)
+    announce_deadline(window, until=until, duration=for_)
     with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
         views = commands.index.index_views(store)
-        index_outcomes = index_all(store, repos, user, window, views)
+        checked: list[Failure] = []
+        named = repos or [commands.repositories.repository_root(None)]
+        ready = commands.preflight.ready_to_run(store, named, user.for_repository, checked)
+        index_outcomes = [*checked, *(index_all(store, ready, user, window, views) if ready else [])]
         indexed = indexed_of(index_outcomes)
         print_index(indexed, to_stderr=json)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]

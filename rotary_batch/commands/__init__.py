@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import models as models
     from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan
+    from rotary_batch.commands import preflight as preflight
     from rotary_batch.commands import reports as reports
     from rotary_batch.commands import repositories as repositories
     from rotary_batch.commands import search as search

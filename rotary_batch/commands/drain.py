@@ -13,11 +13,13 @@ from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, e
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
+from rotary_batch.commands.preflight import require_engine
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.repositories import without_folder
 from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
+from rotary_batch.model.footprint import Workload
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
 from rotary_batch.planner.index import index_key
@@ -135,6 +137,9 @@ class _Run:
         runner = self._runner(run_id, engine, pages)
         outcome = "failed"
         try:
+            if workload := self._workload():
+                manifest = self._prompt_builder.manifest
+                require_engine(self._group.pack, manifest, self._group.settings, workload.longest_tokens)
             outcome = runner.drain()
         finally:
             engine.close()
@@ -147,9 +152,11 @@ class _Run:
     def _open_engine(self) -> RatedEngine:
         pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
         refresh_rates(settings, pack, manifest, time.time())
-        longest = self._prompt_builder.job.longest_rollup_tokens(manifest.context_tokens)
-        workload = counts.workload(self._store, self._ids, longest)
-        return self._request.open_engine(pack, engine_options(settings, workload))
+        return self._request.open_engine(pack, engine_options(settings, self._workload()))
+
+    def _workload(self) -> Workload | None:
+        longest = self._prompt_builder.job.longest_rollup_tokens(self._prompt_builder.manifest.context_tokens)
+        return counts.workload(self._store, self._ids, longest)
 
     def _runner(self, run_id: int, engine: LazyEngine, pages: _PageSync) -> Runner:
         return Runner(

@@ -26,6 +26,8 @@ from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
+Sync = Callable[[WorkStore, RepositoryRow, IndexViews, Callable[[], bool]], SyncResult]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOutcome:
@@ -75,10 +77,11 @@ def index(
     progress: Callable[[str, int, int], None],
     window: Window,
     views: IndexViews,
+    sync: Sync = sync_pending,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, each for itself.
 
-    `progress` gets (root, files parsed, files to parse); `views` loads what is shown on pages.
+    `progress` gets (root, files parsed, files to parse); `views` loads what is shown on pages; `sync` writes them.
     """
     prompt_builders: dict[tuple[Path, Settings], PromptBuilder] = {}  # by pack and settings
     outcomes: list[IndexOutcome | Failure] = []
@@ -91,12 +94,22 @@ def index(
             if root in roots:
                 continue
             roots.add(root)
-            own = _keeping_model_and_job(settings_of(root), indexed_rows.get(str(root)))
+            own = keeping_model_and_job(settings_of(root), indexed_rows.get(str(root)))
             pack = find_pack(own.settings, lambda _done, _total: window.check())
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
-            outcomes.append(_index_one(store, own, prompt_builders[key], pack, progress, window, views))
+            outcomes.append(
+                _index_one(
+                    store,
+                    own,
+                    prompt_builders[key],
+                    pack,
+                    progress,
+                    window,
+                    lambda row: sync(store, row, views, window.is_closed),
+                )
+            )
     return outcomes
 
 
@@ -105,7 +118,7 @@ def index_views(store: WorkStore) -> IndexViews:
     return IndexViews(store)
 
 
-def _keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
+def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
     """A repository keeps the model and the job that it was indexed with until others are named."""
     if row is None:
         return own
@@ -122,7 +135,7 @@ def _index_one(
     pack: Path,
     progress: Callable[[str, int, int], None],
     window: Window,
-    views: IndexViews,
+    sync: Callable[[RepositoryRow], SyncResult],
 ) -> IndexOutcome:
     repository = _open_repository(own.root, own.settings)
     row = _row(repository, own.settings, prompt_builder, pack)
@@ -133,7 +146,7 @@ def _index_one(
 
     patterns = PathPatterns(own.settings.include, own.settings.exclude)
     indexed = index_repository(store, repository, prompt_builder, row, patterns, check_window, window.is_closed)
-    sync_result = sync_pending(store, indexed.repository, views, should_stop=window.is_closed)
+    sync_result = sync(indexed.repository)
     if sync_result.stopped:
         window.check()
     outcome = IndexOutcome(

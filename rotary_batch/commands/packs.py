@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from rotary_batch.commands.hub import not_on_disk
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
-from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
+from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest, SlabPlace
+from rotary_batch.model.slabs import slab_layout
 from rotary_batch.work.rows import RepositoryRow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -20,19 +23,60 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     `progress` gets (experts packed, experts to pack).  If it raises, packing stops, and the next call continues it.
     Raises ModelError.
     """
+    model = _folder(settings)
+    if (model / MANIFEST_NAME).is_file():
+        return model
+    from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
+
+    return pack_into_cache(model, _cache(), experts=settings.experts or "bf16", progress=progress)
+
+
+def described_pack(settings: Settings) -> tuple[Path, Manifest]:
+    """The pack that `find_pack` would return, and its manifest, or one like it when the pack is not made yet.
+
+    Nothing is packed.  Raises ModelError.
+    """
+    model = _folder(settings)
+    if not (model / MANIFEST_NAME).is_file():
+        from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint  # headers only, without torch
+
+        experts = settings.experts or "bf16"
+        pack = cached_pack(model, _cache(), experts)
+        if not (pack / MANIFEST_NAME).is_file():
+            return pack, _unpacked(model.resolve().name, open_checkpoint(model).geometry, experts)
+        model = pack
+    return model, Manifest.load(model)
+
+
+def _unpacked(name: str, geometry: Geometry, experts: str) -> Manifest:
+    """What is known of a pack before it is made: everything but digests."""
+    nbytes = slab_layout(geometry, experts).nbytes
+    return Manifest(
+        name=name,
+        geometry=geometry,
+        experts=experts,
+        slabs={key: SlabPlace(place * nbytes, nbytes, "") for place, key in enumerate(geometry.expert_keys())},
+        dense_sha256="",
+        tokenizer_sha256="",
+        context_tokens=geometry.max_position,
+    )
+
+
+def _folder(settings: Settings) -> Path:
+    """The folder that is named, a pack or a checkpoint.  Raises ModelError, also for experts of another format."""
     model = settings.model or EMBEDDED
     if not model.is_dir():
-        raise ModelError(f"{model}: not a directory; --model takes a checkpoint or a pack directory")
+        raise ModelError(not_on_disk(model, os.environ))
     if (model / MANIFEST_NAME).is_file():
         experts = Manifest.load(model).experts
         if settings.experts not in {None, experts}:
             raise ModelError(f"{model}: its experts are {experts}, not {settings.experts}; pack the checkpoint again")
-        return model
-    from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
+    return model
 
-    return pack_into_cache(
-        model, cache_dir(os.environ) / "packs", experts=settings.experts or "bf16", progress=progress
-    )
+
+def _cache() -> Path:
+    """Where packs of checkpoints are made."""
+    return cache_dir(os.environ) / "packs"
 
 
 def indexed_pack(row: RepositoryRow) -> Path:

@@ -20,7 +20,8 @@ from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import Placement, open_experts, open_tier
-from rotary_batch.engine.packs.dense import check_dense, load_dense
+from rotary_batch.engine.packs.contents import check_dense
+from rotary_batch.engine.packs.dense import load_dense
 from rotary_batch.engine.packs.pack import pack_into_cache
 from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
 from rotary_batch.engine.runtime.memory import tune_malloc

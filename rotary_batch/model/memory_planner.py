@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rotary_batch.errors import UnavailableError
@@ -27,6 +27,7 @@ from rotary_batch.model.roofline import (
     step_roofline,
     tokens_per_s,
 )
+from rotary_batch.sizes import enough_size, size_text
 
 PREFILL_TOKENS = 2048  # prompt tokens of a step, as a rule; from about 1,000 on they hide the disk
 PREFILL_FACTORS = (2, 4)  # times as many where a batch begins faster than that and compute has room (a GPU)
@@ -54,7 +55,7 @@ def plan_memory(
     experts; it may leave slabs on disk while the link is slower.  Batches below `least_batch` are taken only when no
     other fits.
     """
-    _require_memory(model, memory_nbytes, workload)
+    require_memory(model, memory_nbytes, workload.longest_tokens)
     search = _Search(model, memory_nbytes, max_batch, workload, host_nbytes)
     if rates is None:
         return with_host_slabs(model, search.device_plans(search.prefill_tokens())[-1], host_nbytes)
@@ -64,29 +65,18 @@ def plan_memory(
     return with_draft_tokens(model, fastest, rates, workload)
 
 
-def _require_memory(model: Footprint, memory_nbytes: int, workload: Workload) -> None:
-    least = minimum_nbytes(model, workload.longest_tokens)
+def require_memory(model: Footprint, memory_nbytes: int, longest_tokens: int) -> None:
+    """Raise UnavailableError, with what to write, unless the longest sequence can be computed in this much memory."""
+    least = minimum_nbytes(model, longest_tokens)
     if memory_nbytes < least:
         parts = (
-            f"dense part {_size(model.dense_nbytes)}, {MIN_SLOTS} slots of {_size(model.slab_nbytes)}, KV cache of one "
-            f"sequence of {workload.longest_tokens:,} tokens"
+            f"dense part {size_text(model.dense_nbytes)}, {MIN_SLOTS} slots of {size_text(model.slab_nbytes)}, "
+            f"KV cache of {longest_tokens:,} tokens"
         )
         raise UnavailableError(
-            f"{model.name} needs {_size(least, math.ceil)} of device memory ({parts}), but only "
-            f"{_size(memory_nbytes, math.floor)} is allowed; try --device-memory {_rounded_up(least)}"
+            f"{model.name} needs {size_text(least)} of device memory ({parts}), and may use "
+            f"{size_text(memory_nbytes)}; try --device-memory {enough_size(least)}"
         )
-
-
-def _size(nbytes: int, to_whole: Callable[[float], int] = round) -> str:
-    """`1.5 GB`, or `0.2 MB` below one."""
-    unit, name = (10**9, "GB") if nbytes >= 10**9 else (10**6, "MB")
-    return f"{to_whole(nbytes * 10 / unit) / 10:.1f} {name}"
-
-
-def _rounded_up(nbytes: int) -> str:
-    """The size as an option takes it, not below `nbytes`."""
-    unit, name = (10**9, "GB") if nbytes >= 10**10 else (10**6, "MB")
-    return f"{-(-nbytes // unit)}{name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def test_a_budget_fits_or_says_what_is_missing(gigabytes, batch, name, experts):
         if memory >= least:
             assert used(m, memory, batch=batch, rates=known, host=host) <= memory
         else:
-            with pytest.raises(UnavailableError, match=f"but only {memory // 10**8 / 10:.1f} GB is allowed") as error:
+            with pytest.raises(UnavailableError, match=r"try --device-memory \S+$") as error:
                 plan_memory(m, memory, batch, JOB, known)
             advised = parse_nbytes(str(error.value).split("try --device-memory ")[1])
             assert least <= advised < 1.1 * least
@@ -128,7 +128,7 @@ def test_the_minimum_is_enough():
         least = minimum_nbytes(m, JOB.longest_tokens)
         memory_plan = plan_memory(m, least, 512, JOB, rates())
         assert memory_plan.num_slots == 2
-        with pytest.raises(UnavailableError, match=r"needs .* try --device-memory \d+[MG]B$"):
+        with pytest.raises(UnavailableError, match=r"needs .* try --device-memory \S+$"):
             plan_memory(m, least - 1, 512, JOB, rates())
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.packs.contents import check_experts
 from rotary_batch.engine.runtime.buffers import page_buffer, page_lock, page_unlock
 from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.errors import ModelError, StorageError
@@ -58,18 +59,12 @@ class DiskTier:
         self._path = pack_dir / EXPERTS_NAME
         self._trace = trace
         self._unchecked = {place.offset for place in manifest.slabs.values()}  # not yet compared with their digests
-        self._check_size()
+        check_experts(pack_dir, manifest)
         self._direct = self._open(os.O_DIRECT)
         self._takes_direct = self._direct is not None
         self._buffered = self._open(0)
         if self._buffered is None:
             raise ModelError(f"{self._path}: cannot be opened; is the pack whole? see `model verify`")
-
-    def _check_size(self) -> None:
-        need = max(place.offset + place.nbytes for place in self._places.values())
-        have = self._path.stat().st_size if self._path.is_file() else 0
-        if have < need:
-            raise ModelError(f"{self._path}: {have:,} bytes, the manifest needs {need:,}; pack the model again")
 
     def _open(self, flags: int) -> int | None:
         try:

@@ -103,6 +103,11 @@ def open_checkpoint(model_dir: Path) -> Checkpoint:
     return Checkpoint(model_dir, replace(geometry, dtype=dtypes.pop()), dense, experts)
 
 
+def cached_pack(model_dir: Path, cache: Path, experts: str) -> Path:
+    """Where the pack of a checkpoint is below `cache`, once it is made.  Raises ModelError."""
+    return cache / f"{model_dir.resolve().name}-{open_checkpoint(model_dir).digest[:12]}-{experts}"
+
+
 def _hf_name(name: str) -> str:
     if name in _TOP_NAMES:
         return _TOP_NAMES[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.packs.checkpoint import open_checkpoint, pieces
+from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint, pieces
 from rotary_batch.engine.packs.journal import Journal, locked_journal
 from rotary_batch.engine.packs.writer import (
     PART_SUFFIX,
@@ -90,7 +90,7 @@ def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[s
 
 def pack_into_cache(src: Path, cache: Path, experts: str = "bf16", progress: Progress | None = None) -> Path:
     """The pack of a checkpoint below `cache`; made on first use."""
-    dst = cache / f"{src.resolve().name}-{open_checkpoint(src).digest[:12]}-{experts}"
+    dst = cached_pack(src, cache, experts)
     pack(src, dst, experts=experts, progress=progress)
     return dst
 

@@ -1,0 +1,132 @@
+"""What is checked before the work begins: device, memory, pack and disk.
+
+Only sizes and headers are read, and torch is imported for a GPU alone, so this takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rotary_batch.commands.configuration import RepositorySettings
+from rotary_batch.commands.index import keeping_model_and_job
+from rotary_batch.commands.isolation import isolated
+from rotary_batch.commands.jobs import find_job
+from rotary_batch.commands.packs import described_pack
+from rotary_batch.commands.repositories import printable, resolved
+from rotary_batch.config import Settings, cache_dir
+from rotary_batch.errors import StorageError, UnavailableError
+from rotary_batch.model.footprint import footprint
+from rotary_batch.model.host import allowed_nbytes, free_nbytes
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
+from rotary_batch.model.memory_plan import MEMORY_SHARE, minimum_nbytes
+from rotary_batch.model.memory_planner import require_memory
+from rotary_batch.model.rates import cached_rates
+from rotary_batch.sizes import size_text
+from rotary_batch.work.index import repositories
+from rotary_batch.work.store import WorkStore
+
+MIN_FREE_NBYTES = 50 * 10**6  # below this a database, its journal and the pages of one commit may not fit
+
+
+def ready_to_run(
+    store: WorkStore,
+    repos: Sequence[Path],
+    settings_of: Callable[[Path], RepositorySettings],
+    outcomes: list[Any],
+) -> list[Path]:
+    """The repositories that can be indexed and drained here; each of the others becomes a Failure in `outcomes`."""
+    rows = {row.root: row for row in repositories(store)}
+    ready: list[Path] = []
+    for repo in repos:
+        with isolated([printable(repo)], outcomes):
+            root = resolved(repo)
+            settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings
+            require_torch()
+            pack, manifest = described_pack(settings)
+            longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
+            require_engine(pack, manifest, settings, longest)
+            require_disk(store.db.path.parent, "--db")
+            require_disk(root / settings.out, "--out")
+            ready.append(repo)
+    return ready
+
+
+def require_engine(pack: Path, manifest: Manifest, settings: Settings, longest_tokens: int) -> None:
+    """Raise unless an engine can be opened that computes a sequence of `longest_tokens`.
+
+    UnavailableError: the device is not there, or has too little memory.  ModelError: the pack is not whole.
+    """
+    require_torch()
+    if (pack / MANIFEST_NAME).is_file():
+        require_whole(pack, manifest)
+    _require_memory(manifest, settings, longest_tokens, _device_nbytes(settings.device))
+
+
+def require_torch() -> None:
+    """Raise UnavailableError unless torch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError("torch is not installed, and the model needs it; run `pip install torch`")
+
+
+def require_whole(pack: Path, manifest: Manifest) -> None:
+    """Raise ModelError unless the files of a pack are there, with the right sizes; their digests are not computed."""
+    from rotary_batch.engine.packs.contents import check_dense, check_experts
+
+    check_experts(pack, manifest)
+    check_dense(pack, manifest)
+
+
+def require_disk(folder: Path, option: str) -> None:
+    """Raise StorageError unless a folder, or what is above it, can be written and has room; `option` names another."""
+    there = existing(folder)
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):  # a file in its place is named when it is opened
+        raise StorageError(f"{there}: may not be written; change its permissions, or name another folder with {option}")
+    if (free := shutil.disk_usage(there).free) < MIN_FREE_NBYTES:
+        least = size_text(MIN_FREE_NBYTES)
+        raise StorageError(f"{there}: {size_text(free)} are free; free at least {least}, or use another disk: {option}")
+
+
+def existing(path: Path) -> Path:
+    """The path, or the lowest folder above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _device_nbytes(device: str) -> int:
+    """All memory of a device, within the limits of this process.  Raises UnavailableError when it is not there."""
+    if device == "cpu":
+        return allowed_nbytes()
+    from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
+
+    return device_memory_nbytes(resolve_device(device))
+
+
+def _require_memory(manifest: Manifest, settings: Settings, longest_tokens: int, total_nbytes: int) -> None:
+    device, kind, given = settings.device, settings.device.partition(":")[0], settings.device_memory
+    _require_at_most("--device-memory", given, total_nbytes, device)
+    if kind != "cpu":
+        _require_at_most("--host-memory", settings.host_memory, allowed_nbytes(), "this machine")
+    rates = cached_rates(device, cache_dir(os.environ))
+    is_exact = (settings.numerics or manifest.default_numerics) == "exact"
+    sizes = (4, 4) if is_exact else (2, rates.activation_nbytes if rates else 2)
+    model = footprint(manifest, settings.kv, *sizes, device)
+    if given is not None:
+        require_memory(model, given, longest_tokens)
+        return
+    usable = int((free_nbytes() if kind == "cpu" else total_nbytes) * MEMORY_SHARE[kind])
+    if usable < (least := minimum_nbytes(model, longest_tokens)):
+        raise UnavailableError(
+            f"{manifest.name} needs {size_text(least)} of device memory, and {size_text(usable)} can be used on "
+            f"{device}; use a smaller model, or pack this one with --experts int4"
+        )
+
+
+def _require_at_most(option: str, given: int | None, most_nbytes: int, where: str) -> None:
+    if given is not None and given > most_nbytes:
+        raise UnavailableError(
+            f"{option}: {where} has {size_text(most_nbytes)}, you gave {size_text(given)}; give less, or leave it out"
+        )

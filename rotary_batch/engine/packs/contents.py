@@ -1,0 +1,39 @@
+"""Whether a pack has everything that its manifest names, by sizes and headers: no weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rotary_batch.engine.packs.checkpoint import read_header
+from rotary_batch.errors import ModelError
+from rotary_batch.model.geometry import DTYPE_NBYTES
+from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
+
+
+def check_experts(pack_dir: Path, manifest: Manifest) -> None:
+    """Raise ModelError unless the file of the experts is long enough for every slab."""
+    path = pack_dir / EXPERTS_NAME
+    need = max(place.offset + place.nbytes for place in manifest.slabs.values())
+    have = path.stat().st_size if path.is_file() else 0
+    if have < need:
+        raise ModelError(f"{path}: {have:,} bytes, the manifest needs {need:,}; pack the model again")
+
+
+def check_dense(pack_dir: Path, manifest: Manifest) -> None:
+    """Raise ModelError unless every tensor exists with the right type and shape."""
+    path, geometry = pack_dir / DENSE_NAME, manifest.geometry
+    places = read_header(path)
+    for name, shape in geometry.dense_shapes().items():
+        is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
+        expected = {name: (shape, {"I8"} if is_int8 else DTYPE_NBYTES.keys())}
+        if is_int8:
+            expected[name + ".scale"] = (shape[:1], {"F32"})
+        for part, (part_shape, dtypes) in expected.items():
+            place = places.get(part)
+            if place is None:
+                raise ModelError(f"{path}: lacks {part}; pack the model again")
+            if place.shape != part_shape or place.dtype not in dtypes:
+                raise ModelError(
+                    f"{path}: {part} is {list(place.shape)} of {place.dtype}, not {list(part_shape)} of "
+                    f"{' or '.join(dtypes)}; pack the model again"
+                )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from rotary_batch.process import guarded
+from rotary_batch import interrupts
 
 
 def main() -> None:
     """Run the command line."""
+    interrupts.stop_at_once()
+    from rotary_batch.process import guarded
+
     guarded(_command)
 
 

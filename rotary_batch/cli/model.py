@@ -10,6 +10,7 @@ import typer
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.options import Dense, Json, PackPath
+from rotary_batch.cli.progress import counting
 from rotary_batch.config import ExpertFormat
 from rotary_batch.errors import ModelError
 
@@ -26,7 +27,7 @@ def pack(
     """
     from rotary_batch.engine.packs.pack import pack
 
-    with console.progress_bar("experts") as progress:
+    with counting("packing the model") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress)
     console.print_facts(commands.models.info(dst))
 
@@ -42,7 +43,7 @@ def verify(path: PackPath = None) -> None:
     from rotary_batch.engine.packs.pack import verify
 
     pack_dir = path or commands.packs.EMBEDDED
-    with console.progress_bar("experts") as progress:
+    with counting("reading the model") as progress:
         damaged = verify(pack_dir, progress)
     for name in damaged:
         console.err(f"damaged: {name}")

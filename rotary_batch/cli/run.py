@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rotary_batch import commands
 from rotary_batch.cli import drain
-from rotary_batch.cli.index import index_all, indexed_of, print_index
+from rotary_batch.cli.index import index_all, indexed_of, print_index, tell_pages
 from rotary_batch.cli.options import (
     Config,
     Db,
@@ -86,7 +86,7 @@ def run(
     window = open_window(until=until, duration=for_, max_items=limit)
     with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
         views = commands.index.index_views(store)
-        index_outcomes = index_all(store, repos, user, window, views)
+        index_outcomes = index_all(store, repos, user, window, views, tell_pages)
         indexed = indexed_of(index_outcomes)
         print_index(indexed, to_stderr=json)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]

@@ -75,10 +75,11 @@ def index(
     progress: Callable[[str, int, int], None],
     window: Window,
     views: IndexViews,
+    on_indexed: Callable[[IndexOutcome], None] = lambda _: None,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, each for itself.
 
-    `progress` gets (root, files parsed, files to parse); `views` loads what is shown on pages.
+    `progress` gets (what is done now, how many are done, how many there are); `views` loads what is shown on pages.
     """
     prompt_builders: dict[tuple[Path, Settings], PromptBuilder] = {}  # by pack and settings
     outcomes: list[IndexOutcome | Failure] = []
@@ -92,11 +93,13 @@ def index(
                 continue
             roots.add(root)
             own = _keeping_model_and_job(settings_of(root), indexed_rows.get(str(root)))
-            pack = find_pack(own.settings, lambda _done, _total: window.check())
+            pack = find_pack(own.settings, lambda done, total: progress("packing the model", done, total))
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
-            outcomes.append(_index_one(store, own, prompt_builders[key], pack, progress, window, views))
+            outcome = _index_one(store, own, prompt_builders[key], pack, progress, window, views)
+            outcomes.append(outcome)
+            on_indexed(outcome)
     return outcomes
 
 
@@ -129,10 +132,11 @@ def _index_one(
 
     def check_window(done: int, total: int) -> None:
         window.check()
-        progress(row.root, done, total)
+        progress("reading files", done, total)
 
     patterns = PathPatterns(own.settings.include, own.settings.exclude)
     indexed = index_repository(store, repository, prompt_builder, row, patterns, check_window, window.is_closed)
+    progress("writing pages", 0, 0)
     sync_result = sync_pending(store, indexed.repository, views, should_stop=window.is_closed)
     if sync_result.stopped:
         window.check()

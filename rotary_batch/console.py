@@ -10,9 +10,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rotary_batch.terminal import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 
 def out(text: str) -> None:
@@ -93,35 +97,61 @@ def nbytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
+def time_left(seconds: float) -> str:
+    """`6 min left`, rounded up; `1 h 05 min left` from an hour on."""
+    minutes = ceil(seconds / 60)
+    if minutes <= 1:
+        return "1 min left" if seconds > 30 else "under 1 min left"
+    return f"{minutes} min left" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min left"
+
+
+class BarLine(NamedTuple):
+    """One line: text, a bar, text."""
+
+    before: str
+    share: float | None  # None = no bar can tell; it only moves
+    after: str
+
+
+def has_live_terminal() -> bool:
+    """Whether stderr is a terminal on which a line can change in place."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, and nothing elsewhere.  Yields a function of (done, total)."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
+def live_line(line_for: Callable[[int], BarLine]) -> Iterator[None]:
+    """The lowest line of the terminal changes in place until the block ends.  `line_for` gets the width in columns."""
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.live import Live
 
-    with Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    console = Console(stderr=True)
+    with Live(_live_bar(line_for), console=console, refresh_per_second=4, transient=True, redirect_stdout=False):
+        yield
 
 
-@contextmanager
-def status_line(first: str) -> Iterator[Callable[[str], None]]:
-    """A line that changes in place on a terminal, and nothing elsewhere.  Yields a function of the new text."""
-    if not sys.stderr.isatty():
-        yield lambda _text: None
-        return
-    from rich.console import Console
-    from rich.status import Status
+def _live_bar(line_for: Callable[[int], BarLine]) -> RenderableType:
+    from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    with Status(Text(shown(first)), console=Console(stderr=True)) as line:
-        yield lambda text: line.update(Text(shown(text)))
+    class Bar:
+        """Rendered anew at every refresh, in the width that the terminal has then."""
+
+        def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+            width = options.max_width - 1  # some terminals wrap when the last column is written
+            line = line_for(width)
+            before, after = Text(shown(line.before), end="", no_wrap=True), Text(shown(line.after), end="")
+            room = width - before.cell_len - after.cell_len - 2
+            if room < 0:
+                before.append(f" {after.plain}")
+                before.truncate(width)
+                yield before
+                return
+            yield before
+            yield Text(" ", end="")
+            if room:
+                share, pulse = line.share or 0.0, line.share is None
+                yield ProgressBar(1.0, share, width=room, pulse=pulse, complete_style="green", finished_style="green")
+            yield Text(" ", end="")
+            yield after
+
+    return Bar()

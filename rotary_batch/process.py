@@ -15,12 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from rotary_batch import __version__, private_file
+from rotary_batch import __version__, interrupts, private_file
 from rotary_batch.config import state_dir
 from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError, storage_error
 from rotary_batch.terminal import shown
 
-INTERNAL, CRASH, INTERRUPTED = 70, 1, 130
+INTERNAL, CRASH = 70, 1
 _NO_MEMORY = "not enough memory; allow more (`ulimit -v`, the limit of the container), or use less: --device-memory 1GB"
 _NO_THREADS = "no more threads or processes are allowed here; raise `ulimit -u`, or set OMP_NUM_THREADS=1"
 _NO_FILES = "too many open files; raise `ulimit -n`"
@@ -37,6 +37,7 @@ _LACKS = {
 
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code."""
+    interrupts.stop_at_once()
     _open_streams()
     # Parser processes are `python -c`, which would import modules from the current folder: a repository's own.
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -48,10 +49,11 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     except SystemExit as done:
         # Typer exits with 1 when stdout was closed.
         code = 0 if isinstance(done.__context__, BrokenPipeError) else _number(done.code)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except KeyboardInterrupt:  # while a handler was being set
+        interrupts.end(f"stopped before the work was done; {interrupts.how_to_go_on()}", interrupts.WORK_REMAINS)
     except Exception as error:  # noqa: BLE001 - the last place that can report and record it
         code = _explain(error)
+    interrupts.ignore()
     sys.exit(_flush(code))
 
 

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rotary_batch.core import Engine, Failure, Lease, NewTokens, StepReport, WorkItem
-from rotary_batch.errors import PromptError
+from rotary_batch.errors import PromptError, StoppedError
 from rotary_batch.log import event
 from rotary_batch.pages.files import PageFailure, SyncResult
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.window import Window, boot_clock
 from rotary_batch.work.rows import Claim, Failed, Finished
-from rotary_batch.work.runs import save_stats
 from rotary_batch.work.store import WorkStore
 
 CLAIM_BATCH = 16  # claimed in one transaction; those that the engine has no room for yet wait here
@@ -96,8 +95,9 @@ class Progress:
 
     stats: RunStats
     report: StepReport
+    prompts: Mapping[int, int]  # item -> prompt tokens, of every sequence that the engine had in the step
     num_live: int
-    num_open: int
+    num_allowed: int | None  # items that may still end in this run; None = all
     elapsed_s: float
 
 
@@ -143,6 +143,9 @@ class Runner:
                 elif not self._wait_for_retry():
                     break
                 self._sync_pages_if_due()
+        except StoppedError:  # a signal, while the engine was being opened
+            if (why := self.window.why_closed()) is None:
+                raise
         finally:
             self._release_claims()
         self._sync_pages()
@@ -150,6 +153,7 @@ class Runner:
 
     def _step(self) -> None:
         """Step the engine once and commit all that it gave in one transaction."""
+        prompts = {item_id: len(claim.request.prompt_ids) for item_id, claim in self._claims.items()}
         report = self.engine.step()
         self.stats.add_step(report)
         finished = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
@@ -163,11 +167,16 @@ class Runner:
             Progress(
                 stats=self.stats,
                 report=report,
+                prompts=prompts,
                 num_live=self.engine.num_live,
-                num_open=self.num_open(),
+                num_allowed=self._num_allowed(),
                 elapsed_s=self.clock() - self._started_at,
             )
         )
+
+    def _num_allowed(self) -> int | None:
+        left = self.window.items_left
+        return None if left is None else left + len(self._claims) + len(self._waiting)
 
     def _unfinished(self, report: StepReport) -> list[tuple[Lease, NewTokens]]:
         """The new tokens of sequences that go on, with their leases."""
@@ -245,6 +254,5 @@ class Runner:
         if not self._unsynced:
             return
         self.stats.add_pages(self.sync_pages(self._unsynced))
-        save_stats(self.store, self.run_id, self.stats.as_dict())
         self._unsynced = []
         self._synced_at = self.clock()

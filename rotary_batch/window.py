@@ -1,12 +1,12 @@
 """When a run must stop: a time of day, a duration, a number of items, a signal.
 
 A command makes one `Window` at its start, and every phase checks it.  Loops in modules that do not import this one
-take `should_stop` (`Window.is_closed`) and raise `StoppedError` when it returns true.
+take `should_stop` (`Window.is_closed`) and raise `StoppedError` when it returns true.  A signal ends a phase at once,
+except in a block that is `finishing`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import NamedTuple
 
-from rotary_batch.errors import StoppedError, UsageError
+from rotary_batch import interrupts
+from rotary_batch.errors import RotaryError, StoppedError, UsageError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _PROBE_S = 900  # no time zone ever changed its clock twice within 15 minutes
@@ -47,6 +48,7 @@ class Window:
     max_items: int | None = None  # how many items may be claimed
     interrupted: bool = field(default=False, init=False)
     items_taken: int = field(default=0, init=False)
+    answer: str | None = field(default=None, init=False)  # to a signal in a block that is finishing; elsewhere None
 
     @property
     def items_left(self) -> int | None:
@@ -73,7 +75,29 @@ class Window:
     def check(self) -> None:
         """Raise StoppedError when it is time to stop."""
         if why := self.why_closed():
-            raise StoppedError(f"{why}: stopped before the work was done; run the same command again to resume")
+            raise StoppedError(f"{why}: stopped before the work was done; {interrupts.how_to_go_on()}")
+
+    @contextmanager
+    def finishing(self, answer: str) -> Iterator[None]:
+        """In this block a first signal only closes the window, and says `answer`, if that is not empty."""
+        before, self.answer = self.answer, answer
+        try:
+            yield
+        finally:
+            self.answer = before
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In this part of a block that is finishing, a signal raises StoppedError wherever the program is."""
+        before, self.answer = self.answer, None
+        try:
+            self.check()
+            yield
+        except KeyboardInterrupt:
+            self.check()
+            raise
+        finally:
+            self.answer = before
 
 
 def open_window(*, until: str | None, duration: str | None, max_items: int | None = None) -> Window:
@@ -83,11 +107,15 @@ def open_window(*, until: str | None, duration: str | None, max_items: int | Non
 
 @contextmanager
 def explain_stop(window: Window) -> Iterator[None]:
-    """A StoppedError from the block says why the window is closed."""
+    """A StoppedError from the block says why the window is closed, and so does what an interrupt broke."""
     try:
         yield
     except StoppedError:
         window.check()
+        raise
+    except (KeyboardInterrupt, RotaryError):  # `git` gets the signal of the terminal too, and fails first
+        if window.interrupted:
+            window.check()
         raise
 
 
@@ -164,16 +192,28 @@ def _offset(at: int, show: ShowWall) -> timedelta:
 
 @contextmanager
 def stop_on_signals(window: Window) -> Iterator[None]:
-    """SIGINT and SIGTERM close the window; a second SIGINT ends the process at once."""
+    """SIGINT and SIGTERM close the window; a second SIGINT ends the process at once.
+
+    Raises StoppedError when the first one comes where nothing has to be finished.
+    """
 
     def close(signum: int, _frame: FrameType | None) -> None:
-        if window.interrupted and signum == signal.SIGINT:
-            os._exit(130)  # committed work is safe; the next run continues from there
+        if window.interrupted:
+            if signum == signal.SIGINT:
+                interrupts.quit_now()  # committed work is safe; the next run continues from there
+            return
         window.interrupted = True
+        if window.answer is None:
+            raise KeyboardInterrupt
+        if window.answer:
+            interrupts.say(window.answer)
 
-    before = {number: signal.signal(number, close) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, close) for number in interrupts.SIGNALS}
     try:
         yield
+    except KeyboardInterrupt:
+        window.check()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

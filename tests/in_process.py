@@ -43,7 +43,6 @@ def drain_all(
         store=store,
         settings_of=settings_of,
         window=window or Window(),
-        on_step=lambda _: None,
         open_engine=lambda _pack, _options: make_engine(),
         command="drain",
         views=IndexViews(store),

@@ -106,7 +106,7 @@ def test_rates_that_cannot_be_written_end_no_run(path, measured, caplog):
         refresh_rates(FAST, EMBEDDED, MANIFEST, NOW)
         engine, stats = FakeEngine(), RunStats()
         report = StepReport(step_s=10.0, roofline_s=20.0)
-        progress = Progress(stats=stats, report=report, num_live=1, num_open=1, elapsed_s=10.0)
+        progress = Progress(stats=stats, report=report, prompts={}, num_live=1, num_allowed=None, elapsed_s=10.0)
         RateWatch(engine, FAST, lambda _progress: None)(progress)
     assert (measured, engine.rates.is_exceeded, stats.rates_raised) == (["everything"], True, 2.0)
     assert list(path.parent.glob(f"{path.stem}*")) == [path], "nothing unfinished is left"
@@ -155,7 +155,7 @@ def test_a_run_that_beats_the_bound_raises_the_rates(path):
             report, roofline_s=1.5 * engine.rates.weights_s("bf16", 1) / KEPT.weights_s("bf16", 1)
         )
         stats.add_step(report)
-        watch(Progress(stats=stats, report=report, num_live=1, num_open=1, elapsed_s=float(step)))
+        watch(Progress(stats=stats, report=report, prompts={}, num_live=1, num_allowed=None, elapsed_s=float(step)))
     assert len(looks) == 4
     assert (engine.rates.num_measured, stats.rates_raised) == (2, pytest.approx(1.5)), "once, after two seconds"
     assert stats.roofline_s / stats.step_s == pytest.approx(1.0)
@@ -170,7 +170,7 @@ def test_a_run_within_its_bound_leaves_the_rates_alone(path):
     for bound_s in (0.0, 0.9, 1.04, 0.5):
         report = StepReport(step_s=1.0, roofline_s=bound_s)
         stats.add_step(report)
-        watch(Progress(stats=stats, report=report, num_live=1, num_open=1, elapsed_s=1.0))
+        watch(Progress(stats=stats, report=report, prompts={}, num_live=1, num_allowed=None, elapsed_s=1.0))
     assert (engine.rates, path.exists(), stats.rates_raised) == (KEPT, False, 1.0)
 
 

@@ -25,6 +25,7 @@ from rotary_batch.cli.options import (
     ShapeName,
     number,
 )
+from rotary_batch.cli.progress import counting
 from rotary_batch.cli.settings import command_settings
 
 
@@ -113,7 +114,7 @@ def bench(
     if machine:
         result = commands.bench.machine(settings).as_dict()
     else:
-        with console.progress_bar("experts written") as progress:
+        with counting("writing experts") as progress:
             pack = commands.bench.pack_for(settings, shape, dense, progress)
         options = commands.bench.BenchOptions(
             sequences=sequences,

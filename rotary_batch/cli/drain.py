@@ -28,10 +28,12 @@ from rotary_batch.cli.options import (
     Numerics,
     Until,
 )
+from rotary_batch.cli.progress import shown_progress
 from rotary_batch.cli.settings import user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import database_path, writing
 from rotary_batch.commands.isolation import Failure, failures
+from rotary_batch.commands.watching import Watcher
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import log_to
 from rotary_batch.window import Window, open_window, stop_on_signals
@@ -41,7 +43,6 @@ from rotary_batch.work.store import WorkStore
 if TYPE_CHECKING:
     from rotary_batch.commands.drain import DrainOutcome
     from rotary_batch.commands.reports import Reports
-    from rotary_batch.runner import Progress
     from rotary_batch.sync import IndexViews
 
 # Why answers ended, in words.
@@ -119,22 +120,23 @@ def drain_all(
     *,
     command: str,
     views: IndexViews,
+    quiet: bool = False,
 ) -> Reports:
     """Append each outcome and report it at once, so that an error that ends the command loses no report."""
     reports = commands.reports.Reports(database_path(user.for_command().settings))
-    with console.status_line("opening the model") as show:
+    with shown_progress("starting", quiet=quiet) as display:
         request = commands.drain.DrainRequest(
             store=store,
             settings_of=user.for_indexed,
             window=window,
-            on_step=lambda progress: show(progress_text(progress)),
             open_engine=commands.engines.open_engine,
             command=command,
             views=views,
+            watcher=Watcher(phase=display.phase, reading=display.reading, first_page=display.first_page),
         )
         for outcome in commands.drain.drain(request, rows):
             outcomes.append(outcome)
-            with suppress(OSError):  # `finish` writes the reports again and raises
+            with window.finishing(""), suppress(OSError):  # `finish` writes the reports again and raises
                 reports.save(outcomes)
     return reports
 
@@ -149,19 +151,6 @@ def finish(
         [outcome.as_dict() for outcome in outcomes], json, lambda: print_drain(drained, reports.paths, notes_printed)
     )
     exit_with(failures(outcomes), (outcome.exit_code for outcome in drained))
-
-
-def progress_text(progress: Progress) -> str:
-    """Items, tokens/s, the revolution and the time that is left."""
-    stats, seconds = progress.stats, max(progress.elapsed_s, 1e-9)
-    finished = stats.done + stats.reused + stats.parked
-    share = f" · {stats.roofline_s / stats.step_s:.0%} of the bound" if stats.roofline_s and stats.step_s else ""
-    left_s = progress.num_open * seconds / finished if finished else None
-    return (
-        f"revolution {stats.revolutions:,} · {finished:,} done, {progress.num_open:,} open, {progress.num_live} live · "
-        f"in {stats.prefill_tokens / seconds:,.0f} tok/s, out {stats.decode_tokens / seconds:,.0f} tok/s · "
-        f"ETA {'?' if left_s is None else console.duration(left_s)}{share}"
-    )
 
 
 def print_drain(

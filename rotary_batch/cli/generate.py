@@ -10,6 +10,7 @@ import typer
 from rotary_batch import commands, console
 from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Device, DeviceMemory, Kv, MaxBatch, Model, Numerics
+from rotary_batch.cli.progress import counting
 from rotary_batch.cli.settings import command_settings
 
 
@@ -51,7 +52,7 @@ def generate(
     from rotary_batch.model.tokens import Tokenizer
 
     tokenizer, options = Tokenizer.load(pack), commands.engines.engine_options(settings)
-    with console.progress_bar("answers") as progress:
+    with counting("answering") as progress:
         written, failed = commands.generate.generate(
             source, output, tokenizer, lambda: commands.engines.open_engine(pack, options), progress
         )

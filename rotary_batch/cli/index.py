@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from rotary_batch.cli.options import (
     Repos,
     Worktree,
 )
+from rotary_batch.cli.progress import Display, shown_progress
 from rotary_batch.cli.settings import user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
@@ -89,18 +90,31 @@ def index(
 
 
 def index_all(
-    store: WorkStore, repos: list[Path] | None, user: UserSettings, window: Window, views: IndexViews
+    store: WorkStore,
+    repos: list[Path] | None,
+    user: UserSettings,
+    window: Window,
+    views: IndexViews,
+    on_indexed: Callable[[Display, IndexOutcome], None] = lambda _display, _outcome: None,
+    *,
+    quiet: bool = False,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, with a progress bar."""
-    with console.progress_bar("files parsed") as progress:
-        return commands.index.index(
-            store,
-            repos or [commands.repositories.repository_root(None)],
-            user.for_repository,
-            lambda _root, done, total: progress(done, total),
-            window,
-            views,
+    with shown_progress("reading files", quiet=quiet) as display:
+        request = commands.index.IndexRequest(
+            store=store,
+            settings_of=user.for_repository,
+            window=window,
+            views=views,
+            progress=display.count_in,
+            on_indexed=lambda outcome: on_indexed(display, outcome),
         )
+        return commands.index.index(request, repos or [commands.repositories.repository_root(None)])
+
+
+def tell_pages(display: Display, outcome: IndexOutcome) -> None:
+    """Say where the pages are, as soon as they are there."""
+    display.tell(f"The pages can be read already: {outcome.docs / 'index.md'}")
 
 
 def indexed_of(outcomes: Sequence[IndexOutcome | Failure]) -> list[IndexOutcome]:

@@ -11,6 +11,7 @@ from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import MODEL
 from rotary_batch.cli.options import Dense, Json, PackPath, choice
+from rotary_batch.cli.progress import counting
 from rotary_batch.config import EXPERT_FORMATS, ExpertFormat
 from rotary_batch.errors import ModelError
 
@@ -30,7 +31,7 @@ def pack(
     """
     from rotary_batch.engine.packs.pack import pack
 
-    with console.progress_bar("experts") as progress:
+    with counting("packing the model") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress)
     console.print_facts(commands.models.info(dst))
 
@@ -54,7 +55,7 @@ def verify(path: PackPath = None) -> None:
     from rotary_batch.engine.packs.pack import verify
 
     pack_dir = path or commands.packs.EMBEDDED
-    with console.progress_bar("experts") as progress:
+    with counting("reading the model") as progress:
         damaged = verify(pack_dir, progress)
     for name in damaged:
         console.err(f"damaged: {name}")

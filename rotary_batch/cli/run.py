@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rotary_batch import commands
 from rotary_batch.cli import drain
 from rotary_batch.cli.deadline import announce_deadline
-from rotary_batch.cli.index import index_all, indexed_of, print_index
+from rotary_batch.cli.index import index_all, indexed_of, print_index, tell_pages
 from rotary_batch.cli.options import (
     Config,
     Db,
@@ -99,7 +99,7 @@ def run(
         checked: list[Failure] = []
         named = repos or [commands.repositories.repository_root(None)]
         ready = commands.preflight.ready_to_run(store, named, user.for_repository, checked)
-        index_outcomes = [*checked, *(index_all(store, ready, user, window, views) if ready else [])]
+        index_outcomes = [*checked, *(index_all(store, ready, user, window, views, tell_pages) if ready else [])]
         indexed = indexed_of(index_outcomes)
         print_index(indexed, to_stderr=json)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]

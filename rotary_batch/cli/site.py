@@ -68,7 +68,7 @@ def site(
             built = commands.site.build_site(store, root, to, window, source_pages=source_pages)
         print_answer(asdict(built), json, lambda: print_site(built))
         if serve:
-            with commands.serving.serving(Path(built.folder), port) as url:
+            with commands.serving.serving(Path(built.folder), port) as url, window.finishing(""):
                 console.err(f"{url} (on this machine only; Ctrl-C ends it)")
                 while not window.is_closed():
                     time.sleep(_POLL_S)

@@ -16,16 +16,18 @@ from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.preflight import require_engine
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.repositories import without_folder
+from rotary_batch.commands.watching import RunWatch, Watcher
 from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
+from rotary_batch.pages.site import things_of
 from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.runner import Progress, Runner, RunStats
+from rotary_batch.runner import Runner, RunStats
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending, sync_some
 from rotary_batch.window import Window
 from rotary_batch.work import counts
@@ -34,6 +36,7 @@ from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.store import WorkStore
 
+FINISHING = "Finishing this step and saving; press Ctrl-C again to quit now (nothing stored is lost)."
 NOT_WHOLE = "its index was not finished, or an earlier version made it"
 
 
@@ -44,10 +47,10 @@ class DrainRequest:
     store: WorkStore
     settings_of: SettingsOf
     window: Window
-    on_step: Callable[[Progress], None]  # called after every revolution
     open_engine: OpenEngine
     command: str  # `drain` or `run`; stored with the run
     views: IndexViews
+    watcher: Watcher = field(default_factory=Watcher)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,8 @@ def _drain_group(request: DrainRequest, group: Group, outcomes: list[DrainOutcom
             _require_current_index(prompt_builder, row)
             views[row.id] = request.views.of(row)
     if views:
-        _Run(request, group, prompt_builder, views).drain(outcomes)
+        with request.window.finishing(FINISHING):
+            _Run(request, group, prompt_builder, views).drain(outcomes)
 
 
 class _Run:
@@ -132,7 +136,7 @@ class _Run:
             self._store, command=command, model_name=self._model_name, pid=os.getpid(), repository_ids=self._ids
         )
         event("run started", run=run_id, command=command, model=self._model_name)
-        pages = _PageSync(self._store, self._rows, self._request.views, self._request.window)
+        pages = _PageSync(self._store, self._rows, self._request.views, self._request.window, self._request.watcher)
         engine = LazyEngine(self._open_engine)
         runner = self._runner(run_id, engine, pages)
         outcome = "failed"
@@ -143,6 +147,7 @@ class _Run:
             outcome = runner.drain()
         finally:
             engine.close()
+            self._request.watcher.phase("writing pages")
             pages.sync_rest(runner.stats)
             outcomes += pages.failures
             end_run(self._store, run_id, outcome, runner.stats.as_dict())
@@ -151,8 +156,11 @@ class _Run:
 
     def _open_engine(self) -> RatedEngine:
         pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
-        refresh_rates(settings, pack, manifest, time.time())
-        return self._request.open_engine(pack, engine_options(settings, self._workload()))
+        phase = self._request.watcher.phase
+        with self._request.window.at_once():
+            refresh_rates(settings, pack, manifest, time.time(), lambda: phase("measuring the machine"))
+            phase("opening the model")
+            return self._request.open_engine(pack, engine_options(settings, self._workload()))
 
     def _workload(self) -> Workload | None:
         longest = self._prompt_builder.job.longest_rollup_tokens(self._prompt_builder.manifest.context_tokens)
@@ -167,7 +175,17 @@ class _Run:
             run_id=run_id,
             repository_ids=self._ids,
             sync_pages=pages.sync_items,
-            on_step=RateWatch(engine, self._group.settings, self._request.on_step),
+            on_step=RateWatch(
+                engine,
+                self._group.settings,
+                RunWatch(
+                    store=self._store,
+                    repository_ids=self._ids,
+                    run_id=run_id,
+                    window=self._request.window,
+                    watcher=self._request.watcher,
+                ),
+            ),
             num_open=lambda: counts.open_items(self._store, self._ids),
             max_attempts=self._prompt_builder.job.attempts,
             stats=RunStats(device=self._group.settings.device),
@@ -194,17 +212,32 @@ class _PageSync:
     rows: Sequence[RepositoryRow]
     views: IndexViews
     window: Window
+    watcher: Watcher
     failures: list[Failure] = field(default_factory=list)
+    with_prose: list[Path] = field(default_factory=list)  # the first page of all that has words of the model
 
     def sync_items(self, items: Sequence[WorkItem]) -> SyncResult:
         """Write the pages of items that were just answered."""
         subjects: dict[int, list[Subject]] = {}
         for item in items:
             subjects.setdefault(item.repository_id, []).append(item.subject)
-        return self._each(
-            [row for row in self.rows if row.id in subjects],
+        synced = [row for row in self.rows if row.id in subjects]
+        sync_result = self._each(
+            synced,
             lambda row: sync_some(self.store, row, self.views.of(row), subjects[row.id], self.window.is_closed),
         )
+        for row in synced if not (self.with_prose or sync_result.stopped) else ():
+            self._tell_first_page(row, subjects[row.id])
+        return sync_result
+
+    def _tell_first_page(self, row: RepositoryRow, subjects: Sequence[Subject]) -> None:
+        paths, units = sorted({subject.path for subject in subjects}), sorted({subject.unit for subject in subjects})
+        shown = [one.subject for one in counts.answers(self.store, row.id, paths, units) if one.shown_text]
+        pages = self.views.of(row).paths
+        for thing in things_of(subject for subject in shown if subject in subjects):
+            if thing in pages and (page := docs_folder(row) / pages[thing]).is_file() and not self.with_prose:
+                self.with_prose.append(page)
+                self.watcher.first_page(page)
 
     def sync_rest(self, stats: RunStats) -> None:
         """Write every page that differs from the database, those of items that a killed run finished too."""

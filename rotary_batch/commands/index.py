@@ -70,46 +70,40 @@ class IndexOutcome:
         }
 
 
-def index(
-    store: WorkStore,
-    repos: Sequence[Path],
-    settings_of: Callable[[Path], RepositorySettings],
-    progress: Callable[[str, int, int], None],
-    window: Window,
-    views: IndexViews,
-    sync: Sync = sync_pending,
-) -> list[IndexOutcome | Failure]:
-    """Index every repository, each for itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRequest:
+    """What is the same for all repositories of a command."""
 
-    `progress` gets (root, files parsed, files to parse); `views` loads what is shown on pages; `sync` writes them.
-    """
+    store: WorkStore
+    settings_of: Callable[[Path], RepositorySettings]
+    window: Window
+    views: IndexViews  # loads what is shown on pages
+    progress: Callable[[str, int, int], None]  # gets (what is done now, how many are done, how many there are)
+    on_indexed: Callable[[IndexOutcome], None] = lambda _: None
+    sync: Sync = sync_pending  # writes the pages
+
+
+def index(request: IndexRequest, repos: Sequence[Path]) -> list[IndexOutcome | Failure]:
+    """Index every repository, each for itself."""
     prompt_builders: dict[tuple[Path, Settings], PromptBuilder] = {}  # by pack and settings
     outcomes: list[IndexOutcome | Failure] = []
-    indexed_rows = {row.root: row for row in repositories(store)}
+    indexed_rows = {row.root: row for row in repositories(request.store)}
     roots: set[Path] = set()
     for repo in repos:
-        with isolated([printable(repo)], outcomes), explain_stop(window):
-            window.check()
+        with isolated([printable(repo)], outcomes), explain_stop(request.window):
+            request.window.check()
             root = resolved(repo)
             if root in roots:
                 continue
             roots.add(root)
-            own = keeping_model_and_job(settings_of(root), indexed_rows.get(str(root)))
-            pack = find_pack(own.settings, lambda _done, _total: window.check())
+            own = keeping_model_and_job(request.settings_of(root), indexed_rows.get(str(root)))
+            pack = find_pack(own.settings, lambda done, total: request.progress("packing the model", done, total))
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
-            outcomes.append(
-                _index_one(
-                    store,
-                    own,
-                    prompt_builders[key],
-                    pack,
-                    progress,
-                    window,
-                    lambda row: sync(store, row, views, window.is_closed),
-                )
-            )
+            outcome = _index_one(request, own, prompt_builders[key], pack)
+            outcomes.append(outcome)
+            request.on_indexed(outcome)
     return outcomes
 
 
@@ -129,24 +123,19 @@ def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) ->
 
 
 def _index_one(
-    store: WorkStore,
-    own: RepositorySettings,
-    prompt_builder: PromptBuilder,
-    pack: Path,
-    progress: Callable[[str, int, int], None],
-    window: Window,
-    sync: Callable[[RepositoryRow], SyncResult],
+    request: IndexRequest, own: RepositorySettings, prompt_builder: PromptBuilder, pack: Path
 ) -> IndexOutcome:
     repository = _open_repository(own.root, own.settings)
-    row = _row(repository, own.settings, prompt_builder, pack)
+    row, window = _row(repository, own.settings, prompt_builder, pack), request.window
 
     def check_window(done: int, total: int) -> None:
         window.check()
-        progress(row.root, done, total)
+        request.progress("reading files", done, total)
 
     patterns = PathPatterns(own.settings.include, own.settings.exclude)
-    indexed = index_repository(store, repository, prompt_builder, row, patterns, check_window, window.is_closed)
-    sync_result = sync(indexed.repository)
+    indexed = index_repository(request.store, repository, prompt_builder, row, patterns, check_window, window.is_closed)
+    request.progress("writing pages", 0, 0)
+    sync_result = request.sync(request.store, indexed.repository, request.views, window.is_closed)
     if sync_result.stopped:
         window.check()
     outcome = IndexOutcome(

@@ -18,8 +18,10 @@ _EXCEEDED = "a run was faster than their bound"
 REMEASURE_EVERY_S = 24 * 3600.0  # at most, when runs are faster than the roofline: measuring takes a minute
 
 
-def refresh_rates(settings: Settings, pack: Path, manifest: Manifest, now: float) -> None:
-    """Probe the machine, and store the rates anew.
+def refresh_rates(
+    settings: Settings, pack: Path, manifest: Manifest, now: float, on_probe: Callable[[], None] = lambda: None
+) -> None:
+    """Probe the machine, and store the rates anew; `on_probe` is called before.
 
     A machine that was never measured is not measured here, because that takes a minute.  A disk error ends no run:
     old rates only make the roofline less exact.
@@ -28,6 +30,7 @@ def refresh_rates(settings: Settings, pack: Path, manifest: Manifest, now: float
     is_exact = (settings.numerics or manifest.default_numerics) == "exact"  # rates are of fast numerics
     try:
         if not is_exact and path.exists():
+            on_probe()
             stored = cached_rates(settings.device, path.parent)
             save_rates(_current_rates(stored, settings, pack, manifest, now), path)
     except OSError as error:

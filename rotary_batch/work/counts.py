@@ -8,7 +8,7 @@ from typing import Any
 
 from rotary_batch.core import Subject, Unit, Verdict
 from rotary_batch.model.footprint import Workload
-from rotary_batch.work.rows import Answer, RunRow, Speed
+from rotary_batch.work.rows import Answer, RunRow, Speed, UnitWork
 from rotary_batch.work.store import WorkStore
 
 _PATHS_IN_A_QUERY = 500
@@ -43,6 +43,11 @@ def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> i
     return int(store.db.execute(query, list(repository_ids)).fetchone()["n"])
 
 
+def num_ended(store: WorkStore, repository_ids: Sequence[int]) -> tuple[int, int]:
+    """(items that are done or parked, all items)."""
+    return _count(store, repository_ids, "state in ('done', 'parked')"), _count(store, repository_ids, "true")
+
+
 def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
     """unit -> items, prompt tokens known so far, most new tokens; of open items."""
     rows = store.db.execute(
@@ -70,6 +75,26 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
         return None
     unknown = longest_unknown_tokens if row["unknown"] else 0
     return Workload(row["n"], row["prompt"], row["new"], max(row["longest"], unknown))
+
+
+def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]:
+    """How much work is open and what is known of it, by unit.  Reads every item."""
+    places = ",".join("?" * len(repository_ids))
+    rows = store.db.execute(
+        f"""select unit, sum(open) as num_open, sum(open and prompt_tokens is null) as num_unknown,
+                   coalesce(sum(prompt_tokens) filter (where open), 0) as prompt_tokens,
+                   count(prompt_tokens) as num_known, coalesce(sum(prompt_tokens), 0) as known_tokens,
+                   sum(state = 'done') as num_done, sum(state = 'parked') as num_parked,
+                   coalesce(sum(output_tokens) filter (where state = 'done'), 0) as output_tokens,
+                   avg(max_new_tokens) as max_new_tokens,
+                   case unit when 'chunk' then 0 when 'directory'
+                        then count(distinct length(path) - length(replace(path, '/', ''))) filter (where open)
+                        else 1 end as num_levels
+            from (select *, state in ('waiting', 'ready', 'leased') as open from item
+                  where repository_id in ({places})) group by unit order by unit""",
+        list(repository_ids),
+    )
+    return [UnitWork(**dict(row) | {"unit": Unit(row["unit"])}) for row in rows]
 
 
 def text_counts(store: WorkStore, repository_id: int) -> tuple[int, int]:

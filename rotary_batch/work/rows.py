@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Completion, Lease, Request, Subject, ValidationResult, Verdict, WorkItem
+from rotary_batch.core import Completion, Lease, Request, Subject, Unit, ValidationResult, Verdict, WorkItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,23 @@ class Answer:
     state: str
     verdict: Verdict | None
     shown_text: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitWork:
+    """How much of one unit is open, and what is known of its prompts and answers."""
+
+    unit: Unit
+    num_open: int
+    num_unknown: int  # of these, without a prompt yet
+    prompt_tokens: int  # of the open ones that have one
+    num_known: int  # items with a prompt, open or not
+    known_tokens: int  # theirs
+    num_done: int  # answered
+    num_parked: int
+    output_tokens: int  # of the answers
+    max_new_tokens: float  # of one, on average
+    num_levels: int  # of open folders inside each other; 1 for another roll-up, 0 for a chunk
 
 
 class Speed(NamedTuple):

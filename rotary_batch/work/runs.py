@@ -27,7 +27,7 @@ def start_run(
 
 
 def save_stats(store: WorkStore, run_id: int, stats: dict[str, Any]) -> None:
-    """Record what a run did so far."""
+    """Record what a run did so far, and with it how far it is."""
     with store.transaction():
         store.db.execute("update run set tally = ? where id = ?", [json.dumps(stats), run_id])
 

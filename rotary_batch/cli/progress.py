@@ -1,0 +1,143 @@
+"""What a command shows while it works: a bar on a terminal, elsewhere a line a minute.  Both go to stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Event, Thread
+
+from rotary_batch import console
+from rotary_batch.commands.meter import Reading
+from rotary_batch.console import BarLine
+
+LINE_EVERY_S = 60.0
+MIN_BAR = 8  # columns
+
+
+class Display:
+    """What is being done, and how far it is.  Filled by the main thread, read by the one that shows it."""
+
+    def __init__(self, phase: str, *, is_live: bool, quiet: bool) -> None:
+        self._is_live, self._quiet = is_live, quiet
+        self._phase = ""
+        self._counted: tuple[int, int] | None = None
+        self._reading: Reading | None = None
+        self.phase(phase)
+
+    def phase(self, name: str) -> None:
+        """Something else begins."""
+        if name == self._phase and self._reading is None:
+            return
+        self._phase, self._counted, self._reading = name, None, None
+        self._print_line()
+
+    def count(self, done: int, total: int) -> None:
+        """So many of the things in this phase are done."""
+        self._counted = (done, total) if total else None
+
+    def count_in(self, phase: str, done: int, total: int) -> None:
+        """The same, of a phase that may begin now."""
+        self.phase(phase)
+        self.count(done, total)
+
+    def reading(self, reading: Reading) -> None:
+        """The state of a run after a step."""
+        is_first, self._reading = self._reading is None, reading
+        if is_first:
+            self._print_line()
+
+    def tell(self, text: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            console.err(text)
+
+    def first_page(self, page: Path) -> None:
+        """The model has written something that is on a page now."""
+        self.tell(f"The first page with text of the model: {page}")
+
+    def bar_line(self, width: int) -> BarLine:
+        """The line for a terminal of this width.  What matters least is left out first."""
+        reading = self._reading
+        if reading is None:
+            done, total = self._counted or (0, 0)
+            return BarLine(self._phase, done / total if total else None, f"{done:,}/{total:,}" if total else "")
+        bound = reading.bound_share
+        items = f"{reading.num_done:,}/{reading.num_items:,}"
+        parts = [  # in their order on the line, and the smaller the number, the longer it stays
+            (0, percent(reading.share)),
+            (3, items),
+            (5, "items"),
+            (4, f"{reading.tokens_per_s:,.0f} tok/s"),
+            (6, "" if bound is None else f"{bound:.0%} of the bound"),
+            (1, left(reading)),
+            (2, stops(reading, datetime.now())),  # noqa: DTZ005 - the wall clock of the person
+        ]
+        for rank in range(len(parts), 0, -1):
+            texts = [text for number, text in parts if number < rank and text]
+            after = "  ".join(texts).replace(f"{items}  items", f"{items} items")
+            if len("answering") + len(after) + 2 + MIN_BAR <= width:
+                break
+        return BarLine("answering", reading.share, after)
+
+    def text_line(self, now: datetime) -> str:
+        """The line where there is no terminal: `12:04 38 % 269/718, 6 min left`."""
+        reading = self._reading
+        if reading is None:
+            counted = f" {self._counted[0]:,}/{self._counted[1]:,}" if self._counted else ""
+            return f"{now:%H:%M} {self._phase}{counted}"
+        items = f"{percent(reading.share)} {reading.num_done:,}/{reading.num_items:,}"
+        return f"{now:%H:%M} {', '.join(part for part in (items, left(reading), stops(reading, now)) if part)}"
+
+    def _print_line(self) -> None:
+        if not self._is_live and not self._quiet:
+            console.err(self.text_line(datetime.now()))  # noqa: DTZ005 - the wall clock of the person
+
+    def print_lines(self, is_over: Event, every_s: float) -> None:
+        """Until it is over, print a line now and then; in a thread, since a step may take minutes."""
+        while not is_over.wait(every_s):
+            self._print_line()
+
+
+def percent(share: float) -> str:
+    """Rounded down, so that 100 % is all of it."""
+    return f"{int(share * 100)} %"
+
+
+def left(reading: Reading) -> str:
+    """`6 min left`, or `estimating`."""
+    return "estimating" if reading.left_s is None else console.time_left(reading.left_s)
+
+
+def stops(reading: Reading, now: datetime) -> str:
+    """`stops Sat 07:00`, or `stops after 50 items`, when that comes before the end of the work."""
+    if reading.stops_in_s is not None:
+        return f"stops {now + timedelta(seconds=reading.stops_in_s + 30):%a %H:%M}"  # to the nearest minute
+    return "" if reading.max_items is None else f"stops after {reading.max_items:,} items"
+
+
+@contextmanager
+def shown_progress(phase: str, *, quiet: bool = False, every_s: float = LINE_EVERY_S) -> Iterator[Display]:
+    """Show what a command does while the block runs; `quiet` shows nothing."""
+    is_live = not quiet and console.has_live_terminal()
+    display = Display(phase, is_live=is_live, quiet=quiet)
+    if is_live:
+        with console.live_line(display.bar_line):
+            yield display
+        return
+    is_over = Event()
+    thread = Thread(target=display.print_lines, args=(is_over, every_s), daemon=True)
+    thread.start()
+    try:
+        yield display
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@contextmanager
+def counting(phase: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of one phase.  Yields a function of (done, total)."""
+    with shown_progress(phase) as display:
+        yield display.count

@@ -1,0 +1,236 @@
+"""How far a run is, and how long it still takes.  Plain arithmetic: no clock, no database, no terminal.
+
+What is left is counted in seconds: each prompt token, each generated token and each step costs what it has cost so far.
+The three costs are learned apart, because a run ends with few live sequences: short steps of expensive tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import exp, log, log10
+from typing import Any, NamedTuple
+
+from rotary_batch.core import Unit
+from rotary_batch.work.rows import UnitWork
+
+ESTIMATE_FROM = 0.05  # of this run's work; before, the costs are those of a few prompts
+HALF_LIFE_S = 90.0  # of what a step has cost, in seconds of steps: other programs come and go
+SMOOTH_S = 8.0  # how fast what is shown follows the estimate
+FEW_ANSWERS = 8  # with fewer of a unit, their length is that of all units, as a share of the token limit
+UNKNOWN_LENGTH = 0.25  # that share while there is no answer at all
+# What a step and a generated token may cost in prompt tokens, and what they do while no step has told.
+STEP_COSTS, GENERATED_COSTS = (30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5), (1.0, 3.0, 10.0, 30.0, 100.0)
+USUAL = (300.0, 10.0)
+_PRIOR = 0.5  # how much worse, in squared logarithms, what is usual may explain the steps than what is ten times it
+
+
+class StepWork(NamedTuple):
+    """One step, as the meter sees it."""
+
+    seconds: float  # since the step before, writing pages included
+    prompt_tokens: int
+    generated: Mapping[int, int]  # item -> tokens of it
+    ended: Sequence[int]  # items that are answered or have failed
+    prompts: Mapping[int, int]  # item -> prompt tokens, of every sequence that the engine had
+
+
+class Costs(NamedTuple):
+    """Seconds."""
+
+    step: float
+    prompt_token: float
+    generated_token: float
+
+
+class StepCosts:
+    """Learns the costs from steps.
+
+    Their proportions are those that explain best how much longer or shorter each step was than the one before it:
+    between two steps the machine does not change, while over minutes other programs slow it down and let it go.  Their
+    height is that of the last minutes.
+    """
+
+    def __init__(self) -> None:
+        shapes = [(step, generated) for step in STEP_COSTS for generated in GENERATED_COSTS]
+        self._errors = {
+            one: _PRIOR * sum(log10(cost / usual) ** 2 for cost, usual in zip(one, USUAL, strict=True))
+            for one in shapes
+        }
+        self._before: dict[tuple[float, float], float] = {}  # logarithm of the speed of the step before
+        self._recent_s = 0.0
+        self._recent = (0.0, 0.0, 0.0)  # steps, prompt tokens, generated tokens
+
+    def add(self, step: StepWork) -> None:
+        """Count one step."""
+        if step.seconds <= 0:
+            return
+        generated = sum(step.generated.values())
+        for shape in self._errors:
+            speed = log((shape[0] + step.prompt_tokens + shape[1] * generated) / step.seconds)
+            self._errors[shape] += min(1.0, (speed - self._before.get(shape, speed)) ** 2)
+            self._before[shape] = speed
+        keep = 0.5 ** (step.seconds / HALF_LIFE_S)
+        self._recent_s = keep * self._recent_s + step.seconds
+        counted = zip(self._recent, (1, step.prompt_tokens, generated), strict=True)
+        self._recent = tuple(keep * before + now for before, now in counted)
+
+    def costs(self) -> Costs:
+        """The costs; all 0 before the first step."""
+        of_step, of_generated = min(self._errors, key=self._errors.__getitem__)
+        steps, prompt_tokens, generated = self._recent
+        units = of_step * steps + prompt_tokens + of_generated * generated
+        unit_s = self._recent_s / units if units else 0.0
+        return Costs(of_step * unit_s, unit_s, of_generated * unit_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How far a run is, after a step."""
+
+    share: float  # of all work, that of earlier runs included
+    num_done: int  # items that are answered or parked
+    num_items: int
+    tokens_per_s: float
+    bound_share: float | None  # None = the machine was not measured
+    left_s: float | None  # None = too little is done to tell
+    stops_in_s: float | None = None  # when a deadline ends the run before that
+    max_items: int | None = None  # `--limit`, when it ends the run before that
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in the database and the log."""
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+class _Left(NamedTuple):
+    """What is left to do."""
+
+    num_items: int
+    prompt_tokens: float
+    generated_tokens: float
+    steps: float
+
+
+@dataclass(slots=True)
+class Meter:
+    """Adds up the steps of a run."""
+
+    _work: Sequence[UnitWork]
+    _step_costs: StepCosts = field(default_factory=StepCosts)
+    _prompts: dict[int, int] = field(default_factory=dict)  # item -> prompt tokens, of live sequences
+    _generated: dict[int, int] = field(default_factory=dict)  # item -> tokens, of those that have begun
+    _ended: list[int] = field(default_factory=list)  # prompt tokens of items that ended since the queue was read
+    _read: int = 0  # prompt tokens read, and those of the prompts they are from: prompts may share their beginning
+    _asked: int = 0
+    _seconds: float = 0.0
+    _recent_s: float = 0.0
+    _recent_tokens: float = 0.0
+    _shown_s: float | None = None
+    _share: float = 0.0
+
+    def renew(self, work: Sequence[UnitWork]) -> None:
+        """Take the state of the queue as it is after the last step."""
+        self._work = work
+        self._ended.clear()
+
+    def add(self, step: StepWork) -> None:
+        """Count one step."""
+        self._step_costs.add(step)
+        self._read += step.prompt_tokens
+        for item, count in step.generated.items():
+            if item not in self._generated:
+                self._asked += step.prompts[item]
+            self._generated[item] = self._generated.get(item, 0) + count
+        self._prompts = dict(step.prompts)
+        for item in step.ended:
+            self._ended.append(self._prompts.pop(item))
+            self._generated.pop(item, None)
+        self._add_time(step)
+
+    def _add_time(self, step: StepWork) -> None:
+        self._seconds += step.seconds
+        keep = exp(-step.seconds / SMOOTH_S)
+        self._recent_s = keep * self._recent_s + step.seconds
+        self._recent_tokens = keep * self._recent_tokens + step.prompt_tokens + sum(step.generated.values())
+        left_s = self._left_s()
+        if left_s is not None and self._shown_s is not None:
+            expected_s = max(0.0, self._shown_s - step.seconds)
+            left_s = keep * expected_s + (1 - keep) * left_s
+        self._shown_s = left_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt tokens and generated tokens, lately."""
+        return self._recent_tokens / self._recent_s if self._recent_s else 0.0
+
+    def left_s(self, max_items: int | None = None) -> float | None:
+        """Seconds until all is done, or so many of the open items; None = too little is done to tell."""
+        num_open = self._left().num_items
+        if self._shown_s is None or max_items is None or max_items >= num_open:
+            return self._shown_s
+        return self._shown_s * max_items / num_open
+
+    def share(self) -> float:
+        """The share of all work that is done, that of earlier runs included; it never falls."""
+        costs, left, lengths = self._step_costs.costs(), self._left(), expected_lengths(self._work)
+        if not left.num_items:
+            return 1.0
+        if not costs.prompt_token + costs.generated_token:
+            costs = Costs(USUAL[0], 1.0, USUAL[1])
+        prompts, num_unknown = expected_prompts(self._work), {one.unit: one.num_unknown for one in self._work}
+        asked = sum(one.known_tokens + num_unknown[one.unit] * prompts[one.unit] for one in self._work)
+        answered = sum(one.output_tokens + one.num_open * lengths[one.unit] for one in self._work)
+        total_s = costs.prompt_token * asked + costs.generated_token * answered
+        left_s = costs.prompt_token * left.prompt_tokens + costs.generated_token * left.generated_tokens
+        self._share = max(self._share, 1 - left_s / total_s if total_s else 0.0)
+        return self._share
+
+    def _left_s(self) -> float | None:
+        costs, left = self._step_costs.costs(), self._left()
+        is_shared = self._asked > self._read
+        left_s = (
+            costs.step * left.steps
+            + costs.prompt_token * left.prompt_tokens * (self._read / self._asked if is_shared else 1.0)
+            + costs.generated_token * left.generated_tokens
+        )
+        return None if self._seconds < ESTIMATE_FROM * (self._seconds + left_s) else left_s
+
+    def _left(self) -> _Left:
+        lengths, prompts = expected_lengths(self._work), expected_prompts(self._work)
+        num_queued = sum(one.num_open for one in self._work)
+        num_open = max(0, num_queued - len(self._ended))
+        asked = sum(one.prompt_tokens + one.num_unknown * prompts[one.unit] for one in self._work)
+        asked -= sum(self._ended) + sum(self._prompts[item] for item in self._generated)
+        mean = sum(one.num_open * lengths[one.unit] for one in self._work) / max(1, num_queued)
+        # An answer that is longer than the mean still goes on for a while.
+        begun = sum(min(count, 2 * mean / 3) for count in self._generated.values())
+        answers = max(0.0, num_open * mean - begun)
+        return _Left(num_open, max(0.0, asked), answers, self._steps(answers, mean, num_open, lengths))
+
+    def _steps(self, answers: float, mean: float, num_open: int, lengths: Mapping[Unit, float]) -> float:
+        """How many steps are left: with a full batch, then until the last of it ends, then up to the root."""
+        if not num_open:
+            return 0.0
+        batch = min(num_open, max(1, len(self._prompts)))
+        full = answers * (num_open - batch) / num_open / batch
+        last = min(answers, mean * (log(batch) + 0.6))  # the longest of so many
+        above = sum(one.num_levels * lengths[one.unit] for one in self._work if one.num_open)
+        return full + last + (above if num_open > 1 else 0.0)
+
+
+def expected_lengths(work: Sequence[UnitWork]) -> dict[Unit, float]:
+    """How many tokens an answer of each unit has, going by those that are there."""
+    limits = sum(one.num_done * one.max_new_tokens for one in work)
+    share = sum(one.output_tokens for one in work) / limits if limits else UNKNOWN_LENGTH
+    return {
+        one.unit: 1  # the stop token
+        + (one.output_tokens / one.num_done if one.num_done >= FEW_ANSWERS else share * one.max_new_tokens)
+        for one in work
+    }
+
+
+def expected_prompts(work: Sequence[UnitWork]) -> dict[Unit, float]:
+    """How many tokens a prompt of each unit has, going by those that are known."""
+    num_known = sum(one.num_known for one in work)
+    mean = sum(one.known_tokens for one in work) / num_known if num_known else 0.0
+    return {one.unit: one.known_tokens / one.num_known if one.num_known else mean for one in work}

@@ -1,0 +1,59 @@
+"""What SIGINT and SIGTERM do before a command has a `Window`, and what is said when they end a command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from rotary_batch.terminal import shown
+
+WORK_REMAINS, INTERRUPTED_TWICE = 75, 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CLEAR_LINE, _SHOW_CURSOR = "\r\x1b[2K", "\x1b[?25h"
+
+
+def stop_at_once() -> None:
+    """From now on both signals end the process with one line.
+
+    No exception is raised, because it could come out anywhere: in the middle of an import, or in a destructor, where
+    the interpreter prints a traceback.  What a command stores is safe from a kill, so this loses no more than that.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _stop)
+
+
+def ignore() -> None:
+    """The command is over and its exit code is known, so that a late signal changes nothing."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(_signum: int, _frame: FrameType | None) -> None:
+    end(f"stopped before the work was done; {how_to_go_on()}", WORK_REMAINS)
+
+
+def quit_now() -> NoReturn:
+    """End the process at a second SIGINT."""
+    end(f"quit before the step was finished; nothing stored is lost, and {how_to_go_on()}", INTERRUPTED_TWICE)
+
+
+def end(text: str, code: int) -> NoReturn:
+    """End the process without any clean-up, with one line."""
+    say(f"rotary-batch: {text}")
+    os._exit(code)
+
+
+def how_to_go_on() -> str:
+    """The command as it was typed."""
+    return f"`{shown(shlex.join(['rotary-batch', *sys.argv[1:]]))}` goes on from there"
+
+
+def say(text: str) -> None:
+    """One line on stderr, in place of the progress bar; past `sys.stderr`, since a signal may come while it writes."""
+    with suppress(OSError):
+        os.write(2, f"{_CLEAR_LINE + _SHOW_CURSOR if os.isatty(2) else ''}{text}\n".encode())

@@ -29,6 +29,10 @@ def render(
             metavar="ours|theirs PAGE", help="Settle a page that a person edited: write the new page, or keep theirs."
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Also replace pages with a model's text that the database does not have."),
+    ] = False,
     db: Db = None,
     config: Config = None,
     json: Json = False,
@@ -42,7 +46,7 @@ def render(
             if whose not in {"ours", "theirs"}:
                 raise UsageError(f"--accept {whose!r}: write ours or theirs, then the page")
             commands.docs.accept_page(store, root, page, whose)
-        sync_result = commands.docs.render(store, root, window)
+        sync_result = commands.docs.render(store, root, window, overwrite=overwrite)
     print_answer(asdict(sync_result), json, lambda: print_sync_result(sync_result))
 
 
@@ -65,6 +69,8 @@ def print_sync_result(sync_result: SyncResult) -> None:
         f"{len(sync_result.written)} pages written, {sync_result.unchanged} unchanged, "
         f"{len(sync_result.removed)} removed"
     )
+    for note in commands.docs.text_notes(sync_result):
+        console.out(f"note: {note}")
     print_page_problems(sync_result.conflicts, sync_result.failed)
 
 

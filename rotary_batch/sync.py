@@ -13,26 +13,26 @@ from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from rotary_batch import __version__
 from rotary_batch.core import FileClass, Linked, Subject, Symbol, SymbolId, Unit
-from rotary_batch.model.manifest import Manifest
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages
+from rotary_batch.pages.front import digest_of
 from rotary_batch.pages.markdown import MAX_LINKS
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.overview import MAX_FILES, MAX_MAIN_FUNCTIONS, MAX_MOST_USED, MostUsed, Overview
 from rotary_batch.pages.page import IndexView, Prose
-from rotary_batch.pages.page_paths import folders_of
+from rotary_batch.pages.page_paths import LLMS_FULL_NAME, folders_of
 from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
-from rotary_batch.pages.site import OVERVIEWS, page_of, render, shown_things, site_paths, things_of
+from rotary_batch.pages.site import LLMS_FULL, OVERVIEWS, page_of, render, shown_things, site_paths, things_of
 from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.graph import RELATIONS, linked
 from rotary_batch.work.index import load_files, stored_chunks, stored_outline
-from rotary_batch.work.page_stamps import known_stamps, save_stamps, source_paths
+from rotary_batch.work.page_stamps import known_stamps, save_digests, save_stamps, source_paths, written_digests
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -77,7 +77,7 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         chunks=_PerFile(paths, lambda path: tuple(stored_chunks(store, row.id, path))),
         **{name: _PerFile(paths, partial(_linked, store, row.id, name)) for name in RELATIONS},
         model_name=row.model_name,
-        demonstration=Manifest.load(Path(row.pack_dir)).demonstration,
+        demonstration=row.demonstration,
         docs_dir=row.docs_dir,
         root=row.root,
         link_template=row.link_template,
@@ -126,10 +126,18 @@ def open_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
 
 
 def sync_all(
-    store: WorkStore, row: RepositoryRow, views: IndexViews | None = None, should_stop: Callable[[], bool] = never
+    store: WorkStore,
+    row: RepositoryRow,
+    views: IndexViews | None = None,
+    should_stop: Callable[[], bool] = never,
+    *,
+    overwrite: bool = False,
 ) -> SyncResult:
-    """Check every page of the docs folder, and remove pages of sources that are gone."""
-    return _sync_site(store, row, views or IndexViews(store), {}, should_stop)
+    """Check every page of the docs folder, and remove pages of sources that are gone.
+
+    `overwrite`: also replace pages that show texts of a model that this database does not have.
+    """
+    return _sync_site(store, row, views or IndexViews(store), {}, should_stop, overwrite=overwrite)
 
 
 def sync_pending(
@@ -153,7 +161,7 @@ def sync_some(
     result = SyncResult()
     things = [thing for thing in things_of(subjects) if thing in view.paths]
     with open_docs(row) as folder:
-        _write(store, row, view, folder, things, result, should_stop)
+        _write(store, row, view, _Docs(folder, result), things, should_stop)
     return result
 
 
@@ -163,6 +171,8 @@ def _sync_site(
     views: IndexViews,
     known: dict[str, str],
     should_stop: Callable[[], bool],
+    *,
+    overwrite: bool = False,
 ) -> SyncResult:
     result, paths = SyncResult(), site_paths(source_paths(store, row.id))
     paths |= {thing: thing[1:] for thing in known if is_index_thing(thing)}
@@ -174,11 +184,13 @@ def _sync_site(
 
         def write(things: Iterable[str]) -> None:
             ordered = sorted(things, key=paths.__getitem__)
-            _write(store, row, views.of(row), folder, ordered, result, should_stop)
+            _write(store, row, views.of(row), _Docs(folder, result, overwrite), ordered, should_stop)
 
         if early := {thing for thing in pending if thing not in OVERVIEWS and not is_index_thing(thing)}:
             write(early)
         if not result.stopped and (late := _late_things(row, views, paths, pending, result)):
+            if result.kept and not result.written and LLMS_FULL_NAME in on_disk:  # it shows the texts of those pages
+                late = late - {LLMS_FULL}
             write(late)
         if not result.stopped:
             remove_others(folder, files, set(paths.values()), result)
@@ -202,16 +214,24 @@ def _late_things(
     return late
 
 
+class _Docs(NamedTuple):
+    """Where pages are written to, and what was done there."""
+
+    folder: SafeFolder
+    result: SyncResult
+    overwrite: bool = False  # also pages that show texts of a model that the database does not have
+
+
 def _write(
     store: WorkStore,
     row: RepositoryRow,
     view: IndexView,
-    folder: SafeFolder,
+    docs: _Docs,
     things: Sequence[str],
-    result: SyncResult,
     should_stop: Callable[[], bool],
 ) -> None:
     """Write pages in batches: at least one, even when it is time to stop, so that the last answers are on disk."""
+    folder, result, _ = docs
     for start in range(0, len(things), BATCH_PAGES):
         if start and should_stop():
             result.stopped = True
@@ -219,9 +239,28 @@ def _write(
         batch = things[start : start + BATCH_PAGES]
         by_page = {page_of(view, thing): thing for thing in batch}
         num_written = len(result.written)
-        stamps = sync_pages(folder, render(view, _load_prose(store, row.id, view, batch), batch), result)
+        prose, waiting = _load_prose(store, row.id, view, batch)
+        known = written_digests(store, row.id, batch)
+        # Those that wait for an answer; of the others the database has all that there is to show.
+        own = {page: known.get(thing) for page, thing in by_page.items() if thing in waiting and not docs.overwrite}
+        digests: dict[str, str] = {}
+        pages = _noting_digests(render(view, prose, batch), digests)
+        stamps = sync_pages(folder, pages, result, partial(_is_of_others, own))
         stale = OVERVIEWS - set(batch) if len(result.written) > num_written else ()
         save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()}, stale)
+        save_digests(store, row.id, {by_page[page]: digests[page] for page in stamps if page in digests})
+
+
+def _is_of_others(own: Mapping[str, str | None], page: str, digest: str) -> bool:
+    """Whether another database wrote a page, and this one still waits for what the page shows."""
+    return page in own and own[page] != digest
+
+
+def _noting_digests(pages: Iterable[tuple[str, bytes]], digests: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    for path, page in pages:
+        if path.endswith(".md"):
+            digests[path] = digest_of(page)
+        yield path, page
 
 
 def _is_current(known: str | None, on_disk: str | None) -> bool:
@@ -235,8 +274,8 @@ def _versioned(stamp: str) -> str:
 
 def _load_prose(
     store: WorkStore, repository_id: int, view: IndexView, things: Sequence[str]
-) -> dict[tuple[str, str], Prose]:
-    """The prose of everything that the pages of some things show."""
+) -> tuple[dict[tuple[str, str], Prose], set[str]]:
+    """The prose of everything that the pages of some things show, and the pages that wait for an answer."""
     shown = shown_things(view, things)
     files = [thing for thing in shown if not thing.endswith("/")]
     folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
@@ -245,7 +284,8 @@ def _load_prose(
         *answers(store, repository_id, files, (Unit.CHUNK, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
-    return {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+    prose = {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+    return prose, set(things_of(answer.subject for answer in found if answer.verdict is None))
 
 
 def _load_overview(store: WorkStore, repository_id: int) -> Overview:

@@ -32,6 +32,10 @@ def render(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Also replace pages with a model's text that the database does not have."),
+    ] = False,
     db: Db = None,
     config: Config = None,
     json: Json = False,
@@ -50,7 +54,7 @@ def render(
             if whose not in {"ours", "theirs"}:
                 raise UsageError(f"--accept {whose!r}: write ours or theirs, then the page")
             commands.docs.accept_page(store, root, page, whose)
-        sync_result = commands.docs.render(store, root, window)
+        sync_result = commands.docs.render(store, root, window, overwrite=overwrite)
     print_answer(asdict(sync_result), json, lambda: print_sync_result(sync_result))
 
 
@@ -78,6 +82,8 @@ def print_sync_result(sync_result: SyncResult) -> None:
         f"{len(sync_result.written)} pages written, {sync_result.unchanged} unchanged, "
         f"{len(sync_result.removed)} removed"
     )
+    for note in commands.docs.text_notes(sync_result):
+        console.out(f"note: {note}")
     print_page_problems(sync_result.conflicts, sync_result.failed)
 
 

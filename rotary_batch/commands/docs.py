@@ -23,9 +23,10 @@ from rotary_batch.work.page_stamps import source_paths
 from rotary_batch.work.store import WorkStore
 
 
-def render(store: WorkStore, root: Path, window: Window) -> SyncResult:
+def render(store: WorkStore, root: Path, window: Window, *, overwrite: bool = False) -> SyncResult:
     """Write every page of the docs folder that differs from the database.
 
+    `overwrite`: also those that show texts of a model that the database does not have.
     Raises StoppedError when the window closes before that.
     """
     (row,) = select_repositories(store, [root])
@@ -33,10 +34,31 @@ def render(store: WorkStore, root: Path, window: Window) -> SyncResult:
         raise RepositoryError(f"{root}: no such directory; its docs would be orphaned")
     if not row.plan_key:
         raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
-    sync_result = sync_all(store, row, should_stop=window.is_closed)
+    sync_result = sync_all(store, row, should_stop=window.is_closed, overwrite=overwrite)
     if sync_result.stopped:
         window.check()
     return sync_result
+
+
+def text_notes(result: SyncResult) -> tuple[str, ...]:
+    """What became of the texts of a model that are on pages, but not in the database."""
+    notes = []
+    if kept := len(result.kept):
+        notes.append(
+            f"{_pages(kept)} the text that a model wrote, which this database does not have; `rotary-batch drain` "
+            f"writes it anew, --db names another database, `rotary-batch render --overwrite` drops the text"
+        )
+    if lost := len(result.without_text):
+        notes.append(
+            f"{lost} {'page that showed' if lost == 1 else 'pages that showed'} a model's text now "
+            f"{'shows' if lost == 1 else 'show'} less of it: sources, model or job changed; `rotary-batch drain` "
+            f"writes it anew"
+        )
+    return tuple(notes)
+
+
+def _pages(number: int) -> str:
+    return "1 page keeps" if number == 1 else f"{number:,} pages keep"
 
 
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.configuration import RepositorySettings
+from rotary_batch.commands.docs import text_notes
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.packs import find_pack, indexed_pack
@@ -41,7 +42,7 @@ class IndexOutcome:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about how it was read."""
-        return (*self.settings_notes, *self.indexed.notes)
+        return (*self.settings_notes, *self.indexed.notes, *text_notes(self.sync_result))
 
     @property
     def docs(self) -> Path:
@@ -64,6 +65,8 @@ class IndexOutcome:
             "notes": list(self.notes),
             "pages_written": len(self.sync_result.written),
             "pages_removed": len(self.sync_result.removed),
+            "pages_kept": self.sync_result.kept,
+            "pages_without_text": self.sync_result.without_text,
             "conflicts": self.sync_result.conflicts,
             "pages_failed": self.sync_result.failed,
             "model": indexed.repository.model_name,
@@ -170,4 +173,5 @@ def _row(repository: Repository, settings: Settings, prompt_builder: PromptBuild
         plan_key="",
         link_template=settings.link_template,
         job=prompt_builder.job.name,
+        demonstration=prompt_builder.manifest.demonstration,
     )

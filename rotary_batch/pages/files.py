@@ -6,7 +6,7 @@ A page whose path is blocked fails alone; an error of the disk ends the run.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rotary_batch.errors import InputError, StorageError
 from rotary_batch.pages.descriptors import BlockedError
-from rotary_batch.pages.front import is_signed, mark_human, read
+from rotary_batch.pages.front import FrontMatter, is_signed, mark_human, read
 from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, NEW_SUFFIX
 from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, Staged
 
@@ -36,6 +36,8 @@ class SyncResult:
     unchanged: int = 0
     removed: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)  # edited by a person; the new page is beside it
+    kept: list[str] = field(default_factory=list)  # show texts of a model that this database does not have
+    without_text: list[str] = field(default_factory=list)  # written with fewer texts of a model than they had
     failed: list[PageFailure] = field(default_factory=list)
     stopped: bool = False  # before all pages were compared
 
@@ -45,15 +47,27 @@ class SyncResult:
         self.unchanged += other.unchanged
         self.removed += [prefix + page for page in other.removed]
         self.conflicts += [prefix + page for page in other.conflicts]
+        self.kept += [prefix + page for page in other.kept]
+        self.without_text += [prefix + page for page in other.without_text]
         self.failed += [PageFailure(prefix + page, reason) for page, reason in other.failed]
         self.stopped |= other.stopped
 
 
-def sync_pages(folder: SafeFolder, pages: Iterable[tuple[str, bytes]], result: SyncResult) -> dict[str, str]:
+def _is_never_kept(_path: str, _digest: str) -> bool:
+    return False
+
+
+def sync_pages(
+    folder: SafeFolder,
+    pages: Iterable[tuple[str, bytes]],
+    result: SyncResult,
+    may_keep: Callable[[str, str], bool] = _is_never_kept,
+) -> dict[str, str]:
     """Write the pages that differ; returns path -> stamp of those that are now as they should be.
 
-    Pages go to disk as they come, so only one is in memory.  Raises StorageError when the disk fails; then every
-    page is either the old or the new one.
+    `may_keep` gets the path and the digest of a page that shows more texts of a model than the new one would, of the
+    same sources, and says whether it stays.  Pages go to disk as they come, so only one is in memory.  Raises
+    StorageError when the disk fails; then every page is either the old or the new one.
     """
     stamps: dict[str, str] = {}
     staged: list[Staged] = []
@@ -61,7 +75,7 @@ def sync_pages(folder: SafeFolder, pages: Iterable[tuple[str, bytes]], result: S
         try:
             for path, page in pages:
                 try:
-                    target = _target_of(folder, path, page, result, stamps)
+                    target = _target_of(folder, path, page, result, stamps, may_keep)
                     staged += [folder.stage(target, page)] if target else []
                 except BlockedError as error:
                     result.failed.append(PageFailure(path, str(error)))
@@ -81,7 +95,14 @@ def inventory(folder: SafeFolder) -> list[DocsFile]:
         return list(folder.walk())
 
 
-def _target_of(folder: SafeFolder, path: str, page: bytes, result: SyncResult, stamps: dict[str, str]) -> str | None:
+def _target_of(
+    folder: SafeFolder,
+    path: str,
+    page: bytes,
+    result: SyncResult,
+    stamps: dict[str, str],
+    may_keep: Callable[[str, str], bool],
+) -> str | None:
     """The path to write a page to, if any; a page that a person edited gets the new one beside it."""
     old = folder.read(path)
     if old is None:
@@ -91,7 +112,7 @@ def _target_of(folder: SafeFolder, path: str, page: bytes, result: SyncResult, s
         stamps[path] = old.stamp
         return None
     if _is_untouched(path, old.data):
-        return path
+        return None if _is_kept(path, read(old.data), read(page), result, may_keep) else path
     result.conflicts.append(path)
     new_path = path + NEW_SUFFIX
     new = folder.read(new_path)
@@ -100,6 +121,20 @@ def _target_of(folder: SafeFolder, path: str, page: bytes, result: SyncResult, s
     if new.data != page:
         raise BlockedError(f"{folder.path / new_path}: edited by a person; move it away")
     return None
+
+
+def _is_kept(
+    path: str, old: FrontMatter, new: FrontMatter, result: SyncResult, may_keep: Callable[[str, str], bool]
+) -> bool:
+    """Whether an untouched page stays for the sake of its texts; counts it, and one that loses texts."""
+    loses_texts = old.num_texts > new.num_texts
+    # The first page counts the texts of all others.
+    if not loses_texts and not (path == "index.md" and result.kept and not result.written):
+        return False
+    is_kept = old.sources == new.sources and may_keep(path, old.digest)
+    if is_kept or loses_texts:
+        (result.kept if is_kept else result.without_text).append(path)
+    return is_kept
 
 
 def _is_untouched(path: str, data: bytes) -> bool:

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 from rotary_batch.pages.sanitise import quoted
 
 GENERATOR = "rotary-batch"
+MAX_FRONT_NBYTES = 100_000  # names of two sources, of at most 4,096 bytes each, and escapes
 HTML_COMMENT, YAML_COMMENT = "<!-- {} -->", "# {}"
 _BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_DIGEST = re.compile(r'^digest: "[0-9a-f]{64}"$', re.MULTILINE)
+_DIGEST = re.compile(r'^digest: "([0-9a-f]{64})"$', re.MULTILINE)
+_COVERAGE = re.compile(r'^coverage: "(\d{1,9}) of \d{1,9} texts"$', re.MULTILINE)
 
 
 class FrontMatter(NamedTuple):
@@ -26,6 +28,8 @@ class FrontMatter(NamedTuple):
     is_edited: bool
     is_human: bool  # a person took it over: `owner: human`
     sources: dict[str, str]  # path -> blob
+    num_texts: int  # of a model, that it shows
+    digest: str  # of its other bytes, as it says
 
 
 def seal(fields: Mapping[str, Any], sources: Sequence[Mapping[str, str]], body: str) -> bytes:
@@ -64,7 +68,15 @@ def read(page: bytes) -> FrontMatter:
     unsigned = text.replace(digest[0], 'digest: ""', 1) if digest else ""
     is_edited = not digest or digest[0] != f'digest: "{_digest(unsigned)}"'
     is_human = re.search(r"^owner: \"?human\"?\s*$", head, re.MULTILINE) is not None
-    return FrontMatter(is_ours, is_edited, is_human, _sources(head))
+    coverage = _COVERAGE.search(head)
+    num_texts = int(coverage[1]) if coverage else 0
+    return FrontMatter(is_ours, is_edited, is_human, _sources(head), num_texts, digest[1] if digest else "")
+
+
+def digest_of(page: bytes) -> str:
+    """The digest in the front matter of a page of ours."""
+    digest = _DIGEST.search(page[:MAX_FRONT_NBYTES].decode("utf-8", "replace"))
+    return digest[1] if digest else ""
 
 
 def body_of(page: bytes) -> bytes:

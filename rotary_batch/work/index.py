@@ -37,7 +37,11 @@ def repositories(store: WorkStore) -> list[RepositoryRow]:
     names = RepositoryRow.__dataclass_fields__
     typed = [{name: row[name] for name in names} for row in rows]
     return [
-        RepositoryRow(**row | {"worktree": bool(row["worktree"]), "notes": tuple(json.loads(row["notes"]))})
+        RepositoryRow(
+            **row
+            | {name: bool(row[name]) for name in ("worktree", "demonstration")}
+            | {"notes": tuple(json.loads(row["notes"]))}
+        )
         for row in typed
     ]
 
@@ -47,15 +51,15 @@ def save_repository(store: WorkStore, row: RepositoryRow) -> int:
     with store.transaction():
         saved = store.db.execute(
             """insert into repository (root, name, commit_id, worktree, docs_dir, model_name, pack_dir, plan_key,
-                                       link_template, job, notes)
+                                       link_template, job, demonstration, notes)
                values (:root, :name, :commit_id, :worktree, :docs_dir, :model_name, :pack_dir, :plan_key,
-                       :link_template, :job, :notes)
+                       :link_template, :job, :demonstration, :notes)
                on conflict (root) do update set name = excluded.name, commit_id = excluded.commit_id,
                  worktree = excluded.worktree, docs_dir = excluded.docs_dir, model_name = excluded.model_name,
                  pack_dir = excluded.pack_dir, plan_key = excluded.plan_key, link_template = excluded.link_template,
-                 job = excluded.job, notes = excluded.notes
+                 job = excluded.job, demonstration = excluded.demonstration, notes = excluded.notes
                returning id""",
-            asdict(row) | {"worktree": int(row.worktree), "notes": json.dumps(row.notes)},
+            asdict(row) | {"notes": json.dumps(row.notes)},
         ).fetchone()
         return int(saved["id"])
 

@@ -8,6 +8,7 @@ to the next one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 
 from rotary_batch.core import FileClass
@@ -29,6 +30,25 @@ def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str],
         )
         store.db.executemany(
             "delete from page where repository_id = ? and thing = ?", [(repository_id, thing) for thing in stale]
+        )
+
+
+def written_digests(store: WorkStore, repository_id: int, things: Collection[str]) -> dict[str, str]:
+    """Thing -> digest of the page that this database wrote of it last."""
+    rows = store.db.execute(
+        """select thing, digest from written_page
+           where repository_id = ? and thing in (select value from json_each(?))""",
+        [repository_id, json.dumps(list(things))],
+    )
+    return {row["thing"]: row["digest"] for row in rows}
+
+
+def save_digests(store: WorkStore, repository_id: int, digests: Mapping[str, str]) -> None:
+    """Record which pages this database wrote."""
+    with store.transaction():
+        store.db.executemany(
+            "insert or replace into written_page (repository_id, thing, digest) values (?, ?, ?)",
+            [(repository_id, thing, digest) for thing, digest in digests.items()],
         )
 
 

@@ -23,6 +23,7 @@ class RepositoryRow:
     plan_key: str
     link_template: str | None
     job: str
+    demonstration: bool = False  # pages say that its model is one
     notes: tuple[str, ...] = ()
 
 

@@ -254,7 +254,17 @@ create trigger file_{_event[:6]}_forgets_pages after {_event} on file when {_whe
   delete from page where repository_id = {_row}.repository_id and (thing = '/' or {_things});
 end;"""
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS, _M011, _M012)
+# Whether the model is the demonstration: pages say so, and are written when its pack is gone.  The digest of each page
+# that this database wrote: a page with another one was written by a person or from another database.
+_M013 = """
+alter table repository add column demonstration integer not null default 0;
+update repository set demonstration = 1 where model_name = 'rotary-demo';
+create table written_page (
+  repository_id integer not null references repository on delete cascade, thing text not null, digest text not null,
+  primary key (repository_id, thing)) strict, without rowid;
+"""
+
+MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS, _M011, _M012, _M013)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -80,8 +80,8 @@ def symbols(path: Path, language: str) -> set[tuple[int, str]]:
     lines = source.split(b"\n")
     result = set()
     for symbol in found:
-        name = symbol.name.encode()
-        first = next((n for n in range(symbol.start_line, symbol.end_line + 1) if name in lines[n - 1]), 0)
+        name = re.compile(rb"(?<!\w)" + re.escape(symbol.name.encode()) + rb"(?!\w)")
+        first = next((n for n in range(symbol.start_line, symbol.end_line + 1) if name.search(lines[n - 1])), 0)
         result |= {(n, symbol.name) for n in range(symbol.start_line, max(first, symbol.start_line) + 1)}
         result.add((symbol.start_line, symbol.name))
         if symbol.kind in {"struct", "union", "enum"}:  # a `typedef` has its name behind the body

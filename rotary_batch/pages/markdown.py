@@ -15,6 +15,7 @@ from rotary_batch.pages.authored.render import known_language, to_markdown
 from rotary_batch.pages.diagram import mermaid
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.home import closing_blocks, entry_points, project_words
+from rotary_batch.pages.inheritance import bases_of, derived_from
 from rotary_batch.pages.links import Links
 from rotary_batch.pages.maps import folder_map, is_test, mapped_folder
 from rotary_batch.pages.outline import Outline, Part, is_test_folder
@@ -203,14 +204,10 @@ class Pages:
                 blocks += [inline(words.summary), *to_markdown(words.blocks)]
         blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
         view = self._view
-        edges = [
-            ("Extends", view.bases),
-            ("Extended by", view.derived),
-            ("Used by", view.callers),
-            ("Uses", view.callees),
-        ]
-        linked = [(word, ends.get(path, {}).get(symbol.id)) for word, ends in edges]
-        blocks += [f"{word} {self._links(path, ends)}." for word, ends in linked if ends is not None]
+        edges = [*bases_of(view, self._to, symbol), *derived_from(view, self._to, symbol)]
+        calls = [("Used by", view.callers), ("Uses", view.callees)]
+        edges += [(word, ends[path][symbol.id]) for word, ends in calls if symbol.id in ends.get(path, {})]
+        blocks += [f"{word} {self._links(path, ends)}." for word, ends in edges]
         return blocks
 
     def _lines_link(self, path: str, symbol: Symbol) -> str:

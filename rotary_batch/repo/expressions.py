@@ -139,6 +139,8 @@ def _root_name(node: Node) -> str | None:
         return "super" if node.text == b"parent" else "self"
     if node.type in _SUPER:
         return "super"
+    if node.type == "namespace_name" and node.parent is not None and node.parent.children[0].type == "\\":
+        return text_of(node).replace("\\", ".")  # PHP's `\A\B\C`, from the top
     return text_of(node) if node.type in _NAMES and node.end_byte - node.start_byte <= MAX_EXPRESSION else None
 
 

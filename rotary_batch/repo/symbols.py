@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from tree_sitter import Node, Parser, Point, QueryCursor, Range, Tree
+from tree_sitter import Node, Parser, Point, Query, QueryCursor, Range, Tree
 
 from rotary_batch.core import Import, Reference, Symbol, ValueType
 from rotary_batch.repo.comments import last_row, text_of
@@ -37,7 +37,36 @@ class Extract(NamedTuple):
 def parse(language: str, source: bytes) -> Tree:
     """The syntax tree; it has error nodes where the code is broken."""
     language, source = _code(language, source)
-    return Parser(grammar(language)).parse(LANGUAGES[language].clean(source))
+    rules = LANGUAGES[language]
+    tree = Parser(grammar(language)).parse(rules.clean(source))
+    spans = rules.misread_breaks(source) if tree.root_node.has_error else []
+    if not spans:
+        return tree
+    joined = _with_lines_joined(language, source, spans)
+    return joined if _unparsed_nbytes(language, joined) < _unparsed_nbytes(language, tree) else tree
+
+
+def _with_lines_joined(language: str, source: bytes, spans: Sequence[tuple[int, int]]) -> Tree:
+    """The tree of a source in which spans are spaces; every node keeps its line."""
+    parser, row, begin, place = Parser(grammar(language)), 0, Point(0, 0), 0
+    ranges: list[Range] = []
+    pieces: list[bytes] = []
+    for start, end in spans:
+        row += source.count(b"\n", place, start)
+        here = Point(row, end - source.rfind(b"\n", 0, start) - 1)
+        row += source.count(b"\n", start, end)
+        ranges.append(Range(begin, here, ranges[-1].end_byte if ranges else 0, end))
+        begin = Point(row, end - source.rfind(b"\n", 0, end) - 1)
+        pieces += [source[place:start], b" " * (end - start)]
+        place = end
+    parser.included_ranges = [*ranges, Range(begin, Point(2**32 - 1, 2**32 - 1), place, 2**32 - 1)]
+    return parser.parse(b"".join([*pieces, source[place:]]))
+
+
+def _unparsed_nbytes(language: str, tree: Tree) -> int:
+    """The size of what the grammar could not make sense of; what is nested counts again."""
+    errors = QueryCursor(Query(grammar(language), "(ERROR) @error")).captures(tree.root_node)
+    return sum(node.end_byte - node.start_byte for node in errors.get("error", ()))
 
 
 def _code(language: str, source: bytes) -> tuple[str, bytes]:

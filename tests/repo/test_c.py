@@ -396,3 +396,12 @@ def languages(tmp_path: Path, files: dict[str, str]) -> dict[str, str | None]:
 )
 def test_the_language_of_a_header(tmp_path, files, expected):
     assert languages(tmp_path, files) == expected
+
+
+@pytest.mark.parametrize("before", ["", "extern "])
+@pytest.mark.parametrize(
+    "one", ["auto f<char>(Lid) -> Rim<char>", "class Shelf<int>", "LIB_API void Shelf<int>::put(int)"]
+)
+def test_an_explicit_instantiation_is_no_symbol_and_hides_nothing(before, one):
+    source = f"int first(void);\n{before}template {one};\ninline namespace lids {{\nint last(void);\n}}\n"
+    assert names("cpp", source) == ["declaration first", "namespace lids", "declaration lids.last"]

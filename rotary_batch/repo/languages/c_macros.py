@@ -214,6 +214,12 @@ def _constraints(statement: list[_Token]) -> list[Span]:
     ]
 
 
+def _is_instantiation(statement: list[_Token]) -> bool:
+    """`template class Shelf<int>;` or `extern template int f<char>(char);`."""
+    words = [token.text for token in statement[:3]]
+    return words[words[0] == b"extern" :][:1] == [b"template"] and words[1 + (words[0] == b"extern") :][:1] != [b"<"]
+
+
 class _Statement:
     """One declaration: which of its tokens are macros."""
 
@@ -222,6 +228,8 @@ class _Statement:
         self._source = source
         self._end = statement[-1].text
         self._holds_declarations = self._end == b"{" and _holds_declarations(statement)
+        self._span = statement[0].start, statement[-1].end
+        self._is_instantiation = self._end == b";" and _is_instantiation(statement)
         self._spans: list[Span] = _constraints(statement)
         self._tokens: list[_Token] = []
         units = _units(_outside_angles(statement[:-1]))
@@ -235,8 +243,10 @@ class _Statement:
         self._spans.append((unit[0].start, unit[-1].end))
 
     def macros(self) -> list[Span]:
-        """The spans of its macros, with their arguments."""
+        """The spans of its macros, with their arguments; an explicit instantiation declares nothing new."""
         tokens = self._tokens
+        if self._is_instantiation:
+            return [self._span]
         keys = [place for place, token in enumerate(tokens) if token.text in _CLASS_KEYS]
         if tokens and tokens[0].kind == "body":
             self._after_body(needs_name=tokens[0].text == b"named")

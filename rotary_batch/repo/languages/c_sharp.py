@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.namespace_imports import c_sharp_imports
 from rotary_batch.repo.languages.statements import around, bases_in, comment_above_statement, has_modifier, in_statement
 
 _STATEMENTS = ("field_declaration", "event_field_declaration")
@@ -55,4 +56,5 @@ C_SHARP = Language(
     refine=_refine,
     is_public=_is_public,
     docstring=lambda definition: comment_above_statement(definition, _STATEMENTS),
+    imports=c_sharp_imports,
 )

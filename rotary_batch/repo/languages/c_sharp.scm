@@ -31,3 +31,4 @@
   (variable_declarator name: (identifier) @local (object_creation_expression) @local.value))
 (foreach_statement type: (_) @local.type left: (identifier) @local)
 (property_declaration type: (_) @local.type name: (identifier) @local)
+[(using_directive) (file_scoped_namespace_declaration)] @import.statement

@@ -42,6 +42,10 @@ def _unchanged(source: bytes) -> bytes:
     return source
 
 
+def _none(_: bytes) -> Sequence[tuple[int, int]]:
+    return ()
+
+
 def _is_public(_: Definition) -> bool:
     return True
 
@@ -86,6 +90,7 @@ class Language:
     interpreters: tuple[str, ...] = ()  # in a `#!` line
     headers: tuple[str, ...] = ()  # endings of files that are included: others see what is local to them
     clean: Callable[[bytes], bytes] = _unchanged  # the source as the grammar is to see it; its bytes stay in place
+    misread_breaks: Callable[[bytes], Sequence[tuple[int, int]]] = _none  # spans with line breaks that mean nothing
     wrappers: frozenset[str] = frozenset()  # nodes around a definition that belong to it, such as `export`
     decorators: frozenset[str] = frozenset()  # nodes before a definition, within its wrapper or itself
     dotted: frozenset[str] = frozenset()  # nodes of a name behind a dot, an arrow or colons

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.namespace_imports import lua_imports
 from rotary_batch.repo.languages.statements import around, one_line
 
 
@@ -33,4 +34,5 @@ LUA = Language(
         definition.outer.type != "variable_declaration"
         and not any(child.type == "local" for child in definition.node.children)
     ),
+    imports=lua_imports,
 )

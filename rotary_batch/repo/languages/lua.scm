@@ -13,3 +13,6 @@
 (variable_declaration (variable_list name: (identifier) @local))
 (for_generic_clause (variable_list name: (identifier) @local))
 (for_numeric_clause name: (identifier) @local)
+(variable_declaration (assignment_statement)) @import.statement
+(chunk (function_call name: (identifier) @_require) @import.statement (#eq? @_require "require"))
+(chunk (return_statement) @import.statement)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.namespace_imports import php_imports
 from rotary_batch.repo.languages.statements import (
     around,
     bases_in,
@@ -57,4 +58,5 @@ PHP = Language(
     refine=_refine,
     is_public=_is_public,
     docstring=lambda definition: comment_above_statement(definition, _STATEMENTS),
+    imports=php_imports,
 )

@@ -15,5 +15,8 @@
 (nullsafe_member_call_expression name: (name) @reference)
 (scoped_call_expression name: (name) @reference)
 (object_creation_expression (name) @reference)
+(object_creation_expression (qualified_name (name) @reference .))
+[(namespace_definition) (namespace_use_declaration) (require_expression) (require_once_expression)
+ (include_expression) (include_once_expression)] @import.statement
 (namespace_use_clause (qualified_name (name) @import .))
 (namespace_use_clause (name) @import)

@@ -15,6 +15,7 @@ from rotary_batch.repo.comments import comment_above, comment_after, last_row, l
 from rotary_batch.repo.languages import python_assignments
 from rotary_batch.repo.languages.import_statements import python_imports
 from rotary_batch.repo.languages.language import MAX_SHARING, Definition, Language, Scoping
+from rotary_batch.repo.languages.python_lines import breaks_within_brackets
 from rotary_batch.repo.languages.visibility import within_private
 from rotary_batch.repo.notices import about_the_code
 
@@ -145,6 +146,7 @@ PYTHON = Language(
     queries=("python",),
     endings=(".py", ".pyi", ".pyw"),
     interpreters=("python", "python2", "python3"),
+    misread_breaks=breaks_within_brackets,
     decorators=frozenset({"decorator"}),
     dotted=frozenset({"attribute"}),
     refine=_refine,

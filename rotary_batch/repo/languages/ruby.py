@@ -8,6 +8,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, text_of
 from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.namespace_imports import ruby_imports
 from rotary_batch.repo.languages.statements import one_line
 
 _TYPES = {"class", "module", "singleton_class"}
@@ -87,4 +88,5 @@ RUBY = Language(
     refine=_refine,
     is_public=_is_public,
     docstring=_docstring,
+    imports=ruby_imports,
 )

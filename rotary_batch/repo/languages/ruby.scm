@@ -10,4 +10,6 @@
 (call !receiver method: (identifier) @reference)
 (call receiver: (_) method: (identifier) @reference)
 (call receiver: (constant) @reference method: (identifier) @_new (#eq? @_new "new"))
+(call receiver: (scope_resolution name: (constant) @reference) method: (identifier) @_new (#eq? @_new "new"))
 (superclass (constant) @reference)
+(call method: (identifier) @_require (#any-of? @_require "require" "require_relative")) @import.statement

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tree_sitter import Node
 
 from rotary_batch.repo.languages.language import Definition, Language
+from rotary_batch.repo.languages.namespace_imports import swift_imports
 from rotary_batch.repo.languages.statements import around, comment_above_statement, has_modifier, one_line
 
 _KINDS = {"struct": "struct", "enum": "enum", "actor": "class", "class": "class"}
@@ -57,4 +58,5 @@ SWIFT = Language(
     refine=_refine,
     docstring=lambda definition: comment_above_statement(definition, ("enum_entry",)),
     is_public=lambda definition: not has_modifier(definition.node, "private", "fileprivate"),
+    imports=swift_imports,
 )

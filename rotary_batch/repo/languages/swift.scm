@@ -21,3 +21,4 @@
 (property_declaration name: (pattern bound_identifier: (simple_identifier) @local)
   (type_annotation)? @local.type value: (_)? @local.value)
 (for_statement item: (pattern bound_identifier: (simple_identifier) @local))
+(import_declaration) @import.statement

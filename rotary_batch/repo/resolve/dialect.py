@@ -15,6 +15,8 @@ SPACE_KINDS = frozenset({"module", "namespace", "package"})
 class Dialect:
     """The rules of a language for names from outside of a file."""
 
+    has_mixins = False  # types inherit from modules, and modules may be spread over files
+
     def __init__(self, source: Source, files: Callable[[str], FileNames], languages: frozenset[str]) -> None:
         self.source = source
         self.files = files

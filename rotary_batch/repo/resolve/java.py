@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from rotary_batch.core import Symbol
-from rotary_batch.repo.resolve.dialect import Dialect, only, parent_of
+from rotary_batch.repo.resolve.dialect import only, parent_of
 from rotary_batch.repo.resolve.meanings import FileNames, Meaning, Module, Source
+from rotary_batch.repo.resolve.namespaces import Namespaces
 
 _MAX_FOLDERS = 16  # of one package
 
 
-class Java(Dialect):
+class Java(Namespaces):
     """The classes of a package see each other."""
 
     def __init__(self, source: Source, files: Callable[[str], FileNames], languages: frozenset[str]) -> None:
@@ -22,9 +23,12 @@ class Java(Dialect):
             self._folders[folder.rpartition("/")[2]].append(folder)
 
     def modules(self, module: str, here: FileNames) -> Iterator[Meaning]:
-        """The folders of a package, or the file of a class."""
-        for folder in self._package(module, here):
+        """The folders of a package, or the file of a class; a package whose folders are not called so is one too."""
+        folders = self._package(module, here)
+        for folder in folders:
             yield self.folder(folder)
+        if not folders:
+            yield self.folder("", module)
         package, _, name = module.rpartition(".")
         for folder in self._package(package, here):
             path = f"{folder}/{name}.java" if folder else f"{name}.java"
@@ -45,7 +49,8 @@ class Java(Dialect):
             found = only(s for s in self.source.named(name, folder) if self.is_top(s))
             if found is not None:
                 return found
-        return None
+        is_elsewhere = here.package and not self._package(here.package, here)
+        return self.in_folder(name, self.folder("", here.package)) if is_elsewhere else None
 
     def submodule(self, space: Meaning, name: str) -> Meaning | None:
         """The file of a class is the class."""
@@ -53,7 +58,7 @@ class Java(Dialect):
             own = self.files(space.path).symbols
             stem = space.path.rpartition("/")[2].removesuffix(".java")
             return own.get(f"{stem}.{name}")
-        return None
+        return super().submodule(space, name)
 
 
 def _shared(one: str, other: str) -> int:

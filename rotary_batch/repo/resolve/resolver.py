@@ -19,7 +19,9 @@ from rotary_batch.repo.resolve.dialect import CALLABLE_KINDS, SPACE_KINDS, Diale
 from rotary_batch.repo.resolve.ecmascript import EcmaScript
 from rotary_batch.repo.resolve.go import Go
 from rotary_batch.repo.resolve.java import Java
+from rotary_batch.repo.resolve.loaded import Lua, Ruby, Swift
 from rotary_batch.repo.resolve.meanings import FileNames, Files, Folder, Instance, Meaning, Module, Source
+from rotary_batch.repo.resolve.namespaces import PhpOrCSharp
 from rotary_batch.repo.resolve.python import Python
 from rotary_batch.repo.resolve.rust import Rust
 
@@ -35,6 +37,11 @@ _DIALECTS: tuple[tuple[type[Dialect], frozenset[str]], ...] = (
     (Rust, frozenset({"rust"})),
     (Java, frozenset({"java", "kotlin", "scala"})),
     (CFamily, frozenset({"c", "cpp"})),
+    (PhpOrCSharp, frozenset({"php"})),
+    (PhpOrCSharp, frozenset({"c_sharp"})),
+    (Ruby, frozenset({"ruby"})),
+    (Lua, frozenset({"lua"})),
+    (Swift, frozenset({"swift"})),
 )
 
 
@@ -84,7 +91,8 @@ class Resolver:
                 return inner.path if isinstance(inner, Module) else space.path
             if isinstance(space, Folder):
                 inner = self._dialect(one.path).submodule(space, one.name) if one.name else None
-                return inner.path if isinstance(inner, Module) else f"{space.path}/"
+                if isinstance(inner, Module) or space.path or not space.package:
+                    return inner.path if isinstance(inner, Module) else f"{space.path}/"
         return None
 
     def _dialect(self, path: str) -> Dialect:
@@ -266,7 +274,9 @@ class Resolver:
             rules = self._dialect_of(space.language)
             return rules.in_folder(name, space) or rules.submodule(space, name)
         if isinstance(space, Symbol) and not is_type(space):
-            return self._files[space.path].symbols.get(f"{space.qualified_name}.{name}")
+            own = self._files[space.path].symbols.get(f"{space.qualified_name}.{name}")
+            rules = self._dialect(space.path)
+            return rules.member_elsewhere(space, name) if own is None and rules.has_mixins else own
         one = space.type if isinstance(space, Instance) else space
         for type_ in (one, *self._ancestors(one.id)):
             found = self._own_member(type_, name, depth)
@@ -334,7 +344,8 @@ class Resolver:
         for written in expressions:
             text = type_expression(written)
             base = self._value(text.removesuffix("{}"), here, outer, 1) if text else None
-            if isinstance(base, Symbol) and is_type(base) and base.id != one.id:
+            is_mixin = isinstance(base, Symbol) and base.kind in SPACE_KINDS and self._dialect(one.path).has_mixins
+            if isinstance(base, Symbol) and (is_type(base) or is_mixin) and base.id != one.id:
                 found.append(base)
         return tuple(dict.fromkeys(found))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.docs import text_notes
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
-from rotary_batch.commands.packs import find_pack, indexed_pack
+from rotary_batch.commands.packs import find_pack, keeping_model_and_job
 from rotary_batch.commands.repositories import printable, resolved
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
@@ -113,16 +113,6 @@ def index(request: IndexRequest, repos: Sequence[Path]) -> list[IndexOutcome | F
 def index_views(store: WorkStore) -> IndexViews:
     """For one command: what it indexes, it drains without loading it again."""
     return IndexViews(store)
-
-
-def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
-    """A repository keeps the model and the job that it was indexed with until others are named."""
-    if row is None:
-        return own
-    settings = replace(own.settings, job=own.settings.job or row.job)
-    if settings.model is None:
-        settings = replace(settings, model=indexed_pack(row))
-    return own._replace(settings=settings)
 
 
 def _index_one(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.hub import not_on_disk
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
@@ -87,3 +89,13 @@ def indexed_pack(row: RepositoryRow) -> Path:
     if row.model_name == Manifest.load(EMBEDDED).name:  # that one moves with the program
         return EMBEDDED
     raise ModelError(f"{pack}: {row.root} was indexed with this model, and it is gone; name one with --model")
+
+
+def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
+    """A repository keeps the model and the job that it was indexed with until others are named."""
+    if row is None:
+        return own
+    settings = replace(own.settings, job=own.settings.job or row.job)
+    if settings.model is None:
+        settings = replace(settings, model=indexed_pack(row))
+    return own._replace(settings=settings)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 
+_live: list[Console] = []  # that with the line that changes in place, while there is one
+
+
 def out(text: str) -> None:
     """Print a line to stdout."""
     print(shown(text))  # noqa: T201 - this is the printer
@@ -27,7 +30,15 @@ def out(text: str) -> None:
 def err(text: str) -> None:
     """Print a line to stderr.  A full disk or a closed pipe must not end a run, so that is ignored."""
     with suppress(OSError):
+        if _live:
+            _live[-1].print(shown(text), markup=False, highlight=False, soft_wrap=True)
+            return
         print(shown(text), file=sys.stderr, flush=True)  # noqa: T201 - this is the printer
+
+
+def clear() -> None:
+    """Empty the terminal of stdout."""
+    print("\x1b[H\x1b[J", end="", flush=True)  # noqa: T201 - this is the printer
 
 
 @contextmanager
@@ -126,7 +137,11 @@ def live_line(line_for: Callable[[int], BarLine]) -> Iterator[None]:
 
     console = Console(stderr=True)
     with Live(_live_bar(line_for), console=console, refresh_per_second=4, transient=True, redirect_stdout=False):
-        yield
+        _live.append(console)
+        try:
+            yield
+        finally:
+            _live.clear()
 
 
 def _live_bar(line_for: Callable[[int], BarLine]) -> RenderableType:
@@ -150,7 +165,15 @@ def _live_bar(line_for: Callable[[int], BarLine]) -> RenderableType:
             yield Text(" ", end="")
             if room:
                 share, pulse = line.share or 0.0, line.share is None
-                yield ProgressBar(1.0, share, width=room, pulse=pulse, complete_style="green", finished_style="green")
+                yield ProgressBar(
+                    1.0,
+                    share,
+                    width=room,
+                    pulse=pulse,
+                    complete_style="green",
+                    finished_style="green",
+                    pulse_style="green",
+                )
             yield Text(" ", end="")
             yield after
 

@@ -224,7 +224,7 @@ def test_answers_go_to_stdout_and_stay_whole_when_the_reader_leaves(make_reposit
         "",
     )
     answer("index", root)
-    assert "driver: none is running" in rotary("status").stdout
+    assert "No drain is running." in rotary("status").stdout
     command = f"set -o pipefail; {sys.executable} -m rotary_batch.cli inspect symbols {root} | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")

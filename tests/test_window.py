@@ -13,9 +13,18 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from rotary_batch import window
-from rotary_batch.errors import StoppedError, UsageError
+from rotary_batch.errors import StoppedError, StorageError, UsageError
 from rotary_batch.testing import FrozenClock
-from rotary_batch.window import Deadline, Window, deadlines, next_instant, seconds_for, stop_on_signals, time_of_day
+from rotary_batch.window import (
+    Deadline,
+    Window,
+    deadlines,
+    explain_stop,
+    next_instant,
+    seconds_for,
+    stop_on_signals,
+    time_of_day,
+)
 
 # A zone and the hour (UTC) of a change of its clocks.
 CHANGES = {
@@ -177,19 +186,70 @@ def test_a_duration_counts_suspension_and_no_step_of_the_clock_a_time_of_day_fol
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_closes_the_window_and_only_while_it_is_asked_to(number):
+def test_a_signal_closes_a_window_that_is_finishing_and_says_so(number, capfd):
     before, window = signal.getsignal(number), Window()
-    with stop_on_signals(window):
+    with stop_on_signals(window), window.finishing("finishing"):
         os.kill(os.getpid(), number)
         assert window.why_closed() == "interrupted"
         os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(number) == before
+        with pytest.raises(StoppedError), window.at_once():
+            pytest.fail("the window is closed")
+    assert (signal.getsignal(number), capfd.readouterr().err) == (before, "finishing\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_elsewhere_a_signal_stops_at_once_and_only_the_first(number):
+    before, reached = signal.getsignal(number), []
+
+    def work():
+        with stop_on_signals(Window()):
+            try:
+                os.kill(os.getpid(), number)
+                reached.append("the next line")
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                reached.append("the end of what must not be cut short")
+
+    with pytest.raises(StoppedError, match="interrupted: stopped before the work was done; `rotary-batch"):
+        work()
+    assert (signal.getsignal(number), reached) == (before, ["the end of what must not be cut short"])
+
+
+def test_a_signal_while_an_engine_is_opened_stops_there():
+    window = Window()
+
+    def open_engine():
+        with window.at_once():
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("it went on")
+
+    with stop_on_signals(window), window.finishing("not said"):
+        with pytest.raises(StoppedError):
+            open_engine()
+        assert window.answer == "not said"
+
+
+def test_what_an_interrupt_broke_says_that_it_was_one():
+    window = Window()
+
+    def work():
+        with explain_stop(window):
+            window.interrupted = True
+            raise StorageError("git ended")
+
+    with pytest.raises(StoppedError):
+        work()
 
 
 def test_a_second_interrupt_ends_at_once():
     script = (
-        "import os, signal; from rotary_batch.window import Window, stop_on_signals\n"
-        "with stop_on_signals(Window()):\n  for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n  print('on')"
+        "import os, signal, sys; from rotary_batch.window import Window, stop_on_signals\n"
+        "sys.argv = ['rotary-batch', 'run', 'a b']\nwindow = Window()\n"
+        "with stop_on_signals(window), window.finishing('once'):\n"
+        "  for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n  print('on')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (130, "")
+    said = (
+        "rotary-batch: quit before the step was finished; nothing stored is lost, and `rotary-batch run 'a b'` goes on"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"once\n{said} from there\n")

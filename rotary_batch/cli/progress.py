@@ -63,20 +63,19 @@ class Display:
         if reading is None:
             done, total = self._counted or (0, 0)
             return BarLine(self._phase, done / total if total else None, f"{done:,}/{total:,}" if total else "")
-        bound = reading.bound_share
-        items = f"{reading.num_done:,}/{reading.num_items:,}"
+        counted = f"{reading.num_done:,}/{reading.num_items:,}"
         parts = [  # in their order on the line, and the smaller the number, the longer it stays
             (0, percent(reading.share)),
-            (3, items),
+            (3, counted),
             (5, "items"),
-            (4, f"{reading.tokens_per_s:,.0f} tok/s"),
-            (6, "" if bound is None else f"{bound:.0%} of the bound"),
+            (4, speed(reading)),
+            (6, of_the_bound(reading)),
             (1, left(reading)),
             (2, stops(reading, datetime.now())),  # noqa: DTZ005 - the wall clock of the person
         ]
         for rank in range(len(parts), 0, -1):
             texts = [text for number, text in parts if number < rank and text]
-            after = "  ".join(texts).replace(f"{items}  items", f"{items} items")
+            after = "  ".join(texts).replace(f"{counted}  items", f"{counted} items")
             if len("answering") + len(after) + 2 + MIN_BAR <= width:
                 break
         return BarLine("answering", reading.share, after)
@@ -87,8 +86,8 @@ class Display:
         if reading is None:
             counted = f" {self._counted[0]:,}/{self._counted[1]:,}" if self._counted else ""
             return f"{now:%H:%M} {self._phase}{counted}"
-        items = f"{percent(reading.share)} {reading.num_done:,}/{reading.num_items:,}"
-        return f"{now:%H:%M} {', '.join(part for part in (items, left(reading), stops(reading, now)) if part)}"
+        parts = (items(reading), left(reading), stops(reading, now))
+        return f"{now:%H:%M} {', '.join(part for part in parts if part)}"
 
     def _print_line(self) -> None:
         if not self._is_live and not self._quiet:
@@ -103,6 +102,28 @@ class Display:
 def percent(share: float) -> str:
     """Rounded down, so that 100 % is all of it."""
     return f"{int(share * 100)} %"
+
+
+def items(reading: Reading) -> str:
+    """`38 % 269/718`."""
+    return f"{percent(reading.share)} {reading.num_done:,}/{reading.num_items:,}"
+
+
+def speed(reading: Reading) -> str:
+    """`1,240 tok/s`."""
+    return f"{reading.tokens_per_s:,.0f} tok/s"
+
+
+def of_the_bound(reading: Reading) -> str:
+    """`61 % of the bound`; empty when the machine was not measured."""
+    return "" if reading.bound_share is None else f"{percent(reading.bound_share)} of the bound"
+
+
+def reading_text(reading: Reading) -> str:
+    """All of it, in a sentence."""
+    now = datetime.now()  # noqa: DTZ005 - the wall clock of the person
+    parts = (items(reading), speed(reading), of_the_bound(reading), left(reading), stops(reading, now))
+    return ", ".join(part for part in parts if part)
 
 
 def left(reading: Reading) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import exp, log, log10
+from math import exp, log, log10, sqrt
 from typing import Any, NamedTuple
 
 from rotary_batch.core import Unit
@@ -53,10 +53,7 @@ class StepCosts:
 
     def __init__(self) -> None:
         shapes = [(step, generated) for step in STEP_COSTS for generated in GENERATED_COSTS]
-        self._errors = {
-            one: _PRIOR * sum(log10(cost / usual) ** 2 for cost, usual in zip(one, USUAL, strict=True))
-            for one in shapes
-        }
+        self._errors = {one: _PRIOR * _distance(one) for one in shapes}
         self._before: dict[tuple[float, float], float] = {}  # logarithm of the speed of the step before
         self._recent_s = 0.0
         self._recent = (0.0, 0.0, 0.0)  # steps, prompt tokens, generated tokens
@@ -82,6 +79,10 @@ class StepCosts:
         units = of_step * steps + prompt_tokens + of_generated * generated
         unit_s = self._recent_s / units if units else 0.0
         return Costs(of_step * unit_s, unit_s, of_generated * unit_s)
+
+
+def _distance(shape: tuple[float, float]) -> float:
+    return sum(log10(cost / usual) ** 2 for cost, usual in zip(shape, USUAL, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,8 @@ class Meter:
     _ended: list[int] = field(default_factory=list)  # prompt tokens of items that ended since the queue was read
     _read: int = 0  # prompt tokens read, and those of the prompts they are from: prompts may share their beginning
     _asked: int = 0
-    _seconds: float = 0.0
+    _most_read: int = 0  # prompt tokens of one step
+    _units: float = 0.0  # of work in this run, as it usually costs
     _recent_s: float = 0.0
     _recent_tokens: float = 0.0
     _shown_s: float | None = None
@@ -137,6 +139,7 @@ class Meter:
         """Count one step."""
         self._step_costs.add(step)
         self._read += step.prompt_tokens
+        self._most_read = max(self._most_read, step.prompt_tokens)
         for item, count in step.generated.items():
             if item not in self._generated:
                 self._asked += step.prompts[item]
@@ -148,13 +151,15 @@ class Meter:
         self._add_time(step)
 
     def _add_time(self, step: StepWork) -> None:
-        self._seconds += step.seconds
+        generated = sum(step.generated.values())
+        self._units += _units(1, step.prompt_tokens, generated)
         keep = exp(-step.seconds / SMOOTH_S)
         self._recent_s = keep * self._recent_s + step.seconds
-        self._recent_tokens = keep * self._recent_tokens + step.prompt_tokens + sum(step.generated.values())
+        self._recent_tokens = keep * self._recent_tokens + step.prompt_tokens + generated
         left_s = self._left_s()
         if left_s is not None and self._shown_s is not None:
             expected_s = max(0.0, self._shown_s - step.seconds)
+            keep = exp(-step.seconds / min(SMOOTH_S, max(1.0, left_s / 20)))
             left_s = keep * expected_s + (1 - keep) * left_s
         self._shown_s = left_s
 
@@ -186,14 +191,16 @@ class Meter:
         return self._share
 
     def _left_s(self) -> float | None:
-        costs, left = self._step_costs.costs(), self._left()
-        is_shared = self._asked > self._read
-        left_s = (
+        left = self._left()
+        units_left = _units(left.steps, left.prompt_tokens, left.generated_tokens)
+        if self._units < ESTIMATE_FROM * (self._units + units_left):
+            return None
+        costs, is_shared = self._step_costs.costs(), self._asked > self._read
+        return (
             costs.step * left.steps
             + costs.prompt_token * left.prompt_tokens * (self._read / self._asked if is_shared else 1.0)
             + costs.generated_token * left.generated_tokens
         )
-        return None if self._seconds < ESTIMATE_FROM * (self._seconds + left_s) else left_s
 
     def _left(self) -> _Left:
         lengths, prompts = expected_lengths(self._work), expected_prompts(self._work)
@@ -205,17 +212,23 @@ class Meter:
         # An answer that is longer than the mean still goes on for a while.
         begun = sum(min(count, 2 * mean / 3) for count in self._generated.values())
         answers = max(0.0, num_open * mean - begun)
-        return _Left(num_open, max(0.0, asked), answers, self._steps(answers, mean, num_open, lengths))
+        steps = self._steps(asked, answers, mean, num_open, lengths)
+        return _Left(num_open, max(0.0, asked), answers, steps)
 
-    def _steps(self, answers: float, mean: float, num_open: int, lengths: Mapping[Unit, float]) -> float:
+    def _steps(self, asked: float, answers: float, mean: float, num_open: int, lengths: Mapping[Unit, float]) -> float:
         """How many steps are left: with a full batch, then until the last of it ends, then up to the root."""
         if not num_open:
             return 0.0
         batch = min(num_open, max(1, len(self._prompts)))
-        full = answers * (num_open - batch) / num_open / batch
-        last = min(answers, mean * (log(batch) + 0.6))  # the longest of so many
+        full = max(answers * (num_open - batch) / num_open / batch, asked / max(1, self._most_read))
+        last = min(answers, mean + spread(self._work) * sqrt(2 * log(batch)))  # the longest of so many
         above = sum(one.num_levels * lengths[one.unit] for one in self._work if one.num_open)
         return full + last + (above if num_open > 1 else 0.0)
+
+
+def _units(steps: float, prompt_tokens: float, generated_tokens: float) -> float:
+    """Work as a number of prompt tokens."""
+    return USUAL[0] * steps + prompt_tokens + USUAL[1] * generated_tokens
 
 
 def expected_lengths(work: Sequence[UnitWork]) -> dict[Unit, float]:
@@ -227,6 +240,13 @@ def expected_lengths(work: Sequence[UnitWork]) -> dict[Unit, float]:
         + (one.output_tokens / one.num_done if one.num_done >= FEW_ANSWERS else share * one.max_new_tokens)
         for one in work
     }
+
+
+def spread(work: Sequence[UnitWork]) -> float:
+    """The standard deviation of the length of the answers that are there, in tokens."""
+    count, total = sum(one.num_done for one in work), sum(one.output_tokens for one in work)
+    squares = sum(one.output_squares for one in work)
+    return sqrt(max(0.0, squares / count - (total / count) ** 2)) if count else 0.0
 
 
 def expected_prompts(work: Sequence[UnitWork]) -> dict[Unit, float]:

@@ -12,7 +12,7 @@ from rotary_batch.config import Settings
 from rotary_batch.errors import InputError
 from rotary_batch.work import counts
 from rotary_batch.work.lock import holder
-from rotary_batch.work.rows import RunRow
+from rotary_batch.work.rows import RepositoryRow, RunRow
 from rotary_batch.work.store import WorkStore
 
 
@@ -22,17 +22,42 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
     return {
         "database": str(database_path(settings)),
         "driver_pid": driver,
-        "repositories": [
-            {
-                "root": row.root,
-                "model": row.model_name,
-                "items": counts.states(store, row.id),
-                "verdicts": counts.verdicts(store, row.id),
-            }
-            for row in select_repositories(store, roots)
-        ],
+        "running": None if run is None or driver is None or run.outcome else _running(run),
+        "repositories": [_standing(store, row, driver) for row in select_repositories(store, roots)],
         "last_run": run and {"id": run.id, "started_at": run.started_at, "outcome": _outcome(run, driver)},
     }
+
+
+def _running(run: RunRow) -> dict[str, Any]:
+    """The run that is under way; `progress` is null until its first step."""
+    return {
+        "command": run.command,
+        "model": run.model_name,
+        "started_at": run.started_at,
+        "progress": run.stats.get("progress"),
+    }
+
+
+def _standing(store: WorkStore, row: RepositoryRow, driver: int | None) -> dict[str, Any]:
+    num_done, num_items = counts.num_ended(store, [row.id])
+    states = counts.states(store, row.id)
+    return {
+        "root": row.root,
+        "model": row.model_name,
+        "items": states if driver is not None else {unit: _without_leases(states[unit]) for unit in states},
+        "verdicts": counts.verdicts(store, row.id),
+        "done": num_done - (num_parked := counts.parked_items(store, [row.id])),
+        "parked": num_parked,
+        "all": num_items,
+    }
+
+
+def _without_leases(states: dict[str, int]) -> dict[str, int]:
+    """A killed run leaves leases; the next one takes them back, so these items are as good as ready."""
+    if not states.get("leased"):
+        return states
+    free = {state: count for state, count in states.items() if state != "leased"}
+    return dict(sorted((free | {"ready": free.get("ready", 0) + states["leased"]}).items()))
 
 
 def _outcome(run: RunRow, driver: int | None) -> str:

@@ -86,6 +86,7 @@ def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]
                    count(prompt_tokens) as num_known, coalesce(sum(prompt_tokens), 0) as known_tokens,
                    sum(state = 'done') as num_done, sum(state = 'parked') as num_parked,
                    coalesce(sum(output_tokens) filter (where state = 'done'), 0) as output_tokens,
+                   coalesce(sum(output_tokens * output_tokens) filter (where state = 'done'), 0) as output_squares,
                    avg(max_new_tokens) as max_new_tokens,
                    case unit when 'chunk' then 0 when 'directory'
                         then count(distinct length(path) - length(replace(path, '/', ''))) filter (where open)

@@ -120,6 +120,7 @@ class UnitWork:
     num_done: int  # answered
     num_parked: int
     output_tokens: int  # of the answers
+    output_squares: int  # sum of the squares of their lengths
     max_new_tokens: float  # of one, on average
     num_levels: int  # of open folders inside each other; 1 for another roll-up, 0 for a chunk
 

@@ -190,9 +190,12 @@ def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     console.print_facts({payload: payload, "list": (payload, 1), "map": {payload: payload}})
     status.print_status(
         {
-            "repositories": [{"root": payload, "model": payload, "items": {payload: {"done": 1}}}],
+            "repositories": [
+                {"root": payload, "model": payload, "items": {"file": {"done": 1}}, "done": 1, "parked": 0, "all": 1}
+            ],
             "driver_pid": None,
-            "last_run": {"started_at": payload, "outcome": payload},
+            "running": None,
+            "last_run": {"started_at": "2026-01-02T03:04:05+00:00", "outcome": payload},
         }
     )
     doctor.print_checks([(payload, False, payload)])

@@ -13,7 +13,7 @@ from rotary_batch.commands.meter import Reading
 from rotary_batch.console import BarLine
 
 LINE_EVERY_S = 60.0
-MIN_BAR = 8  # columns
+MIN_BAR = 5  # columns
 
 
 class Display:

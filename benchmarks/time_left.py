@@ -22,7 +22,7 @@ from benchmarks.shapes import machine
 from rotary_batch.commands import drain, engines, watching
 from rotary_batch.commands.configuration import configure
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.index import index, index_views
+from rotary_batch.commands.index import IndexRequest, index, index_views
 from rotary_batch.commands.meter import Meter, StepWork
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.core import Unit
@@ -55,7 +55,16 @@ def record(root: Path, trace: Path) -> None:
         configured = configure(None, [root], {"db": Path(folder) / "work.db"})
         with writing(configured.for_command().settings) as store:
             views = index_views(store)
-            index(store, [root], configured.for_repository, lambda *_: None, Window(), views)
+            index(
+                IndexRequest(
+                    store=store,
+                    settings_of=configured.for_repository,
+                    window=Window(),
+                    views=views,
+                    progress=lambda *_: None,
+                ),
+                [root],
+            )
             request = drain.DrainRequest(
                 store=store,
                 settings_of=configured.for_indexed,

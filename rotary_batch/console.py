@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rotary_batch.interrupts import kept_from_new_threads
 from rotary_batch.terminal import shown
 
 if TYPE_CHECKING:
@@ -136,12 +137,15 @@ def live_line(line_for: Callable[[int], BarLine]) -> Iterator[None]:
     from rich.live import Live
 
     console = Console(stderr=True)
-    with Live(_live_bar(line_for), console=console, refresh_per_second=4, transient=True, redirect_stdout=False):
-        _live.append(console)
-        try:
-            yield
-        finally:
-            _live.clear()
+    live = Live(_live_bar(line_for), console=console, refresh_per_second=4, transient=True, redirect_stdout=False)
+    with kept_from_new_threads():
+        live.start(refresh=True)
+    _live.append(console)
+    try:
+        yield
+    finally:
+        _live.clear()
+        live.stop()
 
 
 def _live_bar(line_for: Callable[[int], BarLine]) -> RenderableType:
@@ -169,6 +173,7 @@ def _live_bar(line_for: Callable[[int], BarLine]) -> RenderableType:
                     1.0,
                     share,
                     width=room,
+                    style="bright_black",
                     pulse=pulse,
                     complete_style="green",
                     finished_style="green",

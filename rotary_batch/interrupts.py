@@ -6,7 +6,8 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -15,6 +16,14 @@ from rotary_batch.terminal import shown
 WORK_REMAINS, INTERRUPTED_TWICE = 75, 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CLEAR_LINE, _SHOW_CURSOR = "\r\x1b[2K", "\x1b[?25h"
+
+
+class Interrupt(BaseException):
+    """Raised by the handler of a `Window`.
+
+    Not a KeyboardInterrupt: when one comes out of `exec`, as `dataclass` calls it, the interpreter remembers that and
+    kills itself with SIGINT at the end, even if it was caught.
+    """
 
 
 def stop_at_once() -> None:
@@ -31,6 +40,16 @@ def ignore() -> None:
     """The command is over and its exit code is known, so that a late signal changes nothing."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def kept_from_new_threads() -> Iterator[None]:
+    """Threads that are started in this block get neither signal, so that the main thread can block both."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from rotary_batch import interrupts
 from rotary_batch.errors import RotaryError, StoppedError, UsageError
+from rotary_batch.interrupts import Interrupt
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _PROBE_S = 900  # no time zone ever changed its clock twice within 15 minutes
@@ -93,7 +94,7 @@ class Window:
         try:
             self.check()
             yield
-        except KeyboardInterrupt:
+        except Interrupt:
             self.check()
             raise
         finally:
@@ -113,7 +114,7 @@ def explain_stop(window: Window) -> Iterator[None]:
     except StoppedError:
         window.check()
         raise
-    except (KeyboardInterrupt, RotaryError):  # `git` gets the signal of the terminal too, and fails first
+    except (Interrupt, RotaryError):  # `git` gets the signal of the terminal too, and fails first
         if window.interrupted:
             window.check()
         raise
@@ -204,14 +205,14 @@ def stop_on_signals(window: Window) -> Iterator[None]:
             return
         window.interrupted = True
         if window.answer is None:
-            raise KeyboardInterrupt
+            raise Interrupt
         if window.answer:
             interrupts.say(window.answer)
 
     before = {number: signal.signal(number, close) for number in interrupts.SIGNALS}
     try:
         yield
-    except KeyboardInterrupt:
+    except Interrupt:
         window.check()
         raise
     finally:

@@ -11,6 +11,7 @@ from threading import Event, Thread
 from rotary_batch import console
 from rotary_batch.commands.meter import Reading
 from rotary_batch.console import BarLine
+from rotary_batch.interrupts import kept_from_new_threads
 
 LINE_EVERY_S = 60.0
 MIN_BAR = 5  # columns
@@ -149,7 +150,8 @@ def shown_progress(phase: str, *, quiet: bool = False, every_s: float = LINE_EVE
         return
     is_over = Event()
     thread = Thread(target=display.print_lines, args=(is_over, every_s), daemon=True)
-    thread.start()
+    with kept_from_new_threads():
+        thread.start()
     try:
         yield display
     finally:

@@ -36,6 +36,26 @@ def stop_at_once() -> None:
         signal.signal(number, _stop)
 
 
+def unwind() -> None:
+    """From now on, when the program is imported, the first signal raises Interrupt: temporary folders are removed.
+
+    Within another program, such as a test, its own handlers stay.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, _raise)
+
+
+def _raise(_signum: int, _frame: FrameType | None) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGTERM else _quit)
+    raise Interrupt
+
+
+def _quit(_signum: int, _frame: FrameType | None) -> None:
+    quit_now()
+
+
 def ignore() -> None:
     """The command is over and its exit code is known, so that a late signal changes nothing."""
     for number in SIGNALS:
@@ -53,18 +73,19 @@ def kept_from_new_threads() -> Iterator[None]:
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> None:
-    end(f"stopped before the work was done; {how_to_go_on()}", WORK_REMAINS)
+    say(f"rotary-batch: {stopped()}")
+    os._exit(WORK_REMAINS)
 
 
 def quit_now() -> NoReturn:
     """End the process at a second SIGINT."""
-    end(f"quit before the step was finished; nothing stored is lost, and {how_to_go_on()}", INTERRUPTED_TWICE)
+    say(f"rotary-batch: quit at once; nothing stored is lost, and {how_to_go_on()}")
+    os._exit(INTERRUPTED_TWICE)
 
 
-def end(text: str, code: int) -> NoReturn:
-    """End the process without any clean-up, with one line."""
-    say(f"rotary-batch: {text}")
-    os._exit(code)
+def stopped() -> str:
+    """What the first signal is answered with."""
+    return f"stopped before the work was done; {how_to_go_on()}"
 
 
 def how_to_go_on() -> str:

@@ -49,8 +49,9 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     except SystemExit as done:
         # Typer exits with 1 when stdout was closed.
         code = 0 if isinstance(done.__context__, BrokenPipeError) else _number(done.code)
-    except interrupts.Interrupt:  # while a handler was being set
-        interrupts.end(f"stopped before the work was done; {interrupts.how_to_go_on()}", interrupts.WORK_REMAINS)
+    except interrupts.Interrupt:
+        _say(interrupts.stopped())
+        code = interrupts.WORK_REMAINS
     except Exception as error:  # noqa: BLE001 - the last place that can report and record it
         code = _explain(error)
     interrupts.ignore()

@@ -24,7 +24,7 @@ from typer._click.exceptions import (
 from typer._click.exceptions import UsageError as ClickUsageError
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from rotary_batch import __version__
+from rotary_batch import __version__, interrupts
 from rotary_batch.config import did_you_mean
 from rotary_batch.errors import UsageError
 
@@ -77,6 +77,11 @@ class _Help(ClickCommand):
 
 class Command(_Help, TyperCommand):
     """A command whose help has groups of options, and examples from its docstring."""
+
+    def invoke(self, ctx: Context) -> Any:  # noqa: ANN401 - as typer has it
+        """Run the command.  From here on a signal lets it clean up."""
+        interrupts.unwind()
+        return super().invoke(ctx)
 
 
 class Group(_Help, TyperGroup):

@@ -81,7 +81,7 @@ def print_status(answer: Mapping[str, Any]) -> None:
     """How far every repository is, what runs now and how the last run ended."""
     for repository in answer["repositories"]:
         console.out(f"{repository['root']} (model {repository['model']})")
-        table = console.Table("", "", "done", "all", "", "parked")
+        table = console.Table("", "", "done", "all", "share", "parked")
         for unit, name in UNITS.items():
             by_state = repository["items"].get(unit, {})
             _add_row(table, name, by_state.get("done", 0), by_state.get("parked", 0), sum(by_state.values()))

@@ -30,15 +30,18 @@ from tests.in_process import drain_all, index_all
 
 def test_later_sources_of_settings_win(tmp_path):
     (tmp_path / "rotary.toml").write_text('device_memory = "2GB"\nmax_batch = 3\nmodel = "packs/m"\nworktree = true\n')
-    settings = Settings(
-        **user_values(
-            flags={"max_batch": 9, "job": None},
-            environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
-            folders=[tmp_path],
-            config=None,
-        )
-    )
-    assert settings == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
+    path = tmp_path / "rotary.toml"
+    assert user_values(
+        flags={"max_batch": 9, "job": None},
+        environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
+        folders=[tmp_path],
+        config=None,
+    ) == {
+        "device_memory": (2**30, "ROTARY_BATCH_DEVICE_MEMORY"),
+        "max_batch": (9, "--max-batch"),
+        "model": (tmp_path / "packs/m", str(path)),
+        "worktree": (True, str(path)),
+    }
 
 
 @pytest.mark.parametrize(

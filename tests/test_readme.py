@@ -62,7 +62,7 @@ def command_named(words: list[str]) -> tuple[typer.core.TyperCommand, list[str]]
 
 
 def all_commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
-    """The names of all commands, those of `model` as `model pack`."""
+    """The names of all commands, those of a group as `model pack`."""
     names = set()
     for name, command in group.commands.items():
         names |= all_commands(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name}
@@ -81,7 +81,8 @@ def test_the_table_of_commands_names_all_of_them_and_no_other():
     named = set()
     for text in (text for texts in cells for text in texts):
         words = text.replace("\\|", "|").split()
-        named |= {f"model {word}" for word in words[1].split("|")} if words[0] == "model" else {words[0]}
+        groups = {"model", "config"}
+        named |= {f"{words[0]} {word}" for word in words[1].split("|")} if words[0] in groups else {words[0]}
     assert named == all_commands(typer.main.get_command(app))
 
 

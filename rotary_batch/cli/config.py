@@ -26,6 +26,7 @@ from rotary_batch.cli.options import (
     Worktree,
 )
 from rotary_batch.cli.settings import user_settings
+from rotary_batch.sizes import size_text
 
 
 def show(
@@ -92,5 +93,5 @@ def _in_words(row: dict[str, Any]) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if row["setting"].endswith("_memory"):
-        return console.nbytes(value)
+        return size_text(value)
     return ", ".join(value) if isinstance(value, tuple) else str(value)

@@ -41,13 +41,13 @@ DESCRIBED = {
     "job": Described("The job to run.", '"summarize"', "the one of the last index, else summarize"),
     "jobs": Described("A folder of your own jobs.", '"~/rotary/jobs"', "the bundled jobs"),
     "prompts": Described("A folder of your own prompts.", '"~/rotary/prompts"', "the bundled prompts"),
-    "include": Described("Patterns of the only files to document, as in .gitignore.", '["src/"]', "all files"),
-    "exclude": Described("Patterns of files to leave out, as in .gitignore.", '["tests/"]', "none"),
+    "include": Described("Patterns of the only files to document, as in .rotaryignore.", '["src/"]', "all files"),
+    "exclude": Described("Patterns of files to leave out, as in .rotaryignore.", '["tests/"]', "none"),
     "out": Described("Folder of the docs inside the repository.", '"rotary-docs"'),
     "link_template": Described(
         "URL of source lines, with {path}, {start} and {end}.",
         '"https://git.example.org/app/blob/main/{path}#L{start}-L{end}"',
-        "the repository's forge",
+        "relative links",
     ),
     "worktree": Described("Read the working tree instead of the last commit.", "false"),
     "device": Described("Where to compute: cpu, cuda or cuda:N.", '"cpu"'),
@@ -55,7 +55,7 @@ DESCRIBED = {
         "Use at most this much memory on the device.", '"22GB"', "90 % of a GPU's memory, 75 % of the free RAM"
     ),
     "host_memory": Described("With a GPU: RAM for experts and KV cache.", '"48GB"', "80 % of the free RAM"),
-    "max_batch": Described("Maximum sequences in flight.", "256", "what pays most"),
+    "max_batch": Described("Maximum sequences in flight.", "128", "128"),
     "numerics": Described(
         "exact: answers do not depend on the batch. fast: higher speed.",
         '"fast"',

@@ -17,6 +17,7 @@ from rotary_batch.cli import app
 from rotary_batch.cli.help import GROUPS, SETTINGS, Group, description, examples, option_row, options_by_group
 from rotary_batch.config import Settings, user_values
 
+ROOT = Path(__file__).parent.parent
 TOP = typer.main.get_command(app)
 
 
@@ -32,7 +33,7 @@ COMMANDS = {" ".join(path): command for path, command in tree()}
 
 def rotary(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rotary_batch", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=ROOT, timeout=100)
 
 
 def context(path: str):
@@ -88,6 +89,7 @@ def test_every_command_has_examples_that_it_accepts(path):
     [
         ("drian", "no such command 'drian'; did you mean 'drain'?"),
         ("xyzzy", "no such command 'xyzzy'; `rotary-batch --help` lists them"),
+        ("tests", "no such command 'tests'; to document that folder, write `rotary-batch run tests`"),
         ("model inf", "no such command 'inf'; did you mean 'info'?"),
         ("drain --untl 7", "no such option '--untl'; did you mean '--until'?"),
         ("drain --xyzzy", "no such option '--xyzzy'; `rotary-batch drain --help` lists them"),

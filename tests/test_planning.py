@@ -73,6 +73,11 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
     assert str(path) in str(error.value)
 
 
+def test_a_size_needs_a_unit_in_the_environment_too():
+    with pytest.raises(ConfigError, match=r"^ROTARY_BATCH_HOST_MEMORY: 64: write a size with a unit, like 64GB$"):
+        user_values(flags={}, environment={"ROTARY_BATCH_HOST_MEMORY": "64"}, folders=[], config=None)
+
+
 def test_the_bundled_jobs_and_prompts_fit_each_other():
     jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
     assert tuple(jobs["summarize"].units) == tuple(Unit)

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from rotary_batch.errors import ConfigError, UsageError
 
@@ -175,21 +175,40 @@ def refuse_unknown(source: str, names: Collection[str], known: Collection[str]) 
         raise ConfigError(f"{source}: unknown key {excerpt(name)}{did_you_mean(name, known, cutoff=0.0)}")
 
 
+class Origin(NamedTuple):
+    """The value of a setting, and where it was set: a file, an environment variable or an option."""
+
+    value: Any
+    source: str
+
+
 def user_values(
     *,
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
     folders: Collection[Path],
     config: Path | None,
-) -> dict[str, Any]:
+) -> dict[str, Origin]:
     """What the three sources set.  A flag that is None was not given; text is read as in a file.
 
     The file is `config`, or the first `rotary.toml` in `folders`.  Raises ConfigError, UsageError for a flag.
     """
     path = config or next((f / FILE_NAME for f in folders if (f / FILE_NAME).is_file()), None)
-    values = {} if path is None else _from_file(path)
-    values |= _from_environment(environment)
-    return values | {name: _flag(name, value) for name, value in flags.items() if value is not None}
+    from_file = {} if path is None else _from_file(path)
+    from_flags = {name: _flag(name, value) for name, value in flags.items() if value is not None}
+    return (
+        {name: Origin(value, str(path)) for name, value in from_file.items()}
+        | {name: Origin(value, _variable(name)) for name, value in _from_environment(environment).items()}
+        | {name: Origin(value, _option(name)) for name, value in from_flags.items()}
+    )
+
+
+def _variable(name: str) -> str:
+    return f"{ENVIRONMENT_PREFIX}{name.upper()}"
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _flag(name: str, value: Any) -> Any:  # noqa: ANN401
@@ -200,7 +219,7 @@ def _flag(name: str, value: Any) -> Any:  # noqa: ANN401
     try:
         return _READERS[name](value)
     except ConfigError as error:
-        raise UsageError(f"--{name.replace('_', '-')}: {error}") from error
+        raise UsageError(f"{_option(name)}: {error}") from error
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -239,7 +258,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     max_isa(environment)
     refuse_unknown(f"environment ({ENVIRONMENT_PREFIX}*)", ours, {*_READERS, *_ENVIRONMENT_ONLY})
     ours = {name: text for name, text in ours.items() if name not in _ENVIRONMENT_ONLY}
-    return {name: _read(f"{ENVIRONMENT_PREFIX}{name.upper()}", name, text) for name, text in ours.items()}
+    return {name: _read(_variable(name), name, text) for name, text in ours.items()}
 
 
 def _read(source: str, name: str, text: str) -> object:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -15,6 +17,7 @@ from rotary_batch.cli import app
 from rotary_batch.cli.help import GROUPS, SETTINGS, Group, description, examples, option_row, options_by_group
 from rotary_batch.config import Settings, user_values
 
+ROOT = Path(__file__).parent.parent
 TOP = typer.main.get_command(app)
 
 
@@ -30,7 +33,7 @@ COMMANDS = {" ".join(path): command for path, command in tree()}
 
 def rotary(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rotary_batch", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=ROOT, timeout=100)
 
 
 def context(path: str):
@@ -86,6 +89,7 @@ def test_every_command_has_examples_that_it_accepts(path):
     [
         ("drian", "no such command 'drian'; did you mean 'drain'?"),
         ("xyzzy", "no such command 'xyzzy'; `rotary-batch --help` lists them"),
+        ("tests", "no such command 'tests'; to document that folder, write `rotary-batch run tests`"),
         ("model inf", "no such command 'inf'; did you mean 'info'?"),
         ("drain --untl 7", "no such option '--untl'; did you mean '--until'?"),
         ("drain --xyzzy", "no such option '--xyzzy'; `rotary-batch drain --help` lists them"),
@@ -121,3 +125,45 @@ def test_every_command_tells_the_version(arguments):
     done = rotary(*arguments.split())
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"rotary-batch \d+\.\d+\.\S+\n", done.stdout)
+
+
+SCRIPT = """
+eval "$(rotary-batch --show-completion)"
+complete -p rotary-batch
+for words in "rotary-batch dr" "rotary-batch drain --num" "rotary-batch drain --numerics e" "rotary-batch model "; do
+    IFS=' ' read -ra COMP_WORDS <<< "$words"; [[ $words == *' ' ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _rotary_batch_completion rotary-batch; echo "${COMPREPLY[@]}"
+done
+"""
+
+
+def test_bash_completes_commands_options_and_choices():
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", SCRIPT], capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "complete -o default -F _rotary_batch_completion rotary-batch",
+        "drain",
+        "--numerics",
+        "exact",
+        "pack info verify",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shell", "check"),
+    [
+        ("bash", "source ~/.bashrc; complete -p rotary-batch"),
+        ("zsh", "source ~/.zshrc; print $_comps[rotary-batch]"),
+        ("fish", "complete -C 'rotary-batch dr'"),
+    ],
+)
+def test_completion_is_installed_for_a_shell(shell, check, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")}
+    command = [shell, "-c", f"rotary-batch --install-completion; {check}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^(complete -o default -F |_rotary-batch$|drain\t)", done.stdout, re.MULTILINE)

@@ -30,15 +30,18 @@ from tests.in_process import drain_all, index_all
 
 def test_later_sources_of_settings_win(tmp_path):
     (tmp_path / "rotary.toml").write_text('device_memory = "2GB"\nmax_batch = 3\nmodel = "packs/m"\nworktree = true\n')
-    settings = Settings(
-        **user_values(
-            flags={"max_batch": 9, "job": None},
-            environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
-            folders=[tmp_path],
-            config=None,
-        )
-    )
-    assert settings == Settings(device_memory=2**30, max_batch=9, model=tmp_path / "packs/m", worktree=True)
+    path = tmp_path / "rotary.toml"
+    assert user_values(
+        flags={"max_batch": 9, "job": None},
+        environment={"ROTARY_BATCH_DEVICE_MEMORY": "1GiB", "HOME": "/h"},
+        folders=[tmp_path],
+        config=None,
+    ) == {
+        "device_memory": (2**30, "ROTARY_BATCH_DEVICE_MEMORY"),
+        "max_batch": (9, "--max-batch"),
+        "model": (tmp_path / "packs/m", str(path)),
+        "worktree": (True, str(path)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,11 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words) as error:
         user_values(flags={}, environment={}, folders=[], config=path)
     assert str(path) in str(error.value)
+
+
+def test_a_size_needs_a_unit_in_the_environment_too():
+    with pytest.raises(ConfigError, match=r"^ROTARY_BATCH_HOST_MEMORY: 64: write a size with a unit, like 64GB$"):
+        user_values(flags={}, environment={"ROTARY_BATCH_HOST_MEMORY": "64"}, folders=[], config=None)
 
 
 def test_the_bundled_jobs_and_prompts_fit_each_other():

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -62,7 +64,7 @@ def command_named(words: list[str]) -> tuple[typer.core.TyperCommand, list[str]]
 
 
 def all_commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
-    """The names of all commands, those of `model` as `model pack`."""
+    """The names of all commands, those of a group as `model pack`."""
     names = set()
     for name, command in group.commands.items():
         names |= all_commands(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name}
@@ -81,7 +83,8 @@ def test_the_table_of_commands_names_all_of_them_and_no_other():
     named = set()
     for text in (text for texts in cells for text in texts):
         words = text.replace("\\|", "|").split()
-        named |= {f"model {word}" for word in words[1].split("|")} if words[0] == "model" else {words[0]}
+        groups = {"model", "config"}
+        named |= {f"{words[0]} {word}" for word in words[1].split("|")} if words[0] in groups else {words[0]}
     assert named == all_commands(typer.main.get_command(app))
 
 
@@ -153,7 +156,7 @@ def test_settings_and_jobs_that_are_shown_are_accepted(path, tmp_path):
 
 
 def test_every_setting_is_explained():
-    table = GUIDE[GUIDE.index("| Setting |") : GUIDE.index("Sizes take")]
+    table = GUIDE[GUIDE.index("| Setting |") : GUIDE.index("Sizes need")]
     first = [line.split(" | ")[0] for line in table.splitlines()[2:] if line]
     assert [name for cell in first for name in re.findall(r"`([a-z_]+)`", cell)] == [f.name for f in fields(Settings)]
 
@@ -201,11 +204,34 @@ def test_the_navigation_has_every_page():
     assert sorted(f"docs/{page}" for page in pages) == DOCS
 
 
-def test_the_module_map_is_written_from_the_docstrings():
-    spec = importlib.util.spec_from_file_location("module_map", ROOT / "docs" / "module_map.py")
-    module_map = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module_map)
-    assert module_map.text() == (ROOT / "docs" / "modules.md").read_text(), "run python docs/module_map.py"
+def script(name: str):
+    """A script in docs/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["module_map", "man_page"])
+def test_generated_pages_are_up_to_date(name):
+    generator = script(name)
+    assert generator.text() == generator.PAGE.read_text(), f"run python docs/{name}.py"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+def test_the_man_page_is_sound_and_shows_text_as_it_is():
+    done = subprocess.run(
+        ["groff", "-man", "-Tascii", "-P-cbou", "-ww", ROOT / "docs" / "rotary-batch.1"], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    shown = " ".join(done.stdout.split())
+    for text in (
+        "rotary-batch run ~/src/app --until 07:00",
+        "inspect items | jq 'select(.error)'",
+        "{path}",
+        "[REPO...]",
+    ):
+        assert text in shown
 
 
 def test_the_layers_are_those_that_are_checked():

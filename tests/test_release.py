@@ -57,13 +57,13 @@ def wheel(tmp_path_factory, sdist):
     return build(folder / NAME, tmp_path_factory.mktemp("wheel"), "wheel")
 
 
-def test_the_wheel_holds_the_package_its_jobs_and_prompts_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_its_jobs_prompts_and_man_page_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     expected = files_below(ROOT / "rotary_batch")
     for folder, inside in BUNDLED.items():
         expected |= {name.replace(folder, inside, 1) for name in files_below(ROOT / folder)}
-    assert names == expected | METADATA
+    assert names == expected | METADATA | {f"{NAME}.data/data/share/man/man1/rotary-batch.1"}
 
 
 def test_the_sdist_holds_the_source_and_nothing_else(sdist):

@@ -16,6 +16,7 @@ import typer
 from rotary_batch.cli import (
     agents,
     bench,
+    config,
     docs,
     doctor,
     drain,
@@ -23,6 +24,7 @@ from rotary_batch.cli import (
     forget,
     generate,
     index,
+    init,
     inspect,
     mcp,
     model,
@@ -40,10 +42,11 @@ from rotary_batch.process import guarded
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --help
     "The nightly work": (run.run, index.index, drain.drain, docs.render, docs.check, retry.retry),
     "Looking at results": (status.status, status.report, plan.plan, search.search, inspect.explain, inspect.inspect),
-    "Preparing": (doctor.doctor, bench.bench, trust.trust, forget.forget),
+    "Preparing": (init.init, doctor.doctor, bench.bench, trust.trust, forget.forget),
     "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
 }
 MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify)
+CONFIG_COMMANDS: tuple[Callable[..., None], ...] = (config.show,)
 
 
 def _app(text: str, name: str | None = None) -> typer.Typer:
@@ -69,11 +72,15 @@ app = _app(
     name="rotary-batch",
 )
 model_app = _app("Prepare a model, inspect it, verify it.")
+config_app = _app("Show the settings, and where each comes from.")
 for section, commands in COMMANDS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=section)(command)
 for command in MODEL_COMMANDS:
     model_app.command(cls=Command)(command)
+for command in CONFIG_COMMANDS:
+    config_app.command(cls=Command)(command)
+app.add_typer(config_app, name="config", rich_help_panel="Preparing")
 app.add_typer(model_app, name="model", rich_help_panel="Preparing")
 
 

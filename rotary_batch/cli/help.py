@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from typer._click.exceptions import UsageError as ClickUsageError
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from rotary_batch import __version__, interrupts
-from rotary_batch.config import did_you_mean
+from rotary_batch.config import did_you_mean, excerpt
 from rotary_batch.errors import UsageError
 
 WHAT, WHEN, MODEL, MACHINE, OUTPUT, GENERAL = "What", "When", "Model", "Machine", "Output", "General"
@@ -51,6 +52,10 @@ class _Help(ClickCommand):
         except ClickUsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """The arguments as they are written everywhere else, without the braces that are put around some."""
+        return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_usage(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The line of usage."""
@@ -100,9 +105,13 @@ class Group(_Help, TyperGroup):
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that is named.  Raises UsageError with the nearest one."""
         if args[0] not in self.commands and not ctx.resilient_parsing:
-            advice = did_you_mean(args[0], self.commands) or f"; `{ctx.command_path} --help` lists them"
-            raise UsageError(f"no such command {args[0]!r}{advice}")
+            raise UsageError(f"no such command {excerpt(args[0])}{self._advice(ctx, args[0])}")
         return super().resolve_command(ctx, args)
+
+    def _advice(self, ctx: Context, word: str) -> str:
+        if ctx.parent is None and os.path.isdir(word):  # noqa: PTH112 - pathlib raises for a name that is too long
+            return f"; to document that folder, write `{ctx.command_path} run {shlex.quote(word)}`"
+        return did_you_mean(word, self.commands) or f"; `{ctx.command_path} --help` lists them"
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - as click has it
         """Run the command line and exit.  Raises UsageError for a wrong one."""
@@ -156,7 +165,7 @@ def one_line(error: ClickException) -> str:
     ctx = error.ctx
     see = f"; `{ctx.command_path} --help` shows how"
     if isinstance(error, NoSuchOption):
-        return f"no such option {error.option_name!r}{_option_advice(error.option_name, ctx)}"
+        return f"no such option {excerpt(error.option_name)}{_option_advice(error.option_name, ctx)}"
     if isinstance(error, BadOptionUsage):
         return f"{error.option_name}: {_value_advice(error.option_name, ctx)}"
     if isinstance(error, MissingParameter):

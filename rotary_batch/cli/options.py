@@ -177,7 +177,7 @@ HostMemory = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-MaxBatch = Annotated[int | None, number(help="Maximum sequences in flight.", group=MACHINE, default="what pays most")]
+MaxBatch = Annotated[int | None, number(help="Maximum sequences in flight.", group=MACHINE, default="128")]
 Out = Annotated[
     str | None,
     typer.Option(
@@ -192,7 +192,7 @@ LinkTemplate = Annotated[
     typer.Option(
         metavar="URL",
         help="URL of source lines, with {path}, {start} and {end}.",
-        show_default="the repository's forge",
+        show_default="relative links",
         rich_help_panel=OUTPUT,
     ),
 ]

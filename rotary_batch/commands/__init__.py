@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import repositories as repositories
     from rotary_batch.commands import search as search
     from rotary_batch.commands import serving as serving
+    from rotary_batch.commands import settings_file as settings_file
     from rotary_batch.commands import site as site
     from rotary_batch.commands import status as status
 else:

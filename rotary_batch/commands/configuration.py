@@ -44,6 +44,7 @@ class UserSettings:
     """What the user sets, and the repository that the command is about when there is just one."""
 
     values: Mapping[str, Any]
+    sources: Mapping[str, str]  # where each value was set
     only_repository: Path | None
     notes: tuple[str, ...]
 
@@ -81,15 +82,20 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     here, notes = Path.cwd(), []
     around = None if repos or shutil.which("git") is None else enclosing_repository(here)
     named = set(_resolvable(repos)) or ({around} if around else set())
-    is_theirs = _is_in_repository(here, named)
+    is_theirs = is_in_repository(here, named)
     if is_theirs and config is None and here not in named and (here / FILE_NAME).is_file():
         notes.append(
             f"{here / FILE_NAME}: ignored: it is in a repository, so it may be a stranger's; name it with --config"
         )
     folders = [*([] if is_theirs else [here]), config_dir(os.environ)]
-    values = user_values(flags=flags, environment=os.environ, folders=folders, config=config)
+    origins = user_values(flags=flags, environment=os.environ, folders=folders, config=config)
     only_repository = named.pop() if len(named) == 1 else None
-    return UserSettings(values=values, only_repository=only_repository, notes=tuple(notes))
+    return UserSettings(
+        values={name: origin.value for name, origin in origins.items()},
+        sources={name: origin.source for name, origin in origins.items()},
+        only_repository=only_repository,
+        notes=tuple(notes),
+    )
 
 
 def _resolvable(repos: Sequence[Path]) -> Iterator[Path]:
@@ -99,8 +105,11 @@ def _resolvable(repos: Sequence[Path]) -> Iterator[Path]:
             yield resolved(repo)
 
 
-def _is_in_repository(folder: Path, named: set[Path]) -> bool:
-    """Judged by the files on disk: git itself refuses a repository of another owner."""
+def is_in_repository(folder: Path, named: set[Path]) -> bool:
+    """Whether a folder is in one of those named, or in any repository.
+
+    Judged by the files on disk: git itself refuses a repository of another owner.
+    """
     return any(
         parent in named
         or os.path.lexists(parent / ".git")

@@ -36,9 +36,13 @@ def ready_to_run(
     store: WorkStore,
     repos: Sequence[Path],
     settings_of: Callable[[Path], RepositorySettings],
+    database: Path,
     outcomes: list[Any],
 ) -> list[Path]:
-    """The repositories that can be indexed and drained here; each of the others becomes a Failure in `outcomes`."""
+    """The repositories that can be indexed and drained here; each of the others becomes a Failure in `outcomes`.
+
+    `store` knows what they were indexed with; `database` is the file that the run writes.
+    """
     rows = {row.root: row for row in repositories(store)}
     ready: list[Path] = []
     for repo in repos:
@@ -49,7 +53,7 @@ def ready_to_run(
             pack, manifest = described_pack(settings)
             longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
             require_engine(pack, manifest, settings, longest)
-            require_disk(store.db.path.parent, "--db")
+            require_disk(database.parent, "--db")
             require_disk(root / settings.out, "--out")
             ready.append(repo)
     return ready

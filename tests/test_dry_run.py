@@ -44,7 +44,9 @@ def everything(*folders: Path) -> dict[str, tuple[int, int, bytes]]:
     for folder in folders:
         for path in sorted([folder, *folder.rglob("*")]):
             status = path.lstat()
-            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            # closing a file that this process has locked would release its lock
+            is_read = path.is_file() and not path.is_symlink() and path.suffix != ".lock"
+            content = path.read_bytes() if is_read else b""
             found[str(path)] = (status.st_mode, status.st_mtime_ns, content)
     return found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.progress import shown_progress
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.sizes import duration_text
 from rotary_batch.window import Window, stop_on_signals
@@ -26,10 +27,8 @@ def dry_run(
     `seconds_left` is the time that the run would have; None = any.
     """
     named, window = repos or [commands.repositories.repository_root(None)], Window()
-    with stop_on_signals(window), console.progress_bar("files parsed") as progress:
-        result = commands.dry_run.dry_run(
-            user, named, lambda _root, done, total: progress(done, total), window, answers=answers
-        )
+    with stop_on_signals(window), shown_progress("reading files") as display:
+        result = commands.dry_run.dry_run(user, named, display.count_in, window, answers=answers)
     print_answer(result.as_dict(), json, lambda: _print(result, seconds_left, answers=answers))
     exit_with(result.failures)
 

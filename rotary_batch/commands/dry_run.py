@@ -12,7 +12,7 @@ from typing import Any
 from rotary_batch.commands import plan
 from rotary_batch.commands.configuration import RepositorySettings, UserSettings
 from rotary_batch.commands.database import copied, database_path
-from rotary_batch.commands.index import IndexOutcome, index, index_views
+from rotary_batch.commands.index import IndexOutcome, IndexRequest, index, index_views
 from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.commands.packs import described_pack
 from rotary_batch.commands.preflight import ready_to_run
@@ -66,13 +66,19 @@ def dry_run(
     with copied(database) as store:
         if answers:
             repos = ready_to_run(store, repos, user.for_repository, database, checked)
-        settings_of = _packed(user.for_repository)
-        outcomes = index(store, repos, settings_of, progress, window, index_views(store), _sync_unwritten)
+        request = IndexRequest(
+            store=store,
+            settings_of=_packed(user.for_repository),
+            window=window,
+            views=index_views(store),
+            progress=progress,
+            sync=_sync_unwritten,
+        )
+        outcomes = index(request, repos)
         indexed = [outcome for outcome in outcomes if isinstance(outcome, IndexOutcome)]
         refused = [*checked, *failures(outcomes)]
         rows = [outcome.indexed.repository for outcome in indexed]
-        forecast = _forecast(store, user, rows, refused) if answers and rows else (None, None, None)
-        seconds, speed, needs = forecast
+        seconds, speed, needs = _forecast(store, user, rows, refused) if answers and rows else (None, None, None)
         return DryRun(
             repositories=[_as_dict(store, outcome) for outcome in indexed],
             items=counts.open_items(store, [row.id for row in rows]),
@@ -129,6 +135,7 @@ def _as_dict(store: WorkStore, outcome: IndexOutcome) -> dict[str, Any]:
         "unknown_prompts": sum(unit["unknown"] for unit in open_tokens),
         "pages_to_write": sorted(pages.written),
         "pages_to_remove": sorted(pages.removed),
+        "pages_kept": sorted(pages.kept),
         "conflicts": pages.conflicts,
         "notes": list(outcome.notes),
     }

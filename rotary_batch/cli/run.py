@@ -74,6 +74,7 @@ def run(
         rotary-batch run ~/src/app --until 07:00
         rotary-batch run --device cuda --device-memory 22GB
         rotary-batch run ~/src/app ~/src/lib --for 8h
+        rotary-batch run ~/src/app --dry-run
     """
     user = user_settings(
         config,

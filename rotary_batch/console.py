@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,6 +76,27 @@ class Table:
         from rich.console import Console
 
         Console(stderr=to_stderr, highlight=False).print(self._table)
+
+
+_STYLES = {"ok": "green", "note": "yellow", "error": "bold red"}
+
+
+def checklist(rows: Iterable[tuple[str, str, str, str]]) -> None:
+    """Print checks: (ok, note or error; what; the fact; what to do)."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for mark, what, fact, advice in rows:
+        lines = Text(shown(fact))
+        if advice:
+            lines.append(f"\n-> {shown(advice)}", style=_STYLES[mark])
+        grid.add_row(Text(mark, style=_STYLES[mark]), Text(shown(what), style="bold"), lines)
+    Console(highlight=False).print(grid)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ is on disk; between two batches `should_stop` is checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
@@ -125,6 +125,9 @@ def open_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
         yield folder
 
 
+OpenDocs = Callable[[RepositoryRow], AbstractContextManager[SafeFolder]]
+
+
 def sync_all(
     store: WorkStore,
     row: RepositoryRow,
@@ -141,13 +144,19 @@ def sync_all(
 
 
 def sync_pending(
-    store: WorkStore, row: RepositoryRow, views: IndexViews | None = None, should_stop: Callable[[], bool] = never
+    store: WorkStore,
+    row: RepositoryRow,
+    views: IndexViews | None = None,
+    should_stop: Callable[[], bool] = never,
+    open_folder: OpenDocs = open_docs,
 ) -> SyncResult:
     """As `sync_all`, but pages whose stamps are unchanged are neither read nor rendered.
 
     The view is loaded only when there is a page to render.
     """
-    return _sync_site(store, row, views or IndexViews(store), known_stamps(store, row.id), should_stop)
+    return _sync_site(
+        store, row, views or IndexViews(store), known_stamps(store, row.id), should_stop, open_folder=open_folder
+    )
 
 
 def sync_some(
@@ -173,10 +182,11 @@ def _sync_site(
     should_stop: Callable[[], bool],
     *,
     overwrite: bool = False,
+    open_folder: OpenDocs = open_docs,
 ) -> SyncResult:
     result, paths = SyncResult(), site_paths(source_paths(store, row.id))
     paths |= {thing: thing[1:] for thing in known if is_index_thing(thing)}
-    with open_docs(row) as folder:
+    with open_folder(row) as folder:
         files = inventory(folder)
         on_disk = {file.path: _versioned(file.stamp) for file in files}
         pending = {thing for thing, page in paths.items() if not _is_current(known.get(thing), on_disk.get(page))}

@@ -126,7 +126,8 @@ root, checkpoint = map(Path, sys.argv[1:])
 for model in (None, checkpoint):  # the embedded pack, and a checkpoint that is not packed yet
     settings, outcomes = Settings(model=model), []
     with writing(settings) as store:
-        assert ready_to_run(store, [root], lambda root: RepositorySettings(root, settings), outcomes) == [root], outcomes
+        ready = ready_to_run(store, [root], lambda root: RepositorySettings(root, settings), root / "db", outcomes)
+        assert ready == [root], outcomes
 assert "torch" not in sys.modules
 """
     command = [sys.executable, "-c", script, str(root), str(tiny_checkpoint)]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import exit_with, print_answer
 from rotary_batch.cli.docs import print_page_problems
+from rotary_batch.cli.dry_run import dry_run as print_dry_run
 from rotary_batch.cli.options import (
     Config,
     Db,
+    DryRun,
     Experts,
     JobName,
     Json,
@@ -45,6 +47,7 @@ DEMONSTRATION = (
 
 def index(
     repos: Repos = None,
+    dry_run: DryRun = False,
     model: Model = None,
     worktree: Worktree = None,
     out: Out = None,
@@ -80,9 +83,11 @@ def index(
         experts=experts,
         db=db,
     )
+    window = Window()
+    if dry_run:
+        print_dry_run(repos, user, None, answers=False, json=json)
     if log is not None:
         log_to(log)
-    window = Window()
     with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
         outcomes = index_all(store, repos, user, window, commands.index.index_views(store))
     print_answer([outcome.as_dict() for outcome in outcomes], json, lambda: print_index(indexed_of(outcomes)))

@@ -219,3 +219,6 @@ Config = Annotated[
         rich_help_panel=GENERAL,
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.", rich_help_panel=OUTPUT)
+]

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from rotary_batch import commands
 from rotary_batch.cli import drain
 from rotary_batch.cli.deadline import announce_deadline
+from rotary_batch.cli.dry_run import dry_run as print_dry_run
 from rotary_batch.cli.index import index_all, indexed_of, print_index, tell_pages
 from rotary_batch.cli.options import (
     Config,
     Db,
     Device,
     DeviceMemory,
+    DryRun,
     Experts,
     For,
     HostMemory,
@@ -32,7 +34,7 @@ from rotary_batch.cli.options import (
     Worktree,
 )
 from rotary_batch.cli.settings import user_settings
-from rotary_batch.commands.database import writing
+from rotary_batch.commands.database import database_path, writing
 from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.log import log_to
 from rotary_batch.window import open_window, stop_on_signals
@@ -46,6 +48,7 @@ def run(
     until: Until = None,
     for_: For = None,
     limit: Limit = None,
+    dry_run: DryRun = False,
     model: Model = None,
     worktree: Worktree = None,
     out: Out = None,
@@ -71,6 +74,7 @@ def run(
         rotary-batch run ~/src/app --until 07:00
         rotary-batch run --device cuda --device-memory 22GB
         rotary-batch run ~/src/app ~/src/lib --for 8h
+        rotary-batch run ~/src/app --dry-run
     """
     user = user_settings(
         config,
@@ -90,15 +94,17 @@ def run(
         db=db,
     )
     settings = user.for_command().settings
-    if log is not None:
-        log_to(log)
     window = open_window(until=until, duration=for_, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
+    if dry_run:
+        print_dry_run(repos, user, window.seconds_left, answers=True, json=json)
+    if log is not None:
+        log_to(log)
     with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
         views = commands.index.index_views(store)
         checked: list[Failure] = []
         named = repos or [commands.repositories.repository_root(None)]
-        ready = commands.preflight.ready_to_run(store, named, user.for_repository, checked)
+        ready = commands.preflight.ready_to_run(store, named, user.for_repository, database_path(settings), checked)
         index_outcomes = [*checked, *(index_all(store, ready, user, window, views, tell_pages) if ready else [])]
         indexed = indexed_of(index_outcomes)
         print_index(indexed, to_stderr=json)

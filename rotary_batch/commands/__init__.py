@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rotary_batch.commands import agents as agents
     from rotary_batch.commands import bench as bench
+    from rotary_batch.commands import configuration as configuration
     from rotary_batch.commands import docs as docs
+    from rotary_batch.commands import doctor as doctor
     from rotary_batch.commands import drain as drain
+    from rotary_batch.commands import dry_run as dry_run
     from rotary_batch.commands import engines as engines
     from rotary_batch.commands import explain as explain
     from rotary_batch.commands import export as export

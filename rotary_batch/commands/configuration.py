@@ -98,6 +98,16 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     )
 
 
+def settings_files(config: Path | None) -> list[Path]:
+    """Where settings are looked for when no repository is named; the first file that exists is used."""
+    if config is not None:
+        return [config]
+    here = Path.cwd()
+    around = None if shutil.which("git") is None else enclosing_repository(here)
+    is_theirs = _is_in_repository(here, {around} if around else set())
+    return [folder / FILE_NAME for folder in (*([] if is_theirs else [here]), config_dir(os.environ))]
+
+
 def _resolvable(repos: Sequence[Path]) -> Iterator[Path]:
     """The repositories whose path can be resolved.  Each of the others fails by itself when its turn comes."""
     for repo in repos:

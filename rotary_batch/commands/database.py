@@ -6,13 +6,17 @@ Imports little, so that `status` starts fast.
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rotary_batch.config import Settings, state_dir
-from rotary_batch.errors import BusyError, ConfigError
+from rotary_batch.errors import BusyError, ConfigError, StorageError
+from rotary_batch.sizes import size_text
 from rotary_batch.work.connection import explained, needs_recovery, open_database
 from rotary_batch.work.lock import driver_lock, recovery_lock
 from rotary_batch.work.patience import READER_PATIENCE_S
@@ -56,6 +60,38 @@ def reading(settings: Settings) -> Iterator[WorkStore]:
             yield WorkStore(db)
     finally:
         db.close()
+
+
+@contextmanager
+def copied(path: Path) -> Iterator[WorkStore]:
+    """A copy of the database in a temporary folder, or a new one where there is none yet.  A driver goes on meanwhile.
+
+    Raises StorageError when the temporary folder has no room for it, or the database is damaged.
+    """
+    with TemporaryDirectory(prefix="rotary-batch-") as folder:
+        copy = Path(folder) / "work.db"
+        if path.is_file() and path.stat().st_size:
+            _require_room(path, Path(folder))
+            _recover(path)
+            with (
+                explained(path),
+                closing(open_database(path, read_only=True)) as source,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        with closing(open_database(copy, journal_mode="memory")) as db, explained(path):
+            db.execute("pragma synchronous = off")
+            migrate(db)
+            yield WorkStore(db)
+
+
+def _require_room(path: Path, folder: Path) -> None:
+    need, free = 2 * path.stat().st_size, shutil.disk_usage(folder).free  # what is indexed may be as much again
+    if free < need:
+        raise StorageError(
+            f"{folder.parent}: {size_text(free)} are free, and a copy of the database may take {size_text(need)}; name "
+            "another folder with TMPDIR"
+        )
 
 
 def _recover(path: Path) -> None:

@@ -36,9 +36,13 @@ def ready_to_run(
     store: WorkStore,
     repos: Sequence[Path],
     settings_of: Callable[[Path], RepositorySettings],
+    database: Path,
     outcomes: list[Any],
 ) -> list[Path]:
-    """The repositories that can be indexed and drained here; each of the others becomes a Failure in `outcomes`."""
+    """The repositories that can be indexed and drained here; each of the others becomes a Failure in `outcomes`.
+
+    `store` knows what they were indexed with; `database` is the file that the run writes.
+    """
     rows = {row.root: row for row in repositories(store)}
     ready: list[Path] = []
     for repo in repos:
@@ -49,7 +53,7 @@ def ready_to_run(
             pack, manifest = described_pack(settings)
             longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
             require_engine(pack, manifest, settings, longest)
-            require_disk(store.db.path.parent, "--db")
+            require_disk(database.parent, "--db")
             require_disk(root / settings.out, "--out")
             ready.append(repo)
     return ready
@@ -63,7 +67,7 @@ def require_engine(pack: Path, manifest: Manifest, settings: Settings, longest_t
     require_torch()
     if (pack / MANIFEST_NAME).is_file():
         require_whole(pack, manifest)
-    _require_memory(manifest, settings, longest_tokens, _device_nbytes(settings.device))
+    require_room(manifest, settings, longest_tokens, _device_nbytes(settings.device))
 
 
 def require_torch() -> None:
@@ -80,31 +84,8 @@ def require_whole(pack: Path, manifest: Manifest) -> None:
     check_dense(pack, manifest)
 
 
-def require_disk(folder: Path, option: str) -> None:
-    """Raise StorageError unless a folder, or what is above it, can be written and has room; `option` names another."""
-    there = existing(folder)
-    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):  # a file in its place is named when it is opened
-        raise StorageError(f"{there}: may not be written; change its permissions, or name another folder with {option}")
-    if (free := shutil.disk_usage(there).free) < MIN_FREE_NBYTES:
-        least = size_text(MIN_FREE_NBYTES)
-        raise StorageError(f"{there}: {size_text(free)} are free; free at least {least}, or use another disk: {option}")
-
-
-def existing(path: Path) -> Path:
-    """The path, or the lowest folder above it that exists."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-
-
-def _device_nbytes(device: str) -> int:
-    """All memory of a device, within the limits of this process.  Raises UnavailableError when it is not there."""
-    if device == "cpu":
-        return allowed_nbytes()
-    from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
-
-    return device_memory_nbytes(resolve_device(device))
-
-
-def _require_memory(manifest: Manifest, settings: Settings, longest_tokens: int, total_nbytes: int) -> None:
+def require_room(manifest: Manifest, settings: Settings, longest_tokens: int, total_nbytes: int) -> None:
+    """Raise UnavailableError unless a sequence of `longest_tokens` fits a device that has `total_nbytes`."""
     device, kind, given = settings.device, settings.device.partition(":")[0], settings.device_memory
     _require_at_most("--device-memory", given, total_nbytes, device)
     if kind != "cpu":
@@ -122,6 +103,34 @@ def _require_memory(manifest: Manifest, settings: Settings, longest_tokens: int,
             f"{manifest.name} needs {size_text(least)} of device memory, and {size_text(usable)} can be used on "
             f"{device}; use a smaller model, or pack this one with --experts int4"
         )
+
+
+def require_disk(folder: Path, option: str) -> Path:
+    """The folder, or the lowest one above it that exists.  `option` is how another is named.
+
+    Raises StorageError unless it can be written and has room.
+    """
+    there = _existing(folder)
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):  # a file in its place is named when it is opened
+        raise StorageError(f"{there}: may not be written; change its permissions, or name another folder with {option}")
+    if (free := shutil.disk_usage(there).free) < MIN_FREE_NBYTES:
+        least = size_text(MIN_FREE_NBYTES)
+        raise StorageError(f"{there}: {size_text(free)} are free; free at least {least}, or use another disk: {option}")
+    return there
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the lowest folder above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _device_nbytes(device: str) -> int:
+    """All memory of a device, within the limits of this process.  Raises UnavailableError when it is not there."""
+    if device == "cpu":
+        return allowed_nbytes()
+    from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
+
+    return device_memory_nbytes(resolve_device(device))
 
 
 def _require_at_most(option: str, given: int | None, most_nbytes: int, where: str) -> None:

@@ -208,7 +208,9 @@ class SafeFolder:
             raise BlockedError(f"{path!a}: no name of a file: {error}") from error
 
 
-def open_safe_folder(root: Path, out: str, *, create: bool) -> SafeFolder | None:
+def open_safe_folder(
+    root: Path, out: str, *, create: bool, kind: Callable[[int, Path], SafeFolder] = SafeFolder
+) -> SafeFolder | None:
     """The docs folder `out` of the repository at `root`; None when it does not exist and `create` is false.
 
     Raises InputError when docs cannot go there, StorageError when the disk fails.
@@ -227,7 +229,7 @@ def open_safe_folder(root: Path, out: str, *, create: bool) -> SafeFolder | None
         raise InputError(f"{error}; docs go into real folders only: remove it, or use another --out") from error
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror}; check the folder") from error
-    return None if folder is None else SafeFolder(folder, path)
+    return None if folder is None else kind(folder, path)
 
 
 def _follow_trusted_links(root: Path, out: str, parts: list[str]) -> tuple[int, str, list[str]]:

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 
 from rotary_batch import console
 from rotary_batch.cli import docs, doctor, status
+from rotary_batch.commands.doctor import Check
 from rotary_batch.core import Chunk, FileClass, Linked, SourceFile, Symbol, Verdict
 from rotary_batch.log import event, log_to
 from rotary_batch.pages.drift import Drift
@@ -198,7 +199,7 @@ def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
             "last_run": {"started_at": "2026-01-02T03:04:05+00:00", "outcome": payload},
         }
     )
-    doctor.print_checks([(payload, False, payload)])
+    doctor.print_checks([Check(what=payload, ok=False, fact=payload, advice=payload, essential=True)])
     captured = capsys.readouterr()
     for text in (captured.out, captured.err):
         assert all(letter in "\n\t" or letter.isprintable() for letter in text)

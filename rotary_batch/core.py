@@ -29,6 +29,7 @@ class FileClass(StrEnum):
     SYMLINK = "symlink"
     SUBMODULE = "submodule"
     IGNORED = "ignored"
+    DOCS = "docs"  # written by this program, in this docs folder or an earlier one
     UNREADABLE = "unreadable"
 
 

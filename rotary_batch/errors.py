@@ -5,6 +5,7 @@
       InputError            bad input: repository, model, prompt or config  exit 3
         ConfigError         rotary.toml, a job or an environment variable
         RepositoryError     not a directory, no commits, unsafe owner, ...
+          UnreadableError   some of its files cannot be read; the others were
         ModelError          missing shard, wrong shape, no tokenizer, ...
         PromptError         a prompt that cannot fit the context
       BusyError             another run holds the database or the device    exit 6
@@ -41,6 +42,14 @@ class ConfigError(InputError):
 
 class RepositoryError(InputError):
     """A repository cannot be read."""
+
+
+class UnreadableError(RepositoryError):
+    """Some files of a repository cannot be read; `reasons` has the reason by path.  All others were."""
+
+    def __init__(self, message: str, reasons: dict[str, str]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
 
 
 class ModelError(InputError):

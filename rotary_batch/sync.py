@@ -23,8 +23,8 @@ from rotary_batch.pages.markdown import MAX_LINKS
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.overview import MAX_FILES, MAX_MAIN_FUNCTIONS, MAX_MOST_USED, MostUsed, Overview
 from rotary_batch.pages.page import IndexView, Prose
-from rotary_batch.pages.page_paths import LLMS_FULL_NAME, folders_of
-from rotary_batch.pages.safe_folder import SafeFolder, open_safe_folder
+from rotary_batch.pages.page_paths import LLMS_FULL_NAME, folders_above, folders_of, page_paths
+from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, open_safe_folder
 from rotary_batch.pages.site import LLMS_FULL, OVERVIEWS, page_of, render, shown_things, site_paths, things_of
 from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.work import usage
@@ -32,7 +32,14 @@ from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.graph import RELATIONS, linked
 from rotary_batch.work.index import load_files, stored_chunks, stored_outline
-from rotary_batch.work.page_stamps import known_stamps, save_digests, save_stamps, source_paths, written_digests
+from rotary_batch.work.page_stamps import (
+    known_stamps,
+    save_digests,
+    save_stamps,
+    source_paths,
+    unreadable_paths,
+    written_digests,
+)
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -203,8 +210,21 @@ def _sync_site(
                 late = late - {LLMS_FULL}
             write(late)
         if not result.stopped:
-            remove_others(folder, files, set(paths.values()), result)
+            kept = _of_unreadable(store, row, files)
+            remove_others(folder, (file for file in files if file.path not in kept), set(paths.values()), result)
     return result
+
+
+def _of_unreadable(store: WorkStore, row: RepositoryRow, files: Iterable[DocsFile]) -> set[str]:
+    """The paths of pages whose sources cannot be read now: nobody knows whether they are out of date."""
+    if not (unreadable := unreadable_paths(store, row.id)):
+        return set()
+    names = set(page_paths([*source_paths(store, row.id), *unreadable]).values())
+    return {
+        file.path
+        for file in files
+        if file.path in names or any(folder in unreadable for folder in folders_above(file.path))
+    }
 
 
 def _late_things(

@@ -81,7 +81,7 @@ ANSWERS = {
     "debug.log": ("ignored", "git ignores it: .gitignore, line 1: *.log; change that line"),
     "out/made.py": ("ignored", "git ignores it: .gitignore, line 2: out/"),
     "out": ("ignored", "git ignores it: .gitignore, line 2: out/"),
-    "rotary-docs/index.md": ("ignored", "holds the generated docs; explain its source"),
+    "rotary-docs/index.md": ("docs", "holds the generated docs; explain its source"),
     ".git/config": ("ignored", "in git's own folder"),
     "pipe": ("special", "neither a file, a folder nor a link"),
     "empty": ("folder", "an empty folder"),

@@ -10,7 +10,7 @@ from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import WHAT
 from rotary_batch.cli.options import Config, Json, OneRepo, Out
-from rotary_batch.cli.settings import command_settings
+from rotary_batch.cli.settings import whole_settings
 
 
 def agents(
@@ -28,7 +28,7 @@ def agents(
         rotary-batch agents ~/src/app
         rotary-batch agents ~/src/app --remove
     """
-    root = commands.repositories.repository_root(repo)
-    answer = commands.agents.agents(command_settings(config, [root], out=out), root, remove=remove)
+    root, settings = whole_settings(config, commands.repositories.repository_root(repo), "described", out=out)
+    answer = commands.agents.agents(settings, root, remove=remove)
     what = "changed" if answer["changed"] else "unchanged"
     print_answer(answer, json, lambda: console.out(f"{answer['file']}: {what}"))

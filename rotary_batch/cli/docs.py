@@ -12,7 +12,7 @@ from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import WHAT
 from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree
-from rotary_batch.cli.settings import command_settings
+from rotary_batch.cli.settings import command_settings, whole_settings
 from rotary_batch.commands.database import writing
 from rotary_batch.errors import UsageError
 from rotary_batch.window import Window, stop_on_signals
@@ -70,8 +70,9 @@ def check(
         rotary-batch check
         rotary-batch check ~/src/app --worktree
     """
-    root = commands.repositories.repository_root(repo)
-    drift = commands.docs.check(command_settings(config, [root], worktree=worktree, out=out), root)
+    named = commands.repositories.repository_root(repo)
+    root, settings = whole_settings(config, named, "checked", worktree=worktree, out=out)
+    drift = commands.docs.check(settings, root)
     print_answer(asdict(drift), json, lambda: print_drift(drift))
     raise typer.Exit(4 if drift.num_found else 0)
 

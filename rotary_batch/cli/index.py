@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +134,7 @@ def print_index(outcomes: Sequence[IndexOutcome], *, to_stderr: bool = False) ->
         indexed, counts = outcome.indexed, outcome.indexed.counts
         table = console.Table(f"Indexed {indexed.repository.root}", "", "")
         table.row("source files", indexed.files.get("source", 0))
-        table.row("other files, not documented", sum(indexed.files.values()) - indexed.files.get("source", 0))
+        table.row("other files, not documented", _num_others(indexed.files))
         table.row("parsed", indexed.parsed)
         table.row("symbols", indexed.symbols)
         table.row("chunks", indexed.chunks)
@@ -148,3 +148,8 @@ def print_index(outcomes: Sequence[IndexOutcome], *, to_stderr: bool = False) ->
         if outcome.demonstration:
             out(DEMONSTRATION)
         out(f"docs: {outcome.docs}")
+
+
+def _num_others(files: Mapping[str, int]) -> int:
+    """Files that are neither sources nor our own pages."""
+    return sum(number for file_class, number in files.items() if file_class not in {"source", "docs"})

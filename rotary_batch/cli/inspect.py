@@ -10,7 +10,7 @@ from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer, to_json
 from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree, choice, reads
-from rotary_batch.cli.settings import command_settings
+from rotary_batch.cli.settings import command_settings, whole_settings
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.inspect import FORMATS, KINDS
 from rotary_batch.config import one_of
@@ -73,7 +73,7 @@ def explain(
         rotary-batch explain src/generated/api.py
         rotary-batch explain lib/util.c ~/src/app
     """
-    root = commands.explain.root_for(path, repo)
-    settings = command_settings(config, [root], worktree=worktree, out=out)
+    named = commands.explain.root_for(path, repo)
+    root, settings = whole_settings(config, named, "asked", worktree=worktree, out=out)
     answer = commands.explain.explain(settings, root, path, from_root=repo is not None)
     print_answer(answer, json, lambda: console.print_facts(answer))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rotary_batch import console
 from rotary_batch.commands.configuration import UserSettings, configure
+from rotary_batch.commands.repositories import whole_repository
 from rotary_batch.config import Settings
 
 
@@ -15,6 +16,19 @@ def user_settings(config: Path | None, repos: list[Path] | None, **flags: object
     for note in user.notes:
         console.err(f"note: {note}")
     return user
+
+
+def whole_settings(config: Path | None, root: Path, what: str, **flags: object) -> tuple[Path, Settings]:
+    """The repository around a folder without docs of its own, else the folder, and its settings.
+
+    `what` is done to the repository, if it is not the folder; a note says so.
+    """
+    settings = command_settings(config, [root], **flags)
+    around = whole_repository(root, settings.out)
+    if around is None:
+        return root, settings
+    console.err(f"note: {root} has no docs of its own, so {around} is {what}")
+    return around, command_settings(config, [around], **flags)
 
 
 def command_settings(config: Path | None, repos: list[Path] | None, **flags: object) -> Settings:

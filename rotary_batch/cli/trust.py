@@ -19,6 +19,8 @@ def trust(repo: OneRepo = None, json: Json = False) -> None:
         rotary-batch trust ~/src/app
     """
     root = commands.repositories.repository_root(repo)
+    if not (root / FILE_NAME).exists():
+        root = commands.repositories.whole_repository(root) or root
     own, record = own_file.trust(root, os.environ), own_file.trust_record(root, os.environ)
     for note in own.notes:
         console.err(f"note: {note}")

@@ -104,7 +104,7 @@ def settings_files(config: Path | None) -> list[Path]:
         return [config]
     here = Path.cwd()
     around = None if shutil.which("git") is None else enclosing_repository(here)
-    is_theirs = _is_in_repository(here, {around} if around else set())
+    is_theirs = is_in_repository(here, {around} if around else set())
     return [folder / FILE_NAME for folder in (*([] if is_theirs else [here]), config_dir(os.environ))]
 
 

@@ -39,6 +39,7 @@ _ADVICE: Mapping[FileClass, str] = {
     FileClass.OVERSIZED: "split it",
     FileClass.LFS_POINTER: "run `git lfs pull`, then read the files on disk with --worktree",
     FileClass.SYMLINK: "explain the file that it leads to",
+    FileClass.DOCS: "explain its source",
     FileClass.IGNORED: f"change {IGNORE_FILE}, or `include` and `exclude` in the settings",
     FileClass.UNREADABLE: "make it readable, or rename it",
 }
@@ -174,7 +175,7 @@ class _Known:
         """On disk, but not among what is read."""
         docs = self.settings.out.rstrip("/")
         if path == docs or path.startswith(f"{docs}/"):
-            return _answer(path, "ignored", f"in {docs}/, which holds the generated docs", "explain its source")
+            return _answer(path, "docs", f"in {docs}/, which holds the generated docs", "explain its source")
         mode = os.lstat(self.root / path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             return _answer(path, "special", "neither a file, a folder nor a link", "nothing to do: it is never read")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.docs import text_notes
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
+from rotary_batch.commands.moved import moved_from
 from rotary_batch.commands.packs import find_pack, keeping_model_and_job
-from rotary_batch.commands.repositories import printable, resolved
+from rotary_batch.commands.repositories import printable, resolved, whole_repository
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
@@ -23,11 +24,12 @@ from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending
 from rotary_batch.window import Window, explain_stop
-from rotary_batch.work.index import repositories
+from rotary_batch.work.index import move_repository, repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 Sync = Callable[[WorkStore, RepositoryRow, IndexViews, Callable[[], bool]], SyncResult]
+_MAX_NAMED = 5  # files that could not be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +101,41 @@ def index(request: IndexRequest, repos: Sequence[Path]) -> list[IndexOutcome | F
             if root in roots:
                 continue
             roots.add(root)
+            notes = list(_place_notes(request.store, indexed_rows, root))
             own = keeping_model_and_job(request.settings_of(root), indexed_rows.get(str(root)))
+            own = own._replace(notes=(*own.notes, *notes))
             pack = find_pack(own.settings, lambda done, total: request.progress("packing the model", done, total))
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
             outcome = _index_one(request, own, prompt_builders[key], pack)
-            outcomes.append(outcome)
+            outcomes += [outcome, *_unreadable(outcome.indexed)]
             request.on_indexed(outcome)
     return outcomes
+
+
+def _unreadable(indexed: Indexed) -> Iterator[Failure]:
+    """A failure that names what could not be read."""
+    if not indexed.unreadable:
+        return
+    named = [f"{path} ({reason})" for path, reason in sorted(indexed.unreadable.items())]
+    more = f" and {len(named) - _MAX_NAMED:,} more" if len(named) > _MAX_NAMED else ""
+    root = indexed.repository.root
+    error = RepositoryError(
+        f"{root}: not read, and its pages kept: {', '.join(named[:_MAX_NAMED])}{more}; make it readable and run "
+        f"`rotary-batch index {root}` again"
+    )
+    yield Failure(repository=root, error=str(error), exit_code=error.exit_code)
+
+
+def _place_notes(store: WorkStore, indexed_rows: dict[str, RepositoryRow], root: Path) -> Iterator[str]:
+    """What to say of where a repository is.  One that was moved gets the row that it had."""
+    if str(root) not in indexed_rows and (old := moved_from(store, list(indexed_rows.values()), root)) is not None:
+        move_repository(store, old.id, str(root))
+        indexed_rows[str(root)] = replace(indexed_rows.pop(old.root), root=str(root))
+        yield f"moved from {old.root}; what is stored of it is used"
+    if (around := whole_repository(root)) is not None:
+        yield f"only this part of {around} is read; to read all of it, run `rotary-batch index {around}`"
 
 
 def index_views(store: WorkStore) -> IndexViews:

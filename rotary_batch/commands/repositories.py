@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.isolation import isolated
+from rotary_batch.commands.moved import moved_from
 from rotary_batch.errors import RepositoryError
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.index import repositories
@@ -21,6 +23,18 @@ def repository_root(repo: Path | None) -> Path:
     if root is None:
         raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
     return resolved(root)
+
+
+def whole_repository(folder: Path, docs_dir: str | None = None) -> Path | None:
+    """The repository around a folder that is a part of it; None for a whole one.
+
+    With `docs_dir` a part that has docs of its own counts as a whole one.
+    """
+    if not folder.is_dir() or shutil.which("git") is None:
+        return None
+    around = enclosing_repository(folder)
+    is_whole = around is None or around.resolve() == folder.resolve()
+    return None if is_whole or (docs_dir is not None and (folder / docs_dir).is_dir()) else around
 
 
 def resolved(path: Path) -> Path:
@@ -44,16 +58,28 @@ def printable(path: Path) -> str:
 
 
 def select_repositories(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
-    """The indexed repositories that are named, each once; no name means all of them.
+    """The indexed repositories that are named, or that hold the named folders, each once; no name means all of them.
 
     Raises RepositoryError for one that is not indexed.
     """
     rows = {row.root: row for row in repositories(store)}
     names = list(dict.fromkeys(str(resolved(root)) for root in roots)) or list(rows)
-    for name in names:
-        if name not in rows:
-            raise RepositoryError(f"{name}: not indexed yet; run `rotary-batch index {name}` first")
-    return [rows[name] for name in names]
+    return list({row.id: row for row in (_indexed(store, rows, name) for name in names)}.values())
+
+
+def _indexed(store: WorkStore, rows: Mapping[str, RepositoryRow], name: str) -> RepositoryRow:
+    """The row of a root; of a folder in a repository, that of the repository around it."""
+    if name in rows:
+        return rows[name]
+    around = whole_repository(Path(name))
+    if around is not None and str(around) in rows:
+        return rows[str(around)]
+    if (old := moved_from(store, list(rows.values()), Path(name))) is not None:
+        raise RepositoryError(
+            f"{name}: not indexed yet, but it continues {old.root}, which is gone; if that was moved here, run "
+            f"`rotary-batch index {name}`, which uses what is stored of it"
+        )
+    raise RepositoryError(f"{name}: not indexed yet; run `rotary-batch index {name}` first")
 
 
 def select_each(store: WorkStore, roots: Sequence[Path], outcomes: list[Any]) -> list[RepositoryRow]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rotary_batch.errors import InputError, StorageError
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.front import FrontMatter, is_signed, mark_human, read
-from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, NEW_SUFFIX
+from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, NEW_SUFFIX, folders_above
 from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, Staged
 
 _NO_FRONT_MATTER = {NAV_NAME, LLMS_NAME, LLMS_FULL_NAME}
@@ -153,7 +153,7 @@ def remove_others(folder: SafeFolder, files: Iterable[DocsFile], wanted: Set[str
             with suppress(BlockedError):  # not a page any more
                 if _remove_unwanted(folder, file, wanted, in_conflict):
                     result.removed.append(file.path)
-        for above in sorted({above for path in result.removed for above in _folders_above(path)}, reverse=True):
+        for above in sorted({above for path in result.removed for above in folders_above(path)}, reverse=True):
             folder.remove_if_empty(above)
 
 
@@ -175,11 +175,6 @@ def _remove_unwanted(folder: SafeFolder, file: DocsFile, wanted: Set[str], in_co
 def _is_untouched_file(folder: SafeFolder, path: str, page: str) -> bool:
     content = folder.read(path)
     return content is not None and _is_untouched(page, content.data)
-
-
-def _folders_above(path: str) -> Iterator[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
 
 
 def accept(folder: SafeFolder, page: str, whose: str, *, is_orphan: bool = False) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rotary_batch.core import FileClass, Symbol
+from rotary_batch.core import Symbol
 from rotary_batch.pages.links import Links
-from rotary_batch.pages.not_read import unread
+from rotary_batch.pages.not_read import LEFT_OUT, unread
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.overview import MAX_ENTRY_POINTS, Overview
 from rotary_batch.pages.page import IndexView, SummarySource, brief, file_summary, symbol_summary
@@ -20,7 +20,7 @@ _SCRIPT_FOLDERS = {"bin", "sbin", "exe"}
 
 def project_words(view: IndexView) -> list[str]:
     """The first paragraphs of the README, each a block; none when there is no README."""
-    path = readme_of([file.path for file in view.files if file.file_class is not FileClass.IGNORED])
+    path = readme_of([file.path for file in view.files if file.file_class not in LEFT_OUT])
     return [inline(text) for text in first_paragraphs(view.docstrings.get(path, ""))] if path else []
 
 
@@ -98,7 +98,7 @@ def _coverage(view: IndexView, overview: Overview) -> str:
 
 
 def _num_files(view: IndexView) -> int:
-    return sum(file.file_class is not FileClass.IGNORED for file in view.files)
+    return sum(file.file_class not in LEFT_OUT for file in view.files)
 
 
 def _share(what: str, number: int, total: int) -> str:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from rotary_batch.core import FileClass, SourceFile
 
 MAX_ROWS = 40  # each tree of other people's code has a reason of its own, and there may be thousands
-_NOT_LISTED = {FileClass.SOURCE, FileClass.STUB, FileClass.IGNORED}
+LEFT_OUT = {FileClass.IGNORED, FileClass.DOCS}  # by the user's will
+_NOT_LISTED = {FileClass.SOURCE, FileClass.STUB, *LEFT_OUT}
 
 
 class Unread(NamedTuple):

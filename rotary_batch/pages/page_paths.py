@@ -39,6 +39,12 @@ def folders_of(paths: Iterable[str]) -> list[str]:
     return sorted(folders)
 
 
+def folders_above(path: str) -> Iterator[str]:
+    """The folders above a path, the nearest first; not the root."""
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
 def parent_of(path: str) -> str:
     """The folder of a file or folder; "" is the root."""
     return path.rpartition("/")[0]

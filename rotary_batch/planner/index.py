@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -17,19 +17,19 @@ from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
-from rotary_batch.pages.page_paths import may_move_others
+from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.readme import first_paragraphs, is_readme
-from rotary_batch.repo import languages
+from rotary_batch.repo import languages, own_pages
 from rotary_batch.repo.churn import recent_changes
-from rotary_batch.repo.files import IS_NO_SCRIPT, PathPatterns, classify
+from rotary_batch.repo.files import IS_NO_SCRIPT, NOT_ALLOWED, PathPatterns, classify
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import calls, priorities
 from rotary_batch.repo.manifests import NAMES, manifests
 from rotary_batch.repo.parse import parse_files
-from rotary_batch.repo.read_once import ReadOnce
+from rotary_batch.repo.read_once import WENT_AWAY, ReadOnce
 from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
@@ -43,6 +43,9 @@ from rotary_batch.work.store import WorkStore
 FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that were not committed are read again
 MAX_README_NBYTES = 1_000_000
 NUM_WORKERS = 2  # processes that parse
+_MAX_NAMED = 5  # folders in a note
+_BY_CONTENT = {IS_NO_SCRIPT, own_pages.REASON}  # reasons that hold while the content is the same
+_UNREAD = {NOT_ALLOWED, WENT_AWAY}
 Progress = Callable[[int, int], None]
 
 
@@ -57,6 +60,7 @@ class Indexed:
     chunks: int
     counts: PlanCounts
     notes: tuple[str, ...]
+    unreadable: dict[str, str]  # path -> why a file or folder could not be read
 
 
 def index_repository(
@@ -87,6 +91,7 @@ def index_repository(
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
+        changes = _without_unreadable(changes, repository.unreadable)
         counts += _roll_up(store, repository, changes, _readmes(repository, changes.readmes), prompt_builder, row)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
@@ -96,8 +101,17 @@ def index_repository(
         symbols=stored.count_rows(store, "symbol", row.id),
         chunks=stored.count_rows(store, "chunk", row.id),
         counts=counts,
-        notes=repository.notes,
+        notes=(*repository.notes, *_own_page_notes(changes.files, row.docs_dir)),
+        unreadable=changes.unreadable | repository.unreadable,
     )
+
+
+def _own_page_notes(files: Sequence[SourceFile], docs_dir: str) -> Iterator[str]:
+    folders = own_pages.own_folders(files, docs_dir)
+    if folders:
+        named = ", ".join(f"{folder or '.'}/" for folder in folders[:_MAX_NAMED])
+        more = f" and {len(folders) - _MAX_NAMED:,} more" if len(folders) > _MAX_NAMED else ""
+        yield f"{named}{more}: docs of an earlier run, which are not read; delete them if they are no longer needed"
 
 
 def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
@@ -131,6 +145,7 @@ class _Changes:
     readmes: list[SourceFile]  # whose text may have changed
     gone: list[str]
     were_sources: set[str]  # and are not sources now
+    unreadable: dict[str, str]  # path -> why it could not be read
 
     @property
     def is_empty(self) -> bool:
@@ -142,9 +157,34 @@ class _Changes:
         return any(path.rpartition("/")[2] in NAMES for path in (*self.gone, *(file.path for file in self.others)))
 
 
+def _without_unreadable(changes: _Changes, unreadable: Mapping[str, str]) -> _Changes:
+    """Files that could not be read when they were to be parsed are not sources: what is stored of them is too old."""
+    lost = {
+        file.path: replace(file, file_class=FileClass.UNREADABLE, reason=unreadable[file.path])
+        for file in changes.to_read
+        if file.path in unreadable
+    }
+    return replace(
+        changes,
+        files=[lost.get(file.path, file) for file in changes.files],
+        others=[*changes.others, *lost.values()],
+        were_sources=changes.were_sources | lost.keys(),
+    )
+
+
+def _as_before(files: Sequence[SourceFile], old: Mapping[str, SourceFile], known: Collection[str]) -> list[SourceFile]:
+    """Files, with those that cannot be read now as they were when they could be."""
+    kept = {file.path: file for file in files}
+    closed = {file.path for file in files if file.reason in _UNREAD}
+    for path in known:
+        if path in closed or any(folder in closed for folder in folders_above(path)):
+            kept[path] = old[path]
+    return [kept[path] for path in sorted(kept)]
+
+
 def _changes(
     store: WorkStore,
-    repository: Repository,
+    repository: ReadOnce,
     row: RepositoryRow,
     patterns: PathPatterns,
     should_stop: Callable[[], bool] | None,
@@ -157,10 +197,14 @@ def _changes(
         docs_dir=row.docs_dir,
         patterns=patterns,
         known={
-            path: file for path, file in old.items() if path in known or (is_planned and file.reason == IS_NO_SCRIPT)
+            path: file for path, file in old.items() if path in known or (is_planned and file.reason in _BY_CONTENT)
         },
         should_stop=should_stop,
     )
+    unreadable = {
+        file.path: repository.unreadable.get(file.path, file.reason) for file in files if file.reason in _UNREAD
+    }
+    files = _as_before(files, old, known) if unreadable else files
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     stubs = {file.path: file for file in files if file.file_class is FileClass.STUB}
     read = {file.path for file in files if file.path in known and _is_read_alike(file, old[file.path])}
@@ -182,6 +226,7 @@ def _changes(
         were_sources={
             path for path, file in old.items() if file.file_class is FileClass.SOURCE and not is_source.get(path)
         },
+        unreadable=unreadable,
     )
 
 

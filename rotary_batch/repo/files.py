@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.errors import RepositoryError, StoppedError
+from rotary_batch.repo import own_pages
 from rotary_batch.repo.folder import (
     EXECUTABLE,
     MAX_PATH_NBYTES,
@@ -16,6 +17,7 @@ from rotary_batch.repo.folder import (
     SUBMODULE,
     SYMLINK,
     UNREADABLE,
+    UNREADABLE_FOLDER,
     Entry,
 )
 from rotary_batch.repo.generated import HEAD_NBYTES, generated_mark, generated_name
@@ -23,6 +25,8 @@ from rotary_batch.repo.git import Repository
 from rotary_batch.repo.headers import is_cpp, language_beside
 from rotary_batch.repo.ignore import IgnorePatterns
 from rotary_batch.repo.languages import LANGUAGES, language_of, language_of_script
+from rotary_batch.repo.own_pages import is_own_page, with_own_files
+from rotary_batch.repo.read_once import WENT_AWAY
 from rotary_batch.repo.source_text import as_text, is_minified
 from rotary_batch.repo.stubs import own_reason, with_stub_class
 from rotary_batch.repo.vendored import VendoredTrees
@@ -79,6 +83,8 @@ def classify(
         own = attributes.get(entry.raw_path, {})
         if decision := _by_attributes(own) or _by_path_and_size(entry, vendored, _denied(own)):
             decided[entry.path] = decision
+        elif entry.mode == UNREADABLE:
+            decided[entry.path] = Decision(FileClass.UNREADABLE, NOT_ALLOWED)
         else:
             sources.append(entry)
     beside = language_beside(entry.path for entry in sources)
@@ -97,12 +103,14 @@ def classify(
         if entry.path.endswith(".h"):
             decision = decision._replace(language="cpp" if is_cpp(data) else beside(entry.path))
         decided[entry.path] = decision
-    return with_stub_class([_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries])
+    files = [_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries]
+    return with_own_files(with_stub_class(files))
 
 
+NOT_ALLOWED = "may not be read by this user"
 IS_NO_SCRIPT = "no grammar for files without an ending"
 _IS_SOURCE = Decision(FileClass.SOURCE, "source code")
-_WENT_AWAY = Decision(FileClass.UNREADABLE, "changed or went away while it was read; index again")
+_WENT_AWAY = Decision(FileClass.UNREADABLE, WENT_AWAY)
 
 
 def _file(entry: Entry, decision: Decision) -> SourceFile:
@@ -119,11 +127,14 @@ def _file(entry: Entry, decision: Decision) -> SourceFile:
 def _own_ignore(
     repository: Repository, entries: Sequence[Entry], should_stop: Callable[[], bool] | None
 ) -> IgnorePatterns:
-    own = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith("100")]
+    own = [entry for entry in entries if entry.path == IGNORE_FILE and entry.mode.startswith(("100", UNREADABLE))]
     origin = str(repository.root / IGNORE_FILE)
     if own and own[0].nbytes > MAX_READ_NBYTES:
         raise RepositoryError(f"{origin}: {own[0].nbytes:,} bytes; the limit is {MAX_READ_NBYTES:,}")
-    lines = [line for _, data in repository.read(own) for line in data.decode("utf-8", "replace").splitlines()]
+    texts = [data.decode("utf-8", "replace") for _, data in repository.read(own)]
+    if len(texts) < len(own):
+        raise RepositoryError(f"{origin}: cannot be read, so what it leaves out is not known; make it readable")
+    lines = [line for text in texts for line in text.splitlines()]
     return IgnorePatterns(lines, origin, should_stop)
 
 
@@ -152,8 +163,6 @@ def _by_name(entry: Entry, docs_dir: str, ignore_reason: Callable[[str], str | N
         return Decision(FileClass.SYMLINK, "a symbolic link; links are recorded and never followed")
     if entry.mode == SUBMODULE:
         return Decision(FileClass.SUBMODULE, "a submodule; index it as a repository of its own")
-    if entry.mode == UNREADABLE:
-        return Decision(FileClass.UNREADABLE, "may not be read by this user")
     if len(entry.raw_path) > MAX_PATH_NBYTES:
         return Decision(
             FileClass.UNREADABLE, f"a path of {len(entry.raw_path):,} bytes; the limit is {MAX_PATH_NBYTES:,}"
@@ -161,9 +170,11 @@ def _by_name(entry: Entry, docs_dir: str, ignore_reason: Callable[[str], str | N
     if not entry.has_text_name:
         return Decision(FileClass.UNREADABLE, "its name is not printable UTF-8; rename it to have it documented")
     if entry.path == docs_dir or entry.path.startswith(docs_dir.rstrip("/") + "/"):
-        return Decision(FileClass.IGNORED, f"in {docs_dir}/, which holds the generated docs")
-    if reason := ignore_reason(entry.path):
+        return Decision(FileClass.DOCS, f"in {docs_dir}/, which holds the generated docs")
+    if reason := ignore_reason(f"{entry.path}/x" if entry.mode == UNREADABLE_FOLDER else entry.path):
         return Decision(FileClass.IGNORED, reason)
+    if entry.mode == UNREADABLE_FOLDER:
+        return Decision(FileClass.UNREADABLE, NOT_ALLOWED)
     if language_of(entry.path) is None and not _may_be_script(entry):
         ending = PurePosixPath(entry.path).suffix
         return Decision(FileClass.TEXT, f"no grammar for {ending}" if ending else IS_NO_SCRIPT)
@@ -172,6 +183,8 @@ def _by_name(entry: Entry, docs_dir: str, ignore_reason: Callable[[str], str | N
 
 def _may_be_script(entry: Entry) -> bool:
     """Whether the first line of a file may say what its name does not."""
+    if entry.mode == UNREADABLE:
+        return "." not in entry.path.rpartition("/")[2]
     most = MAX_SOURCE_NBYTES if entry.mode == EXECUTABLE else MAX_SCRIPT_NBYTES
     return "." not in entry.path.rpartition("/")[2] and 2 < entry.nbytes <= most
 
@@ -213,6 +226,8 @@ def _by_content(path: str, data: bytes, denied: Collection[FileClass]) -> Decisi
     """The decision from the bytes of a file that may be source code."""
     if data.startswith(_LFS_MARK):
         return Decision(FileClass.LFS_POINTER, "a Git LFS pointer; the content is not in the repository")
+    if is_own_page(data):
+        return Decision(FileClass.DOCS, own_pages.REASON)
     text, language = as_text(path, data), language_of(path)
     if language is None and (language := language_of_script(text)) is None:
         return Decision(FileClass.TEXT, IS_NO_SCRIPT)

@@ -19,6 +19,7 @@ from rotary_batch.repo.ignore import IgnorePatterns
 SYMLINK, SUBMODULE = "120000", "160000"
 EXECUTABLE = "100755"
 UNREADABLE = "000000"  # not a mode of git: something on disk that may not be read
+UNREADABLE_FOLDER = "040000"  # git lists none
 MAX_ENTRIES = 1_000_000
 MAX_FOLDERS = 200_000  # each gets a page; a few kilobytes of git trees that refer to each other can stand for 10^10
 MAX_PATH_NBYTES = 4096  # no longer path can be opened
@@ -124,7 +125,10 @@ class PlainFolder:
             try:
                 items = sorted(os.scandir(self.root / folder), key=attrgetter("name"))
             except OSError as error:
-                unread.append((path_text(os.fsencode(folder)), error.strerror or "unreadable"))
+                raw_path = os.fsencode(folder)
+                unread.append((path_text(raw_path), error.strerror or "unreadable"))
+                if folder:
+                    yield Entry(path_text(raw_path), raw_path, UNREADABLE_FOLDER, "", 0)
                 continue
             ignore = self._ignore(folder, ignore)
             for item in items:

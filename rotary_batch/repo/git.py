@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from rotary_batch.errors import RepositoryError
+from rotary_batch.errors import RepositoryError, UnreadableError
 from rotary_batch.repo.folder import SUBMODULE, Entry, Files, PlainFolder, object_id, path_text, within_limits
 from rotary_batch.repo.plumbing import GitProcess, git_records, run_git
 
@@ -194,7 +194,7 @@ class GitCommit(_Git):
         return changed + sum(bool(path) and not path.startswith(self._docs) for path in untracked.split(b"\0"))
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Blobs from `cat-file --batch`.  Raises RepositoryError at the end when some cannot be read."""
+        """Blobs from `cat-file --batch`.  Raises UnreadableError at the end when some cannot be read."""
         damaged: list[Entry] = []
         waiting = iter(entries)
         while requested := list(islice(waiting, _MAX_REQUESTED)):
@@ -203,9 +203,14 @@ class GitCommit(_Git):
         if damaged:
             named = ", ".join(f"{entry.path} ({entry.blob})" for entry in damaged[:_MAX_NAMED])
             more = f" and {len(damaged) - _MAX_NAMED:,} more" if len(damaged) > _MAX_NAMED else ""
-            raise RepositoryError(
+            message = (
                 f"{self.root}: objects that are missing or damaged: {named}{more}; `git -C {self.root} fsck` says "
                 f"more, and a fetch from another clone brings them back"
+            )
+            if len(damaged) == _MAX_DAMAGED:  # not all others were read
+                raise RepositoryError(message)
+            raise UnreadableError(
+                message, {entry.path: f"its object {entry.blob} is missing or damaged" for entry in damaged}
             )
 
     def _read_batch(

@@ -64,6 +64,12 @@ def save_repository(store: WorkStore, row: RepositoryRow) -> int:
         return int(saved["id"])
 
 
+def move_repository(store: WorkStore, repository_id: int, root: str) -> None:
+    """Give the row of a repository another root."""
+    with store.transaction():
+        store.db.execute("update repository set root = ? where id = ?", [root, repository_id])
+
+
 def delete_repository(store: WorkStore, repository_id: int) -> tuple[int, int]:
     """Delete a repository with everything that is stored of it, in one transaction; returns numbers of items, results.
 

@@ -60,6 +60,12 @@ def source_paths(store: WorkStore, repository_id: int) -> list[str]:
     return [row["path"] for row in rows]
 
 
+def unreadable_paths(store: WorkStore, repository_id: int) -> set[str]:
+    """The files and folders that could not be read."""
+    query = "select path from file where repository_id = ? and class = ?"
+    return {row["path"] for row in store.db.execute(query, [repository_id, FileClass.UNREADABLE])}
+
+
 _IS_SHOWN = """
   select 1 from file where repository_id = :id and path = :path and class = :source
     and exists (select 1 from page where repository_id = :id)"""

@@ -277,7 +277,9 @@ def test_one_changed_file_renders_few_pages(tmp_path, monkeypatch):
     rendered: list[str] = []
     real = site._render_one
     monkeypatch.setattr(
-        site, "_render_one", lambda view, pages, thing: rendered.append(thing) or real(view, pages, thing)
+        site,
+        "_render_one",
+        lambda view, pages, thing, others: rendered.append(thing) or real(view, pages, thing, others),
     )
     with writing(settings) as store:
         index_all(store, settings, root)

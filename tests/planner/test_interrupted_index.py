@@ -167,7 +167,7 @@ def test_an_index_interrupted_at_any_statement_is_finished_by_the_next(
     git(root, "commit", "-q", "-a", "-m", "third")
     index(calm, root)
     third = contents(calm), pages(root)
-    assert {row[2:] for row in third[0]["call"]} == {("pkg/a.py", 44), ("pkg/b.py", 17)}
+    assert {row[2:] for row in third[0]["call"]} == {("pkg/a.py", 38), ("pkg/b.py", 18), ("pkg/b.py", 49)}
     assert interrupted_at_each(storm, answered, root, stride, error, third) > 60
 
 

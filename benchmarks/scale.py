@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.scale_tree import commit, path_of, write_repository
 from rotary_batch.commands.configuration import configure
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.index import IndexOutcome, index, index_views
+from rotary_batch.commands.index import IndexOutcome, IndexRequest, index, index_views
 from rotary_batch.window import Window
 
 # What an index may take here, with 2 cores: seconds of the first, seconds of one again, bytes of the main process.
@@ -32,7 +32,14 @@ def index_once(root: Path, db: Path) -> dict[str, float]:
     configured = configure(None, [root], {"db": db})
     began, busy = time.monotonic(), time.process_time()
     with writing(configured.for_command().settings) as store:
-        (outcome,) = index(store, [root], configured.for_repository, lambda *_: None, Window(), index_views(store))
+        request = IndexRequest(
+            store=store,
+            settings_of=configured.for_repository,
+            window=Window(),
+            views=index_views(store),
+            progress=lambda *_: None,
+        )
+        (outcome,) = index(request, [root])
     assert isinstance(outcome, IndexOutcome), str(outcome)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {

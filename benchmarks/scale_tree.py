@@ -44,11 +44,15 @@ def import_stream(num_files: int) -> Iterator[bytes]:
     """What `git fast-import` reads: one commit, FILES_A_FOLDER files in each folder, ten folders in each above."""
     yield b"commit refs/heads/main\ncommitter A <a@example.org> 1700000000 +0000\ndata 5\nfirst\n"
     for number in range(num_files):
-        folder = number // FILES_A_FOLDER
-        ending, text = text_of(number)
-        data = text.encode()
-        yield f"M 100644 inline area{folder // 10}/part{folder}/m{number}.{ending}\ndata {len(data)}\n".encode()
+        data = text_of(number)[1].encode()
+        yield f"M 100644 inline {path_of(number)}\ndata {len(data)}\n".encode()
         yield data + b"\n"
+
+
+def path_of(number: int) -> str:
+    """Where a file is."""
+    folder = number // FILES_A_FOLDER
+    return f"area{folder // 10}/part{folder}/m{number}.{text_of(number)[0]}"
 
 
 def write_repository(root: Path, num_files: int) -> None:
@@ -61,6 +65,12 @@ def write_repository(root: Path, num_files: int) -> None:
         process.stdin.writelines(import_stream(num_files))
     assert process.returncode == 0
     subprocess.run(["git", "-C", str(root), "reset", "-q", "--hard"], check=True)
+
+
+def commit(root: Path) -> None:
+    """Commit what changed in tracked files."""
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(root), *author, "commit", "-q", "-a", "-m", "change"], check=True)
 
 
 if __name__ == "__main__":

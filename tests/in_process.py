@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.drain import DrainOutcome, DrainRequest, drain
-from rotary_batch.commands.index import IndexOutcome, index
+from rotary_batch.commands.index import IndexOutcome, IndexRequest, index
 from rotary_batch.commands.isolation import Failure
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
@@ -22,9 +22,14 @@ def index_all(
     store: WorkStore, settings: Settings, *roots: Path, window: Window | None = None, progress=lambda *_: None
 ) -> list[IndexOutcome | Failure]:
     """Index repositories, all with the same settings."""
-    return index(
-        store, roots, lambda root: RepositorySettings(root, settings), progress, window or Window(), IndexViews(store)
+    request = IndexRequest(
+        store=store,
+        settings_of=lambda root: RepositorySettings(root, settings),
+        window=window or Window(),
+        views=IndexViews(store),
+        progress=progress,
     )
+    return index(request, roots)
 
 
 def drain_all(

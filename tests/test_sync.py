@@ -145,7 +145,7 @@ def rendered(monkeypatch) -> list[str]:
     things: list[str] = []
     real = site._render_one
     monkeypatch.setattr(
-        site, "_render_one", lambda view, pages, thing: things.append(thing) or real(view, pages, thing)
+        site, "_render_one", lambda view, pages, thing, others: things.append(thing) or real(view, pages, thing, others)
     )
     return things
 

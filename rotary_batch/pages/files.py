@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.errors import InputError, StorageError
-from rotary_batch.pages.descriptors import BlockedError
+from rotary_batch.pages.descriptors import BlockedError, Content
 from rotary_batch.pages.front import FrontMatter, is_signed, mark_human, read
 from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, NEW_SUFFIX, folders_above
 from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, Staged
@@ -93,6 +93,15 @@ def inventory(folder: SafeFolder) -> list[DocsFile]:
     """The files of a docs folder.  Raises StorageError when the disk fails."""
     with _disk(folder.path):
         return list(folder.walk())
+
+
+def untouched(folder: SafeFolder, path: str) -> Content | None:
+    """A page that is as we wrote it; None when it is not there, or is not so."""
+    try:
+        content = folder.read(path)
+    except BlockedError:
+        return None
+    return content if content is not None and _is_untouched(path, content.data) else None
 
 
 def _target_of(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from rotary_batch.pages.front import HTML_COMMENT, sign
 from rotary_batch.pages.home import project_words
-from rotary_batch.pages.markdown import Pages
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME
@@ -32,13 +32,13 @@ def llms(view: IndexView) -> bytes:
     return sign([*lines, ""], HTML_COMMENT)
 
 
-def llms_full(view: IndexView, pages: Pages) -> bytes:
+def llms_full(view: IndexView, page_of_thing: Callable[[str], bytes]) -> bytes:
     """The pages of what is used most, whole, as many as fit."""
     parts, nbytes, misfits = [], 0, 0
-    for thing in full_things(view):
+    for thing in islice(dict.fromkeys(_candidates(view)), MAX_FULL_PAGES):
         if misfits == MAX_MISFITS:
             break
-        body = pages.page(thing).decode().partition("\n---\n\n")[2]
+        body = page_of_thing(thing).decode().partition("\n---\n\n")[2]
         part = f"(Page {path_link(view.paths[thing])}; its links are relative to it.)\n\n{body}"
         if nbytes + len(part.encode()) <= MAX_FULL_NBYTES:
             parts.append(part)
@@ -48,11 +48,6 @@ def llms_full(view: IndexView, pages: Pages) -> bytes:
     total = 1 + len(view.sources)
     head = f"{len(parts)} of {total} pages, those of what is used most first. {LLMS_NAME} lists every page."
     return sign(["\n".join([f"{head}\n", *parts])], HTML_COMMENT)
-
-
-def full_things(view: IndexView) -> list[str]:
-    """The things whose pages may be in llms-full.txt, in order."""
-    return list(dict.fromkeys(_candidates(view)))[:MAX_FULL_PAGES]
 
 
 def _candidates(view: IndexView) -> Iterator[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rotary_batch.core import Subject, Unit
 from rotary_batch.pages.front import YAML_COMMENT, sign
-from rotary_batch.pages.llms import full_things, llms, llms_full
+from rotary_batch.pages.llms import llms, llms_full
 from rotary_batch.pages.markdown import Pages, ProseMap
 from rotary_batch.pages.page import IndexView
 from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, page_paths, parent_of
@@ -28,25 +28,24 @@ def page_of(view: IndexView, thing: str) -> str:
     return thing[1:] if thing in {NAV, LLMS, LLMS_FULL} or is_index_thing(thing) else view.paths[thing]
 
 
-def shown_things(view: IndexView, things: Iterable[str]) -> list[str]:
-    """The files and folders whose texts are shown when some things are rendered."""
-    shown = [full_things(view) if thing == LLMS_FULL else [thing] for thing in things]
-    return list(dict.fromkeys(thing for some in shown for thing in some if thing in view.paths))
+def render(
+    view: IndexView, prose: ProseMap, things: Iterable[str], page_of_thing: Callable[[str], bytes] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """(path below the docs folder, bytes) of each thing, one after the other.
 
-
-def render(view: IndexView, prose: ProseMap, things: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """(path below the docs folder, bytes) of each thing, one after the other."""
+    `page_of_thing` gives the pages that llms-full.txt consists of; without it they are rendered.
+    """
     pages = Pages(view, prose)
     for thing in things:
-        yield page_of(view, thing), _render_one(view, pages, thing)
+        yield page_of(view, thing), _render_one(view, pages, thing, page_of_thing or pages.page)
 
 
-def _render_one(view: IndexView, pages: Pages, thing: str) -> bytes:
+def _render_one(view: IndexView, pages: Pages, thing: str, page_of_thing: Callable[[str], bytes]) -> bytes:
     if thing == NAV:
         return _nav(view)
     if thing == LLMS:
         return llms(view)
-    return llms_full(view, pages) if thing == LLMS_FULL else pages.page(thing)
+    return llms_full(view, page_of_thing) if thing == LLMS_FULL else pages.page(thing)
 
 
 def things_of(subjects: Iterable[Subject]) -> list[str]:

@@ -15,27 +15,27 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
+from rotary_batch.core import FileClass, ParsedFile, SourceFile, main_definitions, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page_paths import folders_above, may_move_others
+from rotary_batch.pages.site import LLMS
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.planner.resolving import resolve, save_parsed
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages, own_pages
 from rotary_batch.repo.churn import recent_changes
 from rotary_batch.repo.files import IS_NO_SCRIPT, NOT_ALLOWED, PathPatterns, classify
 from rotary_batch.repo.git import Repository
-from rotary_batch.repo.graph import calls, priorities
-from rotary_batch.repo.manifests import NAMES, manifests
+from rotary_batch.repo.graph import priorities
+from rotary_batch.repo.manifests import NAMES
 from rotary_batch.repo.parse import parse_files
 from rotary_batch.repo.read_once import WENT_AWAY, ReadOnce
-from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
 from rotary_batch.work import graph, page_stamps
 from rotary_batch.work import index as stored
-from rotary_batch.work.graph import StoredNames
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -289,10 +289,12 @@ def _store_file(
 ) -> PlanCounts:
     if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
         one = replace(one, chunks=())
-    listed = _listed_symbols(store, row.id, one.file.path)
-    stored.save_parsed(store, row.id, one, row.plan_key)
+    listed, told = _listed_symbols(store, row.id, one.file.path), _told(store, row.id, one.file.path)
+    save_parsed(store, row.id, one, row.plan_key)
     if listed != _listed_symbols(store, row.id, one.file.path):
         page_stamps.forget_symbol_index(store, row.id)
+    if told != _told(store, row.id, one.file.path):
+        page_stamps.forget(store, row.id, (LLMS,), ())
     items = list(chunk_items(one, source, prompt_builder))
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
@@ -302,6 +304,16 @@ def _listed_symbols(store: WorkStore, repository_id: int, path: str) -> list[tup
     if not page_stamps.has_stamps(store, repository_id):
         return []
     return list(entries_of(path, stored.stored_outline(store, repository_id, path)))
+
+
+def _told(store: WorkStore, repository_id: int, path: str) -> tuple[object, ...]:
+    """What the summaries of a file and of others may say, which are in llms.txt."""
+    if not page_stamps.has_stamps(store, repository_id):
+        return ()
+    symbols = list(stored.stored_symbols(store, repository_id, path))
+    names = [(one.kind, one.qualified_name, one.is_public, one.docstring) for one in symbols]
+    shown = [one.qualified_name for one in main_definitions(symbols, or_declarations=True)]
+    return stored.words_of_file(store, repository_id, path), names, shown
 
 
 def _roll_up(
@@ -324,8 +336,9 @@ def _roll_up(
         stored.save_texts(store, row.id, readmes)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
         if changed or changes.has_manifests:
-            relinked: set[str] = set()
-            ranks = _ranks(store, repository, row, paths, relinked)
+            is_more = bool(changes.were_sources) or changes.has_manifests
+            relinked = resolve(store, row.id, repository, None if is_more else changed)
+            ranks = _ranks(store, repository, row, paths)
             _forget_pages(store, row.id, sources, changed, relinked)
             for path in sorted(changes.were_sources):
                 counts += plan_chunks(store, row.id, job.name, path, [])
@@ -349,18 +362,7 @@ def _forget_pages(
         page_stamps.forget(store, repository_id, (), relinked)
 
 
-def _ranks(
-    store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str], relinked: set[str]
-) -> dict[str, int]:
-    """Within a transaction: resolve all imports, bases and references, store what they are, rank the files by it.
-
-    `relinked` gets the files with other links than before.
-    """
-    resolver = Resolver(StoredNames(store, row.id, manifests(repository)))
-    imports = ((one.path, resolver.imported(one)) for one in graph.stored_imports(store, row.id))
-    imported = graph.saved_import_targets(store, row.id, imports)
-    graph.save_inheritance(store, row.id, (edge for path in resolver.paths for edge in resolver.bases(path)), relinked)
-    resolved = graph.saved_calls(store, row.id, calls(resolver, graph.stored_references(store, row.id)), relinked)
-    called = ((call.caller.path, call.callee.path) for call in resolved)
+def _ranks(store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str]) -> dict[str, int]:
+    """The order of the files in the queue, by what uses what and by their history."""
     churn = recent_changes(repository.root, repository.commit)
-    return priorities(paths, chain(imported, called), churn, graph.stale_paths(store, row.id))
+    return priorities(paths, graph.file_edges(store, row.id), churn, graph.stale_paths(store, row.id))

@@ -238,6 +238,13 @@ def stored_file(store: WorkStore, repository_id: int, path: str) -> SourceFile:
     return _file(store.db.execute(query, [repository_id, path]).fetchone())
 
 
+def words_of_file(store: WorkStore, repository_id: int, path: str) -> tuple[str | None, str | None]:
+    """The docstring of a file, and the language that it is written in; twice None of a file that is not stored."""
+    query = "select docstring, language from file where repository_id = ? and path = ?"
+    row = store.db.execute(query, [repository_id, path]).fetchone()
+    return (row["docstring"], row["language"]) if row else (None, None)
+
+
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
     """The symbols of one file or of all, in path order."""
     return (_symbol(row) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))

@@ -27,6 +27,8 @@ _UPSERT = """
     verdict = null, shown_text = null, reused = 0
   returning id"""
 
+_ROLLUPS = "where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'"
+
 
 def plan_chunks(
     store: WorkStore, repository_id: int, job: str, path: str, planned: Sequence[PlannedItem]
@@ -46,16 +48,23 @@ def plan_chunks(
 
 def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> PlanCounts:
     """Within a transaction: make the roll-ups what is planned, and set all missing parents."""
-    wanted = {item.subject.identity for item in planned}
-    rows = store.db.execute(
-        """select id, unit, subject from item
-           where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'""",
-        [repository_id, job],
+    wanted = {item.subject.identity: item for item in planned}
+    removed: list[int] = []
+    settled: set[tuple[str, str]] = set()
+    for item_id, unit, subject, priority, position in store.db.execute(
+        f"select id, unit, subject, priority, position from item {_ROLLUPS}", [repository_id, job]
+    ):
+        item = wanted.get((unit, subject))
+        if item is None:
+            removed.append(item_id)
+        elif not item.touched and (priority, position) == (item.priority, item.position):
+            settled.add(item.subject.identity)
+    _remove(store, removed)
+    queued = sum(
+        _plan_item(store, repository_id, job, item) for item in planned if item.subject.identity not in settled
     )
-    removed = _remove(store, [row["id"] for row in rows if (row["unit"], row["subject"]) not in wanted])
-    queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
-    _set_parents(store, repository_id, job, planned)
-    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
+    _set_parents(store, repository_id, job, wanted)
+    return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=len(removed))
 
 
 def drop_other_jobs(store: WorkStore, repository_id: int, job: str) -> PlanCounts:
@@ -137,17 +146,18 @@ def _drop_parts(store: WorkStore, item_id: int) -> None:
     store.db.execute("delete from item where part_of = ?", [item_id])
 
 
-def _set_parents(store: WorkStore, repository_id: int, job: str, planned: Sequence[PlannedItem]) -> None:
+def _set_parents(
+    store: WorkStore, repository_id: int, job: str, planned: Mapping[tuple[str, str], PlannedItem]
+) -> None:
     """Set parents where they are missing; others stay, as they may be parts."""
+    orphans = store.db.execute(
+        f"select id, unit, subject from item {_ROLLUPS} and parent_id is null", [repository_id, job]
+    )
+    parents = ((planned[unit, subject].parent, item_id) for item_id, unit, subject in orphans.fetchall())
     store.db.executemany(
-        """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
-                                        and reader.job = item.job and reader.unit = ? and reader.subject = ?)
-           where repository_id = ? and job = ? and unit = ? and subject = ? and +parent_id is null""",
-        [
-            (*item.parent.identity, repository_id, job, *item.subject.identity)
-            for item in planned
-            if item.parent is not None
-        ],
+        """update item set parent_id =
+             (select id from item where repository_id = ? and job = ? and unit = ? and subject = ?) where id = ?""",
+        [(repository_id, job, *parent.identity, item_id) for parent, item_id in parents if parent is not None],
     )
     store.db.execute(
         """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id

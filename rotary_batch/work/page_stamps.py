@@ -21,6 +21,13 @@ def known_stamps(store: WorkStore, repository_id: int) -> dict[str, str]:
     return {row["thing"]: row["stamp"] for row in rows}
 
 
+def known_stamp(store: WorkStore, repository_id: int, thing: str) -> str | None:
+    """The stamp of one page, if it is up to date."""
+    query = "select stamp from page where repository_id = ? and thing = ?"
+    row = store.db.execute(query, [repository_id, thing]).fetchone()
+    return None if row is None else str(row["stamp"])
+
+
 def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str], stale: Collection[str] = ()) -> None:
     """Record that pages are up to date, and that others may not be because of them."""
     with store.transaction():

@@ -264,7 +264,37 @@ create table written_page (
   primary key (repository_id, thing)) strict, without rowid;
 """
 
-MIGRATIONS = (_M001, _M002, _M003, _M004, _M005, _M006, _M007, _M008, _M009, SEARCH_AND_VIEWS, _M011, _M012, _M013)
+# The version of the program that resolved all edges; null when they are to be resolved again.
+# A changed source deletes the stamp of llms.txt only when it is told of otherwise there, which the planner knows.
+_M014 = """
+alter table repository add column resolved_by text;
+drop trigger file_update_forgets_pages;
+create trigger file_update_forgets_pages after update of blob, class, reason, docstring, fallback, plan_key on file
+when (old.class, old.reason, old.docstring, old.fallback, old.plan_key)
+       is not (new.class, new.reason, new.docstring, new.fallback, new.plan_key)
+     or (new.class = 'source' and old.blob <> new.blob) begin
+  delete from page where repository_id = new.repository_id and (thing = '/' or
+    case when old.class = 'source' and new.class = 'source' then thing in (new.path, '/llms-full.txt')
+         else 'source' in (old.class, new.class) and (thing = new.path or thing glob '/*') end);
+end;
+"""
+
+MIGRATIONS = (
+    _M001,
+    _M002,
+    _M003,
+    _M004,
+    _M005,
+    _M006,
+    _M007,
+    _M008,
+    _M009,
+    SEARCH_AND_VIEWS,
+    _M011,
+    _M012,
+    _M013,
+    _M014,
+)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -13,9 +13,10 @@ from rotary_batch.commands.database import writing
 from rotary_batch.commands.docs import accept_page, check
 from rotary_batch.config import Settings
 from rotary_batch.pages import site
+from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.testing import FakeEngine
 from tests.in_process import drain_all, index_all
-from tests.planner.test_interrupted_index import _in_this_process, pages  # noqa: F401 - a fixture
+from tests.planner.test_interrupted_index import _in_this_process, contents, pages  # noqa: F401 - a fixture
 
 NAMES = ["load", "Store", "save", "flush", "Shelf"]
 FOLDERS = ["", "app/", "app/core/", "lib/"]
@@ -84,10 +85,10 @@ WRITERS = {
 
 
 def edit(root: Path, draw: random.Random) -> None:
-    """Write, rename or remove one file, or a folder."""
+    """Write, rename or remove one file, or a folder; or change a file where no other file looks."""
     path = root / (draw.choice(FOLDERS) + draw.choice(list(WRITERS)))
     present = sorted(one for one in root.rglob("*") if one.is_file() and one.relative_to(root).parts[0] in TOPS)
-    kind = draw.randrange(10)
+    kind = draw.randrange(13)
     if kind == 0 and present:
         draw.choice(present).unlink()
     elif kind == 1 and present:
@@ -97,9 +98,20 @@ def edit(root: Path, draw: random.Random) -> None:
         old.rename(new)
     elif kind == 2:
         shutil.rmtree(root / draw.choice(FOLDERS[1:]), ignore_errors=True)
+    elif kind > 9 and present:
+        edit_within(draw.choice(present), draw)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(WRITERS[path.name](draw))
+
+
+def edit_within(path: Path, draw: random.Random) -> None:
+    """Move all symbols of a source, or use another name in one of its functions."""
+    text, mark = path.read_text(), "#" if path.suffix.startswith(".py") else "//"
+    if draw.randrange(2):
+        path.write_text(f"{mark} {'more ' * draw.randrange(9)}\n{text}")
+    else:
+        path.write_text(text.replace("return ", f"return {draw.choice(NAMES)}() + ", 1))
 
 
 TOPS = {*WRITERS, "app", "lib"}
@@ -160,32 +172,102 @@ def differing(some: dict[str, bytes], others: dict[str, bytes]) -> set[str]:
     return {path for path in some.keys() | others if some.get(path) != others.get(path)}
 
 
+def exclude_docs(root: Path) -> None:
+    """Pages of an earlier index are then no files of the repository; a fresh one has none."""
+    (root / ".git" / "info" / "exclude").write_text("rotary-docs\n")
+
+
+def different_rows(some: dict[str, list[tuple]], others: dict[str, list[tuple]]) -> dict[str, set[tuple]]:
+    """Table -> rows that only one of two databases has; those of a table come in the same order otherwise."""
+    return {table: set(rows) ^ set(others[table]) for table, rows in some.items() if rows != others[table]}
+
+
 def fresh_pages(root: Path, folder: Path) -> dict[str, bytes]:
     """The pages that an index makes that knows nothing of an earlier one; the docs folder is left as it was."""
+    return fresh_index(root, folder)[1]
+
+
+def fresh_index(root: Path, folder: Path) -> tuple[dict[str, list[tuple]], dict[str, bytes]]:
+    """What is stored by an index that knows nothing of an earlier one, and its pages."""
     shutil.move(root / "rotary-docs", folder / "kept")
     settings = Settings(db=folder / "fresh.db", worktree=True)
     settings.db.unlink(missing_ok=True)
     with writing(settings) as store:
         index_all(store, settings, root)
-    found = pages(root)
+    found = contents(settings), pages(root)
     shutil.rmtree(root / "rotary-docs")
     shutil.move(folder / "kept", root / "rotary-docs")
     return found
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_edits_the_docs_are_those_of_a_fresh_index(seed, make_repository, tmp_path):
+def test_after_any_edits_database_and_docs_are_those_of_a_fresh_index(seed, make_repository, tmp_path):
     draw = random.Random(seed)
     root = make_repository({"a.py": python(draw)})
+    exclude_docs(root)
     for _ in range(25):
         edit(root, draw)
     settings = Settings(db=tmp_path / "work.db", worktree=True)
     with writing(settings) as store:
         for step in range(10):
             index_all(store, settings, root)
-            assert differing(pages(root), fresh_pages(root, tmp_path)) == set(), step
+            fresh_contents, fresh = fresh_index(root, tmp_path)
+            assert different_rows(contents(settings), fresh_contents) == {}, step
+            assert differing(pages(root), fresh) == set(), step
             for _ in range(draw.randrange(1, 4)):
                 edit(root, draw)
+
+
+USED = '"""Words."""\n\n\nclass Base:\n    def run(self):\n        return helper()\n\n\ndef helper():\n    return 1\n'
+USER = "from used import Base, helper\n\n\nclass Own(Base):\n    def go(self):\n        return helper(self.run())\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "are_all_resolved"),
+    [
+        ("Words.", "Other words, and more of them.", False),
+        ("return 1", "return 1 + Base().run()", False),
+        ("Words.", "", False),
+        ("def helper():", "def helper(first, second=2):", False),
+        ("class Base:", "class Base(Exception):", True),
+        ("def run", "def walk", True),
+        ("return 1", "return 1\n\n\ndef more():\n    return 2", True),
+        ('"""Words."""', '"""Words."""\nfrom user import Own', True),
+        ("helper():", "helper() -> Base:", True),
+    ],
+)
+def test_names_are_resolved_again_in_all_files_only_when_these_see_a_difference(
+    old, new, are_all_resolved, make_repository, tmp_path, monkeypatch
+):
+    root = make_repository({"used.py": USED, "user.py": USER})
+    exclude_docs(root)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    resolved: set[str] = set()
+    real = Resolver.target
+    monkeypatch.setattr(
+        Resolver, "target", lambda self, reference: resolved.add(reference.path) or real(self, reference)
+    )
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        resolved.clear()
+        (root / "used.py").write_text(USED.replace(old, new))
+        index_all(store, settings, root)
+    assert resolved == {"used.py", "user.py"} if are_all_resolved else {"used.py"}
+    assert (contents(settings), pages(root)) == fresh_index(root, tmp_path)
+
+
+def test_another_version_of_the_program_resolves_all_names_again(make_repository, tmp_path):
+    root = make_repository({"used.py": USED, "user.py": USER})
+    exclude_docs(root)
+    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        with store.transaction():  # as an earlier version may have stored it
+            store.db.execute("update repository set resolved_by = '0.0.1'")
+            store.db.execute("delete from call where path = 'user.py'")
+        (root / "used.py").write_text(USED.replace("Words", "Other words"))
+        index_all(store, settings, root)
+    assert contents(settings) == fresh_index(root, tmp_path)[0]
 
 
 def test_one_changed_file_renders_few_pages(tmp_path, monkeypatch):
@@ -195,7 +277,9 @@ def test_one_changed_file_renders_few_pages(tmp_path, monkeypatch):
     rendered: list[str] = []
     real = site._render_one
     monkeypatch.setattr(
-        site, "_render_one", lambda view, pages, thing: rendered.append(thing) or real(view, pages, thing)
+        site,
+        "_render_one",
+        lambda view, pages, thing, others: rendered.append(thing) or real(view, pages, thing, others),
     )
     with writing(settings) as store:
         index_all(store, settings, root)

@@ -31,6 +31,11 @@ LATER = {
     "new/e.py": "from pkg.b import g\ndef e():\n    g(1)\n",
 }
 
+MOVED = {  # no other file sees a difference but in where the symbols are
+    "pkg/b.py": '"""Module b."""\n\n\n' + "def g(x):\n    return x - h()\n\n\ndef h():\n    return 1\n",
+    "d.py": "from pkg import a\n\n\ndef main():\n    return a.f(2)\n",
+}
+
 
 class Interrupted(BaseException):
     """Stands for a kill: nothing in the program may catch it."""
@@ -96,6 +101,7 @@ def contents(settings: Settings) -> dict[str, list[tuple]]:
         "chunk": "select path, start_byte, end_byte, blob from chunk order by path, start_byte",
         "call": "select path, start_byte, callee_path, callee_start_byte from call order by path, id",
         "import": "select path, position, module, name, alias from import order by path, position",
+        "inheritance": "select path, start_byte, base_path, base_start_byte from inheritance order by 1, 2, 3, 4",
         "import_target": "select path, target from import_target order by path, target",
         "repository": "select plan_key, commit_id from repository",
     }
@@ -153,13 +159,34 @@ def test_an_index_interrupted_at_any_statement_is_finished_by_the_next(
     index(calm, root)
     second = contents(calm), pages(root)
     assert {row[4] for row in second[0]["item"]} == {"done", "ready", "waiting"}
+    assert interrupted_at_each(storm, answered, root, stride, error, second) > 60
+
+    answered.write_bytes(calm.db.read_bytes())
+    for path, text in MOVED.items():
+        (root / path).write_text(text)
+    git(root, "commit", "-q", "-a", "-m", "third")
+    index(calm, root)
+    third = contents(calm), pages(root)
+    assert {row[2:] for row in third[0]["call"]} == {("pkg/a.py", 38), ("pkg/b.py", 18), ("pkg/b.py", 49)}
+    assert interrupted_at_each(storm, answered, root, stride, error, third) > 60
+
+
+def interrupted_at_each(
+    storm: Settings,
+    start: Path,
+    root: Path,
+    stride: int,
+    error: Callable[[], BaseException],
+    expected: tuple[dict[str, list[tuple]], dict[str, bytes]],
+) -> int:
+    """Interrupt an index at every `stride`th statement in turn; returns the number of its last one."""
     for fail_at in range(1, 10_000, stride):
-        storm.db.write_bytes(answered.read_bytes())
+        storm.db.write_bytes(start.read_bytes())
         if not fails(storm, root, fail_at, error):
             break
         index(storm, root)
-        assert (contents(storm), pages(root)) == second, fail_at
-    assert fail_at > 60
+        assert (contents(storm), pages(root)) == expected, fail_at
+    return fail_at
 
 
 def fails(settings: Settings, root: Path, fail_at: int, error: Callable[[], BaseException]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotary_batch.core import Call, SymbolId
-from rotary_batch.work.graph import saved_calls
+from rotary_batch.work.graph import save_calls
 from rotary_batch.work.usage import FolderUses, most_used_files
 from tests.test_sync import Place
 
@@ -19,13 +19,12 @@ def test_each_call_counts_in_the_deepest_folder_that_holds_both_files(tmp_path):
         ("pkg/deep/d.py", "a.py"),
     ]
     with place.store.transaction():
-        list(
-            saved_calls(
-                place.store,
-                place.row.id,
-                [Call(SymbolId(user, start), SymbolId(used, 0)) for user, used in pairs for start in (0, 5)],
-                set(),
-            )
+        save_calls(
+            place.store,
+            place.row.id,
+            [Call(SymbolId(user, start), SymbolId(used, 0)) for user, used in pairs for start in (0, 5)],
+            None,
+            set(),
         )
     uses = FolderUses(place.store, place.row.id, ["", "pkg", "pkg/deep"])
     assert dict(uses) == {

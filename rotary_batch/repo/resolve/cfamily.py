@@ -80,7 +80,7 @@ class CFamily(Dialect):
             return defined
         if name in _LIBRARY and not known:
             return None
-        found = [s for s in self.source.named(name, None) if self.is_top(s) and not _is_static(s)]
+        found = [s for s in self.source.named(name, None) if self.is_top(s) and not is_static(s)]
         one = only(symbol for symbol in found if symbol.kind in CALLABLE_KINDS)
         return one or only(known)
 
@@ -91,5 +91,6 @@ class CFamily(Dialect):
         return only(found)
 
 
-def _is_static(symbol: Symbol) -> bool:
+def is_static(symbol: Symbol) -> bool:
+    """Whether a function is seen in its own unit only."""
     return "static" in symbol.signature.partition("(")[0].split()

@@ -132,6 +132,9 @@ class _Ranges:
 
     def _tail(self, end: int) -> tuple[int, int]:
         """The last word up to which words are those of the whole source, and the tokens from there to a place."""
+        place = bisect_right(self._starts, end) - 1
+        if self._starts[place] == end > 0 and self._source[end - 1] > ord(" "):  # only spaces depend on what follows
+            return place, 0
         place = max(0, bisect_right(self._starts, end - _MARGIN_NBYTES) - 1)
         return place, self._count(self._starts[place], end)
 

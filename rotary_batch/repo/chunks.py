@@ -20,6 +20,7 @@ MAX_DEPTH = 200  # of nested nodes; deeper code is cut at lines
 MAX_IMPORTS = 8  # named in a breadcrumb
 _PROBES_NBYTES = (4, 16)  # for each token of the budget: more than most code has, and more than nearly any has
 _SEAM_TOKENS = 3  # more than a cut between two pieces, or through the middle of a word, was seen to add
+_WORD = re.compile(rb"\w+")
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "module", "namespace"}
 
 
@@ -165,6 +166,6 @@ def chunks(
 def _breadcrumb(around: Sequence[Symbol], text: bytes, imports: Sequence[str]) -> str:
     """The class or function in which the chunk begins, and the imported names that it uses."""
     lines = [f"class {s.name}" if s.kind in _CLASS_KINDS else s.signature for s in around[-2:]]
-    words = set(re.findall(rb"\w+", text))
+    words = set(_WORD.findall(text)) if imports else set[bytes]()
     used = [name for name in imports if name.encode() in words][:MAX_IMPORTS]
     return "\n".join([*lines, *(["imports: " + ", ".join(used)] if used else [])])

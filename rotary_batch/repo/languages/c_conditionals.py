@@ -22,6 +22,7 @@ _TOKEN = re.compile(
 _FIRST = re.compile(rb"\A\s*+([;,]|[^\s;,]++)")
 _BETWEEN = (b" ", b"\t", b"\n", b"\r", b"\f", b"\v", b";", b",")  # tokens of a run
 _CONDITION = re.compile(rb"^[ \t]*+\#[ \t]*+if", re.MULTILINE)
+_COMMENT = re.compile(COMMENT)
 _BLOCK_COMMENT = re.compile(rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+\*/")
 _NAME = re.compile(rb"[ \t]*\#[ \t]*(\w+)")
 _REST = re.compile(rb"(?:\s++|" + COMMENT + rb")*+", re.DOTALL)
@@ -97,7 +98,7 @@ class _Reader:
             depth = _DEPTH.get(token[0], 0)
             self._branch.add(token[0], depth, min(depth, 0))
         elif token.lastgroup == "directive" and (found := _NAME.match(token[0])):
-            rest = re.sub(COMMENT, b"", token[0][found.end() :]).strip()
+            rest = _COMMENT.sub(b"", token[0][found.end() :]).strip()
             if self._directive(found[1], rest, token):
                 self.blank.append(token.span())
             elif b"\\" in token[0] and b"/*" in token[0]:  # to the grammar, a macro ends at a comment

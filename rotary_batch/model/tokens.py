@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from rotary_batch.errors import ModelError
 from rotary_batch.model.host import address_space_left_nbytes
 from rotary_batch.model.rendering import RenderingError, render
 from rotary_batch.model.tables import Table, read_object, read_text
+from rotary_batch.model.words import Words
 
 _REMEDY = "fetch the files of the model again"
 _MAX_TOKENIZER_NBYTES = 256 * 2**20
@@ -40,6 +41,7 @@ class Tokenizer:
         self._content = HfTokenizer.from_str(tokenizer_json)
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
         self._content.encode_special_tokens = True
+        self._words = Words.of(self._content)
         self._control = HfTokenizer.from_str(tokenizer_json)
         self._specials = specials
         self._template = template or _PLAIN_TEMPLATE
@@ -71,9 +73,16 @@ class Tokenizer:
         """How many tokens a text is, as content."""
         return len(self.encode(text))
 
+    def count_ranges(self, source: bytes) -> Callable[[int, int], int]:
+        """A function that counts the tokens of any range of bytes of a source, as of a text of its own."""
+        ranges = self._words.ranges(source) if self._words is not None else None
+        return ranges or (lambda start, end: self.count(source[start:end].decode("utf-8", "replace")))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of content; never a control token, whatever the text says."""
         clean = text.encode("utf-8", "replace").decode("utf-8")
+        if self._words is not None and (ids := self._words.encode(clean)) is not None:
+            return ids
         return list(self._content.encode(clean, add_special_tokens=False).ids)
 
     def encode_chat(self, content: str) -> list[int]:

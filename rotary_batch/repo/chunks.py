@@ -15,11 +15,12 @@ from tree_sitter import Node, Tree
 
 from rotary_batch.core import Chunk, SourceFile, Symbol
 
-CountTokens = Callable[[str], int]
+CountRange = Callable[[int, int], int]  # the tokens of a range of bytes
 MAX_DEPTH = 200  # of nested nodes; deeper code is cut at lines
 MAX_IMPORTS = 8  # named in a breadcrumb
-_PROBE_NBYTES = 16  # for each token of the budget: more than nearly any code has
+_PROBES_NBYTES = (4, 16)  # for each token of the budget: more than most code has, and more than nearly any has
 _SEAM_TOKENS = 3  # more than a cut between two pieces, or through the middle of a word, was seen to add
+_WORD = re.compile(rb"\w+")
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "module", "namespace"}
 
 
@@ -31,9 +32,9 @@ class Piece(NamedTuple):
     tokens: int
 
 
-def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_tokens: CountTokens) -> list[Piece]:
+def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_range: CountRange) -> list[Piece]:
     """Pieces that concatenate to the source, each within the budget (a single character may exceed it)."""
-    cutter = _Cutter(source, budget_tokens, count_tokens)
+    cutter = _Cutter(source, budget_tokens, count_range)
     if not source:
         return []
     if (tokens := cutter.count_within(0, len(source))) is not None:
@@ -41,44 +42,43 @@ def cut(source: bytes, tree: Tree | None, budget_tokens: int, count_tokens: Coun
     if tree is None:
         # Lines are cut with a minimum length: a file of 500,000 empty lines is not joined line by line.
         return cutter.merge(cutter.lines(0, len(source), least_nbytes=budget_tokens // 16))
-    return cutter.merge(cutter.nodes(tree.root_node, 0, len(source), 0))
+    return cutter.merge(cutter.nodes(tree.root_node, 0, len(source)))
 
 
 class _Cutter:
-    def __init__(self, source: bytes, budget_tokens: int, count_tokens: CountTokens) -> None:
+    def __init__(self, source: bytes, budget_tokens: int, count_range: CountRange) -> None:
         self._source = source
         self._budget = budget_tokens
-        self._count = count_tokens
-
-    def count(self, start: int, end: int) -> int:
-        return self._count(self._source[start:end].decode("utf-8", "replace"))
+        self.count = count_range
 
     def count_within(self, start: int, end: int) -> int | None:
         """The tokens of a range that fits into the budget, else None; of a long range only the beginning is counted."""
-        probe = start + _PROBE_NBYTES * self._budget
-        if probe < end and self.count(start, probe) > self._budget + _SEAM_TOKENS:
-            return None
+        for nbytes in _PROBES_NBYTES:
+            probe = start + nbytes * self._budget
+            if probe < end and self.count(start, probe) > self._budget + _SEAM_TOKENS:
+                return None
         tokens = self.count(start, end)
         return tokens if tokens <= self._budget else None
 
-    def nodes(self, node: Node, start: int, end: int, depth: int) -> Iterator[Piece]:
+    def nodes(self, node: Node, start: int, end: int, depth: int = 0) -> list[Piece]:
         """Cut [start, end): a node, with the text before and after it."""
-        children = [child for child in node.children if "comment" not in child.type and child.end_byte > start]
+        children = [child for child in node.children if child.end_byte > start and "comment" not in child.type]
         if not children or depth > MAX_DEPTH:
-            yield from self.lines(start, end)
-            return
+            return list(self.lines(start, end))
+        pieces = list[Piece]()
         for place, child in enumerate(children):
             stop = end if place + 1 == len(children) else child.end_byte
             if stop <= start:
                 continue
             if (tokens := self.count_within(start, stop)) is not None:
-                yield Piece(start, stop, tokens)
+                pieces.append(Piece(start, stop, tokens))
             elif child.start_byte > start and self._is_long(start, child.start_byte):
-                yield from self.lines(start, child.start_byte)
-                yield from self.nodes(child, child.start_byte, stop, depth + 1)
+                pieces += self.lines(start, child.start_byte)
+                pieces += self.nodes(child, child.start_byte, stop, depth + 1)
             else:
-                yield from self.nodes(child, start, stop, depth + 1)
+                pieces += self.nodes(child, start, stop, depth + 1)
             start = stop
+        return pieces
 
     def _is_long(self, start: int, end: int) -> bool:
         """Whether the text before a node gets pieces of its own."""
@@ -166,6 +166,6 @@ def chunks(
 def _breadcrumb(around: Sequence[Symbol], text: bytes, imports: Sequence[str]) -> str:
     """The class or function in which the chunk begins, and the imported names that it uses."""
     lines = [f"class {s.name}" if s.kind in _CLASS_KINDS else s.signature for s in around[-2:]]
-    words = set(re.findall(rb"\w+", text))
+    words = set(_WORD.findall(text)) if imports else set[bytes]()
     used = [name for name in imports if name.encode() in words][:MAX_IMPORTS]
     return "\n".join([*lines, *(["imports: " + ", ".join(used)] if used else [])])

@@ -23,6 +23,8 @@ _TRANSPARENT = {
     "php_tag",
     "empty_statement",
 }
+_BEHIND = re.compile(rb"//[/!]<|/\*[*!]<")
+_STYLE = re.compile(rb"/\*[*!]?|//[/!]?|#!?|--")
 # What no comment documents: one that touches them belongs to the file.
 _NOT_DOCUMENTED = re.compile(
     r"preproc_(include|call)|.*import.*|package_.*|use_.*|using_.*|namespace_.*|linkage_.*|extern_.*"
@@ -76,7 +78,7 @@ def _right_before(node: Node) -> list[Node]:
 
 def is_behind(comment: Node) -> bool:
     """Whether a comment says that it belongs to what is before it: `///<`, `/**<`."""
-    return re.match(rb"//[/!]<|/\*[*!]<", (comment.text or b"")[:4]) is not None
+    return _BEHIND.match((comment.text or b"")[:4]) is not None
 
 
 def leading_comment(root: Node, *, may_touch: bool = False) -> str | None:
@@ -173,7 +175,7 @@ def _look_alike(one: Node, other: Node) -> bool:
 
 def _style(comment: Node) -> str:
     """The mark that a comment begins with; documentation has one of its own in many languages."""
-    match = re.match(rb"/\*[*!]?|//[/!]?|#!?|--", (comment.text or b"")[:4])
+    match = _STYLE.match((comment.text or b"")[:4])
     return match.group().decode() if match else ""
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain, dropwhile, takewhile
 
 MAX_EXAMINED_CHARACTERS = 50_000  # notices are at the top; what follows stays as it is
+_MAX_KEPT_CHARACTERS = 4000  # of a comment that may be read again
 _MAX_LINE_CHARACTERS = 300  # no notice has longer lines
 _MIN_LEGAL_WORDS = 2  # in one paragraph of a comment that holds a licence
 
@@ -157,10 +159,16 @@ def about_the_code(
     first line about it.  The head of a file (`is_file`) has more such lines than a symbol.  `in_licence` says that the
     comment before this one was a licence, which this one may continue.
     """
+    # A comment is looked at alone and with its neighbours, and licences are in many files.
+    read = _read_again if len(text) <= _MAX_KEPT_CHARACTERS else _read
+    return read(text, is_file, is_comment, in_licence)
+
+
+def _read(text: str, is_file: bool, is_comment: bool, in_licence: bool) -> str | None:  # noqa: FBT001
     head, rest = text[:MAX_EXAMINED_CHARACTERS], text[MAX_EXAMINED_CHARACTERS:]
     lines = [line for line in head.split("\n") if not _is_keyword(line)]
     if is_comment:
-        lines = [_EMACS.sub("", line) for line in lines if not _is(_DIRECTIVE, line)]
+        lines = [_without_emacs(line) for line in lines if not _is(_DIRECTIVE, line)]
     paragraphs = _without_licence(_paragraphs(lines))
     if in_licence:
         paragraphs = list(dropwhile(lambda paragraph: _num_legal_words(paragraph) > _MIN_LEGAL_WORDS, paragraphs))
@@ -173,6 +181,9 @@ def about_the_code(
     while is_comment and not rest and lines and (_is_ruler(lines[-1]) or not lines[-1].strip()):
         del lines[-1]
     return ("\n".join(lines).rstrip() + rest).strip("\n") or None
+
+
+_read_again = lru_cache(maxsize=500)(_read)
 
 
 def has_licence(text: str) -> bool:
@@ -190,8 +201,12 @@ def _is(pattern: re.Pattern[str], line: str) -> bool:
     return len(line) <= _MAX_LINE_CHARACTERS and pattern.fullmatch(line) is not None and bool(line.strip())
 
 
+def _without_emacs(line: str) -> str:
+    return _EMACS.sub("", line) if "-*-" in line or "C" in line else line
+
+
 def _is_keyword(line: str) -> bool:
-    return _KEYWORD.search(line[:_MAX_LINE_CHARACTERS]) is not None
+    return ("$" in line or "@(#)" in line) and _KEYWORD.search(line[:_MAX_LINE_CHARACTERS]) is not None
 
 
 def _is_legal(line: str) -> bool:

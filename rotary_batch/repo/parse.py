@@ -25,7 +25,7 @@ from pathlib import Path
 from rotary_batch.core import ParsedFile, SourceFile
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.repo.chunks import CountTokens, chunks, cut
+from rotary_batch.repo.chunks import chunks, cut
 from rotary_batch.repo.symbols import extract, parse
 
 TIMEOUT_S = 20.0  # of one file
@@ -36,15 +36,15 @@ MAX_STARTS = 3  # of one worker in a row; then something is wrong with the machi
 MAX_AHEAD_NBYTES = 4 * 10**6  # of files that are parsed while one before them is not
 _ORPHAN_LIMIT_S = 200  # a worker that takes longer ends itself: its parent would have killed it, so it is gone
 Unparsed = tuple[SourceFile, bytes]
-ParseOne = Callable[[SourceFile, bytes, int, CountTokens], ParsedFile]
+ParseOne = Callable[[SourceFile, bytes, int, Tokenizer], ParsedFile]
 
 
-def parse_file(file: SourceFile, source: bytes, budget_tokens: int, count_tokens: CountTokens) -> ParsedFile:
+def parse_file(file: SourceFile, source: bytes, budget_tokens: int, tokenizer: Tokenizer) -> ParsedFile:
     """Symbols, references and chunks of one source file."""
     assert file.language is not None, f"{file.path} has no language"
     tree = parse(file.language, source)
     extracted = extract(file.language, source, file.path, tree)
-    pieces = cut(source, tree, budget_tokens, count_tokens)
+    pieces = cut(source, tree, budget_tokens, tokenizer.count_ranges(source))
     return ParsedFile(
         file=file,
         docstring=extracted.docstring,
@@ -57,11 +57,9 @@ def parse_file(file: SourceFile, source: bytes, budget_tokens: int, count_tokens
     )
 
 
-def cut_at_lines(
-    file: SourceFile, source: bytes, budget_tokens: int, count_tokens: CountTokens, reason: str
-) -> ParsedFile:
+def cut_at_lines(file: SourceFile, source: bytes, budget_tokens: int, tokenizer: Tokenizer, reason: str) -> ParsedFile:
     """The chunks of a file that cannot be parsed, for the given reason."""
-    pieces = cut(source, None, budget_tokens, count_tokens)
+    pieces = cut(source, None, budget_tokens, tokenizer.count_ranges(source))
     return ParsedFile(
         file=file,
         docstring=None,
@@ -85,7 +83,7 @@ def parse_files(
 
     Raises UnavailableError when worker processes cannot be started.
     """
-    count_tokens = Tokenizer.load(tokenizer_dir).count
+    tokenizer = Tokenizer.load(tokenizer_dir)
     time_budget = _TimeBudget(timeout_s)
     workers = [_Worker(tokenizer_dir, budget_tokens, parse_one, time_budget) for _ in range(num_workers)]
     waiting, tasks = iter(files), deque[_Task]()  # tasks that run, or wait for one before them
@@ -99,7 +97,7 @@ def parse_files(
                 _wait_for_any(workers)
             while tasks and tasks[0].is_settled:
                 task = tasks.popleft()
-                yield task.parsed or cut_at_lines(*task.file, budget_tokens, count_tokens, task.reason)
+                yield task.parsed or cut_at_lines(*task.file, budget_tokens, tokenizer, task.reason)
     finally:
         for worker in workers:
             worker.stop()
@@ -260,14 +258,14 @@ def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # `ulimit -v` may allow less
     most = WORKER_MEMORY_NBYTES if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY_NBYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    count_tokens = Tokenizer.load(tokenizer_dir).count
+    tokenizer = Tokenizer.load(tokenizer_dir)
     with suppress(ConnectionError, EOFError):  # the parent is gone
         connection.send("started")
         while True:
             file, source = connection.recv()
             signal.alarm(_ORPHAN_LIMIT_S)
             try:
-                answer: ParsedFile | str = parse_one(file, source, budget_tokens, count_tokens)
+                answer: ParsedFile | str = parse_one(file, source, budget_tokens, tokenizer)
             except MemoryError:
                 answer = "parsing took too much memory"
             except RecursionError:

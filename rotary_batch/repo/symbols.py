@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
@@ -168,7 +167,7 @@ def _definition(captures: dict[str, list[Node]], rules: Language) -> Definition:
         outer=outer,
         node=node,
         kind=label.removeprefix("definition."),
-        name=re.sub(r"\s+", "", name).strip("'\"").replace("::", "."),
+        name="".join(name.split()).strip("'\"").replace("::", "."),
         receiver=text_of(captures["receiver"][0]) if "receiver" in captures else None,
         bases=tuple(" ".join(text_of(base).split())[:_MAX_NAME] for base in captures.get("base", ())),
     )

@@ -63,9 +63,9 @@ def test_four_times_the_files_are_four_times_the_work(tmp_path, tiny_pack, monke
     from rotary_batch.repo.parse import parse_file
 
     def parse_files(files, *, tokenizer_dir, budget_tokens, num_workers):
-        count_tokens = Tokenizer.load(tokenizer_dir).count
+        tokenizer = Tokenizer.load(tokenizer_dir)
         for file, source in files:
-            yield parse_file(file, source, budget_tokens, count_tokens)
+            yield parse_file(file, source, budget_tokens, tokenizer)
 
     monkeypatch.setattr(planner_index, "parse_files", parse_files)
     for name, num_files in (("small", 250), ("large", 1000)):

@@ -34,7 +34,7 @@ def parsed(files: list[tuple[SourceFile, bytes]], checkpoint: Path, **options) -
     return found
 
 
-def hang_crash_or_parse(file, source, budget_tokens, count_tokens):
+def hang_crash_or_parse(file, source, budget_tokens, tokenizer):
     if b"hang" in source:
         time.sleep(600)
     if b"eat" in source:
@@ -43,7 +43,7 @@ def hang_crash_or_parse(file, source, budget_tokens, count_tokens):
         os.kill(os.getpid(), signal.SIGKILL)
     if b"bug" in source:
         raise KeyError(source)
-    return parse_file(file, source, budget_tokens, count_tokens)
+    return parse_file(file, source, budget_tokens, tokenizer)
 
 
 def test_many_bombs_waste_a_bounded_time_and_what_is_then_not_tried_says_so(tiny_checkpoint, monkeypatch):
@@ -110,10 +110,10 @@ def test_a_worker_that_dies_at_its_start_is_not_started_for_ever(tiny_checkpoint
     assert len(started) == parse_module.MAX_STARTS
 
 
-def send_me_signals_and_parse(file, source, budget_tokens, count_tokens):
+def send_me_signals_and_parse(file, source, budget_tokens, tokenizer):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)
-    return parse_file(file, source, budget_tokens, count_tokens)
+    return parse_file(file, source, budget_tokens, tokenizer)
 
 
 def test_ctrl_c_and_sigterm_end_no_worker_from_its_very_start(tiny_checkpoint, monkeypatch, capfd):
@@ -133,7 +133,7 @@ def test_ctrl_c_and_sigterm_end_no_worker_from_its_very_start(tiny_checkpoint, m
     assert "Traceback" not in capfd.readouterr().err
 
 
-def alarm_left(file, source, budget_tokens, count_tokens):
+def alarm_left(file, source, budget_tokens, tokenizer):
     raise type(f"Alarm{200 - signal.alarm(0) < 20}", (Exception,), {})
 
 

@@ -191,7 +191,7 @@ def test_a_plain_folder_honours_nested_gitignore_and_prunes(tmp_path):
     assert set(classes(tmp_path)) == {"a.py", "b.py", ".gitignore", "sub/.gitignore", "sub/y.log"}
 
 
-def hang_or_parse(file, source, budget_tokens, count_tokens):
+def hang_or_parse(file, source, budget_tokens, tokenizer):
     """A grammar that hangs, crashes or runs out of memory on some files."""
     if b"hang" in source:
         time.sleep(60)
@@ -199,7 +199,7 @@ def hang_or_parse(file, source, budget_tokens, count_tokens):
         os.abort()
     if b"memory" in source:
         raise MemoryError
-    return parse_file(file, source, budget_tokens, count_tokens)
+    return parse_file(file, source, budget_tokens, tokenizer)
 
 
 def test_a_worker_that_hangs_or_dies_costs_one_file_its_syntax_and_nothing_else(tiny_checkpoint):

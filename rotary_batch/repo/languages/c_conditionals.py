@@ -13,11 +13,16 @@ from dataclasses import dataclass
 COMMENT = rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|//(?:\\\r?\n|[^\n])*+"
 STRING = rb'"(?:\\.|[^"\\\n])*+"?|(?<![0-9A-Fa-f])\'(?:\\.|[^\'\\\n])*+\'?'
 DIRECTIVE = rb"^[ \t]*+\#(?:\\\r?\n|" + COMMENT + rb'|"(?:\\.|[^"\\\n])*+"|[^\n])*+'
+# Tokens of code up to a bracket, a string or the line of a directive are read as one.
 _TOKEN = re.compile(
-    rb"(?P<directive>" + DIRECTIVE + rb")|(?P<skip>" + COMMENT + rb")|(?P<code>" + STRING + rb"|[^\s/\"'\#{}()\[\];,]++"
-    rb"|[{}()\[\];,/\"'\#])",
+    rb"(?P<directive>" + DIRECTIVE + rb")|(?P<skip>" + COMMENT + rb")|(?P<code>" + STRING + rb"|[{}()\[\]/\"'\#])"
+    rb"|(?P<run>(?:[^\n/\"'\#{}()\[\]]++|\n(?![ \t]*+\#))++)",
     re.MULTILINE | re.DOTALL,
 )
+_FIRST = re.compile(rb"\A\s*+([;,]|[^\s;,]++)")
+_BETWEEN = (b" ", b"\t", b"\n", b"\r", b"\f", b"\v", b";", b",")  # tokens of a run
+_CONDITION = re.compile(rb"^[ \t]*+\#[ \t]*+if", re.MULTILINE)
+_COMMENT = re.compile(COMMENT)
 _BLOCK_COMMENT = re.compile(rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+\*/")
 _NAME = re.compile(rb"[ \t]*\#[ \t]*(\w+)")
 _REST = re.compile(rb"(?:\s++|" + COMMENT + rb")*+", re.DOTALL)
@@ -33,16 +38,31 @@ class _Branch:
 
     condition: Condition
     start: int
-    last: bytes  # token of code; at first the one before the conditional
+    last: bytes
     end: int = 0
     depth: int = 0  # of brackets, relative to the start
     lowest: int = 0
     first: bytes = b""  # token of code
     is_kept: bool = False
+    _run: bytes = b""  # the last tokens, when they were read as one
+
+    def add_run(self, run: bytes) -> None:
+        """Count tokens without brackets."""
+        if run and not run.isspace():
+            self.first = self.first or _FIRST.findall(run)[0]
+            self._run = run
+
+    def last_token(self) -> bytes:
+        """Of its code; at first the one before the conditional."""
+        if self._run:
+            text = self._run.rstrip()
+            self.last = text[-1:] if text.endswith((b";", b",")) else text[1 + max(map(text.rfind, _BETWEEN)) :]
+            self._run = b""
+        return self.last
 
     def add(self, token: bytes, depth: int, lowest: int) -> None:
         """Count code that follows."""
-        self.last, self.first = token, self.first or token
+        self.last, self.first, self._run = token, self.first or token, b""
         self.lowest = min(self.lowest, self.depth + lowest)
         self.depth += depth
 
@@ -71,12 +91,14 @@ class _Reader:
         self._end = 0  # of the last conditional
 
     def read(self, token: re.Match[bytes]) -> None:
-        """Take the next token."""
-        if token.lastgroup == "code":
+        """Take the next token, or several."""
+        if token.lastgroup == "run":
+            self._branch.add_run(token[0])
+        elif token.lastgroup == "code":
             depth = _DEPTH.get(token[0], 0)
             self._branch.add(token[0], depth, min(depth, 0))
         elif token.lastgroup == "directive" and (found := _NAME.match(token[0])):
-            rest = re.sub(COMMENT, b"", token[0][found.end() :]).strip()
+            rest = _COMMENT.sub(b"", token[0][found.end() :]).strip()
             if self._directive(found[1], rest, token):
                 self.blank.append(token.span())
             elif b"\\" in token[0] and b"/*" in token[0]:  # to the grammar, a macro ends at a comment
@@ -110,7 +132,7 @@ class _Reader:
     def _open(self, condition: Condition, start: int) -> None:
         is_first = self._guard == b"" and not self._top.first and not condition[1]
         self._guard = condition[0] if is_first else None
-        before = self._branch.last
+        before = self._branch.last_token()
         self._branch = _Branch(condition, start, before)
         self._around.append(_Conditional(before, [self._branch]))
 
@@ -123,7 +145,7 @@ class _Reader:
             if not branch.is_kept:
                 self.blank.append((branch.start, branch.end))
             elif branch.first:
-                self._branch.add(branch.last, branch.depth, branch.lowest)
+                self._branch.add(branch.last_token(), branch.depth, branch.lowest)
 
     def _kept(self, conditional: _Conditional) -> list[_Branch]:
         possible = []
@@ -145,7 +167,7 @@ class _Reader:
 
 def without_conditionals(source: bytes, *, is_cpp: bool) -> bytes:
     """The source with blanks for the lines of conditionals, branches that are not used, and the include guard."""
-    if b"#" not in source:
+    if b"\\" not in source and not _CONDITION.search(source):
         return source
     reader = _Reader(is_cpp=is_cpp)
     for token in _TOKEN.finditer(source):
@@ -187,7 +209,7 @@ def _is_whole(branch: _Branch, before: bytes) -> bool:
     """Whether a branch consists of whole statements, or of whole entries of a list."""
     if not branch.is_balanced:
         return False
-    is_list = before in {b",", b"{", b"("} and branch.last == b","
+    is_list = before in {b",", b"{", b"("} and branch.last_token() == b","
     # Behind a bracket a body may follow; else what was before is a macro that is a statement.
     starts = branch.first != b"{" if before == b")" else before[-1:] in _ENDS
-    return not branch.first or is_list or (starts and branch.last[-1:] in {b";", b"}", b":"})
+    return not branch.first or is_list or (starts and branch.last_token()[-1:] in {b";", b"}", b":"})

@@ -315,7 +315,7 @@ def _plain(node: Node) -> str:
         text = text.split("(", 1)[0]
     if node.type in {"operator_name", "operator_cast"}:
         return re.sub(r"^operator (?=\W)", "operator", " ".join(text.split()))
-    return re.sub(r"\s+", "", text)
+    return "".join(text.split())
 
 
 def _type_name(node: Node | None) -> str:

@@ -32,6 +32,7 @@ from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.graph import RELATIONS, linked
 from rotary_batch.work.index import load_files, stored_chunks, stored_outline
+from rotary_batch.work.linkage import LINKAGE_RELATIONS, Linkage
 from rotary_batch.work.page_stamps import (
     known_stamp,
     known_stamps,
@@ -84,6 +85,7 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         symbols=_PerFile(paths, lambda path: tuple(documented_symbols(store, row.id, path, languages[path]))),
         chunks=_PerFile(paths, lambda path: tuple(stored_chunks(store, row.id, path))),
         **{name: _PerFile(paths, partial(_linked, store, row.id, name)) for name in RELATIONS},
+        **_linkage(store, row.id, languages),
         model_name=row.model_name,
         demonstration=row.demonstration,
         docs_dir=row.docs_dir,
@@ -117,6 +119,13 @@ class IndexViews:
 
 def _linked(store: WorkStore, repository_id: int, relation: str, path: str) -> dict[SymbolId, Linked]:
     return linked(store, repository_id, relation, path, MAX_LINKS)
+
+
+def _linkage(
+    store: WorkStore, repository_id: int, languages: Mapping[str, str | None]
+) -> dict[str, Mapping[str, dict[SymbolId, Linked]]]:
+    linkage = Linkage(store, repository_id, languages)
+    return {name: _PerFile(languages, partial(linkage.linked, name, limit=MAX_LINKS)) for name in LINKAGE_RELATIONS}
 
 
 def docs_folder(row: RepositoryRow) -> Path:

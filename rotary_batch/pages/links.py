@@ -21,11 +21,11 @@ class Links:
         """The target of a link from the page of one thing to that of another."""
         return path_link(relative(self._view.paths[there], parent_of(self._view.paths[here])))
 
-    def symbol(self, here: str, symbol: Symbol) -> str:
-        """A link to the section that shows a symbol."""
+    def symbol(self, here: str, symbol: Symbol, text: str = "") -> str:
+        """A link to the section that shows a symbol, with its name or another text."""
         anchor = self.outline(symbol.path).anchor(symbol.id)
         page = "" if symbol.path == here and anchor else self.page(here, symbol.path)
-        return f"[{code(symbol.qualified_name)}]({page}{f'#{anchor}' if anchor else ''})"
+        return f"[{code(text or symbol.qualified_name)}]({page}{f'#{anchor}' if anchor else ''})"
 
     def section(self, symbol_id: SymbolId) -> Symbol | None:
         """The symbol of the section that shows a symbol; None when it is not shown."""

@@ -204,6 +204,12 @@ class Pages:
                 blocks += [inline(words.summary), *to_markdown(words.blocks)]
         blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
         view = self._view
+        places = [("Declared in", view.declared_in), ("Defined in", view.defined_in)]
+        blocks += [
+            f"{word} {self._links(path, ends[path][symbol.id], by_path=True)}."
+            for word, ends in places
+            if symbol.id in ends.get(path, {})
+        ]
         edges = [*bases_of(view, self._to, symbol), *derived_from(view, self._to, symbol)]
         calls = [("Used by", view.callers), ("Uses", view.callees)]
         edges += [(word, ends[path][symbol.id]) for word, ends in calls if symbol.id in ends.get(path, {})]
@@ -213,12 +219,13 @@ class Pages:
     def _lines_link(self, path: str, symbol: Symbol) -> str:
         return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._to.source(path, symbol)})"
 
-    def _links(self, path: str, linked: Linked) -> str:
+    def _links(self, path: str, linked: Linked, *, by_path: bool = False) -> str:
         shown = linked.ids[:MAX_LINKS]
         sections = [section for section in map(self._to.section, shown) if section is not None]
         distinct = {section.id: section for section in sections}
         more = f" and {linked.total - len(shown):,} more" if linked.total > len(shown) else ""
-        return ", ".join(self._to.symbol(path, symbol) for symbol in distinct.values()) + more
+        texts = [(symbol, symbol.path if by_path else "") for symbol in distinct.values()]
+        return ", ".join(self._to.symbol(path, symbol, text) for symbol, text in texts) + more
 
     def _chunk_notes(self, path: str, symbols: Sequence[Symbol]) -> dict[SymbolId | None, list[str]]:
         """Symbol, or None for the whole file -> prose of chunks that is shown there.

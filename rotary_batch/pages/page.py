@@ -90,6 +90,8 @@ class IndexView:
     every_symbol: Callable[[], Iterable[tuple[str, Sequence[Symbol]]]] | None = None  # by file, without docstrings
     bases: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the derived type
     derived: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the base
+    declared_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the definition
+    defined_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the declaration
 
     @cached_property
     def sources(self) -> Mapping[str, SourceFile]:

@@ -11,7 +11,7 @@ from rotary_batch.core import Symbol
 from rotary_batch.work.index import stored_symbols
 from rotary_batch.work.store import WorkStore
 
-_LANGUAGES = ("c", "cpp")
+LANGUAGES = ("c", "cpp")
 _MAX_DECLARATIONS = 100  # of one name that are compared
 
 
@@ -23,7 +23,7 @@ class _Declared(NamedTuple):
 
 def documented_symbols(store: WorkStore, repository_id: int, path: str, language: str | None) -> Iterator[Symbol]:
     """The symbols of a file, with the comment of its declaration for each definition of C or C++ that has none."""
-    if language not in _LANGUAGES:
+    if language not in LANGUAGES:
         yield from stored_symbols(store, repository_id, path)
         return
     declared = _declared(store, repository_id, path)
@@ -61,12 +61,12 @@ def _docstring(symbol: Symbol, candidates: Sequence[_Declared]) -> str | None:
     here = [one for one in candidates if one.path == symbol.path]
     beside = [one for one in candidates if PurePosixPath(one.path).stem == stem]
     near = here or beside or list(candidates)
-    same = [one for one in near if _num_parameters(one.signature) == _num_parameters(symbol.signature)]
+    same = [one for one in near if num_parameters(one.signature) == num_parameters(symbol.signature)]
     docstrings = {one.docstring for one in same or near}
     return docstrings.pop() if len(docstrings) == 1 else None
 
 
-def _num_parameters(signature: str) -> int:
+def num_parameters(signature: str) -> int:
     """Of the last list of parameters; overloads differ in it."""
     depth, commas = 0, 0
     for character in signature[signature.find("(") + 1 :]:

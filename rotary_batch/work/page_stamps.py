@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Mapping
 
 from rotary_batch.core import FileClass
+from rotary_batch.work.namesakes import namesakes
 from rotary_batch.work.store import WorkStore
 
 
@@ -90,6 +91,9 @@ _DECLARED = """
     and other.qualified_name = declared.qualified_name"""
 
 
+_IS_C = "select 1 from file where repository_id = :id and path = :path and language in ('c', 'cpp')"
+
+
 def has_stamps(store: WorkStore, repository_id: int) -> bool:
     """Whether any page is up to date."""
     row = store.db.execute("select 1 from page where repository_id = ? limit 1", [repository_id]).fetchone()
@@ -111,6 +115,8 @@ def forget_file(store: WorkStore, repository_id: int, path: str) -> None:
     if not store.db.execute(_IS_SHOWN, given).fetchone():
         return
     linked = {row[0] for row in store.db.execute(_LINKED, given)}
+    if store.db.execute(_IS_C, given).fetchone():
+        linked |= namesakes(store, repository_id, path)  # `linkage.py` says which of them
     described = {row[0] for row in store.db.execute(_DECLARED, given)}  # the folder lists them with these words
     forget(store, repository_id, linked, {path, *described})
 

@@ -119,3 +119,64 @@ def test_a_header_is_read_again_when_the_sources_beside_it_change_its_language(t
     (tmp_path / "project" / "y.c").rename(tmp_path / "project" / "y.cpp")
     assert language(page({})) == "cpp"
     assert Path(tmp_path / "project" / "rotary-docs" / "x.h.md").exists()
+
+
+def links(page: str, name: str) -> list[str]:
+    """Where a symbol is declared or defined, as it is on its page."""
+    return re.findall(r"(?m)^(?:Declared|Defined) in .*$", section(page, name))
+
+
+def test_a_declaration_and_its_definition_link_to_each_other(page):
+    shown = page(
+        {
+            "include/tin.h": "int tin_open(int n);\nextern int tin_debug;\nint tin_lost(void);\n",
+            "include/other.h": "int tin_open(int n);\n",
+            "src/tin.c": "int tin_debug = 1;\nint tin_open(int n) { return n; }\n",
+        }
+    )
+    source, header = shown("src/tin.c"), shown("include/tin.h")
+    assert links(header, "tin_open") == ["Defined in [`src/tin.c`](../src/tin.c.md#tin_open)."]
+    assert links(header, "tin_debug") == ["Defined in [`src/tin.c`](../src/tin.c.md#tin_debug)."]
+    assert links(header, "tin_lost") == []
+    assert links(source, "tin_open") == [
+        "Declared in [`include/other.h`](../include/other.h.md#tin_open), "
+        "[`include/tin.h`](../include/tin.h.md#tin_open)."
+    ]
+
+
+def test_members_of_a_class_link_to_their_definitions_by_their_parameters(page):
+    header = "class Tin {\npublic:\n  static Tin make();\n  void put(int n);\n  void put(int n, int m);\n};\n"
+    source = "Tin Tin::make() { return Tin(); }\nvoid Tin::put(int n, int m) {}\n"
+    shown = page({"tin.hpp": header, "tin.cpp": source})
+    assert links(shown("tin.cpp"), "Tin.make") == ["Declared in [`tin.hpp`](tin.hpp.md#tinmake)."]
+    assert len(links(shown("tin.cpp"), "Tin.put")) == 1
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"a.c": "static int tin_open(int n) { return n; }\n"},
+        {"a.c": "int tin_open(int n, int m) { return n; }\n"},
+        {"a.c": "int tin_open(int n) { return n; }\n", "b.c": "int tin_open(int n) { return -n; }\n"},
+        {"a.cpp": "namespace shop { int tin_open(int n) { return n; } }\n"},
+        {"a.cpp": "namespace { int tin_open(int n) { return n; } }\n"},
+        {"a.py": "def tin_open(n): pass\n"},
+        {"a.h": "static inline int tin_open(int n) { return n; }\n"},
+    ],
+)
+def test_what_has_another_linkage_or_may_be_something_else_is_not_linked(page, others):
+    shown = page({"tin.h": "int tin_open(int n);\n", **others})
+    assert all("Defined in" not in shown(path) and "Declared in" not in shown(path) for path in ("tin.h", *others))
+
+
+def test_links_of_declarations_follow_every_change_of_definitions(tmp_path, page):
+    shown = page({"tin.h": "int tin_open(int n);\n", "one.c": "int tin_open(int n) { return n; }\n"})
+    root = tmp_path / "project"
+    assert links(shown("tin.h"), "tin_open") == ["Defined in [`one.c`](one.c.md#tin_open)."]
+    (root / "two.c").write_text("int tin_open(int n) { return -n; }\n")
+    shown = page({})
+    assert links(shown("tin.h"), "tin_open") == links(shown("one.c"), "tin_open") == []
+    (root / "one.c").write_text("int other;\n")
+    shown = page({})
+    assert links(shown("tin.h"), "tin_open") == ["Defined in [`two.c`](two.c.md#tin_open)."]
+    assert links(shown("two.c"), "tin_open") == ["Declared in [`tin.h`](tin.h.md#tin_open)."]

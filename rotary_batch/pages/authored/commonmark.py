@@ -35,6 +35,10 @@ _LOOKS = re.compile(
     r"|var|wbr)(?:\s[^<>]*)?/?>|<!--[^>]{0,1000}-->",
     re.IGNORECASE | re.DOTALL,
 )
+_SHALLOW = re.compile(r"^( {2,3})(?=[^\s\-*+>|#`~\d])", re.MULTILINE)
+_LIST_ITEM = re.compile(r"[-*+] |\d+[.)] ")
+# A line that is no prose: it ends as statements and calls do, or is an assignment.
+_CODE_LINE = re.compile(r".*[;{\[(]|[)}\]]+[;,]?|[\w.$:]+\(.*\)|(?:(?:const|let|var|val|auto) )?[\w.$]+ :?= .+|[<@$].*")
 Fence = Callable[[str, str], CodeBlock | None]  # (info string, content) -> code
 
 
@@ -58,10 +62,33 @@ def _long_text(state: object, silent: bool) -> bool:  # noqa: FBT001 (the signat
 
 def markdown_blocks(text: str, fence: Fence | None = None) -> list[Block]:
     """The blocks of a Markdown text; `fence` reads its code blocks.  Raises TooDeepError."""
-    tokens = _parser().parse(text)
+    tokens = _parser().parse(_with_code_indented(text))
     if any(token.level >= MAX_NESTING - 2 for token in tokens):
         raise TooDeepError
     return _Builder(fence or _fence).build(tokens)
+
+
+def _with_code_indented(text: str) -> str:
+    """With code that is indented by two or three spaces, below a line that ends with a colon, indented by four."""
+    if not _SHALLOW.search(text):
+        return text
+    lines = text.split("\n")
+    place, is_fenced, last = 0, False, ""
+    while place < len(lines):
+        line = lines[place]
+        is_fenced ^= line.lstrip().startswith(("```", "~~~"))
+        opens = not is_fenced and last.endswith(":") and not last[:1].isspace() and not _LIST_ITEM.match(last)
+        shallow = _SHALLOW.match(line) if opens and place and not lines[place - 1].strip() else None
+        if shallow is not None:
+            end = place
+            while end < len(lines) and (not lines[end].strip() or lines[end].startswith(shallow[1])):
+                end += 1
+            if any(_CODE_LINE.fullmatch(one.strip()) for one in lines[place:end]):
+                lines[place:end] = [f"{' ' * (4 - len(shallow[1]))}{one}" for one in lines[place:end]]
+                place, line = end - 1, ""
+        last = line.rstrip() or last
+        place += 1
+    return "\n".join(lines)
 
 
 def _fence(info: str, content: str) -> CodeBlock | None:

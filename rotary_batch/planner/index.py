@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from rotary_batch.core import FileClass, ParsedFile, SourceFile, main_definitions, stub_of
+from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page_paths import folders_above, may_move_others
-from rotary_batch.pages.site import LLMS
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.resolving import resolve, save_parsed
@@ -289,12 +288,10 @@ def _store_file(
 ) -> PlanCounts:
     if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
         one = replace(one, chunks=())
-    listed, told = _listed_symbols(store, row.id, one.file.path), _told(store, row.id, one.file.path)
+    listed = _listed_symbols(store, row.id, one.file.path)
     save_parsed(store, row.id, one, row.plan_key)
     if listed != _listed_symbols(store, row.id, one.file.path):
         page_stamps.forget_symbol_index(store, row.id)
-    if told != _told(store, row.id, one.file.path):
-        page_stamps.forget(store, row.id, (LLMS,), ())
     items = list(chunk_items(one, source, prompt_builder))
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
@@ -304,16 +301,6 @@ def _listed_symbols(store: WorkStore, repository_id: int, path: str) -> list[tup
     if not page_stamps.has_stamps(store, repository_id):
         return []
     return list(entries_of(path, stored.stored_outline(store, repository_id, path)))
-
-
-def _told(store: WorkStore, repository_id: int, path: str) -> tuple[object, ...]:
-    """What the summaries of a file and of others may say, which are in llms.txt."""
-    if not page_stamps.has_stamps(store, repository_id):
-        return ()
-    symbols = list(stored.stored_symbols(store, repository_id, path))
-    names = [(one.kind, one.qualified_name, one.is_public, one.docstring) for one in symbols]
-    shown = [one.qualified_name for one in main_definitions(symbols, or_declarations=True)]
-    return stored.words_of_file(store, repository_id, path), names, shown
 
 
 def _roll_up(

@@ -135,6 +135,11 @@ def forget_symbol_index(store: WorkStore, repository_id: int) -> None:
     store.db.execute("delete from page where repository_id = ? and thing glob '/symbol-index*'", [repository_id])
 
 
+def forget_list(store: WorkStore, repository_id: int) -> None:
+    """Within a transaction: llms.txt, which has the summary of every file, is out of date."""
+    store.db.execute("delete from page where repository_id = ? and thing = '/llms.txt'", [repository_id])
+
+
 def _above(paths: Collection[str]) -> set[str]:
     things: set[str] = set()
     for path in paths:

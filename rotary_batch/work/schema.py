@@ -265,7 +265,7 @@ create table written_page (
 """
 
 # The version of the program that resolved all edges; null when they are to be resolved again.
-# A changed source deletes the stamp of llms.txt only when it is told of otherwise there, which the planner knows.
+# A changed source deletes the stamp of llms.txt only when summaries may say something else; see `index.py`.
 _M014 = """
 alter table repository add column resolved_by text;
 drop trigger file_update_forgets_pages;

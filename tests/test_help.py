@@ -93,7 +93,7 @@ def test_every_command_has_examples_that_it_accepts(path):
         ("model inf", "no such command 'inf'; did you mean 'info'?"),
         ("drain --untl 7", "no such option '--untl'; did you mean '--until'?"),
         ("drain --xyzzy", "no such option '--xyzzy'; `rotary-batch drain --help` lists them"),
-        ("drain -q", "no such option '-q'; `rotary-batch drain --help` lists them"),
+        ("drain -x", "no such option '-x'; `rotary-batch drain --help` lists them"),
         ("--json status", "no such option '--json'; write --json behind the command"),
         ("drain --until", "--until: write --until HH:MM"),
         ("drain --json=3", "--json: takes no value"),

@@ -93,7 +93,7 @@ def test_every_command_has_examples_that_it_accepts(path):
         ("model inf", "no such command 'inf'; did you mean 'info'?"),
         ("drain --untl 7", "no such option '--untl'; did you mean '--until'?"),
         ("drain --xyzzy", "no such option '--xyzzy'; `rotary-batch drain --help` lists them"),
-        ("drain -q", "no such option '-q'; `rotary-batch drain --help` lists them"),
+        ("drain -x", "no such option '-x'; `rotary-batch drain --help` lists them"),
         ("--json status", "no such option '--json'; write --json behind the command"),
         ("drain --until", "--until: write --until HH:MM"),
         ("drain --json=3", "--json: takes no value"),
@@ -167,3 +167,13 @@ def test_completion_is_installed_for_a_shell(shell, check, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^(complete -o default -F |_rotary-batch$|drain\t)", done.stdout, re.MULTILINE)
+
+
+def test_help_loads_nothing_that_works():
+    """It has to be shown within 0.3 s."""
+    code = "import sys; sys.argv = ['rotary-batch', 'run', '-h']; from rotary_batch.cli import app\ntry: app()\nexcept SystemExit: print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split("\n")[-2].split()
+    assert "rotary_batch.cli.run" in loaded
+    slow = {"torch", "numpy", "rich", "docutils", "griffe", "tree_sitter", "tokenizers", "sqlite_utils"}
+    assert not slow & set(loaded)
+    assert not [name for name in loaded if re.match(r"rotary_batch\.(runner|planner|pages\.page|engine)", name)]

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rotary_batch.commands.meter import Meter, Reading, StepWork
 from rotary_batch.log import event
-from rotary_batch.runner import Progress
 from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.runs import save_stats
 from rotary_batch.work.store import WorkStore
+
+if TYPE_CHECKING:  # `--help` imports this module, and the runner imports much
+    from rotary_batch.runner import Progress
 
 SAVE_EVERY_S = 3.0
 LOG_EVERY_S = 60.0

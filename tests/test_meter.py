@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rotary_batch.commands.meter import Meter, StepWork, expected_lengths, expected_prompts
+from rotary_batch.commands.meter import Meter, StepWork, bias, expected_lengths, expected_prompts
 from rotary_batch.core import Unit
 from rotary_batch.work.rows import UnitWork
 
@@ -150,3 +150,12 @@ def test_prompts_and_answers_that_are_not_known_are_as_long_as_others():
     assert expected_prompts([chunks, folders]) == {Unit.CHUNK: 300, Unit.DIRECTORY: 300}
     assert expected_lengths([folders]) == {Unit.DIRECTORY: 61}
     assert expected_prompts([folders]) == {Unit.DIRECTORY: 0}
+
+
+def test_answers_that_are_still_live_lengthen_the_mean_of_those_that_ended():
+    assert bias({}, [3, 4]) == 1.0
+    assert bias({10: 5}, []) == 1.0
+    # Half of all end after 10 tokens, the others after 30 or later: 10 + 20 / 2.
+    assert bias({10: 5}, [30] * 5) == pytest.approx(2.0)
+    # What has just begun tells nothing.
+    assert bias({10: 2, 20: 2}, [1] * 50) == pytest.approx(1.0)

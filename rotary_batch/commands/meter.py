@@ -6,6 +6,8 @@ The three costs are learned apart, because a run ends with few live sequences: s
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp, log, log10, sqrt
@@ -121,6 +123,7 @@ class Meter:
     _prompts: dict[int, int] = field(default_factory=dict)  # item -> prompt tokens, of live sequences
     _generated: dict[int, int] = field(default_factory=dict)  # item -> tokens, of those that have begun
     _ended: list[int] = field(default_factory=list)  # prompt tokens of items that ended since the queue was read
+    _lengths: Counter[int] = field(default_factory=Counter)  # of the answers that ended in this run, in tokens
     _read: int = 0  # prompt tokens read, and those of the prompts they are from: prompts may share their beginning
     _asked: int = 0
     _most_read: int = 0  # prompt tokens of one step
@@ -147,7 +150,7 @@ class Meter:
         self._prompts = dict(step.prompts)
         for item in step.ended:
             self._ended.append(self._prompts.pop(item))
-            self._generated.pop(item, None)
+            self._lengths[self._generated.pop(item, 0)] += 1
         self._add_time(step)
 
     def _add_time(self, step: StepWork) -> None:
@@ -209,6 +212,7 @@ class Meter:
         asked = sum(one.prompt_tokens + one.num_unknown * prompts[one.unit] for one in self._work)
         asked -= sum(self._ended) + sum(self._prompts[item] for item in self._generated)
         mean = sum(one.num_open * lengths[one.unit] for one in self._work) / max(1, num_queued)
+        mean *= bias(self._lengths, sorted(self._generated.values()))
         # An answer that is longer than the mean still goes on for a while.
         begun = sum(min(count, 2 * mean / 3) for count in self._generated.values())
         answers = max(0.0, num_open * mean - begun)
@@ -240,6 +244,24 @@ def expected_lengths(work: Sequence[UnitWork]) -> dict[Unit, float]:
         + (one.output_tokens / one.num_done if one.num_done >= FEW_ANSWERS else share * one.max_new_tokens)
         for one in work
     }
+
+
+def bias(ended: Mapping[int, int], live: Sequence[int]) -> float:
+    """How much longer answers are than those that have ended: of those that began together, the short ones end first.
+
+    `ended` is length -> number, `live` the lengths so far of the others, ascending.  The mean of all is the area under
+    the Kaplan-Meier estimate of the share that is longer than a length.
+    """
+    num_left, survival, area, before = sum(ended.values()), 1.0, 0.0, 0
+    if not num_left:
+        return 1.0
+    mean = sum(length * count for length, count in ended.items()) / num_left
+    for length in sorted(ended):
+        area += survival * (length - before)
+        survival *= 1 - ended[length] / (num_left + len(live) - bisect_left(live, length))
+        num_left, before = num_left - ended[length], length
+    longest = live[-1] if live else 0
+    return max(1.0, (area + survival * max(0, longest - before)) / mean) if mean else 1.0
 
 
 def spread(work: Sequence[UnitWork]) -> float:

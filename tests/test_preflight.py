@@ -32,10 +32,11 @@ def states(root: Path) -> dict[str, dict[str, int]]:
 def refused(root: Path, *options: object, code: int = 69) -> str:
     """The one line of a `run` that reads nothing and writes no page."""
     done = rotary("run", root, *options)
-    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("rotary-batch: ")]
+    assert (done.returncode, len(errors)) == (code, 1), done.stderr
     assert not (root / "rotary-docs").exists()
     assert json.loads(rotary("status", "--json").stdout)["repositories"] == []
-    return done.stderr
+    return errors[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

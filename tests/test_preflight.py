@@ -49,7 +49,9 @@ def test_a_device_that_is_not_there(make_repository):
 def test_memory_that_is_too_little_names_the_size_that_is_enough(make_repository):
     root = make_repository(FILES)
     line = refused(root, "--device-memory", "1MB")
-    found = re.search(r"needs [\d.]+ MB of device memory .* may use 1\.0 MB; try --device-memory (\d+MB)$", line)
+    found = re.search(
+        r"needs [\d.]+ MB of device memory .* but only 1\.0 MB is allowed; try --device-memory (\d+MB)$", line
+    )
     assert found, line
     assert rotary("run", root, "--limit", 1, "--device-memory", found[1]).returncode == 75
     assert re.search(

@@ -74,8 +74,8 @@ def require_memory(model: Footprint, memory_nbytes: int, longest_tokens: int) ->
             f"KV cache of {longest_tokens:,} tokens"
         )
         raise UnavailableError(
-            f"{model.name} needs {size_text(least)} of device memory ({parts}), and may use "
-            f"{size_text(memory_nbytes)}; try --device-memory {enough_size(least)}"
+            f"{model.name} needs {size_text(least)} of device memory ({parts}), but only "
+            f"{size_text(memory_nbytes)} is allowed; try --device-memory {enough_size(least)}"
         )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from rotary_batch import json_answer
 from rotary_batch.terminal import shown
 
 WORK_REMAINS, INTERRUPTED_TWICE = 75, 130
@@ -73,14 +74,19 @@ def kept_from_new_threads() -> Iterator[None]:
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> None:
-    say(f"rotary-batch: {stopped()}")
-    os._exit(WORK_REMAINS)
+    _end(stopped(), WORK_REMAINS)
 
 
 def quit_now() -> NoReturn:
     """End the process at a second SIGINT."""
-    say(f"rotary-batch: quit at once; nothing stored is lost, and {how_to_go_on()}")
-    os._exit(INTERRUPTED_TWICE)
+    _end(f"quit at once; nothing stored is lost, and {how_to_go_on()}", INTERRUPTED_TWICE)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    """End the process without any clean-up."""
+    say(f"rotary-batch: {text}")
+    json_answer.print_error(text, code)
+    os._exit(code)
 
 
 def stopped() -> str:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from rotary_batch import __version__, interrupts, private_file
+from rotary_batch import __version__, interrupts, json_answer, private_file
 from rotary_batch.config import state_dir
 from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError, storage_error
 from rotary_batch.terminal import shown
@@ -49,9 +49,10 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     except SystemExit as done:
         # Typer exits with 1 when stdout was closed.
         code = 0 if isinstance(done.__context__, BrokenPipeError) else _number(done.code)
+        if (message := getattr(done.__context__, "format_message", None)) is not None:  # Typer has said it
+            json_answer.print_error(message(), code)
     except interrupts.Interrupt:
-        _say(interrupts.stopped())
-        code = interrupts.WORK_REMAINS
+        code = _fail(interrupts.stopped(), interrupts.WORK_REMAINS)
     except Exception as error:  # noqa: BLE001 - the last place that can report and record it
         code = _explain(error)
     interrupts.ignore()
@@ -82,16 +83,22 @@ def _require_folder() -> None:
 def _explain(error: Exception) -> int:
     known = understood(error)
     if known is not None:
-        _say(str(known))
-        return known.exit_code
+        return _fail(str(known), known.exit_code)
     what = f"{type(error).__name__}: {error}"
     try:
         path = _record(error)
     except (OSError, RotaryError) as refused:
-        _say(f"a bug: {what} ({_place(error)}); it could not be recorded: {refused}")
-        return CRASH
-    _say(f"a bug: {what}; please report it with {path}")
-    return INTERNAL
+        return _fail(f"a bug: {what} ({_place(error)}); it could not be recorded: {refused}", CRASH)
+    return _fail(f"a bug: {what}; please report it with {path}", INTERNAL)
+
+
+def _fail(message: str, code: int) -> int:
+    """Say what ended the command; returns its exit code."""
+    _say(message)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()  # rows that were printed come before the error
+    json_answer.print_error(message, code)
+    return code
 
 
 def understood(error: BaseException) -> RotaryError | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,15 +47,36 @@ def bold_pack(tmp_path_factory) -> Path:
     return pack
 
 
+@pytest.fixture(scope="module")
+def _night(tmp_path_factory, bold_pack) -> Path:
+    """A folder with a repository whose pages hold a model's text, committed, and with the state of its run."""
+    night = tmp_path_factory.mktemp("night")
+    root = night / "project"
+    for path, text in CODE.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(root)]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    state = {"XDG_STATE_HOME": str(night / "state")}
+    answer("run", root, "--model", bold_pack, **state)
+    for command in (["add", "-A"], ["commit", "-qm", "docs"]):
+        subprocess.run([*git, *command], check=True)
+    answer("index", root, **state)
+    return night
+
+
 @pytest.fixture
-def written(make_repository, git, bold_pack) -> Path:
-    """A repository whose pages hold a model's text, committed."""
-    root = make_repository(CODE)
-    answer("run", root, "--model", bold_pack)
+def written(_night, tmp_path) -> Path:
+    """A copy of that repository and its state, as if it had been run here."""
+    root, state = tmp_path / "project", Path(os.environ["XDG_STATE_HOME"])
+    subprocess.run(["cp", "-a", str(_night / "project"), str(root)], check=True)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", str(_night / "state"), str(state)], check=True)
+    with closing(sqlite3.connect(state / "rotary-batch" / "work.db")) as db:
+        db.execute("update repository set root = ?", [str(root)])
+        db.commit()
     assert "pkg/wrap.py.md" in with_text(root)
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "docs")
-    answer("index", root)
     return root
 
 
@@ -257,7 +280,7 @@ def test_a_part_that_is_indexed_by_itself_is_said_to_be_one(written):
 def test_pages_of_ours_are_not_counted_as_files_that_were_not_read(make_repository, git):
     root = make_repository(CODE)
     (plain,) = answer("index", root)
-    answer("run", root, "--out", "docs/generated")
+    answer("index", root, "--out", "docs/generated")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "docs")
     (index,) = answer("index", root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -10,6 +9,7 @@ import typer
 
 from rotary_batch import console
 from rotary_batch.commands.isolation import Failure, exit_code
+from rotary_batch.json_answer import answered, to_json
 
 
 def print_answer(data: object, as_json: bool, show: Callable[[], None]) -> None:
@@ -17,14 +17,9 @@ def print_answer(data: object, as_json: bool, show: Callable[[], None]) -> None:
     with console.ignore_broken_pipe():
         if as_json:
             typer.echo(to_json(data))
+            answered()
         else:
             show()
-
-
-def to_json(value: object) -> str:
-    """One line of ASCII without control characters."""
-    # DEL is the one control character that JSON does not escape.
-    return json.dumps(value, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")
 
 
 def exit_with(failures: list[Failure], other_codes: Iterable[int] = ()) -> NoReturn:

@@ -14,6 +14,7 @@ from rotary_batch.cli.help import WHAT
 from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree
 from rotary_batch.cli.settings import command_settings, whole_settings
 from rotary_batch.commands.database import writing
+from rotary_batch.commands.page_notes import text_notes
 from rotary_batch.errors import UsageError
 from rotary_batch.window import Window, stop_on_signals
 
@@ -83,7 +84,7 @@ def print_sync_result(sync_result: SyncResult) -> None:
         f"{len(sync_result.written)} pages written, {sync_result.unchanged} unchanged, "
         f"{len(sync_result.removed)} removed"
     )
-    for note in commands.docs.text_notes(sync_result):
+    for note in text_notes(sync_result):
         console.out(f"note: {note}")
     print_page_problems(sync_result.conflicts, sync_result.failed)
 

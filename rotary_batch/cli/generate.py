@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from rotary_batch import commands, console
+from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import OUTPUT
-from rotary_batch.cli.options import Config, Device, DeviceMemory, Kv, MaxBatch, Model, Numerics
+from rotary_batch.cli.options import Config, Device, DeviceMemory, Json, Kv, MaxBatch, Model, Numerics
 from rotary_batch.cli.progress import counting
 from rotary_batch.cli.settings import command_settings
 
@@ -29,6 +30,7 @@ def generate(
     numerics: Numerics = None,
     kv: Kv = None,
     config: Config = None,
+    json: Json = False,
 ) -> None:
     """Answer a JSONL file of requests; rerun to resume.
 
@@ -57,4 +59,5 @@ def generate(
             source, output, tokenizer, lambda: commands.engines.open_engine(pack, options), progress
         )
     console.err(f"{written} results written to {output}; {failed} errors in all")
+    print_answer({"output": str(output), "written": written, "errors": failed}, json, lambda: None)
     raise typer.Exit(5 if failed else 0)

@@ -23,6 +23,7 @@ def pack(
         ExpertFormat, choice(EXPERT_FORMATS, help="Format of the experts.", group=MODEL, default="bf16")
     ] = "bf16",
     dense: Dense = "bf16",
+    json: Json = False,
 ) -> None:
     """Turn a checkpoint into a pack; rerun to resume.
 
@@ -33,7 +34,8 @@ def pack(
 
     with counting("packing the model") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress)
-    console.print_facts(commands.models.info(dst))
+    facts = commands.models.info(dst)
+    print_answer(facts, json, lambda: console.print_facts(facts))
 
 
 def info(path: PackPath = None, json: Json = False) -> None:
@@ -46,7 +48,7 @@ def info(path: PackPath = None, json: Json = False) -> None:
     print_answer(facts, json, lambda: console.print_facts(facts))
 
 
-def verify(path: PackPath = None) -> None:
+def verify(path: PackPath = None, json: Json = False) -> None:
     """Read every byte of a pack and compare its digests.
 
     Examples:
@@ -59,6 +61,7 @@ def verify(path: PackPath = None) -> None:
         damaged = verify(pack_dir, progress)
     for name in damaged:
         console.err(f"damaged: {name}")
+    answer = {"path": str(pack_dir), "damaged": damaged}
+    print_answer(answer, json, lambda: None if damaged else console.out("all digests match"))
     if damaged:
         raise ModelError(f"{pack_dir}: {len(damaged)} parts are damaged; pack the model again")
-    console.out("all digests match")

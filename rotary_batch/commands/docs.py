@@ -40,27 +40,6 @@ def render(store: WorkStore, root: Path, window: Window, *, overwrite: bool = Fa
     return sync_result
 
 
-def text_notes(result: SyncResult) -> tuple[str, ...]:
-    """What became of the texts of a model that are on pages, but not in the database."""
-    notes = []
-    if kept := len(result.kept):
-        notes.append(
-            f"{_pages(kept)} the text that a model wrote, which this database does not have; `rotary-batch drain` "
-            f"writes it anew, --db names another database, `rotary-batch render --overwrite` drops the text"
-        )
-    if lost := len(result.without_text):
-        notes.append(
-            f"{lost} {'page that showed' if lost == 1 else 'pages that showed'} a model's text now "
-            f"{'shows' if lost == 1 else 'show'} less of it: sources, model or job changed; `rotary-batch drain` "
-            f"writes it anew"
-        )
-    return tuple(notes)
-
-
-def _pages(number: int) -> str:
-    return "1 page keeps" if number == 1 else f"{number:,} pages keep"
-
-
 def accept_page(store: WorkStore, root: Path, page: str, whose: str) -> None:
     """Settle one page that a person edited; `whose` is `ours` or `theirs`."""
     (row,) = select_repositories(store, [root])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.docs import text_notes
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.moved import moved_from
 from rotary_batch.commands.packs import find_pack, keeping_model_and_job
+from rotary_batch.commands.page_notes import text_notes
 from rotary_batch.commands.repositories import printable, resolved, whole_repository
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError

@@ -16,16 +16,25 @@ from rotary_batch.work.index import load_files, stored_chunks, stored_graph, sto
 from rotary_batch.work.store import WorkStore
 
 KINDS = ("files", "symbols", "chunks", "items", "graph")
+STATES = ("waiting", "ready", "leased", "done", "parked")  # of items
+TABLES = {  # the columns of a table for a person
+    "files": ("path", "language", "class", "bytes", "reason"),
+    "symbols": ("path", "start_line", "kind", "qualified_name", "signature"),
+    "chunks": ("path", "start_line", "end_line", "tokens"),
+    "items": ("subject", "unit", "state", "attempts", "error"),
+    "graph": ("caller_path", "caller", "callee_path", "callee"),
+}
 FORMATS = ("jsonl", "graphml", "mermaid", "dot")
 
 
-def inspect(store: WorkStore, kind: str, root: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the index.  Raises UsageError for an unknown kind."""
+def inspect(store: WorkStore, kind: str, root: Path, state: str | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of the index; of items, those in a state, or all.  Raises UsageError for an unknown kind."""
     if kind not in KINDS:
         raise UsageError(f"inspect {kind!r}: choose one of {', '.join(KINDS)}")
     (row,) = select_repositories(store, [root])
     if kind in {"items", "graph"}:
-        yield from (counts.items if kind == "items" else _calls)(store, row.id)
+        rows = counts.items(store, row.id) if kind == "items" else _calls(store, row.id)
+        yield from (one for one in rows if state is None or one["state"] == state)
         return
     if kind == "files":
         yield from (file_row(file) for file in load_files(store, row.id).files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rotary_batch.core import (
     Unit,
     ValueType,
 )
-from rotary_batch.model.tokens import write_byte_tokenizer
+from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
 from rotary_batch.repo.graph import calls
 from rotary_batch.repo.resolve.resolver import Resolver
 from rotary_batch.work.items import plan_chunks, plan_rollups
@@ -52,6 +52,17 @@ TINY_CONFIG: dict[str, Any] = {
     "bos_token_id": 256,
     "eos_token_id": 257,
 }
+
+
+class ByteCounter(Tokenizer):
+    """Counts one token for each byte, without a model."""
+
+    def __init__(self) -> None:
+        pass
+
+    def count_ranges(self, source: bytes) -> Callable[[int, int], int]:
+        """A function that gives the size of a range."""
+        return lambda start, end: end - start
 
 
 class FrozenClock:

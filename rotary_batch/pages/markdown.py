@@ -249,7 +249,7 @@ class Pages:
 def _member_table(members: Sequence[Symbol], language: str | None) -> list[str]:
     """The fields of a container, one row each."""
     rows = [
-        f"| {code(member.signature or member.name)} "
+        f"| {code(' '.join([*member.decorators, member.signature or member.name]))} "
         f"| {inline(_words_of_member(member.docstring, language)) if member.docstring else ''} |"
         for member in members
     ]

@@ -9,6 +9,7 @@ from textwrap import dedent
 _BLOCK = re.compile(r"/\*(?:\*+(?!/)|!)?<?|--\[=*\[|=begin\b")
 _BLOCK_END = re.compile(r"\*+/$|--\]=*\]$|\]=*\]$|^=end\b.*$", re.MULTILINE)
 _LINE = re.compile(r"//(?:/+!?<|!<|/*!)?/*|#+[!:]?|--+|;+|%+")
+_INDENT = re.compile(r"[ \t]*")
 _STARS = re.compile(r"[ \t]*(\*+)")
 _BANNER = re.compile(r"\W*?([-=*#~_/+])\1{3,}(?:.*\1{3,})?\W*")  # a ruler, or a title between two
 _MAX_BANNER_CHARACTERS = 400
@@ -32,7 +33,14 @@ def comment_text(comments: Sequence[str]) -> str | None:
 
 def _line_text(lines: Sequence[str]) -> list[str]:
     bare = [_LINE.sub("", line.strip(), count=1).removeprefix(" ") for line in lines]
-    return [dedent("\n".join(bare))] if bare else []
+    return [_dedented(bare)] if bare else []
+
+
+def _dedented(lines: Sequence[str]) -> str:
+    """Without the white space that all lines begin with; a tab is as wide as eight spaces where both occur."""
+    if {line[0] for line in lines if line.strip()} == {" ", "\t"}:
+        lines = [_INDENT.sub(lambda indent: indent[0].expandtabs(8), line, count=1) for line in lines]
+    return dedent("\n".join(lines))
 
 
 def _block_text(comment: str, opening: re.Match[str]) -> str:
@@ -41,7 +49,7 @@ def _block_text(comment: str, opening: re.Match[str]) -> str:
     if stars := _margin(rest, is_doc=opening[0].startswith("/**")):
         margin = re.compile(rf"[ \t]*\*{{1,{stars}}} ?")
         rest = [margin.sub("", line, count=1) if _STARS.match(line) else line for line in rest]
-    return f"{first.strip()}\n{dedent(chr(10).join(rest))}".strip("\n").rstrip()
+    return f"{first.strip()}\n{_dedented(rest)}".strip("\n").rstrip()
 
 
 def _margin(lines: Sequence[str], *, is_doc: bool) -> int:

@@ -11,7 +11,7 @@ from rotary_batch.pages.markdown import MAX_LINKS
 from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.repo.resolve.resolver import Resolver
-from rotary_batch.testing import MemoryNames, linked
+from rotary_batch.testing import ByteCounter, MemoryNames, linked
 from tests.pages.test_pages import body, make_view, render_site
 
 
@@ -23,7 +23,7 @@ def told(sources: dict[str, str], limit: int = MAX_LINKS) -> set[str]:
         file = SourceFile(
             path=path, blob="b", nbytes=len(text), language=language, file_class=FileClass.SOURCE, reason=""
         )
-        files.append(parse_file(file, text.encode(), 10_000, len))
+        files.append(parse_file(file, text.encode(), 10_000, ByteCounter()))
     resolver = Resolver(MemoryNames(files, {}))
     edges = [(edge.derived, edge.base) for path in resolver.paths for edge in resolver.bases(path)]
     bases = {one: Linked(ends.ids[:limit], ends.total) for one, ends in linked(edges).items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary_batch.core import Symbol
 from rotary_batch.pages.outline import Part, is_test_file, outline
 from tests.link_check import forge_slug, toc_slug
+from tests.pages.test_pages import body, make_view, render_site
 
 
 def symbols(*rows: tuple[str, str], public: bool = True) -> list[Symbol]:
@@ -131,3 +133,23 @@ def test_test_files_are_known_by_their_names():
         [True] * 7,
         [False] * 5,
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "shown"),
+    [
+        (
+            "Tin.java",
+            "class Tin {\n  @Deprecated @Size(max = 3) public int lid;\n}\n",
+            "@Deprecated @Size(max = 3) public int lid",
+        ),
+        ("tin.ts", "export class Tin {\n  @Input() lid: string;\n}\n", "@Input() lid: string"),
+        ("tin.rs", "pub struct Tin {\n    #[serde(skip)]\n    pub lid: u8,\n}\n", "#[serde(skip)] pub lid: u8"),
+        ("tin.cs", "class Tin {\n  [Obsolete] public int lid;\n}\n", "[Obsolete] public int lid"),
+        ("tin.php", "<?php\nclass Tin {\n  #[Lid] public int $lid;\n}\n", "#[Lid] public int $lid"),
+        ("tin.kt", "class Tin(@Deprecated val lid: Int)\n", "@Deprecated val lid: Int"),
+    ],
+)
+def test_the_table_of_fields_shows_their_decorators(path, text, shown):
+    page = body(render_site(make_view({path: text}), {})[f"{path}.md"])
+    assert f"| `{shown}` |" in page

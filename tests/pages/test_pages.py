@@ -27,7 +27,7 @@ from rotary_batch.pages.sanitise import code, fenced, inline, plain
 from rotary_batch.pages.site import render, site_paths, things_of
 from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.parse import parse_file
-from rotary_batch.testing import linked, resolve
+from rotary_batch.testing import ByteCounter, linked, resolve
 
 SOURCES = {
     "src/box.py": '"""Boxes."""\n\nfrom src.wrap import wrap\ndef put(thing):\n    """Put it in.\n\n    More.\n    """\n    return wrap(thing)\n',
@@ -51,7 +51,7 @@ def make_view(sources=SOURCES, **options) -> IndexView:
         )
         files.append(file)
         if language:
-            every.append(one := parse_file(file, text.encode(), 10_000, len))
+            every.append(one := parse_file(file, text.encode(), 10_000, ByteCounter()))
             docstrings |= {path: one.docstring} if one.docstring else {}
             symbols[path], found_chunks[path] = one.symbols, one.chunks
     found = resolve(every)

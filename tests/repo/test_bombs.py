@@ -16,7 +16,7 @@ from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.parse import parse_file, parse_files
 from rotary_batch.repo.symbols import extract, parse
-from rotary_batch.testing import resolve
+from rotary_batch.testing import ByteCounter, resolve
 
 
 def file_of(path: str, source: bytes, language: str = "python") -> tuple[SourceFile, bytes]:
@@ -211,7 +211,7 @@ def test_common_names_long_families_and_deep_classes_resolve_in_linear_time():
     texts["line.py"] = "class C0:\n    def base(self): pass\n" + "".join(
         f"class C{n}(C{n - 1}):\n    def m{n}(self):\n        self.nothing(); self.base()\n" for n in range(1, 3000)
     )
-    found = [parse_file(*file_of(path, text.encode()), 10_000, len) for path, text in texts.items()]
+    found = [parse_file(*file_of(path, text.encode()), 10_000, ByteCounter()) for path, text in texts.items()]
     symbols = [symbol for one in found for symbol in one.symbols]
     calls = resolve(found)
     names = {symbol.id: f"{symbol.path}:{symbol.qualified_name}" for symbol in symbols}

@@ -405,3 +405,12 @@ def test_the_language_of_a_header(tmp_path, files, expected):
 def test_an_explicit_instantiation_is_no_symbol_and_hides_nothing(before, one):
     source = f"int first(void);\n{before}template {one};\ninline namespace lids {{\nint last(void);\n}}\n"
     assert names("cpp", source) == ["declaration first", "namespace lids", "declaration lids.last"]
+
+
+def test_a_long_string_in_a_signature_is_elided_and_a_short_one_is_exact():
+    text = '"' + "long words " * 10 + '"'
+    source = f"void open(const char *lid = {text}, const char *rim = \"a  b\", char c = 'x') {{}}\nvoid shut(const char *lid = {text});\n"
+    assert signatures("cpp", source) == [
+        'void open(const char *lid = "…", const char *rim = "a b", char c = \'x\')',
+        'void shut(const char *lid = "…")',
+    ]

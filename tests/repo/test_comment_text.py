@@ -67,3 +67,20 @@ def test_a_comment_of_megabytes_takes_linear_time():
         assert len(comment_text(["/**\n" + f"{line}\n" * (2_000_000 // (len(line) + 1)) + "*/"]) or "") <= 2_000_003
         assert len(comment_text([f"// {line}"] * 100_000) or "") <= 100_000 * (len(line) + 1)
     assert time.process_time() - start < 60, "what is quadratic takes hours"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "/** Words.\n\n  Opens a tin\n\t  with care.\n  Shuts it.\n */",
+        "/*\n  Words.\n\n  Opens a tin\n\t  with care.\n  Shuts it.\n*/",
+        "//   Words.\n//\n//   Opens a tin\n// \t  with care.\n//   Shuts it.",
+    ],
+)
+def test_a_tab_in_one_line_does_not_indent_all_the_others(comment):
+    text = comment_text(comment.split("\n") if comment.startswith("//") else [comment])
+    assert text == "Words.\n\nOpens a tin\n        with care.\nShuts it."
+
+
+def test_code_that_is_indented_by_tabs_alone_keeps_them():
+    assert comment_text(["/**\n * Words:\n *\n * \ttin(\n * \t\tlid)\n */"]) == "Words:\n\n\ttin(\n\t\tlid)"

@@ -11,7 +11,7 @@ from rotary_batch.repo.graph import priorities
 from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.repo.resolve.resolver import Resolver
-from rotary_batch.testing import MemoryNames, resolve
+from rotary_batch.testing import ByteCounter, MemoryNames, resolve
 
 
 def parsed(texts: dict[str, str]) -> list[ParsedFile]:
@@ -21,7 +21,7 @@ def parsed(texts: dict[str, str]) -> list[ParsedFile]:
         )
         for path in texts
     ]
-    return [parse_file(file, texts[file.path].encode(), 10_000, len) for file in files]
+    return [parse_file(file, texts[file.path].encode(), 10_000, ByteCounter()) for file in files]
 
 
 def calls_of(texts: dict[str, str], manifests: dict[str, str] | None = None) -> set[str]:

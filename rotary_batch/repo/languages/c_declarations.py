@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import clean_comments, comment_above, is_behind, last_row, text_of
 from rotary_batch.repo.languages.language import Definition
-from rotary_batch.repo.signatures import limited, on_one_line
+from rotary_batch.repo.signatures import MAX_STRING_NBYTES, limited, on_one_line
 
 MAX_VALUE_CHARACTERS = 80  # of a constant, in its signature
 _MAX_NAMESPACES = 20  # around a definition that are looked at
@@ -415,8 +415,15 @@ def _value(node: Node) -> str:
     return {"initializer_list": "{ … }", "argument_list": "(…)"}.get(node.type, "…")
 
 
+def _shortened(token: re.Match[str]) -> str:
+    if token[0][:2] in {"//", "/*"}:
+        return " "
+    is_long = token[0][:1] in {'"', "'"} and len(token[0].encode()) > MAX_STRING_NBYTES
+    return f"{token[0][0]}…{token[0][0]}" if is_long else token[0]
+
+
 def _line(text: str) -> str:
-    """On one line, without comments."""
-    text = _CODE.sub(lambda match: " " if match[0][:2] in {"//", "/*"} else match[0], text)
+    """On one line, without comments, and with long strings elided."""
+    text = _CODE.sub(_shortened, text)
     text = _CUDA.sub(r"__\1__", text)
     return limited(on_one_line(text).rstrip(";: "))

@@ -27,8 +27,13 @@ def to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")
 
 
-def exit_with(failures: list[Failure], other_codes: Iterable[int] = ()) -> NoReturn:
-    """Print the failures to stderr and end with the most telling exit code."""
+def print_failures(failures: Iterable[Failure]) -> None:
+    """Each on a line of stderr."""
     for failure in failures:
         console.err(f"rotary-batch: {failure}")
+
+
+def exit_with(failures: list[Failure], other_codes: Iterable[int] = ()) -> NoReturn:
+    """Print the failures to stderr and end with the most telling exit code."""
+    print_failures(failures)
     raise typer.Exit(exit_code([*(failure.exit_code for failure in failures), *other_codes]))

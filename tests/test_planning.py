@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.run_report import RunReport
 from rotary_batch.commands.generate import generate
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
 from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError

@@ -187,7 +187,7 @@ def test_what_fails_before_an_engine_opens_has_a_report(make_repository):
         why,
         "Next: when that is solved, `rotary-batch run ROOT` goes on from here.",
     ]
-    assert f"  because: {report['reason']}\n" in run(PROGRAM, "status").stdout
+    assert f"Reason: {report['reason']}\n" in run(PROGRAM, "status").stdout
 
 
 def test_a_model_that_is_gone_and_a_device_that_is_too_small(make_repository):

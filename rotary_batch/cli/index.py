@@ -155,7 +155,7 @@ def print_read(outcome: IndexOutcome, *, to_stderr: bool = False) -> None:
     if outcome.demonstration and not words.did_nothing(outcome):
         console.paragraph(DEMONSTRATION, to_stderr=to_stderr)
     for note in outcome.notes:
-        console.note(note)
+        console.paragraph(f"note: {note}", to_stderr=to_stderr)
     print_page_problems(pages.conflicts, pages.failed, console.err if to_stderr else console.out)
 
 

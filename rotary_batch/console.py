@@ -7,10 +7,14 @@ stdout; progress, notes and errors go to stderr.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rotary_batch.interrupts import kept_from_new_threads
@@ -18,6 +22,26 @@ from rotary_batch.terminal import shown
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+
+MIN_COLUMNS = 20  # narrower terminals break lines themselves
+_quiet = False
+
+
+def be_quiet(*, wanted: bool) -> None:
+    """With `--quiet`, notes are not printed."""
+    global _quiet  # noqa: PLW0603 - as the streams, one for the process
+    _quiet = wanted
+
+
+def info(text: str) -> None:
+    """Print a line to stderr, but not with `--quiet`."""
+    if not _quiet:
+        err(text)
+
+
+def note(text: str) -> None:
+    """Print a note to stderr, but not with `--quiet`."""
+    info(f"note: {text}")
 
 
 _live: list[Console] = []  # that with the line that changes in place, while there is one
@@ -40,6 +64,35 @@ def err(text: str) -> None:
 def clear() -> None:
     """Empty the terminal of stdout."""
     print("\x1b[H\x1b[J", end="", flush=True)  # noqa: T201 - this is the printer
+
+
+def paragraph(text: str, indent: str = "", *, to_stderr: bool = False) -> None:
+    """Print one line to stdout or stderr.  On a terminal it is broken between words, not within a short `command`."""
+    line, stream = indent + shown(text).replace("\n", "\\n"), sys.stderr if to_stderr else sys.stdout
+    if stream.isatty():
+        line = _broken(line, max(MIN_COLUMNS, shutil.get_terminal_size().columns), indent)
+    with suppress(OSError) if to_stderr else nullcontext():
+        print(line, file=stream)
+
+
+def _broken(line: str, width: int, indent: str) -> str:
+    glued = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", "\0") if len(found[0]) < width else found[0], line)
+    further = f"{indent}  " if indent else ""
+    lines = textwrap.wrap(glued, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=further)
+    return "\n".join(lines).replace("\0", " ")
+
+
+def paths(label: str, targets: Sequence[Path]) -> None:
+    """Print paths on one line of stdout; in a terminal that can, each is a link (OSC 8)."""
+    print(label + ", ".join(_link(path) for path in targets))  # noqa: T201 - this is the printer
+
+
+def _link(path: Path) -> str:
+    """The escaped path; the target is an absolute path with everything else percent-encoded."""
+    text = shown(str(path)).replace("\n", "\\n")
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return text
+    return f"\033]8;;{path.absolute().as_uri()}\033\\{text}\033]8;;\033\\"
 
 
 @contextmanager

@@ -5,34 +5,20 @@ An unexpected error is recorded in the state folder and ends with exit code 70, 
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from rotary_batch import __version__, interrupts, json_answer, private_file
-from rotary_batch.config import state_dir
-from rotary_batch.errors import InputError, RotaryError, StorageError, UnavailableError, storage_error
+from rotary_batch import interrupts, json_answer
+from rotary_batch.crashes import crash_file, described, understood
+from rotary_batch.errors import InputError, RotaryError, StorageError
 from rotary_batch.terminal import shown
 
 INTERNAL, CRASH = 70, 1
-_NO_MEMORY = "not enough memory; allow more (`ulimit -v`, the limit of the container), or use less: --device-memory 1GB"
-_NO_THREADS = "no more threads or processes are allowed here; raise `ulimit -u`, or set OMP_NUM_THREADS=1"
-_NO_FILES = "too many open files; raise `ulimit -n`"
-# Texts of a RuntimeError of torch or the interpreter, for errors that have no type of their own.
-_LACKS = {
-    "can't start new thread": _NO_THREADS,
-    "can't allocate memory": _NO_MEMORY,
-    "not enough memory": _NO_MEMORY,
-    "out of memory": _NO_MEMORY,
-    "bad_alloc": _NO_MEMORY,
-    "Cannot allocate memory": _NO_MEMORY,
-}
 
 
 def guarded(command: Callable[[], object]) -> NoReturn:
@@ -84,12 +70,12 @@ def _explain(error: Exception) -> int:
     known = understood(error)
     if known is not None:
         return _fail(str(known), known.exit_code)
-    what = f"{type(error).__name__}: {error}"
     try:
-        path = _record(error)
+        path = crash_file(error)
     except (OSError, RotaryError) as refused:
-        return _fail(f"a bug: {what} ({_place(error)}); it could not be recorded: {refused}", CRASH)
-    return _fail(f"a bug: {what}; please report it with {path}", INTERNAL)
+        return _fail(f"{described(error)} ({_place(error)}); it could not be recorded: {refused}", CRASH)
+    advice = f"please report it with {path} (read it first: it can quote paths and code)"
+    return _fail(f"{described(error)}; {advice}", INTERNAL)
 
 
 def _fail(message: str, code: int) -> int:
@@ -99,40 +85,6 @@ def _fail(message: str, code: int) -> int:
         sys.stdout.flush()  # rows that were printed come before the error
     json_answer.print_error(message, code)
     return code
-
-
-def understood(error: BaseException) -> RotaryError | None:
-    """The error as one of ours, or None for a bug."""
-    if isinstance(error, RotaryError):
-        return error
-    if isinstance(error, MemoryError):
-        return UnavailableError(_NO_MEMORY)
-    lack = next((words for fact, words in _LACKS.items() if fact in str(error)), None)
-    if isinstance(error, RuntimeError | ImportError) and lack:
-        return UnavailableError(lack)
-    if isinstance(error, ImportError):
-        return UnavailableError(f"{error.name or 'a library'} cannot be loaded: {error}; install the package again")
-    if isinstance(error, OSError):
-        return _refusal(error)
-    return None
-
-
-def _refusal(error: OSError) -> RotaryError:
-    if error.errno == errno.ENOMEM:
-        return UnavailableError(_NO_MEMORY)
-    if error.errno == errno.EAGAIN:
-        return UnavailableError(_NO_THREADS)
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        return StorageError(_NO_FILES)
-    return storage_error(error)
-
-
-def _record(error: Exception) -> Path:
-    folder = state_dir(os.environ) / "crashes"
-    path = folder / f"{datetime.now().astimezone().strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}.txt"
-    trace = "".join(traceback.format_exception(error))
-    private_file.write(path, f"rotary-batch {__version__}, Python {sys.version}\n{sys.argv!r}\n\n{trace}")
-    return path
 
 
 def _place(error: Exception) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rotary_batch.commands.configuration import RepositorySettings
-from rotary_batch.commands.drain import DrainOutcome, DrainRequest, drain
+from rotary_batch.commands.drain import DrainRequest, drain
 from rotary_batch.commands.index import IndexOutcome, IndexRequest, index
 from rotary_batch.commands.isolation import Failure
+from rotary_batch.commands.recording import recording
 from rotary_batch.commands.repositories import select_repositories
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine
 from rotary_batch.sync import IndexViews
@@ -38,18 +40,20 @@ def drain_all(
     roots: Sequence[Path],
     make_engine: Callable[[], Engine],
     window: Window | None = None,
-) -> list[DrainOutcome | Failure]:
+) -> list[RunReport | Failure]:
     """Drain the repositories, all with the same settings or each with its own; no roots = all that are indexed."""
 
     def settings_of(row: RepositoryRow) -> RepositorySettings:
         return RepositorySettings(Path(row.root), settings if isinstance(settings, Settings) else settings(row))
 
-    request = DrainRequest(
-        store=store,
-        settings_of=settings_of,
-        window=window or Window(),
-        open_engine=lambda _pack, _options: make_engine(),
-        command="drain",
-        views=IndexViews(store),
-    )
-    return list(drain(request, select_repositories(store, roots)))
+    window = window or Window()
+    with recording(store, "drain", window) as recorder:
+        request = DrainRequest(
+            store=store,
+            settings_of=settings_of,
+            window=window,
+            open_engine=lambda _pack, _options: make_engine(),
+            recorder=recorder,
+            views=IndexViews(store),
+        )
+        return list(drain(request, select_repositories(store, roots)))

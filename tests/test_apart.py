@@ -270,7 +270,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)
         full[0] = False
         (again,) = drained(store)
-        assert (again.stats.done, again.stats.revolutions, again.exit_code) == (0, 0, 0)
+        assert (again.new_answers, again.stats["revolutions"], again.exit_code) == (0, 0, 0)
 
 
 def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goes_on(make_repository, tmp_path):
@@ -319,7 +319,7 @@ def test_opening_a_model_for_longer_than_the_window_is_no_reason_to_begin(make_r
         (index,) = index_all(store, settings, root)
         window = Window(deadlines=[Deadline(5.0, clock)])
         (outcome,) = drain_all(store, settings, [root], slow_engine, window)
-        assert (outcome.outcome, outcome.stats.revolutions, outcome.exit_code) == ("deadline", 0, 75)
+        assert (outcome.outcome, outcome.stats["revolutions"], outcome.exit_code) == ("deadline", 0, 75)
         assert counts.states(store, index.indexed.repository.id)["chunk"] == {"ready": 3}, "leases were given back"
 
 

@@ -147,7 +147,7 @@ def test_a_bug_is_recorded_and_named_in_one_line(repo):
     (crash,) = (Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "crashes").iterdir()
     assert (done.returncode, done.stderr) == (
         70,
-        f"rotary-batch: a bug: KeyError: 'no'; please report it with {crash}\n",
+        f"rotary-batch: a bug: KeyError: 'no'; please report it with {crash} (read it first: it can quote paths and code)\n",
     )
     assert "Traceback" in crash.read_text()
     modes = [path.stat().st_mode & 0o777 for path in (crash, crash.parent, crash.parent.parent)]

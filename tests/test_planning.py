@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.drain import DrainOutcome
 from rotary_batch.commands.generate import generate
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
 from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError
@@ -232,8 +232,8 @@ def test_an_item_that_fails_is_tried_again_and_parked_after_its_attempts(
         (outcome,) = drain_all(store, settings, [root], lambda: StubbornEngine(answer_tokens=6))
         failed = store.db.execute("select attempts, state, error from item where error is not null").fetchall()
     assert outcome.exit_code == 5
-    assert outcome.num_parked == len(failed) > 0
-    assert outcome.stats.retried == 2 * len(failed)
+    assert outcome.parked == len(failed) > 0
+    assert outcome.stats["retried"] == 2 * len(failed)
     assert {tuple(row) for row in failed} == {(3, "parked", "out of memory")}
 
 
@@ -246,7 +246,7 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
     (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=270))
     root = make_repository({f"pkg/module_{n:02}.py": f'"""Module {"o" * n}."""\nX = {n}\n' for n in range(24)})
 
-    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, DrainOutcome]:
+    def night(store: WorkStore, engine: type[FakeEngine]) -> tuple[int, RunReport]:
         (again,) = index_all(store, settings, root)
         (outcome,) = drain_all(store, settings, [root], lambda: engine(answer_tokens=6))
         return again.indexed.counts.queued, outcome
@@ -260,8 +260,8 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
         _, first = night(store, StubbornEngine)
         units = {row["unit"] for row in store.db.execute("select unit from item where state = 'parked'")}
         queued, second = night(store, FakeEngine)
-        assert (queued, second.stats.revolutions, second.num_parked) == (0, 0, first.num_parked)
-        assert ask_again(store, [1]) == first.num_parked
+        assert (queued, second.stats["revolutions"], second.parked) == (0, 0, first.parked)
+        assert ask_again(store, [1]) == first.parked
         assert ask_again(store, [1]) == 0
         _, third = night(store, FakeEngine)
         mended = said(store)
@@ -280,7 +280,7 @@ def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack
             index_all(store, Settings(model=model), root)
         window = Window(max_items=3)
         outcomes = drain_all(store, Settings(), roots, lambda: FakeEngine(answer_tokens=6), window)
-    assert sum(outcome.stats.done for outcome in outcomes) == 3
+    assert sum(outcome.new_answers for outcome in outcomes) == 3
     assert [outcome.exit_code for outcome in outcomes] == [75, 75]
 
 

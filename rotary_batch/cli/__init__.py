@@ -29,6 +29,7 @@ from rotary_batch.cli import (
     mcp,
     model,
     plan,
+    report,
     retry,
     run,
     search,
@@ -41,7 +42,7 @@ from rotary_batch.process import guarded
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --help
     "The nightly work": (run.run, index.index, drain.drain, docs.render, docs.check, retry.retry),
-    "Looking at results": (status.status, status.report, plan.plan, search.search, inspect.explain, inspect.inspect),
+    "Looking at results": (status.status, report.report, plan.plan, search.search, inspect.explain, inspect.inspect),
     "Preparing": (init.init, doctor.doctor, bench.bench, trust.trust, forget.forget),
     "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
 }

@@ -22,8 +22,13 @@ def print_answer(data: object, as_json: bool, show: Callable[[], None]) -> None:
             show()
 
 
-def exit_with(failures: list[Failure], other_codes: Iterable[int] = ()) -> NoReturn:
-    """Print the failures to stderr and end with the most telling exit code."""
+def print_failures(failures: Iterable[Failure]) -> None:
+    """Each on a line of stderr."""
     for failure in failures:
         console.err(f"rotary-batch: {failure}")
+
+
+def exit_with(failures: list[Failure], other_codes: Iterable[int] = ()) -> NoReturn:
+    """Print the failures to stderr and end with the most telling exit code."""
+    print_failures(failures)
     raise typer.Exit(exit_code([*(failure.exit_code for failure in failures), *other_codes]))

@@ -18,9 +18,9 @@ def announce_deadline(window: Window, *, until: str | None, duration: str | None
     left = window.seconds_left
     if left is None:
         return
-    console.err(deadline_text(left, time.time()))
+    console.info(deadline_text(left, time.time()))
     if left > LONG_S:
-        console.err(f"warning: that is more than 16 hours away; {_instead(until, duration)}")
+        console.info(f"warning: that is more than 16 hours away; {_instead(until, duration)}")
 
 
 def deadline_text(seconds_left: float, now: float) -> str:

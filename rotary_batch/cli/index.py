@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotary_batch import commands, console
-from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.answers import exit_with, print_answer, print_failures
 from rotary_batch.cli.docs import print_page_problems
 from rotary_batch.cli.dry_run import dry_run as print_dry_run
 from rotary_batch.cli.options import (
@@ -23,7 +23,9 @@ from rotary_batch.cli.options import (
     Model,
     Numerics,
     Out,
+    Quiet,
     Repos,
+    Verbose,
     Worktree,
 )
 from rotary_batch.cli.progress import Display, shown_progress
@@ -60,6 +62,8 @@ def index(
     config: Config = None,
     log: Log = None,
     json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read the code, write the structural pages, queue the work.
 
@@ -70,6 +74,7 @@ def index(
         rotary-batch index ~/src/app --model ~/models/mixtral-int4
         rotary-batch index --worktree --out docs/api
     """
+    console.be_quiet(wanted=quiet)
     user = user_settings(
         config,
         repos,
@@ -89,9 +94,11 @@ def index(
     if log is not None:
         log_to(log)
     with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
-        outcomes = index_all(store, repos, user, window, commands.index.index_views(store))
-    print_answer([outcome.as_dict() for outcome in outcomes], json, lambda: print_index(indexed_of(outcomes)))
-    exit_with(failures(outcomes))
+        outcomes = index_all(store, repos, user, window, commands.index.index_views(store), quiet=quiet)
+    print_failures(failures(outcomes))
+    indexed = [] if quiet else indexed_of(outcomes)
+    print_answer([one.as_dict() for one in outcomes], json, lambda: print_index(indexed, verbose=verbose))
+    exit_with([], [failure.exit_code for failure in failures(outcomes)])
 
 
 def index_all(
@@ -127,29 +134,43 @@ def indexed_of(outcomes: Sequence[IndexOutcome | Failure]) -> list[IndexOutcome]
     return [outcome for outcome in outcomes if isinstance(outcome, commands.index.IndexOutcome)]
 
 
-def print_index(outcomes: Sequence[IndexOutcome], *, to_stderr: bool = False) -> None:
-    """What was indexed; to stderr when the answer of the command is something else."""
-    out = console.err if to_stderr else console.out
+def print_index(outcomes: Sequence[IndexOutcome], *, verbose: bool = False) -> None:
+    """What was indexed, in a few lines."""
     for outcome in outcomes:
-        indexed, counts = outcome.indexed, outcome.indexed.counts
-        table = console.Table(f"Indexed {indexed.repository.root}", "", "")
-        table.row("source files", indexed.files.get("source", 0))
-        table.row("other files, not documented", _num_others(indexed.files))
-        table.row("parsed", indexed.parsed)
-        table.row("symbols", indexed.symbols)
-        table.row("chunks", indexed.chunks)
-        table.row("items queued", counts.queued)
-        table.row("items removed", counts.removed)
-        table.row("pages written", len(outcome.sync_result.written))
-        table.print(to_stderr=to_stderr)
-        for note in outcome.notes:
-            out(f"note: {note}")
-        print_page_problems(outcome.sync_result.conflicts, outcome.sync_result.failed, out)
-        if outcome.demonstration:
-            out(DEMONSTRATION)
-        out(f"docs: {outcome.docs}")
+        if len(outcomes) > 1:
+            console.paragraph(f"{outcome.indexed.repository.root}:")
+        if verbose:
+            _print_counts(outcome)
+        print_read(outcome)
+        console.paragraph(commands.index_words.next_step(outcome))
+        console.paths("Pages: ", [outcome.docs / "index.md"])
 
 
-def _num_others(files: Mapping[str, int]) -> int:
-    """Files that are neither sources nor our own pages."""
-    return sum(number for file_class, number in files.items() if file_class not in {"source", "docs"})
+def print_read(outcome: IndexOutcome, *, to_stderr: bool = False) -> None:
+    """What was read, and what was not; of a repository without changes, only what a person must know."""
+    words, pages = commands.index_words, outcome.sync_result
+    if not (to_stderr and words.did_nothing(outcome)):
+        for line in filter(None, (words.headline(outcome), words.not_read(outcome))):
+            console.paragraph(line, to_stderr=to_stderr)
+    if outcome.demonstration and not words.did_nothing(outcome):
+        console.paragraph(DEMONSTRATION, to_stderr=to_stderr)
+    for note in outcome.notes:
+        console.paragraph(f"note: {note}", to_stderr=to_stderr)
+    print_page_problems(pages.conflicts, pages.failed, console.err if to_stderr else console.out)
+
+
+def _print_counts(outcome: IndexOutcome) -> None:
+    indexed, counts = outcome.indexed, outcome.indexed.counts
+    table = console.Table(f"Indexed {indexed.repository.root}", "", "")
+    table.row("source files", indexed.files.get("source", 0))
+    table.row(
+        "other files, not documented",
+        sum(number for name, number in indexed.files.items() if name not in {"source", "docs"}),
+    )
+    table.row("parsed", indexed.parsed)
+    table.row("symbols", indexed.symbols)
+    table.row("chunks", indexed.chunks)
+    table.row("items queued", counts.queued)
+    table.row("items removed", counts.removed)
+    table.row("pages written", len(outcome.sync_result.written))
+    table.print()

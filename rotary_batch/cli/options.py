@@ -197,6 +197,10 @@ LinkTemplate = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print every figure at the end.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=OUTPUT)]
 Log = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Append a log in JSON lines to this file.", rich_help_panel=OUTPUT),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rotary_batch import commands
+from rotary_batch import commands, console
 from rotary_batch.cli import drain
 from rotary_batch.cli.deadline import announce_deadline
 from rotary_batch.cli.dry_run import dry_run as print_dry_run
-from rotary_batch.cli.index import index_all, indexed_of, print_index, tell_pages
+from rotary_batch.cli.index import index_all, indexed_of, print_read, tell_pages
 from rotary_batch.cli.options import (
     Config,
     Db,
@@ -29,18 +28,17 @@ from rotary_batch.cli.options import (
     Model,
     Numerics,
     Out,
+    Quiet,
     Repos,
     Until,
+    Verbose,
     Worktree,
 )
 from rotary_batch.cli.settings import user_settings
 from rotary_batch.commands.database import database_path, writing
-from rotary_batch.commands.isolation import Failure, failures
+from rotary_batch.commands.isolation import failures
 from rotary_batch.log import log_to
 from rotary_batch.window import open_window, stop_on_signals
-
-if TYPE_CHECKING:
-    from rotary_batch.commands.drain import DrainOutcome
 
 
 def run(
@@ -65,6 +63,8 @@ def run(
     config: Config = None,
     log: Log = None,
     json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Index, drain and render: the nightly command.
 
@@ -76,6 +76,7 @@ def run(
         rotary-batch run ~/src/app ~/src/lib --for 8h
         rotary-batch run ~/src/app --dry-run
     """
+    console.be_quiet(wanted=quiet)
     user = user_settings(
         config,
         repos,
@@ -100,16 +101,24 @@ def run(
         print_dry_run(repos, user, window.seconds_left, answers=True, json=json)
     if log is not None:
         log_to(log)
-    with stop_on_signals(window), writing(settings, should_stop=window.is_closed) as store:
+    with (
+        stop_on_signals(window),
+        writing(settings, should_stop=window.is_closed) as store,
+        commands.recording.recording(store, "run", window) as recorder,
+    ):
         views = commands.index.index_views(store)
-        checked: list[Failure] = []
         named = repos or [commands.repositories.repository_root(None)]
+        checked = recorder.failures
         ready = commands.preflight.ready_to_run(store, named, user.for_repository, database_path(settings), checked)
-        index_outcomes = [*checked, *(index_all(store, ready, user, window, views, tell_pages) if ready else [])]
+        index_outcomes = index_all(store, ready, user, window, views, tell_pages, quiet=quiet) if ready else []
+        recorder.add_failures(failures(index_outcomes))
         indexed = indexed_of(index_outcomes)
-        print_index(indexed, to_stderr=json)
+        for outcome in indexed:
+            recorder.add_pages(outcome.docs, outcome.sync_result.written)
+            if not quiet:
+                print_read(outcome, to_stderr=True)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]
-        outcomes: list[DrainOutcome | Failure] = [*failures(index_outcomes)]
         rows = commands.repositories.select_repositories(store, roots) if roots else []
-        reports = drain.drain_all(store, user, rows, window, outcomes, command="run", views=views)
-    drain.finish(outcomes, reports, json, {note for outcome in indexed for note in outcome.notes})
+        drain.drain_all(store, user, rows, window, recorder, views=views, quiet=quiet)
+    notes = {note for outcome in indexed for note in outcome.notes}
+    drain.finish(recorder, json=json, verbose=verbose, quiet=quiet, notes_printed=notes)

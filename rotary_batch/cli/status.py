@@ -1,4 +1,4 @@
-"""`status` and `report`: where everything stands, and what the last run did."""
+"""`status`: where everything stands."""
 
 from __future__ import annotations
 
@@ -62,21 +62,6 @@ def _show_status(settings: Settings, repos: Sequence[Path], json: bool) -> None:
     print_answer(answer, json, lambda: print_status(answer))
 
 
-def report(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
-    """Show what the last run did.
-
-    With repositories: what the last run of these did.
-
-    Examples:
-        rotary-batch report
-        rotary-batch report ~/src/app --json
-    """
-    settings = command_settings(config, repos, db=db)
-    with reading(settings) as store:
-        answer = commands.status.report(store, settings, repos or [])
-    print_answer(answer, json, lambda: print_report(answer))
-
-
 def print_status(answer: Mapping[str, Any]) -> None:
     """How far every repository is, what runs now and how the last run ended."""
     for repository in answer["repositories"]:
@@ -92,6 +77,8 @@ def print_status(answer: Mapping[str, Any]) -> None:
     console.out(_what_runs(answer))
     if (run := answer["last_run"]) and not answer["running"]:
         console.out(f"Last run: {run['outcome']}, started {local_time(run['started_at'])}.")
+        if run["reason"]:
+            console.paragraph(f"Reason: {run['reason']}")
 
 
 def _add_row(table: console.Table, name: str, done: int, parked: int, num_items: int) -> None:
@@ -116,12 +103,3 @@ def _what_runs(answer: Mapping[str, Any]) -> str:
 def local_time(at: str) -> str:
     """A time of the database, on the clock of this machine."""
     return f"{datetime.fromisoformat(at).astimezone():%a %d %b %H:%M}"
-
-
-def print_report(answer: Mapping[str, Any]) -> None:
-    """The figures of one run."""
-    console.print_facts({name: value for name, value in answer.items() if not isinstance(value, dict | list)})
-    for name in ("verdicts", "ended", "engine"):
-        if answer.get(name):
-            console.out(f"{name}:")
-            console.print_facts(answer[name])

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from rotary_batch.commands import forget as forget
     from rotary_batch.commands import generate as generate
     from rotary_batch.commands import index as index
+    from rotary_batch.commands import index_words as index_words
     from rotary_batch.commands import inspect as inspect
     from rotary_batch.commands import mcp as mcp
     from rotary_batch.commands import models as models
     from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan
     from rotary_batch.commands import preflight as preflight
-    from rotary_batch.commands import reports as reports
+    from rotary_batch.commands import recording as recording
+    from rotary_batch.commands import report as report
+    from rotary_batch.commands import report_words as report_words
     from rotary_batch.commands import repositories as repositories
+    from rotary_batch.commands import run_report as run_report
     from rotary_batch.commands import search as search
     from rotary_batch.commands import serving as serving
     from rotary_batch.commands import settings_file as settings_file

@@ -20,6 +20,7 @@ from rotary_batch.sizes import size_text
 from rotary_batch.work.connection import explained, needs_recovery, open_database
 from rotary_batch.work.lock import driver_lock, recovery_lock
 from rotary_batch.work.patience import READER_PATIENCE_S
+from rotary_batch.work.runs import unended_runs
 from rotary_batch.work.schema import migrate, require_current
 from rotary_batch.work.store import WorkStore
 
@@ -42,9 +43,18 @@ def writing(
         try:
             with explained(path):
                 migrate(db)
-                yield WorkStore(db)
+                store = WorkStore(db)
+                _record_killed(store)
+                yield store
         finally:
             db.close()
+
+
+def _record_killed(store: WorkStore) -> None:
+    if unended_runs(store):
+        from rotary_batch.commands.recording import record_killed  # here, because it imports much that most do not need
+
+        record_killed(store)
 
 
 @contextmanager

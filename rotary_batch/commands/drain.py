@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
@@ -15,11 +13,12 @@ from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.preflight import require_engine
 from rotary_batch.commands.rates import RateWatch, refresh_rates
+from rotary_batch.commands.recording import Recorder, Run
 from rotary_batch.commands.repositories import without_folder
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.commands.watching import RunWatch, Watcher
 from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
-from rotary_batch.log import event
 from rotary_batch.model.footprint import Workload
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
@@ -33,7 +32,6 @@ from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
-from rotary_batch.work.runs import end_run, start_run
 from rotary_batch.work.store import WorkStore
 
 FINISHING = "Finishing this step and saving; press Ctrl-C again to quit now (nothing stored is lost)."
@@ -48,62 +46,35 @@ class DrainRequest:
     settings_of: SettingsOf
     window: Window
     open_engine: OpenEngine
-    command: str  # `drain` or `run`; stored with the run
+    recorder: Recorder
     views: IndexViews
     watcher: Watcher = field(default_factory=Watcher)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainOutcome:
-    """How the run of one model ended."""
-
-    outcome: str  # done, deadline, limit, interrupted
-    stats: RunStats
-    num_open: int
-    num_parked: int
-    seconds: float
-    model_name: str
-    docs: tuple[Path, ...]
-    notes: tuple[str, ...] = ()  # which of the repositories' own settings were ignored
-
-    @property
-    def exit_code(self) -> int:
-        """75 while work remains, else 5 when items are parked, else 0."""
-        return 75 if self.num_open else 5 if self.num_parked else 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for --json and the report."""
-        return {
-            "outcome": self.outcome,
-            "exit_code": self.exit_code,
-            "open": self.num_open,
-            "parked": self.num_parked,
-            "seconds": round(self.seconds, 3),
-            "model": self.model_name,
-            "docs": [str(path) for path in self.docs],
-            "notes": list(self.notes),
-            **self.stats.as_dict(),
-        }
-
-
-def drain(request: DrainRequest, rows: Sequence[RepositoryRow]) -> Iterator[DrainOutcome | Failure]:
+def drain(request: DrainRequest, rows: Sequence[RepositoryRow]) -> Iterator[RunReport | Failure]:
     """Work through the queue of the repositories: one engine after the other, each for all that can share it.
 
-    The outcomes of one engine are yielded before the next is opened, so an error that ends the command loses none.
+    What came of one engine is yielded before the next is opened, so an error that ends the command loses none.
     """
     gone = without_folder(rows)
-    failures: list[DrainOutcome | Failure] = []
-    groups = by_engine([row for row in rows if row not in gone], request.settings_of, failures)
-    yield from failures
+    failed: list[Failure] = []
+    groups = by_engine([row for row in rows if row not in gone], request.settings_of, failed)
+    request.recorder.add_failures(failed)
+    yield from failed
     for group in groups:
-        outcomes: list[DrainOutcome | Failure] = []
+        outcomes: list[Failure] = []
+        run = request.recorder.begin(group.rows, group.notes, group.settings.device)
         with isolated([row.root for row in group.rows], outcomes), device_lock(group.settings.device):
-            _drain_group(request, group, outcomes)
+            _drain_group(request, group, run, outcomes)
+        with request.window.finishing(""):
+            report = request.recorder.end(outcomes)
         yield from outcomes
+        if run.outcome:
+            yield report
 
 
-def _drain_group(request: DrainRequest, group: Group, outcomes: list[DrainOutcome | Failure]) -> None:
-    """Append the outcome of one engine, and the failures of its repositories."""
+def _drain_group(request: DrainRequest, group: Group, run: Run, outcomes: list[Failure]) -> None:
+    """Drain with one engine, and append the failures of its repositories."""
     prompt_builder = load_prompt_builder(group.settings, group.pack)
     views: dict[int, IndexView] = {}
     for row in group.rows:
@@ -113,46 +84,35 @@ def _drain_group(request: DrainRequest, group: Group, outcomes: list[DrainOutcom
             views[row.id] = request.views.of(row)
     if views:
         with request.window.finishing(FINISHING):
-            _Run(request, group, prompt_builder, views).drain(outcomes)
+            _Drain(request, group, run, prompt_builder, views).drain(outcomes)
 
 
-class _Run:
+class _Drain:
     """One engine that works through the queue of the repositories that share it."""
 
     def __init__(
-        self, request: DrainRequest, group: Group, prompt_builder: PromptBuilder, views: dict[int, IndexView]
+        self, request: DrainRequest, group: Group, run: Run, prompt_builder: PromptBuilder, views: dict[int, IndexView]
     ) -> None:
-        self._request, self._group, self._prompt_builder, self._views = request, group, prompt_builder, views
+        self._request, self._group, self._run = request, group, run
+        self._prompt_builder, self._views = prompt_builder, views
         self._store = request.store
         self._rows = [row for row in group.rows if row.id in views]
         self._ids = [row.id for row in self._rows]
-        self._model_name = prompt_builder.manifest.name
 
-    def drain(self, outcomes: list[DrainOutcome | Failure]) -> None:
-        """Append what failed and how the run ended.  The run is ended in the database whatever happens."""
-        started_at = time.monotonic()
-        command = self._request.command
-        run_id = start_run(
-            self._store, command=command, model_name=self._model_name, pid=os.getpid(), repository_ids=self._ids
-        )
-        event("run started", run=run_id, command=command, model=self._model_name)
-        pages = _PageSync(self._store, self._rows, self._request.views, self._request.window, self._request.watcher)
+    def drain(self, outcomes: list[Failure]) -> None:
+        """Drain, and append what failed.  The pages are brought up to date whatever happens."""
+        pages = _PageSync(self._store, self._rows, self._request)
         engine = LazyEngine(self._open_engine)
-        runner = self._runner(run_id, engine, pages)
-        outcome = "failed"
         try:
             if workload := self._workload():
                 manifest = self._prompt_builder.manifest
                 require_engine(self._group.pack, manifest, self._group.settings, workload.longest_tokens)
-            outcome = runner.drain()
+            self._run.outcome = self._runner(engine, pages).drain()
         finally:
             engine.close()
             self._request.watcher.phase("writing pages")
-            pages.sync_rest(runner.stats)
+            pages.sync_rest(self._run.stats)
             outcomes += pages.failures
-            end_run(self._store, run_id, outcome, runner.stats.as_dict())
-            event("run ended", run=run_id, outcome=outcome, **runner.stats.as_dict())
-        outcomes.append(self._outcome(outcome, runner.stats, time.monotonic() - started_at))
 
     def _open_engine(self) -> RatedEngine:
         pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
@@ -166,13 +126,13 @@ class _Run:
         longest = self._prompt_builder.job.longest_rollup_tokens(self._prompt_builder.manifest.context_tokens)
         return counts.workload(self._store, self._ids, longest)
 
-    def _runner(self, run_id: int, engine: LazyEngine, pages: _PageSync) -> Runner:
+    def _runner(self, engine: LazyEngine, pages: _PageSync) -> Runner:
         return Runner(
             store=self._store,
             engine=engine,
             processor=ItemProcessor(self._store, self._prompt_builder, self._views),
             window=self._request.window,
-            run_id=run_id,
+            run_id=self._run.id,
             repository_ids=self._ids,
             sync_pages=pages.sync_items,
             on_step=RateWatch(
@@ -181,26 +141,14 @@ class _Run:
                 RunWatch(
                     store=self._store,
                     repository_ids=self._ids,
-                    run_id=run_id,
+                    run_id=self._run.id,
                     window=self._request.window,
                     watcher=self._request.watcher,
                 ),
             ),
             num_open=lambda: counts.open_items(self._store, self._ids),
             max_attempts=self._prompt_builder.job.attempts,
-            stats=RunStats(device=self._group.settings.device),
-        )
-
-    def _outcome(self, outcome: str, stats: RunStats, seconds: float) -> DrainOutcome:
-        return DrainOutcome(
-            outcome=outcome,
-            stats=stats,
-            num_open=counts.open_items(self._store, self._ids),
-            num_parked=counts.parked_items(self._store, self._ids),
-            seconds=seconds,
-            model_name=self._model_name,
-            docs=tuple(docs_folder(row) for row in self._rows),
-            notes=tuple(self._group.notes),
+            stats=self._run.stats,
         )
 
 
@@ -210,9 +158,7 @@ class _PageSync:
 
     store: WorkStore
     rows: Sequence[RepositoryRow]
-    views: IndexViews
-    window: Window
-    watcher: Watcher
+    request: DrainRequest
     failures: list[Failure] = field(default_factory=list)
     with_prose: list[Path] = field(default_factory=list)  # the first page of all that has words of the model
 
@@ -224,7 +170,9 @@ class _PageSync:
         synced = [row for row in self.rows if row.id in subjects]
         sync_result = self._each(
             synced,
-            lambda row: sync_some(self.store, row, self.views.of(row), subjects[row.id], self.window.is_closed),
+            lambda row: sync_some(
+                self.store, row, self.request.views.of(row), subjects[row.id], self.request.window.is_closed
+            ),
         )
         for row in synced if not (self.with_prose or sync_result.stopped) else ():
             self._tell_first_page(row, subjects[row.id])
@@ -233,17 +181,17 @@ class _PageSync:
     def _tell_first_page(self, row: RepositoryRow, subjects: Sequence[Subject]) -> None:
         paths, units = sorted({subject.path for subject in subjects}), sorted({subject.unit for subject in subjects})
         shown = [one.subject for one in counts.answers(self.store, row.id, paths, units) if one.shown_text]
-        pages = self.views.of(row).paths
+        pages = self.request.views.of(row).paths
         for thing in things_of(subject for subject in shown if subject in subjects):
             if thing in pages and (page := docs_folder(row) / pages[thing]).is_file() and not self.with_prose:
                 self.with_prose.append(page)
-                self.watcher.first_page(page)
+                self.request.watcher.first_page(page)
 
     def sync_rest(self, stats: RunStats) -> None:
         """Write every page that differs from the database, those of items that a killed run finished too."""
         self.failures.clear()
         sync_result = self._each(
-            self.rows, lambda row: sync_pending(self.store, row, self.views, self.window.is_closed)
+            self.rows, lambda row: sync_pending(self.store, row, self.request.views, self.request.window.is_closed)
         )
         if not sync_result.stopped:  # every conflict and failure from before was tried again
             stats.conflicts, stats.pages_failed = [], []
@@ -253,7 +201,9 @@ class _PageSync:
         total = SyncResult()
         for row in rows:
             with isolated([row.root], self.failures):
-                total.add(sync(row), "" if len(self.rows) == 1 else f"{row.root}: ")
+                result = sync(row)
+                self.request.recorder.add_pages(docs_folder(row), result.written)
+                total.add(result, "" if len(self.rows) == 1 else f"{row.root}: ")
         return total
 
 

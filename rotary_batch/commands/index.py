@@ -18,13 +18,16 @@ from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
 from rotary_batch.pages.files import SyncResult
+from rotary_batch.pages.site import NOT_PAGES
 from rotary_batch.planner.index import Indexed, index_repository
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending
 from rotary_batch.window import Window, explain_stop
+from rotary_batch.work import counts
 from rotary_batch.work.index import move_repository, repositories
+from rotary_batch.work.page_stamps import num_current
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -39,6 +42,9 @@ class IndexOutcome:
     indexed: Indexed
     sync_result: SyncResult
     demonstration: bool  # the model is the embedded one
+    num_open: int  # items in the queue
+    pages_current: int
+    database: Path
     settings_notes: tuple[str, ...] = ()  # which of the repository's own settings were ignored
 
     @property
@@ -53,7 +59,7 @@ class IndexOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for --json."""
-        indexed, counts = self.indexed, self.indexed.counts
+        indexed, planned = self.indexed, self.indexed.counts
         return {
             "repository": indexed.repository.root,
             "docs": str(self.docs),
@@ -61,9 +67,11 @@ class IndexOutcome:
             "parsed": indexed.parsed,
             "symbols": indexed.symbols,
             "chunks": indexed.chunks,
-            "queued": counts.queued,
-            "unchanged": counts.unchanged,
-            "removed": counts.removed,
+            "queued": planned.queued,
+            "unchanged": planned.unchanged,
+            "removed": planned.removed,
+            "open": self.num_open,
+            "pages_current": self.pages_current,
             "notes": list(self.notes),
             "pages_written": len(self.sync_result.written),
             "pages_removed": len(self.sync_result.removed),
@@ -163,6 +171,9 @@ def _index_one(
         indexed=indexed,
         sync_result=sync_result,
         demonstration=prompt_builder.manifest.demonstration,
+        num_open=counts.open_items(request.store, [indexed.repository.id]),
+        pages_current=num_current(request.store, [indexed.repository.id], NOT_PAGES),
+        database=request.store.db.path.absolute(),
         settings_notes=own.notes,
     )
     event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})

@@ -1,51 +1,70 @@
-"""The reports of a command that drains: JSON and Markdown, in the folder of the database."""
+"""Reports of runs as files, in the folder of the database: Markdown for a person, JSON for a program."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
 from rotary_batch import private_file
-from rotary_batch.commands.drain import DrainOutcome
-from rotary_batch.commands.isolation import Failure, failures
-from rotary_batch.pages.sanitise import inline
+from rotary_batch.commands import report_words as words
+from rotary_batch.commands.run_report import RunReport
+from rotary_batch.pages.sanitise import inline, path_link
 
 
-class Reports:
-    """One report for each run.  All are rewritten after every outcome, so a kill leaves what is known by then."""
-
-    def __init__(self, database: Path) -> None:
-        self._folder = database.parent / "reports"
-        self.paths: list[Path] = []  # the Markdown files, in the order of the outcomes
-
-    def save(self, outcomes: Sequence[DrainOutcome | Failure]) -> None:
-        """Write a report for each run; every report names all failures.  Raises OSError."""
-        runs = [outcome for outcome in outcomes if isinstance(outcome, DrainOutcome)]
-        for number, run in enumerate(runs):
-            if number == len(self.paths):
-                self.paths.append(self._new_path())
-            _write(run, failures(outcomes), self.paths[number])
-
-    def _new_path(self) -> Path:
-        moment = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-        names = chain([moment], (f"{moment}-{number}" for number in count(2)))  # another model's part of the same run
-        paths = (self._folder / f"{name}.md" for name in names)
-        return next(path for path in paths if path not in self.paths and not path.with_suffix(".json").exists())
+def new_path(database: Path, started_at: str) -> Path:
+    """Where the Markdown of a new report goes; no report has that name yet."""
+    folder = database.parent / "reports"
+    moment = datetime.fromisoformat(started_at).astimezone().strftime("%Y-%m-%d-%H%M%S")
+    names = chain([moment], (f"{moment}-{number}" for number in count(2)))  # of another run that began in that second
+    return next(path for name in names if not (path := folder / f"{name}.md").with_suffix(".json").exists())
 
 
-def _write(outcome: DrainOutcome, failed: Sequence[Failure], path: Path) -> None:
-    report = outcome.as_dict() | {"failures": [failure.as_dict() for failure in failed]}
-    private_file.write(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    plain = {key: value for key, value in outcome.as_dict().items() if not isinstance(value, dict | list)}
-    rows = [f"| {key} | {round(value, 1) if isinstance(value, float) else value} |" for key, value in plain.items()]
-    rows += [f"| docs | {inline(str(folder))} |" for folder in outcome.docs]
-    rows += [f"| not written | {inline(f'{page}: {reason}')} |" for page, reason in outcome.stats.pages_failed]
-    rows += [f"| note | {inline(note)} |" for note in outcome.notes]
-    rows += [f"| failed | {inline(str(failure))} |" for failure in failed]
-    rows += [f"| {key} | {value} |" for key, value in outcome.stats.verdicts.items()]
-    rows += [f"| ended: {key} | {value} |" for key, value in outcome.stats.ended.items()]
-    text = "\n".join([f"# Run of {path.stem}", "", "| Figure | Value |", "| --- | --- |", *rows]) + "\n"
-    private_file.write(path, text)
+def write(report: RunReport) -> None:
+    """Write the two files of a report.  Raises OSError."""
+    if report.file is not None:
+        private_file.write(Path(report.file).with_suffix(".json"), report.as_json() + "\n")
+        private_file.write(Path(report.file), markdown(report))
+
+
+def markdown(report: RunReport) -> str:
+    """The report as Markdown that has no effect, whatever names and texts of repositories it shows."""
+    sentences = (words.headline(report), words.reason(report), words.answers(report))
+    return "\n".join(
+        [
+            f"# {inline(words.headline(report).partition('. ')[0].rstrip('.'))}",
+            "",
+            f"Run {report.run}, `rotary-batch {report.command}`, {words.period(report)}"
+            + (f", with {inline(report.model)}." if report.model else "."),
+            *chain.from_iterable(["", inline(text)] for text in (*sentences, words.next_step(report)) if text),
+            *_sections(report),
+            "",
+        ]
+    )
+
+
+def _sections(report: RunReport) -> Iterator[str]:
+    folder = Path(report.file or "/").parent
+    docs = words.Section(
+        "Where the docs are", [str(Path(folder) / "index.md") for folder in report.docs], are_paths=True
+    )
+    for section in (*words.sections(report), docs):
+        yield from ["", f"## {section.title}", ""]
+        yield from (f"- {_linked(line, folder) if section.are_paths else inline(line)}" for line in section.lines)
+        if section.num_more:
+            yield f"- and {section.num_more:,} more"
+    yield from _table("Answers of this run", words.answer_figures(report))
+    yield from _table("The engine", words.engine_figures(report))
+
+
+def _table(title: str, figures: Sequence[words.Figure]) -> Iterator[str]:
+    if figures:
+        yield from ["", f"## {title}", "", "| Figure | Value |", "| --- | ---: |"]
+        yield from (f"| {inline(figure.name)} | {inline(figure.value)} |" for figure in figures)
+
+
+def _linked(path: str, folder: Path) -> str:
+    """A path that is a link to its file: relative, since many programs follow no other link to a file."""
+    return f"[{inline(path)}]({path_link(os.path.relpath(path, folder))})"

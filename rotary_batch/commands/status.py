@@ -1,16 +1,16 @@
-"""`status` and `report`: where everything stands, and what the last run did."""
+"""`status`: where everything stands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.database import database_path
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
-from rotary_batch.errors import InputError
-from rotary_batch.work import counts
+from rotary_batch.work import counts, runs
 from rotary_batch.work.lock import holder
 from rotary_batch.work.rows import RepositoryRow, RunRow
 from rotary_batch.work.store import WorkStore
@@ -24,7 +24,7 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
         "driver_pid": driver,
         "running": None if run is None or driver is None or run.outcome else _running(run),
         "repositories": [_standing(store, row, driver) for row in select_repositories(store, roots)],
-        "last_run": run and {"id": run.id, "started_at": run.started_at, "outcome": _outcome(run, driver)},
+        "last_run": run and {"id": run.id, "started_at": run.started_at, **_end(run, driver)},
     }
 
 
@@ -60,23 +60,8 @@ def _without_leases(states: dict[str, int]) -> dict[str, int]:
     return dict(sorted((free | {"ready": free.get("ready", 0) + states["leased"]}).items()))
 
 
-def _outcome(run: RunRow, driver: int | None) -> str:
-    """A run without an outcome is still running, or was killed."""
-    return run.outcome or ("killed" if driver is None else "still running")
-
-
-def report(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[str, Any]:
-    """The last run, or the last one of some repositories.  Raises InputError when there was none."""
-    run = counts.last_run(store, [row.id for row in select_repositories(store, roots)] if roots else None)
-    if run is None:
-        whose = "".join(f" of {root}" for root in roots[:1])
-        raise InputError(f"no run{whose} yet; `rotary-batch drain` makes one")
-    return {
-        "run": run.id,
-        "command": run.command,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "outcome": _outcome(run, holder(database_path(settings))),
-        "model": run.model_name,
-        **run.stats,
-    }
+def _end(run: RunRow, driver: int | None) -> dict[str, str | None]:
+    """A run without an end is still running, or was killed."""
+    if run.outcome is None:
+        run = replace(run, outcome=runs.RUNNING) if driver is not None else runs.killed(run)
+    return {"outcome": run.outcome, "reason": run.reason}

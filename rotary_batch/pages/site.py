@@ -15,6 +15,7 @@ from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME, is_index_thing
 
 # Things that are not files or folders of the repository; no path in it begins with a slash.
 NAV, LLMS, LLMS_FULL = f"/{NAV_NAME}", f"/{LLMS_NAME}", f"/{LLMS_FULL_NAME}"
+NOT_PAGES = {NAV, LLMS, LLMS_FULL}  # for programs
 OVERVIEWS = {"/", LLMS_FULL}  # they show something of every page, so they are written when any other one is
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.core import Subject, Unit, Verdict
 from rotary_batch.model.footprint import Workload
@@ -46,6 +46,67 @@ def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> i
 def num_ended(store: WorkStore, repository_ids: Sequence[int]) -> tuple[int, int]:
     """(items that are done or parked, all items)."""
     return _count(store, repository_ids, "state in ('done', 'parked')"), _count(store, repository_ids, "true")
+
+
+class Tally(NamedTuple):
+    """How many items some repositories have, by how far they are."""
+
+    items: int = 0
+    answered: int = 0
+    parked: int = 0
+
+    @property
+    def open(self) -> int:
+        """Neither answered nor parked."""
+        return self.items - self.answered - self.parked
+
+
+def tally(store: WorkStore, repository_ids: Sequence[int]) -> Tally:
+    """How far the items of some repositories are."""
+    items = _count(store, repository_ids, "true")
+    return Tally(items, _count(store, repository_ids, "state = 'done'"), parked_items(store, repository_ids))
+
+
+def tokens_left(store: WorkStore, repository_ids: Sequence[int]) -> int:
+    """About how many tokens the open items will read and write.
+
+    A prompt that is not known yet counts as the average one, an answer as the average answer so far.
+    """
+    places = ",".join("?" * len(repository_ids))
+    row = store.db.execute(
+        f"""select sum(is_open) as n, sum(is_open * prompt_tokens) as known, avg(prompt_tokens) as prompt,
+                  sum(is_open and prompt_tokens is null) as unknown, avg(output_tokens) as answer,
+                  sum(is_open * max_new_tokens) as most
+            from (select *, state in ('waiting', 'ready', 'leased') as is_open from item
+                  where repository_id in ({places}))""",
+        list(repository_ids),
+    ).fetchone()
+    if not row["n"]:
+        return 0
+    answers = row["n"] * row["answer"] if row["answer"] is not None else row["most"]
+    return int((row["known"] or 0) + row["unknown"] * (row["prompt"] or 0) + answers)
+
+
+class ParkedFile(NamedTuple):
+    """Items of one file or folder that failed for one reason."""
+
+    root: str
+    unit: str  # file, directory or repository
+    path: str
+    num_items: int
+    error: str
+
+
+def parked_by_file(store: WorkStore, repository_ids: Sequence[int], limit: int) -> tuple[int, list[ParkedFile]]:
+    """How many files and folders have parked items, by reason, and the first of them."""
+    places = ",".join("?" * len(repository_ids))
+    groups = f"""select root, case unit when 'chunk' then 'file' else unit end as unit, path, count(*) as n,
+                       coalesce(error, '') as error
+                from item join repository on repository.id = repository_id
+                where state = 'parked' and repository_id in ({places}) group by 1, 2, 3, 5"""
+    total = int(store.db.execute(f"select count(*) as n from ({groups})", list(repository_ids)).fetchone()["n"])
+    rows = store.db.execute(f"{groups} order by root, path, n desc limit ?", [*repository_ids, limit]).fetchall()
+    return total, [ParkedFile(*row) for row in rows]
 
 
 def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
@@ -179,8 +240,25 @@ def last_run(store: WorkStore, repository_ids: Sequence[int] | None = None) -> R
            order by id desc limit 1""",
         {"all": repository_ids is None, "ids": json.dumps(list(repository_ids or []))},
     ).fetchone()
-    if row is None:
-        return None
+    return None if row is None else _run(row)
+
+
+def run_row(store: WorkStore, run_id: int) -> RunRow:
+    """One run."""
+    return _run(store.db.execute("select * from run where id = ?", [run_id]).fetchone())
+
+
+def _run(row: Any) -> RunRow:  # noqa: ANN401 - a sqlite3.Row
     columns = dict(row)
     stats = json.loads(columns.pop("tally"))
     return RunRow(**columns, stats=stats)
+
+
+def roots_of_run(store: WorkStore, run_id: int) -> dict[int, tuple[str, str]]:
+    """Id -> (root, docs folder within it) of the repositories of a run."""
+    rows = store.db.execute(
+        """select id, root, docs_dir from repository
+           where id in (select repository_id from run_repository where run_id = ?) order by root""",
+        [run_id],
+    )
+    return {row["id"]: (row["root"], row["docs_dir"]) for row in rows}

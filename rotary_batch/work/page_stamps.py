@@ -29,6 +29,16 @@ def known_stamp(store: WorkStore, repository_id: int, thing: str) -> str | None:
     return None if row is None else str(row["stamp"])
 
 
+def num_current(store: WorkStore, repository_ids: Collection[int], without: Collection[str]) -> int:
+    """How many pages of some repositories are up to date, without those of some things."""
+    row = store.db.execute(
+        """select count(*) as n from page where repository_id in (select value from json_each(?))
+           and thing not in (select value from json_each(?))""",
+        [json.dumps(list(repository_ids)), json.dumps(list(without))],
+    ).fetchone()
+    return int(row["n"])
+
+
 def save_stamps(store: WorkStore, repository_id: int, stamps: Mapping[str, str], stale: Collection[str] = ()) -> None:
     """Record that pages are up to date, and that others may not be because of them."""
     with store.transaction():

@@ -144,3 +144,6 @@ class RunRow:
     model_name: str | None
     outcome: str | None
     stats: dict[str, Any]
+    reason: str | None = None  # why it failed or was stopped
+    saved_at: str | None = None  # when `stats` were stored last
+    report: str | None = None  # JSON; None until it has ended

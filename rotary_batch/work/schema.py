@@ -279,6 +279,13 @@ when (old.class, old.reason, old.docstring, old.fallback, old.plan_key)
 end;
 """
 
+# Why a run ended, when it last said what it did, and its report: JSON that `commands.run_report` describes.
+_M015 = """
+alter table run add column reason text;
+alter table run add column saved_at text;
+alter table run add column report text;
+"""
+
 MIGRATIONS = (
     _M001,
     _M002,
@@ -294,6 +301,7 @@ MIGRATIONS = (
     _M012,
     _M013,
     _M014,
+    _M015,
 )
 
 

@@ -277,9 +277,6 @@ class WorkStore:
             reaped = self.db.execute(
                 "update item set state = 'ready', run_id = null where state = 'leased' and run_id <> ?", [run_id]
             )
-            self.db.execute(
-                "update run set ended_at = started_at, outcome = 'killed' where ended_at is null and id <> ?", [run_id]
-            )
             return int(reaped.rowcount)
 
 

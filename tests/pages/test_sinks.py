@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from rotary_batch import console
-from rotary_batch.cli import docs, doctor, status
+from rotary_batch.cli import docs, doctor, report, status
+from rotary_batch.commands import reports
 from rotary_batch.commands.doctor import Check
+from rotary_batch.commands.isolation import Failure
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.core import Chunk, FileClass, Linked, SourceFile, Symbol, Verdict
 from rotary_batch.log import event, log_to
 from rotary_batch.pages.drift import Drift
@@ -29,6 +32,7 @@ from rotary_batch.pages.page_paths import LLMS_NAME, NAV_NAME
 from rotary_batch.pages.sanitise import code, inline, link, one_line, quoted
 from rotary_batch.pages.site import render, site_paths
 from rotary_batch.pages.symbol_index import INDEX_NAME
+from rotary_batch.work.counts import ParkedFile
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 ACTS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -181,6 +185,70 @@ def test_each_line_of_llms_txt_begins_as_we_say(payload):
     assert not any(payload.strip() and line.strip() in payload.splitlines() for line in lines if line)
 
 
+def hostile_report(payload: str) -> RunReport:
+    """A report that says it wherever a repository or a model can."""
+    path = f"/{payload}".replace("\0", "")
+    return RunReport(
+        run=1,
+        command="run",
+        database="/work.db",
+        model=payload,
+        outcome="failed",
+        reason=payload,
+        started_at="2026-11-27T20:08:22+00:00",
+        ended_at="2026-11-27T20:08:30+00:00",
+        repositories=(path,),
+        docs=(path,),
+        items=3,
+        answered=1,
+        parked=1,
+        pages_changed=60,
+        pages=(path,),
+        files_parked=60,
+        parked_by_file=(ParkedFile(path, "file", payload, 1, payload),),
+        failures=(Failure(repository=path, error=payload, exit_code=3),),
+        notes=(payload,),
+        file=path,
+        stats={
+            "conflicts": [payload],
+            "pages_failed": [[payload, payload]],
+            "done": 1,
+            "device": payload,
+            "tier": payload,
+        },
+    )
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_report_in_markdown_shows_and_does_nothing(payload):
+    tokens = MARKDOWN.parse(reports.markdown(hostile_report(payload)))
+    inner = [child for token in tokens for child in token.children or ()]
+    assert {token.type for token in tokens if "html" in token.type} == set()
+    assert {child.type for child in inner} <= {
+        "text",
+        "code_inline",
+        "link_open",
+        "link_close",
+        "softbreak",
+        "text_special",
+    }
+    targets = {child.attrs["href"] for child in inner if child.type == "link_open"}
+    assert all(re.fullmatch(r"[\w/.~%-]*", target) for target in targets), targets
+    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    assert headings[0].startswith("Failed at ")
+    assert set(headings[1:]) <= {
+        "What went wrong",
+        "Items that failed",
+        "Pages left alone because a person edited them",
+        "Pages that could not be written",
+        "Pages that changed",
+        "Notes",
+        "Where the docs are",
+        "Answers of this run",
+        "The engine",
+    }
+
+
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
@@ -196,10 +264,12 @@ def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
             ],
             "driver_pid": None,
             "running": None,
-            "last_run": {"started_at": "2026-01-02T03:04:05+00:00", "outcome": payload},
+            "last_run": {"started_at": "2026-01-02T03:04:05+00:00", "outcome": payload, "reason": payload},
         }
     )
     doctor.print_checks([Check(what=payload, ok=False, fact=payload, advice=payload, essential=True)])
+    report.print_report(hostile_report(payload))
+    report.print_ending(hostile_report(payload), verbose=True)
     captured = capsys.readouterr()
     for text in (captured.out, captured.err):
         assert all(letter in "\n\t" or letter.isprintable() for letter in text)

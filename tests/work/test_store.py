@@ -18,11 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rotary_batch.core import Completion, NewTokens, StopCriteria, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
-from rotary_batch.work.counts import answers, items, last_run, states
+from rotary_batch.work.counts import answers, items, last_run, run_row, states
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
-from rotary_batch.work.runs import end_run, start_run
+from rotary_batch.work.runs import WHY_KILLED, end_run, killed, save_stats, start_run, unended_runs
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
@@ -220,13 +220,17 @@ def test_a_failed_item_waits_for_its_time(store):
     assert [c.item.attempts for c in store.claim(run, limit=1, now=50.0, repository_ids=[1])] == [1]
 
 
-def test_a_run_that_was_killed_is_recorded_as_killed(store):
-    start_run(store, command="drain", model_name="m", pid=1)
+def test_a_run_without_an_end_was_killed_when_it_was_last_heard_of(store):
+    first = start_run(store, command="drain", model_name="m", pid=1)
+    save_stats(store, first, {"done": 1})
     second = start_run(store, command="drain", model_name="m", pid=1)
-    store.reap(second)
-    end_run(store, second, "done", {"done": 3})
-    assert (last_run(store).outcome, last_run(store).stats) == ("done", {"done": 3})
-    assert store.db.execute("select outcome from run where id = 1").fetchone()[0] == "killed"
+    end_run(store, second, "failed", {"done": 3}, reason="no memory")
+    last = last_run(store)
+    assert (last.outcome, last.stats, last.reason) == ("failed", {"done": 3}, "no memory")
+    assert unended_runs(store) == [first]
+    dead = killed(run_row(store, first))
+    assert (dead.outcome, dead.stats, dead.reason) == ("killed", {"done": 1}, WHY_KILLED)
+    assert dead.started_at <= dead.ended_at == dead.saved_at
 
 
 def test_what_was_committed_survives_a_kill(tmp_path):

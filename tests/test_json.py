@@ -43,7 +43,7 @@ def test_the_documented_answers_have_the_keys_and_types_of_real_ones(tmp_path):
         (["status"], 3, "no database yet"),
         (["index", "/nowhere/at/all", "--db", "/proc/nothing/work.db"], 74, "/proc/nothing"),
         (["drain", "--until", "25:99"], 2, "25:99"),
-        (["index", "--no-such-flag"], 2, "No such option"),
+        (["index", "--no-such-flag"], 2, "no such option"),
         (["no-such-command"], 2, "no-such-command"),
         (["inspect", "files", "--state", "parked"], 2, "only items have a state"),
         (["model", "info", "/nowhere"], 3, "/nowhere"),
@@ -65,7 +65,7 @@ def test_an_error_after_the_answer_is_not_a_second_line(tmp_path, tiny_pack):
     with (damaged / "experts.safetensors").open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")
-    assert answer("model", "verify", damaged, code=3)["damaged"] == ["layer 0 expert 0"]
+    assert answer("model", "verify", damaged, code=3)["damaged"] == ["experts.safetensors: layer 0 expert 0"]
 
 
 def test_items_by_state_and_tables_for_a_person(make_repository):

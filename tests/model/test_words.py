@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -61,6 +61,7 @@ def plain(tokenizer: OurTokenizer, text: str) -> list[int]:
     return tokenizer._content.encode(text, add_special_tokens=False).ids
 
 
+@settings(deadline=None)
 @given(TEXTS)
 @example("it's x == 1234567;\r\n\r\n   y  \n")
 def test_words_have_the_ids_of_the_whole_text(tokenizer, text):
@@ -68,6 +69,7 @@ def test_words_have_the_ids_of_the_whole_text(tokenizer, text):
     assert tokenizer.encode(text) == plain(tokenizer, clean)
 
 
+@settings(deadline=None)
 @given(TEXTS.map(lambda text: text.encode("utf-8", "replace")) | st.binary(max_size=60), st.data())
 def test_a_range_has_the_tokens_of_its_own_text(tokenizer, source, data):
     count = tokenizer.count_ranges(source)

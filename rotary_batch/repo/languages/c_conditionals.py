@@ -19,7 +19,7 @@ _TOKEN = re.compile(
     rb"|(?P<run>(?:[^\n/\"'\#{}()\[\]]++|\n(?![ \t]*+\#))++)",
     re.MULTILINE | re.DOTALL,
 )
-_FIRST = re.compile(rb"\A\s*+([;,]|[^\s;,]++)")
+_FIRST = re.compile(rb"\s*+([;,]|[^\s;,]++)")
 _BETWEEN = (b" ", b"\t", b"\n", b"\r", b"\f", b"\v", b";", b",")  # tokens of a run
 _CONDITION = re.compile(rb"^[ \t]*+\#[ \t]*+if", re.MULTILINE)
 _COMMENT = re.compile(COMMENT)
@@ -48,8 +48,8 @@ class _Branch:
 
     def add_run(self, run: bytes) -> None:
         """Count tokens without brackets."""
-        if run and not run.isspace():
-            self.first = self.first or _FIRST.findall(run)[0]
+        if first := _FIRST.match(run):
+            self.first = self.first or first[1]
             self._run = run
 
     def last_token(self) -> bytes:

@@ -210,9 +210,13 @@ def test_what_ends_the_command_takes_no_report_away(make_repository, tmp_path, t
     two_models(make_repository, tmp_path, tiny_pack)
     command = [sys.executable, "-c", DRAIN, "drain", "--db", str(tmp_path / "work.db"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (74, "rotary-batch: the disk is full\n")
-    (report,) = (tmp_path / "reports").glob("*.json")
-    assert json.loads(report.read_text())["outcome"] == "done"
+    said = [line for line in done.stderr.splitlines() if line.startswith("rotary-batch: ")]
+    assert (done.returncode, said) == (74, ["rotary-batch: the disk is full"])
+    reports = [json.loads(path.read_text()) for path in (tmp_path / "reports").glob("*.json")]
+    assert sorted((report["outcome"], report["reason"]) for report in reports) == [
+        ("done", None),
+        ("failed", "the disk is full"),
+    ]
 
 
 def test_a_busy_device_costs_those_that_need_it_only(make_repository, tmp_path, tiny_pack, monkeypatch):

@@ -271,7 +271,7 @@ def test_a_docs_folder_that_fails_in_the_night_costs_its_pages_only(make_reposit
         monkeypatch.setattr(commands.drain, "sync_pending", refused(sync_pending))
         failure, outcome = drained(store)
         assert (failure.repository, failure.exit_code) == (str(roots[0]), 74)
-        assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 0)
+        assert (outcome.outcome, counts.open_items(store, [1, 2]), outcome.exit_code) == ("done", 0, 74)
         full[0] = False
         (again,) = drained(store)
         assert (again.new_answers, again.stats["revolutions"], again.exit_code) == (0, 0, 0)

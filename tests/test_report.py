@@ -423,5 +423,5 @@ def test_the_documented_report_is_a_report(make_repository):
     run(PROGRAM, "run", root, "--limit", 2, code=75)
     real = last_report()
     assert list(real) == list(report)
-    described = set(re.findall(r"^\| `([a-z_]+)`", text, re.MULTILINE))
+    described = set(re.findall(r"^\| `([a-z_]+)`", text.partition("## JSON")[2], re.MULTILINE))
     assert described == set(real)

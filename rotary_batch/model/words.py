@@ -11,13 +11,14 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from unicodedata import category, is_normalized
 
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers.models import BPE
 
 MAX_WORDS = 50_000  # kept, in about 10 MB
+MAX_WORD_NBYTES = 500  # in a source; the whole word is read again at each place within it, as among 500,000 line breaks
 MAX_WORD_CHARACTERS = 64  # of a word that is kept
 _MARGIN_NBYTES = 8  # two characters: whether a word ends depends at most on the second character behind it
 _AHEAD_WORDS = 8  # within which words from the middle of another one fall in step with the others
@@ -89,6 +90,8 @@ class Words:
         words = self._find(text)
         lengths: Iterable[int] = map(len, words) if text.isascii() else (len(word.encode()) for word in words)
         starts = list(accumulate(lengths, initial=0))
+        if any(end - start > MAX_WORD_NBYTES for start, end in pairwise(starts)):
+            return None
         tokens = list(accumulate(map(len, map(self._known.__getitem__, words)), initial=0))
         return _Ranges(source, starts, tokens, self._sizes).count
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -92,3 +94,13 @@ def test_words_without_end_take_no_memory_without_end(tokenizer):
     text = " ".join(f"x{'y' * (n % 40)}{chr(97 + n % 26)}{chr(0x4E00 + n % 9000)}" for n in range(MAX_WORDS + 1000))
     words.encode(text)
     assert len(words._known) <= MAX_WORDS
+
+
+def test_places_within_a_long_word_are_counted_in_linear_time(tokenizer):
+    source = b"\n" * 300_000
+    count = tokenizer.count_ranges(source)
+    began = time.process_time()
+    assert count(0, 250) == len(plain(tokenizer, "\n" * 250))
+    for start in range(0, len(source), 250):
+        count(start, start + 250)
+    assert time.process_time() - began < 5

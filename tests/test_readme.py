@@ -227,7 +227,7 @@ def test_the_man_page_is_sound_and_shows_text_as_it_is():
     shown = " ".join(done.stdout.split())
     for text in (
         "rotary-batch run ~/src/app --until 07:00",
-        "inspect items | jq 'select(.error)'",
+        "rotary-batch inspect items --state parked --table",
         "{path}",
         "[REPO...]",
     ):

@@ -36,7 +36,8 @@ def _declared(store: WorkStore, repository_id: int, path: str) -> dict[int, list
     """Documented declarations by the start of the symbol that they may declare."""
     rows = store.db.execute(
         """select symbol.start_byte, other.path, other.signature, other.docstring
-           from symbol join symbol as other on other.repository_id = symbol.repository_id
+           from symbol cross join symbol as other indexed by symbol_declared
+             on other.repository_id = symbol.repository_id
              and other.qualified_name = symbol.qualified_name
              and other.kind = 'declaration' and other.docstring is not null
            join file on file.repository_id = other.repository_id and file.path = other.path

@@ -50,8 +50,9 @@ class Linkage:
         return found
 
     def _read_named(self, name: str) -> list[_Row]:
-        query = """select path, start_byte, kind, qualified_name, signature, is_public from symbol
-                   where repository_id = ? and name = ? limit ?"""
+        # SQLite would take the primary key, of which it has only the repository.
+        query = """select path, start_byte, kind, qualified_name, signature, is_public
+                   from symbol indexed by symbol_by_name where repository_id = ? and name = ? limit ?"""
         rows = [_Row(*row) for row in self._store.db.execute(query, [self._id, name, MAX_SAME + 1])]
         in_order = sorted(row for row in rows if self._languages.get(row.path) in LANGUAGES and row.is_shared)
         return in_order if len(rows) <= MAX_SAME else []

@@ -11,10 +11,10 @@ DEFINED = ("constant", "constructor", "function", "method", "variable")
 def shared_names(store: WorkStore, repository_id: int, path: str) -> list[str]:
     """The names of what a file declares or defines that other files may see."""
     kinds = ("declaration", *DEFINED)
-    query = f"""select distinct name from symbol
-                where repository_id = ? and path = ? and is_public and kind in ({", ".join("?" * len(kinds))})
-                order by name"""
-    return [row[0] for row in store.db.execute(query, [repository_id, path, *kinds])]
+    # Sorted here: for `order by`, SQLite would read the index by name, which is that of the whole repository.
+    query = f"""select name from symbol
+                where repository_id = ? and path = ? and is_public and kind in ({", ".join("?" * len(kinds))})"""
+    return sorted({row[0] for row in store.db.execute(query, [repository_id, path, *kinds])})
 
 
 def namesakes(store: WorkStore, repository_id: int, path: str) -> set[str]:

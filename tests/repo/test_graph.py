@@ -554,3 +554,15 @@ def test_long_chains_and_common_names_take_no_longer_than_their_length():
     (found,) = parsed({"a.py": text})
     assert [reference.receiver for reference in found.references] == [None] * 5000
     assert len(resolve([found])) == 1
+
+
+@pytest.mark.timeout(60)  # seconds; one path through the imports after the other would be 30 ** 6 lookups
+def test_modules_that_all_import_each_other_as_a_whole_are_looked_through_once():
+    number = 30
+    stars = "".join(f"from m{other} import *\n" for other in range(number))
+    texts = {
+        f"m{one}.py": f"{stars}\ndef f{one}():\n    missing()\n    f{(one + 7) % number}()\n" for one in range(number)
+    }
+    assert calls_of(texts) == {
+        f"m{one}.py:f{one} > m{(one + 7) % number}.py:f{(one + 7) % number}" for one in range(number)
+    }

@@ -27,7 +27,7 @@ from rotary_batch.repo.resolve.rust import Rust
 
 MAX_ANCESTORS = 64  # types looked through for one member; a chain of 100,000 would be walked for every reference
 _MAX_DEPTH = 6  # of values that depend on other values, and of exports of exports
-_MAX_STARS = 50  # of one file, that are looked through for one name
+_MAX_STARS = 50  # modules imported as a whole that are looked through for one name
 _SELF = {"self", "cls", "this", "Self"}
 _TYPEDEF = re.compile(r"typedef\s+(?:const\s+)?(?:(?:struct|class|union|enum)\s+)?([\w:]+)[\s*]+\w+\s*;?")
 _DIALECTS: tuple[tuple[type[Dialect], frozenset[str]], ...] = (
@@ -53,6 +53,7 @@ class Resolver:
         self._files = Files(source)
         self._dialects: dict[str, Dialect] = {}  # by language
         self._ancestors = lru_cache(10_000)(self._ancestors_of)
+        self._star_spaces = lru_cache(10_000)(self._star_spaces_of)
 
     @property
     def paths(self) -> Iterable[str]:
@@ -176,11 +177,32 @@ class Resolver:
         """A name from what is imported as a whole."""
         if depth > _MAX_DEPTH or isinstance(self._dialect(here.path), CFamily):
             return None
-        for star in here.stars[:_MAX_STARS]:
-            for space in self._spaces(star, here):
-                if (found := self._member(space, name, depth + 1)) is not None:
-                    return found
+        for space in self._star_spaces(here.path):
+            if isinstance(space, Module):
+                found = self._in_module(space, name, depth + 1)
+            else:
+                found = self._member(space, name, depth + 1)
+            if found is not None:
+                return found
         return None
+
+    def _star_spaces_of(self, path: str) -> tuple[Meaning, ...]:
+        """What a file imports as a whole, and what that imports as a whole: each once, the nearest first."""
+        spaces: dict[Meaning, None] = {}
+        waiting = self._own_star_spaces(path)
+        while waiting and len(spaces) < _MAX_STARS:
+            space = waiting.pop()
+            if space in spaces or space == Module(path):
+                continue
+            spaces[space] = None
+            if isinstance(space, Module):
+                waiting += self._own_star_spaces(space.path)
+        return tuple(spaces)
+
+    def _own_star_spaces(self, path: str) -> list[Meaning]:
+        """The last first, to be popped."""
+        here = self._files[path]
+        return [space for star in here.stars[:_MAX_STARS] for space in self._spaces(star, here)][::-1]
 
     def _value(self, text: str, here: FileNames, around: str, depth: int) -> Meaning | None:
         """Evaluate an expression in the notation of `repo.expressions`."""
@@ -296,7 +318,14 @@ class Resolver:
         return found
 
     def _exported(self, module: Module, name: str, depth: int) -> Meaning | None:
-        """A name of a module: what it defines, imports, or imports as a whole; or a module within."""
+        """A name of a module: its own, or one of what it imports as a whole."""
+        found = self._in_module(module, name, depth)
+        if found is None and name != "default":
+            found = self._starred(name, self._files[module.path], depth)
+        return found
+
+    def _in_module(self, module: Module, name: str, depth: int) -> Meaning | None:
+        """What a module defines or imports by name; or a module within."""
         if depth > _MAX_DEPTH:
             return None
         there = self._files[module.path]
@@ -308,8 +337,7 @@ class Resolver:
         if found is None and ("", name) in there.values:
             found = self._value(there.values["", name], there, "", depth + 1)
         if found is None and name != "default":
-            rules = self._dialect(module.path)
-            found = rules.submodule(module, name) or self._starred(name, there, depth)
+            found = self._dialect(module.path).submodule(module, name)
             if found is None and "default" in there.imports:  # CommonJS: what `module.exports` is, has the members
                 whole = self._imported_name("default", there, depth)
                 found = self._member(whole, name, depth + 1) if whole and depth < _MAX_DEPTH else None

@@ -1,6 +1,6 @@
 """A tree of 100,000 real source files: `rotary-batch index` versus `ctags -R` and a plain tree-sitter parse.
 
-    python -m benchmarks.real_tree make TREE 100000 FOLDER ...     copies files of these folders into a new repository
+    python -m benchmarks.real_tree make TREE 100000 16000 FOLDER ...     copies files of at most 16,000 bytes of these folders
     python -m benchmarks.real_tree measure TREE CTAGS              prints the tables of benchmarks/reading.md
 
 A tree takes whole folders, in an order of a fixed seed and in turn from each language, and no content twice.  Other work
@@ -31,7 +31,6 @@ from tree_sitter import Parser
 
 from rotary_batch.repo.languages import LANGUAGES, grammar, language_of
 
-MAX_FILE_NBYTES = 2 * 10**6  # larger ones are not read
 POLL_S = 0.2
 _FAMILIES = {"tsx": "typescript", "cpp": "c"}  # headers of both end in .h
 
@@ -46,11 +45,11 @@ class Measured(NamedTuple):
     output: str
 
 
-def make(tree: Path, num_files: int, folders: Sequence[Path]) -> None:
-    """A new git repository of that many files, committed."""
+def make(tree: Path, num_files: int, max_nbytes: int, folders: Sequence[Path]) -> None:
+    """A new git repository of that many files, none larger than `max_nbytes`, committed."""
     tree.mkdir(parents=True)
     seen: set[bytes] = set()
-    for source, name in _chosen(folders):
+    for source, name in _chosen(folders, max_nbytes):
         data = source.read_bytes()
         digest = hashlib.blake2b(data, digest_size=16).digest()
         target = tree / name
@@ -68,7 +67,7 @@ def make(tree: Path, num_files: int, folders: Sequence[Path]) -> None:
     print(f"{len(seen):,} files")
 
 
-def _chosen(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+def _chosen(folders: Sequence[Path], max_nbytes: int) -> Iterator[tuple[Path, str]]:
     """Files, each with its path in the tree: of one whole folder after another, in turn from each language."""
     by_family: dict[str, dict[Path, list[tuple[Path, str]]]] = {}
     for place, top in enumerate(folders):
@@ -76,7 +75,7 @@ def _chosen(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             for name in sorted(names):
                 path, language = Path(folder, name), language_of(name)
-                if language is None or LANGUAGES[language].is_data or not _is_readable(path):
+                if language is None or LANGUAGES[language].is_data or not _is_readable(path, max_nbytes):
                     continue
                 family = _FAMILIES.get(language, language)
                 shown = f"{place:02}-{top.name}/{path.relative_to(top)}"
@@ -95,8 +94,8 @@ def _chosen(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 waiting.remove(files)
 
 
-def _is_readable(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_FILE_NBYTES
+def _is_readable(path: Path, max_nbytes: int) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= max_nbytes
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Measured:
@@ -207,8 +206,8 @@ def measure(tree: Path, ctags: str) -> None:
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["make", tree, num_files, *folders]:
-            make(Path(tree), int(num_files), [Path(folder) for folder in folders])
+        case ["make", tree, num_files, max_nbytes, *folders]:
+            make(Path(tree), int(num_files), int(max_nbytes), [Path(folder) for folder in folders])
         case ["measure", tree, ctags]:
             measure(Path(tree), ctags)
         case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rotary_batch.errors import ConfigError, UnavailableError
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
@@ -334,15 +334,26 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def _apply(connection: sqlite3.Connection, version: int) -> None:
-    from sqlite_utils import Database  # here, because it imports numpy: 0.2 s that a current database does not need
-
     _require_fts5(connection)
-    db = Database(connection)
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        with db.atomic():
-            for statement in _statements(script):
-                db.execute(statement)
-            db.execute(f"pragma user_version = {number}")
+    if version == 0:  # nothing to change: one transaction waits for the disk once, 0.04 s in all instead of 0.3 s
+        _run_scripts(connection, MIGRATIONS, len(MIGRATIONS))
+    else:
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            _run_scripts(connection, [script], number)
+
+
+def _run_scripts(connection: sqlite3.Connection, scripts: Sequence[str], version: int) -> None:
+    """In one transaction."""
+    connection.execute("begin immediate")
+    try:
+        for statement in (each for script in scripts for each in _statements(script)):
+            connection.execute(statement)
+        connection.execute(f"pragma user_version = {version}")
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
 
 
 def has_fts5(connection: sqlite3.Connection) -> bool:

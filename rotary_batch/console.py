@@ -82,14 +82,15 @@ def _broken(line: str, width: int, indent: str) -> str:
     return "\n".join(lines).replace("\0", " ")
 
 
-def paths(label: str, targets: Sequence[Path]) -> None:
-    """Print paths on one line of stdout; in a terminal that can, each is a link (OSC 8)."""
-    print(label + ", ".join(_link(path) for path in targets))  # noqa: T201 - this is the printer
+def paths(label: str, targets: Sequence[Path], below: Path | None = None) -> None:
+    """Print paths on one line of stdout, as seen from `below`; in a terminal that can, each is a link (OSC 8)."""
+    print(label + ", ".join(_link(path, below) for path in targets))  # noqa: T201 - this is the printer
 
 
-def _link(path: Path) -> str:
+def _link(path: Path, below: Path | None) -> str:
     """The escaped path; the target is an absolute path with everything else percent-encoded."""
-    text = shown(str(path)).replace("\n", "\\n")
+    named = path.relative_to(below) if below is not None and path.is_relative_to(below) else path
+    text = shown(str(named)).replace("\n", "\\n")
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return text
     return f"\033]8;;{path.absolute().as_uri()}\033\\{text}\033]8;;\033\\"

@@ -13,10 +13,11 @@ from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
 
 if TYPE_CHECKING:
-    from rotary_batch.commands.report_words import Figure
+    from rotary_batch.commands.report_words import Figure, Section
     from rotary_batch.commands.run_report import RunReport
 
 MAX_FIGURE = 16  # characters; what is longer is text
+MAX_PAGES = 10  # in a terminal, where more would push the outcome off the screen; the file lists 50
 
 
 def report(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
@@ -42,16 +43,23 @@ def print_report(report: RunReport) -> None:
     _print_sentences(words.headline(report), words.reason(report), words.answers(report), words.next_step(report))
     for section in words.sections(report):
         console.out(f"\n{section.title}")
-        for line in section.lines:
-            if section.are_paths:
-                console.paths("  ", [Path(line)])
-            else:
-                console.paragraph(line, indent="  ")
-        if section.num_more:
-            console.out(f"  and {section.num_more:,} more")
+        _print_lines(section, report.docs)
     print_figures(report)
     console.out("")
     _print_files(report)
+
+
+def _print_lines(section: Section, docs: Sequence[str]) -> None:
+    """Pages of a single docs folder are shown from that folder on."""
+    lines = section.lines[:MAX_PAGES] if section.are_paths else section.lines
+    below = Path(docs[0]).parent if len(docs) == 1 else None
+    for line in lines:
+        if section.are_paths:
+            console.paths("  ", [Path(line)], below=below)
+        else:
+            console.paragraph(line, indent="  ")
+    if num_more := section.num_more + len(section.lines) - len(lines):
+        console.out(f"  and {num_more:,} more")
 
 
 def print_ending(report: RunReport, *, verbose: bool) -> None:

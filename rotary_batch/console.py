@@ -231,7 +231,8 @@ def _live_bar(line_for: Callable[[int], BarLine]) -> RenderableType:
         """Rendered anew at every refresh, in the width that the terminal has then."""
 
         def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-            width = options.max_width - 1  # some terminals wrap when the last column is written
+            # Some terminals wrap when the last column is written, and on Ctrl-C they write `^C` behind the bar.
+            width = options.max_width - 3
             line = line_for(width)
             before, after = Text(shown(line.before), end="", no_wrap=True), Text(shown(line.after), end="")
             room = width - before.cell_len - after.cell_len - 2

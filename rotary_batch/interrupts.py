@@ -100,6 +100,6 @@ def how_to_go_on() -> str:
 
 
 def say(text: str) -> None:
-    """One line on stderr, in place of the progress bar; past `sys.stderr`, since a signal may come while it writes."""
+    """Lines on stderr, in place of the progress bar; past `sys.stderr`, since a signal may come while it writes."""
     with suppress(OSError):
         os.write(2, f"{_CLEAR_LINE + _SHOW_CURSOR if os.isatty(2) else ''}{text}\n".encode())

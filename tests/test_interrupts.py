@@ -125,7 +125,7 @@ def test_ctrl_c_in_a_run_says_that_it_saves_and_leaves_no_lease(make_repository)
     run = TerminalRun("run", root, "--max-batch", 2, columns=100)
     run.read_until("answering")
     run.press(CTRL_C)
-    run.read_until("Finishing this step and saving; press Ctrl-C again to quit now (nothing stored is lost).")
+    run.read_until("Finishing this step and saving.\r\nPress Ctrl-C again to quit now; nothing stored is lost.\r\n")
     assert run.end() == 75
     assert "Traceback" not in run.text
     assert not leased(root)

@@ -34,7 +34,7 @@ from rotary_batch.work.lock import device_lock
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
-FINISHING = "Finishing this step and saving; press Ctrl-C again to quit now (nothing stored is lost)."
+FINISHING = "Finishing this step and saving.\nPress Ctrl-C again to quit now; nothing stored is lost."
 NOT_WHOLE = "its index was not finished, or an earlier version made it"
 
 

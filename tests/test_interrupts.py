@@ -147,13 +147,13 @@ def test_a_second_ctrl_c_quits_with_the_command_that_goes_on(make_repository):
 
 
 @pytest.mark.parametrize("columns", [60, 110])
-def test_the_bar_never_wraps(columns, make_repository):
+def test_the_bar_never_wraps_and_leaves_room_for_the_echo_of_ctrl_c(columns, make_repository):
     root = make_repository(CODE)
     run = TerminalRun("run", root, "--until", "07:00", columns=columns)
     assert run.end() == 0
     said = [line for line in run.lines if line.startswith(("reading files", "opening the model", "answering"))]
     assert {line.split("━")[0].strip(" ╸╺") for line in said} >= {"opening the model", "answering"}
-    assert all(len(line.rstrip()) < columns for line in said), said
+    assert all(len(line.rstrip() + "^C") < columns for line in said), said
     assert f"The pages can be read already: {root}/rotary-docs/index.md" in run.text
 
 

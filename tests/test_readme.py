@@ -29,6 +29,7 @@ NAMED = ("README.md", "CHANGELOG.md", "SECURITY.md")
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 BENCHMARKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").rglob("*.md"))
 RECIPES = sorted(f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir())
+BLOCK = re.compile(r"^(`{3,})([^`\n]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)  # its fence, its language, what is in it
 SETTINGS = {field.name for field in fields(Settings)}
 CODE = {
     "setup.py": '"""How to build it."""\n',
@@ -38,7 +39,12 @@ CODE = {
 
 def blocks(path: str, language: str) -> list[str]:
     """The fenced blocks of a page in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
+    return [block for _, name, block in re.findall(BLOCK, (ROOT / path).read_text()) if name == language]
+
+
+def without_blocks(text: str) -> str:
+    """A page without its fenced blocks, which may show another page."""
+    return re.sub(BLOCK, "", text)
 
 
 def shell_lines(path: str) -> list[str]:
@@ -50,7 +56,7 @@ def shell_lines(path: str) -> list[str]:
 def commands_shown(path: str) -> list[str]:
     """Every call of the program that a page or a recipe shows, in a block, in the text or in a line of its own."""
     text = (ROOT / path).read_text()
-    spans = re.findall(r"`(rotary-batch [^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    spans = re.findall(r"`(rotary-batch [^`\n]+)`", without_blocks(text))
     lines = re.findall(r"(?:bin/|- run: |\* {2})(rotary-batch [^>\n]+)", text) if path.startswith("deploy/") else []
     return [line for line in [*shell_lines(path), *spans, *lines] if line.startswith("rotary-batch ")]
 
@@ -177,7 +183,7 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", [*NAMED, *DOCS, *BENCHMARKS])
 def test_links_lead_somewhere(path):
     page = ROOT / path
-    for target in re.findall(r"\]\(([^)\s:]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)\s:]+)\)", without_blocks(page.read_text())):
         name, _, fragment = target.partition("#")
         goal = page.parent / name if name else page
         assert goal.exists(), target
@@ -195,7 +201,7 @@ def test_files_that_are_named_exist(path):
 def test_links_of_the_site_stay_in_the_site():
     """MkDocs and Zensical cannot follow others."""
     for path in DOCS:
-        for target in re.findall(r"\]\(([^)\s:#]+)[^)\s:]*\)", (ROOT / path).read_text()):
+        for target in re.findall(r"\]\(([^)\s:#]+)[^)\s:]*\)", without_blocks((ROOT / path).read_text())):
             assert (ROOT / path).parent.joinpath(target).resolve().is_relative_to(ROOT / "docs"), (path, target)
 
 
@@ -240,6 +246,24 @@ def test_the_layers_are_those_that_are_checked():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     checked = [" > ".join(contract["layers"]) for contract in contracts if contract["type"] == "layers"]
     assert [re.sub(r"^[\w/]+: ", "", " ".join(part.split())) for part in shown.split("\n\n")] == checked
+
+
+def test_the_recorded_session_is_small_and_the_page_shows_what_was_recorded():
+    """The page has no line that the terminal did not show; long lines are broken there."""
+    header, *events = map(json.loads, (ROOT / "docs/session.cast").read_text().splitlines())
+    assert (header["version"], header["width"]) == (2, 100)
+    assert [kind for _, kind, _ in events] == ["o"] * len(events)
+    times = [at_s for at_s, _, _ in events]
+    assert times == sorted(times)
+    assert times[-1] < 180
+    assert (ROOT / "docs/session.cast").stat().st_size < 100_000
+    recorded = "".join(data for _, _, data in events)
+    assert not re.search(r"/(?:tmp|root|work)/", recorded)
+    plain = re.sub(r"\x1b\]8;;.*?\x1b\\|\x1b\[[0-9;?]*[a-zA-Z]|\s", "", recorded)
+    lines = [line for block in blocks("docs/first-night.md", "text") for line in block.splitlines()]
+    assert len(lines) > 50
+    for line in lines:
+        assert "".join(line.split()) in plain, line
 
 
 def test_pictures_are_small():

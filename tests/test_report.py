@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.run_report import from_dict
+from rotary_batch.cli.report import print_report
+from rotary_batch.commands.run_report import RunReport, from_dict
 
 CODE = {
     "pkg/box.py": "def put(thing):\n    '''Put it in.'''\n    return wrap(thing)\n",
@@ -148,6 +149,26 @@ def test_a_limit_then_the_rest_then_nothing(make_repository):
     quiet = run(PROGRAM, "run", root, "--quiet")
     assert (quiet.stdout, quiet.stderr) == ("", "")
     assert calm(run(PROGRAM, "report").stdout, root)[1] == "Nothing to do; 5 pages are current."
+
+
+def test_a_terminal_gets_ten_pages_from_the_docs_folder_on(capsys):
+    """Fifty absolute paths pushed the outcome off the screen, and broke lines of 60 columns."""
+    docs = "/home/me/src/app/rotary-docs"
+    report = RunReport(
+        run=1,
+        command="run",
+        database="/work.db",
+        model=None,
+        outcome="done",
+        started_at="2026-11-27T23:00:03+00:00",
+        ended_at="2026-11-28T06:00:01+00:00",
+        docs=[docs],
+        pages_changed=60,
+        pages=[f"{docs}/{number}.md" for number in range(50)],
+    )
+    print_report(report)
+    _, _, listed = capsys.readouterr().out.partition("Pages that changed\n")
+    assert listed.splitlines()[:12] == [*(f"  rotary-docs/{number}.md" for number in range(10)), "  and 50 more", ""]
 
 
 def test_index_ends_in_words(make_repository, git):

@@ -343,7 +343,7 @@ def bad_repository(kind: str, tmp_path: Path, git) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("missing", "no such directory"), ("file", "not a directory"), ("empty", "no commits yet")]
+    ("kind", "words"), [("missing", "no such folder"), ("file", "not a folder"), ("empty", "no commits yet")]
 )
 def test_bad_repositories_exit_with_3(kind, words, tmp_path, git):
     done = rotary("index", bad_repository(kind, tmp_path, git))
@@ -362,13 +362,13 @@ def test_a_bare_repository_needs_a_place_for_its_docs(make_repository, tmp_path)
     ("arguments", "code", "words"),
     [
         (["status"], 3, "run `rotary-batch index REPO` first"),
-        (["index", "--model", "/nowhere", "."], 3, "/nowhere: not a directory"),
+        (["index", "--model", "/nowhere", "."], 3, "/nowhere: no such folder"),
         (["index", "--job", "nothing", "."], 3, "no job named 'nothing'"),
         (["index", "--no-such-flag"], 2, "no such option"),
         (["drain", "--until", "25:99"], 2, "write a time of day"),
         (["drain", "--device-memory", "lots"], 2, "--device-memory: 'lots' is not a size"),
         (["drain", "--device-memory", "0"], 2, "'0' is not a size"),
-        (["drain", "--host-memory", "64"], 2, "--host-memory: 64: write a size with a unit, like 64GB"),
+        (["drain", "--host-memory", "64"], 2, "--host-memory: 64 has no unit; write for example 64GB"),
         (["drain", "--for", ""], 2, "write a duration"),
         (["drain"], 3, "no database yet"),
         (["retry"], 3, "no database yet"),

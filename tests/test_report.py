@@ -131,7 +131,7 @@ def test_a_limit_then_the_rest_then_nothing(make_repository):
     assert calm(first.stdout, root) == [
         "Stopped at HH:MM, at the limit of items. 2 of 6 answered, 0 failed; about TIME more.",
         answers(report),
-        "Next: `rotary-batch run ROOT` goes on from here.",
+        "Next: `rotary-batch run ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -173,11 +173,11 @@ def test_index_ends_in_words(make_repository, git):
 def test_what_fails_before_an_engine_opens_has_a_report(make_repository):
     root = make_repository(CODE)
     done = run(PROGRAM, "run", "--model", "/nowhere", root, code=3)
-    why = "ROOT: /nowhere: not a directory; --model takes a checkpoint or a pack directory"
+    why = "ROOT: /nowhere: no such folder; name the folder of a pack or of a checkpoint"
     assert calm("\n".join(errors(done)), root) == [why]
     assert calm(done.stdout, root) == [
         "Failed at HH:MM.",
-        "Next: when that is solved, `rotary-batch run ROOT` goes on from here.",
+        "Next: once that is fixed, `rotary-batch run ROOT` continues from here.",
         REPORT,
     ]
     report = last_report()
@@ -185,7 +185,7 @@ def test_what_fails_before_an_engine_opens_has_a_report(make_repository):
     assert calm(run(PROGRAM, "report").stdout, root)[1:4] == [
         "Failed at HH:MM.",
         why,
-        "Next: when that is solved, `rotary-batch run ROOT` goes on from here.",
+        "Next: once that is fixed, `rotary-batch run ROOT` continues from here.",
     ]
     assert f"Reason: {report['reason']}\n" in run(PROGRAM, "status").stdout
 
@@ -196,7 +196,7 @@ def test_a_model_that_is_gone_and_a_device_that_is_too_small(make_repository):
     done = run(PROGRAM, "drain", "--device-memory", "1MB", code=69)
     assert calm(done.stdout, root) == [
         "Failed at HH:MM. 0 of 6 answered, 0 failed.",
-        "Next: when that is solved, `rotary-batch drain ROOT` goes on from here.",
+        "Next: once that is fixed, `rotary-batch drain ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -276,7 +276,7 @@ def test_a_deadline(make_repository):
     assert calm(done.stdout, root) == [
         f"Stopped at HH:MM. {report['answered']} of 6 answered, 0 failed{left}.",
         *([answers(report)] if report["done"] else []),
-        "Next: `rotary-batch drain ROOT` goes on from here.",
+        "Next: `rotary-batch drain ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -311,7 +311,7 @@ def test_a_signal(make_repository, number):
     assert calm(out, root) == [
         f"Interrupted at HH:MM. {report['answered']} of {report['items']} answered, 0 failed; about TIME more.",
         answers(report),
-        "Next: `rotary-batch drain ROOT` goes on from here.",
+        "Next: `rotary-batch drain ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -334,7 +334,7 @@ def test_a_kill_is_reported_at_once_and_written_by_the_next_command(make_reposit
     )
     assert [line for line in lines[2:] if line.startswith(("it ended", "Next"))] == [
         report["reason"],
-        "Next: `rotary-batch drain ROOT` goes on from here.",
+        "Next: `rotary-batch drain ROOT` continues from here.",
     ]
     run(PROGRAM, "render", root)
     written = last_report()

@@ -29,11 +29,10 @@ from rotary_batch.cli.options import (
     Worktree,
 )
 from rotary_batch.cli.progress import Display, shown_progress
-from rotary_batch.cli.settings import user_settings
+from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, failures
-from rotary_batch.log import log_to
 from rotary_batch.window import Window, stop_on_signals
 from rotary_batch.work.store import WorkStore
 
@@ -91,8 +90,7 @@ def index(
     window = Window()
     if dry_run:
         print_dry_run(repos, user, None, answers=False, json=json)
-    if log is not None:
-        log_to(log)
+    start_log(log)
     with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
         outcomes = index_all(store, repos, user, window, commands.index.index_views(store), quiet=quiet)
     print_failures(failures(outcomes))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rotary_batch import commands, console
-from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.answers import NOTHING_INDEXED, exit_with, print_answer
 from rotary_batch.cli.options import (
     Config,
     Db,
@@ -73,6 +73,8 @@ def plan(
 
 def print_plan(answer: Mapping[str, Any]) -> None:
     """The open items of every repository, and a forecast for every model."""
+    if not answer["repositories"]:
+        console.out(NOTHING_INDEXED)
     names = ("items", "prompt_tokens", "unknown", "new_tokens")
     for repository in answer["repositories"]:
         title = f"{repository['root']} ({repository['model']})"

@@ -186,7 +186,7 @@ def _open_repository(root: Path, settings: Settings) -> Repository:
     if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
         raise RepositoryError(f"{root}: a bare repository cannot hold a docs folder; name a folder with --out /PATH")
     if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
-        raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
+        raise RepositoryError(f"{docs}: holds the repository; name a folder for docs alone with --out")
     return repository
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rotary_batch.commands.isolation import isolated
 from rotary_batch.commands.moved import moved_from
 from rotary_batch.errors import RepositoryError
-from rotary_batch.repo.git import enclosing_repository
+from rotary_batch.repo.git import enclosing_repository, require_folder
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -21,7 +21,7 @@ def repository_root(repo: Path | None) -> Path:
     """The folder that is named, or the repository around the current folder.  Raises RepositoryError."""
     root = repo or enclosing_repository(Path.cwd())
     if root is None:
-        raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
+        raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name a repository or a folder")
     return resolved(root)
 
 
@@ -79,6 +79,7 @@ def _indexed(store: WorkStore, rows: Mapping[str, RepositoryRow], name: str) -> 
             f"{name}: not indexed yet, but it continues {old.root}, which is gone; if that was moved here, run "
             f"`rotary-batch index {name}`, which uses what is stored of it"
         )
+    require_folder(Path(name))
     raise RepositoryError(f"{name}: not indexed yet; run `rotary-batch index {name}` first")
 
 

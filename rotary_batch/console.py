@@ -182,12 +182,6 @@ def _readable(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def duration(seconds: float) -> str:
-    """`1h05m`, or `4m09s` below an hour."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m{rest:02}s"
-
-
 def nbytes(count: int) -> str:
     """`1.5 GB`, or `512 MB` below one."""
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"

@@ -61,7 +61,7 @@ def test_sizes(text, nbytes):
         ("[[", "not valid TOML"),
         ('device_memory = "much"', "is not a size"),
         ('device_memory = "22"', "device_memory: 22 has no unit; write for example 22GB"),
-        ("host_memory = 4096", 'host_memory: 4096: write a size with a unit, in quotes, like "4096MB"'),
+        ("host_memory = 4096", 'host_memory: 4096 has no unit; write it in quotes, for example "4096MB"'),
         ("host_memory = true", "host_memory: a bool; write a string"),
     ],
 )

@@ -156,7 +156,7 @@ def test_index_ends_in_words(make_repository, git):
     assert lines[0] == "Read 2 of 5 files: 2 symbols, 6 items queued. 5 pages written."
     assert lines[1] == "Not read: 2 in no language that is read and 1 minified."
     assert lines[3:] == [
-        "Next: `rotary-batch run ROOT` has the model write, `rotary-batch plan ROOT` says for how long.",
+        "Next: `rotary-batch run ROOT` lets the model write; `rotary-batch plan ROOT` estimates how long that takes.",
         PAGES,
     ]
     again = calm(run(PROGRAM, "index", root).stdout, root)

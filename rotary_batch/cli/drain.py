@@ -99,7 +99,8 @@ def drain(
             raise RepositoryError(f"{gone[0].root}: no such folder any more; its items stay in the queue")
         for row in gone:
             console.note(f"{row.root} is gone; its items stay in the queue")
-        drain_all(store, user, rows, window, recorder, views=commands.index.index_views(store), quiet=quiet)
+        if rows:
+            drain_all(store, user, rows, window, recorder, views=commands.index.index_views(store), quiet=quiet)
     finish(recorder, json=json, verbose=verbose, quiet=quiet)
 
 

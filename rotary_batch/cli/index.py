@@ -33,6 +33,7 @@ from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, failures
+from rotary_batch.commands.repositories import existing_folders, repository_root
 from rotary_batch.window import Window, stop_on_signals
 from rotary_batch.work.store import WorkStore
 
@@ -110,6 +111,10 @@ def index_all(
     quiet: bool = False,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, with a progress bar."""
+    outcomes: list[IndexOutcome | Failure] = []
+    existing = existing_folders(repos or [repository_root(None)], outcomes)
+    if not existing:
+        return outcomes
     with shown_progress("reading files", quiet=quiet) as display:
         request = commands.index.IndexRequest(
             store=store,
@@ -119,7 +124,7 @@ def index_all(
             progress=display.count_in,
             on_indexed=lambda outcome: on_indexed(display, outcome),
         )
-        return commands.index.index(request, repos or [commands.repositories.repository_root(None)])
+        return outcomes + commands.index.index(request, existing)
 
 
 def tell_pages(display: Display, outcome: IndexOutcome) -> None:

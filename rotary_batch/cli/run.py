@@ -117,6 +117,7 @@ def run(
                 print_read(outcome, to_stderr=True)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]
         rows = commands.repositories.select_repositories(store, roots) if roots else []
-        drain.drain_all(store, user, rows, window, recorder, views=views, quiet=quiet)
+        if rows:
+            drain.drain_all(store, user, rows, window, recorder, views=views, quiet=quiet)
     notes = {note for outcome in indexed for note in outcome.notes}
     drain.finish(recorder, json=json, verbose=verbose, quiet=quiet, notes_printed=notes)

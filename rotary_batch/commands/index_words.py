@@ -58,7 +58,7 @@ def next_step(outcome: IndexOutcome) -> str:
     if not outcome.num_open:
         return f"Next: {command('site', outcome.database, roots, '--serve')} shows the pages in a browser."
     run, plan = command("run", outcome.database, roots), command("plan", outcome.database, roots)
-    return f"Next: {run} has the model write, {plan} says for how long."
+    return f"Next: {run} lets the model write; {plan} estimates how long that takes."
 
 
 def _num_pages(paths: list[str]) -> int:

@@ -25,6 +25,7 @@ from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.memory_plan import MEMORY_SHARE, minimum_nbytes
 from rotary_batch.model.memory_planner import require_memory
 from rotary_batch.model.rates import cached_rates
+from rotary_batch.repo.git import require_folder
 from rotary_batch.sizes import size_text
 from rotary_batch.work.index import repositories
 from rotary_batch.work.store import WorkStore
@@ -48,6 +49,7 @@ def ready_to_run(
     for repo in repos:
         with isolated([printable(repo)], outcomes):
             root = resolved(repo)
+            require_folder(root)
             settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings
             require_torch()
             pack, manifest = described_pack(settings)

@@ -52,6 +52,16 @@ def resolved(path: Path) -> Path:
     return root
 
 
+def existing_folders(repos: Sequence[Path], outcomes: list[Any]) -> list[Path]:
+    """The repositories whose folder exists; each of the others becomes a Failure in `outcomes`."""
+    existing: list[Path] = []
+    for repo in repos:
+        with isolated([printable(repo)], outcomes):
+            require_folder(resolved(repo))
+            existing.append(repo)
+    return existing
+
+
 def printable(path: Path) -> str:
     """A path for messages, reports and the database, with bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")

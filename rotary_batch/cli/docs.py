@@ -15,8 +15,8 @@ from rotary_batch.cli.options import Config, Db, Json, OneRepo, Out, Worktree
 from rotary_batch.cli.settings import command_settings, whole_settings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.page_notes import text_notes
-from rotary_batch.commands.report_words import count
 from rotary_batch.errors import UsageError
+from rotary_batch.sizes import count
 from rotary_batch.window import Window, stop_on_signals
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Device, DeviceMemory, Json, Kv, MaxBatch, Model, Numerics
 from rotary_batch.cli.progress import counting
 from rotary_batch.cli.settings import command_settings
-from rotary_batch.commands.report_words import count
+from rotary_batch.sizes import count
 
 
 def generate(

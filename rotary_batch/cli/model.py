@@ -12,9 +12,9 @@ from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import MODEL
 from rotary_batch.cli.options import Dense, Json, PackPath, choice
 from rotary_batch.cli.progress import counting
-from rotary_batch.commands.report_words import count
 from rotary_batch.config import EXPERT_FORMATS, ExpertFormat
 from rotary_batch.errors import ModelError
+from rotary_batch.sizes import count
 
 
 def pack(

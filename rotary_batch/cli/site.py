@@ -15,7 +15,7 @@ from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Db, Json, OneRepo, number
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
-from rotary_batch.commands.report_words import count
+from rotary_batch.sizes import count
 from rotary_batch.window import Window, stop_on_signals
 
 if TYPE_CHECKING:

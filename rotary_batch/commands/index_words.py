@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rotary_batch.commands.index import IndexOutcome
-from rotary_batch.commands.report_words import command, count, listed
+from rotary_batch.commands.report_words import command, listed
 from rotary_batch.core import FileClass
+from rotary_batch.sizes import count
 
 _NOT_READ = {  # class -> one, several
     FileClass.TEXT: ("in no language that is read", "in no language that is read"),

@@ -16,7 +16,7 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.isolation import isolated
 from rotary_batch.commands.jobs import find_job
 from rotary_batch.commands.packs import described_pack, keeping_model_and_job
-from rotary_batch.commands.repositories import printable, resolved
+from rotary_batch.commands.repositories import full_name, resolved
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import StorageError, UnavailableError
 from rotary_batch.model.footprint import footprint
@@ -47,7 +47,7 @@ def ready_to_run(
     rows = {row.root: row for row in repositories(store)}
     ready: list[Path] = []
     for repo in repos:
-        with isolated([printable(repo)], outcomes):
+        with isolated([full_name(repo)], outcomes):
             root = resolved(repo)
             require_folder(root)
             settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings

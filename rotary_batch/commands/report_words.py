@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import state_dir
 from rotary_batch.core import Verdict
+from rotary_batch.sizes import count
 from rotary_batch.work.counts import ParkedFile
 from rotary_batch.work.runs import ENDED, FAILED, KILLED, RUNNING
 
@@ -49,11 +50,6 @@ class Figure(NamedTuple):
 
     name: str
     value: str
-
-
-def count(number: int, noun: str, nouns: str | None = None) -> str:
-    """`1 page`, `2,000 pages`."""
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def existing_folders(repos: Sequence[Path], outcomes: list[Any]) -> list[Path]:
     """The repositories whose folder exists; each of the others becomes a Failure in `outcomes`."""
     existing: list[Path] = []
     for repo in repos:
-        with isolated([printable(repo)], outcomes):
+        with isolated([full_name(repo)], outcomes):
             require_folder(resolved(repo))
             existing.append(repo)
     return existing
@@ -65,6 +65,11 @@ def existing_folders(repos: Sequence[Path], outcomes: list[Any]) -> list[Path]:
 def printable(path: Path) -> str:
     """A path for messages, reports and the database, with bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def full_name(repo: Path) -> str:
+    """The absolute path of a repository as it was named, for messages."""
+    return printable(Path(os.path.abspath(repo)))  # noqa: PTH100 - `resolve` follows links, and raises for some
 
 
 def select_repositories(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
@@ -99,7 +104,7 @@ def select_each(store: WorkStore, roots: Sequence[Path], outcomes: list[Any]) ->
         return select_repositories(store, [])
     rows: list[RepositoryRow] = []
     for root in roots:
-        with isolated([printable(root)], outcomes):
+        with isolated([full_name(root)], outcomes):
             rows += [row for row in select_repositories(store, [root]) if row not in rows]
     return rows
 

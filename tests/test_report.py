@@ -111,9 +111,9 @@ def answers(report: dict) -> str:
     why = reasons[0][1] if len(reasons) == 1 else ", ".join(f"{number} {word}" for number, word in reasons)
     shown = counts.get("shown", 0)
     withheld = f"{report['done'] - shown} withheld ({why})" if reasons else "none withheld"
-    endings = [("length", "cut short"), ("loop", "repetitive")]
+    endings = [("length", "too long"), ("loop", "repetitive")]
     cut = ", ".join(f"{report['ended'][name]} {word}" for name, word in endings if report["ended"].get(name))
-    tail = f" {cut}." if cut else ""
+    tail = f" Cut short: {cut}." if cut else ""
     return f"New answers: {shown} shown, {withheld}.{tail}"
 
 

@@ -36,7 +36,11 @@ def render(
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Also replace pages with a model's text that the database does not have."),
+        typer.Option(
+            "--overwrite",
+            help="Also replace pages with a model's text that the database does not have.",
+            rich_help_panel=WHAT,
+        ),
     ] = False,
     db: Db = None,
     config: Config = None,

@@ -56,7 +56,7 @@ def site(
 ) -> None:
     """Build the pages into a site with search, for any web server.
 
-    It needs the extra `site`: pip install 'rotary-batch[site]'. No page of the site asks another host.
+    It needs the extra `site`: pip install 'rotary-batch[site]'. No page of the site loads anything from another host.
 
     Examples:
         rotary-batch site ~/src/app --serve

@@ -29,12 +29,12 @@ UNITS = {"chunk": "chunks of code", "file": "files", "directory": "folders", "re
 
 def status(
     repos: IndexedRepos = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 2 seconds until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until Ctrl-C.")] = False,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Show how far every repository is, and whether a drain runs.
+    """Show how far each repository is, and if a drain is running.
 
     Examples:
         rotary-batch status

@@ -33,7 +33,7 @@ from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, failures
-from rotary_batch.commands.repositories import existing_folders, repository_root
+from rotary_batch.commands.repositories import missing_folders, repository_root
 from rotary_batch.window import Window, stop_on_signals
 from rotary_batch.work.store import WorkStore
 
@@ -111,10 +111,9 @@ def index_all(
     quiet: bool = False,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, with a progress bar."""
-    outcomes: list[IndexOutcome | Failure] = []
-    existing = existing_folders(repos or [repository_root(None)], outcomes)
-    if not existing:
-        return outcomes
+    named = repos or [repository_root(None)]
+    if not any(repo.is_dir() for repo in named):  # refused before anything is said to begin
+        return missing_folders(named)
     with shown_progress("reading files", quiet=quiet) as display:
         request = commands.index.IndexRequest(
             store=store,
@@ -124,7 +123,7 @@ def index_all(
             progress=display.count_in,
             on_indexed=lambda outcome: on_indexed(display, outcome),
         )
-        return outcomes + commands.index.index(request, existing)
+        return commands.index.index(request, named)
 
 
 def tell_pages(display: Display, outcome: IndexOutcome) -> None:

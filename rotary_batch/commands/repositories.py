@@ -52,14 +52,13 @@ def resolved(path: Path) -> Path:
     return root
 
 
-def existing_folders(repos: Sequence[Path], outcomes: list[Any]) -> list[Path]:
-    """The repositories whose folder exists; each of the others becomes a Failure in `outcomes`."""
-    existing: list[Path] = []
+def missing_folders(repos: Sequence[Path]) -> list[Any]:
+    """A Failure for each repository whose folder is not there."""
+    outcomes: list[Any] = []
     for repo in repos:
         with isolated([full_name(repo)], outcomes):
             require_folder(resolved(repo))
-            existing.append(repo)
-    return existing
+    return outcomes
 
 
 def printable(path: Path) -> str:

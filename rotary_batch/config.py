@@ -57,7 +57,7 @@ class Settings:
 def parse_nbytes(text: str) -> int:
     """Read `22GB`, `512MB` or `64GiB`; MB = 10^6, MiB = 2^20.  Raises ConfigError, also for a number without a unit."""
     if re.fullmatch(r"\s*0*[1-9]\d{0,17}\s*", text, re.ASCII):
-        raise ConfigError(f"{int(text)}: write a size with a unit, like {_with_unit(int(text))}")
+        raise ConfigError(f"{int(text)} has no unit; write for example {_with_unit(int(text))}")
     match = re.fullmatch(r"\s*(\d{1,19}(?:\.\d{1,19})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     nbytes = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
     if nbytes == 0:
@@ -118,7 +118,7 @@ def _docs_dir(text: str) -> str:
     path = PurePosixPath(text)
     if not text or "\0" in text or path == PurePosixPath() or ".." in path.parts or ".git" in path.parts:
         raise ConfigError(
-            f"{excerpt(text)} cannot be the docs folder; name a folder of their own inside the repository, or /PATH"
+            f"{excerpt(text)} cannot be the docs folder; name a folder inside the repository for docs alone, or /PATH"
         )
     return str(path)  # without `./` and trailing slash: pages are told from sources by this path
 
@@ -126,6 +126,10 @@ def _docs_dir(text: str) -> str:
 def _link_template(text: str) -> str:
     if re.search(r"[{}]", LINK_FIELD.sub("", text)) or not text.isprintable():
         raise ConfigError(f"{excerpt(text)} may hold {{path}}, {{start}} and {{end}} and no other braces")
+    if "{path}" not in text:
+        raise ConfigError(
+            f"{excerpt(text)} has no {{path}}; write for example https://host/{{path}}#L{{start}}-L{{end}}"
+        )
     return text
 
 
@@ -163,7 +167,7 @@ _MAX_WORD = 100  # characters that are compared with known words
 _ENVIRONMENT_ONLY = ("max_isa",)  # a property of the machine
 
 
-def did_you_mean(word: str, known: Collection[str], cutoff: float = 0.5) -> str:
+def did_you_mean(word: str, known: Collection[str], cutoff: float = 0.6) -> str:
     """`; did you mean 'device'?`, or nothing when no known word is near."""
     near = difflib.get_close_matches(word[:_MAX_WORD], known, n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
@@ -172,7 +176,8 @@ def did_you_mean(word: str, known: Collection[str], cutoff: float = 0.5) -> str:
 def refuse_unknown(source: str, names: Collection[str], known: Collection[str]) -> None:
     """Raise ConfigError for the first name that is not known, with the nearest known one."""
     for name in sorted(set(names) - set(known)):
-        raise ConfigError(f"{source}: unknown key {excerpt(name)}{did_you_mean(name, known, cutoff=0.0)}")
+        advice = did_you_mean(name, known) or f"; the keys are {', '.join(sorted(known))}"
+        raise ConfigError(f"{source}: unknown key {excerpt(name)}{advice}")
 
 
 class Origin(NamedTuple):
@@ -276,7 +281,7 @@ def _as_text(source: str, name: str, value: object) -> str:
     if isinstance(value, int) and isinstance(value, _KINDS.get(name, str)):
         return str(value).lower()
     if isinstance(value, int) and value > 0 and value is not True and _READERS[name] is parse_nbytes:
-        raise ConfigError(f'{source}: {value}: write a size with a unit, in quotes, like "{_with_unit(value)}"')
+        raise ConfigError(f'{source}: {value} has no unit; write it in quotes, for example "{_with_unit(value)}"')
     wanted = {list: "a list of strings", int: "a number or a string", bool: "true or false"}.get(_KINDS.get(name, str))
     raise ConfigError(f"{source}: a {type(value).__name__}; write {wanted or 'a string'}")
 

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -154,29 +155,32 @@ def checklist(rows: Iterable[tuple[str, str, str, str]]) -> None:
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """A table of names and values."""
-    table = Table("", "", "")
-    for name, value in facts.items():
-        table.row(name.replace("_", " "), _readable(value))
-    table.print()
+    """Names and values, one a line.  A long value is not broken, so that it can be copied."""
+    rows = {
+        name.replace("_", " ").replace("nbytes", "bytes"): _time(value) if name.endswith("_at") else _readable(value)
+        for name, value in facts.items()
+    }
+    column = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        out(f"{name:{column}}  {text}")
 
 
-def _readable(value: object) -> object:
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%a %d %b %Y %H:%M}"
+
+
+def _readable(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
-        return " to ".join(str(_readable(part)) for part in value)
+        return " to ".join(_readable(part) for part in value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_readable(part)}" for name, part in value.items())
     if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else round(value)
-    return "-" if value is None else value
-
-
-def duration(seconds: float) -> str:
-    """`1h05m`, or `4m09s` below an hour."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m{rest:02}s"
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if value is None else str(value)
 
 
 def nbytes(count: int) -> str:

@@ -96,7 +96,7 @@ def stopped() -> str:
 
 def how_to_go_on() -> str:
     """The command as it was typed."""
-    return f"`{shown(shlex.join(['rotary-batch', *sys.argv[1:]]))}` goes on from there"
+    return f"`{shown(shlex.join(['rotary-batch', *sys.argv[1:]]))}` continues from there"
 
 
 def say(text: str) -> None:

@@ -1,8 +1,13 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and counts as people write them."""
 
 from __future__ import annotations
 
 _MB, _GB = 10**6, 10**9
+
+
+def count(number: int, noun: str, nouns: str | None = None) -> str:
+    """`1 page`, `2,000 pages`."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def size_text(nbytes: int) -> str:

@@ -141,8 +141,8 @@ def boot_clock() -> float:
 
 def seconds_for(text: str) -> float:
     """Read `30m`, `2h`, `90s` or `1h30m`.  Raises UsageError."""
-    if not re.fullmatch(r"([0-9]{1,9}[smh])+", text):
-        raise UsageError(f"--for {text!r}: write a duration like 90s, 30m or 1h30m")
+    if not re.fullmatch(r"([0-9]{1,9}[smh])+", text) or not re.search("[1-9]", text):
+        raise UsageError(f"--for: {text!r} is not a duration; write for example 90s, 30m or 1h30m")
     return float(sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"([0-9]+)([smh])", text)))
 
 
@@ -150,7 +150,7 @@ def time_of_day(text: str) -> tuple[int, int]:
     """Read `HH:MM`.  Raises UsageError."""
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
     if not match or int(match[1]) > 23 or int(match[2]) > 59:
-        raise UsageError(f"--until {text!r}: write a time of day like 07:00")
+        raise UsageError(f"--until: {text!r} is not a time of day; write HH:MM, for example 07:00")
     return int(match[1]), int(match[2])
 
 

@@ -148,7 +148,7 @@ def test_what_a_run_would_refuse(make_repository, tiny_checkpoint):
         (["--model", tiny_checkpoint], 3, f"run `rotary-batch model pack {tiny_checkpoint} PACK` first"),
         (["--model", "org/name"], 3, "hf download org/name"),
         (["--device-memory", "1MB"], 69, "try --device-memory"),
-        ([root / "no"], 3, "no such directory"),
+        ([root / "no"], 3, "no such folder"),
     ):
         done = rotary("run", root, "--dry-run", *options)
         errors = [line for line in done.stderr.splitlines() if line.startswith("rotary-batch: ")]

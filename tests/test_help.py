@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -83,41 +82,6 @@ def test_every_command_has_examples_that_it_accepts(path):
         given = COMMANDS[path].make_context(path, words[path.count(" ") + 1 :]).params
         flags = {name: given[name] for name in given if name in Settings.__slots__ and isinstance(given[name], str)}
         user_values(flags=flags, environment={}, folders=(), config=None)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("drian", "no such command 'drian'; did you mean 'drain'?"),
-        ("xyzzy", "no such command 'xyzzy'; `rotary-batch --help` lists them"),
-        ("tests", "no such command 'tests'; to document that folder, write `rotary-batch run tests`"),
-        ("model inf", "no such command 'inf'; did you mean 'info'?"),
-        ("drain --untl 7", "no such option '--untl'; did you mean '--until'?"),
-        ("drain --xyzzy", "no such option '--xyzzy'; `rotary-batch drain --help` lists them"),
-        ("drain -x", "no such option '-x'; `rotary-batch drain --help` lists them"),
-        ("drain --until", "--until: write --until HH:MM"),
-        ("drain --json=3", "--json: takes no value"),
-        ("search", "TEXT... is missing; `rotary-batch search --help` shows how"),
-        ("export", "--sqlite is missing; `rotary-batch export --help` shows how"),
-        ("doctor x", "unexpected: x; `rotary-batch doctor --help` shows how"),
-        ("search x --limit 0", "--limit: '0' is not a whole number from 1 to 1000"),
-        ("drain --limit ten", "--limit: 'ten' is not a whole number of at least 1"),
-        ("drain --numerics exat", "--numerics: 'exat' is not one of exact, fast; did you mean 'exact'?"),
-        ("bench --dense int3", "--dense: 'int3' is not one of bf16, int8; did you mean 'int8'?"),
-        ("inspect fils", "KIND: 'fils' is not one of files, symbols, chunks, items, graph; did you mean 'files'?"),
-        ("drain --device-memory 22", "--device-memory: 22: write a size with a unit, like 22GB"),
-    ],
-)
-def test_a_mistake_is_one_line_that_says_what_to_write(arguments, message):
-    done = rotary(*arguments.split())
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"rotary-batch: {message}\n")
-
-
-def test_an_option_before_the_command_is_told_its_place():
-    message = "no such option '--json'; write --json behind the command"
-    done = rotary("--json", "status")
-    assert (done.returncode, done.stderr) == (2, f"rotary-batch: {message}\n")
-    assert json.loads(done.stdout) == {"error": {"message": message, "exit_code": 2}}
 
 
 def test_no_command_shows_the_help_as_a_mistake():

@@ -151,7 +151,7 @@ def test_links_of_the_user_above_an_absolute_docs_folder_are_followed(tmp_path):
     with pytest.raises(InputError, match="a symbolic link"):
         open_safe_folder(tmp_path / "repo", f"{tmp_path}/short", create=True)
     for out in (f"{tmp_path}/repo", ".", "", "docs/../x", ".git", ".GIT/hooks", "docs/.git/x", "/"):
-        with pytest.raises(InputError, match="folder of their own"):
+        with pytest.raises(InputError, match="folder for docs alone"):
             open_safe_folder(tmp_path / "repo", out, create=True)
     assert list((tmp_path / "repo").iterdir()) == []
 

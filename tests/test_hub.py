@@ -38,16 +38,16 @@ def test_a_name_says_how_to_get_the_model_onto_disk(make_repository):
     root = make_repository({"a.py": "x = 1\n"})
     done = index_with(NAME, root)
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == (
-        f"rotary-batch: {root}: {NAME}: no such folder, and nothing is downloaded by rotary-batch; get it with "
-        f"`hf download {NAME} --local-dir Mixtral-8x7B-Instruct-v0.1` (from `pip install huggingface-hub`), then write "
-        "--model Mixtral-8x7B-Instruct-v0.1\n"
+    assert done.stderr.partition("reading files\n")[2] == (
+        f"rotary-batch: {root}: {NAME}: no such folder, and rotary-batch downloads nothing; get it with "
+        f"`hf download {NAME} --local-dir Mixtral-8x7B-Instruct-v0.1` (from `pip install huggingface-hub`), then name "
+        "the folder Mixtral-8x7B-Instruct-v0.1\n"
     )
 
 
 @pytest.mark.parametrize("path", ["/no/where", "name", "a/b/c", "org/name; rm", "-/x", "org/..", "org/\u202ename"])
 def test_any_other_path_is_a_folder_that_is_not_there(path):
-    assert not_on_disk(Path(path), {}) == f"{path}: not a directory; --model takes a checkpoint or a pack directory"
+    assert not_on_disk(Path(path), {}) == f"{path}: no such folder; name the folder of a pack or of a checkpoint"
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"])
@@ -64,7 +64,7 @@ def test_a_downloaded_model_is_named_by_its_folder(variable, make_repository, ti
     os.utime(wanted, (0, 0))  # that of `main`, though another is newer
     monkeypatch.delenv("XDG_CACHE_HOME")
     done = index_with(NAME, root, **{variable: str(place)})
-    assert f"this one is on disk already, so write --model '{wanted}'" in done.stderr.replace("/./", "/")
+    assert f"this one is on disk already: '{wanted}'" in done.stderr.replace("/./", "/")
     assert index_with(wanted, root).returncode == 0
 
 
@@ -74,4 +74,4 @@ def test_a_download_without_weights_is_no_model(make_repository, tmp_path):
     (folder / "snapshots" / "2222").mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_bytes(b"\xff\x00")
-    assert "nothing is downloaded" in index_with(NAME, root, HF_HUB_CACHE=str(tmp_path / "hub")).stderr
+    assert "rotary-batch downloads nothing" in index_with(NAME, root, HF_HUB_CACHE=str(tmp_path / "hub")).stderr

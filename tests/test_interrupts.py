@@ -16,7 +16,7 @@ import pytest
 from tests.terminal_run import CTRL_C, TerminalRun
 
 CODE = {f"pkg/m{n}.py": f'"""Part {n}."""\n\n\ndef f{n}(a):\n    return a + {n}\n' for n in range(12)}
-GOES_ON = "goes on from there"
+GOES_ON = "continues from there"
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

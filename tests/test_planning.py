@@ -60,8 +60,8 @@ def test_sizes(text, nbytes):
         ('numerics = "slow"', "is not one of exact, fast"),
         ("[[", "not valid TOML"),
         ('device_memory = "much"', "is not a size"),
-        ('device_memory = "22"', "device_memory: 22: write a size with a unit, like 22GB"),
-        ("host_memory = 4096", 'host_memory: 4096: write a size with a unit, in quotes, like "4096MB"'),
+        ('device_memory = "22"', "device_memory: 22 has no unit; write for example 22GB"),
+        ("host_memory = 4096", 'host_memory: 4096 has no unit; write it in quotes, for example "4096MB"'),
         ("host_memory = true", "host_memory: a bool; write a string"),
     ],
 )
@@ -74,7 +74,7 @@ def test_a_bad_setting_names_the_file_and_the_key(tmp_path, text, words):
 
 
 def test_a_size_needs_a_unit_in_the_environment_too():
-    with pytest.raises(ConfigError, match=r"^ROTARY_BATCH_HOST_MEMORY: 64: write a size with a unit, like 64GB$"):
+    with pytest.raises(ConfigError, match=r"^ROTARY_BATCH_HOST_MEMORY: 64 has no unit; write for example 64GB$"):
         user_values(flags={}, environment={"ROTARY_BATCH_HOST_MEMORY": "64"}, folders=[], config=None)
 
 

@@ -112,9 +112,9 @@ def answers(report: dict) -> str:
     why = reasons[0][1] if len(reasons) == 1 else ", ".join(f"{number} {word}" for number, word in reasons)
     shown = counts.get("shown", 0)
     withheld = f"{report['done'] - shown} withheld ({why})" if reasons else "none withheld"
-    endings = [("length", "cut short"), ("loop", "repetitive")]
+    endings = [("length", "too long"), ("loop", "repetitive")]
     cut = ", ".join(f"{report['ended'][name]} {word}" for name, word in endings if report["ended"].get(name))
-    tail = f" {cut}." if cut else ""
+    tail = f" Cut short: {cut}." if cut else ""
     return f"New answers: {shown} shown, {withheld}.{tail}"
 
 
@@ -132,7 +132,7 @@ def test_a_limit_then_the_rest_then_nothing(make_repository):
     assert calm(first.stdout, root) == [
         "Stopped at HH:MM, at the limit of items. 2 of 6 answered, 0 failed; about TIME more.",
         answers(report),
-        "Next: `rotary-batch run ROOT` goes on from here.",
+        "Next: `rotary-batch run ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -177,7 +177,7 @@ def test_index_ends_in_words(make_repository, git):
     assert lines[0] == "Read 2 of 5 files: 2 symbols, 6 items queued. 5 pages written."
     assert lines[1] == "Not read: 2 in no language that is read and 1 minified."
     assert lines[3:] == [
-        "Next: `rotary-batch run ROOT` has the model write, `rotary-batch plan ROOT` says for how long.",
+        "Next: `rotary-batch run ROOT` lets the model write; `rotary-batch plan ROOT` estimates how long that takes.",
         PAGES,
     ]
     again = calm(run(PROGRAM, "index", root).stdout, root)
@@ -194,11 +194,11 @@ def test_index_ends_in_words(make_repository, git):
 def test_what_fails_before_an_engine_opens_has_a_report(make_repository):
     root = make_repository(CODE)
     done = run(PROGRAM, "run", "--model", "/nowhere", root, code=3)
-    why = "ROOT: /nowhere: not a directory; --model takes a checkpoint or a pack directory"
+    why = "ROOT: /nowhere: no such folder; name the folder of a pack or of a checkpoint"
     assert calm("\n".join(errors(done)), root) == [why]
     assert calm(done.stdout, root) == [
         "Failed at HH:MM.",
-        "Next: when that is solved, `rotary-batch run ROOT` goes on from here.",
+        "Next: once that is fixed, `rotary-batch run ROOT` continues from here.",
         REPORT,
     ]
     report = last_report()
@@ -206,7 +206,7 @@ def test_what_fails_before_an_engine_opens_has_a_report(make_repository):
     assert calm(run(PROGRAM, "report").stdout, root)[1:4] == [
         "Failed at HH:MM.",
         why,
-        "Next: when that is solved, `rotary-batch run ROOT` goes on from here.",
+        "Next: once that is fixed, `rotary-batch run ROOT` continues from here.",
     ]
     assert f"Reason: {report['reason']}\n" in run(PROGRAM, "status").stdout
 
@@ -217,7 +217,7 @@ def test_a_model_that_is_gone_and_a_device_that_is_too_small(make_repository):
     done = run(PROGRAM, "drain", "--device-memory", "1MB", code=69)
     assert calm(done.stdout, root) == [
         "Failed at HH:MM. 0 of 6 answered, 0 failed.",
-        "Next: when that is solved, `rotary-batch drain ROOT` goes on from here.",
+        "Next: once that is fixed, `rotary-batch drain ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -297,7 +297,7 @@ def test_a_deadline(make_repository):
     assert calm(done.stdout, root) == [
         f"Stopped at HH:MM. {report['answered']} of 6 answered, 0 failed{left}.",
         *([answers(report)] if report["done"] else []),
-        "Next: `rotary-batch drain ROOT` goes on from here.",
+        "Next: `rotary-batch drain ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -332,7 +332,7 @@ def test_a_signal(make_repository, number):
     assert calm(out, root) == [
         f"Interrupted at HH:MM. {report['answered']} of {report['items']} answered, 0 failed; about TIME more.",
         answers(report),
-        "Next: `rotary-batch drain ROOT` goes on from here.",
+        "Next: `rotary-batch drain ROOT` continues from here.",
         PAGES,
         REPORT,
     ]
@@ -355,7 +355,7 @@ def test_a_kill_is_reported_at_once_and_written_by_the_next_command(make_reposit
     )
     assert [line for line in lines[2:] if line.startswith(("it ended", "Next"))] == [
         report["reason"],
-        "Next: `rotary-batch drain ROOT` goes on from here.",
+        "Next: `rotary-batch drain ROOT` continues from here.",
     ]
     run(PROGRAM, "render", root)
     written = last_report()

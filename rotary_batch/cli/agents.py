@@ -30,5 +30,7 @@ def agents(
     """
     root, settings = whole_settings(config, commands.repositories.repository_root(repo), "described", out=out)
     answer = commands.agents.agents(settings, root, remove=remove)
+    if not remove and not (root / settings.out).is_dir():
+        console.note(f"there are no docs yet; `rotary-batch run {root}` writes them")
     what = "changed" if answer["changed"] else "unchanged"
     print_answer(answer, json, lambda: console.out(f"{answer['file']}: {what}"))

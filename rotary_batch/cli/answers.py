@@ -11,6 +11,8 @@ from rotary_batch import console
 from rotary_batch.commands.isolation import Failure, exit_code
 from rotary_batch.json_answer import answered, to_json
 
+NOTHING_INDEXED = "Nothing is indexed yet; run `rotary-batch index REPO`."
+
 
 def print_answer(data: object, as_json: bool, show: Callable[[], None]) -> None:
     """Print `data` as one line of JSON, or call `show` for a person."""

@@ -114,8 +114,6 @@ def bench(
     if machine:
         result = commands.bench.machine(settings).as_dict()
     else:
-        with counting("writing experts") as progress:
-            pack = commands.bench.pack_for(settings, shape, dense, progress)
         options = commands.bench.BenchOptions(
             sequences=sequences,
             lengths=commands.bench.parse_lengths(lengths),
@@ -126,6 +124,8 @@ def bench(
             prefill_revolutions=prefill_revolutions,
             decode_revolutions=decode_revolutions,
         )
+        with counting("writing experts") as progress:
+            pack = commands.bench.pack_for(settings, shape, dense, progress)
         result = commands.bench.bench(settings, pack, options)
     facts = {name: value for name, value in result.items() if name != "weight_s"}
     print_answer(result, json, lambda: console.print_facts(facts))

@@ -16,6 +16,7 @@ from rotary_batch.cli.settings import command_settings, whole_settings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.page_notes import text_notes
 from rotary_batch.errors import UsageError
+from rotary_batch.sizes import count
 from rotary_batch.window import Window, stop_on_signals
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def render(
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Also replace pages with a model's text that the database does not have."),
+        typer.Option(
+            "--overwrite",
+            help="Also replace pages with a model's text that the database does not have.",
+            rich_help_panel=WHAT,
+        ),
     ] = False,
     db: Db = None,
     config: Config = None,
@@ -53,7 +58,7 @@ def render(
         if accept:
             whose, page = accept
             if whose not in {"ours", "theirs"}:
-                raise UsageError(f"--accept {whose!r}: write ours or theirs, then the page")
+                raise UsageError(f"--accept: {whose!r} is not one of ours, theirs; write --accept [ours|theirs] PAGE")
             commands.docs.accept_page(store, root, page, whose)
         sync_result = commands.docs.render(store, root, window, overwrite=overwrite)
     print_answer(asdict(sync_result), json, lambda: print_sync_result(sync_result))
@@ -81,7 +86,7 @@ def check(
 def print_sync_result(sync_result: SyncResult) -> None:
     """How many pages `render` wrote."""
     console.out(
-        f"{len(sync_result.written)} pages written, {sync_result.unchanged} unchanged, "
+        f"{count(len(sync_result.written), 'page')} written, {sync_result.unchanged} unchanged, "
         f"{len(sync_result.removed)} removed"
     )
     for note in text_notes(sync_result):
@@ -94,7 +99,7 @@ def print_page_problems(
 ) -> None:
     """The pages that were not written, and why."""
     for page in conflicts:
-        out(f"edited by a person, left alone: {page} (the new page is beside it; settle it with render --accept)")
+        out(f"edited by a person, left alone: {page} (the new page is next to it; settle it with render --accept)")
     for page, reason in failed:
         out(f"not written: {page}: {reason}")
 
@@ -105,9 +110,9 @@ def print_drift(drift: Drift) -> None:
         for page in getattr(drift, kind):
             console.out(f"{kind}: {page}")
     console.out(
-        "docs are up to date"
+        "The docs match the code."
         if not drift.num_found
-        else f"{drift.num_found} pages differ; `rotary-batch run` fixes them"
+        else f"{count(drift.num_found, 'page does', 'pages do')} not match the code; `rotary-batch run` fixes that"
         + (", `render --accept ours|theirs PAGE` settles edited pages" if drift.edited else "")
         + (", something else is in the place of blocked pages: move it away" if drift.blocked else "")
     )

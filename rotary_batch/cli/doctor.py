@@ -17,7 +17,7 @@ from rotary_batch.errors import UnavailableError
 if TYPE_CHECKING:
     from rotary_batch.commands.doctor import Check
 
-Verbose = Annotated[bool, typer.Option("--verbose", help="Name every grammar.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="List every grammar.", rich_help_panel=OUTPUT)]
 
 
 def doctor(
@@ -30,7 +30,7 @@ def doctor(
 ) -> None:
     """Check what is installed, and say what is missing.
 
-    It exits with 69 when something is missing without which nothing works.
+    It exits with 69 when something essential is missing.
 
     Examples:
         rotary-batch doctor

@@ -29,12 +29,11 @@ from rotary_batch.cli.options import (
 )
 from rotary_batch.cli.progress import shown_progress
 from rotary_batch.cli.report import print_ending
-from rotary_batch.cli.settings import user_settings
+from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.watching import Watcher
 from rotary_batch.errors import RepositoryError
-from rotary_batch.log import log_to
 from rotary_batch.window import Window, open_window, stop_on_signals
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -86,8 +85,7 @@ def drain(
         db=db,
     )
     settings = user.for_command().settings
-    if log is not None:
-        log_to(log)
+    start_log(log)
     window = open_window(until=until, duration=for_, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
     with (
@@ -98,10 +96,11 @@ def drain(
         rows = commands.repositories.select_each(store, repos or [], recorder.failures)
         gone = commands.repositories.without_folder(rows)
         if gone and len(gone) == len(rows):
-            raise RepositoryError(f"{gone[0].root}: no such directory any more; its items stay in the queue")
+            raise RepositoryError(f"{gone[0].root}: no such folder any more; its items stay in the queue")
         for row in gone:
             console.note(f"{row.root} is gone; its items stay in the queue")
-        drain_all(store, user, rows, window, recorder, views=commands.index.index_views(store), quiet=quiet)
+        if rows:
+            drain_all(store, user, rows, window, recorder, views=commands.index.index_views(store), quiet=quiet)
     finish(recorder, json=json, verbose=verbose, quiet=quiet)
 
 

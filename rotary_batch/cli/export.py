@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Write the index and its answers to a SQLite file.
 
-    The queue is left out. A drain may be running.
+    The queue is left out. It also works while a drain is running.
 
     Examples:
         rotary-batch export --sqlite docs.db

@@ -15,7 +15,7 @@ from rotary_batch.commands.database import writing
 
 
 def forget(
-    repo: Annotated[Path, typer.Argument(metavar="REPO", help="An indexed repository, also one that is gone.")],
+    repo: Annotated[Path, typer.Argument(metavar="REPO", help="An indexed repository, even if it no longer exists.")],
     db: Db = None,
     config: Config = None,
     json: Json = False,

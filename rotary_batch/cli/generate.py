@@ -13,6 +13,7 @@ from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Device, DeviceMemory, Json, Kv, MaxBatch, Model, Numerics
 from rotary_batch.cli.progress import counting
 from rotary_batch.cli.settings import command_settings
+from rotary_batch.sizes import count
 
 
 def generate(
@@ -58,6 +59,6 @@ def generate(
         written, failed = commands.generate.generate(
             source, output, tokenizer, lambda: commands.engines.open_engine(pack, options), progress
         )
-    console.err(f"{written} results written to {output}; {failed} errors in all")
+    console.err(f"{count(written, 'result')} written to {output}; {count(failed, 'error')} in all")
     print_answer({"output": str(output), "written": written, "errors": failed}, json, lambda: None)
     raise typer.Exit(5 if failed else 0)

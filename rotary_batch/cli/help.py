@@ -181,7 +181,7 @@ def one_line(error: ClickException) -> str:
 def _option_advice(name: str, ctx: Context) -> str:
     names = [option for param in ctx.command.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
     if isinstance(ctx.command, Group) and any(name in param.opts for param in _params_below(ctx.command)):
-        return f"; write {name} behind the command"
+        return f"; write {name} after the command"
     if not name.startswith("--"):
         names = []  # one letter is near any other
     return did_you_mean(name, names) or f"; `{ctx.command_path} --help` lists them"
@@ -198,7 +198,7 @@ def _value_advice(name: str, ctx: Context) -> str:
     param = next((param for param in ctx.command.get_params(ctx) if name in param.opts), None)
     if param is None or getattr(param, "is_flag", False):
         return "takes no value"
-    return f"write {name} {param.make_metavar(ctx)}"
+    return f"a value is missing; write {name} {param.make_metavar(ctx)}"
 
 
 def _name(param: Parameter | None, ctx: Context) -> str:

@@ -29,11 +29,11 @@ from rotary_batch.cli.options import (
     Worktree,
 )
 from rotary_batch.cli.progress import Display, shown_progress
-from rotary_batch.cli.settings import user_settings
+from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.isolation import Failure, failures
-from rotary_batch.log import log_to
+from rotary_batch.commands.repositories import missing_folders, repository_root
 from rotary_batch.window import Window, stop_on_signals
 from rotary_batch.work.store import WorkStore
 
@@ -91,8 +91,7 @@ def index(
     window = Window()
     if dry_run:
         print_dry_run(repos, user, None, answers=False, json=json)
-    if log is not None:
-        log_to(log)
+    start_log(log)
     with stop_on_signals(window), writing(user.for_command().settings, should_stop=window.is_closed) as store:
         outcomes = index_all(store, repos, user, window, commands.index.index_views(store), quiet=quiet)
     print_failures(failures(outcomes))
@@ -112,6 +111,9 @@ def index_all(
     quiet: bool = False,
 ) -> list[IndexOutcome | Failure]:
     """Index every repository, with a progress bar."""
+    named = repos or [repository_root(None)]
+    if not any(repo.is_dir() for repo in named):  # refused before anything is said to begin
+        return missing_folders(named)
     with shown_progress("reading files", quiet=quiet) as display:
         request = commands.index.IndexRequest(
             store=store,
@@ -121,7 +123,7 @@ def index_all(
             progress=display.count_in,
             on_indexed=lambda outcome: on_indexed(display, outcome),
         )
-        return commands.index.index(request, repos or [commands.repositories.repository_root(None)])
+        return commands.index.index(request, named)
 
 
 def tell_pages(display: Display, outcome: IndexOutcome) -> None:

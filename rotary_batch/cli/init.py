@@ -26,7 +26,7 @@ def init(
     """Write a commented rotary.toml to start from.
 
     It has every setting with its default. A file that exists is never overwritten. In a repository it goes to
-    ~/.config/rotary-batch, because a rotary.toml inside a repository counts as a stranger's.
+    ~/.config/rotary-batch, because a rotary.toml inside a repository is not trusted.
 
     Examples:
         rotary-batch init
@@ -34,5 +34,5 @@ def init(
     """
     answer = commands.settings_file.init(for_user=user)
     if answer["in_repository"]:
-        console.err("note: this folder is in a repository, whose rotary.toml counts as a stranger's")
+        console.err("note: this folder is in a repository, whose rotary.toml is not trusted")
     print_answer(answer, json, lambda: console.out(f"settings: {answer['file']}"))

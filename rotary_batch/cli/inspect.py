@@ -35,7 +35,7 @@ def inspect(
     repo: OneRepo = None,
     jsonl: Annotated[
         bool,
-        typer.Option("--jsonl", help="Print one JSON object a line, as is done in any case.", rich_help_panel=OUTPUT),
+        typer.Option("--jsonl", help="Print one JSON object a line; this is the default.", rich_help_panel=OUTPUT),
     ] = True,
     format_: Annotated[
         str, choice(FORMATS, "--format", help="Format of the graph.", group=OUTPUT, default="jsonl")

@@ -14,6 +14,7 @@ from rotary_batch.cli.options import Dense, Json, PackPath, choice
 from rotary_batch.cli.progress import counting
 from rotary_batch.config import EXPERT_FORMATS, ExpertFormat
 from rotary_batch.errors import ModelError
+from rotary_batch.sizes import count
 
 
 def pack(
@@ -32,6 +33,7 @@ def pack(
     """
     from rotary_batch.engine.packs.pack import pack
 
+    src = commands.packs.model_folder(src)
     with counting("packing the model") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress)
     facts = commands.models.info(dst)
@@ -44,7 +46,7 @@ def info(path: PackPath = None, json: Json = False) -> None:
     Examples:
         rotary-batch model info ~/models/mixtral-int4
     """
-    facts = commands.models.info(path or commands.packs.EMBEDDED)
+    facts = commands.models.info(commands.packs.model_folder(path or commands.packs.EMBEDDED))
     print_answer(facts, json, lambda: console.print_facts(facts))
 
 
@@ -56,12 +58,12 @@ def verify(path: PackPath = None, json: Json = False) -> None:
     """
     from rotary_batch.engine.packs.pack import verify
 
-    pack_dir = path or commands.packs.EMBEDDED
+    pack_dir = commands.packs.model_folder(path or commands.packs.EMBEDDED)
     with counting("reading the model") as progress:
         damaged = verify(pack_dir, progress)
     for name in damaged:
         console.err(f"damaged: {name}")
     answer = {"path": str(pack_dir), "damaged": damaged}
-    print_answer(answer, json, lambda: None if damaged else console.out("all digests match"))
+    print_answer(answer, json, lambda: None if damaged else console.out("All digests match."))
     if damaged:
-        raise ModelError(f"{pack_dir}: {len(damaged)} parts are damaged; pack the model again")
+        raise ModelError(f"{pack_dir}: {count(len(damaged), 'part is', 'parts are')} damaged; pack the model again")

@@ -107,7 +107,7 @@ Until = Annotated[
 For = Annotated[
     str | None,
     typer.Option(
-        "--for", metavar="DURATION", help="Stop after this time, for example 30m or 1h30m.", rich_help_panel=WHEN
+        "--for", metavar="DURATION", help="Stop after this long, for example 30m or 1h30m.", rich_help_panel=WHEN
     ),
 ]
 Limit = Annotated[int | None, number(help="Start at most N items.", group=WHEN)]
@@ -137,7 +137,7 @@ Experts = Annotated[
     str | None,
     choice(
         EXPERT_FORMATS,
-        help="Format of the experts: a checkpoint is packed in it, a pack must have it.",
+        help="Format of the experts. A checkpoint is packed in it; a pack must have it.",
         group=MODEL,
     ),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rotary_batch import commands, console
-from rotary_batch.cli.answers import exit_with, print_answer
+from rotary_batch.cli.answers import NOTHING_INDEXED, exit_with, print_answer
 from rotary_batch.cli.options import (
     Config,
     Db,
@@ -22,8 +22,10 @@ from rotary_batch.cli.options import (
     Until,
 )
 from rotary_batch.cli.settings import user_settings
+from rotary_batch.cli.status import UNITS
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.isolation import Failure
+from rotary_batch.sizes import duration_text
 from rotary_batch.window import open_window
 
 
@@ -73,12 +75,14 @@ def plan(
 
 def print_plan(answer: Mapping[str, Any]) -> None:
     """The open items of every repository, and a forecast for every model."""
+    if not answer["repositories"]:
+        console.out(NOTHING_INDEXED)
     names = ("items", "prompt_tokens", "unknown", "new_tokens")
     for repository in answer["repositories"]:
         title = f"{repository['root']} ({repository['model']})"
         table = console.Table(title, "unit", "items", "prompt tokens", "unknown prompts", "most new tokens")
         for unit, row in repository["open"].items():
-            table.row(unit, *(row[name] for name in names))
+            table.row(UNITS[unit], *(row[name] for name in names))
         table.row("total", *(sum(row[name] for row in repository["open"].values()) for name in names))
         table.print()
     for model in answer["models"]:
@@ -87,14 +91,14 @@ def print_plan(answer: Mapping[str, Any]) -> None:
 
 def _print_forecast(model: Mapping[str, Any]) -> None:
     if "needs" in model:
-        known = "the speed of this machine is not known" if "last_run" in model else "hours are not known"
+        known = "The speed of this machine is not known" if "last_run" in model else "The hours are not known"
         _print_last_run(model)
         console.out(f"{known}: measure this machine once with `rotary-batch {model['needs']}`")
         return
     _forecast_table(model).print()
     _print_last_run(model)
     if model["numerics"] == "exact":
-        console.out("these are the rates of fast numerics; exact numerics, as set here, take longer")
+        console.out("These are the rates of fast numerics; exact numerics, as set here, take longer.")
 
 
 def _forecast_table(model: Mapping[str, Any]) -> console.Table:
@@ -125,4 +129,4 @@ def _print_last_run(model: Mapping[str, Any]) -> None:
 
 
 def _nights(hours: float) -> str:
-    return f"{hours:.1f} h = {hours / 8:.1f} nights of 8 h" if hours >= 1 else console.duration(hours * 3600)
+    return f"{hours:.1f} h = {hours / 8:.1f} nights of 8 h" if hours >= 1 else duration_text(hours * 3600)

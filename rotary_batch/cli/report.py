@@ -23,7 +23,7 @@ MAX_PAGES = 10  # in a terminal, where more would push the outcome off the scree
 def report(repos: IndexedRepos = None, db: Db = None, config: Config = None, json: Json = False) -> None:
     """Say how the last run ended, what is left and what failed.
 
-    With repositories: the last run of these.
+    With repositories, it is about the last run of those.
 
     Examples:
         rotary-batch report

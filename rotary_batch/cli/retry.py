@@ -22,4 +22,10 @@ def retry(repos: IndexedRepos = None, db: Db = None, config: Config = None, json
     """
     with writing(command_settings(config, repos, db=db), create=False) as store:
         count = ask_again(store, [row.id for row in select_repositories(store, repos or [])])
-    print_answer({"retried": count}, json, lambda: console.out(f"{count} parked items are back in the queue"))
+    print_answer({"retried": count}, json, lambda: console.out(_said(count)))
+
+
+def _said(count: int) -> str:
+    if not count:
+        return "Nothing to do; no item is parked."
+    return f"{count:,} parked {'item is' if count == 1 else 'items are'} back in the queue."

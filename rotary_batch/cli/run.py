@@ -34,10 +34,9 @@ from rotary_batch.cli.options import (
     Verbose,
     Worktree,
 )
-from rotary_batch.cli.settings import user_settings
+from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.database import database_path, writing
 from rotary_batch.commands.isolation import failures
-from rotary_batch.log import log_to
 from rotary_batch.window import open_window, stop_on_signals
 
 
@@ -99,8 +98,7 @@ def run(
     announce_deadline(window, until=until, duration=for_)
     if dry_run:
         print_dry_run(repos, user, window.seconds_left, answers=True, json=json)
-    if log is not None:
-        log_to(log)
+    start_log(log)
     with (
         stop_on_signals(window),
         writing(settings, should_stop=window.is_closed) as store,
@@ -119,6 +117,7 @@ def run(
                 print_read(outcome, to_stderr=True)
         roots = [Path(outcome.indexed.repository.root) for outcome in indexed]
         rows = commands.repositories.select_repositories(store, roots) if roots else []
-        drain.drain_all(store, user, rows, window, recorder, views=views, quiet=quiet)
+        if rows:
+            drain.drain_all(store, user, rows, window, recorder, views=views, quiet=quiet)
     notes = {note for outcome in indexed for note in outcome.notes}
     drain.finish(recorder, json=json, verbose=verbose, quiet=quiet, notes_printed=notes)

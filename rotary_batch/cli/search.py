@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rotary_batch import commands, console
-from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.answers import NOTHING_INDEXED, print_answer
 from rotary_batch.cli.help import OUTPUT, WHAT
 from rotary_batch.cli.options import Config, Db, Json, number
 from rotary_batch.cli.settings import command_settings
@@ -41,12 +41,13 @@ def search(
         rotary-batch search retry --repo ~/src/app --limit 5
     """
     with reading(command_settings(config, repos, db=db)) as store:
+        is_any_indexed = bool(commands.repositories.select_repositories(store, []))
         results = commands.search.search(store, " ".join(text), repos or [], limit)
         for row in commands.repositories.without_index(store, repos or []):
             console.err(f"note: {row.root}: not indexed by this version; run `rotary-batch index {row.root}`")
     print_answer(results, json, lambda: print_results(results))
     if not results and not json:
-        console.err("nothing matches")
+        console.err("Nothing matches." if is_any_indexed else NOTHING_INDEXED)
 
 
 def print_results(results: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,18 @@ from rotary_batch import console
 from rotary_batch.commands.configuration import UserSettings, configure
 from rotary_batch.commands.repositories import whole_repository
 from rotary_batch.config import Settings
+from rotary_batch.errors import StorageError
+from rotary_batch.log import log_to
+
+
+def start_log(path: Path | None) -> None:
+    """Log to the file of `--log`, if there is one.  Raises StorageError."""
+    if path is None:
+        return
+    try:
+        log_to(path)
+    except OSError as error:
+        raise StorageError(f"--log: {path}: {error.strerror}; name another file") from error
 
 
 def user_settings(config: Path | None, repos: list[Path] | None, **flags: object) -> UserSettings:

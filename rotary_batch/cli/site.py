@@ -15,6 +15,7 @@ from rotary_batch.cli.help import OUTPUT
 from rotary_batch.cli.options import Config, Db, Json, OneRepo, number
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
+from rotary_batch.sizes import count
 from rotary_batch.window import Window, stop_on_signals
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def site(
 ) -> None:
     """Build the pages into a site with search, for any web server.
 
-    It needs the extra `site`: pip install 'rotary-batch[site]'. No page of the site asks another host.
+    It needs the extra `site`: pip install 'rotary-batch[site]'. No page of the site loads anything from another host.
 
     Examples:
         rotary-batch site ~/src/app --serve
@@ -76,8 +77,9 @@ def site(
 
 def print_site(built: BuiltSite) -> None:
     """Where the site is, and where its links to sources lead."""
-    sources = f"links to sources lead to {built.forge}" if built.forge else f"{built.source_pages} pages of sources"
-    console.out(f"{built.pages} pages, {sources}")
+    of_sources = count(built.source_pages, "page of sources", "pages of sources")
+    sources = f"links to sources lead to {built.forge}" if built.forge else of_sources
+    console.out(f"{count(built.pages, 'page')}, {sources}")
     for note in built.notes:
         console.out(f"note: {note}")
     console.out(f"site: {built.folder}")

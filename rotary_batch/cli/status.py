@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from rotary_batch import commands, console
-from rotary_batch.cli.answers import print_answer
+from rotary_batch.cli.answers import NOTHING_INDEXED, print_answer
 from rotary_batch.cli.options import Config, Db, IndexedRepos, Json
 from rotary_batch.cli.progress import percent, reading_text
 from rotary_batch.cli.settings import command_settings
@@ -29,12 +29,12 @@ UNITS = {"chunk": "chunks of code", "file": "files", "directory": "folders", "re
 
 def status(
     repos: IndexedRepos = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 2 seconds until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until Ctrl-C.")] = False,
     db: Db = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Show how far every repository is, and whether a drain runs.
+    """Show how far each repository is, and if a drain is running.
 
     Examples:
         rotary-batch status
@@ -66,6 +66,9 @@ def print_status(answer: Mapping[str, Any]) -> None:
     """How far every repository is, what runs now and how the last run ended."""
     for repository in answer["repositories"]:
         console.out(f"{repository['root']} (model {repository['model']})")
+        if not repository["all"]:
+            console.out("  There is nothing to answer.")
+            continue
         table = console.Table("", "", "done", "all", "share", "parked")
         for unit, name in UNITS.items():
             by_state = repository["items"].get(unit, {})
@@ -73,7 +76,7 @@ def print_status(answer: Mapping[str, Any]) -> None:
         _add_row(table, "all", repository["done"], repository["parked"], repository["all"])
         table.print()
     if not answer["repositories"]:
-        console.out("nothing is indexed yet; run `rotary-batch index REPO`")
+        console.out(NOTHING_INDEXED)
     console.out(_what_runs(answer))
     if (run := answer["last_run"]) and not answer["running"]:
         console.out(f"Last run: {run['outcome']}, started {local_time(run['started_at'])}.")

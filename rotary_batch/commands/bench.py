@@ -126,5 +126,8 @@ def parse_lengths(text: str) -> tuple[int, int]:
         return LENGTHS[text]
     prompt, _, new = text.partition("+")
     if not (prompt.isdigit() and new.isdigit() and int(prompt) > 0 and int(new) > 1):
-        raise UsageError(f"--lengths {text!r}: write short, job, or prompt and two or more new tokens as 600+100")
+        raise UsageError(
+            f"--lengths: {text!r} is not a pair of lengths; write short, job, or prompt and new tokens like 600+100, "
+            "with at least 2 new tokens"
+        )
     return int(prompt), int(new)

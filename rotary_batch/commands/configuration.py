@@ -84,9 +84,7 @@ def configure(config: Path | None, repos: Sequence[Path], flags: Mapping[str, An
     named = set(_resolvable(repos)) or ({around} if around else set())
     is_theirs = is_in_repository(here, named)
     if is_theirs and config is None and here not in named and (here / FILE_NAME).is_file():
-        notes.append(
-            f"{here / FILE_NAME}: ignored: it is in a repository, so it may be a stranger's; name it with --config"
-        )
+        notes.append(f"{here / FILE_NAME}: ignored: it is in a repository, so it is not trusted; name it with --config")
     folders = [*([] if is_theirs else [here]), config_dir(os.environ)]
     origins = user_values(flags=flags, environment=os.environ, folders=folders, config=config)
     only_repository = named.pop() if len(named) == 1 else None

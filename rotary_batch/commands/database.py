@@ -117,4 +117,4 @@ def _recover(path: Path) -> None:
 
 def _require_database(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
-        raise ConfigError(f"{path}: no database yet; run `rotary-batch index REPO` first, or name one with --db")
+        raise ConfigError(f"{path}: no database yet, since nothing is indexed; run `rotary-batch index REPO` first")

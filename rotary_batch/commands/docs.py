@@ -31,7 +31,7 @@ def render(store: WorkStore, root: Path, window: Window, *, overwrite: bool = Fa
     """
     (row,) = select_repositories(store, [root])
     if without_folder([row]):
-        raise RepositoryError(f"{root}: no such directory; its docs would be orphaned")
+        raise RepositoryError(f"{root}: no such folder; its docs would be orphaned")
     if not row.plan_key:
         raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
     sync_result = sync_all(store, row, should_stop=window.is_closed, overwrite=overwrite)

@@ -16,14 +16,15 @@ def not_on_disk(model: Path, environment: Mapping[str, str]) -> str:
     """What to do about `--model` that is no folder: one line."""
     name = str(model)
     if not _ID.fullmatch(name):
-        return f"{name}: not a directory; --model takes a checkpoint or a pack directory"
+        fact = "not a folder" if model.exists() else "no such folder"
+        return f"{name}: {fact}; name the folder of a pack or of a checkpoint"
     if snapshot := _downloaded(name, environment):
         where = shlex.quote(str(snapshot))
-        return f"{name}: models are named by their folder; this one is on disk already, so write --model {where}"
+        return f"{name}: models are named by their folder; this one is on disk already: {where}"
     folder = name.rpartition("/")[2]
     return (
-        f"{name}: no such folder, and nothing is downloaded by rotary-batch; get it with "
-        f"`hf download {name} --local-dir {folder}` (from `pip install huggingface-hub`), then write --model {folder}"
+        f"{name}: no such folder, and rotary-batch downloads nothing; get it with "
+        f"`hf download {name} --local-dir {folder}` (from `pip install huggingface-hub`), then name the folder {folder}"
     )
 
 

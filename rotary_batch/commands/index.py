@@ -13,7 +13,7 @@ from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.moved import moved_from
 from rotary_batch.commands.packs import find_pack, keeping_model_and_job
 from rotary_batch.commands.page_notes import text_notes
-from rotary_batch.commands.repositories import printable, resolved, whole_repository
+from rotary_batch.commands.repositories import full_name, resolved, whole_repository
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
 from rotary_batch.log import event
@@ -103,7 +103,7 @@ def index(request: IndexRequest, repos: Sequence[Path]) -> list[IndexOutcome | F
     indexed_rows = {row.root: row for row in repositories(request.store)}
     roots: set[Path] = set()
     for repo in repos:
-        with isolated([printable(repo)], outcomes), explain_stop(request.window):
+        with isolated([full_name(repo)], outcomes), explain_stop(request.window):
             request.window.check()
             root = resolved(repo)
             if root in roots:
@@ -186,7 +186,7 @@ def _open_repository(root: Path, settings: Settings) -> Repository:
     if isinstance(repository, GitCommit) and repository.is_bare and not Path(settings.out).is_absolute():
         raise RepositoryError(f"{root}: a bare repository cannot hold a docs folder; name a folder with --out /PATH")
     if (docs := repository.root / settings.out) in (repository.root, *repository.root.parents):
-        raise RepositoryError(f"{docs}: holds the repository; name a folder of their own for docs with --out")
+        raise RepositoryError(f"{docs}: holds the repository; name a folder for docs alone with --out")
     return repository
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rotary_batch.commands.index import IndexOutcome
-from rotary_batch.commands.report_words import command, count, listed
+from rotary_batch.commands.report_words import command, listed
 from rotary_batch.core import FileClass
+from rotary_batch.sizes import count
 
 _NOT_READ = {  # class -> one, several
     FileClass.TEXT: ("in no language that is read", "in no language that is read"),
@@ -58,7 +59,7 @@ def next_step(outcome: IndexOutcome) -> str:
     if not outcome.num_open:
         return f"Next: {command('site', outcome.database, roots, '--serve')} shows the pages in a browser."
     run, plan = command("run", outcome.database, roots), command("plan", outcome.database, roots)
-    return f"Next: {run} has the model write, {plan} says for how long."
+    return f"Next: {run} lets the model write; {plan} estimates how long that takes."
 
 
 def _num_pages(paths: list[str]) -> int:

@@ -22,7 +22,7 @@ def find_job(settings: Settings) -> Job:
     """The job that the settings name.  All jobs are loaded, so that a broken one is reported now."""
     jobs, name = available_jobs(settings), settings.job or DEFAULT_JOB
     if name not in jobs:
-        raise ConfigError(f"no job named {excerpt(name)}; there are {', '.join(jobs)}")
+        raise ConfigError(f"no job named {excerpt(name)}; the jobs are {', '.join(jobs)}")
     return jobs[name]
 
 

@@ -66,13 +66,23 @@ def _unpacked(name: str, geometry: Geometry, experts: str) -> Manifest:
 
 def _folder(settings: Settings) -> Path:
     """The folder that is named, a pack or a checkpoint.  Raises ModelError, also for experts of another format."""
-    model = settings.model or EMBEDDED
-    if not model.is_dir():
-        raise ModelError(not_on_disk(model, os.environ))
+    model = model_folder(settings.model or EMBEDDED)
     if (model / MANIFEST_NAME).is_file():
         experts = Manifest.load(model).experts
         if settings.experts not in {None, experts}:
             raise ModelError(f"{model}: its experts are {experts}, not {settings.experts}; pack the checkpoint again")
+    return model
+
+
+def model_folder(model: Path) -> Path:
+    """The same path, if it is the folder of a pack or of a checkpoint.  Raises ModelError."""
+    if not model.is_dir():
+        raise ModelError(not_on_disk(model, os.environ))
+    if not any((model / name).exists() for name in (MANIFEST_NAME, "config.json")):
+        raise ModelError(
+            f"{model}: neither a pack nor a checkpoint, since it has neither {MANIFEST_NAME} nor config.json; name "
+            "another folder"
+        )
     return model
 
 

@@ -11,13 +11,13 @@ def text_notes(result: SyncResult) -> tuple[str, ...]:
     if kept := len(result.kept):
         notes.append(
             f"{_pages(kept)} the text that a model wrote, which this database does not have; `rotary-batch drain` "
-            f"writes it anew, --db names another database, `rotary-batch render --overwrite` drops the text"
+            f"writes it again, --db names another database, `rotary-batch render --overwrite` drops the text"
         )
     if lost := len(result.without_text):
         notes.append(
             f"{lost} {'page that showed' if lost == 1 else 'pages that showed'} a model's text now "
             f"{'shows' if lost == 1 else 'show'} less of it: sources, model or job changed; `rotary-batch drain` "
-            f"writes it anew"
+            f"writes it again"
         )
     return tuple(notes)
 

@@ -16,7 +16,7 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.isolation import isolated
 from rotary_batch.commands.jobs import find_job
 from rotary_batch.commands.packs import described_pack, keeping_model_and_job
-from rotary_batch.commands.repositories import printable, resolved
+from rotary_batch.commands.repositories import full_name, resolved
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import StorageError, UnavailableError
 from rotary_batch.model.footprint import footprint
@@ -25,6 +25,7 @@ from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.memory_plan import MEMORY_SHARE, minimum_nbytes
 from rotary_batch.model.memory_planner import require_memory
 from rotary_batch.model.rates import cached_rates
+from rotary_batch.repo.git import require_folder
 from rotary_batch.sizes import size_text
 from rotary_batch.work.index import repositories
 from rotary_batch.work.store import WorkStore
@@ -46,8 +47,9 @@ def ready_to_run(
     rows = {row.root: row for row in repositories(store)}
     ready: list[Path] = []
     for repo in repos:
-        with isolated([printable(repo)], outcomes):
+        with isolated([full_name(repo)], outcomes):
             root = resolved(repo)
+            require_folder(root)
             settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings
             require_torch()
             pack, manifest = described_pack(settings)

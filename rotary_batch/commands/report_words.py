@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import state_dir
 from rotary_batch.core import Verdict
+from rotary_batch.sizes import count
 from rotary_batch.work.counts import ParkedFile
 from rotary_batch.work.runs import ENDED, FAILED, KILLED, RUNNING
 
@@ -26,7 +27,7 @@ ENDINGS = {  # of answers, by what ended them
     "length": "cut off at the limit of tokens",
     "loop": "cut off because they repeated themselves",
 }
-_CUT = {"length": "cut short", "loop": "repetitive"}  # endings that cost a part of the answer, in short
+_CUT = {"length": "too long", "loop": "repetitive"}  # endings that cost a part of the answer, in short
 MAX_NAMED = 3  # repositories in a command
 
 
@@ -49,11 +50,6 @@ class Figure(NamedTuple):
 
     name: str
     value: str
-
-
-def count(number: int, noun: str, nouns: str | None = None) -> str:
-    """`1 page`, `2,000 pages`."""
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -128,7 +124,7 @@ def answers(report: RunReport) -> str:
     why = reasons[0][1] if len(reasons) == 1 else ", ".join(f"{number:,} {short}" for number, short in reasons)
     withheld = f"{report.new_answers - shown:,} withheld ({why})" if reasons else "none withheld"
     cut = ", ".join(f"{ended[name]:,} {short}" for name, short in _CUT.items() if ended.get(name))
-    return f"{again}New answers: {shown:,} shown, {withheld}.{f' {cut}.' if cut else ''}"
+    return f"{again}New answers: {shown:,} shown, {withheld}.{f' Cut short: {cut}.' if cut else ''}"
 
 
 def problems(report: RunReport) -> str:
@@ -149,9 +145,9 @@ def next_step(report: RunReport) -> str:
         return f"Next: report the bug with {report.crash_file} (read it first: it can quote paths and code)."
     again = command(report.command, database, roots)
     if report.outcome == FAILED:
-        return f"Next: when that is solved, {again} goes on from here."
+        return f"Next: once that is fixed, {again} continues from here."
     if report.open or report.outcome == KILLED:
-        return f"Next: {again} goes on from here."
+        return f"Next: {again} continues from here."
     if report.parked:
         why, retry = command("report", database), command("retry", database, roots)
         return f"Next: {why} says why they failed, {retry} queues them again."

@@ -11,7 +11,7 @@ from typing import Any
 from rotary_batch.commands.isolation import isolated
 from rotary_batch.commands.moved import moved_from
 from rotary_batch.errors import RepositoryError
-from rotary_batch.repo.git import enclosing_repository
+from rotary_batch.repo.git import enclosing_repository, require_folder
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -21,7 +21,7 @@ def repository_root(repo: Path | None) -> Path:
     """The folder that is named, or the repository around the current folder.  Raises RepositoryError."""
     root = repo or enclosing_repository(Path.cwd())
     if root is None:
-        raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name the folder to read")
+        raise RepositoryError(f"{Path.cwd()}: not inside a git repository; name a repository or a folder")
     return resolved(root)
 
 
@@ -52,9 +52,23 @@ def resolved(path: Path) -> Path:
     return root
 
 
+def missing_folders(repos: Sequence[Path]) -> list[Any]:
+    """A Failure for each repository whose folder is not there."""
+    outcomes: list[Any] = []
+    for repo in repos:
+        with isolated([full_name(repo)], outcomes):
+            require_folder(resolved(repo))
+    return outcomes
+
+
 def printable(path: Path) -> str:
     """A path for messages, reports and the database, with bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def full_name(repo: Path) -> str:
+    """The absolute path of a repository as it was named, for messages."""
+    return printable(Path(os.path.abspath(repo)))  # noqa: PTH100 - `resolve` follows links, and raises for some
 
 
 def select_repositories(store: WorkStore, roots: Sequence[Path]) -> list[RepositoryRow]:
@@ -79,6 +93,7 @@ def _indexed(store: WorkStore, rows: Mapping[str, RepositoryRow], name: str) -> 
             f"{name}: not indexed yet, but it continues {old.root}, which is gone; if that was moved here, run "
             f"`rotary-batch index {name}`, which uses what is stored of it"
         )
+    require_folder(Path(name))
     raise RepositoryError(f"{name}: not indexed yet; run `rotary-batch index {name}` first")
 
 
@@ -88,7 +103,7 @@ def select_each(store: WorkStore, roots: Sequence[Path], outcomes: list[Any]) ->
         return select_repositories(store, [])
     rows: list[RepositoryRow] = []
     for root in roots:
-        with isolated([printable(root)], outcomes):
+        with isolated([full_name(root)], outcomes):
             rows += [row for row in select_repositories(store, [root]) if row not in rows]
     return rows
 

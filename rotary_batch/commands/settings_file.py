@@ -63,7 +63,7 @@ DESCRIBED = {
     ),
     "kv": Described("Format of the KV cache: bf16 or int8.", '"bf16"'),
     "experts": Described(
-        "Format of the experts: bf16, int8 or int4. A checkpoint is packed in it, a pack must have it.",
+        "Format of the experts: bf16, int8 or int4. A checkpoint is packed in it; a pack must have it.",
         '"int4"',
         "that of the pack, or bf16",
     ),

@@ -70,7 +70,7 @@ def build_site(store: WorkStore, root: Path, to: Path | None, window: Window, *,
 def _row(store: WorkStore, root: Path) -> RepositoryRow:
     (row,) = select_repositories(store, [root])
     if without_folder([row]):
-        raise RepositoryError(f"{root}: no such directory")
+        raise RepositoryError(f"{root}: no such folder; name the folder of a repository")
     if not row.plan_key:
         raise RepositoryError(f"{root}: {NOT_WHOLE}; run `rotary-batch index {root}` again")
     return row

@@ -224,9 +224,9 @@ def open_safe_folder(
         folder = descend(descriptor, rest, entered, create=create)
         if folder is not None and os.path.samestat(os.fstat(folder), root.stat()):
             os.close(folder)
-            raise InputError(f"{path}: holds the repository; name a folder of their own for docs with --out")
+            raise InputError(f"{path}: holds the repository; name a folder for docs alone with --out")
     except BlockedError as error:
-        raise InputError(f"{error}; docs go into real folders only: remove it, or use another --out") from error
+        raise InputError(f"{error}; docs go into real folders only; name another folder with --out") from error
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror}; check the folder") from error
     return None if folder is None else kind(folder, path)

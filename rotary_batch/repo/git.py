@@ -61,13 +61,26 @@ def enclosing_repository(folder: Path) -> Path | None:
     return Path(top) if top else None
 
 
+def require_folder(path: Path) -> None:
+    """Raise RepositoryError for a path that is no folder, with what was probably meant."""
+    if path.is_dir():
+        return
+    if path.exists():
+        raise RepositoryError(f"{path}: not a folder; name the folder of a repository")
+    advice = "name the folder of a repository"
+    if "~" in path.parts:
+        advice = "write ~ outside quotes, so that the shell replaces it"
+    elif drive := re.match(r"([A-Za-z]):", path.name):
+        advice = f"this is a Windows path; in WSL the drive {drive[0]} is /mnt/{drive[1].lower()}"
+    raise RepositoryError(f"{path}: no such folder; {advice}")
+
+
 def open_repository(path: Path, *, worktree: bool = False, docs_dir: str = "rotary-docs") -> Repository:
     """Open a folder; inside a git repository, but below its top, only that part is read.
 
-    Raises RepositoryError: not a directory, no commits, owned by another user.
+    Raises RepositoryError: not a folder, no commits, owned by another user.
     """
-    if not path.is_dir():
-        raise RepositoryError(f"{path}: {'not a directory' if path.exists() else 'no such directory'}; name a folder")
+    require_folder(path)
     root = path.resolve()
     inside = run_git(root, "rev-parse", "--is-inside-work-tree", "--is-bare-repository", check=False).decode().split()
     if not inside:
@@ -153,7 +166,10 @@ class GitCommit(_Git):
     def notes(self) -> tuple[str, ...]:
         """What a user should know about how the repository was read."""
         changed = 0 if self.is_bare else self._num_uncommitted()
-        return (f"{changed} uncommitted changes are not read; --worktree reads them",) if changed else ()
+        if not changed:
+            return ()
+        changes = "1 uncommitted change is" if changed == 1 else f"{changed} uncommitted changes are"
+        return (f"{changes} not read; --worktree reads them",)
 
     def entries(self) -> list[Entry]:
         """The tree of HEAD below the folder."""

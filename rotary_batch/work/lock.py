@@ -146,8 +146,7 @@ def _open(lock: _Lock) -> int:
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
             raise _foreign(lock, "not a plain file") from error
-        why = f"cannot be opened to lock it: {error.strerror}"
-        raise DatabaseError(f"{lock.path}: {why}; move it away, or {lock.elsewhere}") from error
+        raise DatabaseError(f"{lock.path}: cannot be opened: {error.strerror}; {lock.elsewhere}") from error
 
 
 def _foreign(lock: _Lock, fact: str) -> ConfigError:

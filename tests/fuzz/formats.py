@@ -29,7 +29,7 @@ from rotary_batch.repo.folder import object_id
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.repo.parse import parse_file
-from rotary_batch.testing import FakeEngine, write_tiny_checkpoint
+from rotary_batch.testing import ByteCounter, FakeEngine, write_tiny_checkpoint
 
 RATES = Rates(
     machine="m",
@@ -138,7 +138,7 @@ def _source(language: str, tokenizer: Tokenizer) -> Callable[[Path], None]:
         file = SourceFile(
             path=path.name, blob="0" * 40, nbytes=len(data), language=language, file_class=FileClass.SOURCE, reason=""
         )
-        parsed = parse_file(file, data, 60, lambda text: len(text) // 4)
+        parsed = parse_file(file, data, 240, ByteCounter())
         spans = [(chunk.start_byte, chunk.end_byte) for chunk in parsed.chunks]
         assert b"".join(data[start:end] for start, end in spans) == data, "chunks are not the file"
         assert all(0 <= s.start_byte <= s.end_byte <= len(data) for s in parsed.symbols)

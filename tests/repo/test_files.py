@@ -14,6 +14,7 @@ from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.repo.source_text import MAX_LINE_NBYTES, read_source
 from rotary_batch.repo.symbols import extract, parse
+from rotary_batch.testing import ByteCounter
 
 CODE = "def act():\n    return 1\n"
 
@@ -79,7 +80,7 @@ def test_every_encoding_gives_the_same_symbols_on_their_lines(make_repository, n
     file = files(make_repository({name: data}))[name]
     assert file.file_class.value == "source"
     source = read_source("a.py", data)
-    one = parse_file(file, source, 8, lambda text: len(text.split()))
+    one = parse_file(file, source, 60, ByteCounter())
     assert [(symbol.name, symbol.start_line) for symbol in one.symbols] == [(WORD, 3)]
     assert b"".join(source[chunk.start_byte : chunk.end_byte] for chunk in one.chunks) == source
     assert source.count(b"\n") == data.count(b"\n") or name.endswith((".py", ".java"))

@@ -156,9 +156,9 @@ def test_what_cannot_be_read_is_explained(tmp_path, git):
     empty = tmp_path / "empty"
     empty.mkdir()
     git(empty, "init", "-q")
-    with pytest.raises(RepositoryError, match="not a directory"):
+    with pytest.raises(RepositoryError, match="not a folder"):
         open_repository(tmp_path / "file")
-    with pytest.raises(RepositoryError, match="no such directory"):
+    with pytest.raises(RepositoryError, match="no such folder"):
         open_repository(tmp_path / "none")
     with pytest.raises(RepositoryError, match="no commits yet"):
         open_repository(empty)

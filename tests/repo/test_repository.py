@@ -55,7 +55,7 @@ def test_every_file_has_a_class_and_a_reason(make_repository):
         "one.js": "minified",
         "big.py": "oversized",
         "lfs.py": "lfs-pointer",
-        "rotary-docs/index.md": "ignored",
+        "rotary-docs/index.md": "docs",
         "skipped.py": "ignored",
         ".rotaryignore": "text",
         "attr.py": "generated",

@@ -97,7 +97,7 @@ def test_a_repository_that_fails_is_named_and_the_others_get_their_night(make_re
     (report,) = (Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "reports").glob("*.json")
     assert {one["repository"] for one in json.loads(report.read_text())["failures"]} == failed.keys()
     done = rotary("drain", good, tmp_path / "gone", other)
-    assert (done.returncode, f"{tmp_path / 'gone'}: not indexed yet" in done.stderr) == (3, True)
+    assert (done.returncode, f"{tmp_path / 'gone'}: no such folder" in done.stderr) == (3, True)
 
 
 def test_a_repository_that_is_named_twice_is_taken_once(make_repository, tmp_path):
@@ -283,8 +283,8 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
     settings, clock = Settings(db=tmp_path / "work.db"), FrozenClock()
     seen = []
 
-    def progress(root, done, total):
-        seen.append((root, done, total))
+    def progress(phase, done, total):
+        seen.append((phase, done, total))
         clock.now = float(done)
 
     with writing(settings) as store:
@@ -292,7 +292,7 @@ def test_a_window_that_is_over_stops_an_index_between_two_files_and_the_next_goe
         stopped, not_begun = index_all(store, settings, *roots, progress=progress, window=window)
         assert [(one.repository, one.exit_code) for one in (stopped, not_begun)] == [(str(root), 75) for root in roots]
         assert "deadline: stopped before the work was done" in stopped.error
-        assert seen[-1] == (str(roots[0]), 10, 30)
+        assert seen[-1] == ("reading files", 10, 30)
         assert not store.db.in_transaction
         (failure,) = drain_all(store, settings, roots[:1], FakeEngine)
         assert (failure.exit_code, "its index was not finished" in failure.error) == (3, True)
@@ -364,7 +364,8 @@ def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, ma
     os.kill(child.pid, number)
     stdout, stderr = child.communicate(timeout=100)
     assert (child.returncode, "interrupted: stopped before the work was done" in stderr) == (75, True), stderr
-    (failure,) = json.loads(stdout)
+    failure, *reports = json.loads(stdout)
+    assert [one["outcome"] for one in reports] == (["interrupted"] if command == "run" else [])
     assert (failure["repository"], failure["exit_code"]) == (str(root), 75)
     (index,) = answer("index", root)
     assert index["files"]["source"] == 120

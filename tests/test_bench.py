@@ -126,7 +126,7 @@ def test_bench_says_what_does_not_fit_and_what_is_unknown(measured):
             "sequences of 700 + 100 tokens fit, not 400",
         ),
         (["--device-memory", "2MB"], 69, "try --device-memory"),
-        (["--shape", "huge"], 2, "choose one of small, medium"),
+        (["--shape", "huge"], 2, "'huge' is not one of small, medium"),
         (["--shape", "small", "--model", EMBEDDED], 2, "exclude each other"),
         (["--lengths", "many"], 2, "600+100"),
         (["--sequences", 40, "--lengths", "200+2", "--device-memory", "25MB"], 2, "no revolution decoded all 40"),

@@ -110,7 +110,8 @@ def test_a_docs_folder_that_a_link_leads_to_is_refused(link, out, make_repositor
     if link == "rotary-docs":
         for command in ("index", "check"):
             done = rotary(command, root, home=home)
-            assert (done.returncode, "a symbolic link" in done.stderr, done.stderr.count("\n")) == (3, True, 1)
+            errors = [line for line in done.stderr.splitlines() if line.startswith("rotary-batch: ")]
+            assert (done.returncode, ["a symbolic link" in line for line in errors]) == (3, [True])
         assert (snapshot(home), snapshot(root)) == before
 
 
@@ -151,7 +152,7 @@ def test_links_of_the_user_above_an_absolute_docs_folder_are_followed(tmp_path):
     with pytest.raises(InputError, match="a symbolic link"):
         open_safe_folder(tmp_path / "repo", f"{tmp_path}/short", create=True)
     for out in (f"{tmp_path}/repo", ".", "", "docs/../x", ".git", ".GIT/hooks", "docs/.git/x", "/"):
-        with pytest.raises(InputError, match="folder for docs alone"):
+        with pytest.raises(InputError, match=r"folder of their own|folder for docs alone"):
             open_safe_folder(tmp_path / "repo", out, create=True)
     assert list((tmp_path / "repo").iterdir()) == []
 

@@ -24,7 +24,8 @@ MAX_RSS_NBYTES = 3 * 10**9
 # What a terminal obeys: an escape, a C1 control (as UTF-8), and the marks that turn the direction of text.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # Bars and colours of our own, on a terminal that knows them.
-_OWN = re.compile(r"\x1b\[[0-9;]*[mAKJ]|\x1b\[\?25[lh]|\x1b\[[0-9]*[GF]")
+_LINK = r"\x1b\]8;;(file:///[!-~]*)?\x1b\\"  # OSC 8, to a file and nothing else
+_OWN = re.compile(r"\x1b\[[0-9;]*[mAKJ]|\x1b\[\?25[lh]|\x1b\[[0-9]*[GF]|" + _LINK)
 _CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*\s*$|(`+)(?!`).+?(?<!`)\2(?!`)|<!--.*?-->", re.MULTILINE | re.DOTALL)
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _ACTIVE = re.compile(

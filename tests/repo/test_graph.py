@@ -566,3 +566,25 @@ def test_modules_that_all_import_each_other_as_a_whole_are_looked_through_once()
     assert calls_of(texts) == {
         f"m{one}.py:f{one} > m{(one + 7) % number}.py:f{(one + 7) % number}" for one in range(number)
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.py", "class X(X.Y):\n    def f(self):\n        return self.g()\n"),
+        ("a.py", "class P(Q.R): pass\nclass Q(P.S):\n    def f(self): return self.g()\n"),
+        (
+            "a.hpp",
+            "template<int N> struct A : A<N - 1>::type {};\nstruct B : C::D {};\nstruct C : B::E { int f() { return g(); } };\n",
+        ),
+        ("a.py", "".join(f"class C{n}(C{n + 1}.T):\n    def f(self): return self.g()\n" for n in range(3000))),
+    ],
+    ids=["itself", "each other", "templates", "a chain"],
+)
+def test_bases_that_are_members_of_what_has_them_end(path, text):
+    assert calls_of({path: text}) == set()
+
+
+def test_a_base_that_is_a_member_of_an_inherited_type_is_found():
+    text = "class A:\n    class T:\n        def g(self): pass\nclass B(A): pass\nclass D(B.T):\n    def f(self): self.g()\n"
+    assert calls_of({"a.py": text}) == {"a.py:D.f > a.py:A.T.g"}

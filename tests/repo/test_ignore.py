@@ -10,7 +10,7 @@ import pytest
 
 from rotary_batch.errors import InputError, StoppedError
 from rotary_batch.repo.files import classify
-from rotary_batch.repo.folder import PlainFolder
+from rotary_batch.repo.folder import UNREADABLE_FOLDER, PlainFolder
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.ignore import MAX_PATTERNS, IgnorePatterns
 
@@ -163,7 +163,8 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_is_read(tmp_path, m
 
     monkeypatch.setattr("rotary_batch.repo.folder.os.scandir", refuse)
     folder = PlainFolder(tmp_path)
-    assert [entry.path for entry in folder.entries()] == ["b.py"]
+    kinds = {entry.path: entry.mode == UNREADABLE_FOLDER for entry in folder.entries()}
+    assert kinds == {"b.py": False, "shut": True}
     assert folder.notes[1:] == ("shut: Permission denied; nothing in it is read",)
 
 

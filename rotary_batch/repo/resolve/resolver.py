@@ -52,7 +52,8 @@ class Resolver:
         self._source = source
         self._files = Files(source)
         self._dialects: dict[str, Dialect] = {}  # by language
-        self._ancestors = lru_cache(10_000)(self._ancestors_of)
+        self._ancestors_at = lru_cache(10_000)(self._ancestors_of)
+        self._level = 0  # how many types are asked for their ancestors now, each because of the one before
         self._star_spaces = lru_cache(10_000)(self._star_spaces_of)
 
     @property
@@ -343,12 +344,26 @@ class Resolver:
                 found = self._member(whole, name, depth + 1) if whole and depth < _MAX_DEPTH else None
         return found
 
-    def _ancestors_of(self, one: SymbolId) -> tuple[Symbol, ...]:
-        """The types that one inherits from, the nearest first."""
+    def _ancestors(self, one: SymbolId) -> tuple[Symbol, ...]:
+        """The types that one inherits from, the nearest first.
+
+        `class A(B.C)` asks B for its ancestors.  Such chains may be endless, as in `class A(A.B)`, so they are cut.
+        Answers are kept for each level, or else they would depend on what was asked before.
+        """
+        return self._ancestors_at(one, self._level) if self._level <= _MAX_DEPTH else ()
+
+    def _ancestors_of(self, one: SymbolId, level: int) -> tuple[Symbol, ...]:
         start = self._symbol(one)
         if start is None:
             return ()
-        known, waiting = {one: start}, deque([start])
+        self._level = level + 1
+        try:
+            return self._all_ancestors(start)
+        finally:
+            self._level = level
+
+    def _all_ancestors(self, start: Symbol) -> tuple[Symbol, ...]:
+        known, waiting = {start.id: start}, deque([start])
         while waiting and len(known) < MAX_ANCESTORS:
             for base in self._bases_of(waiting.popleft()):
                 if base.id not in known:

@@ -24,7 +24,9 @@ from rotary_batch.commands.configuration import configure
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.index import IndexRequest, index, index_views
 from rotary_batch.commands.meter import Meter, StepWork
+from rotary_batch.commands.recording import recording
 from rotary_batch.commands.repositories import select_repositories
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.core import Unit
 from rotary_batch.window import Window
 from rotary_batch.work.rows import UnitWork
@@ -65,16 +67,18 @@ def record(root: Path, trace: Path) -> None:
                 ),
                 [root],
             )
-            request = drain.DrainRequest(
-                store=store,
-                settings_of=configured.for_indexed,
-                window=Window(),
-                open_engine=engines.open_engine,
-                command="drain",
-                views=views,
-            )
-            (outcome,) = drain.drain(request, select_repositories(store, [root]))
-    assert isinstance(outcome, drain.DrainOutcome), str(outcome)
+            window = Window()
+            with recording(store, "drain", window) as recorder:
+                request = drain.DrainRequest(
+                    store=store,
+                    settings_of=configured.for_indexed,
+                    window=window,
+                    open_engine=engines.open_engine,
+                    recorder=recorder,
+                    views=views,
+                )
+                (outcome,) = drain.drain(request, select_repositories(store, [root]))
+    assert isinstance(outcome, RunReport), str(outcome)
     trace.write_text("".join(f"{json.dumps(row)}\n" for row in Recorder.rows), encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.cli.report import print_report
-from rotary_batch.commands.run_report import RunReport, from_dict
+from rotary_batch.commands.run_report import RunReport, from_dict, seconds_left
 
 CODE = {
     "pkg/box.py": "def put(thing):\n    '''Put it in.'''\n    return wrap(thing)\n",
@@ -329,8 +329,9 @@ def test_a_signal(make_repository, number):
     assert child.returncode == 75, err
     report = last_report()
     assert (report["outcome"], report["answered"] + report["open"]) == ("interrupted", report["items"])
+    left = "; about TIME more" if report["seconds_left"] else ""
     assert calm(out, root) == [
-        f"Interrupted at HH:MM. {report['answered']} of {report['items']} answered, 0 failed; about TIME more.",
+        f"Interrupted at HH:MM. {report['answered']} of {report['items']} answered, 0 failed{left}.",
         answers(report),
         "Next: `rotary-batch drain ROOT` continues from here.",
         PAGES,
@@ -446,3 +447,10 @@ def test_the_documented_report_is_a_report(make_repository):
     assert list(real) == list(report)
     described = set(re.findall(r"^\| `([a-z_]+)`", text.partition("## JSON")[2], re.MULTILINE))
     assert described == set(real)
+
+
+def test_no_time_left_is_told_by_the_first_few_tokens():
+    done = {"prefill_tokens": 40, "decode_tokens": 9, "step_s": 7.0}
+    assert seconds_left(951, done) is None  # less than 5 % is done
+    assert seconds_left(931, done) == 931 / 49 * 7.0
+    assert (seconds_left(0, {}), seconds_left(10, {})) == (0.0, None)

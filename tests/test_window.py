@@ -249,5 +249,5 @@ def test_a_second_interrupt_ends_at_once():
         "  for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n  print('on')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    said = "rotary-batch: quit at once; nothing stored is lost, and `rotary-batch run 'a b'` goes on"
+    said = "rotary-batch: quit at once; nothing stored is lost, and `rotary-batch run 'a b'` continues"
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"once\n{said} from there\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.isolation import Failure, exit_code
+from rotary_batch.commands.meter import ESTIMATE_FROM
 from rotary_batch.pages.site import NOT_PAGES
 from rotary_batch.work import counts
 from rotary_batch.work.counts import ParkedFile, Tally
@@ -164,8 +165,8 @@ def _seconds(run: RunRow) -> float:
 
 
 def seconds_left(tokens: int, stats: Mapping[str, Any]) -> float | None:
-    """How long that many tokens take at the rate of a run; None when it made no step."""
+    """How long that many tokens take at the rate of a run; None when it did less than 5 % of them, too few to tell."""
     done = stats.get("prefill_tokens", 0) + stats.get("decode_tokens", 0)
     if not tokens:
         return 0.0
-    return tokens * stats["step_s"] / done if done and stats.get("step_s") else None
+    return tokens * stats["step_s"] / done if done >= ESTIMATE_FROM * (done + tokens) and stats.get("step_s") else None

@@ -71,7 +71,8 @@ def after_changes(root: Path, db: Path, file: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "rotary_batch", "index", str(root), "--db", str(db)]
     found = []
     for number in range(NUM_CHANGES):
-        file.write_text(file.read_text(encoding="utf-8").replace("return value", f"return {number} + value", 1))
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(r"return (\d+ \+ )?value", f"return {number} + value", text, count=1), encoding="utf-8")
         commit(root)
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, capture_output=True, env=environment, cwd=Path(__file__).parent.parent)

@@ -20,7 +20,7 @@ _LINE_BREAK = re.compile(r"[\r\n]+|\x1b\[[0-9]*[AK]")  # a new line, or back to 
 
 
 class TerminalRun:
-    """A command whose standard streams are a terminal with so many columns."""
+    """A command whose standard streams are a terminal of `columns` columns."""
 
     def __init__(self, *arguments: object, columns: int, cwd: Path | None = None) -> None:
         self._ours, theirs = pty.openpty()

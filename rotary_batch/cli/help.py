@@ -229,7 +229,7 @@ def _write_sections(formatter: HelpFormatter, sections: Mapping[str, Sequence[Ro
 
 
 def _row_lines(row: Row, indent: str, width: int) -> list[str]:
-    """A row as lines: its text is beside the name, or below it when the name is too long."""
+    """A row as lines: its text is to the right of the name, or below it when the name is too long."""
     joined = _joined(row)
     first = f"  {joined.replace(row[0], _bold(row[0]), 1)}"
     # Not broken at hyphens: the names of options and files have them.

@@ -172,7 +172,7 @@ class Meter:
         return self._recent_tokens / self._recent_s if self._recent_s else 0.0
 
     def left_s(self, max_items: int | None = None) -> float | None:
-        """Seconds until all is done, or so many of the open items; None = too little is done to tell."""
+        """Seconds until all open items are done, or `max_items` of them; None = too little is done to tell."""
         num_open = self._left().num_items
         if self._shown_s is None or max_items is None or max_items >= num_open:
             return self._shown_s
@@ -225,7 +225,7 @@ class Meter:
             return 0.0
         batch = min(num_open, max(1, len(self._prompts)))
         full = max(answers * (num_open - batch) / num_open / batch, asked / max(1, self._most_read))
-        last = min(answers, mean + spread(self._work) * sqrt(2 * log(batch)))  # the longest of so many
+        last = min(answers, mean + spread(self._work) * sqrt(2 * log(batch)))  # the longest of a batch
         above = sum(one.num_levels * lengths[one.unit] for one in self._work if one.num_open)
         return full + last + (above if num_open > 1 else 0.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rotary_batch.work.store import WorkStore
 
-MAX_SAME = 1000  # symbols of one name that are compared; of more, none is linked
+MAX_SAME = 100  # symbols of one name that are compared, each with each, for each file; of more, none is linked
 DEFINED = ("constant", "constructor", "function", "method", "variable")
 
 

@@ -349,12 +349,12 @@ def test_a_kill_is_reported_at_once_and_written_by_the_next_command(make_reposit
     child.communicate()
     report = last_report(is_stored=False)
     assert (report["outcome"], report["file"], report["answered"] > 0) == ("killed", None, True)
-    assert report["reason"].startswith("it ended without a word: kill -9, a power cut")
+    assert report["reason"].startswith("It ended without a word: kill -9, a power cut")
     lines = calm(run(PROGRAM, "report").stdout, root)
     assert lines[1] == f"Killed at HH:MM or later. {report['answered']} of {report['items']} answered, 0 failed" + (
         "; about TIME more." if report["seconds_left"] else "."
     )
-    assert [line for line in lines[2:] if line.startswith(("it ended", "Next"))] == [
+    assert [line for line in lines[2:] if line.startswith(("It ended", "Next"))] == [
         report["reason"],
         "Next: `rotary-batch drain ROOT` continues from here.",
     ]

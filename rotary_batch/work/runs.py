@@ -14,7 +14,7 @@ from rotary_batch.work.store import WorkStore
 # Outcomes, besides `deadline` and `limit`.
 ENDED, INTERRUPTED, FAILED, KILLED, RUNNING = "done", "interrupted", "failed", "killed", "still running"
 WHY_KILLED = (
-    "it ended without a word: kill -9, a power cut, a second Ctrl-C, or no memory left "
+    "It ended without a word: kill -9, a power cut, a second Ctrl-C, or no memory left "
     "(`journalctl -k` names what the system ended for its memory)"
 )
 

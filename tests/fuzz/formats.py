@@ -17,7 +17,8 @@ from rotary_batch.commands.database import reading
 from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
-from rotary_batch.engine.packs.checkpoint import open_checkpoint, read_header
+from rotary_batch.engine.packs.checkpoint import open_checkpoint
+from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.jobs import load_job
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path

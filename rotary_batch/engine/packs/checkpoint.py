@@ -1,36 +1,27 @@
 """A Hugging Face Mixtral checkpoint on disk: config.json and safetensors, single or sharded.
 
-Every header and shape is checked before a byte is allocated.  Weights are read in small pieces, because a mapped shard
-would count as this process's memory.
+Every header and shape is checked before a byte is allocated.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.packs.safetensors_file import read_header
+from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES, Geometry
-from rotary_batch.model.tables import Table, open_regular, parse_object, read_object, shown
+from rotary_batch.model.tables import Table, read_object, shown
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-PIECE_NBYTES = 8 * 2**20
-_MAX_HEADER_NBYTES = 100 * 10**6  # the limit of the safetensors format
 _MAX_CONFIG_NBYTES = 2**20
 _MAX_INDEX_NBYTES = 64 * 2**20  # 150 bytes for each of 400,000 tensors
 _MAX_NAME_CHARACTERS = 200  # of a shard
-_MAX_DIMENSIONS = 8
-_MAX_FILE_NBYTES = 2**53
-_STORED_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
 _REMEDY = "fetch the file again"
 _LAYER_NAMES = {
     "attention_norm": "input_layernorm.weight",
@@ -42,26 +33,6 @@ _LAYER_NAMES = {
     "router": "block_sparse_moe.gate.weight",
 }
 _TOP_NAMES = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
-
-
-class TensorPlace(NamedTuple):
-    """Where the bytes of one tensor are."""
-
-    path: Path
-    offset: int
-    nbytes: int
-    dtype: str
-    shape: tuple[int, ...]
-
-    def part(self, index: int, shape: tuple[int, ...]) -> TensorPlace:
-        """The `index`-th of the tensors of `shape` that this one consists of."""
-        nbytes = math.prod(shape) * DTYPE_NBYTES[self.dtype]
-        return TensorPlace(self.path, self.offset + index * nbytes, nbytes, self.dtype, shape)
-
-    @property
-    def end(self) -> int:
-        """The first byte after it."""
-        return self.offset + self.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,53 +135,3 @@ def _shard_names(index: Path) -> list[str]:
         ):
             raise table.error(f"shard name {shown(name)} must be a plain file name in the same folder")
     return sorted(set(names))
-
-
-def read_header(path: Path) -> dict[str, TensorPlace]:
-    """The tensors of one safetensors file, by name.  Raises ModelError when one overlaps another or the end."""
-    with open_regular(path, f"is a shard missing? {_REMEDY}") as file:
-        size = os.fstat(file.fileno()).st_size
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-        if length > min(_MAX_HEADER_NBYTES, size - 8):
-            raise ModelError(f"{path}: truncated or not safetensors: its header claims {length} bytes of {size}")
-        header = parse_object(file.read(length), path, _REMEDY)
-    rows = {name: row for name, row in header.items() if not name.startswith("__")}
-    places = {name: _place(path, name, row, 8 + length, size) for name, row in rows.items()}
-    for before, after in pairwise(sorted(places.items(), key=lambda item: item[1].offset)):
-        if after[1].offset < before[1].end:
-            raise ModelError(f"{path}: tensors {shown(before[0])} and {shown(after[0])} overlap; {_REMEDY}")
-    return places
-
-
-def _place(path: Path, name: str, row: object, base: int, size: int) -> TensorPlace:
-    where = f"{path}: tensor {shown(name)}"
-    if not isinstance(row, dict):
-        raise ModelError(f"{where} is {shown(row)}, not an object; {_REMEDY}")
-    table = Table(row, where, _REMEDY)
-    shape, dtype = table.wholes("shape", _MAX_DIMENSIONS, _MAX_FILE_NBYTES), table.text("dtype")
-    if dtype not in _STORED_NBYTES:
-        raise ModelError(f"{where} is of type {shown(dtype)}; supported types: {', '.join(_STORED_NBYTES)}")
-    offsets = table.wholes("data_offsets", 2, _MAX_FILE_NBYTES)
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _STORED_NBYTES[dtype]:
-        raise table.error(f"bytes {list(offsets)} are not {list(shape)} of {dtype}")
-    begin, end = offsets
-    if base + end > size:
-        raise ModelError(f"{path}: truncated: tensor {shown(name)} ends at byte {base + end} of {size}; {_REMEDY}")
-    return TensorPlace(path, base + begin, end - begin, dtype, shape)
-
-
-def pieces(place: TensorPlace) -> Iterator[memoryview]:
-    """The bytes of a tensor in pieces of at most PIECE_NBYTES; each piece is valid until the next."""
-    buffer = memoryview(bytearray(min(PIECE_NBYTES, place.nbytes)))
-    descriptor = os.open(place.path, os.O_RDONLY)
-    try:
-        done = 0
-        while done < place.nbytes:
-            piece = buffer[: min(PIECE_NBYTES, place.nbytes - done)]
-            count = os.preadv(descriptor, [piece], place.offset + done)
-            if count == 0:
-                raise ModelError(f"{place.path}: ends at byte {place.offset + done}; fetch the file again")
-            yield piece[:count]
-            done += count
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rotary_batch.engine.packs.checkpoint import read_header
+from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from rotary_batch.engine.kernels.quant import quantise
-from rotary_batch.engine.packs.checkpoint import Checkpoint, TensorPlace, pieces
+from rotary_batch.engine.packs.checkpoint import Checkpoint
+from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.slabs import SlabLayout
 

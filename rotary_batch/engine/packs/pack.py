@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint, pieces
+from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint
 from rotary_batch.engine.packs.journal import Journal, locked_journal
+from rotary_batch.engine.packs.tensors import pieces
 from rotary_batch.engine.packs.writer import (
     PART_SUFFIX,
     Packing,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.packs.checkpoint import Checkpoint, TensorPlace, pieces
+from rotary_batch.engine.packs.checkpoint import Checkpoint
 from rotary_batch.engine.packs.journal import Journal
+from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, SlabPlace
 from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
 

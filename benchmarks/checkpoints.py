@@ -61,8 +61,8 @@ def as_checkpoint(pack_dir: Path, folder: Path) -> Path:
             weights = {hf_name(name): dense.get_tensor(name) for name in mine}
             if layer is not None:
                 for expert in range(manifest.geometry.num_experts):
-                    slab = slab_views(read(ExpertKey(layer, expert)), manifest)
-                    w1, w3 = plain(slab.up, torch.bfloat16).chunk(2)
+                    slab = slab_views(read(ExpertKey(layer, expert)), manifest, layer)
+                    w1, w3 = plain(slab.gate_up[0], torch.bfloat16).chunk(2)
                     target = f"model.{stem}block_sparse_moe.experts.{expert}."
                     for name, weight in (("w1", w1), ("w2", plain(slab.down, torch.bfloat16)), ("w3", w3)):
                         weights[f"{target}{name}.weight"] = weight.clone()

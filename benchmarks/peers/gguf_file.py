@@ -113,8 +113,10 @@ def _tensors(pack_dir: Path, manifest: Manifest) -> Iterator[tuple[str, torch.Te
             yield _name(name), _pairs(tensor, heads) if heads and name not in TOP else tensor
     with DiskReader(pack_dir, manifest) as read:
         for layer in range(geometry.num_layers):
-            slabs = [slab_views(read(ExpertKey(layer, expert)), manifest) for expert in range(geometry.num_experts)]
-            halves = [slab.up.chunk(2) for slab in slabs]
+            slabs = [
+                slab_views(read(ExpertKey(layer, expert)), manifest, layer) for expert in range(geometry.num_experts)
+            ]
+            halves = [slab.gate_up[0].chunk(2) for slab in slabs]
             yield f"blk.{layer}.ffn_gate_exps.weight", torch.stack([gate for gate, _ in halves])
             yield f"blk.{layer}.ffn_up_exps.weight", torch.stack([up for _, up in halves])
             yield f"blk.{layer}.ffn_down_exps.weight", torch.stack([slab.down for slab in slabs])

@@ -21,8 +21,9 @@ def pack(
     src: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder of a Hugging Face checkpoint.")],
     dst: Annotated[Path, typer.Argument(metavar="PACK", help="The folder to write.")],
     experts: Annotated[
-        ExpertFormat, choice(EXPERT_FORMATS, help="Format of the experts.", group=MODEL, default="bf16")
-    ] = "bf16",
+        ExpertFormat | None,
+        choice(EXPERT_FORMATS, help="Format of the experts.", group=MODEL, default="the checkpoint's own"),
+    ] = None,
     dense: Dense = "bf16",
     json: Json = False,
 ) -> None:

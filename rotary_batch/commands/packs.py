@@ -11,9 +11,7 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.hub import not_on_disk
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
-from rotary_batch.model.geometry import Geometry
-from rotary_batch.model.manifest import MANIFEST_NAME, Manifest, SlabPlace
-from rotary_batch.model.slabs import slab_layout
+from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.work.rows import RepositoryRow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -30,7 +28,7 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
         return model
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
 
-    return pack_into_cache(model, _cache(), experts=settings.experts or "bf16", progress=progress)
+    return pack_into_cache(model, _cache(), experts=settings.experts, progress=progress)
 
 
 def described_pack(settings: Settings) -> tuple[Path, Manifest]:
@@ -40,28 +38,18 @@ def described_pack(settings: Settings) -> tuple[Path, Manifest]:
     """
     model = _folder(settings)
     if not (model / MANIFEST_NAME).is_file():
-        from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint  # headers only, without torch
+        from rotary_batch.engine.packs.checkpoint import (  # headers only, without torch
+            cached_pack,
+            open_checkpoint,
+            unpacked_manifest,
+        )
 
-        experts = settings.experts or "bf16"
-        pack = cached_pack(model, _cache(), experts)
+        checkpoint = open_checkpoint(model)
+        pack = cached_pack(checkpoint, _cache(), settings.experts)
         if not (pack / MANIFEST_NAME).is_file():
-            return pack, _unpacked(model.resolve().name, open_checkpoint(model).geometry, experts)
+            return pack, unpacked_manifest(checkpoint, settings.experts)
         model = pack
     return model, Manifest.load(model)
-
-
-def _unpacked(name: str, geometry: Geometry, experts: str) -> Manifest:
-    """What is known of a pack before it is made: everything but digests."""
-    nbytes = slab_layout(geometry, experts).nbytes
-    return Manifest(
-        name=name,
-        geometry=geometry,
-        experts=experts,
-        slabs={key: SlabPlace(place * nbytes, nbytes, "") for place, key in enumerate(geometry.expert_keys())},
-        dense_sha256="",
-        tokenizer_sha256="",
-        context_tokens=geometry.max_position,
-    )
 
 
 def _folder(settings: Settings) -> Path:

@@ -20,12 +20,12 @@ from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import allowed_nbytes, physical_nbytes
-from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.manifest import ORIGINAL, Manifest
 from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEMORY_SHARE, MemoryPlan, host_nbytes_for
 from rotary_batch.model.memory_planner import plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
-from rotary_batch.model.slabs import slab_layout
+from rotary_batch.model.slabs import expert_layout
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Speed
 from rotary_batch.work.store import WorkStore
@@ -196,9 +196,11 @@ class _Task:
 
     def _alternatives(self, setup: _Setup) -> Iterator[tuple[str, _Setup]]:
         model, settings, manifest = setup.model, self.settings, self.manifest
-        for experts in ("int8", "int4"):
-            if model.slab_nbytes > (nbytes := slab_layout(manifest.geometry, experts).nbytes):
-                yield f"{experts} experts", setup._replace(model=replace(model, experts=experts, slab_nbytes=nbytes))
+        for experts in ("int8", "int4") if manifest.experts != ORIGINAL else ():
+            formats = dict.fromkeys(manifest.geometry.matrix_shapes, experts)
+            if model.slab_nbytes > (nbytes := expert_layout(manifest.geometry, formats).nbytes):
+                smaller = replace(model, experts=experts, slab_nbytes=nbytes, experts_nbytes=nbytes * model.num_slabs)
+                yield f"{experts} experts", setup._replace(model=smaller)
         if settings.kv == "bf16":
             int8 = footprint(manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device)
             yield "--kv int8", setup._replace(model=replace(model, kv="int8", kv_token_nbytes=int8.kv_token_nbytes))

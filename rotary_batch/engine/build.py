@@ -14,7 +14,7 @@ import torch
 
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention.select import attention_for
-from rotary_batch.engine.decoder import Mixtral
+from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.engine import LoadedModel, RotaryEngine
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.numerics import Numerics
@@ -26,6 +26,7 @@ from rotary_batch.engine.packs.pack import pack_into_cache
 from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
 from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.engine.runtime.trace import Trace
+from rotary_batch.engine.weights import Weights
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Footprint, Workload, footprint
@@ -93,12 +94,13 @@ def _load(
             geometry, memory_plan.kv_tokens, options.kv, numerics.storage_dtype, device, memory_plan.host_kv_tokens
         )
         opened.callback(kv.close)
-        attention = attention_for(geometry, numerics, kv)
+        windows = {geometry.window(layer) for layer in geometry.kv_layers}
+        attentions = {window: attention_for(geometry.with_window(window), numerics, kv) for window in windows}
         longest = min(manifest.context_tokens, kv.max_range_tokens)  # a context of 10^7 is not paid for in angles
         loaded = LoadedModel(
             manifest=manifest,
             footprint=model,
-            decoder=Mixtral(geometry, dense, experts, attention, numerics, longest, trace),
+            decoder=Decoder(Weights(geometry, dense, numerics), experts, attentions, longest, trace),
             experts=experts,
             tier=tier,
             kv=kv,
@@ -111,7 +113,7 @@ def _load(
 
 def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
     if not (model_dir / MANIFEST_NAME).is_file():
-        model_dir = pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts or "bf16")
+        model_dir = pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts)
     manifest = Manifest.load(model_dir)
     if experts is not None and experts != manifest.experts:
         raise ModelError(f"{model_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")

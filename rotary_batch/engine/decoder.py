@@ -1,6 +1,6 @@
-"""The Mixtral decoder (arXiv 2401.04088): one pass of a batch of rows through all layers.
+"""The decoder: one pass of a batch of rows through all layers.  `Geometry` has its switches.
 
-T = rows of this step, H = hidden.
+T = rows of this step, H = hidden, E = experts.
 """
 
 from __future__ import annotations
@@ -11,102 +11,114 @@ from itertools import chain
 import torch
 
 from rotary_batch.engine.attention.base import Attention, QuerySegment
-from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix, num_rows
+from rotary_batch.engine.kernels.quant import num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
-from rotary_batch.engine.moe import Dispatch, moe_forward, route
+from rotary_batch.engine.mixers.base import Mixer, StepRows
+from rotary_batch.engine.mixers.self_attention import SelfAttention
+from rotary_batch.engine.moe import Dispatch, all_active, moe_forward
 from rotary_batch.engine.offload.prediction import ExpertPredictor
 from rotary_batch.engine.offload.source import ExpertSource
-from rotary_batch.engine.rope import Rope, rotate
+from rotary_batch.engine.rope import Rope
+from rotary_batch.engine.routing import preferences, route
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import HEAD_ROWS
-from rotary_batch.model.geometry import Geometry
+from rotary_batch.engine.weights import Weights
 
 
-class Mixtral:
+class Decoder:
     """The dense weights, which stay in device memory, and a source of experts, which may not."""
 
     def __init__(
         self,
-        geometry: Geometry,
-        dense: Mapping[str, Matrix],
+        weights: Weights,
         experts: ExpertSource,
-        attention: Attention,
-        numerics: Numerics,
+        attentions: Mapping[int | None, Attention],
         context_tokens: int,
         trace: Trace,
     ) -> None:
+        geometry = weights.geometry
         self._geometry = geometry
-        self._dense = dense
+        self._weights = weights
         self._experts = experts
-        self.numerics = numerics
+        self.numerics = weights.numerics
         self._trace = trace
-        device = _plain(dense["norm"]).device
-        self._rope = Rope(geometry.head_dim, geometry.rope_theta, context_tokens, numerics.dtype, device)
-        self._attention = attention
-        self._predictor = ExpertPredictor(self._router_scores, geometry.num_layers, geometry.top_k, trace)
+        self._rope = Rope(geometry, context_tokens, self.numerics.dtype, weights.vector("norm").device)
+        self._attentions = attentions
+        self._mixer: Mixer = SelfAttention(weights, attentions)
+        self._predictor = ExpertPredictor(self._router_preferences, geometry.moe_layers, geometry.top_k, trace)
 
     def forward(self, token_ids: torch.Tensor, segments: Sequence[QuerySegment], kv: KvArena) -> torch.Tensor:
         """Token ids [T] of all segments -> final hidden states [T, H]; writes their KV to the arena."""
-        device = token_ids.device
-        x = self.numerics.embed(self._dense["embed"], token_ids)
-        positions = torch.tensor(list(chain.from_iterable(segment.positions() for segment in segments))).to(device)
-        cos_sin = self._rope.cos_sin(positions)
-        slots = list(chain.from_iterable(segment.slot_mapping() for segment in segments))
-        slot_mapping = torch.tensor(slots).to(device)
-        kv.begin_step(slots)
-        self._attention.plan(segments)
+        x = self._scaled(self.numerics.embed(self._weights.matrix("embed"), token_ids), "embedding_multiplier")
+        step = self._begin_step(segments, kv, token_ids.device)
         self._experts.begin_step(len(x))
         for layer in range(self._geometry.num_layers):
             with self._trace.time_on_device("attention", str(layer)):
-                x = x + self._attend(layer, x, cos_sin, slot_mapping, kv)
-            x = x + self._moe(layer, x)
-        return self._norm(x, "norm")
+                normed = self._weights.norm(x, f"layers.{layer}.attention_norm")
+                x = x + self._scaled(self._mixer.mix(layer, normed, step), "residual_multiplier")
+            x = x + self._scaled(self._feed_forward(layer, x), "residual_multiplier")
+        return self._weights.norm(x, "norm")
 
-    def _attend(
-        self,
-        layer: int,
-        x: torch.Tensor,
-        cos_sin: tuple[torch.Tensor, torch.Tensor],
-        slot_mapping: torch.Tensor,
-        kv: KvArena,
-    ) -> torch.Tensor:
-        head_dim = self._geometry.head_dim
-        normed = self._norm(x, f"layers.{layer}.attention_norm")
-        q, k, v = (self._linear(normed, f"layers.{layer}.{name}").view(len(x), -1, head_dim) for name in "qkv")
-        kv.write(layer, slot_mapping, rotate(k, cos_sin), v)
-        out = self._attention.attend(layer, rotate(q, cos_sin), kv)
-        return self._linear(out.flatten(1), f"layers.{layer}.o")
+    def _begin_step(self, segments: Sequence[QuerySegment], kv: KvArena, device: torch.device) -> StepRows:
+        positions = torch.tensor(list(chain.from_iterable(segment.positions() for segment in segments))).to(device)
+        slots = list(chain.from_iterable(segment.slot_mapping() for segment in segments))
+        kv.begin_step(slots)
+        for attention in self._attentions.values():
+            attention.plan(segments)
+        return StepRows(segments, self._rope.cos_sin(positions), torch.tensor(slots).to(device), kv)
 
-    def _moe(self, layer: int, x: torch.Tensor) -> torch.Tensor:
-        normed = self._norm(x, f"layers.{layer}.moe_norm")
-        weights, chosen = route(self._linear(normed, f"layers.{layer}.router"), self._geometry.top_k)
+    def _scaled(self, x: torch.Tensor, multiplier: str) -> torch.Tensor:
+        factor = getattr(self._geometry, multiplier)
+        return x if factor == 1 else x * factor
+
+    def _feed_forward(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+        """The residual stream [T, H] -> what the layer's feed-forward adds."""
+        geometry, stem = self._geometry, f"layers.{layer}"
+        normed = self._weights.norm(x, f"{stem}.moe_norm")
+        if layer in geometry.dense_layers:
+            return self._weights.feed_forward(normed, f"{stem}.ffn")
+        if not geometry.has_router:
+            return all_active(normed, layer, geometry, self._experts, self.numerics, self._trace)
+        out = self._moe(layer, x, normed)
+        return out + self._shared(layer, normed) if geometry.shared_intermediate_size else out
+
+    def _moe(self, layer: int, x: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
+        geometry = self._geometry
+        weights, chosen = route(self._router_scores(layer, normed), geometry, self._choice_bias(layer))
         predicts = self._experts.wants_predictions or self._trace.records_routing
         predicted = self._predictor.predict(layer, x) if predicts else {}
-        dispatch, predicted_ids = Dispatch.sort(weights, chosen, self._geometry.num_experts, predicted)
+        dispatch, predicted_ids = Dispatch.sort(weights, chosen, geometry.num_experts, predicted)
         if predicts:
             self._predictor.observe(dispatch.keys(layer), *self._experts.take_prefetch_feedback())
             self._trace.record_routing(layer, chosen, predicted_ids)
         self._predictor.record_prediction(layer, predicted_ids)
         self._experts.expect(dispatch.keys(layer), self._predictor.keys_to_prefetch(layer, predicted_ids))
-        return moe_forward(normed, dispatch, layer, self._experts, self.numerics, self._trace)
+        return moe_forward(normed, dispatch, layer, geometry, self._experts, self.numerics, self._trace)
 
-    def _router_scores(self, layer: int, x: torch.Tensor) -> torch.Tensor:
-        return self._linear(self._norm(x, f"layers.{layer}.moe_norm"), f"layers.{layer}.router")
+    def _shared(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
+        """The expert that every row has."""
+        out = self._weights.feed_forward(normed, f"layers.{layer}.shared")
+        if not self._geometry.shared_gate:
+            return out
+        return out * torch.sigmoid(self._weights.linear(normed, f"layers.{layer}.shared.router"))
+
+    def _router_scores(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
+        return self._weights.linear(normed, f"layers.{layer}.router")
+
+    def _choice_bias(self, layer: int) -> torch.Tensor | None:
+        return self._weights.vector(f"layers.{layer}.router.choice_bias") if self._geometry.choice_bias else None
+
+    def _router_preferences(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+        """What the router of a layer would prefer for the residual stream [T, H]: [T, E]."""
+        scores = self._router_scores(layer, self._weights.norm(x, f"layers.{layer}.moe_norm"))
+        return preferences(scores, self._geometry, self._choice_bias(layer))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final hidden states [T, H] -> float32 logits [T, vocabulary]."""
-        head = self._dense["embed" if self._geometry.tie_word_embeddings else "head"]
+        geometry = self._geometry
+        head = self._weights.matrix("embed" if geometry.tie_word_embeddings else "head")
         parts = [self.numerics.linear(part, head).float() for part in torch.split(hidden, HEAD_ROWS)]
-        return torch.cat(parts) if parts else hidden.new_zeros((0, num_rows(head)), dtype=torch.float32)
-
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self.numerics.linear(x, self._dense[name])
-
-    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self.numerics.rms_norm(x, _plain(self._dense[name]), self._geometry.rms_norm_eps)
-
-
-def _plain(matrix: Matrix) -> torch.Tensor:
-    assert isinstance(matrix, torch.Tensor), "norms are never quantised"
-    return matrix
+        logits = torch.cat(parts) if parts else hidden.new_zeros((0, num_rows(head)), dtype=torch.float32)
+        if geometry.head_bias:
+            logits = logits + self._weights.vector("head.bias").float()
+        return logits if geometry.logits_divisor == 1 else logits / geometry.logits_divisor

@@ -11,7 +11,7 @@ import torch
 
 from rotary_batch.core import Completion, Failure, Request, StepReport
 from rotary_batch.engine.attention.base import QuerySegment
-from rotary_batch.engine.decoder import Mixtral
+from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.offload.tiers import Tier
@@ -35,7 +35,7 @@ class LoadedModel:
 
     manifest: Manifest
     footprint: Footprint
-    decoder: Mixtral
+    decoder: Decoder
     experts: ExpertSource
     tier: Tier
     kv: KvArena

@@ -1,4 +1,4 @@
-"""The mixture of experts of one layer: route rows, run each expert on its rows, add the results.
+"""The experts of one layer: run each on its rows, add the results.
 
 The weights come from an `ExpertSource`, wherever they are stored.
 T = rows, H = hidden, E = experts, K = experts of a row, A = assignments of rows to experts = T * K.
@@ -16,12 +16,7 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.offload.source import ExpertSource, Slab
 from rotary_batch.engine.runtime.trace import Trace
-
-
-def route(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Router scores [T, E] -> weights [T, K] in float32 that sum to 1, chosen experts [T, K]."""
-    weights, chosen = scores.float().softmax(-1).topk(top_k)
-    return weights / weights.sum(-1, keepdim=True), chosen
+from rotary_batch.model.geometry import Geometry
 
 
 class Dispatch(NamedTuple):
@@ -59,7 +54,13 @@ class Dispatch(NamedTuple):
 
 
 def moe_forward(
-    x: torch.Tensor, dispatch: Dispatch, layer: int, experts: ExpertSource, numerics: Numerics, trace: Trace
+    x: torch.Tensor,
+    dispatch: Dispatch,
+    layer: int,
+    geometry: Geometry,
+    experts: ExpertSource,
+    numerics: Numerics,
+    trace: Trace,
 ) -> torch.Tensor:
     """x [T, H] -> [T, H].
 
@@ -72,13 +73,38 @@ def moe_forward(
         if num_rows:
             rows = slice(begin, begin + num_rows)
             with experts.hold(ExpertKey(layer, expert)) as slab, trace.time_on_device("compute", f"{layer}.{expert}"):
-                expert_out[rows] = feed_forward(dispatched[rows], slab, numerics)
+                expert_out[rows] = feed_forward(dispatched[rows], slab, geometry, numerics)
         begin += num_rows
     weighted = expert_out[dispatch.assignments].float().mul_(dispatch.weights[..., None])  # [T, K, H]
     return reduce(torch.add, weighted.unbind(1)).to(x.dtype)
 
 
-def feed_forward(x: torch.Tensor, slab: Slab, numerics: Numerics) -> torch.Tensor:
-    """SwiGLU (arXiv 2002.05202): w2(silu(w1 x) * w3 x)."""
-    gate, up = numerics.linear(x, slab.up).chunk(2, -1)
-    return numerics.linear(numerics.silu(gate).mul_(up), slab.down)
+def all_active(
+    x: torch.Tensor, layer: int, geometry: Geometry, experts: ExpertSource, numerics: Numerics, trace: Trace
+) -> torch.Tensor:
+    """x [T, H] -> [T, H]: the sum of all slices of a dense feed-forward, added in float32 in their order."""
+    total = x.new_zeros(x.shape, dtype=torch.float32)
+    for expert in range(geometry.num_experts):
+        with experts.hold(ExpertKey(layer, expert)) as slab, trace.time_on_device("compute", f"{layer}.{expert}"):
+            total += feed_forward(x, slab, geometry, numerics)
+    return total.to(x.dtype)
+
+
+def feed_forward(x: torch.Tensor, slab: Slab, geometry: Geometry, numerics: Numerics) -> torch.Tensor:
+    """SwiGLU (arXiv 2002.05202) of an expert: x [T, H] -> [T, H]."""
+    products = [numerics.linear(x, matrix) for matrix in slab.gate_up]
+    both = products[0] if len(products) == 1 else torch.cat(products, -1)
+    if slab.gate_up_bias is not None:
+        both = both + slab.gate_up_bias.to(both.dtype)
+    out = numerics.linear(swiglu(both, geometry, numerics), slab.down)
+    return out if slab.down_bias is None else out + slab.down_bias.to(out.dtype)
+
+
+def swiglu(both: torch.Tensor, geometry: Geometry, numerics: Numerics) -> torch.Tensor:
+    """Gate and up [T, 2 * I] -> silu(gate) * up [T, I], or gpt-oss's clamped variant."""
+    gate, up = both.chunk(2, -1)
+    if not geometry.swiglu_limit:
+        return numerics.silu(gate).mul_(up)
+    limit = geometry.swiglu_limit
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return (up + 1) * gate / (1 + torch.exp(-geometry.swiglu_alpha * gate))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.slabs import stored_nbytes
 
 # Activations of a row that live at once: hidden vectors, hidden vectors for each of its experts, and intermediate
 # vectors of the rows of one expert (two experts of a row compute at the same time only when routing is badly skewed).
@@ -42,9 +44,11 @@ class Footprint:
     geometry: Geometry
     experts: str  # format of slabs
     dense: str
+    has_packed_dense: bool  # whether some of it is unpacked where it is used
     kv: str  # format of the KV cache
-    slab_nbytes: int
+    slab_nbytes: int  # of the largest slab, and of a slot
     num_slabs: int
+    experts_nbytes: int  # of all slabs
     dense_nbytes: int
     kv_token_nbytes: int
     number_nbytes: int  # of one number of the dense matrices and the KV cache
@@ -55,7 +59,7 @@ class Footprint:
         """The largest matrix that is unpacked at once: of an expert, or in float32 the int8 head."""
         is_wide = self.number_nbytes == 4
         unpacked = [self.geometry.expert_params * 2 // 3] if self.experts != "bf16" or is_wide else []
-        if self.dense == "int8" and is_wide:
+        if self.has_packed_dense and is_wide:
             shapes = self.geometry.dense_shapes().items()
             unpacked += [math.prod(shape) for name, shape in shapes if self.geometry.is_quantisable(name)]
         return max(unpacked, default=0) * self.number_nbytes
@@ -70,17 +74,19 @@ class Footprint:
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:
     """The sizes of a pack; `number_nbytes` and `activation_nbytes` are 2 or 4.  An int8 KV cache has float32 scales."""
     geometry = manifest.geometry
-    heads = geometry.kv_token_params // geometry.head_dim
+    heads = geometry.kv_token_params // geometry.head_dim  # keys and values of all layers
     kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
     return Footprint(
         name=manifest.name,
         geometry=geometry,
         experts=manifest.experts,
         dense=manifest.dense,
+        has_packed_dense=manifest.dense == "int8" or bool(manifest.dense_formats),
         kv=kv,
         slab_nbytes=manifest.slab_nbytes,
         num_slabs=len(manifest.slabs),
-        dense_nbytes=dense_nbytes(geometry, manifest.dense, number_nbytes),
+        experts_nbytes=manifest.experts_nbytes,
+        dense_nbytes=dense_nbytes(geometry, manifest.dense_stored, number_nbytes),
         kv_token_nbytes=kv_token_nbytes,
         number_nbytes=number_nbytes,
         activation_nbytes=activation_nbytes,
@@ -88,12 +94,13 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
     )
 
 
-def dense_nbytes(geometry: Geometry, dense: str, number_nbytes: int) -> int:
-    """Everything but the experts, in device memory."""
+def dense_nbytes(geometry: Geometry, stored: Callable[[str], str], number_nbytes: int) -> int:
+    """Everything but the experts, in device memory; `stored` says how each tensor is stored."""
     total = 0
     for name, shape in geometry.dense_shapes().items():
-        if dense == "int8" and geometry.is_quantisable(name):
-            total += math.prod(shape) + 4 * shape[0]
-        else:
+        stored_as = stored(name)
+        if stored_as == "bf16":
             total += math.prod(shape) * number_nbytes
+        else:
+            total += stored_nbytes(stored_as, shape[0], shape[1])
     return total

@@ -1,31 +1,33 @@
-"""The shape of a Mixtral checkpoint: sizes, byte counts and the names and shapes of its tensors.
+"""The description of a model: sizes, the switches that decide its arithmetic, the names and shapes of its tensors.
 
-Reads both spellings of config.json.
+A family (model/families/) reads it from a config.json or from the keys of a GGUF file; a manifest stores it.  The
+defaults of the switches are Mixtral's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, get_type_hints
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
-from rotary_batch.model.tables import Table, shown
+from rotary_batch.model.rope_scaling import RopeScaling
+from rotary_batch.model.tables import Table
 
-# Names as safetensors spells them, and as config.json does.
+# Names as safetensors spells them.
 DTYPE_NBYTES = {"F32": 4, "BF16": 2, "F16": 2}
-_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-ARCHITECTURE = "MixtralForCausalLM"
 # Far above every existing model, and low enough that sizes computed from a damaged file fit in memory.
 MAX_TOKENS = 2**24
 MAX_VOCABULARY = 2**26
 MAX_SLABS = 2**18
 MAX_ENDS = 256
-_MAXIMA = {
+MAX_LAYERS = 2**12
+MAX_SIZES = {
     "hidden_size": 2**20,
     "intermediate_size": 2**22,
-    "num_layers": 2**12,
+    "num_layers": MAX_LAYERS,
     "num_heads": 2**14,
     "num_kv_heads": 2**14,
     "head_dim": 2**14,
@@ -34,29 +36,26 @@ _MAXIMA = {
     "vocab_size": MAX_VOCABULARY,
     "max_position": MAX_TOKENS,
 }
-_CONFIG_NAMES = {
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "num_experts": "num_local_experts",
-    "top_k": "num_experts_per_tok",
-    "vocab_size": "vocab_size",
-    "max_position": "max_position_embeddings",
-}
+_MAX_SWITCH = 2**24  # of a switch that is a size
+FULL, WINDOW, DELTA = "full", "window", "delta"  # kinds of attention of a layer
+ALL_ACTIVE = "all"  # scoring of a dense model: its "experts" are slices of one feed-forward, and every row has them all
+SCORINGS = ("softmax", "topk_softmax", "sigmoid", "sparsemixer", ALL_ACTIVE)
+QK_NORMS = ("", "head", "full", "head_after_rope")
+_MATMULS = frozenset({"q", "k", "v", "o", "q_a", "q_b", "kv_a", "kv_b", "gate", "up", "down", "qkv", "z", "out"})
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Everything about a Mixtral model that decides shapes and arithmetic."""
+    """Everything about a model that decides shapes and arithmetic."""
 
     hidden_size: int
-    intermediate_size: int
+    intermediate_size: int  # of one expert
     num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    num_experts: int
+    num_experts: int  # of a layer that has experts
     top_k: int
     vocab_size: int
     rope_theta: float
@@ -66,6 +65,54 @@ class Geometry:
     sliding_window: int | None
     dtype: str  # of the checkpoint's weights: F32, BF16 or F16
     eos_ids: tuple[int, ...]
+    family: str = "mixtral"
+    # layers
+    attention_kinds: tuple[str, ...] = ()  # of each layer: full, window or delta; empty = the same for all
+    dense_layers: tuple[int, ...] = ()  # whose feed-forward has no experts, and stays in device memory
+    dense_intermediate_size: int = 0  # of these
+    # router
+    scoring: str = "softmax"
+    renormalise: bool = True  # the weights of a row's experts sum to 1
+    renormalise_min: float = 0.0  # the least that their sum counts for
+    routed_scale: float = 1.0  # of these weights
+    num_groups: int = 1  # of experts, of which a row has the best `top_groups`
+    top_groups: int = 1
+    router_bias: bool = False  # added to scores
+    choice_bias: bool = False  # added to scores for the choice only
+    # feed-forward
+    shared_intermediate_size: int = 0  # of the expert that every row has
+    shared_gate: bool = False  # its result is multiplied by the sigmoid of a score
+    expert_bias: bool = False
+    swiglu_limit: float = 0.0  # clamped SwiGLU of gpt-oss; 0 = plain
+    swiglu_alpha: float = 1.702
+    # attention
+    attention_bias: str = ""  # which of q, k, v, o have a bias
+    qk_norm: str = ""  # of queries and keys: of each head, of all together, of each head after the rotation
+    attention_scale: float | None = None  # of scores; None = head_dim ** -0.5
+    rotary_dim: int | None = None  # dimensions of a head that rotate; None = all
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    no_rope_layers: tuple[int, ...] = ()  # layers without rotation
+    attention_sinks: bool = False  # a logit for each head that takes weight and gives no value
+    output_gate: bool = False  # q also gives a gate for each head's output
+    # norms
+    zero_centred_norm: bool = False  # weights are stored less 1
+    layer_norm: bool = False  # LayerNorm with bias instead of RMSNorm
+    # multipliers
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logits_divisor: float = 1.0
+    head_bias: bool = False
+    # multi-head latent attention (arXiv 2405.04434): 0 = none
+    kv_lora_rank: int = 0
+    q_lora_rank: int = 0  # 0 = queries are not compressed
+    nope_head_dim: int = 0
+    value_head_dim: int = 0
+    # gated DeltaNet (arXiv 2412.06464)
+    delta_key_heads: int = 0
+    delta_value_heads: int = 0
+    delta_key_dim: int = 0
+    delta_value_dim: int = 0
+    delta_conv: int = 0
 
     def __post_init__(self) -> None:
         for holds, fact in (
@@ -73,15 +120,51 @@ class Geometry:
             (self.top_k <= self.num_experts, f"each token asks {self.top_k} of {self.num_experts} experts"),
             (self.head_dim % 2 == 0, f"head_dim {self.head_dim} is odd"),
             (self.num_layers * self.num_experts <= MAX_SLABS, f"more than {MAX_SLABS:,} experts in all layers"),
+            (self.scoring in SCORINGS, f"router scores {self.scoring!r}; known: {', '.join(SCORINGS)}"),
+            (self.qk_norm in QK_NORMS, f"norm of queries and keys {self.qk_norm!r}"),
+            (len(self.attention_kinds) in {0, self.num_layers}, "attention kinds are not one for each layer"),
+            (set(self.attention_kinds) <= {FULL, WINDOW, DELTA}, "an unknown kind of attention"),
+            (len(self.moe_layers) > 0, "no layer has experts"),
+            (self.num_rotary % 2 == 0 and 0 < self.num_rotary <= self.head_dim, f"rotary_dim {self.num_rotary}"),
+            (self.num_experts % self.num_groups == 0, f"{self.num_experts} experts in {self.num_groups} groups"),
         ):
             if not holds:
                 raise ModelError(fact)
 
     @property
-    def expert_shapes(self) -> dict[str, tuple[int, int]]:
-        """w1 and w3 [intermediate, hidden], w2 [hidden, intermediate], in the order of a slab."""
-        up = (self.intermediate_size, self.hidden_size)
-        return {"w1": up, "w3": up, "w2": (self.hidden_size, self.intermediate_size)}
+    def num_rotary(self) -> int:
+        """Dimensions of a head that rotate."""
+        return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Layers that have experts."""
+        dense = frozenset(self.dense_layers)
+        return tuple(layer for layer in range(self.num_layers) if layer not in dense)
+
+    @property
+    def has_router(self) -> bool:
+        """Whether a router chooses experts; in a dense model every row has all slices."""
+        return self.scoring != ALL_ACTIVE
+
+    def attention_kind(self, layer: int) -> str:
+        """full, window or delta."""
+        if self.attention_kinds:
+            return self.attention_kinds[layer]
+        return FULL if self.sliding_window is None else WINDOW
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens back a row of this layer sees; None = all."""
+        return self.sliding_window if self.attention_kind(layer) == WINDOW else None
+
+    def with_window(self, window: int | None) -> Geometry:
+        """The same model if every layer had this window."""
+        return replace(self, sliding_window=window, attention_kinds=())
+
+    @property
+    def kv_layers(self) -> tuple[int, ...]:
+        """Layers that have a KV cache."""
+        return tuple(layer for layer in range(self.num_layers) if self.attention_kind(layer) != DELTA)
 
     @property
     def expert_params(self) -> int:
@@ -91,107 +174,185 @@ class Geometry:
     @property
     def kv_token_params(self) -> int:
         """Numbers of one token in the KV cache, over all layers."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+        return 2 * len(self.kv_layers) * self.num_kv_heads * self.head_dim
+
+    @property
+    def dense_matmul_params(self) -> int:
+        """Parameters of the matrices that every row passes, without embeddings and head."""
+        shapes = self.dense_shapes().items()
+        return sum(
+            math.prod(shape) for name, shape in shapes if self.is_quantisable(name) and name not in {"embed", "head"}
+        )
+
+    @property
+    def matrix_shapes(self) -> dict[str, tuple[int, int]]:
+        """The two matrices of an expert, [rows, columns]: gate over up, and down."""
+        hidden, middle = self.hidden_size, self.intermediate_size
+        return {"gate_up": (2 * middle, hidden), "down": (hidden, middle)}
+
+    @property
+    def expert_bias_sizes(self) -> dict[str, int]:
+        """The biases of an expert, by the matrix that they follow."""
+        return {"gate_up": 2 * self.intermediate_size, "down": self.hidden_size} if self.expert_bias else {}
 
     def expert_keys(self) -> Iterator[ExpertKey]:
         """All experts in ring order."""
-        return (ExpertKey(layer, expert) for layer in range(self.num_layers) for expert in range(self.num_experts))
+        return (ExpertKey(layer, expert) for layer in self.moe_layers for expert in range(self.num_experts))
 
-    def dense_shapes(self) -> dict[str, tuple[int, ...]]:
+    def dense_shapes(self) -> Shapes:
         """Names (our own, short) and shapes of everything but the experts."""
-        hidden, q, kv = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        shapes: dict[str, tuple[int, ...]] = {"embed": (self.vocab_size, hidden), "norm": (hidden,)}
+        hidden = self.hidden_size
+        shapes: Shapes = {"embed": (self.vocab_size, hidden)} | self._norm_shapes("norm", hidden)
         if not self.tie_word_embeddings:
             shapes["head"] = (self.vocab_size, hidden)
+        if self.head_bias:
+            shapes["head.bias"] = (self.vocab_size,)
         for layer in range(self.num_layers):
-            shapes |= {
-                f"layers.{layer}.attention_norm": (hidden,),
-                f"layers.{layer}.q": (q, hidden),
-                f"layers.{layer}.k": (kv, hidden),
-                f"layers.{layer}.v": (kv, hidden),
-                f"layers.{layer}.o": (hidden, q),
-                f"layers.{layer}.moe_norm": (hidden,),
-                f"layers.{layer}.router": (self.num_experts, hidden),
-            }
+            parts = (
+                self._norm_shapes("attention_norm", hidden)
+                | self._mixer_shapes(layer)
+                | self._norm_shapes("moe_norm", hidden)
+                | self._feed_forward_shapes(layer)
+            )
+            shapes |= {f"layers.{layer}.{name}": shape for name, shape in parts.items()}
+        return shapes
+
+    def _norm_shapes(self, name: str, size: int) -> Shapes:
+        names = [name, f"{name}.bias"] if self.layer_norm else [name]
+        return dict.fromkeys(names, (size,))
+
+    def _mixer_shapes(self, layer: int) -> Shapes:
+        if self.attention_kind(layer) == DELTA:
+            return self._delta_shapes()
+        return self._latent_attention_shapes() if self.kv_lora_rank else self._attention_shapes()
+
+    def _attention_shapes(self) -> Shapes:
+        hidden, q, kv = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        rows = {"q": q * (1 + self.output_gate), "k": kv, "v": kv}
+        shapes: Shapes = {name: (size, hidden) for name, size in rows.items()}
+        shapes["o"] = (hidden, q)
+        for name in self.attention_bias:
+            shapes[f"{name}.bias"] = (rows.get(name, hidden),)
+        if self.qk_norm:
+            is_full = self.qk_norm == "full"
+            shapes |= {"q_norm": (q if is_full else self.head_dim,), "k_norm": (kv if is_full else self.head_dim,)}
+        if self.attention_sinks:
+            shapes["sinks"] = (self.num_heads,)
+        return shapes
+
+    def _latent_attention_shapes(self) -> Shapes:
+        hidden, heads, rope = self.hidden_size, self.num_heads, self.num_rotary
+        q = heads * (self.nope_head_dim + rope)
+        queries: Shapes = {"q": (q, hidden)}
+        if self.q_lora_rank:
+            rank = self.q_lora_rank
+            queries = {"q_a": (rank, hidden), "q_a_norm": (rank,), "q_b": (q, rank)}
+        return queries | {
+            "kv_a": (self.kv_lora_rank + rope, hidden),
+            "kv_a_norm": (self.kv_lora_rank,),
+            "kv_b": (heads * (self.nope_head_dim + self.value_head_dim), self.kv_lora_rank),
+            "o": (hidden, heads * self.value_head_dim),
+        }
+
+    def _delta_shapes(self) -> Shapes:
+        hidden, heads = self.hidden_size, self.delta_value_heads
+        keys, values = self.delta_key_heads * self.delta_key_dim, heads * self.delta_value_dim
+        return {
+            "delta.qkv": (2 * keys + values, hidden),
+            "delta.z": (values, hidden),
+            "delta.b": (heads, hidden),
+            "delta.a": (heads, hidden),
+            "delta.conv": (2 * keys + values, self.delta_conv),
+            "delta.A_log": (heads,),
+            "delta.dt_bias": (heads,),
+            "delta.norm": (self.delta_value_dim,),
+            "delta.out": (hidden, values),
+        }
+
+    def _feed_forward_shapes(self, layer: int) -> Shapes:
+        hidden = self.hidden_size
+        if layer in self.dense_layers:
+            return _feed_forward("ffn", hidden, self.dense_intermediate_size)
+        shapes: Shapes = {"router": (self.num_experts, hidden)} if self.has_router else {}
+        if self.router_bias:
+            shapes["router.bias"] = (self.num_experts,)
+        if self.choice_bias:
+            shapes["router.choice_bias"] = (self.num_experts,)
+        if self.shared_intermediate_size:
+            shapes |= _feed_forward("shared", hidden, self.shared_intermediate_size)
+        if self.shared_gate:
+            shapes["shared.router"] = (1, hidden)
         return shapes
 
     def is_quantisable(self, name: str) -> bool:
-        """Whether a dense tensor may be stored in int8: attention, embeddings and head; never the router or a norm."""
-        return name in {"embed", "head"} or name.rpartition(".")[2] in {"q", "k", "v", "o"}
+        """Whether a dense tensor may be stored quantised: a matrix; never a router, a norm, a bias or a convolution."""
+        return name in {"embed", "head"} or name.rpartition(".")[2] in _MATMULS
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a manifest."""
-        return asdict(self) | {"eos_ids": list(self.eos_ids)}
+        """Plain data for a manifest; switches that have their defaults are left out."""
+        return {name: _plain(value) for name, value in _changed(self).items()}
 
     @classmethod
     def from_table(cls, table: Table) -> Geometry:
         """The inverse of `as_dict`.  Raises ModelError."""
-        window = table.has("sliding_window")
-        values: dict[str, Any] = {name: table.whole(name, most) for name, most in _MAXIMA.items()}
+        values: dict[str, Any] = {name: table.whole(name, most) for name, most in MAX_SIZES.items()}
         values |= {name: table.positive(name) for name in ("rope_theta", "rms_norm_eps")}
         values |= {
             "dtype": table.one_of("dtype", DTYPE_NBYTES),
             "eos_ids": table.wholes("eos_ids", MAX_ENDS, MAX_VOCABULARY),
-        }
-        values |= {
             "tie_word_embeddings": table.boolean("tie_word_embeddings"),
-            "sliding_window": table.whole("sliding_window", MAX_TOKENS) if window else None,
+            "sliding_window": table.whole("sliding_window", MAX_TOKENS) if table.has("sliding_window") else None,
         }
+        scaling = table.table("rope_scaling")
+        values["rope_scaling"] = table.explained(lambda: RopeScaling(**_switches(RopeScaling, scaling)))
+        values = _switches(cls, table) | values
         return table.explained(lambda: cls(**values))
 
-    @classmethod
-    def from_config(cls, config: Table) -> Geometry:
-        """Read a config.json; `rope_theta` / `torch_dtype` or `rope_parameters` / `dtype`.  Raises ModelError."""
-        _require_mixtral(config)
-        values = _sizes(config) | _rope(config) | {"dtype": _dtype(config), "eos_ids": _ends(config)}
-        return config.explained(lambda: cls(**values))
+
+def _feed_forward(name: str, hidden: int, middle: int) -> Shapes:
+    return {f"{name}.gate": (middle, hidden), f"{name}.up": (middle, hidden), f"{name}.down": (hidden, middle)}
 
 
-def _require_mixtral(config: Table) -> None:
-    named = config.rows("architectures", MAX_ENDS) if config.has("architectures") else []
-    kind = config.text("model_type") if config.has("model_type") else None
-    if ARCHITECTURE not in named and kind != "mixtral":
-        architecture = next(iter(named), kind)
-        raise config.error(f"unknown architecture {shown(architecture)}; only {ARCHITECTURE} is supported")
-    if config.has("hidden_act") and config.text("hidden_act") != "silu":
-        raise config.error(f"hidden_act is {shown(config.text('hidden_act'))}; Mixtral has silu")
-
-
-def _sizes(config: Table) -> dict[str, Any]:
-    values: dict[str, Any] = {ours: config.whole(theirs, _MAXIMA[ours]) for ours, theirs in _CONFIG_NAMES.items()}
-    heads, hidden = values["num_heads"], values["hidden_size"]
-    if not config.has("head_dim") and hidden % heads:
-        raise config.error(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
-    optional = {"num_kv_heads": ("num_key_value_heads", heads), "head_dim": ("head_dim", hidden // heads)}
-    for ours, (theirs, default) in optional.items():
-        values[ours] = config.whole(theirs, _MAXIMA[ours]) if config.has(theirs) else default
-    return values | {
-        "rms_norm_eps": config.positive("rms_norm_eps"),
-        "tie_word_embeddings": config.has("tie_word_embeddings") and config.boolean("tie_word_embeddings"),
-        "sliding_window": config.whole("sliding_window", MAX_TOKENS) if config.has("sliding_window") else None,
+def _changed(described: Geometry | RopeScaling) -> dict[str, Any]:
+    """The fields that have no default, or another value."""
+    plain = type(described)(**_REQUIRED) if isinstance(described, Geometry) else RopeScaling()
+    required = _REQUIRED if isinstance(described, Geometry) else {}
+    return {
+        one.name: getattr(described, one.name)
+        for one in fields(described)
+        if one.name in required or getattr(described, one.name) != getattr(plain, one.name)
     }
 
 
-def _rope(config: Table) -> dict[str, float]:
-    parameters, scaling = config.table("rope_parameters"), config.table("rope_scaling")
-    for table, name in ((parameters, "rope_type"), (scaling, "rope_type"), (scaling, "type")):
-        if table.has(name) and table.text(name) != "default":
-            raise config.error(f"rope type {shown(table.text(name))} is not supported; Mixtral has the default one")
-    source = parameters if parameters.has("rope_theta") else config
-    return {"rope_theta": source.positive("rope_theta") if source.has("rope_theta") else 1e6}
+_REQUIRED: dict[str, Any] = dict.fromkeys(MAX_SIZES, 2) | {
+    "rope_theta": 1.0,
+    "rms_norm_eps": 1.0,
+    "tie_word_embeddings": False,
+    "sliding_window": None,
+    "dtype": "BF16",
+    "eos_ids": (),
+}
 
 
-def _dtype(config: Table) -> str:
-    for name in ("dtype", "torch_dtype"):
-        if config.has(name):
-            prefix = "torch." if config.text(name).startswith("torch.") else ""
-            return _DTYPES[config.one_of(name, [prefix + known for known in _DTYPES]).removeprefix(prefix)]
-    return "BF16"
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any field
+    if isinstance(value, RopeScaling):
+        return {name: _plain(one) for name, one in _changed(value).items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
-def _ends(config: Table) -> tuple[int, ...]:
-    if not config.has("eos_token_id"):
-        return ()
-    if config.holds("eos_token_id", list):
-        return config.wholes("eos_token_id", MAX_ENDS, MAX_VOCABULARY)
-    return (config.whole("eos_token_id", MAX_VOCABULARY, least=0),)
+def _switches(cls: type, table: Table) -> dict[str, Any]:
+    """The optional fields that a table has, each read by its type."""
+    read: Mapping[Any, Any] = {
+        bool: table.boolean,
+        int: lambda name: table.whole(name, _MAX_SWITCH, least=0),
+        float: table.finite,
+        str: table.text,
+        float | None: table.finite,
+        int | None: lambda name: table.whole(name, _MAX_SWITCH),
+        tuple[int, ...]: lambda name: table.wholes(name, MAX_LAYERS, MAX_LAYERS),
+        tuple[float, ...]: lambda name: table.finites(name, MAX_LAYERS),
+        tuple[str, ...]: lambda name: table.texts(name, MAX_LAYERS),
+    }
+    hints = get_type_hints(cls)
+    optional = [name for name in hints if name not in _REQUIRED and hints[name] in read and table.has(name)]
+    return {name: read[hints[name]](name) for name in optional}

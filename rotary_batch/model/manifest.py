@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import MAX_SLABS, MAX_TOKENS, Geometry
-from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
+from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, expert_layout
 from rotary_batch.model.tables import Table, read_object, shown
 
 MANIFEST_NAME = "manifest.json"
@@ -26,6 +26,7 @@ EXPERTS_NAME = "experts.safetensors"
 DENSE_NAME = "dense.safetensors"
 FORMAT = "rotary-batch pack 1"
 DENSE_FORMATS = ("bf16", "int8")
+ORIGINAL = "original"  # as the checkpoint has it, where that is quantised
 MAX_NBYTES = 64 * 2**20  # of the manifest itself; 2^18 experts take 40 MB
 MAX_FILE_NBYTES = 2**53
 _SLAB_FIELDS = ("layer", "expert", "offset", "nbytes", "sha256")
@@ -46,8 +47,10 @@ class Manifest:
 
     name: str
     geometry: Geometry
-    experts: str  # how slabs are stored (model/slabs.py): bf16 = the checkpoint's own bits
+    experts: str  # how slabs are stored (model/slabs.py); original = as the checkpoint has each matrix, quantised
     dense: str = "bf16"  # how attention, embeddings and head are stored: bf16 = the checkpoint's own bits, or int8
+    layer_formats: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # of the matrices, where original
+    dense_formats: Mapping[str, str] = field(default_factory=dict)  # of dense tensors that the checkpoint has quantised
     slabs: Mapping[ExpertKey, SlabPlace]
     dense_sha256: str
     tokenizer_sha256: str
@@ -61,10 +64,19 @@ class Manifest:
         """Bytes of one slot of the ring."""
         return max(place.nbytes for place in self.slabs.values())
 
-    @property
-    def layout(self) -> SlabLayout:
-        """The place of each matrix in a slab."""
-        return slab_layout(self.geometry, self.experts)
+    def stored(self, layer: int) -> Mapping[str, str]:
+        """How each matrix of this layer's experts is stored."""
+        return stored_in(self.geometry, self.experts, self.layer_formats, layer)
+
+    def layout(self, layer: int) -> SlabLayout:
+        """The place of each matrix in a slab of this layer."""
+        return expert_layout(self.geometry, self.stored(layer))
+
+    def dense_stored(self, name: str) -> str:
+        """How a dense tensor is stored."""
+        if name in self.dense_formats:
+            return self.dense_formats[name]
+        return self.dense if self.geometry.is_quantisable(name) else "bf16"
 
     @property
     def experts_nbytes(self) -> int:
@@ -90,6 +102,11 @@ class Manifest:
         slabs = [[key.layer, key.expert, *place] for key, place in sorted(self.slabs.items())]
         table = {"format": FORMAT, **{name: getattr(self, name) for name in _SCALAR_FIELDS}}
         table |= {"geometry": self.geometry.as_dict(), "slabs": slabs}
+        if self.experts == ORIGINAL:
+            table |= {
+                "layer_formats": {str(layer): dict(formats) for layer, formats in self.layer_formats.items()},
+                "dense_formats": dict(self.dense_formats),
+            }
         temporary = pack_dir / (MANIFEST_NAME + ".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             file.write(json.dumps(table, indent=1) + "\n")
@@ -106,13 +123,17 @@ class Manifest:
             pack_format = shown(values.get("format"))
             raise ModelError(f"{path}: format {pack_format}; this version reads {FORMAT!r}; pack the model again")
         table = Table(values, path, "the manifest is damaged; pack the model again")
-        geometry, experts = Geometry.from_table(table.table("geometry")), table.one_of("experts", EXPERT_FORMATS)
+        geometry = Geometry.from_table(table.table("geometry"))
+        experts = table.one_of("experts", (*EXPERT_FORMATS, ORIGINAL))
+        layer_formats = _layer_formats(table, geometry) if experts == ORIGINAL else {}
         return cls(
             name=table.text("name"),
             geometry=geometry,
             experts=experts,
             dense=table.one_of("dense", DENSE_FORMATS),
-            slabs=_slabs(table, geometry, experts),
+            layer_formats=layer_formats,
+            dense_formats=_dense_formats(table, geometry) if experts == ORIGINAL else {},
+            slabs=_slabs(table, geometry, experts, layer_formats),
             dense_sha256=table.sha256("dense_sha256"),
             tokenizer_sha256=table.sha256("tokenizer_sha256"),
             demonstration=table.boolean("demonstration"),
@@ -122,35 +143,64 @@ class Manifest:
         )
 
 
-def _slabs(table: Table, geometry: Geometry, experts: str) -> dict[ExpertKey, SlabPlace]:
+def stored_in(
+    geometry: Geometry, experts: str, layer_formats: Mapping[int, Mapping[str, str]], layer: int
+) -> Mapping[str, str]:
+    """How each matrix of a layer's experts is stored, in a pack of this format."""
+    return layer_formats[layer] if experts == ORIGINAL else dict.fromkeys(geometry.matrix_shapes, experts)
+
+
+def _layer_formats(table: Table, geometry: Geometry) -> dict[int, dict[str, str]]:
+    """The formats of the matrices in each layer that has experts."""
+    layers = table.table("layer_formats")
+    formats = {}
+    for layer in geometry.moe_layers:
+        row = layers.table(str(layer))
+        names = ("gate_up", "down") if row.has("gate_up") else ("gate", "up", "down")
+        formats[layer] = {name: row.text(name) for name in names}
+    return formats
+
+
+def _dense_formats(table: Table, geometry: Geometry) -> dict[str, str]:
+    part, shapes = table.table("dense_formats"), geometry.dense_shapes()
+    return {name: part.text(name) for name in table.mapping("dense_formats") if name in shapes}
+
+
+def _slabs(
+    table: Table, geometry: Geometry, experts: str, layer_formats: Mapping[int, Mapping[str, str]]
+) -> dict[ExpertKey, SlabPlace]:
     """Exactly one place for each expert, each as long as its layout, on pages and not across one another."""
-    layout = table.explained(lambda: slab_layout(geometry, experts))
-    slabs = dict(_slab(table, row, layout.nbytes) for row in table.rows("slabs", MAX_SLABS))
+
+    def layer_nbytes(layer: int) -> int:
+        return expert_layout(geometry, stored_in(geometry, experts, layer_formats, layer)).nbytes
+
+    sizes = table.explained(lambda: {layer: layer_nbytes(layer) for layer in geometry.moe_layers})
+    slabs = dict(_slab(table, row, sizes) for row in table.rows("slabs", MAX_SLABS))
     if missing := [key for key in geometry.expert_keys() if key not in slabs]:
         raise table.error(f"the slab of layer {missing[0].layer} expert {missing[0].expert} is missing")
-    if len(slabs) != geometry.num_layers * geometry.num_experts:
-        raise table.error(f"{len(slabs):,} slabs for {geometry.num_layers} layers of {geometry.num_experts} experts")
+    if len(slabs) != len(geometry.moe_layers) * geometry.num_experts:
+        raise table.error(f"{len(slabs):,} slabs for {len(sizes)} layers of {geometry.num_experts} experts")
     # Experts may share a slab (benchmarks do); two slabs never overlap in part.
-    offsets = sorted({place.offset for place in slabs.values()})
-    if any(after - before < layout.nbytes for before, after in pairwise(offsets)):
+    places = sorted({(place.offset, place.nbytes) for place in slabs.values()})
+    if any(after[0] < before[0] + before[1] for before, after in pairwise(places)):
         raise table.error("two slabs overlap")
     return slabs
 
 
-def _slab(table: Table, row: object, slab_nbytes: int) -> tuple[ExpertKey, SlabPlace]:
+def _slab(table: Table, row: object, sizes: Mapping[int, int]) -> tuple[ExpertKey, SlabPlace]:
     if not isinstance(row, list) or len(row) != len(_SLAB_FIELDS):
         raise table.error(f"a slab is {shown(row)}, not a list of {len(_SLAB_FIELDS)}")
     fields = table.part("slabs", dict(zip(_SLAB_FIELDS, row, strict=True)))
     key = ExpertKey(fields.whole("layer", MAX_SLABS, least=0), fields.whole("expert", MAX_SLABS, least=0))
+    slab_nbytes = sizes.get(key.layer)
     place = SlabPlace(
         fields.whole("offset", MAX_FILE_NBYTES, least=0),
         fields.whole("nbytes", MAX_FILE_NBYTES),
         fields.sha256("sha256"),
     )
     if place.nbytes != slab_nbytes or place.offset % PAGE_NBYTES:
-        raise fields.error(
-            f"{place.nbytes:,} bytes at {place.offset:,}; a slab has {slab_nbytes:,}, on a page of its own"
-        )
+        wanted = f"a slab has {slab_nbytes:,}, on a page of its own" if slab_nbytes else "this layer has no experts"
+        raise fields.error(f"{place.nbytes:,} bytes at {place.offset:,}; {wanted}")
     return key, place
 
 

@@ -45,11 +45,11 @@ class MemoryPlan(NamedTuple):
 
     def streamed_nbytes(self, model: Footprint) -> int:
         """What one sweep moves into device memory."""
-        return (model.num_slabs - self.num_residents) * model.slab_nbytes
+        return model.experts_nbytes * (model.num_slabs - self.num_residents) // model.num_slabs
 
     def disk_nbytes(self, model: Footprint) -> int:
         """What of it comes from disk."""
-        return self.streamed_nbytes(model) - self.num_host_slabs * model.slab_nbytes
+        return self.streamed_nbytes(model) - model.experts_nbytes * self.num_host_slabs // model.num_slabs
 
 
 def copy_batch_slabs(slab_nbytes: int, num_slots: int) -> int:

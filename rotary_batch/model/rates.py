@@ -44,8 +44,11 @@ class Rates:
     is_exceeded: bool = False  # a run was faster than their bound: they are a guess until everything is measured again
 
     def weights_s(self, stored_as: str, rows: float) -> float:
-        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
-        table = self.weight_s[stored_as]
+        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line.
+
+        Formats that are not measured, such as a GGUF file's, count as int4.
+        """
+        table = self.weight_s.get(stored_as) or self.weight_s["int4"]
         place = bisect_left([count for count, _ in table], rows)
         if place == 0:
             return table[0][1]

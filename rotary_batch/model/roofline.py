@@ -64,10 +64,9 @@ def step_roofline(
     share = activated_share(rows, geometry.num_experts, geometry.top_k)
     activated = geometry.num_experts * share
     expert_rows = rows * geometry.top_k / max(activated, 1e-9)
-    experts_s = geometry.num_layers * activated * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
-    q, kv = geometry.num_heads * geometry.head_dim, geometry.num_kv_heads * geometry.head_dim
-    attention_params = geometry.num_layers * geometry.hidden_size * 2 * (q + kv)
-    attention_s = attention_params * rates.weights_s(model.dense, rows)
+    layers = len(geometry.moe_layers)
+    experts_s = layers * activated * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
+    dense_s = geometry.dense_matmul_params * rates.weights_s(model.dense, rows)
     head_s = (
         geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
     )
@@ -80,7 +79,7 @@ def step_roofline(
     visiting = min(memory_plan.host_kv_tokens, max(0.0, reserved - memory_plan.kv_tokens))
     link_s = (moved_share * streamed_nbytes + visiting * model.kv_token_nbytes) / rates.move_nbytes_per_s
     disk_s = moved_share * memory_plan.disk_nbytes(model) / rates.disk_nbytes_per_s
-    return Roofline(max(link_s, disk_s), experts_s + attention_s + head_s + kv_s, disk_s > link_s)
+    return Roofline(max(link_s, disk_s), experts_s + dense_s + head_s + kv_s, disk_s > link_s)
 
 
 def max_draft_tokens(limit: int, num_rows: int, num_experts: int, top_k: int) -> int:

@@ -151,6 +151,18 @@ class Table:
             raise self.wrong(name, f"a list of whole numbers up to {most:,}")
         return tuple(numbers)
 
+    def finites(self, name: str, most_entries: int) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        entries = self.rows(name, most_entries)
+        part = self.part(name, {str(place): entry for place, entry in enumerate(entries)})
+        return tuple(part.finite(str(place)) for place in range(len(entries)))
+
+    def texts(self, name: str, most_entries: int) -> tuple[str, ...]:
+        """A list of texts."""
+        entries = self.rows(name, most_entries)
+        part = self.part(name, {str(place): entry for place, entry in enumerate(entries)})
+        return tuple(part.text(str(place)) for place in range(len(entries)))
+
     def mapping(self, name: str) -> dict[str, Any]:
         """An object as a dict; an absent one is empty."""
         value = self._values.get(name)

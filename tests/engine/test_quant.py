@@ -22,7 +22,7 @@ from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
-from rotary_batch.model.slabs import group_columns, slab_layout
+from rotary_batch.model.slabs import expert_layout, group_columns
 from rotary_batch.testing import write_tiny_checkpoint
 
 CPU = torch.device("cpu")
@@ -145,8 +145,8 @@ def test_a_quantised_pack_holds_what_the_encoder_gives_and_leaves_routers_alone(
     stem = "model.layers.1.block_sparse_moe.experts.2."
     up = torch.cat([weights[stem + "w1.weight"], weights[stem + "w3.weight"]])
     with safe_open(str(tmp_path / "pack" / EXPERTS_NAME), "pt") as file:
-        slab = slab_views(file.get_tensor("layers.1.experts.2"), manifest)
-    for matrix, weight in ((slab.up, up), (slab.down, weights[stem + "w2.weight"])):
+        slab = slab_views(file.get_tensor("layers.1.experts.2"), manifest, 1)
+    for matrix, weight in ((slab.gate_up[0], up), (slab.down, weights[stem + "w2.weight"])):
         for part, expected in zip(matrix[:2], stored(weight, experts)[:2], strict=True):
             assert torch.equal(part, expected)
     with safe_open(str(tmp_path / "pack" / DENSE_NAME), "pt") as file:
@@ -162,9 +162,9 @@ def test_exact_mode_is_the_reference_on_the_dequantised_weights(wide_checkpoint,
     path = tmp_path / "plain" / EXPERTS_NAME
     with safe_open(str(tmp_path / "quantised" / EXPERTS_NAME), "pt") as file, path.open("r+b") as out:
         for key, place in plain.slabs.items():
-            slab = slab_views(file.get_tensor(f"layers.{key.layer}.experts.{key.expert}"), manifest)
+            slab = slab_views(file.get_tensor(f"layers.{key.layer}.experts.{key.expert}"), manifest, key.layer)
             out.seek(place.offset)
-            for matrix, shape in ((slab.up, (192, 64)), (slab.down, (64, 96))):
+            for matrix, shape in ((slab.gate_up[0], (192, 64)), (slab.down, (64, 96))):
                 out.write(decoded(matrix, *shape).numpy().tobytes())
     logits = []
     for folder in ("quantised", "plain"):
@@ -210,7 +210,7 @@ def test_layouts_start_every_part_on_a_cache_line_and_end_on_a_page():
     geometry = Manifest.load(open_embedded()).geometry
     sizes = {}
     for experts in ("bf16", "int8", "int4"):
-        layout = slab_layout(geometry, experts)
+        layout = expert_layout(geometry, dict.fromkeys(geometry.matrix_shapes, experts))
         assert all(part.offset % 64 == 0 for part in layout.parts.values())
         assert layout.nbytes % 4096 == 0
         ends = [part.offset + part.nbytes for part in layout.parts.values()]

@@ -239,7 +239,7 @@ def ids_of(predicted: dict[int, torch.Tensor]) -> dict[int, list[int]]:
 
 def test_prediction_pauses_when_loads_are_for_nothing_and_two_layers_ahead_needs_recall():
     trace = Trace()
-    wrong = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=trace)
+    wrong = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), layers=range(4), top_k=2, trace=trace)
     for _ in range(200):
         predicted = ids_of(wrong.predict(0, torch.zeros(1, 4)))
         if not predicted:
@@ -248,7 +248,7 @@ def test_prediction_pauses_when_loads_are_for_nothing_and_two_layers_ahead_needs
         assert wrong.keys_to_prefetch(0, predicted)
         wrong.observe([ExpertKey(1, 0), ExpertKey(1, 1)], num_unused=1, num_used=0)
     assert predicted == {}, f"loads of which none is used stay above {MIN_USEFUL}"
-    right = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), num_layers=4, top_k=2, trace=Trace())
+    right = ExpertPredictor(lambda layer, x: torch.arange(8.0).expand(1, 8), layers=range(4), top_k=2, trace=Trace())
     for _ in range(1000):
         right.observe([ExpertKey(1, 7), ExpertKey(1, 6)], num_unused=1, num_used=2)
     predicted = ids_of(right.predict(0, torch.zeros(1, 4)))

@@ -159,7 +159,7 @@ def test_neighbours_at_both_ends_go_in_one_copy(places):
     parts = torch.split(arena, 4)
     loads = [Load(ExpertKey(0, source), slot) for slot, source in places]
     memory = torch.zeros(8 * 4, dtype=torch.uint8)
-    found = list(contiguous_copies(loads, [parts[source] for _, source in places]))
+    found = list(contiguous_copies(loads, [parts[source] for _, source in places], parts[0].numel()))
     for run, source in found:
         memory[run[0].slot * 4 :][: source.numel()].copy_(source)
     assert [load for run, _ in found for load in run] == loads

@@ -103,8 +103,8 @@ def _experts(pack_dir: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
     found = {}
     with DiskReader(pack_dir, manifest) as read:
         for key in manifest.slabs:
-            slab = slab_views(read(key), manifest)
-            w1, w3 = plain(slab.up, torch.float32).chunk(2)
+            slab = slab_views(read(key), manifest, key.layer)
+            w1, w3 = plain(slab.gate_up[0], torch.float32).chunk(2)
             stem = f"model.layers.{key.layer}.block_sparse_moe.experts.{key.expert}."
             parts = {"w1": w1, "w2": plain(slab.down, torch.float32), "w3": w3}
             found |= {f"{stem}{name}.weight": weight.clone() for name, weight in parts.items()}

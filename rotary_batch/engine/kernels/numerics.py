@@ -76,6 +76,13 @@ class Numerics:
         """x * sigmoid(x).  Torch's own computes exp with other bits in the last elements of an odd-sized tensor."""
         return x / (1 + torch.exp(-x)) if self.exact else F.silu(x)
 
+    def layer_norm(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+        """LayerNorm of rows in float32 (arXiv 1607.06450)."""
+        x_f32 = x.float()
+        centred = x_f32 - map_row_tiles(lambda rows: rows.mean(-1, keepdim=True), x_f32)
+        variance = map_row_tiles(lambda rows: rows.mean(-1, keepdim=True), centred.pow(2))
+        return (centred * torch.rsqrt(variance + eps) * weight.float() + bias.float()).to(self.dtype)
+
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Root-mean-square norm of rows in float32 (arXiv 1910.07467)."""
         if not self.exact and x.is_cuda:  # one kernel instead of eight

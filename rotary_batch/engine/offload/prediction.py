@@ -25,9 +25,9 @@ PAUSE_LAYERS = 4096  # how long prediction pauses after it fell short
 class ExpertPredictor:
     """Predicts experts, and decides from its record how far ahead, how many, and whether at all."""
 
-    def __init__(self, scores: Scores, num_layers: int, top_k: int, trace: Trace) -> None:
+    def __init__(self, scores: Scores, layers: Collection[int], top_k: int, trace: Trace) -> None:
         self._scores = scores
-        self._num_layers = num_layers
+        self._layers = frozenset(layers)  # that have a router
         self._top_k = top_k
         self._trace = trace
         self._pending: dict[tuple[int, int], frozenset[ExpertKey]] = {}  # (distance, layer) -> predicted
@@ -40,7 +40,7 @@ class ExpertPredictor:
         if self._pause_layers and not self._trace.records_routing:
             return {}
         width = self._top_k + (self.recall[1] < WIDE_RECALL)
-        ahead = [distance for distance in DISTANCES if layer + distance < self._num_layers]
+        ahead = [distance for distance in DISTANCES if layer + distance in self._layers]
         return {d: most_likely_experts(self._scores(layer + d, x), width) for d in ahead}
 
     def keys_to_prefetch(self, layer: int, predicted: Mapping[int, Sequence[int]]) -> list[ExpertKey]:

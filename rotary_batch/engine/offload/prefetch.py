@@ -59,8 +59,7 @@ class CpuTransfer:
     def fill(self, loads: Sequence[Load]) -> None:
         """Read; when this returns the bytes are there."""
         for key, slot in loads:
-            self._tier.read_into(key, self.slots[slot])
-            self._trace.add("bytes_moved", self.slots[slot].numel())
+            self._trace.add("bytes_moved", self._tier.read_into(key, self.slots[slot]))
 
     def wait_ready(self, slot: int) -> None:
         """Nothing to wait for: the ring only hands out slots whose read is complete."""
@@ -120,8 +119,8 @@ class CudaTransfer:
             if staged is not None:
                 staged[1].synchronize()
             buffer = staged[0] if staged else torch.empty(self._slab_nbytes, dtype=torch.uint8, pin_memory=True)
-            self._tier.read_into(load.key, buffer)
-            staged = buffer, self._copy([load], [buffer])
+            nbytes = self._tier.read_into(load.key, buffer)
+            staged = buffer, self._copy([load], [buffer[:nbytes]])
         finally:
             self._staging.put(staged)
 
@@ -131,7 +130,7 @@ class CudaTransfer:
                 free = self._free[slot]
                 if free is not None:
                     self._stream.wait_event(free)
-            for together, source in contiguous_copies(loads, sources):
+            for together, source in contiguous_copies(loads, sources, self._slab_nbytes):
                 with self._trace.time_on_device("copy", interval_label([load.key for load in together])):
                     at = together[0].slot * self._slab_nbytes
                     self._memory[at : at + source.numel()].copy_(source, non_blocking=True)
@@ -160,14 +159,19 @@ class CudaTransfer:
 
 
 def contiguous_copies(
-    loads: Sequence[Load], sources: Sequence[torch.Tensor]
+    loads: Sequence[Load], sources: Sequence[torch.Tensor], slot_nbytes: int
 ) -> Iterator[tuple[Sequence[Load], torch.Tensor]]:
-    """Groups of loads that are neighbours at both ends, each with all its source bytes as one tensor."""
-    first, nbytes = 0, sources[0].numel()
+    """Groups of loads that are neighbours at both ends, each with all its source bytes as one tensor.
+
+    A slab that is shorter than its slot has no neighbour behind it.
+    """
+    first = 0
     for end in range(1, len(loads) + 1):
-        is_next_slot = end < len(loads) and loads[end].slot == loads[end - 1].slot + 1
-        if not is_next_slot or sources[end].data_ptr() != sources[end - 1].data_ptr() + nbytes:
-            yield loads[first:end], sources[first].as_strided([(end - first) * nbytes], [1])
+        fills_slot = sources[end - 1].numel() == slot_nbytes
+        is_next_slot = end < len(loads) and fills_slot and loads[end].slot == loads[end - 1].slot + 1
+        if not is_next_slot or sources[end].data_ptr() != sources[end - 1].data_ptr() + slot_nbytes:
+            nbytes = (end - 1 - first) * slot_nbytes + sources[end - 1].numel()
+            yield loads[first:end], sources[first].as_strided([nbytes], [1])
             first = end
 
 

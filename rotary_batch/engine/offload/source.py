@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -17,11 +17,11 @@ from rotary_batch.engine.offload.policy import assign_tiers, prefers_sweep, swee
 from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_transfer
 from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
-from rotary_batch.engine.packs.encoding import DTYPES
+from rotary_batch.engine.packs.recipes import DTYPES
 from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import MIN_SLOTS, copy_batch_slabs
-from rotary_batch.model.slabs import matrix_shapes
+from rotary_batch.model.slabs import expert_shapes
 
 NUM_LOADERS = 4  # threads that load residents: checking a digest takes longer than reading a slab
 
@@ -29,8 +29,10 @@ NUM_LOADERS = 4  # threads that load residents: checking a digest takes longer t
 class Slab(NamedTuple):
     """Views of one expert's weights; valid only inside the `hold` that gave it."""
 
-    up: Matrix  # w1 over w3, [2 * intermediate, hidden]
-    down: Matrix  # w2, [hidden, intermediate]
+    gate_up: tuple[Matrix, ...]  # gate over up, [2 * intermediate, hidden], or each by itself
+    down: Matrix  # [hidden, intermediate]
+    gate_up_bias: torch.Tensor | None = None  # float32 [2 * intermediate]
+    down_bias: torch.Tensor | None = None  # float32 [hidden]
 
 
 class ExpertSource(Protocol):
@@ -62,18 +64,40 @@ class ExpertSource(Protocol):
         ...
 
 
-def slab_views(buffer: torch.Tensor, manifest: Manifest) -> Slab:
-    """The two matrices of a slab, as views of its bytes."""
-    parts = manifest.layout.parts
-    matrices = []
-    for name, (rows, _) in matrix_shapes(manifest.geometry).items():
-        own = {stored.removeprefix(name): part for stored, part in parts.items() if stored.partition(".")[0] == name}
-        tensors = {
-            suffix: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
-            for suffix, part in own.items()
-        }
-        matrices.append(matrix_from(tensors, rows, manifest.experts))
-    return Slab(*matrices)
+def slab_views(buffer: torch.Tensor, manifest: Manifest, layer: int) -> Slab:
+    """The matrices of a slab of this layer, as views of its bytes."""
+    stored, parts = manifest.stored(layer), manifest.layout(layer).parts
+    tensors = {
+        name: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
+        for name, part in parts.items()
+    }
+    matrices = {
+        name: matrix_from(_of(name, tensors), rows, stored[name])
+        for name, (rows, _) in expert_shapes(manifest.geometry, stored).items()
+    }
+    gate_up = tuple(matrices[name] for name in ("gate_up", "gate", "up") if name in matrices)
+    return Slab(gate_up, matrices["down"], tensors.get("gate_up.bias"), tensors.get("down.bias"))
+
+
+def _of(name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parts of one matrix, by suffix."""
+    return {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.partition(".")[0] == name}
+
+
+class SlotViews:
+    """Views of the same memory as a slab of each layer; layers that are stored alike share them."""
+
+    def __init__(self, buffer: torch.Tensor, manifest: Manifest) -> None:
+        self._buffer = buffer
+        self._manifest = manifest
+        self._views: dict[tuple[tuple[str, str], ...], Slab] = {}
+
+    def of(self, layer: int) -> Slab:
+        """The matrices of a slab of this layer."""
+        stored = tuple(self._manifest.stored(layer).items())
+        if stored not in self._views:
+            self._views[stored] = slab_views(self._buffer, self._manifest, layer)
+        return self._views[stored]
 
 
 class AllResident:
@@ -87,7 +111,7 @@ class AllResident:
                 list(pool.map(transfer.fill, ([Load(key, slot)] for slot, key in enumerate(keys))))
         finally:
             transfer.close()
-        self._slabs = {key: slab_views(transfer.slots[slot], manifest) for slot, key in enumerate(keys)}
+        self._slabs = {key: slab_views(transfer.slots[slot], manifest, key.layer) for slot, key in enumerate(keys)}
 
     def begin_step(self, num_rows: int) -> None:
         """Nothing to prepare."""
@@ -134,7 +158,7 @@ class RingSource:
         self._position = {key: place for place, key in enumerate(self._order)}
         self._layer_quota = num_slots // len({key.layer for key in order})
         self._ring = Ring(num_slots, trace)
-        self._slabs = [slab_views(buffer, manifest) for buffer in transfer.slots]
+        self._slabs = [SlotViews(buffer, manifest) for buffer in transfer.slots]
         self._sweeping = True
         self._prefetchers = [Prefetcher(self._ring, transfer, batch_slabs) for _ in range(num_prefetchers)]
         for prefetcher in self._prefetchers:
@@ -174,7 +198,7 @@ class RingSource:
             self._transfer.wait_ready(slot)
         self._trace.add("stall_s", time.perf_counter() - start_s)
         try:
-            yield self._slabs[slot]
+            yield self._slabs[slot].of(key.layer)
         finally:
             self._transfer.note_free(slot)
             self._ring.release(key)

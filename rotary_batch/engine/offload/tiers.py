@@ -40,8 +40,8 @@ class Tier(Protocol):
         """How many threads should read at once."""
         ...
 
-    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
-        """Copy a slab into a page-aligned uint8 tensor in host memory.  Raises StorageError, ModelError."""
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> int:
+        """Copy a slab into a page-aligned uint8 tensor in host memory; its bytes.  Raises StorageError, ModelError."""
         ...
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class DiskTier:
         """How the bytes are read, for reports."""
         return "disk (O_DIRECT)" if self._takes_direct else "disk (buffered)"
 
-    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> int:
         """Read one slab; `preadv` releases the GIL, so the compute goes on."""
         place = self._places[key]
         view = memoryview(target.numpy())[: place.nbytes]  # type: ignore[arg-type]
@@ -91,6 +91,7 @@ class DiskTier:
         self._trace.add("bytes_read", done)
         if place.offset in self._unchecked:
             self._check_digest(key, view, place)
+        return place.nbytes
 
     def _check_digest(self, key: ExpertKey, view: memoryview, place: SlabPlace) -> None:
         """Compare the digest of a slab at its first use: a flipped bit on disk must not become prose."""
@@ -134,9 +135,10 @@ class RamTier:
     ) -> None:
         self._disk = disk
         self._num_on_disk = num_on_disk
-        self._arena = page_buffer(len(hosted) * manifest.slab_nbytes)
-        places = torch.split(self._arena, manifest.slab_nbytes)
-        self._views = dict(zip(sorted(hosted), places, strict=True))
+        keys = sorted(hosted)
+        sizes = [manifest.slabs[key].nbytes for key in keys]
+        self._arena = page_buffer(sum(sizes))
+        self._views = dict(zip(keys, torch.split(self._arena, sizes), strict=True))
         with ThreadPoolExecutor(NUM_FILLERS) as pool:
             list(pool.map(disk.read_into, self._views.keys(), self._views.values()))
         self._staged = pinned  # slabs go on to a CUDA device
@@ -157,12 +159,13 @@ class RamTier:
         """One for host memory, and those of the disk where slabs are read from it."""
         return 1 + self._disk.num_readers if self._num_on_disk else 1
 
-    def read_into(self, key: ExpertKey, target: torch.Tensor) -> None:
+    def read_into(self, key: ExpertKey, target: torch.Tensor) -> int:
         """Copy one slab, or read it; torch releases the GIL while it copies."""
-        if key in self._views:
-            target[: self._views[key].numel()].copy_(self._views[key])
-        else:
-            self._disk.read_into(key, target)
+        slab = self._views.get(key)
+        if slab is None:
+            return self._disk.read_into(key, target)
+        target[: slab.numel()].copy_(slab)
+        return slab.numel()
 
     @property
     def is_pinned_whole(self) -> bool:

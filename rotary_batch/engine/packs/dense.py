@@ -9,14 +9,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
+from rotary_batch.engine.kernels.quant import Matrix, matrix_from
 from rotary_batch.engine.runtime.buffers import copy_to_pages
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
+from rotary_batch.model.slabs import part_suffixes
 
 
 def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
-    """Every dense matrix by name, on the device; int8 stays int8.  Raises ModelError for a damaged file.
+    """Every dense matrix by name, on the device; what is quantised stays so.  Raises ModelError for a damaged file.
 
     Tensors are loaded one at a time, so that the peak is the sum and not twice the sum.
     """
@@ -27,12 +28,17 @@ def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: t
                 raise ModelError(f"{path}: damaged (its digest differs); pack the model again")
         with safe_open(str(path), framework="pt") as file:
             dense: dict[str, Matrix] = {}
-            for name in geometry.dense_shapes():
-                stored = file.get_tensor(name)
-                is_int8 = manifest.dense == "int8" and geometry.is_quantisable(name)
+            for name, shape in geometry.dense_shapes().items():
+                stored_as = manifest.dense_stored(name)
+                is_plain = stored_as == "bf16"
+                suffixes = [""] if is_plain else part_suffixes(stored_as, shape[0], shape[1])
+                stored = {suffix: file.get_tensor(name + suffix) for suffix in suffixes}
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
-                tensor = copy_to_pages(stored, stored.dtype if is_int8 else numerics.storage_dtype).to(device)
-                dense[name] = Int8Matrix(tensor, file.get_tensor(name + ".scale").to(device)) if is_int8 else tensor
+                parts = {
+                    suffix: copy_to_pages(part, numerics.storage_dtype if is_plain else part.dtype).to(device)
+                    for suffix, part in stored.items()
+                }
+                dense[name] = matrix_from(parts, shape[0], stored_as)
             return dense
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: {error}; see `model verify`") from error

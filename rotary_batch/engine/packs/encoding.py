@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 
 from rotary_batch.engine.kernels.quant import quantise
-from rotary_batch.engine.packs.checkpoint import Checkpoint
-from rotary_batch.engine.packs.tensors import TensorPlace, pieces
-from rotary_batch.model.geometry import DTYPE_NBYTES
-from rotary_batch.model.slabs import SlabLayout
-
-DTYPES = {
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-}
+from rotary_batch.engine.packs.checkpoint import Checkpoint, Expert
+from rotary_batch.engine.packs.recipes import DTYPES, Parts, stored_parts
+from rotary_batch.engine.packs.tensors import Source, pieces, tensor_nbytes
+from rotary_batch.model.slabs import SlabLayout, matrix_parts
 
 
 class DensePart(NamedTuple):
@@ -33,40 +26,61 @@ class DensePart(NamedTuple):
     pieces: Callable[[], Iterable[memoryview]]
 
 
-def encoded_slab(layout: SlabLayout, experts: str, places: Sequence[TensorPlace]) -> memoryview:
-    """The bytes of a quantised slab; `places` are w1, w3 and w2 in the checkpoint."""
-    slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
-    w1, w3, w2 = (partial(_load, place) for place in places)
-    for name, loads in (("up", (w1, w3)), ("down", (w2,))):
-        for suffix, tensor in quantise(torch.cat([load() for load in loads]), experts).items():
+def slab_pieces(layout: SlabLayout, stored: Mapping[str, str], expert: Expert) -> Iterator[memoryview]:
+    """The bytes of a slab in order; `stored` says how each matrix is stored."""
+    done = 0
+    for name, source in expert.items():
+        for suffix, part_pieces in _part_pieces(source, stored.get(name, "bias")).items():
             part = layout.parts[name + suffix]
-            slab[part.offset : part.offset + part.nbytes] = _bytes(tensor)
-    return memoryview(slab.numpy())  # type: ignore[arg-type]
+            yield memoryview(bytes(part.offset - done))
+            yield from part_pieces
+            done = part.offset + part.nbytes
+    yield memoryview(bytes(layout.nbytes - done))
+
+
+def _part_pieces(source: Source, stored_as: str) -> dict[str, Iterable[memoryview]]:
+    """The bytes of each stored part of a matrix, by its suffix; what is copied as it is, in small pieces."""
+    if stored_as == "bias":
+        return {"": [_bytes(stored_parts(source)[""].float())]}
+    if source.recipe == "stack" and stored_as == source.stored_as:
+        return {"": chain.from_iterable(pieces(place) for place in source.places)}
+    return {suffix: [_bytes(part)] for suffix, part in _encoded(source, stored_as).items()}
+
+
+def _encoded(source: Source, stored_as: str) -> Parts:
+    parts = stored_parts(source)
+    if stored_as == source.stored_as:
+        return parts
+    return quantise(parts[""], stored_as)
 
 
 def dense_parts(checkpoint: Checkpoint, dense: str) -> Iterator[DensePart]:
     """Every tensor that is not an expert's; routers and norms are never quantised."""
-    for name, place in checkpoint.dense.items():
-        if dense == "bf16" or not checkpoint.geometry.is_quantisable(name):
-            yield DensePart(name, place.dtype, place.shape, place.nbytes, partial(pieces, place))
+    for name, source in checkpoint.dense.items():
+        is_quantised = source.stored_as == "bf16" and dense != "bf16" and checkpoint.geometry.is_quantisable(name)
+        stored_as = dense if is_quantised else source.stored_as
+        if stored_as == "bf16":
+            dtype = source.dtype
+            yield DensePart(
+                name, dtype, source.shape, tensor_nbytes(dtype, source.shape), partial(_plain_pieces, source)
+            )
             continue
-        rows, columns = place.shape
-        yield DensePart(name, "I8", place.shape, rows * columns, partial(_quantised, place, dense, ""))
-        yield DensePart(name + ".scale", "F32", (rows,), 4 * rows, partial(_quantised, place, dense, ".scale"))
+        rows, columns = source.shape
+        for suffix, dtype, shape in matrix_parts(stored_as, rows, columns, source.dtype):
+            yield DensePart(
+                name + suffix, dtype, shape, tensor_nbytes(dtype, shape), partial(_one_part, source, stored_as, suffix)
+            )
 
 
-def _quantised(place: TensorPlace, dense: str, suffix: str) -> list[memoryview]:
-    return [memoryview(_bytes(quantise(_load(place), dense)[suffix]).numpy())]  # type: ignore[arg-type]
+def _plain_pieces(source: Source) -> Iterable[memoryview]:
+    if source.recipe == "stack":
+        return chain.from_iterable(pieces(place) for place in source.places)
+    return [_bytes(stored_parts(source)[""].to(DTYPES[source.dtype]))]
 
 
-def _load(place: TensorPlace) -> torch.Tensor:
-    buffer, done = bytearray(place.nbytes), 0
-    for piece in pieces(place):
-        buffer[done : done + len(piece)] = piece
-        done += len(piece)
-    assert place.nbytes % DTYPE_NBYTES[place.dtype] == 0
-    return torch.frombuffer(buffer, dtype=DTYPES[place.dtype]).view(place.shape)
+def _one_part(source: Source, stored_as: str, suffix: str) -> Iterable[memoryview]:
+    return _part_pieces(source, stored_as)[suffix]
 
 
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().view(-1).view(torch.uint8)
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

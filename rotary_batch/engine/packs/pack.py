@@ -25,7 +25,15 @@ from rotary_batch.engine.packs.writer import (
     write_experts,
 )
 from rotary_batch.errors import ModelError, StorageError
-from rotary_batch.model.manifest import DENSE_FORMATS, DENSE_NAME, EXPERTS_NAME, MANIFEST_NAME, Manifest, SlabPlace
+from rotary_batch.model.manifest import (
+    DENSE_FORMATS,
+    DENSE_NAME,
+    EXPERTS_NAME,
+    MANIFEST_NAME,
+    ORIGINAL,
+    Manifest,
+    SlabPlace,
+)
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 
 _SOURCE_NAME = "source.txt"
@@ -35,14 +43,15 @@ def pack(
     src: Path,
     dst: Path,
     *,
-    experts: str = "bf16",
+    experts: str | None = None,
     dense: str = "bf16",
     progress: Progress | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Manifest:
     """Pack the checkpoint `src` into the folder `dst`; `extra` are manifest fields of a demonstration model.
 
-    `experts` is one of the formats of model/slabs.py, `dense` bf16 (the checkpoint's own bits) or int8.
+    `experts` is bf16 (the checkpoint's own bits), int8 or int4; None = the checkpoint's own bits, also where they are
+    quantised.  `dense` is bf16 (the checkpoint's own bits) or int8.
     Raises ModelError for a bad checkpoint or a `dst` that has another pack, StorageError for a full disk, BusyError.
     """
     packing = _checked_packing(src, dst, experts, dense)
@@ -58,14 +67,15 @@ def pack(
             return _write(packing, journal, progress or (lambda _done, _total: None), extra or {})
 
 
-def _checked_packing(src: Path, dst: Path, experts: str, dense: str) -> Packing:
+def _checked_packing(src: Path, dst: Path, experts: str | None, dense: str) -> Packing:
     """Everything that can be refused is refused here, before anything is written."""
     if dense not in DENSE_FORMATS:
         raise ModelError(f"--dense {dense!r}: this version packs {', '.join(DENSE_FORMATS)}")
     if dst.exists() and src.resolve() == dst.resolve():
         raise ModelError(f"{dst}: source and destination are the same folder; name another destination")
-    packing = Packing(open_checkpoint(src), dst, experts, dense)
-    assert packing.layout.nbytes, "computing the layout raises for an impossible format"
+    checkpoint = open_checkpoint(src)
+    packing = Packing(checkpoint, dst, checkpoint.experts_format(experts), dense)
+    assert packing.layouts(), "computing the layouts raises for an impossible format"
     Tokenizer.load(src)
     return packing
 
@@ -89,9 +99,9 @@ def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[s
     return manifest
 
 
-def pack_into_cache(src: Path, cache: Path, experts: str = "bf16", progress: Progress | None = None) -> Path:
+def pack_into_cache(src: Path, cache: Path, experts: str | None = None, progress: Progress | None = None) -> Path:
     """The pack of a checkpoint below `cache`; made on first use."""
-    dst = cached_pack(src, cache, experts)
+    dst = cached_pack(open_checkpoint(src), cache, experts)
     pack(src, dst, experts=experts, progress=progress)
     return dst
 
@@ -131,6 +141,8 @@ def _manifest(
         geometry=checkpoint.geometry,
         experts=packing.experts,
         dense=packing.dense,
+        layer_formats=checkpoint.layer_formats if packing.experts == ORIGINAL else {},
+        dense_formats=checkpoint.dense_formats,
         slabs=slabs,
         dense_sha256=dense_sha256,
         tokenizer_sha256=Tokenizer.load(packing.dst).digest,
@@ -142,7 +154,9 @@ def _require_space(packing: Packing) -> None:
     checkpoint, dst = packing.checkpoint, packing.dst
     part = dst / (EXPERTS_NAME + PART_SUFFIX)
     have = shutil.disk_usage(dst).free + (part.stat().st_blocks * 512 if part.is_file() else 0)
-    need = packing.layout.nbytes * len(checkpoint.experts) + sum(p.nbytes for p in checkpoint.dense.values())
+    layouts = packing.layouts()
+    experts_nbytes = sum(layouts[key.layer].nbytes for key in checkpoint.experts)
+    need = experts_nbytes + sum(source.nbytes for source in checkpoint.dense.values())
     if have < need:
         raise StorageError(f"{dst}: packing needs {need:,} bytes, {have:,} are free; free {need - have:,} bytes")
 

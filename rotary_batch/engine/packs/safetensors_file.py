@@ -8,15 +8,14 @@ import struct
 from itertools import pairwise
 from pathlib import Path
 
-from rotary_batch.engine.packs.tensors import TensorPlace
+from rotary_batch.engine.packs.tensors import NUMBER_NBYTES, TensorPlace
 from rotary_batch.errors import ModelError
-from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.tables import Table, open_regular, parse_object, shown
 
 _MAX_HEADER_NBYTES = 100 * 10**6  # the limit of the safetensors format
 _MAX_DIMENSIONS = 8
 _MAX_FILE_NBYTES = 2**53
-_STORED_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
+
 _REMEDY = "fetch the file again"
 
 
@@ -42,10 +41,10 @@ def _place(path: Path, name: str, row: object, base: int, size: int) -> TensorPl
         raise ModelError(f"{where} is {shown(row)}, not an object; {_REMEDY}")
     table = Table(row, where, _REMEDY)
     shape, dtype = table.wholes("shape", _MAX_DIMENSIONS, _MAX_FILE_NBYTES), table.text("dtype")
-    if dtype not in _STORED_NBYTES:
-        raise ModelError(f"{where} is of type {shown(dtype)}; supported types: {', '.join(_STORED_NBYTES)}")
+    if dtype not in NUMBER_NBYTES:
+        raise ModelError(f"{where} is of type {shown(dtype)}; supported types: {', '.join(NUMBER_NBYTES)}")
     offsets = table.wholes("data_offsets", 2, _MAX_FILE_NBYTES)
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _STORED_NBYTES[dtype]:
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * NUMBER_NBYTES[dtype]:
         raise table.error(f"bytes {list(offsets)} are not {list(shape)} of {dtype}")
     begin, end = offsets
     if base + end > size:

@@ -1,4 +1,4 @@
-"""Where the bytes of a tensor are in a file, and how they are read.
+"""Where the bytes of a tensor are in a file, how they are read, and what a pack makes of them.
 
 Weights are read in small pieces, because a mapped shard would count as this process's memory.
 """
@@ -13,8 +13,18 @@ from typing import NamedTuple
 
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES
+from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 PIECE_NBYTES = 8 * 2**20
+# Of one number, by the name that safetensors gives its type.
+NUMBER_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
+
+
+def tensor_nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor; `dtype` is safetensors' name, or that of a block type of GGUF, whose rows are whole blocks."""
+    if dtype in NUMBER_NBYTES:
+        return math.prod(shape) * NUMBER_NBYTES[dtype]
+    return math.prod(shape[:-1]) * BLOCK_TYPES[dtype].row_nbytes(shape[-1])
 
 
 class TensorPlace(NamedTuple):
@@ -28,13 +38,33 @@ class TensorPlace(NamedTuple):
 
     def part(self, index: int, shape: tuple[int, ...]) -> TensorPlace:
         """The `index`-th of the tensors of `shape` that this one consists of."""
-        nbytes = math.prod(shape) * DTYPE_NBYTES[self.dtype]
+        nbytes = tensor_nbytes(self.dtype, shape)
         return TensorPlace(self.path, self.offset + index * nbytes, nbytes, self.dtype, shape)
 
     @property
     def end(self) -> int:
         """The first byte after it."""
         return self.offset + self.nbytes
+
+
+class Source(NamedTuple):
+    """A tensor of a pack, and where a checkpoint has what it is made of."""
+
+    shape: tuple[int, ...]
+    places: tuple[TensorPlace, ...]
+    stored_as: str = "bf16"  # what the checkpoint has: plain numbers, or quantised ones that are kept (model/slabs.py)
+    recipe: str = "stack"  # how the tensor is made of the places: recipes.py
+    arguments: tuple[int, ...] = ()  # of the recipe
+
+    @property
+    def dtype(self) -> str:
+        """The type of its numbers, where they are plain."""
+        return self.places[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is read."""
+        return sum(place.nbytes for place in self.places)
 
 
 def pieces(place: TensorPlace) -> Iterator[memoryview]:
@@ -52,3 +82,12 @@ def pieces(place: TensorPlace) -> Iterator[memoryview]:
             done += count
     finally:
         os.close(descriptor)
+
+
+def read_bytes(place: TensorPlace) -> bytearray:
+    """All bytes of a tensor."""
+    buffer, done = bytearray(place.nbytes), 0
+    for piece in pieces(place):
+        buffer[done : done + len(piece)] = piece
+        done += len(piece)
+    return buffer

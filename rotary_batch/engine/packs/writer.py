@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.checkpoint import Checkpoint
 from rotary_batch.engine.packs.journal import Journal
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
-from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, SlabPlace
-from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
+from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, SlabPlace, stored_in
+from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, expert_layout
 
 SYNC_NBYTES = 64 * 2**20  # of slabs between two syncs
 PART_SUFFIX = ".part"
@@ -34,10 +34,14 @@ class Packing(NamedTuple):
     experts: str
     dense: str
 
-    @property
-    def layout(self) -> SlabLayout:
-        """Where the parts of a slab are; raises ModelError for an impossible format."""
-        return slab_layout(self.checkpoint.geometry, self.experts)
+    def stored(self, layer: int) -> Mapping[str, str]:
+        """How each matrix of this layer's experts is stored."""
+        return stored_in(self.checkpoint.geometry, self.experts, self.checkpoint.layer_formats, layer)
+
+    def layouts(self) -> dict[int, SlabLayout]:
+        """Where the parts of a slab are, by layer; raises ModelError for an impossible format."""
+        geometry = self.checkpoint.geometry
+        return {layer: expert_layout(geometry, self.stored(layer)) for layer in geometry.moe_layers}
 
     @property
     def digest(self) -> str:
@@ -47,24 +51,26 @@ class Packing(NamedTuple):
 
 def write_experts(packing: Packing, journal: Journal, progress: Progress) -> dict[ExpertKey, SlabPlace]:
     """Write the slabs that the journal does not have; the place of every slab, in ring order."""
-    dst, slab_nbytes = packing.dst, packing.layout.nbytes
+    dst, layouts = packing.dst, packing.layouts()
     keys, part = list(packing.checkpoint.experts), dst / (EXPERTS_NAME + PART_SUFFIX)
-    names = [f"layers.{key.layer}.experts.{key.expert}" for key in keys]
-    header = safetensors_header(dict.fromkeys(names, ("U8", (slab_nbytes,), slab_nbytes)))
-    offsets = {key: len(header) + position * slab_nbytes for position, key in enumerate(keys)}
+    sizes = {key: layouts[key.layer].nbytes for key in keys}
+    header = safetensors_header(
+        {f"layers.{key.layer}.experts.{key.expert}": ("U8", (nbytes,), nbytes) for key, nbytes in sizes.items()}
+    )
+    ends = list(accumulate(sizes.values(), initial=len(header)))
+    offsets = dict(zip(keys, ends, strict=False))
     if (dst / EXPERTS_NAME).is_file():  # killed between the rename and the manifest
         (dst / EXPERTS_NAME).replace(part)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        os.posix_fallocate(descriptor, 0, len(header) + slab_nbytes * len(keys))
+        os.posix_fallocate(descriptor, 0, ends[-1])
         os.pwrite(descriptor, header, 0)
-        slabs = _intact(packing, journal.slabs(), offsets)
+        slabs = _intact(packing, journal.slabs(), offsets, sizes)
         unsynced: list[tuple[ExpertKey, SlabPlace]] = []
         for position, key in enumerate(keys, 1):
             if key not in slabs:
-                place = _write_slab(descriptor, offsets[key], packing, packing.checkpoint.experts[key])
-                unsynced.append((key, place))
-            if len(unsynced) * slab_nbytes >= SYNC_NBYTES or (unsynced and position == len(keys)):
+                unsynced.append((key, _write_slab(descriptor, offsets[key], packing, layouts[key.layer], key)))
+            if sum(place.nbytes for _, place in unsynced) >= SYNC_NBYTES or (unsynced and position == len(keys)):
                 _commit(descriptor, journal, unsynced)
                 slabs |= dict(unsynced)
                 unsynced = []
@@ -76,14 +82,17 @@ def write_experts(packing: Packing, journal: Journal, progress: Progress) -> dic
 
 
 def _intact(
-    packing: Packing, noted: Mapping[ExpertKey, SlabPlace], offsets: Mapping[ExpertKey, int]
+    packing: Packing,
+    noted: Mapping[ExpertKey, SlabPlace],
+    offsets: Mapping[ExpertKey, int],
+    sizes: Mapping[ExpertKey, int],
 ) -> dict[ExpertKey, SlabPlace]:
     """The noted slabs whose bytes are there: a file may be lost while its journal exists."""
-    part, nbytes = packing.dst / (EXPERTS_NAME + PART_SUFFIX), packing.layout.nbytes
+    part = packing.dst / (EXPERTS_NAME + PART_SUFFIX)
     return {
         key: place
         for key, place in noted.items()
-        if (offsets.get(key), nbytes) == (place.offset, place.nbytes)
+        if (offsets.get(key), sizes.get(key)) == (place.offset, place.nbytes)
         and sha256_of(pieces(slab_bytes(part, place))) == place.sha256
     }
 
@@ -93,28 +102,15 @@ def slab_bytes(path: Path, place: SlabPlace) -> TensorPlace:
     return TensorPlace(path, place.offset, place.nbytes, "U8", (place.nbytes,))
 
 
-def _write_slab(descriptor: int, offset: int, packing: Packing, matrices: Sequence[TensorPlace]) -> SlabPlace:
+def _write_slab(descriptor: int, offset: int, packing: Packing, layout: SlabLayout, key: ExpertKey) -> SlabPlace:
+    from rotary_batch.engine.packs.encoding import slab_pieces
+
     digest, position = hashlib.sha256(), offset
-    for piece in _slab_pieces(packing, matrices):
+    for piece in slab_pieces(layout, packing.stored(key.layer), packing.checkpoint.experts[key]):
         digest.update(piece)
         _write_all(descriptor, piece, position)
         position += len(piece)
     return SlabPlace(offset, position - offset, digest.hexdigest())
-
-
-def _slab_pieces(packing: Packing, matrices: Sequence[TensorPlace]) -> Iterator[memoryview]:
-    """The bytes of a slab in order: bf16 in small pieces, other formats as a whole."""
-    if packing.experts == "bf16":
-        w1, w3, w2 = matrices
-        up, down = packing.layout.parts["up"], packing.layout.parts["down"]
-        yield from chain(pieces(w1), pieces(w3))
-        yield memoryview(bytes(down.offset - up.nbytes))  # `down` begins on a cache line
-        yield from pieces(w2)
-        yield memoryview(bytes(packing.layout.nbytes - down.offset - down.nbytes))
-        return
-    from rotary_batch.engine.packs.encoding import encoded_slab
-
-    yield encoded_slab(packing.layout, packing.experts, matrices)
 
 
 def _write_all(descriptor: int, piece: memoryview, position: int) -> None:

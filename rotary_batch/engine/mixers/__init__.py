@@ -1,0 +1,1 @@
+"""What mixes the tokens of a sequence in one layer: attention, in its variants."""

@@ -1,0 +1,87 @@
+"""Make the tensors of a pack from those of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from rotary_batch.engine.packs.tensors import Source, TensorPlace, read_bytes
+from rotary_batch.model.ggml_types import BLOCK_TYPES
+
+DTYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+Parts = dict[str, torch.Tensor]  # by the suffixes of model/slabs.py
+_Recipe = Callable[[Source], Parts]
+
+
+def load(place: TensorPlace) -> torch.Tensor:
+    """A tensor of a file: plain numbers in their shape, blocks of GGUF as rows of bytes."""
+    buffer = read_bytes(place)
+    if place.dtype in DTYPES:
+        return torch.frombuffer(buffer, dtype=DTYPES[place.dtype]).view(place.shape)
+    return torch.frombuffer(buffer, dtype=torch.uint8).view(*place.shape[:-1], -1)
+
+
+def stored_parts(source: Source) -> Parts:
+    """The stored parts of a tensor, as the checkpoint has them."""
+    return RECIPES[source.recipe](source)
+
+
+def _stack(source: Source) -> Parts:
+    """The places one above the other."""
+    return {"": torch.cat([load(place).view(-1, *_row_shape(place)) for place in source.places]).view(_stacked(source))}
+
+
+def _row_shape(place: TensorPlace) -> Sequence[int]:
+    return place.shape[1:] if place.dtype in DTYPES else (-1,)
+
+
+def _stacked(source: Source) -> Sequence[int]:
+    return source.shape if source.dtype in DTYPES else (source.shape[0], -1)
+
+
+def _rows_to_halves(source: Source) -> Parts:
+    """Rows of q or k whose heads rotate pairs of neighbours -> the first of all pairs, then the second of all.
+
+    Arguments: rows of a head, rows of it that rotate, and where those begin.  Scores do not change when queries and
+    keys are re-ordered alike.
+    """
+    head_rows, rotary, begin = source.arguments
+    order = torch.arange(head_rows)
+    rotating = order[begin : begin + rotary]
+    order[begin : begin + rotary] = torch.cat([rotating[0::2], rotating[1::2]])
+    return _in_head_order(source, head_rows, order)
+
+
+def _in_head_order(source: Source, head_rows: int, order: torch.Tensor) -> Parts:
+    rows = _stack(source)[""]
+    return {"": rows.view(-1, head_rows, *rows.shape[1:])[:, order].reshape(rows.shape)}
+
+
+def _columns(source: Source) -> Parts:
+    """Some columns of a matrix; arguments: the first, and the one after the last."""
+    begin, end = source.arguments
+    place = source.places[0]
+    if place.dtype in DTYPES:
+        return {"": load(place)[:, begin:end].contiguous()}
+    kind = BLOCK_TYPES[place.dtype]
+    return {"": load(place)[:, kind.row_nbytes(begin) : kind.row_nbytes(end)].contiguous()}
+
+
+def _transpose(source: Source) -> Parts:
+    """A matrix that the file has as [columns, rows]."""
+    return {"": load(source.places[0]).T.contiguous()}
+
+
+RECIPES: dict[str, _Recipe] = {
+    "stack": _stack,
+    "columns": _columns,
+    "rows_to_halves": _rows_to_halves,
+    "transpose": _transpose,
+}

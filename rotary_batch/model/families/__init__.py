@@ -1,0 +1,36 @@
+"""Families of models: how a config.json describes each, and which class of transformers it must agree with.
+
+A family is a function from a config to the switches of `Geometry`; the decoder knows switches and no family.
+"""
+
+from __future__ import annotations
+
+from rotary_batch.model.families import dense, mixtral, qwen
+from rotary_batch.model.families.config import sizes, text_table
+from rotary_batch.model.families.family import Family
+from rotary_batch.model.geometry import MAX_ENDS, Geometry
+from rotary_batch.model.tables import Table, shown
+
+FAMILIES: tuple[Family, ...] = (*mixtral.FAMILIES, *qwen.FAMILIES, *dense.FAMILIES)
+
+
+def family_of(config: Table) -> Family:
+    """The family that a config names, by architecture or model type.  Raises ModelError for an unknown one."""
+    named = config.rows("architectures", MAX_ENDS) if config.has("architectures") else []
+    kind = config.text("model_type") if config.has("model_type") else None
+    for family in FAMILIES:
+        if set(family.architectures) & {name for name in named if isinstance(name, str)}:
+            return family
+    for family in FAMILIES:
+        if kind in family.model_types:
+            return family
+    known = ", ".join(sorted({name for family in FAMILIES for name in family.architectures}))
+    raise config.error(f"unknown architecture {shown(next(iter(named), kind))}; known: {known}")
+
+
+def geometry_of(config: Table) -> Geometry:
+    """The description of a model, from its config.json.  Raises ModelError."""
+    family = family_of(config)
+    text = text_table(config)
+    values = sizes(text) | {"family": family.name} | family.switches(text)
+    return config.explained(lambda: Geometry(**values))

@@ -1,0 +1,72 @@
+"""Dense models: Llama, Mistral, Qwen2, Qwen3 and SmolLM3.  Their feed-forward is cut into slices, which revolve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rotary_batch.model.families.config import attention_bias, window
+from rotary_batch.model.families.family import Family
+from rotary_batch.model.families.layers import slices
+from rotary_batch.model.geometry import MAX_LAYERS, MAX_SIZES
+from rotary_batch.model.tables import Table
+
+_Switches = Callable[[Table], dict[str, Any]]
+
+
+def _sliced(config: Table) -> dict[str, Any]:
+    hidden = config.whole("hidden_size", MAX_SIZES["hidden_size"])
+    return slices(hidden, config.whole("intermediate_size", MAX_SIZES["intermediate_size"]))
+
+
+def _llama(config: Table) -> dict[str, Any]:
+    return _sliced(config) | {"attention_bias": attention_bias(config, "qkvo")}
+
+
+def _mistral(config: Table) -> dict[str, Any]:
+    return _sliced(config) | {"sliding_window": window(config)}
+
+
+def _qwen2(config: Table) -> dict[str, Any]:
+    return _sliced(config) | _qwen_windows(config) | {"attention_bias": "qkv"}
+
+
+def _qwen3(config: Table) -> dict[str, Any]:
+    switches = {"attention_bias": attention_bias(config, "qkvo"), "qk_norm": "head"}
+    return _sliced(config) | _qwen_windows(config) | switches
+
+
+def _smollm3(config: Table) -> dict[str, Any]:
+    """Every fourth layer does not rotate; `no_rope_layers` has 1 for those that do."""
+    rotates = config.wholes("no_rope_layers", MAX_LAYERS, 1) if config.has("no_rope_layers") else ()
+    without = tuple(layer for layer, flag in enumerate(rotates) if not flag)
+    return _llama(config) | _qwen_windows(config) | {"no_rope_layers": without}
+
+
+def _qwen_windows(config: Table) -> dict[str, Any]:
+    """The window counts only where `use_sliding_window` is set, in the layers that `layer_types` names."""
+    tokens = window(config, needs="use_sliding_window")
+    if tokens is None or not config.has("layer_types"):
+        return {"sliding_window": tokens}
+    kinds = config.texts("layer_types", MAX_LAYERS)
+    words = {"full_attention": "full", "sliding_attention": "window"}
+    return {"sliding_window": tokens, "attention_kinds": tuple(words.get(kind, kind) for kind in kinds)}
+
+
+def _family(name: str, architecture: str, switches: _Switches, *aliases: str) -> Family:
+    return Family(
+        name=name,
+        model_types=(name, *aliases),
+        architectures=(architecture,),
+        oracle=architecture,
+        switches=switches,
+    )
+
+
+FAMILIES = (
+    _family("llama", "LlamaForCausalLM", _llama),
+    _family("mistral", "MistralForCausalLM", _mistral),
+    _family("qwen2", "Qwen2ForCausalLM", _qwen2),
+    _family("qwen3", "Qwen3ForCausalLM", _qwen3),
+    _family("smollm3", "SmolLM3ForCausalLM", _smollm3),
+)

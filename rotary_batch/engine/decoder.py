@@ -11,8 +11,8 @@ from itertools import chain
 import torch
 
 from rotary_batch.engine.attention.base import Attention, QuerySegment
+from rotary_batch.engine.kernels.matrices import Matrix, num_rows
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix, num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.moe import Dispatch, moe_forward, route
 from rotary_batch.engine.offload.prediction import ExpertPredictor

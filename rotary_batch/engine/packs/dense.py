@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rotary_batch.engine.kernels.matrices import Int8Matrix, Matrix
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
 from rotary_batch.engine.runtime.buffers import copy_to_pages
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, Manifest

@@ -15,7 +15,7 @@ import torch
 from rotary_batch.config import kernel_dir
 from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
-from rotary_batch.engine.kernels.dispatch import Gemm, Level, cap, select_kernel
+from rotary_batch.engine.kernels.dispatch import GEMM_GROUPS, Gemm, Level, cap, select_kernel
 from rotary_batch.engine.kernels.matrices import (
     Int4Matrix,
     Int8Matrix,
@@ -32,7 +32,7 @@ from rotary_batch.log import event
 SEGMENT_FIELDS = 6  # of attention.base.QuerySegment
 MAX_ATTENTION_ROWS = 64  # rows of one sequence times the query heads of a KV head
 HEAD_DIM_MULTIPLE, MAX_HEAD_DIM = 32, 256
-TILE_ROWS, TILE_COLUMNS, MAX_GROUP = 16, 32, 512  # gemm_bf16.c: of x, of a matrix, columns that share an int4 scale
+TILE_ROWS, TILE_COLUMNS = 16, 32  # gemm_bf16.c: of x, of a matrix
 BLOCK_ROWS = 64  # of an int4 matrix
 GEMV_ROWS = 4  # gemv_avx512bf16.c: rows of x
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -53,7 +53,9 @@ class CpuKernels:
     def kernel_for(self, x: torch.Tensor, matrix: Matrix) -> str:
         """The fastest kernel for x times a matrix: a method of this class, or of FastMatmul (torch_*)."""
         shape = (len(x), num_rows(matrix), num_columns(matrix))
-        return select_kernel(Gemm(DTYPES[x.dtype], format_name(matrix), _is_contiguous(matrix), shape), self.levels)
+        group = matrix.group if isinstance(matrix, Int4Matrix) else 0
+        gemm = Gemm(DTYPES[x.dtype], format_name(matrix), _is_contiguous(matrix), shape, group)
+        return select_kernel(gemm, self.levels)
 
     def _call(self, name: str, tensors: Mapping[str, torch.Tensor], **numbers: float) -> None:
         """Run a C function.  The mapping keeps every tensor alive until it returns."""
@@ -101,10 +103,10 @@ class CpuKernels:
         rows, columns = x.shape
         packed_x = x.new_empty(-(-rows // TILE_ROWS) * TILE_ROWS, columns)
         if isinstance(matrix, Int4Matrix):
-            if matrix.group % TILE_COLUMNS or matrix.group > MAX_GROUP:
+            if matrix.group not in GEMM_GROUPS:
                 raise ValueError(f"{name} cannot read groups of {matrix.group} columns")
             out = x.new_empty(rows, len(matrix.nibbles) * BLOCK_ROWS)
-            x_sums = x.view(rows, -1, matrix.group).sum(-1, dtype=torch.float32)
+            x_sums = x.view(rows, len(matrix.scale_zero), matrix.group).sum(-1, dtype=torch.float32)
             tensors = {**parts_of(matrix), "x": x, "packed_x": packed_x, "out": out, "x_sums": x_sums}
             self._call(f"{name}_int4", tensors, M=rows, N=out.shape[1], K=columns, group=matrix.group)
             return out[:, : matrix.num_rows]

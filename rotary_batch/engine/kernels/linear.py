@@ -188,7 +188,7 @@ class FastMatmul:
 
 def _zero_point_product(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
     """x times the zero points alone.  They are equal within a group, so the sums of x over groups are enough."""
-    sums = x.view(len(x), -1, matrix.group).sum(-1, dtype=torch.float32)
+    sums = x.view(len(x), len(matrix.scale_zero), matrix.group).sum(-1, dtype=torch.float32)
     return sums @ matrix.scale_zero[..., 1].float()
 
 

@@ -13,7 +13,7 @@ from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest, SlabPlace
-from rotary_batch.model.slabs import slab_layout
+from rotary_batch.model.slabs import uniform_layout
 from rotary_batch.work.rows import RepositoryRow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -52,7 +52,7 @@ def described_pack(settings: Settings) -> tuple[Path, Manifest]:
 
 def _unpacked(name: str, geometry: Geometry, experts: str) -> Manifest:
     """What is known of a pack before it is made: everything but digests."""
-    nbytes = slab_layout(geometry, experts).nbytes
+    nbytes = uniform_layout(geometry, experts).nbytes
     return Manifest(
         name=name,
         geometry=geometry,

@@ -25,7 +25,7 @@ from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEM
 from rotary_batch.model.memory_planner import plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
-from rotary_batch.model.slabs import slab_layout
+from rotary_batch.model.slabs import uniform_layout
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Speed
 from rotary_batch.work.store import WorkStore
@@ -197,7 +197,7 @@ class _Task:
     def _alternatives(self, setup: _Setup) -> Iterator[tuple[str, _Setup]]:
         model, settings, manifest = setup.model, self.settings, self.manifest
         for experts in ("int8", "int4"):
-            if model.slab_nbytes > (nbytes := slab_layout(manifest.geometry, experts).nbytes):
+            if model.slab_nbytes > (nbytes := uniform_layout(manifest.geometry, experts).nbytes):
                 yield f"{experts} experts", setup._replace(model=replace(model, experts=experts, slab_nbytes=nbytes))
         if settings.kv == "bf16":
             int8 = footprint(manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device)

@@ -18,7 +18,7 @@ from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import MAX_SLABS, MAX_TOKENS, Geometry
-from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
+from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, uniform_layout
 from rotary_batch.model.tables import Table, read_object, shown
 
 MANIFEST_NAME = "manifest.json"
@@ -64,7 +64,7 @@ class Manifest:
     @property
     def layout(self) -> SlabLayout:
         """The place of each matrix in a slab."""
-        return slab_layout(self.geometry, self.experts)
+        return uniform_layout(self.geometry, self.experts)
 
     @property
     def experts_nbytes(self) -> int:
@@ -124,7 +124,7 @@ class Manifest:
 
 def _slabs(table: Table, geometry: Geometry, experts: str) -> dict[ExpertKey, SlabPlace]:
     """Exactly one place for each expert, each as long as its layout, on pages and not across one another."""
-    layout = table.explained(lambda: slab_layout(geometry, experts))
+    layout = table.explained(lambda: uniform_layout(geometry, experts))
     slabs = dict(_slab(table, row, layout.nbytes) for row in table.rows("slabs", MAX_SLABS))
     if missing := [key for key in geometry.expert_keys() if key not in slabs]:
         raise table.error(f"the slab of layer {missing[0].layer} expert {missing[0].expert} is missing")

@@ -13,14 +13,17 @@ from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.ggml import dequantise_blocks
 from rotary_batch.engine.kernels.linear import FastMatmul
-from rotary_batch.engine.kernels.matrices import is_well_formed, num_columns, num_rows
+from rotary_batch.engine.kernels.matrices import is_well_formed, num_columns, num_rows, parts_of
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
-from rotary_batch.model.ggml_types import BLOCK_TYPES
+from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows, matrix_from
+from rotary_batch.engine.packs.encoding import DTYPES
+from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
+from rotary_batch.model.slabs import slab_layout
 
 CPU = torch.device("cpu")
 ROWS, COLUMNS = 131, 512
 MATRICES = file_matrices(ROWS, COLUMNS)
+PLAIN = {f"ggml:{name}" for name in PLAIN_TYPES}  # which become plain tensors
 
 
 def decoded(matrix) -> torch.Tensor:
@@ -114,3 +117,24 @@ def test_rows_are_looked_up_and_multiplied_as_if_dequantised_before(name):
             expected, product = few.double() @ weights.double().T, matmul.linear(few, matrix)
             assert (product.shape, product.dtype) == ((rows, ROWS), matmul.dtype)
             assert not rows or (product - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
+def test_matrices_come_out_of_a_slab_as_they_went_in():
+    """One slab with a matrix in every format: its layout, its bytes, and the matrices that are made from views of it."""
+    layout = slab_layout(dict.fromkeys(MATRICES, (ROWS, COLUMNS)), {name: name for name in MATRICES}, "BF16", {})
+    slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
+    views = {}
+    for name, part in layout.parts.items():
+        own = slab[part.offset : part.offset + part.nbytes]
+        views[name] = own.view(DTYPES[part.dtype]).view(part.shape)
+    for name, matrix in MATRICES.items():
+        for suffix, tensor in zip(
+            ("", ".scale_zero" if "int4" in name else ".scale"), parts_of(matrix).values(), strict=False
+        ):
+            assert (views[name + suffix].shape, views[name + suffix].dtype) == (tensor.shape, tensor.dtype), name
+            views[name + suffix].copy_(tensor)
+    for name, matrix in MATRICES.items():
+        parts = {suffix: views[name + suffix] for suffix in ("", ".scale", ".scale_zero") if name + suffix in views}
+        again = matrix_from(parts, ROWS, name)
+        assert torch.equal(decoded(again), decoded(matrix)), name
+        assert isinstance(again, torch.Tensor if name in PLAIN else type(matrix))

@@ -23,7 +23,7 @@ from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
-from rotary_batch.model.slabs import group_columns, slab_layout
+from rotary_batch.model.slabs import group_columns, uniform_layout
 from rotary_batch.testing import write_tiny_checkpoint
 
 CPU = torch.device("cpu")
@@ -211,7 +211,7 @@ def test_layouts_start_every_part_on_a_cache_line_and_end_on_a_page():
     geometry = Manifest.load(open_embedded()).geometry
     sizes = {}
     for experts in ("bf16", "int8", "int4"):
-        layout = slab_layout(geometry, experts)
+        layout = uniform_layout(geometry, experts)
         assert all(part.offset % 64 == 0 for part in layout.parts.values())
         assert layout.nbytes % 4096 == 0
         ends = [part.offset + part.nbytes for part in layout.parts.values()]

@@ -25,7 +25,7 @@ from rotary_batch.model.memory_planner import DRAFT_TOKENS, PREFILL_TOKENS, plan
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.roofline import drain_s, max_draft_tokens, step_roofline, tokens_per_s
 from rotary_batch.model.shapes import SHAPES
-from rotary_batch.model.slabs import slab_layout
+from rotary_batch.model.slabs import uniform_layout
 
 # A card of 165 TFLOP/s at 60 % behind a link of 25 GB/s: an RTX 4090 on PCIe 4.
 FLOPS, MEMORY = 165e12 * 0.6, 1008e9
@@ -57,7 +57,7 @@ def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1)
         geometry=geometry,
         experts=experts,
         dense="bf16",
-        slab_nbytes=slab_layout(geometry, experts).nbytes,
+        slab_nbytes=uniform_layout(geometry, experts).nbytes,
         num_slabs=geometry.num_layers * geometry.num_experts,
         dense_nbytes=dense_nbytes(geometry, "bf16", 2),
         kv="int8" if kv_nbytes == 1 else "bf16",
@@ -84,9 +84,9 @@ def used(m: Footprint, memory: int, **limits) -> int:
 
 def test_byte_counts_are_those_of_the_papers():
     """By hand from the published shapes: one expert 352.3 / 93.6 MB, resident part 2.95 GB and the embeddings."""
-    assert slab_layout(SHAPES["mixtral-8x7b"], "bf16").nbytes == 352_321_536
-    assert slab_layout(SHAPES["mixtral-8x7b"], "int4").nbytes / 93.6e6 == pytest.approx(1, abs=0.001)
-    assert slab_layout(SHAPES["mixtral-8x22b"], "int4").nbytes / 160.4e6 == pytest.approx(1, abs=0.001)
+    assert uniform_layout(SHAPES["mixtral-8x7b"], "bf16").nbytes == 352_321_536
+    assert uniform_layout(SHAPES["mixtral-8x7b"], "int4").nbytes / 93.6e6 == pytest.approx(1, abs=0.001)
+    assert uniform_layout(SHAPES["mixtral-8x22b"], "int4").nbytes / 160.4e6 == pytest.approx(1, abs=0.001)
     assert dense_nbytes(SHAPES["mixtral-8x7b"], "bf16", 2) == pytest.approx(2.95e9 + 0.262e9, rel=0.01)
     assert SHAPES["mixtral-8x7b"].kv_token_params == 65_536
 
@@ -306,7 +306,7 @@ def fine() -> Footprint:
     return replace(
         model(),
         geometry=geometry,
-        slab_nbytes=slab_layout(geometry, "int4").nbytes,
+        slab_nbytes=uniform_layout(geometry, "int4").nbytes,
         num_slabs=48 * 128,
         dense_nbytes=dense_nbytes(geometry, "bf16", 2),
         kv_token_nbytes=geometry.kv_token_params,

@@ -7,12 +7,13 @@ A type's function takes blocks [B, bytes of a block] uint8 and gives weights [B,
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 
+PLAIN_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # one number is a block
 IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 MXFP4_LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # of e2m1, doubled
 
@@ -133,8 +134,8 @@ def _mxfp4(blocks: torch.Tensor) -> torch.Tensor:
 
 
 _TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "F32": lambda blocks: _plain(blocks, torch.float32),
-    "F16": lambda blocks: _plain(blocks, torch.float16),
+    "F32": partial(_plain, dtype=PLAIN_DTYPES["F32"]),
+    "F16": partial(_plain, dtype=PLAIN_DTYPES["F16"]),
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
     "Q5_0": _q5_0,
@@ -147,7 +148,7 @@ _TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Q6_K": _q6_k,
     "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs,
-    "BF16": lambda blocks: _plain(blocks, torch.bfloat16),
+    "BF16": partial(_plain, dtype=PLAIN_DTYPES["BF16"]),
     "MXFP4": _mxfp4,
 }
 assert _TYPES.keys() == BLOCK_TYPES.keys()

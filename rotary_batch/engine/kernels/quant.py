@@ -6,12 +6,12 @@ model/slabs.py specifies the formats, matrices.py has the types.  N = rows (outp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import partial
 
 import torch
 
 from rotary_batch.config import EXPERT_FORMATS
-from rotary_batch.engine.kernels.ggml import dequantise_blocks
+from rotary_batch.engine.kernels.ggml import PLAIN_DTYPES, dequantise_blocks
 from rotary_batch.engine.kernels.matrices import (
     Fp8Matrix,
     GgmlMatrix,
@@ -23,7 +23,7 @@ from rotary_batch.engine.kernels.matrices import (
     num_rows,
     rows_of,
 )
-from rotary_batch.model.slabs import BLOCK_ROWS, group_columns, padded_rows
+from rotary_batch.model.slabs import BLOCK_ROWS, fp8_block, group_columns, padded_rows, parse_stored_as
 
 HALF_ROWS = BLOCK_ROWS // 2
 QUANTISE_ROWS = 16 * BLOCK_ROWS
@@ -35,12 +35,21 @@ _Parts = dict[str, torch.Tensor]
 
 def quantise(weight: torch.Tensor, stored_as: str) -> _Parts:
     """The stored parts of a matrix [N, K], by the suffixes of model/slabs.py; bf16 keeps its bits."""
-    return _FORMATS[stored_as].quantise(weight)
+    return _QUANTISERS[stored_as](weight)
 
 
 def matrix_from(parts: Mapping[str, torch.Tensor], rows: int, stored_as: str) -> Matrix:
-    """The matrix with these stored parts."""
-    return _FORMATS[stored_as].matrix(parts, rows)
+    """The matrix of N rows with these stored parts.  Raises ModelError for an unknown format."""
+    stored, weights = parse_stored_as(stored_as), parts[""]
+    if stored.kind == "int4":
+        return Int4Matrix(weights, parts[".scale_zero"], rows)
+    if stored.kind == "int8":
+        return (Int8GroupMatrix if stored.group else Int8Matrix)(weights, parts[".scale"])
+    if stored.kind == "fp8":
+        return Fp8Matrix(weights, parts[".scale"], fp8_block(stored, *weights.shape))
+    if stored.type_name in PLAIN_DTYPES:
+        return weights.view(PLAIN_DTYPES[stored.type_name])
+    return GgmlMatrix(weights, stored.type_name) if stored.kind == "ggml" else weights
 
 
 def _in_blocks(quantise_rows: Callable[[torch.Tensor], _Parts], weight: torch.Tensor) -> _Parts:
@@ -69,25 +78,12 @@ def _quantise_int4(weight: torch.Tensor) -> _Parts:
     return {"": nibbles, ".scale_zero": torch.stack([scale.T, zero.T], -1).contiguous()}
 
 
-class _Format(NamedTuple):
-    """One way to store a matrix."""
-
-    quantise: Callable[[torch.Tensor], _Parts]
-    matrix: Callable[[Mapping[str, torch.Tensor], int], Matrix]  # of stored parts and N
-
-
-_FORMATS = {
-    "bf16": _Format(lambda weight: {"": weight}, lambda parts, _rows: parts[""]),
-    "int8": _Format(
-        lambda weight: _in_blocks(_quantise_int8, weight),
-        lambda parts, _rows: Int8Matrix(parts[""], parts[".scale"]),
-    ),
-    "int4": _Format(
-        lambda weight: _in_blocks(_quantise_int4, weight),
-        lambda parts, rows: Int4Matrix(parts[""], parts[".scale_zero"], rows),
-    ),
+_QUANTISERS: dict[str, Callable[[torch.Tensor], _Parts]] = {
+    "bf16": lambda weight: {"": weight},
+    "int8": partial(_in_blocks, _quantise_int8),
+    "int4": partial(_in_blocks, _quantise_int4),
 }
-assert tuple(_FORMATS) == EXPERT_FORMATS
+assert tuple(_QUANTISERS) == EXPERT_FORMATS
 
 
 def dequantise(matrix: Matrix, out: torch.Tensor) -> torch.Tensor:

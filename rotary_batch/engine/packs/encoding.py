@@ -20,6 +20,7 @@ DTYPES = {
     "F16": torch.float16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn,
 }
 
 

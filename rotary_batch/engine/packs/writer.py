@@ -19,7 +19,7 @@ from rotary_batch.engine.packs.checkpoint import Checkpoint
 from rotary_batch.engine.packs.journal import Journal
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, SlabPlace
-from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, slab_layout
+from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, uniform_layout
 
 SYNC_NBYTES = 64 * 2**20  # of slabs between two syncs
 PART_SUFFIX = ".part"
@@ -37,7 +37,7 @@ class Packing(NamedTuple):
     @property
     def layout(self) -> SlabLayout:
         """Where the parts of a slab are; raises ModelError for an impossible format."""
-        return slab_layout(self.checkpoint.geometry, self.experts)
+        return uniform_layout(self.checkpoint.geometry, self.experts)
 
     @property
     def digest(self) -> str:

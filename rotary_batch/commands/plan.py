@@ -25,7 +25,7 @@ from rotary_batch.model.memory_plan import DEFAULT_BATCH, HOST_MEMORY_SHARE, MEM
 from rotary_batch.model.memory_planner import plan_memory
 from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
-from rotary_batch.model.slabs import expert_layout
+from rotary_batch.model.slabs import uniform_layout
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Speed
 from rotary_batch.work.store import WorkStore
@@ -197,8 +197,7 @@ class _Task:
     def _alternatives(self, setup: _Setup) -> Iterator[tuple[str, _Setup]]:
         model, settings, manifest = setup.model, self.settings, self.manifest
         for experts in ("int8", "int4") if manifest.experts != ORIGINAL else ():
-            formats = dict.fromkeys(manifest.geometry.matrix_shapes, experts)
-            if model.slab_nbytes > (nbytes := expert_layout(manifest.geometry, formats).nbytes):
+            if model.slab_nbytes > (nbytes := uniform_layout(manifest.geometry, experts).nbytes):
                 smaller = replace(model, experts=experts, slab_nbytes=nbytes, experts_nbytes=nbytes * model.num_slabs)
                 yield f"{experts} experts", setup._replace(model=smaller)
         if settings.kv == "bf16":

@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 
 from rotary_batch.engine.attention.base import Attention, QuerySegment
-from rotary_batch.engine.kernels.quant import num_rows
+from rotary_batch.engine.kernels.matrices import num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.mixers.base import Mixer, StepRows
 from rotary_batch.engine.mixers.self_attention import SelfAttention

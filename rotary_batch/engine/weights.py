@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import torch
 
+from rotary_batch.engine.kernels.matrices import Matrix
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix
 from rotary_batch.model.geometry import Geometry
 
 

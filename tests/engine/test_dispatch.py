@@ -83,6 +83,24 @@ def test_torch_computes_what_no_compiled_kernel_supports(x, stored_as, shape, is
     assert select_kernel(Gemm(x, stored_as, is_contiguous, shape), frozenset(Level)) == kernel
 
 
+# Groups of columns that a kernel cannot read go to the next one, in the end to torch, which dequantises the matrix.
+@pytest.mark.parametrize(
+    ("x", "stored_as", "group", "kernels"),
+    [
+        ("f32", "int4", 96, ["torch_dequant", "gemm_avx2"]),
+        ("bf16", "int4", 512, ["torch_dequant", "gemm_amx"]),
+        ("bf16", "int4", 48, ["torch_dequant", "torch_dequant"]),
+        ("bf16", "int4", 1024, ["torch_dequant", "torch_dequant"]),
+        ("bf16", "int4", 256, ["torch_int4pack_mm", "gemm_amx"]),
+        ("f32", "int8:f16", 0, ["torch_dequant", "torch_dequant"]),
+        ("bf16", "fp8", 0, ["torch_dequant", "torch_dequant"]),
+    ],
+)
+def test_the_kernel_for_columns_that_share_a_scale(x, stored_as, group, kernels):
+    gemm = Gemm(x, stored_as, is_contiguous=True, shape=(5, *SHAPE), group=group)
+    assert [select_kernel(gemm, levels) for levels in (up_to(PORTABLE), frozenset(Level))] == kernels
+
+
 def test_a_level_that_is_left_out_has_the_next_one_below_in_its_place():
     gemms = [Gemm("bf16", "bf16", is_contiguous=True, shape=(rows, *SHAPE)) for rows in (4, 5)]
     for left_out, kernels in (

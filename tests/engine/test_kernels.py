@@ -15,7 +15,8 @@ from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.dispatch import CANDIDATES, Level
-from rotary_batch.engine.kernels.quant import Int4Matrix, dequantise, matrix_from, quantise
+from rotary_batch.engine.kernels.matrices import Int4Matrix
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 

@@ -203,7 +203,7 @@ def damage(folder: Path, kind: str) -> None:
         table = json.loads(config.read_text())
         changes = {
             "shape": {"hidden_size": 64},
-            "architecture": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
+            "architecture": {"architectures": ["MambaForCausalLM"], "model_type": "llama"},
             "layers": {"num_hidden_layers": 3},
             "number": {"num_local_experts": "many"},
             "heads": {"num_key_value_heads": 3},
@@ -220,7 +220,7 @@ def damage(folder: Path, kind: str) -> None:
         ("no tokenizer", r"tokenizer\.json: No such file"),
         ("no config", r"config\.json"),
         ("shape", "has shape"),
-        ("architecture", 'unknown architecture "LlamaForCausalLM"'),
+        ("architecture", 'unknown architecture "MambaForCausalLM"'),
         ("layers", "is in none of its files"),
         ("number", r"config\.json"),
         ("heads", "not a multiple"),

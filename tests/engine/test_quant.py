@@ -16,13 +16,14 @@ from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import dequant_int4
 from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.linear import FastMatmul, int4pack_block_rows, int4pack_mm
-from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, dequantise, matrix_from, quantise
+from rotary_batch.engine.kernels.matrices import Int4Matrix, Int8Matrix
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
-from rotary_batch.model.slabs import expert_layout, group_columns
+from rotary_batch.model.slabs import group_columns, uniform_layout
 from rotary_batch.testing import write_tiny_checkpoint
 
 CPU = torch.device("cpu")
@@ -210,7 +211,7 @@ def test_layouts_start_every_part_on_a_cache_line_and_end_on_a_page():
     geometry = Manifest.load(open_embedded()).geometry
     sizes = {}
     for experts in ("bf16", "int8", "int4"):
-        layout = expert_layout(geometry, dict.fromkeys(geometry.matrix_shapes, experts))
+        layout = uniform_layout(geometry, experts)
         assert all(part.offset % 64 == 0 for part in layout.parts.values())
         assert layout.nbytes % 4096 == 0
         ends = [part.offset + part.nbytes for part in layout.parts.values()]

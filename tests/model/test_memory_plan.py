@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rotary_batch.config import parse_nbytes
 from rotary_batch.errors import UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, dense_nbytes
-from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.memory_plan import (
     COPY_BATCH_NBYTES,
     RING_SHARE,
@@ -26,7 +25,7 @@ from rotary_batch.model.memory_planner import DRAFT_TOKENS, PREFILL_TOKENS, plan
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
 from rotary_batch.model.roofline import drain_s, max_draft_tokens, step_roofline, tokens_per_s
 from rotary_batch.model.shapes import SHAPES
-from rotary_batch.model.slabs import SlabLayout, expert_layout
+from rotary_batch.model.slabs import uniform_layout
 
 # A card of 165 TFLOP/s at 60 % behind a link of 25 GB/s: an RTX 4090 on PCIe 4.
 FLOPS, MEMORY = 165e12 * 0.6, 1008e9
@@ -51,10 +50,6 @@ def rates(move: float = 25e9, disk: float | None = None) -> Rates:
     )
 
 
-def _layout(geometry: Geometry, experts: str) -> SlabLayout:
-    return expert_layout(geometry, dict.fromkeys(geometry.matrix_shapes, experts))
-
-
 def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1) -> Footprint:
     geometry = SHAPES[name]
     return Footprint(
@@ -63,9 +58,9 @@ def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1)
         experts=experts,
         dense="bf16",
         has_packed_dense=False,
-        slab_nbytes=_layout(geometry, experts).nbytes,
+        slab_nbytes=uniform_layout(geometry, experts).nbytes,
         num_slabs=geometry.num_layers * geometry.num_experts,
-        experts_nbytes=_layout(geometry, experts).nbytes * geometry.num_layers * geometry.num_experts,
+        experts_nbytes=uniform_layout(geometry, experts).nbytes * geometry.num_layers * geometry.num_experts,
         dense_nbytes=dense_nbytes(geometry, lambda _name: "bf16", 2),
         kv="int8" if kv_nbytes == 1 else "bf16",
         kv_token_nbytes=geometry.kv_token_params * kv_nbytes,
@@ -91,9 +86,9 @@ def used(m: Footprint, memory: int, **limits) -> int:
 
 def test_byte_counts_are_those_of_the_papers():
     """By hand from the published shapes: one expert 352.3 / 93.6 MB, resident part 2.95 GB and the embeddings."""
-    assert _layout(SHAPES["mixtral-8x7b"], "bf16").nbytes == 352_321_536
-    assert _layout(SHAPES["mixtral-8x7b"], "int4").nbytes / 93.6e6 == pytest.approx(1, abs=0.001)
-    assert _layout(SHAPES["mixtral-8x22b"], "int4").nbytes / 160.4e6 == pytest.approx(1, abs=0.001)
+    assert uniform_layout(SHAPES["mixtral-8x7b"], "bf16").nbytes == 352_321_536
+    assert uniform_layout(SHAPES["mixtral-8x7b"], "int4").nbytes / 93.6e6 == pytest.approx(1, abs=0.001)
+    assert uniform_layout(SHAPES["mixtral-8x22b"], "int4").nbytes / 160.4e6 == pytest.approx(1, abs=0.001)
     assert dense_nbytes(SHAPES["mixtral-8x7b"], lambda _name: "bf16", 2) == pytest.approx(2.95e9 + 0.262e9, rel=0.01)
     assert SHAPES["mixtral-8x7b"].kv_token_params == 65_536
 
@@ -313,9 +308,9 @@ def fine() -> Footprint:
     return replace(
         model(),
         geometry=geometry,
-        slab_nbytes=_layout(geometry, "int4").nbytes,
+        slab_nbytes=uniform_layout(geometry, "int4").nbytes,
         num_slabs=48 * 128,
-        experts_nbytes=_layout(geometry, "int4").nbytes * 48 * 128,
+        experts_nbytes=uniform_layout(geometry, "int4").nbytes * 48 * 128,
         dense_nbytes=dense_nbytes(geometry, lambda _name: "bf16", 2),
         kv_token_nbytes=geometry.kv_token_params,
     )

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import MixtralForCausalLM
 
 from benchmarks.checkpoints import DiskReader, hf_name, plain
-from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix
+from rotary_batch.engine.kernels.matrices import Int8Matrix, Matrix
 from rotary_batch.engine.offload.source import slab_views
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.manifest import DENSE_NAME, Manifest

@@ -15,18 +15,28 @@ import torch
 from rotary_batch.config import kernel_dir
 from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
-from rotary_batch.engine.kernels.dispatch import Gemm, Level, cap, select_kernel
-from rotary_batch.engine.kernels.quant import Int4Matrix, Int8Matrix, Matrix, num_columns, num_rows
+from rotary_batch.engine.kernels.dispatch import GEMM_GROUPS, Gemm, Level, cap, select_kernel
+from rotary_batch.engine.kernels.matrices import (
+    Int4Matrix,
+    Int8Matrix,
+    Matrix,
+    format_name,
+    is_well_formed,
+    num_columns,
+    num_rows,
+    parts_of,
+)
 from rotary_batch.engine.kernels.threads import num_threads
 from rotary_batch.log import event
 
 SEGMENT_FIELDS = 6  # of attention.base.QuerySegment
 MAX_ATTENTION_ROWS = 64  # rows of one sequence times the query heads of a KV head
 HEAD_DIM_MULTIPLE, MAX_HEAD_DIM = 32, 256
-TILE_ROWS, TILE_COLUMNS, MAX_GROUP = 16, 32, 512  # gemm_bf16.c: of x, of a matrix, columns that share an int4 scale
+TILE_ROWS, TILE_COLUMNS = 16, 32  # gemm_bf16.c: of x, of a matrix
 BLOCK_ROWS = 64  # of an int4 matrix
 GEMV_ROWS = 4  # gemv_avx512bf16.c: rows of x
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+FORMATS = frozenset({"bf16", "int8", "int4"})  # that the kernels read
 
 
 class CpuKernels:
@@ -43,7 +53,9 @@ class CpuKernels:
     def kernel_for(self, x: torch.Tensor, matrix: Matrix) -> str:
         """The fastest kernel for x times a matrix: a method of this class, or of FastMatmul (torch_*)."""
         shape = (len(x), num_rows(matrix), num_columns(matrix))
-        return select_kernel(Gemm(DTYPES[x.dtype], _format(matrix), _is_contiguous(matrix), shape), self.levels)
+        group = matrix.group if isinstance(matrix, Int4Matrix) else 0
+        gemm = Gemm(DTYPES[x.dtype], format_name(matrix), _is_contiguous(matrix), shape, group)
+        return select_kernel(gemm, self.levels)
 
     def _call(self, name: str, tensors: Mapping[str, torch.Tensor], **numbers: float) -> None:
         """Run a C function.  The mapping keeps every tensor alive until it returns."""
@@ -56,7 +68,7 @@ class CpuKernels:
         rows, columns = x.shape
         if isinstance(matrix, Int4Matrix):
             out = x.new_empty(rows, len(matrix.nibbles) * BLOCK_ROWS)
-            tensors = {**_parts(matrix), "x": x, "out": out}
+            tensors = {**parts_of(matrix), "x": x, "out": out}
             self._call("gemm_avx2_int4", tensors, M=rows, N=out.shape[1], K=columns, group=matrix.group)
             return out[:, : matrix.num_rows]
         out = x.new_empty(rows, num_rows(matrix))
@@ -64,7 +76,7 @@ class CpuKernels:
             tensors = {"weights": matrix.values, "x": x, "out": out}
             self._call("gemm_avx2_int8", tensors, M=rows, N=out.shape[1], K=columns)
             return out.mul_(matrix.scale)
-        self._call("gemm_avx2_bf16", {"weights": matrix, "x": x, "out": out}, M=rows, N=out.shape[1], K=columns)
+        self._call("gemm_avx2_bf16", {**parts_of(matrix), "x": x, "out": out}, M=rows, N=out.shape[1], K=columns)
         return out
 
     def gemv_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
@@ -74,8 +86,8 @@ class CpuKernels:
         if not 1 <= rows <= GEMV_ROWS or isinstance(matrix, Int4Matrix):
             raise ValueError(f"{rows} rows times {type(matrix).__name__} are not for gemv_avx512bf16")
         out = x.new_empty(rows, num_rows(matrix))
-        tensors = {**_parts(matrix), "x": x, "out": out}
-        self._call(f"gemv_avx512bf16_{_format(matrix)}", tensors, M=rows, N=out.shape[1], K=columns)
+        tensors = {**parts_of(matrix), "x": x, "out": out}
+        self._call(f"gemv_avx512bf16_{format_name(matrix)}", tensors, M=rows, N=out.shape[1], K=columns)
         return out
 
     def gemm_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
@@ -91,16 +103,16 @@ class CpuKernels:
         rows, columns = x.shape
         packed_x = x.new_empty(-(-rows // TILE_ROWS) * TILE_ROWS, columns)
         if isinstance(matrix, Int4Matrix):
-            if matrix.group % TILE_COLUMNS or matrix.group > MAX_GROUP:
+            if matrix.group not in GEMM_GROUPS:
                 raise ValueError(f"{name} cannot read groups of {matrix.group} columns")
             out = x.new_empty(rows, len(matrix.nibbles) * BLOCK_ROWS)
-            x_sums = x.view(rows, -1, matrix.group).sum(-1, dtype=torch.float32)
-            tensors = {**_parts(matrix), "x": x, "packed_x": packed_x, "out": out, "x_sums": x_sums}
+            x_sums = x.view(rows, len(matrix.scale_zero), matrix.group).sum(-1, dtype=torch.float32)
+            tensors = {**parts_of(matrix), "x": x, "packed_x": packed_x, "out": out, "x_sums": x_sums}
             self._call(f"{name}_int4", tensors, M=rows, N=out.shape[1], K=columns, group=matrix.group)
             return out[:, : matrix.num_rows]
         out = x.new_empty(rows, num_rows(matrix))
-        tensors = {**_parts(matrix), "x": x, "packed_x": packed_x, "out": out}
-        self._call(f"{name}_{_format(matrix)}", tensors, M=rows, N=out.shape[1], K=columns)
+        tensors = {**parts_of(matrix), "x": x, "packed_x": packed_x, "out": out}
+        self._call(f"{name}_{format_name(matrix)}", tensors, M=rows, N=out.shape[1], K=columns)
         return out
 
     def supports_head_dim(self, head_dim: int) -> bool:
@@ -177,23 +189,8 @@ def default(max_isa: str | None = None) -> CpuKernels:
     return load(cap(os.environ, max_isa))
 
 
-def _format(matrix: Matrix) -> str:
-    if isinstance(matrix, Int4Matrix):
-        return "int4"
-    return "int8" if isinstance(matrix, Int8Matrix) else DTYPES.get(matrix.dtype, str(matrix.dtype))
-
-
-def _parts(matrix: Matrix) -> dict[str, torch.Tensor]:
-    """The tensors of a matrix, by the names of the kernels' parameters."""
-    if isinstance(matrix, Int4Matrix):
-        return {"nibbles": matrix.nibbles, "scale_zero": matrix.scale_zero}
-    if isinstance(matrix, Int8Matrix):
-        return {"weights": matrix.values, "scale": matrix.scale}
-    return {"weights": matrix}
-
-
 def _is_contiguous(matrix: Matrix) -> bool:
-    return all(part.is_contiguous() for part in _parts(matrix).values())
+    return all(part.is_contiguous() for part in parts_of(matrix).values())
 
 
 def _checked(x: torch.Tensor, matrix: Matrix, dtype: torch.dtype, multiples: tuple[int, int]) -> torch.Tensor:
@@ -201,23 +198,11 @@ def _checked(x: torch.Tensor, matrix: Matrix, dtype: torch.dtype, multiples: tup
     shape = (num_rows(matrix), num_columns(matrix))
     has_whole_tiles = isinstance(matrix, Int4Matrix) or not any(map(int.__mod__, shape, multiples))
     x_fits = (x.dtype, x.shape[1:]) == (dtype, (num_columns(matrix),))
-    if not (_is_contiguous(matrix) and has_whole_tiles and _is_well_formed(matrix) and x_fits):
-        parts = [(tuple(part.shape), part.dtype) for part in _parts(matrix).values()]
+    is_readable = format_name(matrix) in FORMATS and is_well_formed(matrix) and _is_contiguous(matrix)
+    if not (is_readable and has_whole_tiles and x_fits):
+        parts = [(tuple(part.shape), part.dtype) for part in parts_of(matrix).values()]
         raise ValueError(f"rows {tuple(x.shape)} of {x.dtype} do not go with a matrix {parts}, or not by this kernel")
     return x.contiguous()
-
-
-def _is_well_formed(matrix: Matrix) -> bool:
-    """Whether types and shapes of its parts are those of the format."""
-    if isinstance(matrix, Int4Matrix):
-        blocks, columns, half = matrix.nibbles.shape
-        groups, rows, pair = matrix.scale_zero.shape
-        sizes = (half, rows, pair, columns % groups) == (BLOCK_ROWS // 2, blocks * BLOCK_ROWS, 2, 0)
-        return sizes and (matrix.nibbles.dtype, matrix.scale_zero.dtype) == (torch.uint8, torch.bfloat16)
-    if isinstance(matrix, Int8Matrix):
-        types = (matrix.values.dtype, matrix.scale.dtype) == (torch.int8, torch.float32)
-        return types and matrix.values.dim() == 2 and matrix.scale.shape == (matrix.num_rows,)
-    return matrix.dtype == torch.bfloat16 and matrix.dim() == 2
 
 
 def _are_in_bounds(segments: torch.Tensor, num_rows: int, num_kv_tokens: int, groups: int) -> bool:

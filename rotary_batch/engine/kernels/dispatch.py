@@ -5,7 +5,7 @@ This module is plain data and does not import torch.  M = rows of x, N = rows of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -58,13 +58,19 @@ COMPILE_UNITS = (
 DETECTORS = {Level.AVX2: "has_avx2", Level.AVX512_BF16: "has_avx512_bf16", Level.AMX: "has_amx"}
 
 
+ANY = range(2**62)
+GEMM_GROUPS = range(32, 513, 32)  # gemm_bf16.c
+TORCH_GROUPS = (32, 64, 128, 256)  # of torch's operator
+
+
 class Gemm(NamedTuple):
     """A product to compute: M rows of type `x_dtype` times a matrix [N, K]."""
 
     x_dtype: str  # f32 or bf16
-    stored_as: str  # f32, bf16, int8 or int4
+    stored_as: str  # the name of the matrix's format (matrices.py): f32, bf16, int8, int4, ggml:Q4_K and so on
     is_contiguous: bool  # of the matrix
     shape: tuple[int, int, int]  # M, N, K
+    group: int = 0  # columns that share a scale, in int4
 
 
 class Candidate(NamedTuple):
@@ -76,9 +82,9 @@ class Candidate(NamedTuple):
     formats: tuple[str, ...]
     rows: range  # M
     multiples: tuple[int, int] = (1, 1)  # of N and K
+    groups: Container[int] = ANY  # of columns in int4
 
 
-ANY = range(2**62)
 # f32 rows: kernels for bf16 and int8 win up to 256 rows; torch's keep a large x in the caches.  In 1e-10 s for each
 # weight of [1024, 3584] at 1, 8, 64, 256, 512 rows: bf16 0.8, 1.7, 11, 42, 96 versus torch's 1.2, 5.3, 14, 44, 85;
 # int8 0.5, 1.7, 11, 41, 82 versus 0.7, 2.7, 14, 37, 72.  int4 always wins: 0.7, 1.6, 10, 37, 82 versus 1.3, 2.9, 18,
@@ -94,16 +100,16 @@ CANDIDATES = (
     Candidate("gemm_avx2", Level.AVX2, "f32", ("int4",), ANY),
     Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), range(1, 5), (4, 32)),
     Candidate("gemm_amx", Level.AMX, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
-    Candidate("gemm_amx", Level.AMX, "bf16", ("int4",), ANY[2:], (1, 32)),
+    Candidate("gemm_amx", Level.AMX, "bf16", ("int4",), ANY[2:], (1, 32), GEMM_GROUPS),
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
-    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("int4",), ANY[1:], (1, 32)),
+    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("int4",), ANY[1:], (1, 32), GEMM_GROUPS),
     Candidate("torch_linear", Level.PORTABLE, "bf16", ("bf16",), ANY),
     Candidate("torch_linear", Level.PORTABLE, "f32", ("f32",), ANY),
     Candidate("torch_linear_bf16", Level.PORTABLE, "f32", ("bf16",), range(5)),
     Candidate("torch_int8pack_mm", Level.PORTABLE, "f32", ("int8",), range(9), (1, 16)),
     Candidate("torch_int8pack_mm", Level.PORTABLE, "bf16", ("int8",), range(9), (1, 16)),
-    Candidate("torch_int4pack_mm", Level.PORTABLE, "f32", ("int4",), range(33)),
-    Candidate("torch_int4pack_mm", Level.PORTABLE, "bf16", ("int4",), range(33)),
+    Candidate("torch_int4pack_mm", Level.PORTABLE, "f32", ("int4",), range(33), groups=TORCH_GROUPS),
+    Candidate("torch_int4pack_mm", Level.PORTABLE, "bf16", ("int4",), range(33), groups=TORCH_GROUPS),
 )
 FALLBACK = "torch_dequant"
 
@@ -119,5 +125,6 @@ def _supports(candidate: Candidate, gemm: Gemm, levels: Collection[Level]) -> bo
         candidate.level in levels
         and (candidate.x_dtype == gemm.x_dtype and gemm.stored_as in candidate.formats and num_rows in candidate.rows)
         and (gemm.is_contiguous or candidate.kernel == "torch_linear")
+        and (not gemm.group or gemm.group in candidate.groups)
         and not any(size % multiple for size, multiple in zip(sizes, candidate.multiples, strict=True))
     )

@@ -20,17 +20,16 @@ from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.cuda import dequant_int4_on_cuda, int4_gemm_on_cuda, supports_int4_gemm
 from rotary_batch.engine.kernels.dispatch import Level
-from rotary_batch.engine.kernels.quant import (
-    HALF_ROWS,
+from rotary_batch.engine.kernels.matrices import (
     Int4Matrix,
     Int8Matrix,
     Matrix,
-    dequantise,
-    matrix_from,
+    RowMatrix,
     num_columns,
     num_rows,
-    quantise,
+    rows_of,
 )
+from rotary_batch.engine.kernels.quant import HALF_ROWS, dequantise, matrix_from, quantise
 from rotary_batch.engine.kernels.threads import threads_for
 from rotary_batch.model.slabs import BLOCK_ROWS
 
@@ -85,9 +84,9 @@ class FastMatmul:
     def _on_cuda(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         if isinstance(matrix, Int4Matrix):
             return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
-        if isinstance(matrix, Int8Matrix) or matrix.dtype != x.dtype:
-            return self.torch_dequant(x, matrix)
-        return F.linear(x, matrix)
+        if isinstance(matrix, torch.Tensor) and matrix.dtype == x.dtype:
+            return F.linear(x, matrix)
+        return self.torch_dequant(x, matrix)
 
     def torch_linear(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         """Times a matrix of the same dtype."""
@@ -120,7 +119,7 @@ class FastMatmul:
         if isinstance(matrix, Int4Matrix):
             return self._int4_by_tiles(x, matrix)
         if isinstance(matrix, Int8Matrix):
-            return self._by_tiles(x, matrix.values).mul_(matrix.scale)
+            return self._by_tiles(x, matrix.values).mul_(matrix.scale)  # once, not for every weight
         return self._by_tiles(x, matrix)
 
     def _tile_rows(self, x: torch.Tensor, columns: int) -> int:
@@ -133,16 +132,16 @@ class FastMatmul:
             nbytes = F32_TILE_NBYTES if len(x) > SWAPPED_ROWS else TILE_NBYTES
         return max(BLOCK_ROWS, nbytes // (x.itemsize * columns) // BLOCK_ROWS * BLOCK_ROWS)
 
-    def _by_tiles(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """x times a matrix of another dtype, converted some rows at a time."""
-        rows, columns = values.shape
+    def _by_tiles(self, x: torch.Tensor, matrix: RowMatrix) -> torch.Tensor:
+        """x times a matrix of another dtype or format, converted some rows at a time."""
+        rows, columns = num_rows(matrix), num_columns(matrix)
         step = self._tile_rows(x, columns)
         padded = pad_rows(x) if self._on_cpu else x  # once, not for every tile: 4 % of a step at 128 rows
         out = torch.empty(len(padded), rows, dtype=x.dtype, device=x.device)
         for begin in range(0, rows, step):
-            tile = values[begin : begin + step]
-            weight = self._scratch_view(tile.numel(), x.dtype).view(tile.shape).copy_(tile)
-            out[:, begin : begin + step] = self.torch_linear(padded, weight)
+            tile = rows_of(matrix, slice(begin, begin + step))
+            weight = self._scratch_view(num_rows(tile) * columns, x.dtype).view(-1, columns)
+            out[:, begin : begin + step] = self.torch_linear(padded, dequantise(tile, weight))
         return out[: len(x)]
 
     def _int4_by_tiles(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
@@ -189,7 +188,7 @@ class FastMatmul:
 
 def _zero_point_product(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
     """x times the zero points alone.  They are equal within a group, so the sums of x over groups are enough."""
-    sums = x.view(len(x), -1, matrix.group).sum(-1, dtype=torch.float32)
+    sums = x.view(len(x), len(matrix.scale_zero), matrix.group).sum(-1, dtype=torch.float32)
     return sums @ matrix.scale_zero[..., 1].float()
 
 

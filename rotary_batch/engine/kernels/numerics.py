@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.linear import FastMatmul, pad_rows
-from rotary_batch.engine.kernels.quant import Int8Matrix, Matrix, dequantise, num_columns, num_rows
+from rotary_batch.engine.kernels.matrices import Matrix, num_columns, num_rows
+from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
 from rotary_batch.engine.kernels.threads import threads_for
 
 CUDA_ROWS = 64
@@ -67,10 +68,7 @@ class Numerics:
 
     def embed(self, matrix: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
         """Rows `token_ids` of a stored matrix, in the compute dtype."""
-        if isinstance(matrix, Int8Matrix):
-            return (matrix.values[token_ids].float() * matrix.scale[token_ids][:, None]).to(self.dtype)
-        assert isinstance(matrix, torch.Tensor), "embeddings are stored plain or in int8"
-        return matrix[token_ids].to(self.dtype)
+        return dequantised_rows(matrix, token_ids).to(self.dtype)
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """x * sigmoid(x).  Torch's own computes exp with other bits in the last elements of an odd-sized tensor."""

@@ -1,73 +1,55 @@
-"""Matrices in their stored formats: plain, int8, int4.  Quantised when packing, dequantised when used.
+"""The arithmetic of stored matrices: quantised when packing, dequantised when used.
 
-model/slabs.py specifies the formats.  N = rows (output channels), K = columns, G = groups of columns.
+model/slabs.py specifies the formats, matrices.py has the types.  N = rows (output channels), K = columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import partial
 
 import torch
 
 from rotary_batch.config import EXPERT_FORMATS
-from rotary_batch.model.slabs import BLOCK_ROWS, group_columns, padded_rows
+from rotary_batch.engine.kernels.ggml import PLAIN_DTYPES, dequantise_blocks
+from rotary_batch.engine.kernels.matrices import (
+    Fp8Matrix,
+    GgmlMatrix,
+    Int4Matrix,
+    Int8GroupMatrix,
+    Int8Matrix,
+    Matrix,
+    num_columns,
+    num_rows,
+    rows_of,
+)
+from rotary_batch.model.slabs import BLOCK_ROWS, fp8_block, group_columns, padded_rows, parse_stored_as
 
 HALF_ROWS = BLOCK_ROWS // 2
 QUANTISE_ROWS = 16 * BLOCK_ROWS
+DEQUANTISE_NUMBERS = 2**22  # at once, in float32, of the formats of files: their temporaries take 3 times as much
 _TINY = 1e-8  # the scale of a row of zeros
 _ROWS_DIM = {".scale_zero": 1}  # of the parts whose rows are not the first dimension
-
-
-class Int8Matrix(NamedTuple):
-    """weight[n, k] = values[n, k] * scale[n]."""
-
-    values: torch.Tensor  # [N, K] int8
-    scale: torch.Tensor  # [N] float32
-
-    @property
-    def num_rows(self) -> int:
-        """N."""
-        return self.values.shape[0]
-
-
-class Int4Matrix(NamedTuple):
-    """weight[n, k] = (nibble[n, k] - 8) * scale[g, n] + zero[g, n] with g the group of column k."""
-
-    nibbles: torch.Tensor  # [blocks, K, 32] uint8; low nibble = row j of the block, high = row j + 32
-    scale_zero: torch.Tensor  # [G, padded N, 2] bf16
-    num_rows: int
-
-    @property
-    def group(self) -> int:
-        """Columns that share a scale."""
-        return self.nibbles.shape[1] // self.scale_zero.shape[0]
-
-
-Matrix = torch.Tensor | Int8Matrix | Int4Matrix
 _Parts = dict[str, torch.Tensor]
-
-
-def num_rows(matrix: Matrix) -> int:
-    """Output channels of a stored matrix."""
-    return matrix.shape[0] if isinstance(matrix, torch.Tensor) else matrix.num_rows
-
-
-def num_columns(matrix: Matrix) -> int:
-    """Input channels of a stored matrix."""
-    if isinstance(matrix, torch.Tensor):
-        return matrix.shape[1]
-    return (matrix.values if isinstance(matrix, Int8Matrix) else matrix.nibbles).shape[1]
 
 
 def quantise(weight: torch.Tensor, stored_as: str) -> _Parts:
     """The stored parts of a matrix [N, K], by the suffixes of model/slabs.py; bf16 keeps its bits."""
-    return _FORMATS[stored_as].quantise(weight)
+    return _QUANTISERS[stored_as](weight)
 
 
 def matrix_from(parts: Mapping[str, torch.Tensor], rows: int, stored_as: str) -> Matrix:
-    """The matrix with these stored parts."""
-    return _FORMATS[stored_as].matrix(parts, rows)
+    """The matrix of N rows with these stored parts.  Raises ModelError for an unknown format."""
+    stored, weights = parse_stored_as(stored_as), parts[""]
+    if stored.kind == "int4":
+        return Int4Matrix(weights, parts[".scale_zero"], rows)
+    if stored.kind == "int8":
+        return (Int8GroupMatrix if stored.group else Int8Matrix)(weights, parts[".scale"])
+    if stored.kind == "fp8":
+        return Fp8Matrix(weights, parts[".scale"], fp8_block(stored, *weights.shape))
+    if stored.type_name in PLAIN_DTYPES:
+        return weights.view(PLAIN_DTYPES[stored.type_name])
+    return GgmlMatrix(weights, stored.type_name) if stored.kind == "ggml" else weights
 
 
 def _in_blocks(quantise_rows: Callable[[torch.Tensor], _Parts], weight: torch.Tensor) -> _Parts:
@@ -96,25 +78,12 @@ def _quantise_int4(weight: torch.Tensor) -> _Parts:
     return {"": nibbles, ".scale_zero": torch.stack([scale.T, zero.T], -1).contiguous()}
 
 
-class _Format(NamedTuple):
-    """One way to store a matrix."""
-
-    quantise: Callable[[torch.Tensor], _Parts]
-    matrix: Callable[[Mapping[str, torch.Tensor], int], Matrix]  # of stored parts and N
-
-
-_FORMATS = {
-    "bf16": _Format(lambda weight: {"": weight}, lambda parts, _rows: parts[""]),
-    "int8": _Format(
-        lambda weight: _in_blocks(_quantise_int8, weight),
-        lambda parts, _rows: Int8Matrix(parts[""], parts[".scale"]),
-    ),
-    "int4": _Format(
-        lambda weight: _in_blocks(_quantise_int4, weight),
-        lambda parts, rows: Int4Matrix(parts[""], parts[".scale_zero"], rows),
-    ),
+_QUANTISERS: dict[str, Callable[[torch.Tensor], _Parts]] = {
+    "bf16": lambda weight: {"": weight},
+    "int8": partial(_in_blocks, _quantise_int8),
+    "int4": partial(_in_blocks, _quantise_int4),
 }
-assert tuple(_FORMATS) == EXPERT_FORMATS
+assert tuple(_QUANTISERS) == EXPERT_FORMATS
 
 
 def dequantise(matrix: Matrix, out: torch.Tensor) -> torch.Tensor:
@@ -123,6 +92,39 @@ def dequantise(matrix: Matrix, out: torch.Tensor) -> torch.Tensor:
         return out.copy_(matrix)
     if isinstance(matrix, Int8Matrix):
         return out.copy_(matrix.values).mul_(matrix.scale[:, None])
+    if isinstance(matrix, Int4Matrix):
+        return _dequantise_int4(matrix, out)
+    step = max(1, DEQUANTISE_NUMBERS // max(1, num_columns(matrix)))
+    for begin in range(0, num_rows(matrix), step):
+        out[begin : begin + step] = _in_float32(matrix.rows(slice(begin, begin + step)))
+    return out
+
+
+def dequantised_rows(matrix: Matrix, rows: torch.Tensor) -> torch.Tensor:
+    """The rows with these numbers, [len(rows), K] in float32."""
+    if isinstance(matrix, Int4Matrix):
+        return _int4_rows(matrix, rows)
+    return dequantise(rows_of(matrix, rows), torch.empty(len(rows), num_columns(matrix), device=rows.device))
+
+
+def _in_float32(matrix: Int8GroupMatrix | Fp8Matrix | GgmlMatrix) -> torch.Tensor:
+    if isinstance(matrix, GgmlMatrix):
+        return dequantise_blocks(matrix.blocks, matrix.type_name)
+    if isinstance(matrix, Fp8Matrix):  # each row has scales of its own, as Fp8Matrix.rows gives
+        return matrix.values.float() * matrix.scale.repeat_interleave(matrix.block[1], 1)[:, : matrix.num_columns]
+    grouped = matrix.values.float().view(*matrix.scale.shape, matrix.group)
+    return (grouped * matrix.scale.float()[..., None]).view(matrix.values.shape)
+
+
+def _int4_rows(matrix: Int4Matrix, rows: torch.Tensor) -> torch.Tensor:
+    block, row = rows // BLOCK_ROWS, rows % BLOCK_ROWS
+    byte = matrix.nibbles[block, :, row % HALF_ROWS]
+    nibble = torch.where((row < HALF_ROWS)[:, None], byte & 15, byte >> 4)
+    scale, zero = matrix.scale_zero[:, rows].float().repeat_interleave(matrix.group, 0).unbind(-1)  # [K, rows] each
+    return (nibble.float() - 8) * scale.T + zero.T
+
+
+def _dequantise_int4(matrix: Int4Matrix, out: torch.Tensor) -> torch.Tensor:
     for block, columns in enumerate(_unpack(matrix.nibbles)):
         rows = slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, matrix.num_rows))
         scale_zero = matrix.scale_zero[:, rows].float().repeat_interleave(matrix.group, 0)  # [K, rows, 2]

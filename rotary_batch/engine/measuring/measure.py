@@ -24,8 +24,9 @@ from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.select import attention_for
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.linear import FastMatmul, fast_dtype
+from rotary_batch.engine.kernels.matrices import Matrix
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix, matrix_from, quantise
+from rotary_batch.engine.kernels.quant import matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KV_FORMATS, KvArena
 from rotary_batch.engine.offload.tiers import READ_NBYTES
 from rotary_batch.engine.runtime.buffers import copy_to_pages, page_buffer

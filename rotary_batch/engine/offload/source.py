@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.kernels.quant import Matrix, matrix_from
+from rotary_batch.engine.kernels.matrices import Matrix
+from rotary_batch.engine.kernels.quant import matrix_from
 from rotary_batch.engine.offload.policy import assign_tiers, prefers_sweep, sweep_window
 from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_transfer
 from rotary_batch.engine.offload.ring import Load, Ring

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rotary_batch.engine.kernels.matrices import Matrix
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix, matrix_from
+from rotary_batch.engine.kernels.quant import matrix_from
 from rotary_batch.engine.runtime.buffers import copy_to_pages
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
-from rotary_batch.model.slabs import part_suffixes
+from rotary_batch.model.slabs import matrix_parts
 
 
 def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: torch.device) -> dict[str, Matrix]:
@@ -31,7 +32,11 @@ def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: t
             for name, shape in geometry.dense_shapes().items():
                 stored_as = manifest.dense_stored(name)
                 is_plain = stored_as == "bf16"
-                suffixes = [""] if is_plain else part_suffixes(stored_as, shape[0], shape[1])
+                suffixes = (
+                    [""]
+                    if is_plain
+                    else [part.suffix for part in matrix_parts(stored_as, shape[0], shape[1], geometry.dtype)]
+                )
                 stored = {suffix: file.get_tensor(name + suffix) for suffix in suffixes}
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
                 parts = {
@@ -42,3 +47,8 @@ def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: t
             return dense
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: {error}; see `model verify`") from error
+
+
+def _suffixes(stored_as: str, shape: tuple[int, ...]) -> list[str]:
+    rows, columns = shape
+    return [part.suffix for part in matrix_parts(stored_as, rows, columns, "BF16")]

@@ -15,6 +15,7 @@ DTYPES = {
     "F16": torch.float16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn,
 }
 Parts = dict[str, torch.Tensor]  # by the suffixes of model/slabs.py
 _Recipe = Callable[[Source], Parts]

@@ -22,7 +22,7 @@ from rotary_batch.engine.packs.writer import Progress, safetensors_header
 from rotary_batch.errors import StorageError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, MANIFEST_NAME, Manifest, SlabPlace
-from rotary_batch.model.slabs import SlabLayout, expert_layout
+from rotary_batch.model.slabs import uniform_layout
 from rotary_batch.model.tokens import Tokenizer, write_byte_tokenizer
 
 NUM_SLABS = 2  # drawing and packing one of 8x22B takes 5 s
@@ -48,7 +48,7 @@ def synthetic_pack(
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     count = NUM_SLABS if repeated else len(list(geometry.expert_keys()))
-    need, have = _layout(geometry, experts).nbytes * count, _free(folder)
+    need, have = uniform_layout(geometry, experts).nbytes * count, _free(folder)
     if need > have:
         raise StorageError(f"{folder}: {name} in {experts} takes {need:,} bytes, {have:,} are free")
     torch.manual_seed(0)
@@ -67,10 +67,6 @@ def synthetic_pack(
     )
     manifest.save(folder)
     return folder
-
-
-def _layout(geometry: Geometry, experts: str) -> SlabLayout:
-    return expert_layout(geometry, dict.fromkeys(geometry.matrix_shapes, experts))
 
 
 def _digest(path: Path) -> str:
@@ -103,7 +99,7 @@ def _random(rows: int, columns: int) -> torch.Tensor:
 def _write_slabs(
     folder: Path, geometry: Geometry, experts: str, count: int, progress: Progress
 ) -> dict[ExpertKey, SlabPlace]:
-    layout, keys = _layout(geometry, experts), list(geometry.expert_keys())
+    layout, keys = uniform_layout(geometry, experts), list(geometry.expert_keys())
     names = [f"slab.{place}" for place in range(count)]
     header = safetensors_header(dict.fromkeys(names, ("U8", (layout.nbytes,), layout.nbytes)))
     several = [random_slab(geometry, experts) for _ in range(NUM_SLABS)]
@@ -124,7 +120,7 @@ def _write_slabs(
 
 def random_slab(geometry: Geometry, experts: str) -> torch.Tensor:
     """The bytes of one expert with random weights."""
-    layout = _layout(geometry, experts)
+    layout = uniform_layout(geometry, experts)
     slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
     for name, (rows, columns) in geometry.matrix_shapes.items():
         for suffix, tensor in quantise(_random(rows, columns), experts).items():

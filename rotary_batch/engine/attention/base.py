@@ -63,6 +63,10 @@ class Attention(Protocol):
         """Prepare the index tensors of a step; all layers share them."""
         ...
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
-        """queries [T, heads, D] -> [T, heads, D]; the KV of these rows is in the arena already."""
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """queries [T, heads, D] -> [T, heads, D]; the KV of these rows is in the arena already.
+
+        `sinks` [heads] are logits of one more token for each head, whose value is zero; models that have them say so in
+        their geometry.
+        """
         ...

@@ -38,8 +38,9 @@ class CpuAttention:
     def _supports(self, segment: QuerySegment) -> bool:
         return segment.num_rows <= DECODE_ROWS and segment.num_rows * self._groups <= MAX_ATTENTION_ROWS
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
+        assert sinks is None, "models with sinks have another implementation: select.py"
         if self._uses_fallback:
             out = self._fallback.attend(layer, queries.contiguous(), kv)
         else:

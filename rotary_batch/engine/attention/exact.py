@@ -96,18 +96,20 @@ class ExactAttention:
             kv_indices[n, len(indices) :] = indices[-1]
         return BlockBatch(*(tensor.to(self._device) for tensor in (rows, positions, kv_indices)))
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
-        """queries [T, heads, D] -> [T, heads, D]."""
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """queries [T, heads, D] -> [T, heads, D]; `sinks` [heads]."""
         out = torch.zeros_like(queries)
         for batch in self._batches:
-            _unfold(out, self._attend_batch(layer, queries, kv, batch), batch)
+            _unfold(out, self._attend_batch(layer, queries, kv, batch, sinks), batch)
         return out
 
-    def _attend_batch(self, layer: int, queries: torch.Tensor, kv: KvArena, batch: BlockBatch) -> torch.Tensor:
+    def _attend_batch(
+        self, layer: int, queries: torch.Tensor, kv: KvArena, batch: BlockBatch, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
         """Folded output [B * kv heads, R, D] in float32."""
         kv_heads = self._geometry.num_kv_heads
         q, positions = _fold(queries, batch, kv_heads)  # [B * kv, R, D], [B, R]
-        state = SoftmaxState.initial(q)
+        state = SoftmaxState.initial(q) if sinks is None else SoftmaxState.of_sinks(q, sinks.view(kv_heads, -1))
         for tile in range(batch.num_tiles):
             columns = slice(tile * KV_TILE, (tile + 1) * KV_TILE)
             kv_positions = torch.arange(columns.start, columns.stop, device=q.device)
@@ -130,6 +132,14 @@ class SoftmaxState(NamedTuple):
         row_max = torch.full((q.shape[0], q.shape[1], 1), _MASKED, dtype=torch.float32, device=q.device)
         out = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
         return cls(row_max, torch.zeros_like(row_max), out)
+
+    @classmethod
+    def of_sinks(cls, q: torch.Tensor, sinks: torch.Tensor) -> SoftmaxState:
+        """After a token with the logits `sinks` [kv heads, G] and a value of zero; rows of q take them in turn."""
+        kv_heads, groups = sinks.shape
+        padded = sinks.float().repeat(1, -(-q.shape[1] // groups))[:, : q.shape[1]]
+        row_max = padded.repeat(len(q) // kv_heads, 1)[..., None]
+        return cls(row_max, torch.ones_like(row_max), torch.zeros(q.shape, dtype=torch.float32, device=q.device))
 
     def update(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> SoftmaxState:
         """After one more tile; `mask` [B * kv, R, S] is true where a row sees a token."""

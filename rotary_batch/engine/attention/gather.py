@@ -59,6 +59,7 @@ class GatherAttention:
     def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._window = geometry.sliding_window
+        self._has_sinks = geometry.attention_sinks
         self._dtype = dtype
         self._device = device
         self._decode_batches: list[DecodeBatch] = []
@@ -104,6 +105,7 @@ class GatherAttention:
         num_kv_tokens = segment.num_kv_tokens
         kv_indices = self._to_device(torch.tensor(segment.kv_indices(num_kv_tokens)))
         is_causal = segment.first_position == 0 and (self._window is None or num_kv_tokens <= self._window)
+        is_causal = is_causal and not self._has_sinks  # their log-sum-exps need a mask
         positions = torch.tensor(segment.positions())[:, None]
         mask = None if is_causal else self._to_device(self._mask(positions, 0, num_kv_tokens))
         return PrefillChunk(slice(segment.first_row, segment.first_row + segment.num_rows), kv_indices, mask)
@@ -119,13 +121,16 @@ class GatherAttention:
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
-        """queries [T, heads, D] -> [T, heads, D]."""
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """queries [T, heads, D] -> [T, heads, D]; `sinks` [heads]."""
         out = torch.empty_like(queries)
         lse = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
         for chunk in self._prefill_chunks:
             with threads_for(len(chunk.kv_indices) * queries[chunk.rows, :, 0].numel()):  # scores
-                out[chunk.rows] = self._attend_chunk(layer, queries, kv, chunk)
+                if self._has_sinks:
+                    out[chunk.rows], lse[chunk.rows] = self._attend_chunk_with_lse(layer, queries, kv, chunk)
+                else:
+                    out[chunk.rows] = self._attend_chunk(layer, queries, kv, chunk)
         for batch in self._decode_batches:
             with threads_for(len(batch.kv_indices) * queries[0].numel()):
                 out[batch.rows], lse[batch.rows] = self._attend_batch(layer, queries, kv, batch)
@@ -134,7 +139,8 @@ class GatherAttention:
             with threads_for(len(prefix.kv_indices) * len(rows) * queries.shape[1]):
                 prefix_out, prefix_lse = self._attend_prefix(layer, queries, kv, prefix)
                 out[rows] = merge_states(out[rows], lse[rows], prefix_out, prefix_lse)
-        return out
+                lse[rows] = torch.logaddexp(lse[rows], prefix_lse)
+        return out if sinks is None else (out * torch.sigmoid(lse - sinks.float())[..., None]).to(out.dtype)
 
     def _attend_chunk(self, layer: int, queries: torch.Tensor, kv: KvArena, chunk: PrefillChunk) -> torch.Tensor:
         """Output [rows, heads, D]."""
@@ -144,6 +150,17 @@ class GatherAttention:
             q, k, v, attn_mask=chunk.mask, is_causal=chunk.mask is None, enable_gqa=True
         )
         return out[0].transpose(0, 1)
+
+    def _attend_chunk_with_lse(
+        self, layer: int, queries: torch.Tensor, kv: KvArena, chunk: PrefillChunk
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output [rows, heads, D] and log-sum-exp [rows, heads]."""
+        k, v = (
+            part.transpose(0, 1).repeat_interleave(self._groups, 0)[None]
+            for part in kv.gather(layer, chunk.kv_indices, queries.dtype)
+        )
+        out, lse = attend_with_lse(queries[chunk.rows].transpose(0, 1)[None], k, v, chunk.mask)
+        return out[0].transpose(0, 1), lse[0].transpose(0, 1)
 
     def _attend_batch(
         self, layer: int, queries: torch.Tensor, kv: KvArena, batch: DecodeBatch

@@ -36,8 +36,9 @@ class SplitAttention:
         if on_host:
             self._on_host.plan(on_host)
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
+        assert sinks is None, "models with sinks have another implementation: select.py"
         if not len(self._host_rows):
             return self._on_device.attend(layer, queries, kv)
         host_out = self._on_host.attend(layer, queries, kv)

@@ -41,8 +41,9 @@ class TritonAttention:
         self._fallback.plan([segment for segment in segments if segment.num_rows * self._groups > KERNEL_ROWS])
         self._kernel_segments = torch.tensor(by_kernel, dtype=torch.int32).to(self._device) if by_kernel else None
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
+        assert sinks is None, "models with sinks have another implementation: select.py"
         out = self._fallback.attend(layer, queries, kv)
         if self._kernel_segments is not None:
             self._launch(layer, queries, kv, out, self._kernel_segments)

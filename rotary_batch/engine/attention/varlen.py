@@ -78,8 +78,9 @@ class VarlenAttention:
     def _to_device(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64).to(self._device, non_blocking=True)
 
-    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena) -> torch.Tensor:
+    def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
+        assert sinks is None, "models with sinks have another implementation: select.py"
         assert self._own is not None, "plan comes first"
         keys, values = kv.layer_views(layer)
         out = torch.empty_like(queries)

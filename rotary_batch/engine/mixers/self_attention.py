@@ -42,7 +42,8 @@ class SelfAttention:
         if self._query_scale is not None:
             q = q * self._query_scale
         step.kv.write(layer, step.slot_mapping, k, v.view(k.shape))
-        out = self._attentions[geometry.window(layer)].attend(layer, q, step.kv).flatten(1)
+        sinks = self._weights.vector(f"{stem}.sinks") if geometry.attention_sinks else None
+        out = self._attentions[geometry.window(layer)].attend(layer, q, step.kv, sinks).flatten(1)
         if gate is not None:
             out = out * torch.sigmoid(gate)
         return self._weights.linear(out, f"{stem}.o")

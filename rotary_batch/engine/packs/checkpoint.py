@@ -14,11 +14,14 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
-from rotary_batch.model.families import geometry_of
+from rotary_batch.model.families import family_of, geometry_of
+from rotary_batch.model.families.family import Family
 from rotary_batch.model.families.names import (
     expert_spellings,
     first_of,
     fused_spellings,
+    joined_parts,
+    joined_spellings,
     plain_name,
     skipped_part,
     spellings,
@@ -94,12 +97,15 @@ def open_checkpoint(model_dir: Path) -> Checkpoint:
     """Read the headers of a checkpoint.  Raises ModelError naming the file and the fact."""
     remedy = "fetch the file again, or name another checkpoint"
     path = model_dir / "config.json"
-    geometry = geometry_of(Table(read_object(path, _MAX_CONFIG_NBYTES, remedy), path, remedy))
-    files = _Files(model_dir, {plain_name(name): place for name, place in _tensors(model_dir).items()})
+    config = Table(read_object(path, _MAX_CONFIG_NBYTES, remedy), path, remedy)
+    family = family_of(config)
+    geometry = geometry_of(config, family)
+    tensors = {plain_name(name): place for name, place in _tensors(model_dir).items()}
+    files = _Files(model_dir, tensors, geometry, family)
     dense = {name: files.dense(name, shape) for name, shape in geometry.dense_shapes().items()}
-    experts = {key: files.expert(geometry, key) for key in geometry.expert_keys()}
-    notes = files.left_out(geometry)
-    dtypes = {source.dtype for expert in experts.values() for source in expert.values()}
+    experts = {key: files.expert(key) for key in geometry.expert_keys()}
+    notes = files.left_out()
+    dtypes = {expert[name].dtype for expert in experts.values() for name in geometry.matrix_shapes}
     if len(dtypes) != 1:
         raise ModelError(f"{model_dir}: experts in several types ({', '.join(sorted(dtypes))}); one type is supported")
     return Checkpoint(model_dir, replace(geometry, dtype=dtypes.pop()), dense, experts, notes)
@@ -139,23 +145,40 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
 class _Files:
     """The tensors of a checkpoint by their own names, and which of them were used."""
 
-    def __init__(self, model_dir: Path, tensors: Mapping[str, TensorPlace]) -> None:
+    def __init__(self, model_dir: Path, tensors: Mapping[str, TensorPlace], geometry: Geometry, family: Family) -> None:
         self._model_dir = model_dir
         self._tensors = tensors
+        self._geometry = geometry
+        self._dense_shapes = geometry.dense_shapes()
+        self._family = family
         self._unused = dict.fromkeys(tensors)
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
-        return Source(shape, (self._plain(self._named(spellings(name)), shape),))
+        theirs = first_of(spellings(name), self._tensors)
+        joined = None if theirs else next(((n, at) for n, at in joined_spellings(name) if n in self._tensors), None)
+        place = self._joined(*joined, name, shape) if joined else self._plain(self._named(spellings(name)), shape)
+        part = name.rpartition(".")[0] if name.endswith(".bias") else name
+        if self._family.adjacent_pairs and part.endswith((".q", ".k")):
+            geometry = self._geometry
+            return Source(shape, (place,), "bf16", "rows_to_halves", (geometry.head_dim, geometry.num_rotary, 0))
+        return Source(shape, (place,))
 
-    def expert(self, geometry: Geometry, key: ExpertKey) -> Expert:
+    def _joined(self, theirs: str, at: int, name: str, shape: tuple[int, ...]) -> TensorPlace:
+        """Rows of a tensor that has several of ours one above the other."""
+        layer, shapes = name.split(".", 2)[1], self._dense_shapes
+        rows = [shapes[f"layers.{layer}.{part}"][0] for part in joined_parts(theirs)]
+        whole = self._plain(theirs, (sum(rows), *shape[1:]))
+        return whole.rows(sum(rows[:at]), sum(rows[: at + 1]))
+
+    def expert(self, key: ExpertKey) -> Expert:
         """The sources of an expert's matrices."""
-        shapes = geometry.matrix_shapes
+        geometry = self._geometry
+        shapes, middle = geometry.matrix_shapes, geometry.intermediate_size
         if not geometry.has_router:
-            return self._slice(geometry, key)
+            return self._slice(key)
         if fused := first_of(fused_spellings(key.layer, "gate_up"), self._tensors):
-            return self._fused(geometry, key, fused)
-        middle = geometry.intermediate_size
+            return self._interleaved(key, fused) if self._family.interleaved_experts else self._fused(key, fused)
         gate, up = (
             self._plain(self._named(expert_spellings(*key, name)), (middle, geometry.hidden_size))
             for name in ("gate", "up")
@@ -163,19 +186,38 @@ class _Files:
         down = self._plain(self._named(expert_spellings(*key, "down")), shapes["down"])
         return {"gate_up": Source(shapes["gate_up"], (gate, up)), "down": Source(shapes["down"], (down,))}
 
-    def _fused(self, geometry: Geometry, key: ExpertKey, gate_up: str) -> Expert:
+    def _fused(self, key: ExpertKey, gate_up: str) -> Expert:
         """One tensor has all experts of a layer: [experts, rows, columns]."""
         names = {"gate_up": gate_up, "down": self._named(fused_spellings(key.layer, "down"))}
         return {
-            matrix: Source(shape, (self._plain(names[matrix], (geometry.num_experts, *shape)).part(key.expert, shape),))
-            for matrix, shape in geometry.matrix_shapes.items()
+            matrix: Source(shape, (self._of_expert(names[matrix], key, shape),))
+            for matrix, shape in self._geometry.matrix_shapes.items()
         }
 
-    def _slice(self, geometry: Geometry, key: ExpertKey) -> Expert:
+    def _interleaved(self, key: ExpertKey, gate_up: str) -> Expert:
+        """As gpt-oss has them: [experts, columns, rows] with gate and up in turn, and biases."""
+        shapes, sizes = self._geometry.matrix_shapes, self._geometry.expert_bias_sizes
+        down = self._named(fused_spellings(key.layer, "down"))
+        expert = {}
+        for matrix, name, recipe in (("gate_up", gate_up, "even_then_odd_columns"), ("down", down, "transpose")):
+            rows, columns = shapes[matrix]
+            expert[matrix] = Source((rows, columns), (self._of_expert(name, key, (columns, rows)),), recipe=recipe)
+        for matrix, name, recipe in (("gate_up", gate_up, "even_then_odd"), ("down", down, "stack")):
+            shape = (sizes[matrix],)
+            place = self._of_expert(f"{name}_bias", key, shape)
+            expert[f"{matrix}.bias"] = Source(shape, (place,), recipe=recipe)
+        return expert
+
+    def _of_expert(self, name: str, key: ExpertKey, shape: tuple[int, ...]) -> TensorPlace:
+        """One expert's part of a tensor that has all of a layer."""
+        whole = self._plain(name, (self._geometry.num_experts, *shape))
+        return whole.part(key.expert, shape)
+
+    def _slice(self, key: ExpertKey) -> Expert:
         """Some rows of gate and up of a dense model, and the same columns of down."""
+        geometry = self._geometry
         shapes, hidden, middle = geometry.matrix_shapes, geometry.hidden_size, geometry.intermediate_size
-        whole = middle * geometry.num_experts
-        stem = f"layers.{key.layer}.ffn"
+        whole, stem = middle * geometry.num_experts, f"layers.{key.layer}.ffn"
         gate, up = (
             self._plain(self._named(spellings(f"{stem}.{name}")), (whole, hidden)).part(key.expert, (middle, hidden))
             for name in ("gate", "up")
@@ -196,8 +238,10 @@ class _Files:
         return found
 
     def _plain(self, name: str, shape: tuple[int, ...]) -> TensorPlace:
+        if name not in self._tensors:
+            raise ModelError(f"{self._model_dir}: tensor {name} is in none of its files; is a shard missing?")
         place = self._tensors[name]
-        if place.shape != shape:
+        if _without_ones(place.shape) != _without_ones(shape):
             raise ModelError(
                 f"{place.path}: tensor {name} has shape {list(place.shape)}; config.json says {list(shape)}"
             )
@@ -206,11 +250,11 @@ class _Files:
                 f"{place.path}: tensor {name} is of type {place.dtype}; supported types: {', '.join(DTYPE_NBYTES)}"
             )
         self._unused.pop(name, None)
-        return place
+        return place._replace(shape=shape)
 
-    def left_out(self, geometry: Geometry) -> tuple[str, ...]:
+    def left_out(self) -> tuple[str, ...]:
         """What the files have besides: parts that this version skips.  Raises ModelError for anything else."""
-        counts: dict[str, int] = {}
+        geometry, counts = self._geometry, dict[str, int]()
         for name in self._unused:
             if geometry.tie_word_embeddings and name == "lm_head.weight":
                 continue  # a copy of the embeddings
@@ -222,6 +266,11 @@ class _Files:
                 )
             counts[part] = counts.get(part, 0) + 1
         return tuple(f"{part}: {count:,} tensors are left out" for part, count in counts.items())
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A bias may be stored as one row, a convolution with one channel for each group."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _tensors(model_dir: Path) -> dict[str, TensorPlace]:

@@ -80,9 +80,23 @@ def _transpose(source: Source) -> Parts:
     return {"": load(source.places[0]).T.contiguous()}
 
 
+def _even_then_odd(source: Source) -> Parts:
+    """A vector that has gate and up in turn -> gate, then up."""
+    vector = load(source.places[0])
+    return {"": torch.cat([vector[0::2], vector[1::2]])}
+
+
+def _even_then_odd_columns(source: Source) -> Parts:
+    """A matrix [columns, rows] whose rows are gate and up in turn -> gate over up, [rows, columns]."""
+    rows = load(source.places[0]).T
+    return {"": torch.cat([rows[0::2], rows[1::2]])}
+
+
 RECIPES: dict[str, _Recipe] = {
     "stack": _stack,
     "columns": _columns,
     "rows_to_halves": _rows_to_halves,
     "transpose": _transpose,
+    "even_then_odd": _even_then_odd,
+    "even_then_odd_columns": _even_then_odd_columns,
 }

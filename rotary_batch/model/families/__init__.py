@@ -5,13 +5,20 @@ A family is a function from a config to the switches of `Geometry`; the decoder 
 
 from __future__ import annotations
 
-from rotary_batch.model.families import dense, mixtral, qwen
+from rotary_batch.model.families import dense, gpt_oss, mixtral, qwen, sigmoid, softmax
 from rotary_batch.model.families.config import sizes, text_table
 from rotary_batch.model.families.family import Family
 from rotary_batch.model.geometry import MAX_ENDS, Geometry
 from rotary_batch.model.tables import Table, shown
 
-FAMILIES: tuple[Family, ...] = (*mixtral.FAMILIES, *qwen.FAMILIES, *dense.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *mixtral.FAMILIES,
+    *qwen.FAMILIES,
+    *softmax.FAMILIES,
+    *sigmoid.FAMILIES,
+    *gpt_oss.FAMILIES,
+    *dense.FAMILIES,
+)
 
 
 def family_of(config: Table) -> Family:
@@ -28,9 +35,8 @@ def family_of(config: Table) -> Family:
     raise config.error(f"unknown architecture {shown(next(iter(named), kind))}; known: {known}")
 
 
-def geometry_of(config: Table) -> Geometry:
+def geometry_of(config: Table, family: Family) -> Geometry:
     """The description of a model, from its config.json.  Raises ModelError."""
-    family = family_of(config)
     text = text_table(config)
-    values = sizes(text) | {"family": family.name} | family.switches(text)
+    values = sizes(text, family.default_theta) | {"family": family.name} | family.switches(text)
     return config.explained(lambda: Geometry(**values))

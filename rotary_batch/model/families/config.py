@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rotary_batch.model.geometry import MAX_ENDS, MAX_LAYERS, MAX_SIZES, MAX_TOKENS, MAX_VOCABULARY
+from rotary_batch.model.geometry import (
+    DELTA,
+    FULL,
+    MAX_ENDS,
+    MAX_LAYERS,
+    MAX_SIZES,
+    MAX_TOKENS,
+    MAX_VOCABULARY,
+    WINDOW,
+)
 from rotary_batch.model.rope_scaling import RopeScaling
 from rotary_batch.model.tables import Table, shown
 
@@ -24,6 +33,7 @@ _ROPE_NUMBERS = (
     *("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
     *("attention_factor", "mscale", "mscale_all_dim"),
 )
+_KINDS = {"full_attention": FULL, "sliding_attention": WINDOW, "linear_attention": DELTA}
 SILU = ("silu", "swish")
 
 
@@ -32,7 +42,7 @@ def text_table(config: Table) -> Table:
     return config.table("text_config") if config.has("text_config") else config
 
 
-def sizes(config: Table) -> dict[str, Any]:
+def sizes(config: Table, default_theta: float) -> dict[str, Any]:
     """The fields of Geometry that every family has.  Raises ModelError."""
     if config.has("hidden_act") and config.text("hidden_act") not in SILU:
         raise config.error(f"hidden_act is {shown(config.text('hidden_act'))}; this version has silu")
@@ -53,6 +63,7 @@ def sizes(config: Table) -> dict[str, Any]:
         "sliding_window": None,
         "dtype": _dtype(config),
         "eos_ids": _ends(config),
+        "rope_theta": default_theta,
         **_rope(config, values["head_dim"], values["max_position"]),
     }
 
@@ -79,6 +90,16 @@ def window(config: Table, *, needs: str | None = None) -> int | None:
     return config.whole("sliding_window", MAX_TOKENS) if is_used else None
 
 
+def attention_kinds(config: Table) -> tuple[str, ...]:
+    """The kind of attention of each layer, from `layer_types`; empty where a config has none.  Raises ModelError."""
+    if not config.has("layer_types"):
+        return ()
+    words = config.texts("layer_types", MAX_LAYERS)
+    if unknown := [word for word in words if word not in _KINDS]:
+        raise config.error(f"a layer of type {shown(unknown[0])}; known: {', '.join(_KINDS)}")
+    return tuple(_KINDS[word] for word in words)
+
+
 def attention_bias(config: Table, parts: str, *, default: bool = False, name: str = "attention_bias") -> str:
     """Which of q, k, v, o have a bias."""
     return parts if flag(config, name, default=default) else ""
@@ -89,10 +110,9 @@ def _rope(config: Table, head_dim: int, max_position: int) -> dict[str, Any]:
     parameters, older = config.table("rope_parameters"), config.table("rope_scaling")
     theta_of = parameters if parameters.has("rope_theta") else config
     scaled = parameters if parameters.has("rope_type") else older
-    values: dict[str, Any] = {
-        "rope_theta": theta_of.positive("rope_theta") if theta_of.has("rope_theta") else 1e6,
-        "rope_scaling": _scaling(config, scaled, max_position),
-    }
+    values: dict[str, Any] = {"rope_scaling": _scaling(config, scaled, max_position)}
+    if theta_of.has("rope_theta"):
+        values["rope_theta"] = theta_of.positive("rope_theta")
     share_of = parameters if parameters.has("partial_rotary_factor") else config
     if config.has("rotary_dim"):
         values["rotary_dim"] = config.whole("rotary_dim", MAX_SIZES["head_dim"])
@@ -112,7 +132,20 @@ def _scaling(config: Table, table: Table, max_position: int) -> RopeScaling:
     values["truncate"] = flag(table, "truncate", default=True)
     if table.has("divisors"):
         values["divisors"] = table.finites("divisors", MAX_SIZES["head_dim"])
+    if kind == "longrope":
+        values |= _longrope(table, long=max_position > values["original_max_position"])
+    if kind == "dynamic" and table.has("alpha"):
+        kind, values["factor"] = "ntk", table.positive("alpha")
     return table.explained(lambda: RopeScaling(kind=kind, **values))
+
+
+def _longrope(table: Table, *, long: bool) -> dict[str, Any]:
+    """One set of factors for all positions: the long one where the context is longer than the one trained first."""
+    length = "long" if long else "short"
+    values: dict[str, Any] = {"factors": table.finites(f"{length}_factor", MAX_SIZES["head_dim"])}
+    if table.has(f"{length}_mscale"):
+        values["attention_factor"] = table.positive(f"{length}_mscale")
+    return values
 
 
 def _dtype(config: Table) -> str:

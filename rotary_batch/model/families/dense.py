@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rotary_batch.model.families.config import attention_bias, window
+from rotary_batch.model.families.config import attention_bias, attention_kinds, window
 from rotary_batch.model.families.family import Family
 from rotary_batch.model.families.layers import slices
 from rotary_batch.model.geometry import MAX_LAYERS, MAX_SIZES
@@ -46,11 +46,7 @@ def _smollm3(config: Table) -> dict[str, Any]:
 def _qwen_windows(config: Table) -> dict[str, Any]:
     """The window counts only where `use_sliding_window` is set, in the layers that `layer_types` names."""
     tokens = window(config, needs="use_sliding_window")
-    if tokens is None or not config.has("layer_types"):
-        return {"sliding_window": tokens}
-    kinds = config.texts("layer_types", MAX_LAYERS)
-    words = {"full_attention": "full", "sliding_attention": "window"}
-    return {"sliding_window": tokens, "attention_kinds": tuple(words.get(kind, kind) for kind in kinds)}
+    return {"sliding_window": tokens, "attention_kinds": () if tokens is None else attention_kinds(config)}
 
 
 def _family(name: str, architecture: str, switches: _Switches, *aliases: str) -> Family:

@@ -19,6 +19,7 @@ FAMILIES = (
         model_types=("mixtral",),
         architectures=("MixtralForCausalLM",),
         oracle="MixtralForCausalLM",
+        default_theta=1e6,
         switches=_switches,
     ),
 )

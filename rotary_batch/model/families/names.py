@@ -51,6 +51,11 @@ _LAYER = {
     "shared.router": ("mlp.shared_expert_gate.weight",),
 }
 _SHARED = ("mlp.shared_expert", "mlp.shared_experts", "mlp.shared_mlp", "feed_forward.shared_expert")
+_JOINED = {
+    "shared_mlp.input_linear.weight": ("shared.gate", "shared.up"),
+    "attention.query_key_value.weight": ("q", "k", "v"),
+    "attention.query_key_value.bias": ("q.bias", "k.bias", "v.bias"),
+}
 _W_NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 _SKIPPED = re.compile(
     r"(?:model\.)?(visual|vision_tower|audio_tower|multi_modal_projector|mtp)\.|.*(rotary_emb\.inv_freq)$"
@@ -96,9 +101,24 @@ def _layer_spellings(part: str) -> Iterator[str]:
             yield f"attention.dense.{kind or 'weight'}"
     elif stem == "shared":
         yield from (f"{module}.{kind}_proj.weight" for module in _SHARED)
+        if kind == "down":
+            yield "shared_mlp.output_linear.weight"
     elif stem == "ffn":
         yield f"mlp.{kind}_proj.weight"
         yield f"feed_forward.{kind}_proj.weight"
+
+
+def joined_spellings(name: str) -> Iterator[tuple[str, int]]:
+    """Tensors of files that have one of our dense names among several, one above the other, and its place there."""
+    _, layer, part = name.split(".", 2) if name.startswith("layers.") else ("", "", name)
+    for theirs, parts in _JOINED.items():
+        if part in parts:
+            yield f"model.layers.{layer}.{theirs}", parts.index(part)
+
+
+def joined_parts(theirs: str) -> tuple[str, ...]:
+    """Our names of the parts of a tensor of a layer that has several."""
+    return _JOINED[_LAYER_NUMBER.sub("", theirs)]
 
 
 def expert_spellings(layer: int, expert: int, matrix: str) -> Iterator[str]:

@@ -76,3 +76,9 @@ def file_matrices(rows: int, columns: int) -> dict[str, Matrix]:
         matrices |= {f"int8:{group}:{name}": int8_group_matrix(rows, columns, group, dtype) for group in (32, columns)}
     blocks = {"128x128": (128, 128), "96x80": (96, 80), "1x0": (1, columns), "0x0": (rows, columns)}
     return matrices | {f"fp8:{name}": fp8_matrix(rows, columns, block) for name, block in blocks.items()}
+
+
+def on_device(matrix: Matrix, device: torch.device) -> Matrix:
+    if isinstance(matrix, torch.Tensor):
+        return matrix.to(device)
+    return type(matrix)(*(part.to(device) if isinstance(part, torch.Tensor) else part for part in matrix))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matrices import file_matrices, on_device
 
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
@@ -18,6 +19,7 @@ from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen
 from rotary_batch.engine.kernels.cuda import HAS_TRITON
 from rotary_batch.engine.kernels.linear import FastMatmul
+from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload import tiers
@@ -27,6 +29,7 @@ from rotary_batch.testing import drain, write_tiny_checkpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")
+FILE_MATRICES = file_matrices(131, 512)
 WIDE = {"num_hidden_layers": 4, "num_local_experts": 8, "hidden_size": 128, "intermediate_size": 192}
 
 
@@ -57,6 +60,19 @@ def test_products_are_those_of_the_reference(stored_as, out, inner, rows):
     product = FastMatmul(CUDA).linear(x.to(CUDA), on_device).cpu().double()
     assert product.shape == expected.shape
     assert (product - expected).norm() <= 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize("name", FILE_MATRICES)
+def test_formats_of_model_files_multiply_and_look_up_as_on_the_processor(name):
+    matrix = FILE_MATRICES[name]
+    weights = dequantise(matrix, torch.empty(131, 512))
+    on_cuda, chosen = on_device(matrix, CUDA), torch.tensor([3, 3, 130, 64, 35])
+    assert torch.equal(Numerics("exact", CUDA).embed(on_cuda, chosen.to(CUDA)).cpu(), weights[chosen])
+    for rows in (1, 7, 200):
+        x = torch.randn(rows, 512, generator=torch.Generator().manual_seed(rows)).bfloat16()
+        product, expected = FastMatmul(CUDA).linear(x.to(CUDA), on_cuda).cpu().double(), x.double() @ weights.double().T
+        assert (product.shape, product.isfinite().all()) == (expected.shape, True)
+        assert (product - expected).norm() <= 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("kv", ["bf16", "int8"])

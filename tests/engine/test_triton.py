@@ -6,12 +6,22 @@ import dataclasses
 
 import pytest
 import torch
+from matrices import ggml_matrix, int4_matrix
 
 from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
-from rotary_batch.engine.kernels.cuda import HAS_TRITON, dequant_int4, int4_gemm_on_cuda, triton_kernels
-from rotary_batch.engine.kernels.quant import matrix_from, quantise
+from rotary_batch.engine.kernels.cuda import (
+    HAS_TRITON,
+    TRITON_TYPES,
+    dequant_int4,
+    int4_gemm_on_cuda,
+    launch_dequant_ggml,
+    supports_int4_gemm,
+    triton_kernels,
+)
+from rotary_batch.engine.kernels.matrices import GgmlMatrix
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
 
@@ -36,6 +46,42 @@ def test_dequantised_int4_is_the_reference_bit_by_bit(rows, columns):
         nibbles, scale_zero, out, columns=columns, rows=rows, group=group, group_stride=scale_zero.stride(0), TILE=64
     )
     assert torch.equal(out.cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_int4_with_scales_of_other_types_and_groups(group, dtype):
+    """As model files have it: dequantised to the bit, and multiplied where a tile of columns shares a scale."""
+    matrix = int4_matrix(192, 384, group, dtype)
+    expected = dequant_int4(matrix.nibbles, matrix.scale_zero, torch.empty(384, 192, dtype=DTYPE))
+    nibbles, scale_zero = matrix.nibbles.to(DEVICE), matrix.scale_zero.to(DEVICE)
+    out = torch.zeros(384, 192, dtype=DTYPE, device=DEVICE)
+    triton_kernels().dequant_int4_kernel[(len(nibbles), 6)](
+        nibbles, scale_zero, out, columns=384, rows=192, group=group, group_stride=scale_zero.stride(0), TILE=64
+    )
+    assert (out.cpu() - expected).abs().max() <= 2**-7 * expected.abs().max() * (not INTERPRETED)
+    if supports_int4_gemm(5, group):
+        x = torch.randn(5, 384, generator=torch.Generator().manual_seed(0)).to(DTYPE)
+        product, whole = int4_gemm_on_cuda(x.to(DEVICE), nibbles, scale_zero), x.double() @ expected.double()
+        assert (product.double().cpu() - whole).norm() <= 0.004 * whole.norm()
+
+
+@pytest.mark.parametrize("type_name", TRITON_TYPES)
+def test_dequantised_blocks_of_gguf_files_are_the_reference(type_name):
+    """To the bit in the interpreter; a device fuses a product and a sum.  The last program has blocks to spare."""
+    matrix = ggml_matrix(type_name, 9, 512)
+    expected = dequantise(matrix, torch.empty(9, 512))
+    out = torch.zeros(9, 512, dtype=DTYPE, device=DEVICE)
+    launch_dequant_ggml(GgmlMatrix(matrix.blocks.to(DEVICE), type_name), out)
+    assert (out.cpu().float() - expected).abs().max() <= 2**-8 * expected.abs().max() * (not INTERPRETED)
+
+
+def test_every_exponent_and_level_of_mxfp4():
+    levels = torch.arange(16, dtype=torch.uint8).repeat(253, 1)
+    blocks = torch.cat([torch.arange(253, dtype=torch.uint8)[:, None], levels | 15 - levels << 4], 1)
+    out = torch.zeros(253, 32, device=DEVICE)
+    launch_dequant_ggml(GgmlMatrix(blocks.to(DEVICE), "MXFP4"), out)
+    assert torch.equal(out.cpu(), dequantise(GgmlMatrix(blocks, "MXFP4"), torch.empty(253, 32)))
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 33, 128])

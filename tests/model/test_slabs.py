@@ -151,16 +151,16 @@ def test_packs_of_earlier_versions_are_laid_out_as_they_were():
     assert {
         experts: {name: tuple(part) for name, part in layout.parts.items()} for experts, layout in layouts.items()
     } == {
-        "bf16": {"up": ("BF16", (448, 256), 0, 229_376), "down": ("BF16", (256, 224), 229_376, 114_688)},
+        "bf16": {"gate_up": ("BF16", (448, 256), 0, 229_376), "down": ("BF16", (256, 224), 229_376, 114_688)},
         "int8": {
-            "up": ("I8", (448, 256), 0, 114_688),
-            "up.scale": ("F32", (448,), 114_688, 1_792),
+            "gate_up": ("I8", (448, 256), 0, 114_688),
+            "gate_up.scale": ("F32", (448,), 114_688, 1_792),
             "down": ("I8", (256, 224), 116_480, 57_344),
             "down.scale": ("F32", (256,), 173_824, 1_024),
         },
         "int4": {
-            "up": ("U8", (7, 256, 32), 0, 57_344),
-            "up.scale_zero": ("BF16", (2, 448, 2), 57_344, 3_584),
+            "gate_up": ("U8", (7, 256, 32), 0, 57_344),
+            "gate_up.scale_zero": ("BF16", (2, 448, 2), 57_344, 3_584),
             "down": ("U8", (4, 224, 32), 60_928, 28_672),
             "down.scale_zero": ("BF16", (7, 256, 2), 89_600, 7_168),
         },

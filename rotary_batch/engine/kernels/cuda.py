@@ -12,10 +12,16 @@ from typing import Any
 
 import torch
 
+from rotary_batch.engine.kernels.matrices import GgmlMatrix
+from rotary_batch.engine.kernels.quant import dequantise
+from rotary_batch.model.ggml_types import BLOCK_TYPES
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 GEMM_ROWS = 128  # up to N rows the kernel that reads packed weights wins, above them dequantising first
 GEMM_TILE = 64  # columns at a time; the columns that share a scale are a multiple of it
 DEQUANT_TILE = 64  # columns of one program: 64 x 32 bytes in, 64 x 64 weights out
+TRITON_TYPES = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "MXFP4")  # of triton_ggml.py
+PROGRAM_WEIGHTS = 1024  # that one program dequantises: 4 blocks of 256, or 32 of 32
 MIN_PROGRAMS = 256  # keep all processors of a large GPU busy; narrow matrices are split along their columns
 
 
@@ -40,6 +46,12 @@ def dequant_int4(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Ten
 def triton_kernels() -> Any:  # noqa: ANN401 - the module is typed in Triton's own way
     """The kernels; imported at first use, because importing Triton takes seconds."""
     return importlib.import_module("rotary_batch.engine.kernels.triton_kernels")
+
+
+@cache
+def triton_ggml() -> Any:  # noqa: ANN401 - as above
+    """The kernels for the blocks of GGUF files."""
+    return importlib.import_module("rotary_batch.engine.kernels.triton_ggml")
 
 
 def _launch_dequant(nibbles: torch.Tensor, scale_zero: torch.Tensor, out: torch.Tensor) -> None:
@@ -85,3 +97,27 @@ def int4_gemm_on_cuda(x: torch.Tensor, nibbles: torch.Tensor, scale_zero: torch.
         TILE=GEMM_TILE,
     )
     return out[0] if splits == 1 else out.sum(0).to(x.dtype)
+
+
+def dequant_ggml_on_cuda(matrix: GgmlMatrix, out: torch.Tensor) -> torch.Tensor:
+    """Blocks of a GGUF file -> out [N, K], contiguous: with Triton where it has the type, otherwise with torch."""
+    if HAS_TRITON and matrix.blocks.is_cuda and matrix.type_name in TRITON_TYPES:
+        launch_dequant_ggml(matrix, out)
+        return out
+    return dequantise(matrix, out)
+
+
+def launch_dequant_ggml(matrix: GgmlMatrix, out: torch.Tensor) -> None:
+    """Run the Triton kernel, on a device or in the interpreter."""
+    block_type = BLOCK_TYPES[matrix.type_name]
+    tile = PROGRAM_WEIGHTS // block_type.columns
+    num_blocks = out.numel() // block_type.columns
+    triton_ggml().dequant_ggml_kernel[(-(-num_blocks // tile),)](
+        matrix.blocks.contiguous(),
+        out,
+        num_blocks,
+        TYPE=matrix.type_name,
+        COLUMNS=block_type.columns,
+        NBYTES=block_type.nbytes,
+        TILE=tile,
+    )

@@ -18,9 +18,15 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.cuda import dequant_int4_on_cuda, int4_gemm_on_cuda, supports_int4_gemm
+from rotary_batch.engine.kernels.cuda import (
+    dequant_ggml_on_cuda,
+    dequant_int4_on_cuda,
+    int4_gemm_on_cuda,
+    supports_int4_gemm,
+)
 from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.matrices import (
+    GgmlMatrix,
     Int4Matrix,
     Int8Matrix,
     Matrix,
@@ -141,7 +147,7 @@ class FastMatmul:
         for begin in range(0, rows, step):
             tile = rows_of(matrix, slice(begin, begin + step))
             weight = self._scratch_view(num_rows(tile) * columns, x.dtype).view(-1, columns)
-            out[:, begin : begin + step] = self.torch_linear(padded, dequantise(tile, weight))
+            out[:, begin : begin + step] = self.torch_linear(padded, _dequantised(tile, weight))
         return out[: len(x)]
 
     def _int4_by_tiles(self, x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:
@@ -184,6 +190,10 @@ class FastMatmul:
             self._scratch.pop(dtype, None)  # first: the memory plan has room for one of them
             self._scratch[dtype] = torch.empty(numel, dtype=dtype, device=self._device)
         return self._scratch[dtype][:numel]
+
+
+def _dequantised(tile: RowMatrix, out: torch.Tensor) -> torch.Tensor:
+    return dequant_ggml_on_cuda(tile, out) if isinstance(tile, GgmlMatrix) else dequantise(tile, out)
 
 
 def _zero_point_product(x: torch.Tensor, matrix: Int4Matrix) -> torch.Tensor:

@@ -171,16 +171,16 @@ def _some_windows(number: int) -> dict[str, Any]:
 
 
 def _longrope(number: int) -> dict[str, Any]:
-    """Sequences of this file are longer than what the model was trained with, as its context is."""
+    """Within the context of the first training: the reference takes the short factors at every length."""
     half = _SIZES[number]["hidden_size"] // _SIZES[number]["num_attention_heads"] // 2
     return {
         "rope_type": "longrope",
         "rope_theta": 1e4,
-        "short_factor": [1.0] * half,
+        "short_factor": [1.0 + place / 8 for place in range(half)],
         "long_factor": [1.0 + place / 4 for place in range(half)],
         "short_mscale": 1.1,
         "long_mscale": 1.25,
-        "original_max_position_embeddings": 16,
+        "original_max_position_embeddings": SMALL["max_position_embeddings"],
     }
 
 

@@ -50,7 +50,8 @@ def _phimoe(config: Table) -> dict[str, Any]:
 def _ernie(config: Table) -> dict[str, Any]:
     if flag(config, "use_bias"):
         raise config.error("use_bias is set; this version has no biases in this family")
-    shared = one_whole(config, ("moe_num_shared_experts",), _WIDTH) if config.has("moe_num_shared_experts") else 0
+    shared_name = "moe_num_shared_experts"
+    shared = config.whole(shared_name, MAX_SIZES["num_experts"], least=0) if config.has(shared_name) else 0
     return {
         "choice_bias": True,
         "renormalise_min": config.positive("moe_norm_min") if config.has("moe_norm_min") else 1e-12,

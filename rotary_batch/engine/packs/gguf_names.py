@@ -15,6 +15,7 @@ from rotary_batch.engine.packs.gguf_order import Swap, halves, value_heads
 from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.tables import shown
+from rotary_batch.sizes import count
 
 
 class Change(StrEnum):
@@ -24,7 +25,6 @@ class Change(StrEnum):
     COLUMNS_SWAPPED = "columns_swapped"
     PLUS_ONE = "plus_one"  # 1 was added
     MINUS_EXP = "minus_exp"  # -exp was taken
-    SQUEEZED = "squeezed"  # [channels, 1, width] became [channels, width]
     SPLIT = "split"  # k_b and v_b were one kv_b
     TRANSPOSED = "transposed"  # its last two dimensions
 
@@ -86,6 +86,7 @@ _LAYER_NAMES = {
     "ssm_out.weight": "delta.out",
 }
 _LAYER = re.compile(r"blk\.(\d{1,5})\.(.+)")
+_LAYER_PREFIX = re.compile(r"^layers\.\d+\.")  # of our names
 _OLD_EXPERT = re.compile(r"ffn_(gate|up|down)\.(\d{1,5})\.weight")  # of Mixtral before April 2024
 _ROPE = re.compile(r"(blk\.\d{1,5}\.)?(rope_freqs|rope_factors_long|rope_factors_short|attn_rot_embd)\.weight")
 _VISION = re.compile(r"(v|a|mm|resampler)\..+")
@@ -103,23 +104,24 @@ def census(architecture: str, tensors: Mapping[str, TensorPlace], config: Mappin
     named: dict[str, Named] = {}
     skipped: Counter[str] = Counter()
     for theirs, place in tensors.items():
+        if _ROPE.fullmatch(theirs):
+            continue  # its numbers are in the configuration
         if reason := _reason_to_skip(theirs, config):
             skipped[reason] += 1
             continue
         for ours, part in _by_our_names(architecture, theirs, place, config):
             if ours in named:
                 raise ModelError(f"{place.path}: tensor {shown(theirs)} is a second {ours}; fetch the file again")
-            named[ours] = Named(part, *_changes(architecture, re.sub(r"^layers\.\d+\.", "", ours), config))
-    return Census(named, tuple(f"{count} tensors {reason} are skipped" for reason, count in skipped.items()))
+            named[ours] = Named(_unsqueezed(part, ours), *_changes(architecture, _LAYER_PREFIX.sub("", ours), config))
+    return Census(named, tuple(f"skipped {count(number, 'tensor')} of {what}" for what, number in skipped.items()))
 
 
 def _reason_to_skip(theirs: str, config: Mapping[str, Any]) -> str | None:
     if _VISION.fullmatch(theirs):
-        return "of the vision or audio part"
+        return "the vision or audio part"
     layer, first = _LAYER.fullmatch(theirs), int(config["num_hidden_layers"])
-    if layer and first <= int(layer[1]) < first + config.get("num_nextn_predict_layers", 0):
-        return "of the layers that predict further tokens"
-    return "of rope, which the configuration holds," if _ROPE.fullmatch(theirs) else None
+    is_predicting = layer and first <= int(layer[1]) < first + config.get("num_nextn_predict_layers", 0)
+    return "layers that predict further tokens" if is_predicting else None
 
 
 def _by_our_names(
@@ -156,11 +158,19 @@ def _split_qkv(
     q, kv = config["num_attention_heads"] * head_dim * query_gates, config["num_key_value_heads"] * head_dim
     if place.shape[0] != q + 2 * kv:
         raise ModelError(f"{place.path}: attn_qkv of {stem} has {place.shape[0]:,} rows; its heads make {q + 2 * kv:,}")
-    for name, start, count in (("q", 0, q), ("k", q, kv), ("v", q + kv, kv)):
-        row_nbytes = place.nbytes // place.shape[0]
-        shape = (count, *place.shape[1:])
-        offset = place.offset + start * row_nbytes
-        yield f"{stem}.{name}{suffix}", TensorPlace(place.path, offset, count * row_nbytes, place.dtype, shape)
+    row_nbytes = place.nbytes // place.shape[0]
+    for name, start, rows in (("q", 0, q), ("k", q, kv), ("v", q + kv, kv)):
+        offset, shape = place.offset + start * row_nbytes, (rows, *place.shape[1:])
+        yield f"{stem}.{name}{suffix}", TensorPlace(place.path, offset, rows * row_nbytes, place.dtype, shape)
+
+
+def _unsqueezed(place: TensorPlace, ours: str) -> TensorPlace:
+    """The same bytes with the dimension of length 1 that the converter left out."""
+    if ours.endswith(".delta.conv") and len(place.shape) == 2:
+        return place._replace(shape=(place.shape[0], 1, place.shape[1]))
+    return (
+        place._replace(shape=(1, *place.shape)) if ours.endswith(".shared.router") and len(place.shape) == 1 else place
+    )
 
 
 def _changes(architecture: str, part: str, config: Mapping[str, Any]) -> tuple[tuple[Change, ...], Swap | None]:
@@ -173,8 +183,8 @@ def _changes(architecture: str, part: str, config: Mapping[str, Any]) -> tuple[t
         return (), None
     swap = _value_heads(part, config) if architecture == "qwen35moe" else None
     moved = () if swap is None else (Change.COLUMNS_SWAPPED if part == "delta.out" else Change.ROWS_SWAPPED,)
-    values = {"delta.A": (Change.MINUS_EXP,), "delta.conv": (Change.SQUEEZED,)}.get(part, ())
-    return (*moved, *values, *((Change.PLUS_ONE,) if part in _NORMS else ())), swap
+    values = (Change.MINUS_EXP,) if part == "delta.A" else (Change.PLUS_ONE,) if part in _NORMS else ()
+    return (*moved, *values), swap
 
 
 def _value_heads(part: str, config: Mapping[str, Any]) -> Swap | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
-from rotary_batch.engine.packs.gguf import gguf_in, read_gguf
+from rotary_batch.engine.packs.gguf import gguf_at, read_gguf
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
 from rotary_batch.model.ggml_types import BLOCK_TYPES
@@ -137,19 +137,19 @@ def test_a_vocabulary_of_150_000_tokens_opens_at_once(tmp_path):
 
 
 def test_the_model_in_a_folder(tmp_path):
-    assert gguf_in(tmp_path) is None
+    assert gguf_at(tmp_path) is None
     small(tmp_path / "a.gguf", 5, split_max_tensors=2)
     (tmp_path / "mmproj-F16.gguf").touch()
-    assert gguf_in(tmp_path) == tmp_path / "a-00001-of-00003.gguf"
+    assert gguf_at(tmp_path) == tmp_path / "a-00001-of-00003.gguf"
     (tmp_path / "b.gguf").touch()
     with pytest.raises(ModelError, match=r"2 models, such as a-00001-of-00003\.gguf and b\.gguf; name one"):
-        gguf_in(tmp_path)
+        gguf_at(tmp_path)
 
 
 def test_smollm2_is_open_within_a_second():
     folder = smollm2()
     begin = time.process_time()
-    found = read_gguf(gguf_in(folder))
+    found = read_gguf(gguf_at(folder))
     assert time.process_time() - begin < 1
     assert len(found.tensors) == 272
     assert (len(found.keys["tokenizer.ggml.tokens"]), found.keys["llama.block_count"]) == (49_152, 30)

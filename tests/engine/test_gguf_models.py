@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from rotary_batch.engine.packs.gguf import GgufFile, gguf_in, read_gguf
+from rotary_batch.engine.packs.gguf import GgufFile, gguf_at, read_gguf
 from rotary_batch.engine.packs.gguf_config import config_from_gguf
 from rotary_batch.engine.packs.gguf_names import Census, Change, Named, census
 from rotary_batch.engine.packs.gguf_order import halves, join_kv_b, undo_columns, undo_rows
@@ -89,7 +89,7 @@ OURS = {
     "block_sparse_moe.output_linear": "experts.down",
     "mlp.experts.down_proj": "experts.down",
     **{f"linear_attn.{theirs}": f"delta.{ours}" for theirs, ours in {"in_proj_qkv": "qkv", "in_proj_z": "z",
-       "in_proj_a": "a", "in_proj_b": "b", "in_proj_ba": "ba", "conv1d": "conv", "A_log": "A", "dt_bias": "dt_bias",
+       "in_proj_a": "a", "in_proj_b": "b", "in_proj_ba": "ba", "conv1d": "conv", "A_log": "A_log", "dt_bias": "dt_bias",
        "norm": "norm", "out_proj": "out"}.items()},
 }  # fmt: skip
 TOP = {"model.embed_tokens.weight": "embed", "model.norm.weight": "norm", "lm_head.weight": "head"}
@@ -126,6 +126,8 @@ def _parts(name: str, suffix: str | None, values: torch.Tensor, config: Any) -> 
         key_dim, width = config.linear_key_head_dim, turns * config.linear_value_head_dim
         q, k, v, z = (part.reshape(-1, values.shape[1]) for part in heads.split([key_dim, key_dim, width, width], 1))
         return [("delta.qkv", torch.cat([q, k, v])), ("delta.z", z)]
+    if name.endswith("conv1d"):
+        values = values[:, 0]
     if name.endswith("moe_statics.e_score_correction_bias"):
         values = values[0]
     return [(OURS[name] + (".bias" if suffix == ".bias" else ""), values)]
@@ -251,9 +253,9 @@ def test_a_fused_qkv_is_three_runs_of_rows():
     assert (config["architectures"], config["n_group"], config["num_experts"]) == (["BailingMoeV2ForCausalLM"], 8, 4)
     tensor = {"blk.0.attn_qkv.weight": TensorPlace(Path("m"), 1000, 128 * 64 * 4, "F32", (128, 64))}
     assert census("bailingmoe2", tensor, config).tensors == {
-        "layers.0.q": Named(TensorPlace(Path("m"), 1000, 64 * 256, "F32", (64, 64))),
-        "layers.0.k": Named(TensorPlace(Path("m"), 1000 + 64 * 256, 32 * 256, "F32", (32, 64))),
-        "layers.0.v": Named(TensorPlace(Path("m"), 1000 + 96 * 256, 32 * 256, "F32", (32, 64))),
+        "layers.0.q": Named("blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000, 64 * 256, "F32", (64, 64))),
+        "layers.0.k": Named("blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000 + 64 * 256, 32 * 256, "F32", (32, 64))),
+        "layers.0.v": Named("blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000 + 96 * 256, 32 * 256, "F32", (32, 64))),
     }
     with pytest.raises(ModelError, match=r"attn_qkv of layers\.0 has 96 rows; its heads make 128"):
         census("bailingmoe2", places("blk.0.attn_qkv.weight"), config)
@@ -357,7 +359,7 @@ def test_keys_that_make_no_model(case):
 
 
 def test_smollm2():
-    file, config, found = read_model(gguf_in(smollm2()))
+    file, config, found = read_model(gguf_at(smollm2()))
     assert (len(file.tensors), len(found.tensors), found.notes) == (272, 272, ())
     assert config == {
         "model_type": "llama",

@@ -64,13 +64,26 @@ def read_gguf(path: Path) -> GgufFile:
     return GgufFile(first, parts[0].keys, tensors)
 
 
-def gguf_in(folder: Path) -> Path | None:
-    """The GGUF file in a folder, or the first of its parts; None without one.  Raises ModelError when several are."""
-    names = sorted(entry.name for entry in folder.glob("*.gguf") if not entry.name.lower().startswith("mmproj"))
+def gguf_at(path: Path) -> Path | None:
+    """The GGUF file that a path means: itself, or the one in a folder without safetensors; None without one.
+
+    Raises ModelError for a folder with several models.
+    """
+    if path.suffix == ".gguf" and not path.is_dir():
+        return path
+    if any(path.glob("*.safetensors")):
+        return None
+    names = sorted(entry.name for entry in path.glob("*.gguf") if not entry.name.lower().startswith("mmproj"))
     models = [name for name in names if not (part := _PART_NAME.fullmatch(name)) or int(part[2]) == 1] or names[:1]
     if len(models) > 1:
-        raise ModelError(f"{folder}: {len(models)} models, such as {models[0]} and {models[1]}; name one of the files")
-    return folder / models[0] if models else None
+        raise ModelError(f"{path}: {len(models)} models, such as {models[0]} and {models[1]}; name one of the files")
+    return path / models[0] if models else None
+
+
+def model_name(path: Path) -> str:
+    """The name of a file without its ending and the number of its part."""
+    part = _PART_NAME.fullmatch(path.name)
+    return part[1] if part else path.stem
 
 
 class _Part(NamedTuple):

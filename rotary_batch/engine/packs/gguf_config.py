@@ -78,8 +78,8 @@ def _rope(source: Keys, config: Mapping[str, Any]) -> dict[str, Any]:
     turned, head_dim = source.whole("rope.dimension_count", config["head_dim"]), config["head_dim"]
     if turned < head_dim:
         rope["partial_rotary_factor"] = turned / head_dim
-    if factors := source.factors("rope_freqs.weight"):
-        return rope | _by_factors(factors, config)
+    if divisors := source.factors("rope_freqs.weight"):  # the result of Llama 3's scaling; its parameters are lost
+        return rope | {"rope_type": "llama3", "divisors": divisors}
     kind = source.text("rope.scaling.type", "none")
     if kind == "longrope" or "rope_factors_long.weight" in source.tensors:
         return rope | _longrope(source, config)
@@ -90,17 +90,6 @@ def _rope(source: Keys, config: Mapping[str, Any]) -> dict[str, Any]:
     if kind != "none":
         raise source.error("rope.scaling.type", f"is {shown(kind)}, which is not known")
     return rope
-
-
-def _by_factors(factors: list[float], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Llama 3's scaling, of which the file has the result: a number that each frequency is divided by."""
-    return {
-        "rope_type": "longrope",
-        "short_factor": factors,
-        "long_factor": factors,
-        "attention_factor": 1.0,
-        "original_max_position_embeddings": config["max_position_embeddings"],
-    }
 
 
 def _longrope(source: Keys, config: Mapping[str, Any]) -> dict[str, Any]:

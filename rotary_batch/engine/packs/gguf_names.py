@@ -32,6 +32,7 @@ class Change(StrEnum):
 class Named(NamedTuple):
     """A tensor, and what was done to it, in this order."""
 
+    theirs: str  # its name in the file
     place: TensorPlace
     changes: tuple[Change, ...] = ()
     swap: Swap | None = None
@@ -80,13 +81,13 @@ _LAYER_NAMES = {
     "ssm_beta.weight": "delta.b",
     "ssm_alpha.weight": "delta.a",
     "ssm_conv1d.weight": "delta.conv",
-    "ssm_a": "delta.A",
+    "ssm_a": "delta.A_log",
     "ssm_dt.bias": "delta.dt_bias",
     "ssm_norm.weight": "delta.norm",
     "ssm_out.weight": "delta.out",
 }
 _LAYER = re.compile(r"blk\.(\d{1,5})\.(.+)")
-_LAYER_PREFIX = re.compile(r"^layers\.\d+\.")  # of our names
+_LAYER_PREFIX = re.compile(r"^layers\.(\d+)\.")  # of our names
 _OLD_EXPERT = re.compile(r"ffn_(gate|up|down)\.(\d{1,5})\.weight")  # of Mixtral before April 2024
 _ROPE = re.compile(r"(blk\.\d{1,5}\.)?(rope_freqs|rope_factors_long|rope_factors_short|attn_rot_embd)\.weight")
 _VISION = re.compile(r"(v|a|mm|resampler)\..+")
@@ -112,8 +113,17 @@ def census(architecture: str, tensors: Mapping[str, TensorPlace], config: Mappin
         for ours, part in _by_our_names(architecture, theirs, place, config):
             if ours in named:
                 raise ModelError(f"{place.path}: tensor {shown(theirs)} is a second {ours}; fetch the file again")
-            named[ours] = Named(_unsqueezed(part, ours), *_changes(architecture, _LAYER_PREFIX.sub("", ours), config))
+            named[ours] = Named(theirs, _unsqueezed(part, ours), *_changes(architecture, _LAYER_PREFIX.sub("", ours), config))
     return Census(named, tuple(f"skipped {count(number, 'tensor')} of {what}" for what, number in skipped.items()))
+
+
+def gguf_name(ours: str) -> str:
+    """What a GGUF file calls one of our tensors; for messages."""
+    prefix = _LAYER_PREFIX.match(ours)
+    names = _LAYER_NAMES if prefix else _TOP_NAMES
+    part = ours[prefix.end() :] if prefix else ours
+    theirs = next((theirs for theirs, known in names.items() if known == part), part)
+    return f"blk.{prefix[1]}.{theirs}" if prefix else theirs
 
 
 def _reason_to_skip(theirs: str, config: Mapping[str, Any]) -> str | None:
@@ -166,11 +176,8 @@ def _split_qkv(
 
 def _unsqueezed(place: TensorPlace, ours: str) -> TensorPlace:
     """The same bytes with the dimension of length 1 that the converter left out."""
-    if ours.endswith(".delta.conv") and len(place.shape) == 2:
-        return place._replace(shape=(place.shape[0], 1, place.shape[1]))
-    return (
-        place._replace(shape=(1, *place.shape)) if ours.endswith(".shared.router") and len(place.shape) == 1 else place
-    )
+    is_row = ours.endswith(".shared.router") and len(place.shape) == 1
+    return place._replace(shape=(1, *place.shape)) if is_row else place
 
 
 def _changes(architecture: str, part: str, config: Mapping[str, Any]) -> tuple[tuple[Change, ...], Swap | None]:
@@ -183,13 +190,13 @@ def _changes(architecture: str, part: str, config: Mapping[str, Any]) -> tuple[t
         return (), None
     swap = _value_heads(part, config) if architecture == "qwen35moe" else None
     moved = () if swap is None else (Change.COLUMNS_SWAPPED if part == "delta.out" else Change.ROWS_SWAPPED,)
-    values = (Change.MINUS_EXP,) if part == "delta.A" else (Change.PLUS_ONE,) if part in _NORMS else ()
+    values = (Change.MINUS_EXP,) if part == "delta.A_log" else (Change.PLUS_ONE,) if part in _NORMS else ()
     return (*moved, *values), swap
 
 
 def _value_heads(part: str, config: Mapping[str, Any]) -> Swap | None:
     num_keys, num_values = config["linear_num_key_heads"], config["linear_num_value_heads"]
-    width = {"delta.b": 1, "delta.a": 1, "delta.A": 1, "delta.dt_bias": 1}.get(part, config["linear_value_head_dim"])
+    width = {"delta.b": 1, "delta.a": 1, "delta.A_log": 1, "delta.dt_bias": 1}.get(part, config["linear_value_head_dim"])
     if num_keys == num_values or not part.startswith("delta.") or part == "delta.norm":
         return None
     start = 2 * num_keys * config["linear_key_head_dim"] if part in ("delta.qkv", "delta.conv") else 0

@@ -81,7 +81,7 @@ def _checked_packing(src: Path, dst: Path, experts: str | None, dense: str) -> P
 
 
 def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[str, Any]) -> Manifest:
-    src, dst = packing.checkpoint.model_dir, packing.dst
+    checkpoint, dst = packing.checkpoint, packing.dst
     if journal.digest != packing.digest:
         for name in (EXPERTS_NAME, EXPERTS_NAME + PART_SUFFIX):
             (dst / name).unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def _manifest(
 ) -> Manifest:
     checkpoint = packing.checkpoint
     fields: dict[str, Any] = {
-        "name": checkpoint.model_dir.resolve().name,
+        "name": checkpoint.name,
         "context_tokens": checkpoint.geometry.max_position,
     } | extra
     return Manifest(

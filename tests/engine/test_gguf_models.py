@@ -254,8 +254,12 @@ def test_a_fused_qkv_is_three_runs_of_rows():
     tensor = {"blk.0.attn_qkv.weight": TensorPlace(Path("m"), 1000, 128 * 64 * 4, "F32", (128, 64))}
     assert census("bailingmoe2", tensor, config).tensors == {
         "layers.0.q": Named("blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000, 64 * 256, "F32", (64, 64))),
-        "layers.0.k": Named("blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000 + 64 * 256, 32 * 256, "F32", (32, 64))),
-        "layers.0.v": Named("blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000 + 96 * 256, 32 * 256, "F32", (32, 64))),
+        "layers.0.k": Named(
+            "blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000 + 64 * 256, 32 * 256, "F32", (32, 64))
+        ),
+        "layers.0.v": Named(
+            "blk.0.attn_qkv.weight", TensorPlace(Path("m"), 1000 + 96 * 256, 32 * 256, "F32", (32, 64))
+        ),
     }
     with pytest.raises(ModelError, match=r"attn_qkv of layers\.0 has 96 rows; its heads make 128"):
         census("bailingmoe2", places("blk.0.attn_qkv.weight"), config)

@@ -1,4 +1,4 @@
-"""A GGUF file as a checkpoint: every tensor of the description has its place in the file, in the type that it has there.
+"""A GGUF file as a checkpoint: every tensor of the description has its place in the file, in the type it has there.
 
 Blocks are copied as they are.  Their rows move where the converter moved them: rows never share a block.
 """
@@ -74,7 +74,9 @@ class _Tensors:
         if named.changes == (Change.ROWS_SWAPPED,) and named.swap is not None and named.swap.outer == 2:
             head_dim = 2 * named.swap.inner
             return Source(shape, (named.place,), stored_as, "rows_to_halves", (head_dim, head_dim, 0))
-        raise self._error(named, f"was changed by the converter ({', '.join(named.changes)}), which cannot be undone yet")
+        raise self._error(
+            named, f"was changed by the converter ({', '.join(named.changes)}), which cannot be undone yet"
+        )
 
     def expert(self, key: ExpertKey) -> dict[str, Source]:
         """The sources of an expert's matrices: gate over up as one where they are of one type; then the biases."""
@@ -139,7 +141,9 @@ class _Tensors:
         return named
 
     def _error(self, named: Named, fact: str) -> ModelError:
-        return ModelError(f"{named.place.path}: tensor {shown(named.theirs)} {fact}; fetch another conversion of the model")
+        return ModelError(
+            f"{named.place.path}: tensor {shown(named.theirs)} {fact}; fetch another conversion of the model"
+        )
 
     def require_all_used(self) -> None:
         """Raise ModelError for a tensor that the description has no place for."""

@@ -113,7 +113,9 @@ def census(architecture: str, tensors: Mapping[str, TensorPlace], config: Mappin
         for ours, part in _by_our_names(architecture, theirs, place, config):
             if ours in named:
                 raise ModelError(f"{place.path}: tensor {shown(theirs)} is a second {ours}; fetch the file again")
-            named[ours] = Named(theirs, _unsqueezed(part, ours), *_changes(architecture, _LAYER_PREFIX.sub("", ours), config))
+            named[ours] = Named(
+                theirs, _unsqueezed(part, ours), *_changes(architecture, _LAYER_PREFIX.sub("", ours), config)
+            )
     return Census(named, tuple(f"skipped {count(number, 'tensor')} of {what}" for what, number in skipped.items()))
 
 
@@ -196,7 +198,9 @@ def _changes(architecture: str, part: str, config: Mapping[str, Any]) -> tuple[t
 
 def _value_heads(part: str, config: Mapping[str, Any]) -> Swap | None:
     num_keys, num_values = config["linear_num_key_heads"], config["linear_num_value_heads"]
-    width = {"delta.b": 1, "delta.a": 1, "delta.A_log": 1, "delta.dt_bias": 1}.get(part, config["linear_value_head_dim"])
+    width = {"delta.b": 1, "delta.a": 1, "delta.A_log": 1, "delta.dt_bias": 1}.get(
+        part, config["linear_value_head_dim"]
+    )
     if num_keys == num_values or not part.startswith("delta.") or part == "delta.norm":
         return None
     start = 2 * num_keys * config["linear_key_head_dim"] if part in ("delta.qkv", "delta.conv") else 0

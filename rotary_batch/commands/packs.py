@@ -63,13 +63,15 @@ def _folder(settings: Settings) -> Path:
 
 
 def model_folder(model: Path) -> Path:
-    """The same path, if it is the folder of a pack or of a checkpoint.  Raises ModelError."""
+    """The same path, if it is a GGUF file, or the folder of a pack or of a checkpoint.  Raises ModelError."""
+    if model.suffix == ".gguf" and model.is_file():
+        return model
     if not model.is_dir():
         raise ModelError(not_on_disk(model, os.environ))
-    if not any((model / name).exists() for name in (MANIFEST_NAME, "config.json")):
+    if not any((model / name).exists() for name in (MANIFEST_NAME, "config.json")) and not any(model.glob("*.gguf")):
         raise ModelError(
-            f"{model}: neither a pack nor a checkpoint, since it has neither {MANIFEST_NAME} nor config.json; name "
-            "another folder"
+            f"{model}: neither a pack nor a checkpoint, since it has neither {MANIFEST_NAME} nor config.json nor a GGUF "
+            "file; name another folder"
         )
     return model
 

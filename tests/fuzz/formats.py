@@ -18,6 +18,9 @@ from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint
+from rotary_batch.engine.packs.gguf import read_gguf
+from rotary_batch.engine.packs.gguf_config import config_from_gguf
+from rotary_batch.engine.packs.gguf_names import census
 from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.jobs import load_job
 from rotary_batch.model.manifest import Manifest
@@ -31,6 +34,7 @@ from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import ByteCounter, FakeEngine, write_tiny_checkpoint
+from tests.engine.gguf_files import ARCHITECTURE, raw, string
 
 RATES = Rates(
     machine="m",
@@ -109,6 +113,7 @@ def formats(folder: Path) -> dict[str, Format]:
         ),
         "tokenizer.json": Format([(model / "tokenizer.json").read_bytes()], "tokenizer.json", _beside(model, _encode)),
         "safetensors": Format([_small_safetensors()], "model.safetensors", read_header),
+        "gguf": Format([_small_gguf()], "model.gguf", _gguf),
         "shard index": Format(
             [b'{"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}}'],
             "model.safetensors.index.json",
@@ -209,6 +214,31 @@ def _small_safetensors() -> bytes:
     }
     text = json.dumps(rows).encode()
     return struct.pack("<Q", len(text)) + text + bytes(36)
+
+
+def _small_gguf() -> bytes:
+    wholes = {"block_count": 1, "embedding_length": 32, "context_length": 64, "feed_forward_length": 32}
+    wholes |= {"attention.head_count": 2, "attention.head_count_kv": 1, "expert_count": 2, "expert_used_count": 1}
+    tokens = b"".join(string(token) for token in ("a", "b", "caf\xe9"))
+    keys = [ARCHITECTURE, *((f"llama.{name}", 4, struct.pack("<I", number)) for name, number in wholes.items())]
+    keys += [
+        ("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", 1e-5)),
+        ("tokenizer.ggml.add_bos", 7, b"\1"),
+    ]
+    keys += [("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 3) + tokens)]
+    keys += [
+        ("tokenizer.ggml.scores", 9, struct.pack("<IQ3f", 6, 3, 0, 1, 2)),
+        ("split.count", 2, struct.pack("<H", 1)),
+    ]
+    rows = [("token_embd.weight", (32, 3), 0, 0), ("blk.0.attn_q.weight", (32, 32), 8, 384)]
+    rows += [("blk.0.ffn_gate.1.weight", (32, 1), 2, 1472), ("rope_freqs.weight", (8,), 0, 1504)]
+    return raw(keys, rows, bytes(1536))
+
+
+def _gguf(path: Path) -> None:
+    found = read_gguf(path)
+    config = config_from_gguf(found.keys, found.tensors)
+    census(str(found.keys["general.architecture"]), found.tensors, config)
 
 
 def _ignore(root: Path) -> Callable[[Path], None]:

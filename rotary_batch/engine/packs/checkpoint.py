@@ -1,4 +1,4 @@
-"""A checkpoint on disk: config.json and safetensors, single or sharded, as Hugging Face publishes them.
+"""A checkpoint on disk: config.json and safetensors as Hugging Face publishes them, or a GGUF file; single or in parts.
 
 Every header and shape is checked before a byte is allocated, and every tensor is accounted for by its name.
 """
@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.packs.gguf import gguf_at, model_name
+from rotary_batch.engine.packs.gguf_checkpoint import open_gguf
+from rotary_batch.engine.packs.gguf_head import Value
 from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
@@ -29,7 +32,7 @@ from rotary_batch.model.families.names import (
 from rotary_batch.model.geometry import DTYPE_NBYTES, Geometry
 from rotary_batch.model.manifest import ORIGINAL, Manifest, SlabPlace, stored_in
 from rotary_batch.model.slabs import expert_layout
-from rotary_batch.model.tables import Table, read_object, shown
+from rotary_batch.model.tables import Table, parse_object, read_object, read_regular, shown
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -44,19 +47,25 @@ Expert = dict[str, Source]  # by the matrices of a slab: gate_up, or gate and up
 class Checkpoint:
     """A checkpoint in which every tensor exists with the right shape."""
 
-    model_dir: Path
+    path: Path  # the folder, or the first part of a GGUF file
+    config: bytes  # its config.json
     geometry: Geometry
     dense: dict[str, Source]  # by our own names
     experts: dict[ExpertKey, Expert]
     notes: tuple[str, ...] = ()  # what of the files is left out
+    gguf_keys: Mapping[str, Value] | None = None  # they hold the tokenizer of a GGUF file
+
+    @property
+    def name(self) -> str:
+        """What people call it: the name of the folder, or of the file."""
+        return self.path.resolve().name if self.gguf_keys is None else model_name(self.path)
 
     @property
     def digest(self) -> str:
         """Identifies the source: config, tensor places, and the size and time of every file."""
         files = sorted({place.path for place in self._places()})
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        config = (self.model_dir / "config.json").read_bytes()
-        return hashlib.sha256(config + repr(stats).encode()).hexdigest()
+        return hashlib.sha256(self.config + repr(stats).encode()).hexdigest()
 
     def _places(self) -> Iterator[TensorPlace]:
         for source in (*self.dense.values(), *(part for expert in self.experts.values() for part in expert.values())):
@@ -88,18 +97,27 @@ class Checkpoint:
             return wanted or "bf16"
         if wanted not in {None, ORIGINAL}:
             raise ModelError(
-                f"{self.model_dir}: its weights are quantised, and are kept as they are; leave out --experts {wanted}"
+                f"{self.path}: its weights are quantised, and are kept as they are; leave out --experts {wanted}"
             )
         return ORIGINAL
 
 
-def open_checkpoint(model_dir: Path) -> Checkpoint:
-    """Read the headers of a checkpoint.  Raises ModelError naming the file and the fact."""
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Read the headers of a checkpoint: a folder, or a GGUF file.  Raises ModelError naming the file and the fact."""
+    gguf = gguf_at(path)
+    if gguf is None:
+        return _open_folder(path)
+    model = open_gguf(gguf)
+    return Checkpoint(model.path, model.config, model.geometry, model.dense, model.experts, model.notes, model.keys)
+
+
+def _open_folder(model_dir: Path) -> Checkpoint:
     remedy = "fetch the file again, or name another checkpoint"
     path = model_dir / "config.json"
-    config = Table(read_object(path, _MAX_CONFIG_NBYTES, remedy), path, remedy)
-    family = family_of(config)
-    geometry = geometry_of(config, family)
+    config = read_regular(path, _MAX_CONFIG_NBYTES, remedy)
+    table = Table(parse_object(config, path, remedy), path, remedy)
+    family = family_of(table)
+    geometry = geometry_of(table, family)
     tensors = {plain_name(name): place for name, place in _tensors(model_dir).items()}
     files = _Files(model_dir, tensors, geometry, family)
     dense = {name: files.dense(name, shape) for name, shape in geometry.dense_shapes().items()}
@@ -108,13 +126,12 @@ def open_checkpoint(model_dir: Path) -> Checkpoint:
     dtypes = {expert[name].dtype for expert in experts.values() for name in geometry.matrix_shapes}
     if len(dtypes) != 1:
         raise ModelError(f"{model_dir}: experts in several types ({', '.join(sorted(dtypes))}); one type is supported")
-    return Checkpoint(model_dir, replace(geometry, dtype=dtypes.pop()), dense, experts, notes)
+    return Checkpoint(model_dir, config, replace(geometry, dtype=dtypes.pop()), dense, experts, notes)
 
 
 def cached_pack(checkpoint: Checkpoint, cache: Path, experts: str | None) -> Path:
     """Where the pack of a checkpoint is below `cache`, once it is made.  Raises ModelError."""
-    name, experts = checkpoint.model_dir.resolve().name, checkpoint.experts_format(experts)
-    return cache / f"{name}-{checkpoint.digest[:12]}-{experts}"
+    return cache / f"{checkpoint.name}-{checkpoint.digest[:12]}-{checkpoint.experts_format(experts)}"
 
 
 def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
@@ -130,7 +147,7 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
         slabs[key] = SlabPlace(offset, sizes[key.layer], "")
         offset += sizes[key.layer]
     return Manifest(
-        name=checkpoint.model_dir.resolve().name,
+        name=checkpoint.name,
         geometry=geometry,
         experts=experts,
         layer_formats=layer_formats,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint
+from rotary_batch.engine.packs.checkpoint import Checkpoint, cached_pack, open_checkpoint
 from rotary_batch.engine.packs.journal import Journal, locked_journal
 from rotary_batch.engine.packs.tensors import pieces
 from rotary_batch.engine.packs.writer import (
@@ -25,6 +25,7 @@ from rotary_batch.engine.packs.writer import (
     write_experts,
 )
 from rotary_batch.errors import ModelError, StorageError
+from rotary_batch.model.gguf_tokenizer import tokenizer_files
 from rotary_batch.model.manifest import (
     DENSE_FORMATS,
     DENSE_NAME,
@@ -76,21 +77,32 @@ def _checked_packing(src: Path, dst: Path, experts: str | None, dense: str) -> P
     checkpoint = open_checkpoint(src)
     packing = Packing(checkpoint, dst, checkpoint.experts_format(experts), dense)
     assert packing.layouts(), "computing the layouts raises for an impossible format"
-    Tokenizer.load(src)
+    _small_files(checkpoint)
     return packing
 
 
+def _small_files(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The configuration and the tokenizer, which is read first: ModelError when it cannot be."""
+    if checkpoint.gguf_keys is None:
+        Tokenizer.load(checkpoint.path)
+        paths = {name: checkpoint.path / name for name in TOKENIZER_FILES}
+        texts = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+    else:
+        built = tokenizer_files(checkpoint.gguf_keys, checkpoint.path).by_name()
+        texts = {name: text.encode() for name, text in built.items()}
+    return {"config.json": checkpoint.config} | texts
+
+
 def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[str, Any]) -> Manifest:
-    src, dst = packing.checkpoint.model_dir, packing.dst
+    checkpoint, dst = packing.checkpoint, packing.dst
     if journal.digest != packing.digest:
         for name in (EXPERTS_NAME, EXPERTS_NAME + PART_SUFFIX):
             (dst / name).unlink(missing_ok=True)
         journal.start(packing.digest)
     slabs = write_experts(packing, journal, progress)
     dense_sha256 = write_dense(packing)
-    for name in ("config.json", *TOKENIZER_FILES):
-        if (src / name).is_file():
-            shutil.copyfile(src / name, dst / name)
+    for name, data in _small_files(checkpoint).items():
+        (dst / name).write_bytes(data)
     manifest = _manifest(packing, slabs, dense_sha256, extra)
     (dst / _SOURCE_NAME).write_text(packing.digest + "\n")
     _sync(*(path for path in dst.iterdir() if path.is_file()), dst)
@@ -134,7 +146,7 @@ def _manifest(
 ) -> Manifest:
     checkpoint = packing.checkpoint
     fields: dict[str, Any] = {
-        "name": checkpoint.model_dir.resolve().name,
+        "name": checkpoint.name,
         "context_tokens": checkpoint.geometry.max_position,
     } | extra
     return Manifest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -36,15 +36,10 @@ def stored_parts(source: Source) -> Parts:
 
 def _stack(source: Source) -> Parts:
     """The places one above the other."""
-    return {"": torch.cat([load(place).view(-1, *_row_shape(place)) for place in source.places]).view(_stacked(source))}
-
-
-def _row_shape(place: TensorPlace) -> Sequence[int]:
-    return place.shape[1:] if place.dtype in DTYPES else (-1,)
-
-
-def _stacked(source: Source) -> Sequence[int]:
-    return source.shape if source.dtype in DTYPES else (source.shape[0], -1)
+    parts, is_plain = [load(place) for place in source.places], source.dtype in DTYPES
+    row = parts[0].shape[1:] if is_plain else parts[0].shape[-1:]  # numbers, or bytes
+    stacked = torch.cat([part.view(-1, *row) for part in parts])
+    return {"": stacked.view(source.shape if is_plain else (source.shape[0], -1))}
 
 
 def _rows_to_halves(source: Source) -> Parts:

@@ -17,7 +17,7 @@ from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 PIECE_NBYTES = 8 * 2**20
 # Of one number, by the name that safetensors gives its type.
-NUMBER_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
+NUMBER_NBYTES = DTYPE_NBYTES | {"I64": 8, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 
 
 def tensor_nbytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -1,0 +1,220 @@
+"""Matrices of quantised checkpoints, from the bytes of their files to the types of kernels/matrices.py.
+
+Codes and scales are rearranged, never computed anew.  N = rows, K = columns, G = groups of columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+
+from rotary_batch.engine.kernels.matrices import Fp8Matrix, GgmlMatrix, Int4Matrix, Int8GroupMatrix
+from rotary_batch.engine.packs.quantised.fp8 import SCALE_NAMES
+from rotary_batch.engine.packs.quantised.mxfp4 import BLOCK_COLUMNS, BLOCK_NBYTES
+from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, num_groups, stored_group
+from rotary_batch.engine.packs.tensors import TensorPlace, pieces
+from rotary_batch.errors import ModelError
+from rotary_batch.model.slabs import BLOCK_ROWS, padded_rows
+
+DTYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E8M0": torch.float8_e8m0fnu,
+}
+PAIRS = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+_AWQ_NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)  # which nibble of a word has columns 0 to 7
+_MIDDLE = 8  # the code that stands for zero in symmetric 4 bits
+_HALF_ROWS = BLOCK_ROWS // 2
+_Tensors = Mapping[str, torch.Tensor]
+
+
+class Int4Codes(NamedTuple):
+    """weight[n, k] = (codes[n, k] - zero_points[n, g]) * scale[n, g] with g the group of column k."""
+
+    codes: torch.Tensor  # [N, K] uint8, 0 to 15
+    scale: torch.Tensor  # [N, G] bf16, float16 or float32
+    zero_points: torch.Tensor  # [N, G] uint8, 0 to 15
+
+    def rows(self, chosen: slice | torch.Tensor) -> Int4Codes:
+        """Some of the rows."""
+        return Int4Codes(self.codes[chosen], self.scale[chosen], self.zero_points[chosen])
+
+
+Weights = Int4Codes | Int8GroupMatrix | Fp8Matrix | GgmlMatrix
+
+
+class Decoded(NamedTuple):
+    """A matrix, and which column of the weight each of its columns is (None: they are in their own order)."""
+
+    weights: Weights
+    order: torch.Tensor | None  # [K] int64
+
+
+def decode(matrix: QuantisedMatrix) -> Decoded:
+    """Read one matrix.  Raises ModelError when its bytes contradict the config."""
+    tensors = {suffix: load(place) for suffix, place in matrix.places.items()}
+    decoded = LAYOUTS[matrix.layout](matrix, tensors)
+    if matrix.row_step > 1:
+        chosen = slice(matrix.first_row, None, matrix.row_step)
+        return decoded._replace(weights=decoded.weights.rows(chosen))
+    return decoded
+
+
+def load(place: TensorPlace) -> torch.Tensor:
+    """A tensor of a checkpoint, in memory."""
+    buffer, done = bytearray(place.nbytes), 0
+    for piece in pieces(place):
+        buffer[done : done + len(piece)] = piece
+        done += len(piece)
+    return torch.frombuffer(buffer, dtype=torch.uint8).view(DTYPES[place.dtype]).view(place.shape)
+
+
+def int4_matrix(weights: Int4Codes, pair: torch.dtype) -> Int4Matrix:
+    """Blocks of 64 rows (model/slabs.py), each group's scale and zero in the type `pair`."""
+    rows, columns = weights.codes.shape
+    missing, pad = padded_rows(rows) - rows, torch.nn.functional.pad
+    halves = pad(weights.codes, (0, 0, 0, missing)).view(-1, 2, _HALF_ROWS, columns)
+    nibbles = (halves[:, 0] | (halves[:, 1] << 4)).transpose(1, 2).contiguous()
+    scale = weights.scale.float()
+    both = torch.stack([scale, scale * (_MIDDLE - weights.zero_points.float())], -1)  # [N, G, 2]
+    return Int4Matrix(nibbles, pad(both, (0, 0, 0, 0, 0, missing)).transpose(0, 1).to(pair).contiguous(), rows)
+
+
+def stored(matrix: QuantisedMatrix, weights: Weights) -> Int4Matrix | Int8GroupMatrix | Fp8Matrix | GgmlMatrix:
+    """The weights as `matrix.stored_as` says."""
+    return int4_matrix(weights, PAIRS[matrix.stored_as.split(":")[2]]) if isinstance(weights, Int4Codes) else weights
+
+
+def _gptq(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
+    bits = matrix.bits
+    packed_zeros = tensors[".qzeros"]
+    if matrix.layout == "gptq":  # version 1: one less in each field; they were subtracted from the whole word
+        packed_zeros = packed_zeros + (0x11111111 if bits == 4 else 0x01010101)
+    zeros = _unpacked(packed_zeros, bits).T[: matrix.rows]
+    codes, scale = _unpacked(tensors[".qweight"].T, bits)[:, : matrix.columns], tensors[".scales"].T
+    _require_middle(matrix, zeros, ".qzeros")
+    return _grouped(matrix, codes, scale, zeros, tensors.get(".g_idx"))
+
+
+def _awq(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
+    def in_order(words: torch.Tensor) -> torch.Tensor:
+        return _unpacked(words, 4).view(len(words), -1, len(_AWQ_NIBBLES))[..., _AWQ_NIBBLES].flatten(1)
+
+    codes, scale = in_order(tensors[".qweight"]).T, tensors[".scales"].T
+    zeros = in_order(tensors[".qzeros"]).T if ".qzeros" in tensors else torch.full_like(scale, _MIDDLE).to(torch.uint8)
+    return _grouped(matrix, codes, scale, zeros, None)
+
+
+def _packed(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
+    scale = _one_for_each_row(tensors[".weight_scale"], matrix.rows)
+    codes = _unpacked(tensors[".weight_packed"], matrix.bits)[:, : matrix.columns]
+    zeros = torch.full(scale.shape, 1 << (matrix.bits - 1), dtype=torch.uint8)
+    if ".weight_zero_point" in tensors:
+        zeros = _unpacked(tensors[".weight_zero_point"].T, matrix.bits).T[: matrix.rows]
+    g_idx = tensors.get(".weight_g_idx")
+    # compressed-tensors fills the index with -1 where columns are in their own order
+    return _grouped(matrix, codes, scale, zeros, None if g_idx is None or (g_idx == -1).all() else g_idx)
+
+
+def _int8(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
+    if ".weight_zero_point" in tensors and tensors[".weight_zero_point"].any():
+        raise _contradiction(matrix, ".weight_zero_point", "has zero points; this version reads symmetric 8 bits")
+    return Decoded(Int8GroupMatrix(tensors[".weight"], _one_for_each_row(tensors[".weight_scale"], matrix.rows)), None)
+
+
+def _fp8(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
+    scale = next(tensors[name] for name in SCALE_NAMES if name in tensors)
+    if scale.dtype == torch.uint8:
+        scale = scale.view(torch.float8_e8m0fnu)
+    rows, columns = (int(side) for side in matrix.stored_as.removeprefix("fp8:").split("x"))
+    block = (rows or matrix.rows, columns or matrix.columns)
+    shape = (num_groups(matrix.rows, block[0]), num_groups(matrix.columns, block[1]))
+    return Decoded(Fp8Matrix(tensors[".weight"], scale.float().view(shape), block), None)
+
+
+def _mxfp4(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
+    codes, scales = tensors.values()  # as mxfp4.py names them
+    rows = len(codes)
+    codes = codes.view(rows, -1, BLOCK_NBYTES)
+    columns = torch.stack([codes & 15, codes >> 4], -1).view(rows, -1, BLOCK_COLUMNS)
+    halves = columns[..., :BLOCK_NBYTES] | (columns[..., BLOCK_NBYTES:] << 4)
+    blocks = torch.cat([scales.view(torch.uint8)[..., None], halves], -1)
+    return Decoded(GgmlMatrix(blocks.flatten(1), "MXFP4"), None)
+
+
+LAYOUTS: dict[str, Callable[[QuantisedMatrix, _Tensors], Decoded]] = {
+    "gptq": _gptq,
+    "gptq_v2": _gptq,
+    "awq": _awq,
+    "packed": _packed,
+    "int8": _int8,
+    "fp8": _fp8,
+    "mxfp4": _mxfp4,
+}
+
+
+def _unpacked(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """The numbers in 32-bit words [R, W], the lowest bits first: uint8 [R, W * 32 / bits]."""
+    octets = words.contiguous().view(torch.uint8)
+    return octets if bits == 8 else torch.stack([octets & 15, octets >> 4], -1).flatten(1)
+
+
+def _grouped(
+    matrix: QuantisedMatrix, codes: torch.Tensor, scale: torch.Tensor, zeros: torch.Tensor, g_idx: torch.Tensor | None
+) -> Decoded:
+    """Columns in the order of their groups, and scales for groups that cut a row evenly."""
+    order = None if g_idx is None else _order(matrix, g_idx)
+    if order is not None:
+        codes = codes[:, order]
+    even = stored_group(matrix.columns, matrix.group)
+    if even != matrix.group:
+        scale, zeros = (
+            part.repeat_interleave(matrix.group // even, 1)[:, : matrix.columns // even] for part in (scale, zeros)
+        )
+    if matrix.bits == 8:
+        return Decoded(Int8GroupMatrix((codes ^ 0x80).contiguous().view(torch.int8), scale.contiguous()), order)
+    return Decoded(Int4Codes(codes, scale, zeros), order)
+
+
+def _order(matrix: QuantisedMatrix, g_idx: torch.Tensor) -> torch.Tensor | None:
+    """Which column comes where when sorted by group; None when they are sorted.  Every group must be whole."""
+    groups = torch.arange(matrix.columns) // matrix.group
+    if torch.equal(g_idx.long(), groups):
+        return None
+    suffix = next(suffix for suffix in matrix.places if suffix.endswith("g_idx"))
+    order = g_idx.argsort(stable=True)
+    if not torch.equal(g_idx[order].long(), groups):
+        raise _contradiction(matrix, suffix, f"does not divide {matrix.columns} columns into groups of {matrix.group}")
+    if not matrix.is_ordered:
+        raise _contradiction(matrix, suffix, "reorders columns, but the config says that they are in their own order")
+    return order
+
+
+def _one_for_each_row(scale: torch.Tensor, rows: int) -> torch.Tensor:
+    """[N, G] of a scale [N, G], [N], or one for the whole matrix."""
+    return scale if scale.dim() == 2 and len(scale) == rows else scale.view(-1, 1).expand(rows, 1).contiguous()
+
+
+def _require_middle(matrix: QuantisedMatrix, zeros: torch.Tensor, suffix: str) -> None:
+    middle = 1 << (matrix.bits - 1)
+    if not matrix.is_symmetric or bool((zeros == middle).all()):
+        return
+    stored_value = int(zeros[zeros != middle][0])
+    raise _contradiction(
+        matrix,
+        suffix,
+        f"has the zero point {stored_value}, but the config says symmetric, which is {middle}; if another program "
+        f'reads this model, add "checkpoint_format": "gptq_v2" (or "sym": false) to its config',
+    )
+
+
+def _contradiction(matrix: QuantisedMatrix, suffix: str, fact: str) -> ModelError:
+    return ModelError(f"{matrix.places[suffix].path}: tensor {matrix.name}{suffix} {fact}")

@@ -13,9 +13,10 @@ import torch
 from rotary_batch.engine.kernels.matrices import Fp8Matrix, GgmlMatrix, Int4Matrix, Int8GroupMatrix
 from rotary_batch.engine.packs.quantised.fp8 import SCALE_NAMES
 from rotary_batch.engine.packs.quantised.mxfp4 import BLOCK_COLUMNS, BLOCK_NBYTES
-from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, num_groups, stored_group
+from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, num_groups
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
+from rotary_batch.model.ggml_types import BLOCK_TYPES
 from rotary_batch.model.slabs import BLOCK_ROWS, padded_rows
 
 DTYPES = {
@@ -36,19 +37,32 @@ _HALF_ROWS = BLOCK_ROWS // 2
 _Tensors = Mapping[str, torch.Tensor]
 
 
-class Int4Codes(NamedTuple):
-    """weight[n, k] = (codes[n, k] - zero_points[n, g]) * scale[n, g] with g the group of column k."""
+class Codes(NamedTuple):
+    """weight[n, k] = (codes[n, k] - zero_points[n, g]) * scale[n, g] with g = k // group; the last may be short."""
 
-    codes: torch.Tensor  # [N, K] uint8, 0 to 15
+    codes: torch.Tensor  # [N, K] uint8
     scale: torch.Tensor  # [N, G] bf16, float16 or float32
-    zero_points: torch.Tensor  # [N, G] uint8, 0 to 15
+    zero_points: torch.Tensor  # [N, G] uint8
+    group: int
 
-    def rows(self, chosen: slice | torch.Tensor) -> Int4Codes:
+    def regrouped(self, group: int) -> Codes:
+        """In groups that cut these evenly: scales are repeated."""
+        groups, times = self.codes.shape[1] // group, self.group // group
+        scale, zeros = (part.repeat_interleave(times, 1)[:, :groups] for part in (self.scale, self.zero_points))
+        return Codes(self.codes, scale, zeros, group)
+
+    def rows(self, chosen: slice | torch.Tensor) -> Codes:
         """Some of the rows."""
-        return Int4Codes(self.codes[chosen], self.scale[chosen], self.zero_points[chosen])
+        return Codes(self.codes[chosen], self.scale[chosen], self.zero_points[chosen], self.group)
+
+    def columns(self, begin: int, end: int) -> Codes:
+        """Columns from `begin` to before `end`, whole groups."""
+        groups = slice(begin // self.group, end // self.group)
+        return Codes(self.codes[:, begin:end], self.scale[:, groups], self.zero_points[:, groups], self.group)
 
 
-Weights = Int4Codes | Int8GroupMatrix | Fp8Matrix | GgmlMatrix
+Weights = Codes | Fp8Matrix | GgmlMatrix
+Stored = Int4Matrix | Int8GroupMatrix | Fp8Matrix | GgmlMatrix
 
 
 class Decoded(NamedTuple):
@@ -58,14 +72,22 @@ class Decoded(NamedTuple):
     order: torch.Tensor | None  # [K] int64
 
 
-def decode(matrix: QuantisedMatrix) -> Decoded:
-    """Read one matrix.  Raises ModelError when its bytes contradict the config."""
+def decode(matrix: QuantisedMatrix, stored_as: str, row_order: torch.Tensor | None = None) -> Decoded:
+    """Read what a matrix takes of the file, with the groups or blocks of `stored_as`, its rows in `row_order`.
+
+    Raises ModelError when the bytes contradict the config.
+    """
     tensors = {suffix: load(place) for suffix, place in matrix.places.items()}
-    decoded = LAYOUTS[matrix.layout](matrix, tensors)
-    if matrix.row_step > 1:
-        chosen = slice(matrix.first_row, None, matrix.row_step)
-        return decoded._replace(weights=decoded.weights.rows(chosen))
-    return decoded
+    weights, order = LAYOUTS[matrix.layout](matrix, tensors)
+    weights = _regrouped(weights, stored_as)
+    if row_order is not None:
+        weights = weights.rows(row_order)
+    if matrix.taken_rows:
+        weights = _some_rows(weights, slice(*matrix.taken_rows))
+    if matrix.taken_columns:
+        begin, end = matrix.taken_columns
+        weights, order = _some_columns(weights, begin, end), None if order is None else order[begin:end]
+    return Decoded(weights, order)
 
 
 def load(place: TensorPlace) -> torch.Tensor:
@@ -77,7 +99,16 @@ def load(place: TensorPlace) -> torch.Tensor:
     return torch.frombuffer(buffer, dtype=torch.uint8).view(DTYPES[place.dtype]).view(place.shape)
 
 
-def int4_matrix(weights: Int4Codes, pair: torch.dtype) -> Int4Matrix:
+def stored(weights: Weights, stored_as: str) -> Stored:
+    """The weights as `stored_as` says; its groups and blocks are theirs already."""
+    if not isinstance(weights, Codes):
+        return weights
+    if stored_as.startswith("int8:"):
+        return Int8GroupMatrix((weights.codes ^ 0x80).contiguous().view(torch.int8), weights.scale.contiguous())
+    return _int4_matrix(weights, PAIRS[stored_as.split(":")[2]])
+
+
+def _int4_matrix(weights: Codes, pair: torch.dtype) -> Int4Matrix:
     """Blocks of 64 rows (model/slabs.py), each group's scale and zero in the type `pair`."""
     rows, columns = weights.codes.shape
     missing, pad = padded_rows(rows) - rows, torch.nn.functional.pad
@@ -88,9 +119,50 @@ def int4_matrix(weights: Int4Codes, pair: torch.dtype) -> Int4Matrix:
     return Int4Matrix(nibbles, pad(both, (0, 0, 0, 0, 0, missing)).transpose(0, 1).to(pair).contiguous(), rows)
 
 
-def stored(matrix: QuantisedMatrix, weights: Weights) -> Int4Matrix | Int8GroupMatrix | Fp8Matrix | GgmlMatrix:
-    """The weights as `matrix.stored_as` says."""
-    return int4_matrix(weights, PAIRS[matrix.stored_as.split(":")[2]]) if isinstance(weights, Int4Codes) else weights
+def stacked(first: Weights, second: Weights) -> Weights:
+    """The rows of both, which have equal groups and blocks."""
+    if isinstance(first, Codes) and isinstance(second, Codes):
+        codes, scale, zeros = (torch.cat(pair) for pair in zip(first[:3], second[:3], strict=True))
+        return Codes(codes, scale, zeros, first.group)
+    if isinstance(first, Fp8Matrix) and isinstance(second, Fp8Matrix):
+        values, scale = (torch.cat(pair) for pair in zip(first[:2], second[:2], strict=True))
+        return Fp8Matrix(values, scale, first.block)
+    assert isinstance(first, GgmlMatrix)
+    assert isinstance(second, GgmlMatrix)
+    return GgmlMatrix(torch.cat([first.blocks, second.blocks]), first.type_name)
+
+
+def _regrouped(weights: Weights, stored_as: str) -> Weights:
+    """With the groups or blocks of `stored_as`, which cut those of the file evenly."""
+    parameters = stored_as.split(":")[1]
+    if isinstance(weights, Codes):
+        return weights.regrouped(int(parameters))
+    if isinstance(weights, Fp8Matrix):
+        (rows, columns), block, scale = weights.values.shape, [], weights.scale
+        for dim, side in enumerate(parameters.split("x")):
+            block.append(int(side) or weights.values.shape[dim])
+            scale = scale.repeat_interleave(-(-weights.block[dim] // block[dim]), dim)
+        scale = scale[: num_groups(rows, block[0]), : num_groups(columns, block[1])]
+        return Fp8Matrix(weights.values, scale, (block[0], block[1]))
+    return weights
+
+
+def _some_rows(weights: Weights, chosen: slice) -> Weights:
+    if isinstance(weights, Fp8Matrix) and weights.block[0] > 1:  # `rows` would give each row scales of its own
+        blocks = slice(chosen.start // weights.block[0], num_groups(chosen.stop, weights.block[0]))
+        return Fp8Matrix(weights.values[chosen], weights.scale[blocks], weights.block)
+    return weights.rows(chosen)
+
+
+def _some_columns(weights: Weights, begin: int, end: int) -> Weights:
+    if isinstance(weights, Codes):
+        return weights.columns(begin, end)
+    if isinstance(weights, Fp8Matrix):
+        blocks = slice(begin // weights.block[1], num_groups(end, weights.block[1]))
+        block = (weights.block[0], min(weights.block[1], end - begin))
+        return Fp8Matrix(weights.values[:, begin:end].contiguous(), weights.scale[:, blocks], block)
+    kind = BLOCK_TYPES[weights.type_name]
+    return GgmlMatrix(weights.blocks[:, kind.row_nbytes(begin) : kind.row_nbytes(end)].contiguous(), weights.type_name)
 
 
 def _gptq(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
@@ -127,15 +199,15 @@ def _packed(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
 def _int8(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
     if ".weight_zero_point" in tensors and tensors[".weight_zero_point"].any():
         raise _contradiction(matrix, ".weight_zero_point", "has zero points; this version reads symmetric 8 bits")
-    return Decoded(Int8GroupMatrix(tensors[".weight"], _one_for_each_row(tensors[".weight_scale"], matrix.rows)), None)
+    codes, scale = tensors[".weight"].view(torch.uint8) ^ 0x80, _one_for_each_row(tensors[".weight_scale"], matrix.rows)
+    return _grouped(matrix, codes, scale, torch.zeros(scale.shape, dtype=torch.uint8), None)
 
 
 def _fp8(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
     scale = next(tensors[name] for name in SCALE_NAMES if name in tensors)
     if scale.dtype == torch.uint8:
         scale = scale.view(torch.float8_e8m0fnu)
-    rows, columns = (int(side) for side in matrix.stored_as.removeprefix("fp8:").split("x"))
-    block = (rows or matrix.rows, columns or matrix.columns)
+    block = (matrix.block[0] or matrix.rows, matrix.block[1] or matrix.columns)
     shape = (num_groups(matrix.rows, block[0]), num_groups(matrix.columns, block[1]))
     return Decoded(Fp8Matrix(tensors[".weight"], scale.float().view(shape), block), None)
 
@@ -170,18 +242,9 @@ def _unpacked(words: torch.Tensor, bits: int) -> torch.Tensor:
 def _grouped(
     matrix: QuantisedMatrix, codes: torch.Tensor, scale: torch.Tensor, zeros: torch.Tensor, g_idx: torch.Tensor | None
 ) -> Decoded:
-    """Columns in the order of their groups, and scales for groups that cut a row evenly."""
+    """Columns in the order of their groups."""
     order = None if g_idx is None else _order(matrix, g_idx)
-    if order is not None:
-        codes = codes[:, order]
-    even = stored_group(matrix.columns, matrix.group)
-    if even != matrix.group:
-        scale, zeros = (
-            part.repeat_interleave(matrix.group // even, 1)[:, : matrix.columns // even] for part in (scale, zeros)
-        )
-    if matrix.bits == 8:
-        return Decoded(Int8GroupMatrix((codes ^ 0x80).contiguous().view(torch.int8), scale.contiguous()), order)
-    return Decoded(Int4Codes(codes, scale, zeros), order)
+    return Decoded(Codes(codes if order is None else codes[:, order], scale, zeros, matrix.group), order)
 
 
 def _order(matrix: QuantisedMatrix, g_idx: torch.Tensor) -> torch.Tensor | None:

@@ -50,18 +50,19 @@ def fp8_matrix(
     rows, columns = shape
     weight = place_of(tensors, name + ".weight", ["F8_E4M3"], shape)
     suffix = next((one for one in SCALE_NAMES if name + one in tensors), SCALE_NAMES[0])
-    shapes: dict[tuple[int, ...], str] = {
-        (-(-rows // high), -(-columns // wide)): f"{high}x{wide}" for high, wide in blocks
+    shapes: dict[tuple[int, ...], tuple[int, int]] = {
+        (-(-rows // high), -(-columns // wide)): (high, wide) for high, wide in blocks
     }
     if not shapes or suffix != SCALE_NAMES[0]:  # weight_scale_inv beside a block size is for blocks
-        whole = {(): "0x0", (1,): "0x0", (1, 1): "0x0"}
-        shapes = whole | {(rows, 1): "1x0", (rows,): "1x0"} | shapes
+        shapes = {(): (0, 0), (1,): (0, 0), (1, 1): (0, 0), (rows, 1): (1, 0), (rows,): (1, 0)} | shapes
     scale = place_of(tensors, name + suffix, SCALE_DTYPES, *shapes)
+    block = shapes[scale.shape]
     return QuantisedMatrix(
         name=name,
         rows=rows,
         columns=columns,
-        stored_as=f"fp8:{shapes[scale.shape]}",
+        stored_as=f"fp8:{block[0]}x{block[1]}",
         layout="fp8",
         places={".weight": weight, suffix: scale},
+        block=block,
     )

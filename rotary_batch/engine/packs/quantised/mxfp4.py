@@ -39,7 +39,7 @@ def fused_experts(
     return [
         QuantisedMatrix(
             name=name,
-            rows=shape[0],
+            rows=rows,
             columns=shape[1],
             stored_as=STORED_AS,
             layout="mxfp4",
@@ -47,8 +47,7 @@ def fused_experts(
                 "_blocks": codes.part(expert, (rows, blocks, BLOCK_NBYTES)),
                 "_scales": scales.part(expert, (rows, blocks)),
             },
-            first_row=first_row,
-            row_step=row_step,
+            taken_rows=(first_row, rows, row_step),
         )
         for expert in range(num_experts)
     ]

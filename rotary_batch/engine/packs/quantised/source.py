@@ -16,7 +16,7 @@ Tensors = Mapping[str, TensorPlace]  # of a checkpoint, by name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantisedMatrix:
-    """One matrix [rows, columns]; decoding.py makes it from `places`."""
+    """One matrix [rows, columns] of a file, or a part of it; decoding.py makes it from `places`."""
 
     name: str  # of the module in the checkpoint
     rows: int
@@ -25,11 +25,18 @@ class QuantisedMatrix:
     layout: str  # of decoding.LAYOUTS: how the file packs it
     places: Mapping[str, TensorPlace]  # by the last part of their names
     bits: int = 4  # of a code
-    group: int = 0  # columns that share a scale in the file
+    group: int = 0  # columns that share a scale in the file; of FP8, see `block`
+    block: tuple[int, int] = (0, 0)  # of FP8: rows and columns that share a scale in the file; 0 = all
     is_symmetric: bool = True  # the config says that every zero point is the middle
     is_ordered: bool = False  # columns of a group need not be neighbours in the file
-    first_row: int = 0
-    row_step: int = 1  # 2 where gate and up alternate
+    taken_rows: tuple[int, int, int] | None = None  # first, end, step; None = all
+    taken_columns: tuple[int, int] | None = None  # first and end, counted in the order of groups
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that are taken."""
+        rows, columns = self.taken_rows or (0, self.rows, 1), self.taken_columns or (0, self.columns)
+        return len(range(*rows)), columns[1] - columns[0]
 
     @property
     def tensor_names(self) -> list[str]:

@@ -14,16 +14,20 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import _convert_moe_packed_tensors
 
 from rotary_batch.engine.kernels.matrices import FLOATS, is_well_formed, num_columns, num_rows
-from rotary_batch.engine.kernels.quant import dequantise
-from rotary_batch.engine.packs.quantised.decoding import Weights, decode, stacked, stored
+from rotary_batch.engine.kernels.numerics import Numerics
+from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows, matrix_from
+from rotary_batch.engine.packs.quantised.decoding import DTYPES, column_order, decode, stored_parts
 from rotary_batch.engine.packs.quantised.expert import some_columns, some_rows, stacked_as, stored_forms
 from rotary_batch.engine.packs.quantised.method import read_method
 from rotary_batch.engine.packs.quantised.mxfp4 import fused_experts
 from rotary_batch.engine.packs.quantised.source import QuantisedMatrix
+from rotary_batch.engine.packs.quantised.weights import Weights, stacked, stored
 from rotary_batch.errors import ModelError
+from rotary_batch.model.slabs import MatrixPart, matrix_parts
 from rotary_batch.model.tables import Table
 from tests.engine.quantised import Random, written
 
+SAFETENSORS_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 N, K = 72, 96  # rows are not a multiple of the 64 that a block has
 
 
@@ -309,24 +313,40 @@ def test_blocks_of_mxfp4_are_not_cut(tmp_path):
         some_columns(matrix, 48, 96)
 
 
-def test_rows_of_gate_and_up_follow_the_columns_of_an_ordered_down(tmp_path):
-    gate = Random((N, K), 32, is_ordered=True)
-    down = Random((40, N), 24, is_ordered=True, seed=1)
-    tensors = written(tmp_path / "model.safetensors", gate.gptq("gate") | down.gptq("down"))
-    quantised = method(tmp_path, tensors, quant_method="gptq", bits=4, group_size=32, desc_act=True, sym=False)
-    own = method(tmp_path, tensors, quant_method="gptq", bits=4, group_size=24, desc_act=True, sym=False)
-    first, second = quantised.matrix(tensors, "gate", (N, K)), own.matrix(tensors, "down", (40, N))
-    assert stored_forms(first, first, second) == {
-        "gate": "int4:32:f32:ordered",
-        "up": "int4:32:f32:ordered",
-        "down": "int4:24:f32",
-    }
-    columns, order = decode(second, second.stored_as)
-    rows, inputs = decode(first, first.stored_as, order)
-    x = torch.randn(5, K).double()
-    middle = x[:, inputs] @ dequantised(rows, first.stored_as).double().T
-    found = middle @ dequantised(columns, second.stored_as).double().T
-    assert torch.allclose(found, x @ gate.weights.T @ down.weights.T, rtol=1e-12)
+def test_ordered_columns_of_an_expert(tmp_path):
+    """Rows of gate and up follow the columns of down; the inputs of gate and up are gathered."""
+    gate, up = (Random((N, K), 32, is_ordered=True, seed=seed) for seed in (0, 1))
+    down = Random((40, N), 24, is_ordered=True, seed=2)
+    tensors = written(tmp_path / "model.safetensors", gate.gptq("gate") | up.gptq("up") | down.gptq("down"))
+    quantised = method(
+        tmp_path, tensors, **GPTQ | {"desc_act": True, "sym": False, "dynamic": {"+:down": {"group_size": 24}}}
+    )
+    shapes = {"gate": (N, K), "up": (N, K), "down": (40, N)}
+    sources = {name: quantised.matrix(tensors, name, shape) for name, shape in shapes.items()}
+    forms = stored_forms(*sources.values())
+    assert forms == {"gate": "int4:32:f32:ordered", "up": "int4:32:f32:ordered", "down": "int4:24:f32"}
+    found = {}
+    for name, form in forms.items():
+        parts = stored_parts([sources[name]], form, None if name == "down" else sources["down"])
+        rows, columns = shapes[name]
+        assert [
+            MatrixPart(suffix, SAFETENSORS_NAMES[part.dtype], tuple(part.shape)) for suffix, part in parts.items()
+        ] == matrix_parts(form, rows, columns, "BF16")
+        found[name] = matrix_from(parts, rows, form)
+        assert is_well_formed(found[name])
+    order = column_order(sources["down"])
+    for name, one in (("gate", gate), ("up", up)):
+        out = dequantise(found[name], torch.empty(N, K))
+        assert torch.equal(out.double(), one.weights[order])
+        assert torch.equal(dequantised_rows(found[name], torch.tensor([5, 70, 5])), out[[5, 70, 5]])
+    x = torch.randn(5, K)
+    for numerics in (Numerics("exact", torch.device("cpu")), Numerics("fast", torch.device("cpu"))):
+        rows = x.to(numerics.dtype)
+        middle = numerics.linear(rows, found["gate"]) * numerics.linear(rows, found["up"])
+        product = numerics.linear(middle, found["down"])
+        expected = ((x.double() @ gate.weights.T) * (x.double() @ up.weights.T)) @ down.weights.T
+        bound = 1e-5 if numerics.exact else 0.02
+        assert (product - expected).abs().max() < bound * expected.abs().max()
 
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}

@@ -1,23 +1,33 @@
-"""Matrices of quantised checkpoints, from the bytes of their files to the types of kernels/matrices.py.
+"""Matrices of quantised checkpoints, from the bytes of their files to the parts that a pack stores of them.
 
 Codes and scales are rearranged, never computed anew.  N = rows, K = columns, G = groups of columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
-from rotary_batch.engine.kernels.matrices import Fp8Matrix, GgmlMatrix, Int4Matrix, Int8GroupMatrix
+from rotary_batch.engine.kernels.matrices import Fp8Matrix, GgmlMatrix, Int4Matrix
+from rotary_batch.engine.packs.quantised.expert import ORDERED
 from rotary_batch.engine.packs.quantised.fp8 import SCALE_NAMES
 from rotary_batch.engine.packs.quantised.mxfp4 import BLOCK_COLUMNS, BLOCK_NBYTES
 from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, num_groups
+from rotary_batch.engine.packs.quantised.weights import (
+    MIDDLE,
+    Codes,
+    Stored,
+    Weights,
+    regrouped,
+    some_columns,
+    some_rows,
+    stacked,
+    stored,
+)
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
-from rotary_batch.model.ggml_types import BLOCK_TYPES
-from rotary_batch.model.slabs import BLOCK_ROWS, padded_rows
 
 DTYPES = {
     "F32": torch.float32,
@@ -30,39 +40,8 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E8M0": torch.float8_e8m0fnu,
 }
-PAIRS = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 _AWQ_NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)  # which nibble of a word has columns 0 to 7
-_MIDDLE = 8  # the code that stands for zero in symmetric 4 bits
-_HALF_ROWS = BLOCK_ROWS // 2
 _Tensors = Mapping[str, torch.Tensor]
-
-
-class Codes(NamedTuple):
-    """weight[n, k] = (codes[n, k] - zero_points[n, g]) * scale[n, g] with g = k // group; the last may be short."""
-
-    codes: torch.Tensor  # [N, K] uint8
-    scale: torch.Tensor  # [N, G] bf16, float16 or float32
-    zero_points: torch.Tensor  # [N, G] uint8
-    group: int
-
-    def regrouped(self, group: int) -> Codes:
-        """In groups that cut these evenly: scales are repeated."""
-        groups, times = self.codes.shape[1] // group, self.group // group
-        scale, zeros = (part.repeat_interleave(times, 1)[:, :groups] for part in (self.scale, self.zero_points))
-        return Codes(self.codes, scale, zeros, group)
-
-    def rows(self, chosen: slice | torch.Tensor) -> Codes:
-        """Some of the rows."""
-        return Codes(self.codes[chosen], self.scale[chosen], self.zero_points[chosen], self.group)
-
-    def columns(self, begin: int, end: int) -> Codes:
-        """Columns from `begin` to before `end`, whole groups."""
-        groups = slice(begin // self.group, end // self.group)
-        return Codes(self.codes[:, begin:end], self.scale[:, groups], self.zero_points[:, groups], self.group)
-
-
-Weights = Codes | Fp8Matrix | GgmlMatrix
-Stored = Int4Matrix | Int8GroupMatrix | Fp8Matrix | GgmlMatrix
 
 
 class Decoded(NamedTuple):
@@ -79,15 +58,48 @@ def decode(matrix: QuantisedMatrix, stored_as: str, row_order: torch.Tensor | No
     """
     tensors = {suffix: load(place) for suffix, place in matrix.places.items()}
     weights, order = LAYOUTS[matrix.layout](matrix, tensors)
-    weights = _regrouped(weights, stored_as)
+    weights = regrouped(weights, stored_as)
     if row_order is not None:
         weights = weights.rows(row_order)
     if matrix.taken_rows:
-        weights = _some_rows(weights, slice(*matrix.taken_rows))
+        weights = some_rows(weights, slice(*matrix.taken_rows))
     if matrix.taken_columns:
         begin, end = matrix.taken_columns
-        weights, order = _some_columns(weights, begin, end), None if order is None else order[begin:end]
+        weights, order = some_columns(weights, begin, end), None if order is None else order[begin:end]
     return Decoded(weights, order)
+
+
+def stored_parts(
+    matrices: Sequence[QuantisedMatrix], stored_as: str, followed: QuantisedMatrix | None = None
+) -> dict[str, torch.Tensor]:
+    """The stored parts of one or two matrices, the first over the second, by the suffixes of model/slabs.py.
+
+    Rows are in the order of the columns of `followed`, where that has one.  Raises ModelError.
+    """
+    row_order = None if followed is None else column_order(followed)
+    form = stored_as.removesuffix(ORDERED)
+    (weights, order), *others = [decode(matrix, form, row_order) for matrix in matrices]
+    for other in others:
+        weights = stacked(weights, other.weights)
+    parts = _parts(stored(weights, form))
+    if form == stored_as:
+        return parts
+    own = torch.arange(matrices[0].shape[1]) if order is None else order
+    return parts | {".order": own.int()}
+
+
+def column_order(matrix: QuantisedMatrix) -> torch.Tensor | None:
+    """Which column of the weight each stored one is, of all columns; None when they are in their own order."""
+    place = next((place for suffix, place in matrix.places.items() if suffix.endswith("g_idx")), None)
+    return None if place is None else _order(matrix, load(place))
+
+
+def _parts(matrix: Stored) -> dict[str, torch.Tensor]:
+    if isinstance(matrix, Int4Matrix):
+        return {"": matrix.nibbles, ".scale_zero": matrix.scale_zero}
+    if isinstance(matrix, GgmlMatrix):
+        return {"": matrix.blocks}
+    return {"": matrix.values, ".scale": matrix.scale}
 
 
 def load(place: TensorPlace) -> torch.Tensor:
@@ -97,72 +109,6 @@ def load(place: TensorPlace) -> torch.Tensor:
         buffer[done : done + len(piece)] = piece
         done += len(piece)
     return torch.frombuffer(buffer, dtype=torch.uint8).view(DTYPES[place.dtype]).view(place.shape)
-
-
-def stored(weights: Weights, stored_as: str) -> Stored:
-    """The weights as `stored_as` says; its groups and blocks are theirs already."""
-    if not isinstance(weights, Codes):
-        return weights
-    if stored_as.startswith("int8:"):
-        return Int8GroupMatrix((weights.codes ^ 0x80).contiguous().view(torch.int8), weights.scale.contiguous())
-    return _int4_matrix(weights, PAIRS[stored_as.split(":")[2]])
-
-
-def _int4_matrix(weights: Codes, pair: torch.dtype) -> Int4Matrix:
-    """Blocks of 64 rows (model/slabs.py), each group's scale and zero in the type `pair`."""
-    rows, columns = weights.codes.shape
-    missing, pad = padded_rows(rows) - rows, torch.nn.functional.pad
-    halves = pad(weights.codes, (0, 0, 0, missing)).view(-1, 2, _HALF_ROWS, columns)
-    nibbles = (halves[:, 0] | (halves[:, 1] << 4)).transpose(1, 2).contiguous()
-    scale = weights.scale.float()
-    both = torch.stack([scale, scale * (_MIDDLE - weights.zero_points.float())], -1)  # [N, G, 2]
-    return Int4Matrix(nibbles, pad(both, (0, 0, 0, 0, 0, missing)).transpose(0, 1).to(pair).contiguous(), rows)
-
-
-def stacked(first: Weights, second: Weights) -> Weights:
-    """The rows of both, which have equal groups and blocks."""
-    if isinstance(first, Codes) and isinstance(second, Codes):
-        codes, scale, zeros = (torch.cat(pair) for pair in zip(first[:3], second[:3], strict=True))
-        return Codes(codes, scale, zeros, first.group)
-    if isinstance(first, Fp8Matrix) and isinstance(second, Fp8Matrix):
-        values, scale = (torch.cat(pair) for pair in zip(first[:2], second[:2], strict=True))
-        return Fp8Matrix(values, scale, first.block)
-    assert isinstance(first, GgmlMatrix)
-    assert isinstance(second, GgmlMatrix)
-    return GgmlMatrix(torch.cat([first.blocks, second.blocks]), first.type_name)
-
-
-def _regrouped(weights: Weights, stored_as: str) -> Weights:
-    """With the groups or blocks of `stored_as`, which cut those of the file evenly."""
-    parameters = stored_as.split(":")[1]
-    if isinstance(weights, Codes):
-        return weights.regrouped(int(parameters))
-    if isinstance(weights, Fp8Matrix):
-        (rows, columns), block, scale = weights.values.shape, [], weights.scale
-        for dim, side in enumerate(parameters.split("x")):
-            block.append(int(side) or weights.values.shape[dim])
-            scale = scale.repeat_interleave(-(-weights.block[dim] // block[dim]), dim)
-        scale = scale[: num_groups(rows, block[0]), : num_groups(columns, block[1])]
-        return Fp8Matrix(weights.values, scale, (block[0], block[1]))
-    return weights
-
-
-def _some_rows(weights: Weights, chosen: slice) -> Weights:
-    if isinstance(weights, Fp8Matrix) and weights.block[0] > 1:  # `rows` would give each row scales of its own
-        blocks = slice(chosen.start // weights.block[0], num_groups(chosen.stop, weights.block[0]))
-        return Fp8Matrix(weights.values[chosen], weights.scale[blocks], weights.block)
-    return weights.rows(chosen)
-
-
-def _some_columns(weights: Weights, begin: int, end: int) -> Weights:
-    if isinstance(weights, Codes):
-        return weights.columns(begin, end)
-    if isinstance(weights, Fp8Matrix):
-        blocks = slice(begin // weights.block[1], num_groups(end, weights.block[1]))
-        block = (weights.block[0], min(weights.block[1], end - begin))
-        return Fp8Matrix(weights.values[:, begin:end].contiguous(), weights.scale[:, blocks], block)
-    kind = BLOCK_TYPES[weights.type_name]
-    return GgmlMatrix(weights.blocks[:, kind.row_nbytes(begin) : kind.row_nbytes(end)].contiguous(), weights.type_name)
 
 
 def _gptq(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
@@ -181,7 +127,7 @@ def _awq(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:
         return _unpacked(words, 4).view(len(words), -1, len(_AWQ_NIBBLES))[..., _AWQ_NIBBLES].flatten(1)
 
     codes, scale = in_order(tensors[".qweight"]).T, tensors[".scales"].T
-    zeros = in_order(tensors[".qzeros"]).T if ".qzeros" in tensors else torch.full_like(scale, _MIDDLE).to(torch.uint8)
+    zeros = in_order(tensors[".qzeros"]).T if ".qzeros" in tensors else torch.full_like(scale, MIDDLE).to(torch.uint8)
     return _grouped(matrix, codes, scale, zeros, None)
 
 

@@ -49,7 +49,10 @@ class Gptq:
         if name + ".qweight" not in tensors:
             return None
         rows, columns = shape
-        schemes = [scheme for scheme in self._schemes if _fits(scheme, tensors, name, shape)] or self._schemes[:1]
+        fitting = [scheme for scheme in self._schemes if _fits(scheme, tensors, name, shape)]
+        # 3 groups of 72 columns may be of 24 or, the last one short, of 32: whole groups are likelier
+        schemes = [scheme for scheme in fitting if columns % _group(scheme, columns) == 0] or fitting
+        schemes = schemes or self._schemes[:1]
         bits, group = schemes[0].bits, _group(schemes[0], columns)
         groups = num_groups(columns, group)
         places = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.model.tables import Table
+from rotary_batch.model.tokens import write_byte_tokenizer
 
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 
@@ -99,3 +101,82 @@ class Random:
         if (self.g_idx.diff() < 0).any():
             tensors[f"{name}.weight_g_idx"] = self.g_idx.int()
         return tensors
+
+
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 320,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 1024,
+    "hidden_act": "silu",
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "torch_dtype": "float32",
+}
+CONFIGS = {
+    "mixtral": {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 96,
+        "norm_topk_prob": True,
+    },
+    "llama": {"architectures": ["LlamaForCausalLM"]},
+}
+EXPERTS = {"mixtral": ("block_sparse_moe", "w1", "w3", "w2"), "qwen3_moe": ("mlp", "gate_proj", "up_proj", "down_proj")}
+
+
+def matrix_shapes(family: str) -> dict[str, tuple[int, int]]:
+    """Every linear module of a tiny model, and its shape."""
+    hidden, middle = TINY["hidden_size"], TINY["intermediate_size"]
+    shapes: dict[str, tuple[int, int]] = {}
+    for layer in range(TINY["num_hidden_layers"]):
+        stem = f"model.layers.{layer}"
+        shapes |= {f"{stem}.self_attn.{name}_proj": (rows, 64) for name, rows in (("q", 64), ("k", 32), ("v", 32))}
+        shapes[f"{stem}.self_attn.o_proj"] = (hidden, 64)
+        if family == "llama":
+            stems, (gate, up, down) = [f"{stem}.mlp"], EXPERTS["qwen3_moe"][1:]
+        else:
+            module, gate, up, down = EXPERTS[family]
+            shapes[f"{stem}.{module}.gate"] = (4, hidden)
+            stems = [f"{stem}.{module}.experts.{expert}" for expert in range(4)]
+        for one in stems:
+            shapes |= {
+                f"{one}.{gate}": (middle, hidden),
+                f"{one}.{up}": (middle, hidden),
+                f"{one}.{down}": (hidden, middle),
+            }
+    return shapes
+
+
+def other_tensors(family: str) -> dict[str, torch.Tensor]:
+    """Embeddings, head and norms."""
+    generator = torch.Generator().manual_seed(9)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (320, 64), "lm_head": (320, 64), "model.norm": (64,)}
+    for layer in range(TINY["num_hidden_layers"]):
+        stem = f"model.layers.{layer}"
+        shapes |= {f"{stem}.input_layernorm": (64,), f"{stem}.post_attention_layernorm": (64,)}
+        if family == "qwen3_moe":
+            shapes |= {f"{stem}.self_attn.q_norm": (16,), f"{stem}.self_attn.k_norm": (16,)}
+    return {
+        f"{name}.weight": torch.randn(shape, generator=generator) * 0.2 + (len(shape) == 1)
+        for name, shape in shapes.items()
+    }
+
+
+def write_checkpoint(folder: Path, family: str, tensors: Mapping[str, torch.Tensor], **quantisation) -> Path:
+    """A tiny checkpoint of a family, plain without `quantisation`."""
+    folder.mkdir()
+    table = TINY | CONFIGS[family] | ({"quantization_config": quantisation} if quantisation else {})
+    (folder / "config.json").write_text(json.dumps(table))
+    write_byte_tokenizer(folder)
+    written(folder / "model.safetensors", other_tensors(family) | tensors)
+    return folder

@@ -16,11 +16,13 @@ from transformers.integrations.mxfp4 import _convert_moe_packed_tensors
 from rotary_batch.engine.kernels.matrices import FLOATS, is_well_formed, num_columns, num_rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows, matrix_from
-from rotary_batch.engine.packs.quantised.decoding import DTYPES, column_order, decode, stored_parts
-from rotary_batch.engine.packs.quantised.expert import some_columns, some_rows, stacked_as, stored_forms
+from rotary_batch.engine.packs.loading import DTYPES
+from rotary_batch.engine.packs.quantised.decoding import column_order, decode, quantised_parts
+from rotary_batch.engine.packs.quantised.expert import some_columns, some_rows, stacked_as
 from rotary_batch.engine.packs.quantised.method import read_method
-from rotary_batch.engine.packs.quantised.mxfp4 import fused_experts
+from rotary_batch.engine.packs.quantised.mxfp4 import fused_matrix
 from rotary_batch.engine.packs.quantised.source import QuantisedMatrix
+from rotary_batch.engine.packs.quantised.sources import expert_sources
 from rotary_batch.engine.packs.quantised.weights import Weights, stacked, stored
 from rotary_batch.errors import ModelError
 from rotary_batch.model.slabs import MatrixPart, matrix_parts
@@ -238,10 +240,11 @@ def test_mxfp4_of_fused_experts(tmp_path):
     )
     expected = _convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2)
     for first_row in (0, 1):
-        found = fused_experts(tensors, "e.gate_up_proj", 3, (N, K), first_row=first_row, row_step=2)
-        assert [matrix.stored_as for matrix in found] == ["ggml:MXFP4"] * 3
-        for expert, matrix in enumerate(found):
+        for expert in range(3):
+            matrix = fused_matrix(tensors, "e.gate_up_proj", expert, 3, (N, K), first_row=first_row, row_step=2)
+            assert matrix.stored_as == "ggml:MXFP4"
             assert torch.equal(weights(matrix), expected[expert, first_row::2])
+    assert fused_matrix(tensors, "e.down_proj", 0, 3, (N, K)) is None
 
 
 def fp8_tensors(name: str, block: tuple[int, int], seed: int, shape=(N, K)) -> dict[str, torch.Tensor]:
@@ -307,7 +310,7 @@ def test_blocks_of_mxfp4_are_not_cut(tmp_path):
             "m_scales": torch.zeros(1, N, K // 32, dtype=torch.uint8),
         },
     )
-    (matrix,) = fused_experts(tensors, "m", 1, (N, K))
+    matrix = fused_matrix(tensors, "m", 0, 1, (N, K))
     assert weights(some_columns(matrix, 32, 64)).shape == (N, 32)
     with pytest.raises(ModelError, match="columns 48 to 96 cut a block of MXFP4"):
         some_columns(matrix, 48, 96)
@@ -323,11 +326,11 @@ def test_ordered_columns_of_an_expert(tmp_path):
     )
     shapes = {"gate": (N, K), "up": (N, K), "down": (40, N)}
     sources = {name: quantised.matrix(tensors, name, shape) for name, shape in shapes.items()}
-    forms = stored_forms(*sources.values())
+    forms = {name: source.stored_as for name, source in expert_sources(*sources.values()).items()}
     assert forms == {"gate": "int4:32:f32:ordered", "up": "int4:32:f32:ordered", "down": "int4:24:f32"}
     found = {}
     for name, form in forms.items():
-        parts = stored_parts([sources[name]], form, None if name == "down" else sources["down"])
+        parts = quantised_parts([sources[name]], form, None if name == "down" else sources["down"])
         rows, columns = shapes[name]
         assert [
             MatrixPart(suffix, SAFETENSORS_NAMES[part.dtype], tuple(part.shape)) for suffix, part in parts.items()

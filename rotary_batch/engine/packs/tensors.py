@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES
@@ -60,12 +60,12 @@ class Source(NamedTuple):
     places: tuple[TensorPlace, ...]
     stored_as: str = "bf16"  # what the checkpoint has: plain numbers, or quantised ones that are kept (model/slabs.py)
     recipe: str = "stack"  # how the tensor is made of the places: recipes.py
-    arguments: tuple[int, ...] = ()  # of the recipe
+    arguments: tuple[Any, ...] = ()  # of the recipe
 
     @property
     def dtype(self) -> str:
         """The type of its numbers, where they are plain."""
-        return self.places[0].dtype
+        return "F32" if self.recipe == "dequantised" else self.places[0].dtype
 
     @property
     def nbytes(self) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from rotary_batch.engine.kernels.matrices import Fp8Matrix, GgmlMatrix, Int4Matrix
+from rotary_batch.engine.packs.loading import load
 from rotary_batch.engine.packs.quantised.expert import ORDERED
 from rotary_batch.engine.packs.quantised.fp8 import SCALE_NAMES
 from rotary_batch.engine.packs.quantised.mxfp4 import BLOCK_COLUMNS, BLOCK_NBYTES
@@ -26,20 +27,8 @@ from rotary_batch.engine.packs.quantised.weights import (
     stacked,
     stored,
 )
-from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
 
-DTYPES = {
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E8M0": torch.float8_e8m0fnu,
-}
 _AWQ_NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)  # which nibble of a word has columns 0 to 7
 _Tensors = Mapping[str, torch.Tensor]
 
@@ -69,14 +58,13 @@ def decode(matrix: QuantisedMatrix, stored_as: str, row_order: torch.Tensor | No
     return Decoded(weights, order)
 
 
-def stored_parts(
-    matrices: Sequence[QuantisedMatrix], stored_as: str, followed: QuantisedMatrix | None = None
+def quantised_parts(
+    matrices: Sequence[QuantisedMatrix], stored_as: str, row_order: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
     """The stored parts of one or two matrices, the first over the second, by the suffixes of model/slabs.py.
 
-    Rows are in the order of the columns of `followed`, where that has one.  Raises ModelError.
+    `row_order` has the numbers of the rows as they are wanted.  Raises ModelError.
     """
-    row_order = None if followed is None else column_order(followed)
     form = stored_as.removesuffix(ORDERED)
     (weights, order), *others = [decode(matrix, form, row_order) for matrix in matrices]
     for other in others:
@@ -100,15 +88,6 @@ def _parts(matrix: Stored) -> dict[str, torch.Tensor]:
     if isinstance(matrix, GgmlMatrix):
         return {"": matrix.blocks}
     return {"": matrix.values, ".scale": matrix.scale}
-
-
-def load(place: TensorPlace) -> torch.Tensor:
-    """A tensor of a checkpoint, in memory."""
-    buffer, done = bytearray(place.nbytes), 0
-    for piece in pieces(place):
-        buffer[done : done + len(piece)] = piece
-        done += len(piece)
-    return torch.frombuffer(buffer, dtype=torch.uint8).view(DTYPES[place.dtype]).view(place.shape)
 
 
 def _gptq(matrix: QuantisedMatrix, tensors: _Tensors) -> Decoded:

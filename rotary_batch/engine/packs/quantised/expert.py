@@ -33,6 +33,11 @@ def some_columns(matrix: QuantisedMatrix, begin: int, end: int) -> QuantisedMatr
     return replace(matrix, taken_columns=(begin, end), stored_as=stored_as)
 
 
+def rows_alone(matrix: QuantisedMatrix) -> QuantisedMatrix:
+    """Each row with scales of its own, so that rows can be in any order."""
+    return replace(matrix, stored_as=_with_block(matrix.stored_as, row=1))
+
+
 def stacked_as(gate: QuantisedMatrix, up: QuantisedMatrix) -> str | None:
     """How gate over up is stored as one matrix; None where they must stay two."""
     if gate.stored_as != up.stored_as or gate.is_ordered or up.is_ordered:
@@ -43,16 +48,6 @@ def stacked_as(gate: QuantisedMatrix, up: QuantisedMatrix) -> str | None:
 def stored_alone(matrix: QuantisedMatrix) -> str:
     """How a matrix that no other one precedes is stored."""
     return matrix.stored_as + (ORDERED if matrix.is_ordered else "")
-
-
-def stored_forms(gate: QuantisedMatrix, up: QuantisedMatrix, down: QuantisedMatrix) -> dict[str, str]:
-    """How each matrix of an expert is stored, by its name.
-
-    The columns of `down` may be in any order: the rows of gate and up follow it.
-    """
-    both = stacked_as(gate, up)
-    first = {"gate_up": both} if both else {"gate": stored_alone(gate), "up": stored_alone(up)}
-    return first | {"down": down.stored_as}
 
 
 def _with_block(stored_as: str, *, row: int = 0, column: int = 0) -> str:

@@ -17,6 +17,18 @@ CONFIG_NAMES = ("quantize_config.json", "quant_config.json")  # of GPTQ and AWQ,
 _MAX_CONFIG_NBYTES = 2**20
 _REMEDY = "fetch the file again, or name another checkpoint"
 _KNOWN = ("gptq", "awq", "compressed-tensors", "fp8", "fbgemm_fp8", "mxfp4", "modelopt (FP8)")
+# Of activations, which stay as they are, and shapes, which the config says too.
+UNUSED_SUFFIXES = (
+    ".weight_shape",
+    ".input_scale",
+    ".input_zero_point",
+    ".input_global_scale",
+    ".activation_scale",
+    ".output_scale",
+    ".k_scale",
+    ".v_scale",
+    ".q_scale",
+)
 _UNEXPLAINED = {  # the last part of a tensor's name: which method it is of
     ".qweight": "GPTQ or AWQ",
     ".weight_packed": "compressed-tensors",

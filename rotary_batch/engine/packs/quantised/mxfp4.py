@@ -7,6 +7,8 @@ nibble of a byte is the even column; ggml has columns 0 to 15 in the low nibbles
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, Tensors, place_of
 from rotary_batch.errors import ModelError
 
@@ -24,33 +26,32 @@ class Mxfp4:
         return None
 
 
-def fused_experts(
-    tensors: Tensors, name: str, num_experts: int, shape: tuple[int, int], *, first_row: int = 0, row_step: int = 1
-) -> list[QuantisedMatrix]:
-    """One matrix [rows, columns] of every expert; `first_row` and `row_step` choose gate (0, 2) or up (1, 2).
+def fused_matrix(
+    tensors: Tensors, name: str, expert: tuple[int, int], shape: tuple[int, int], rows: Sequence[int] = (0, 1)
+) -> QuantisedMatrix | None:
+    """One matrix [rows, columns] of an expert, which is a number and how many there are.
 
-    `name` is that of the tensors without `_blocks` and `_scales`.  Empty for experts that are not in MXFP4.
+    `rows` are the first row and the step: (0, 2) is gate and (1, 2) is up.  `name` is that of the tensors without
+    `_blocks` and `_scales`.  None for experts that are not in MXFP4.
     """
     if name + "_blocks" not in tensors:
-        return []
-    rows, blocks = shape[0] * row_step, block_count(name, shape[1])
-    codes = place_of(tensors, name + "_blocks", ["U8"], (num_experts, rows, blocks, BLOCK_NBYTES))
-    scales = place_of(tensors, name + "_scales", ["U8"], (num_experts, rows, blocks))
-    return [
-        QuantisedMatrix(
-            name=name,
-            rows=rows,
-            columns=shape[1],
-            stored_as=STORED_AS,
-            layout="mxfp4",
-            places={
-                "_blocks": codes.part(expert, (rows, blocks, BLOCK_NBYTES)),
-                "_scales": scales.part(expert, (rows, blocks)),
-            },
-            taken_rows=(first_row, rows, row_step),
-        )
-        for expert in range(num_experts)
-    ]
+        return None
+    (number, num_experts), (first_row, step) = expert, rows
+    height, blocks = shape[0] * step, block_count(name, shape[1])
+    codes = place_of(tensors, name + "_blocks", ["U8"], (num_experts, height, blocks, BLOCK_NBYTES))
+    scales = place_of(tensors, name + "_scales", ["U8"], (num_experts, height, blocks))
+    return QuantisedMatrix(
+        name=name,
+        rows=height,
+        columns=shape[1],
+        stored_as=STORED_AS,
+        layout="mxfp4",
+        places={
+            "_blocks": codes.part(number, (height, blocks, BLOCK_NBYTES)),
+            "_scales": scales.part(number, (height, blocks)),
+        },
+        taken_rows=(first_row, height, step),
+    )
 
 
 def packed_matrix(tensors: Tensors, name: str, shape: tuple[int, int]) -> QuantisedMatrix:

@@ -70,7 +70,7 @@ def model_folder(model: Path) -> Path:
         raise ModelError(not_on_disk(model, os.environ))
     if not any((model / name).exists() for name in (MANIFEST_NAME, "config.json")) and not any(model.glob("*.gguf")):
         raise ModelError(
-            f"{model}: neither a pack nor a checkpoint, since it has neither {MANIFEST_NAME} nor config.json nor a GGUF "
+            f"{model}: neither a pack nor a checkpoint, since it has no {MANIFEST_NAME}, no config.json and no GGUF "
             "file; name another folder"
         )
     return model

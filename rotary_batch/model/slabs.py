@@ -13,6 +13,7 @@ What a model's file has, kept without loss; DTYPE is bf16, f16 or f32:
 
 - int4:GROUP:DTYPE: as int4, with the file's own groups and the type of its scales and zeros.
 - int8:GROUP:DTYPE: as int8, with one scale for each row and group of columns.
+- either of these and `:ordered`: columns are in the order of their groups, which is stored too.
 - fp8:ROWSxCOLUMNS: float8 (e4m3) times one float32 scale for each block of a matrix; the last blocks may be cut short.
   0 stands for all rows or columns: fp8:1x0 has a scale for each row, fp8:0x0 one.
 - ggml:TYPE: the blocks of a GGUF file (ggml_types.py), row by row.
@@ -36,9 +37,9 @@ PAGE_NBYTES = 4096  # slabs start and end on it, so that O_DIRECT reads and page
 BLOCK_ROWS = 64
 GROUPS = (128, 64, 32)  # columns that share a scale: the first that divides the row
 _PART_ALIGNMENT = 64  # a cache line
-_NBYTES = DTYPE_NBYTES | {"U8": 1, "I8": 1, "F8_E4M3": 1}
+_NBYTES = DTYPE_NBYTES | {"U8": 1, "I8": 1, "F8_E4M3": 1, "I32": 4}
 _SCALE_DTYPES = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
-_WITH_GROUPS = re.compile(rf"(int4|int8):([1-9]\d{{0,6}}):({'|'.join(_SCALE_DTYPES)})", re.ASCII)
+_WITH_GROUPS = re.compile(rf"(int4|int8):([1-9]\d{{0,6}}):({'|'.join(_SCALE_DTYPES)})(:ordered)?", re.ASCII)
 _FP8 = re.compile(r"fp8:(\d{1,7})x(\d{1,7})", re.ASCII)
 _GGML = "ggml:"
 
@@ -51,6 +52,7 @@ class StoredAs(NamedTuple):
     scale_dtype: str = ""  # as safetensors spells it
     block: tuple[int, int] = (0, 0)  # rows and columns that share a scale in fp8; 0 = all of them
     type_name: str = ""  # of ggml blocks
+    is_ordered: bool = False  # columns are in another order than the inputs
 
 
 _OWN = {"bf16": StoredAs("bf16"), "int8": StoredAs("int8", 0, "F32"), "int4": StoredAs("int4", 0, "BF16")}
@@ -105,7 +107,7 @@ def parse_stored_as(stored_as: str) -> StoredAs:
     if stored_as in _OWN:
         return _OWN[stored_as]
     if found := _WITH_GROUPS.fullmatch(stored_as):
-        return StoredAs(found[1], int(found[2]), _SCALE_DTYPES[found[3]])
+        return StoredAs(found[1], int(found[2]), _SCALE_DTYPES[found[3]], is_ordered=found[4] is not None)
     if found := _FP8.fullmatch(stored_as):
         return StoredAs("fp8", scale_dtype="F32", block=(int(found[1]), int(found[2])))
     type_name = stored_as.removeprefix(_GGML)
@@ -124,7 +126,8 @@ def matrix_parts(stored_as: str, rows: int, columns: int, dtype: str) -> list[Ma
     Raises ModelError for an unknown format, and for rows that cannot be cut into its groups or blocks.
     """
     stored = parse_stored_as(stored_as)
-    return list(_PARTS[stored.kind](stored, rows, columns, dtype))
+    order = [MatrixPart(".order", "I32", (columns,))] if stored.is_ordered else []
+    return [*_PARTS[stored.kind](stored, rows, columns, dtype), *order]
 
 
 def stored_nbytes(stored_as: str, rows: int, columns: int, dtype: str = "BF16") -> int:

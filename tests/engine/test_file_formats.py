@@ -16,7 +16,7 @@ from rotary_batch.engine.kernels.linear import FastMatmul
 from rotary_batch.engine.kernels.matrices import is_well_formed, num_columns, num_rows, parts_of
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows, matrix_from
-from rotary_batch.engine.packs.encoding import DTYPES
+from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.slabs import slab_layout
 

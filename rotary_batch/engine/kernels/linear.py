@@ -27,10 +27,12 @@ from rotary_batch.engine.kernels.cuda import (
 from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.matrices import (
     GgmlMatrix,
+    InOrderMatrix,
     Int4Matrix,
     Int8Matrix,
     Matrix,
     RowMatrix,
+    in_order,
     num_columns,
     num_rows,
     rows_of,
@@ -76,8 +78,9 @@ class FastMatmul:
         self._device = device
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
 
-    def linear(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+    def linear(self, x: torch.Tensor, stored: Matrix) -> torch.Tensor:
         """x [M, K] -> [M, N], both in `dtype`."""
+        x, matrix = in_order(x, stored)
         if not self._on_cpu:
             return self._on_cuda(x, matrix)
         kernel = self.kernels.kernel_for(x, matrix)
@@ -87,7 +90,7 @@ class FastMatmul:
             product = getattr(self if by_torch else self.kernels, kernel)(x, matrix)
         return product
 
-    def _on_cuda(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+    def _on_cuda(self, x: torch.Tensor, matrix: InOrderMatrix) -> torch.Tensor:
         if isinstance(matrix, Int4Matrix):
             return self._int4_on_cuda(x, matrix)[:, : matrix.num_rows]
         if isinstance(matrix, torch.Tensor) and matrix.dtype == x.dtype:
@@ -120,7 +123,7 @@ class FastMatmul:
             return int4pack_mm(x.to(torch.bfloat16), matrix, block_rows).to(x.dtype)
         return self.torch_dequant(x, matrix)
 
-    def torch_dequant(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+    def torch_dequant(self, x: torch.Tensor, matrix: InOrderMatrix) -> torch.Tensor:
         """Dequantise the matrix first, some rows at a time."""
         if isinstance(matrix, Int4Matrix):
             return self._int4_by_tiles(x, matrix)

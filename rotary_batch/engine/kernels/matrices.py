@@ -187,7 +187,37 @@ class GgmlMatrix(NamedTuple):
 
 
 RowMatrix = torch.Tensor | Int8Matrix | Int8GroupMatrix | Fp8Matrix | GgmlMatrix  # rows are apart from one another
-Matrix = RowMatrix | Int4Matrix
+
+
+class OrderedMatrix(NamedTuple):
+    """weight[n, order[k]] = matrix[n, k]: columns that share a scale need not be neighbours in the weight."""
+
+    matrix: Int4Matrix | Int8GroupMatrix
+    order: torch.Tensor  # [K] int32: a permutation
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self.matrix.num_rows
+
+    @property
+    def num_columns(self) -> int:
+        """K."""
+        return self.matrix.num_columns
+
+    @property
+    def format_name(self) -> str:
+        """No kernel reads it: inputs are gathered, then multiplied by `matrix`."""
+        return f"{self.matrix.format_name}:ordered"
+
+    def is_well_formed(self) -> bool:
+        """Whether types and shapes of the parts are those of the format."""
+        is_order = self.order.dtype == torch.int32 and self.order.shape == (self.num_columns,)
+        return is_order and self.matrix.is_well_formed()
+
+
+InOrderMatrix = RowMatrix | Int4Matrix  # columns are in the order of the inputs
+Matrix = InOrderMatrix | OrderedMatrix
 
 
 def num_rows(matrix: Matrix) -> int:
@@ -198,6 +228,11 @@ def num_rows(matrix: Matrix) -> int:
 def num_columns(matrix: Matrix) -> int:
     """Input channels of a stored matrix."""
     return matrix.shape[1] if isinstance(matrix, torch.Tensor) else matrix.num_columns
+
+
+def in_order(x: torch.Tensor, matrix: Matrix) -> tuple[torch.Tensor, InOrderMatrix]:
+    """x [M, K] with its columns in the order of a matrix, and that matrix."""
+    return (x[:, matrix.order], matrix.matrix) if isinstance(matrix, OrderedMatrix) else (x, matrix)
 
 
 def rows_of(matrix: RowMatrix, chosen: slice | torch.Tensor) -> RowMatrix:
@@ -225,6 +260,8 @@ def parts_of(matrix: Matrix) -> dict[str, torch.Tensor]:
         return {"weights": matrix}
     if isinstance(matrix, Int4Matrix):
         return {"nibbles": matrix.nibbles, "scale_zero": matrix.scale_zero}
+    if isinstance(matrix, OrderedMatrix):
+        return {**parts_of(matrix.matrix), "order": matrix.order}
     if isinstance(matrix, GgmlMatrix):
         return {"blocks": matrix.blocks}
     return {"weights": matrix.values, "scale": matrix.scale}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.linear import FastMatmul, pad_rows
-from rotary_batch.engine.kernels.matrices import Matrix, num_columns, num_rows
+from rotary_batch.engine.kernels.matrices import Matrix, in_order, num_columns, num_rows
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
 from rotary_batch.engine.kernels.threads import threads_for
 
@@ -53,6 +53,7 @@ class Numerics:
         """x [T, in] times a stored matrix [out, in] -> [T, out]."""
         if not self.exact:
             return self._fast.linear(x, matrix)
+        x, matrix = in_order(x, matrix)
         if not isinstance(matrix, torch.Tensor) or matrix.dtype != self.dtype:
             matrix = self._dequantised(matrix)
         weight = matrix

@@ -19,6 +19,7 @@ from rotary_batch.engine.kernels.matrices import (
     Int8GroupMatrix,
     Int8Matrix,
     Matrix,
+    OrderedMatrix,
     num_columns,
     num_rows,
     rows_of,
@@ -41,6 +42,10 @@ def quantise(weight: torch.Tensor, stored_as: str) -> _Parts:
 def matrix_from(parts: Mapping[str, torch.Tensor], rows: int, stored_as: str) -> Matrix:
     """The matrix of N rows with these stored parts.  Raises ModelError for an unknown format."""
     stored, weights = parse_stored_as(stored_as), parts[""]
+    if stored.is_ordered:
+        matrix = matrix_from(parts, rows, stored_as.removesuffix(":ordered"))
+        assert isinstance(matrix, Int4Matrix | Int8GroupMatrix), "no other format has an order"
+        return OrderedMatrix(matrix, parts[".order"])
     if stored.kind == "int4":
         return Int4Matrix(weights, parts[".scale_zero"], rows)
     if stored.kind == "int8":
@@ -94,6 +99,8 @@ def dequantise(matrix: Matrix, out: torch.Tensor) -> torch.Tensor:
         return out.copy_(matrix.values).mul_(matrix.scale[:, None])
     if isinstance(matrix, Int4Matrix):
         return _dequantise_int4(matrix, out)
+    if isinstance(matrix, OrderedMatrix):
+        return out.index_copy_(1, matrix.order.long(), dequantise(matrix.matrix, torch.empty_like(out)))
     step = max(1, DEQUANTISE_NUMBERS // max(1, num_columns(matrix)))
     for begin in range(0, num_rows(matrix), step):
         out[begin : begin + step] = _in_float32(matrix.rows(slice(begin, begin + step)))
@@ -104,6 +111,9 @@ def dequantised_rows(matrix: Matrix, rows: torch.Tensor) -> torch.Tensor:
     """The rows with these numbers, [len(rows), K] in float32."""
     if isinstance(matrix, Int4Matrix):
         return _int4_rows(matrix, rows)
+    if isinstance(matrix, OrderedMatrix):
+        in_order = dequantised_rows(matrix.matrix, rows)
+        return torch.empty_like(in_order).index_copy_(1, matrix.order.long(), in_order)
     return dequantise(rows_of(matrix, rows), torch.empty(len(rows), num_columns(matrix), device=rows.device))
 
 

@@ -18,7 +18,7 @@ from rotary_batch.engine.offload.policy import assign_tiers, prefers_sweep, swee
 from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_transfer
 from rotary_batch.engine.offload.ring import Load, Ring
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
-from rotary_batch.engine.packs.recipes import DTYPES
+from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import MIN_SLOTS, copy_batch_slabs

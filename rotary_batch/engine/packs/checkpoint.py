@@ -14,6 +14,17 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.gguf import gguf_at, model_name
 from rotary_batch.engine.packs.gguf_checkpoint import open_gguf
 from rotary_batch.engine.packs.gguf_head import Value
+from rotary_batch.engine.packs.quantised.method import CONFIG_NAMES, UNUSED_SUFFIXES, read_method
+from rotary_batch.engine.packs.quantised.mxfp4 import fused_matrix
+from rotary_batch.engine.packs.quantised.source import Method, QuantisedMatrix
+from rotary_batch.engine.packs.quantised.sources import (
+    dequantised_source,
+    expert_sources,
+    matrix_source,
+    require_alike,
+    require_zeros,
+    slice_sources,
+)
 from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
@@ -65,7 +76,9 @@ class Checkpoint:
         """Identifies the source: config, tensor places, and the size and time of every file."""
         files = sorted({place.path for place in self._places()})
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return hashlib.sha256(self.config + repr(stats).encode()).hexdigest()
+        configs = [self.path / name for name in CONFIG_NAMES]
+        config = self.config + b"".join(path.read_bytes() for path in configs if path.is_file())
+        return hashlib.sha256(config + repr(stats).encode()).hexdigest()
 
     def _places(self) -> Iterator[TensorPlace]:
         for source in (*self.dense.values(), *(part for expert in self.experts.values() for part in expert.values())):
@@ -119,13 +132,15 @@ def _open_folder(model_dir: Path) -> Checkpoint:
     family = family_of(table)
     geometry = geometry_of(table, family)
     tensors = {plain_name(name): place for name, place in _tensors(model_dir).items()}
-    files = _Files(model_dir, tensors, geometry, family)
+    files = _Files(model_dir, tensors, geometry, family, read_method(model_dir, table, tensors))
     dense = {name: files.dense(name, shape) for name, shape in geometry.dense_shapes().items()}
     experts = {key: files.expert(key) for key in geometry.expert_keys()}
     notes = files.left_out()
-    dtypes = {expert[name].dtype for expert in experts.values() for name in geometry.matrix_shapes}
+    matrices = (source for expert in experts.values() for name, source in expert.items() if not name.endswith(".bias"))
+    dtypes = {source.dtype for source in matrices if source.stored_as == "bf16"} or {dense["norm"].dtype}
     if len(dtypes) != 1:
         raise ModelError(f"{model_dir}: experts in several types ({', '.join(sorted(dtypes))}); one type is supported")
+    require_alike(model_dir, experts)
     return Checkpoint(model_dir, config, replace(geometry, dtype=dtypes.pop()), dense, experts, notes)
 
 
@@ -162,24 +177,45 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
 class _Files:
     """The tensors of a checkpoint by their own names, and which of them were used."""
 
-    def __init__(self, model_dir: Path, tensors: Mapping[str, TensorPlace], geometry: Geometry, family: Family) -> None:
+    def __init__(
+        self,
+        model_dir: Path,
+        tensors: Mapping[str, TensorPlace],
+        geometry: Geometry,
+        family: Family,
+        method: Method | None,
+    ) -> None:
         self._model_dir = model_dir
         self._tensors = tensors
         self._geometry = geometry
         self._dense_shapes = geometry.dense_shapes()
         self._family = family
+        self._method = method
+        self._quantised: set[str] = set()  # modules
         self._unused = dict.fromkeys(tensors)
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
+        if (matrix := self._quantised_matrix(spellings(name), shape)) is not None:
+            return self._dense_matrix(name, matrix)
         theirs = first_of(spellings(name), self._tensors)
         joined = None if theirs else next(((n, at) for n, at in joined_spellings(name) if n in self._tensors), None)
         place = self._joined(*joined, name, shape) if joined else self._plain(self._named(spellings(name)), shape)
+        halves = self._halves(name)
+        return Source(shape, (place,), "bf16", "rows_to_halves", halves) if halves else Source(shape, (place,))
+
+    def _halves(self, name: str) -> tuple[int, int, int] | None:
+        """What the recipe rows_to_halves needs, for the rows of q and k where pairs of neighbours rotate."""
         part = name.rpartition(".")[0] if name.endswith(".bias") else name
         if self._family.adjacent_pairs and part.endswith((".q", ".k")):
-            geometry = self._geometry
-            return Source(shape, (place,), "bf16", "rows_to_halves", (geometry.head_dim, geometry.num_rotary, 0))
-        return Source(shape, (place,))
+            return self._geometry.head_dim, self._geometry.num_rotary, 0
+        return None
+
+    def _dense_matrix(self, name: str, matrix: QuantisedMatrix) -> Source:
+        """A quantised matrix; one that is never quantised, such as a router, becomes float32."""
+        if self._geometry.is_quantisable(name):
+            return matrix_source(matrix, self._halves(name))
+        return dequantised_source(matrix)
 
     def _joined(self, theirs: str, at: int, name: str, shape: tuple[int, ...]) -> TensorPlace:
         """Rows of a tensor that has several of ours one above the other."""
@@ -191,17 +227,15 @@ class _Files:
     def expert(self, key: ExpertKey) -> Expert:
         """The sources of an expert's matrices."""
         geometry = self._geometry
-        shapes, middle = geometry.matrix_shapes, geometry.intermediate_size
+        half = (geometry.intermediate_size, geometry.hidden_size)
         if not geometry.has_router:
             return self._slice(key)
         if fused := first_of(fused_spellings(key.layer, "gate_up"), self._tensors):
             return self._interleaved(key, fused) if self._family.interleaved_experts else self._fused(key, fused)
-        gate, up = (
-            self._plain(self._named(expert_spellings(*key, name)), (middle, geometry.hidden_size))
-            for name in ("gate", "up")
-        )
-        down = self._plain(self._named(expert_spellings(*key, "down")), shapes["down"])
-        return {"gate_up": Source(shapes["gate_up"], (gate, up)), "down": Source(shapes["down"], (down,))}
+        if mxfp4 := self._fused_mxfp4(key):
+            return mxfp4
+        gate, up = (self._matrix(expert_spellings(*key, name), half) for name in ("gate", "up"))
+        return expert_sources(gate, up, self._matrix(expert_spellings(*key, "down"), geometry.matrix_shapes["down"]))
 
     def _fused(self, key: ExpertKey, gate_up: str) -> Expert:
         """One tensor has all experts of a layer: [experts, rows, columns]."""
@@ -213,17 +247,35 @@ class _Files:
 
     def _interleaved(self, key: ExpertKey, gate_up: str) -> Expert:
         """As gpt-oss has them: [experts, columns, rows] with gate and up in turn, and biases."""
-        shapes, sizes = self._geometry.matrix_shapes, self._geometry.expert_bias_sizes
         down = self._named(fused_spellings(key.layer, "down"))
         expert = {}
         for matrix, name, recipe in (("gate_up", gate_up, "even_then_odd_columns"), ("down", down, "transpose")):
-            rows, columns = shapes[matrix]
+            rows, columns = self._geometry.matrix_shapes[matrix]
             expert[matrix] = Source((rows, columns), (self._of_expert(name, key, (columns, rows)),), recipe=recipe)
+        return expert | self._biases(key, gate_up, down)
+
+    def _biases(self, key: ExpertKey, gate_up: str, down: str) -> Expert:
+        biases = {}
         for matrix, name, recipe in (("gate_up", gate_up, "even_then_odd"), ("down", down, "stack")):
-            shape = (sizes[matrix],)
-            place = self._of_expert(f"{name}_bias", key, shape)
-            expert[f"{matrix}.bias"] = Source(shape, (place,), recipe=recipe)
-        return expert
+            if size := self._geometry.expert_bias_sizes.get(matrix):
+                place = self._of_expert(f"{name}_bias", key, (size,))
+                biases[f"{matrix}.bias"] = Source((size,), (place,), recipe=recipe)
+        return biases
+
+    def _fused_mxfp4(self, key: ExpertKey) -> Expert | None:
+        """As gpt-oss has them: rows of gate and up in turn."""
+        geometry, shapes = self._geometry, self._geometry.matrix_shapes
+        half = (geometry.intermediate_size, geometry.hidden_size)
+        names = {matrix: next(fused_spellings(key.layer, matrix)) for matrix in shapes}
+        takes = (("gate_up", half, 0, 2), ("gate_up", half, 1, 2), ("down", shapes["down"], 0, 1))
+        found = [
+            fused_matrix(self._tensors, names[matrix], (key.expert, geometry.num_experts), shape, rows)
+            for matrix, shape, *rows in takes
+        ]
+        if None in found:
+            return None
+        gate, up, down = (self._used(one) for one in found if one)
+        return expert_sources(gate, up, down) | self._biases(key, names["gate_up"], names["down"])
 
     def _of_expert(self, name: str, key: ExpertKey, shape: tuple[int, ...]) -> TensorPlace:
         """One expert's part of a tensor that has all of a layer."""
@@ -232,19 +284,30 @@ class _Files:
 
     def _slice(self, key: ExpertKey) -> Expert:
         """Some rows of gate and up of a dense model, and the same columns of down."""
-        geometry = self._geometry
-        shapes, hidden, middle = geometry.matrix_shapes, geometry.hidden_size, geometry.intermediate_size
-        whole, stem = middle * geometry.num_experts, f"layers.{key.layer}.ffn"
-        gate, up = (
-            self._plain(self._named(spellings(f"{stem}.{name}")), (whole, hidden)).part(key.expert, (middle, hidden))
-            for name in ("gate", "up")
-        )
-        down = self._plain(self._named(spellings(f"{stem}.down")), (hidden, whole))
-        columns = (key.expert * middle, (key.expert + 1) * middle)
-        return {
-            "gate_up": Source(shapes["gate_up"], (gate, up)),
-            "down": Source(shapes["down"], (down,), recipe="columns", arguments=columns),
-        }
+        hidden, middle = self._geometry.hidden_size, self._geometry.intermediate_size
+        whole, stem = middle * self._geometry.num_experts, f"layers.{key.layer}.ffn"
+        gate, up = (self._matrix(spellings(f"{stem}.{name}"), (whole, hidden)) for name in ("gate", "up"))
+        down = self._matrix(spellings(f"{stem}.down"), (hidden, whole))
+        return slice_sources(gate, up, down, key.expert * middle, (key.expert + 1) * middle)
+
+    def _matrix(self, names: Iterator[str], shape: tuple[int, int]) -> QuantisedMatrix | TensorPlace:
+        """A matrix as the checkpoint has it.  Raises ModelError when it is in none of the files."""
+        known = list(names)
+        return self._quantised_matrix(iter(known), shape) or self._plain(self._named(iter(known)), shape)
+
+    def _quantised_matrix(self, names: Iterator[str], shape: tuple[int, ...]) -> QuantisedMatrix | None:
+        """The matrix of the first of these modules that is quantised."""
+        if self._method is None or len(shape) != 2:
+            return None
+        modules = (name.removesuffix(".weight") for name in names)
+        found = (self._method.matrix(self._tensors, module, (shape[0], shape[1])) for module in modules)
+        return next((self._used(matrix) for matrix in found if matrix), None)
+
+    def _used(self, matrix: QuantisedMatrix) -> QuantisedMatrix:
+        self._quantised.add(matrix.name)
+        for name in matrix.tensor_names:
+            self._unused.pop(name, None)
+        return matrix
 
     def _named(self, names: Iterator[str]) -> str:
         """The first of the spellings that a file has.  Raises ModelError when none has any."""
@@ -275,6 +338,11 @@ class _Files:
         for name in self._unused:
             if geometry.tie_word_embeddings and name == "lm_head.weight":
                 continue  # a copy of the embeddings
+            if self._method and name.endswith(UNUSED_SUFFIXES):
+                continue
+            if name.endswith(".bias") and name.removesuffix(".bias") in self._quantised:
+                require_zeros(name, self._tensors[name])
+                continue  # AutoGPTQ wrote one for every module
             part = skipped_part(name, geometry)
             if part is None:
                 raise ModelError(

@@ -18,7 +18,7 @@ from rotary_batch.engine.packs.gguf_head import REMEDY, Value
 from rotary_batch.engine.packs.gguf_names import Change, Named, census, gguf_name
 from rotary_batch.engine.packs.tensors import Source
 from rotary_batch.errors import ModelError
-from rotary_batch.model.families import geometry_of
+from rotary_batch.model.families import family_of, geometry_of
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.tables import Table, shown
@@ -40,7 +40,8 @@ def open_gguf(path: Path) -> GgufModel:
     """Match a file with the description that its keys make.  Raises ModelError for what is missing or left over."""
     file = read_gguf(path)
     config = config_from_gguf(file.keys, file.tensors)
-    geometry = geometry_of(Table(config, file.path, REMEDY))
+    table = Table(config, file.path, REMEDY)
+    geometry = geometry_of(table, family_of(table))
     found = census(str(file.keys["general.architecture"]), file.tensors, config)
     tensors = _Tensors(file.path, geometry, found.tensors)
     dense = {name: tensors.dense(name, shape) for name, shape in geometry.dense_shapes().items()}

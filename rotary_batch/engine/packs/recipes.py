@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from rotary_batch.engine.packs.tensors import Source, TensorPlace, read_bytes
+from rotary_batch.engine.kernels.quant import dequantise, matrix_from
+from rotary_batch.engine.packs.loading import DTYPES, load
+from rotary_batch.engine.packs.quantised.decoding import column_order, quantised_parts
+from rotary_batch.engine.packs.quantised.expert import stored_alone
+from rotary_batch.engine.packs.quantised.source import QuantisedMatrix
+from rotary_batch.engine.packs.tensors import Source
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 
-DTYPES = {
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "F8_E4M3": torch.float8_e4m3fn,
-}
 Parts = dict[str, torch.Tensor]  # by the suffixes of model/slabs.py
 _Recipe = Callable[[Source], Parts]
-
-
-def load(place: TensorPlace) -> torch.Tensor:
-    """A tensor of a file: plain numbers in their shape, blocks of GGUF as rows of bytes."""
-    buffer = read_bytes(place)
-    if place.dtype in DTYPES:
-        return torch.frombuffer(buffer, dtype=DTYPES[place.dtype]).view(place.shape)
-    return torch.frombuffer(buffer, dtype=torch.uint8).view(*place.shape[:-1], -1)
 
 
 def stored_parts(source: Source) -> Parts:
@@ -48,16 +37,16 @@ def _rows_to_halves(source: Source) -> Parts:
     Arguments: rows of a head, rows of it that rotate, and where those begin.  Scores do not change when queries and
     keys are re-ordered alike.
     """
-    head_rows, rotary, begin = source.arguments
+    rows = _stack(source)[""]
+    return {"": rows[_order_of_halves(len(rows), source.arguments)]}
+
+
+def _order_of_halves(num_rows: int, arguments: Sequence[int]) -> torch.Tensor:
+    head_rows, rotary, begin = arguments
     order = torch.arange(head_rows)
     rotating = order[begin : begin + rotary]
     order[begin : begin + rotary] = torch.cat([rotating[0::2], rotating[1::2]])
-    return _in_head_order(source, head_rows, order)
-
-
-def _in_head_order(source: Source, head_rows: int, order: torch.Tensor) -> Parts:
-    rows = _stack(source)[""]
-    return {"": rows.view(-1, head_rows, *rows.shape[1:])[:, order].reshape(rows.shape)}
+    return (torch.arange(0, num_rows, head_rows)[:, None] + order).flatten()
 
 
 def _columns(source: Source) -> Parts:
@@ -87,6 +76,28 @@ def _even_then_odd_columns(source: Source) -> Parts:
     return {"": torch.cat([rows[0::2], rows[1::2]])}
 
 
+def _quantised(source: Source) -> Parts:
+    """Matrices of a quantised checkpoint, one above the other.
+
+    Arguments: the order of the rows, then the matrices.  The order is None, or that of the columns of a matrix, or the
+    arguments of rows_to_halves.
+    """
+    rows, *matrices = source.arguments
+    if rows is None:
+        return quantised_parts(matrices, source.stored_as)
+    own = column_order(rows) if isinstance(rows, QuantisedMatrix) else _order_of_halves(source.shape[0], rows)
+    return quantised_parts(matrices, source.stored_as, own)
+
+
+def _dequantised(source: Source) -> Parts:
+    """A matrix that is never quantised, such as a router, in float32; arguments: the matrix of the checkpoint."""
+    (matrix,) = source.arguments
+    stored_as, (rows, columns) = stored_alone(matrix), matrix.shape
+    return {
+        "": dequantise(matrix_from(quantised_parts([matrix], stored_as), rows, stored_as), torch.empty(rows, columns))
+    }
+
+
 RECIPES: dict[str, _Recipe] = {
     "stack": _stack,
     "columns": _columns,
@@ -94,4 +105,6 @@ RECIPES: dict[str, _Recipe] = {
     "transpose": _transpose,
     "even_then_odd": _even_then_odd,
     "even_then_odd_columns": _even_then_odd_columns,
+    "quantised": _quantised,
+    "dequantised": _dequantised,
 }

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import DTYPE_NBYTES
@@ -17,7 +17,7 @@ from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 PIECE_NBYTES = 8 * 2**20
 # Of one number, by the name that safetensors gives its type.
-NUMBER_NBYTES = DTYPE_NBYTES | {"I8": 1, "U8": 1}
+NUMBER_NBYTES = DTYPE_NBYTES | {"I64": 8, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 
 
 def tensor_nbytes(dtype: str, shape: tuple[int, ...]) -> int:
@@ -60,12 +60,12 @@ class Source(NamedTuple):
     places: tuple[TensorPlace, ...]
     stored_as: str = "bf16"  # what the checkpoint has: plain numbers, or quantised ones that are kept (model/slabs.py)
     recipe: str = "stack"  # how the tensor is made of the places: recipes.py
-    arguments: tuple[int, ...] = ()  # of the recipe
+    arguments: tuple[Any, ...] = ()  # of the recipe
 
     @property
     def dtype(self) -> str:
         """The type of its numbers, where they are plain."""
-        return self.places[0].dtype
+        return "F32" if self.recipe == "dequantised" else self.places[0].dtype
 
     @property
     def nbytes(self) -> int:

@@ -10,13 +10,12 @@ error is at most half a step, max |x| / 254.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from rotary_batch.engine.kvcache.host import HostKvCache
-from rotary_batch.engine.runtime.buffers import page_buffer
+from rotary_batch.engine.runtime.buffers import zeros
 from rotary_batch.model.geometry import Geometry
 
 KV_FORMATS = ("bf16", "int8")  # bf16 stands for float32 in exact numerics
@@ -43,8 +42,8 @@ class KvArena:
         self._window_start = geometry.num_layers * device_tokens
         rows, heads = self._window_start + 2 * host_tokens, geometry.num_kv_heads
         storage_dtype = torch.int8 if stored_as == "int8" else dtype
-        self._kv = [_zeros((rows, heads, geometry.head_dim), storage_dtype, device) for _ in range(2)]
-        self._scales = [_zeros((rows, heads), torch.float32, device) for _ in range(2) if stored_as == "int8"]
+        self._kv = [zeros((rows, heads, geometry.head_dim), storage_dtype, device) for _ in range(2)]
+        self._scales = [zeros((rows, heads), torch.float32, device) for _ in range(2) if stored_as == "int8"]
         self._host = None
         if host_tokens:
             self._host = HostKvCache(self.tensors, self._window_start, geometry.num_layers, host_tokens)
@@ -169,11 +168,3 @@ class KvArena:
         """Unlock host memory; idempotent."""
         if self._host is not None:
             self._host.close()
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros.  On a CPU they are fresh pages, which take memory only once they are written."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or nbytes == 0:
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return page_buffer(nbytes).view(dtype).view(shape)

@@ -1,0 +1,56 @@
+"""The states of live sequences and of shared prefixes: one of fixed size for each, in one arena.
+
+A state cannot be rolled back: it holds what its sequence has read so far, and nothing of how it came to be.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import torch
+
+from rotary_batch.engine.runtime.buffers import zeros
+from rotary_batch.model.delta import DeltaShape
+
+
+class StateArena:
+    """The states of all Gated DeltaNet layers, in float32, and which of them are free."""
+
+    def __init__(self, shape: DeltaShape, num_layers: int, num_states: int, device: torch.device) -> None:
+        heads = (shape.num_value_heads, shape.key_head_dim, shape.value_head_dim)
+        self.recurrent = zeros((num_layers, num_states, *heads), torch.float32, device)
+        inputs = (shape.conv_width - 1, shape.conv_channels)  # the oldest first
+        self.conv = zeros((num_layers, num_states, *inputs), torch.float32, device)
+        self.num_states = num_states
+        self._free = list(range(num_states))
+
+    @property
+    def nbytes(self) -> int:
+        """Device memory in use."""
+        return self.recurrent.nbytes + self.conv.nbytes
+
+    @property
+    def num_free(self) -> int:
+        """How many sequences or prefixes could still get a state."""
+        return len(self._free)
+
+    def allocate(self) -> int:
+        """Reserve the lowest free state, which keeps those in use next to each other, and clear it.
+
+        Raises ValueError when none is free.
+        """
+        if not self._free:
+            raise ValueError(f"none of {self.num_states} states is free")
+        state = heapq.heappop(self._free)
+        self.recurrent[:, state].zero_()
+        self.conv[:, state].zero_()
+        return state
+
+    def free(self, state: int) -> None:
+        """Return a state."""
+        heapq.heappush(self._free, state)
+
+    def copy(self, source: int, target: int) -> None:
+        """Let `target` hold what `source` holds, in all layers."""
+        for states in (self.recurrent, self.conv):
+            states[:, target].copy_(states[:, source])

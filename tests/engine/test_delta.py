@@ -128,7 +128,7 @@ def test_outputs_are_those_of_transformers(shape, mode, is_next):
     reference = oracle(shape, is_next=is_next)
     layer = Layer(reference, mode)
     for length in LENGTHS:
-        x, state = rows(length, length), layer.states.allocate()
+        x, state = rows(length, length), layer.states.allocate().index
         (found,) = layer.step([(state, x)])
         assert_close(found, reference.run(x, [length]))
         (following,) = layer.step([(state, rows(1))])
@@ -140,7 +140,7 @@ def test_outputs_are_those_of_transformers(shape, mode, is_next):
 def test_a_prompt_may_be_cut_anywhere(mode, size):
     reference = oracle(SHAPES[0], is_next=True)
     layer, x = Layer(reference, mode), rows(200)
-    state, whole = layer.states.allocate(), layer.states.allocate()
+    state, whole = layer.states.allocate().index, layer.states.allocate().index
     found = torch.cat([layer.step([(state, part)])[0] for part in x.split(cuts_of(200, size))])
     expected = layer.step([(whole, x)])[0]
     assert_close(found, reference.run(x, cuts_of(200, size)))
@@ -158,7 +158,7 @@ def test_sequences_of_one_step_do_not_meet(shape, mode):
     layer = Layer(reference, mode)
     # for each of six sequences, its rows in each of the steps
     plans = [[70, 1, 1, 1], [1, 1, 1, 1], [3, 130, 1, 0], [0, 64, 1, 1], [0, 1, 65, 1], [20, 0, 1, 1]]
-    held = [layer.states.allocate() for _ in range(8)]
+    held = [layer.states.allocate().index for _ in range(8)]
     states = [held[n] for n in (5, 0, 1, 2, 7, 4)]
     everything = [rows(sum(plan), seed) for seed, plan in enumerate(plans)]
     found: list[list[torch.Tensor]] = [[] for _ in plans]
@@ -172,37 +172,37 @@ def test_sequences_of_one_step_do_not_meet(shape, mode):
         assert_close(torch.cat(found[n]), reference.run(x, [len(x)]))
         if mode == "exact":
             alone = Layer(reference, mode)
-            assert torch.equal(torch.cat(found[n]), alone.step([(alone.states.allocate(), x)])[0])
+            assert torch.equal(torch.cat(found[n]), alone.step([(alone.states.allocate().index, x)])[0])
 
 
 def test_a_row_that_is_not_finite_stays_alone():
     layer = Layer(oracle(SHAPES[0], is_next=True), "fast")
-    broken, sound = layer.states.allocate(), layer.states.allocate()
+    broken, sound = layer.states.allocate().index, layer.states.allocate().index
     x = rows(40)
     _, found = layer.step([(broken, torch.full((3, HIDDEN), torch.nan)), (sound, x)])
     alone = Layer(oracle(SHAPES[0], is_next=True), "fast")
-    assert_close(found, alone.step([(alone.states.allocate(), x)])[0])
+    assert_close(found, alone.step([(alone.states.allocate().index, x)])[0])
 
 
 def test_a_copied_state_goes_on_as_the_first_does():
     layer = Layer(oracle(SHAPES[0], is_next=True), "exact")
     first, second = layer.states.allocate(), layer.states.allocate()
-    layer.step([(first, rows(30))])
-    layer.states.copy(first, second)
-    one, other = layer.step([(first, rows(5, 1)), (second, rows(5, 1))])
+    layer.step([(first.index, rows(30))])
+    second.copy_from(first)
+    one, other = layer.step([(first.index, rows(5, 1)), (second.index, rows(5, 1))])
     assert torch.equal(one, other)
 
 
 def test_a_state_is_empty_when_it_is_allocated_and_the_lowest_free_one():
     layer = Layer(oracle(SHAPES[0], is_next=True), "exact", num_states=3)
-    states = [layer.states.allocate() for _ in range(3)]
+    states = [layer.states.allocate().index for _ in range(3)]
     assert (states, layer.states.num_free) == ([0, 1, 2], 0)
     with pytest.raises(ValueError, match="none of 3 states is free"):
         layer.states.allocate()
     layer.step([(state, rows(9)) for state in states])
     for state in (2, 1):
         layer.states.free(state)
-    assert (layer.states.allocate(), layer.states.num_free) == (1, 1)
+    assert (layer.states.allocate().index, layer.states.num_free) == (1, 1)
     assert not layer.states.recurrent[:, 1].any()
     assert not layer.states.conv[:, 1].any()
     assert layer.states.recurrent[1, 0].any()

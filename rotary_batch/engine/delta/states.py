@@ -6,6 +6,7 @@ A state cannot be rolled back: it holds what its sequence has read so far, and n
 from __future__ import annotations
 
 import heapq
+from dataclasses import dataclass
 
 import torch
 
@@ -34,23 +35,39 @@ class StateArena:
         """How many sequences or prefixes could still get a state."""
         return len(self._free)
 
-    def allocate(self) -> int:
+    def allocate(self) -> SequenceState:
         """Reserve the lowest free state, which keeps those in use next to each other, and clear it.
 
         Raises ValueError when none is free.
         """
         if not self._free:
             raise ValueError(f"none of {self.num_states} states is free")
-        state = heapq.heappop(self._free)
-        self.recurrent[:, state].zero_()
-        self.conv[:, state].zero_()
+        state = SequenceState(self, heapq.heappop(self._free))
+        state.clear()
         return state
 
-    def free(self, state: int) -> None:
+    def free(self, index: int) -> None:
         """Return a state."""
-        heapq.heappush(self._free, state)
+        heapq.heappush(self._free, index)
 
-    def copy(self, source: int, target: int) -> None:
-        """Let `target` hold what `source` holds, in all layers."""
-        for states in (self.recurrent, self.conv):
-            states[:, target].copy_(states[:, source])
+
+@dataclass(frozen=True, slots=True)
+class SequenceState:
+    """The state of one sequence, or at the end of one prefix, in all layers."""
+
+    arena: StateArena
+    index: int
+
+    def clear(self) -> None:
+        """Hold what a sequence begins with."""
+        for states in (self.arena.recurrent, self.arena.conv):
+            states[:, self.index].zero_()
+
+    def copy_from(self, other: SequenceState) -> None:
+        """Hold what `other` holds."""
+        for states in (self.arena.recurrent, self.arena.conv):
+            states[:, self.index].copy_(states[:, other.index])
+
+    def free(self) -> None:
+        """Return it to the arena."""
+        self.arena.free(self.index)

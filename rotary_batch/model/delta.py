@@ -1,4 +1,4 @@
-"""The shape of a Gated DeltaNet layer (arXiv 2412.06464): sizes, its tensors, and the bytes of a sequence's state."""
+"""The shape of a Gated DeltaNet layer (arXiv 2412.06464), and the bytes of a sequence's state in it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class DeltaShape:
     conv_width: int  # inputs that the causal convolution sees, the newest included
 
     def __post_init__(self) -> None:
+        if min(self.num_key_heads, self.num_value_heads, self.key_head_dim, self.value_head_dim) < 1:
+            raise ModelError("linear attention without heads, or with heads of size 0")
         if self.num_value_heads % self.num_key_heads:
             raise ModelError(
                 f"{self.num_value_heads} linear value heads are not a multiple of {self.num_key_heads} linear key heads"
@@ -60,17 +62,3 @@ class DeltaShape:
     def state_nbytes(self) -> int:
         """Bytes of one sequence's state in one layer."""
         return self.state_params * STATE_NUMBER_NBYTES
-
-    def tensor_shapes(self, hidden_size: int) -> dict[str, tuple[int, ...]]:
-        """Names (within `layers.N.delta.`) and shapes of a layer's tensors."""
-        return {
-            "qkv": (self.conv_channels, hidden_size),
-            "z": (self.value_width, hidden_size),
-            "b": (self.num_value_heads, hidden_size),
-            "a": (self.num_value_heads, hidden_size),
-            "conv": (self.conv_channels, self.conv_width),
-            "A_log": (self.num_value_heads,),
-            "dt_bias": (self.num_value_heads,),
-            "norm": (self.value_head_dim,),
-            "out": (hidden_size, self.value_width),
-        }

@@ -11,11 +11,15 @@ from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeGated
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
 from rotary_batch.engine.delta.base import StateSegment, sum_by_halves
-from rotary_batch.engine.delta.layer import DeltaWeights, GatedDelta
 from rotary_batch.engine.delta.states import StateArena
 from rotary_batch.engine.kernels.numerics import Numerics
+from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.mixers.base import StepRows
+from rotary_batch.engine.mixers.gated_delta import GatedDelta
+from rotary_batch.engine.weights import Weights
 from rotary_batch.errors import ModelError
 from rotary_batch.model.delta import DeltaShape
+from rotary_batch.model.geometry import DELTA, FULL, Geometry
 
 CPU = torch.device("cpu")
 HIDDEN = 48
@@ -30,8 +34,8 @@ class Oracle:
 
     module: torch.nn.Module
     config: Qwen3NextConfig
-    shape: DeltaShape
-    weights: DeltaWeights
+    geometry: Geometry
+    dense: dict[str, torch.Tensor]
 
     def run(self, x: torch.Tensor, cuts: list[int]) -> torch.Tensor:
         """Outputs [T, H] of one sequence that is read in parts."""
@@ -57,11 +61,40 @@ def oracle(shape: tuple[int, ...], *, is_next: bool) -> Oracle:
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     torch.nn.init.uniform_(module.A_log, -3.0, 2.0)
-    ours = DeltaShape(**sizes, conv_width=shape[4])
-    return Oracle(module, config, ours, weights_of(module, ours))
+    geometry = geometry_of(shape, config.rms_norm_eps)
+    weights = weights_of(module, DeltaShape(**sizes, conv_width=shape[4]))
+    return Oracle(module, config, geometry, {f"layers.2.delta.{name}": tensor for name, tensor in weights.items()})
 
 
-def weights_of(module: torch.nn.Module, shape: DeltaShape) -> DeltaWeights:
+def geometry_of(shape: tuple[int, ...], eps: float) -> Geometry:
+    """A model whose third layer is the second of linear attention."""
+    return Geometry(
+        hidden_size=HIDDEN,
+        intermediate_size=8,
+        num_layers=3,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=2,
+        num_experts=1,
+        top_k=1,
+        vocab_size=9,
+        rope_theta=1e4,
+        rms_norm_eps=eps,
+        tie_word_embeddings=True,
+        max_position=99,
+        sliding_window=None,
+        dtype="F32",
+        eos_ids=(),
+        attention_kinds=(DELTA, FULL, DELTA),
+        delta_key_heads=shape[0],
+        delta_value_heads=shape[1],
+        delta_key_dim=shape[2],
+        delta_value_dim=shape[3],
+        delta_conv=shape[4],
+    )
+
+
+def weights_of(module: torch.nn.Module, shape: DeltaShape) -> dict[str, torch.Tensor]:
     """The tensors of a layer in our layout; Qwen3-Next has its projections of each key head together."""
     found = {name: tensor.detach() for name, tensor in module.state_dict().items()}
     if "in_proj_qkv.weight" in found:
@@ -73,17 +106,17 @@ def weights_of(module: torch.nn.Module, shape: DeltaShape) -> DeltaWeights:
         qkv = torch.cat(parts)
         both = found["in_proj_ba.weight"].view(shape.num_key_heads, 2, shape.heads_per_key, HIDDEN)
         b, a = (part.reshape(-1, HIDDEN) for part in both.unbind(1))
-    return DeltaWeights(
-        qkv,
-        z,
-        b,
-        a,
-        found["conv1d.weight"][:, 0],
-        found["A_log"],
-        found["dt_bias"],
-        found["norm.weight"],
-        found["out_proj.weight"],
-    )
+    return {
+        "qkv": qkv,
+        "z": z,
+        "b": b,
+        "a": a,
+        "conv": found["conv1d.weight"][:, 0],
+        "A_log": found["A_log"],
+        "dt_bias": found["dt_bias"],
+        "norm": found["norm.weight"],
+        "out": found["out_proj.weight"],
+    }
 
 
 class Layer:
@@ -91,11 +124,15 @@ class Layer:
 
     def __init__(self, oracle_: Oracle, mode: str, num_states: int = 8) -> None:
         numerics = Numerics(mode, CPU)
-        numerics.dtype = torch.float32  # fast numerics in bf16 could not be compared so closely
-        self._weights = oracle_.weights
-        self._delta = GatedDelta(oracle_.shape, oracle_.config.rms_norm_eps, numerics, CPU)
-        self._delta._numerics.linear = torch.nn.functional.linear if mode == "fast" else numerics.linear
-        self.states = StateArena(oracle_.shape, 3, num_states, CPU)
+        if mode == "fast":  # bf16 could not be compared so closely
+            numerics.dtype, numerics.linear = torch.float32, torch.nn.functional.linear
+        geometry = oracle_.geometry
+        assert geometry.delta is not None
+        self.states = StateArena(geometry.delta, len(geometry.delta_layers), num_states, CPU)
+        self._delta = GatedDelta(Weights(geometry, oracle_.dense, numerics), self.states)
+        kv = KvArena(geometry, 1, "bf16", torch.float32, CPU)
+        nothing = torch.empty(0)
+        self._step = StepRows((), (nothing, nothing), nothing, kv)
 
     def step(self, parts: list[tuple[int, torch.Tensor]]) -> list[torch.Tensor]:
         """Read rows [n, H] into states; the outputs of each part."""
@@ -104,7 +141,7 @@ class Layer:
             segments.append(StateSegment(begin, len(rows), state))
             begin += len(rows)
         self._delta.plan(segments)
-        out = self._delta.mix(torch.cat([rows for _, rows in parts]), self._weights, self.states, 1)
+        out = self._delta.mix(2, torch.cat([rows for _, rows in parts]), self._step)
         return list(out.split([len(rows) for _, rows in parts]))
 
 

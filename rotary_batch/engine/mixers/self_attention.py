@@ -44,7 +44,7 @@ class SelfAttention:
         step.kv.write(layer, step.slot_mapping, k, v.view(k.shape))
         out = self._attentions[geometry.window(layer)].attend(layer, q, step.kv).flatten(1)
         if gate is not None:
-            out = out * torch.sigmoid(gate)
+            out = out * self._weights.numerics.sigmoid(gate)
         return self._weights.linear(out, f"{stem}.o")
 
     def _normed(self, q: torch.Tensor, k: torch.Tensor, stem: str) -> tuple[torch.Tensor, torch.Tensor]:

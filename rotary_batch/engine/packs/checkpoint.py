@@ -6,8 +6,9 @@ Every header and shape is checked before a byte is allocated, and every tensor i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from rotary_batch.core import ExpertKey
@@ -16,6 +17,7 @@ from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.families import geometry_of
 from rotary_batch.model.families.names import (
+    by_key_head,
     expert_spellings,
     first_of,
     fused_spellings,
@@ -96,7 +98,7 @@ def open_checkpoint(model_dir: Path) -> Checkpoint:
     path = model_dir / "config.json"
     geometry = geometry_of(Table(read_object(path, _MAX_CONFIG_NBYTES, remedy), path, remedy))
     files = _Files(model_dir, {plain_name(name): place for name, place in _tensors(model_dir).items()})
-    dense = {name: files.dense(name, shape) for name, shape in geometry.dense_shapes().items()}
+    dense = {name: files.dense(geometry, name, shape) for name, shape in geometry.dense_shapes().items()}
     experts = {key: files.expert(geometry, key) for key in geometry.expert_keys()}
     notes = files.left_out(geometry)
     dtypes = {source.dtype for expert in experts.values() for source in expert.values()}
@@ -144,9 +146,32 @@ class _Files:
         self._tensors = tensors
         self._unused = dict.fromkeys(tensors)
 
-    def dense(self, name: str, shape: tuple[int, ...]) -> Source:
+    def dense(self, geometry: Geometry, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
-        return Source(shape, (self._plain(self._named(spellings(name)), shape),))
+        together = by_key_head(name)
+        if together is not None and together[0] in self._tensors:
+            return self._by_key_head(geometry, name, *together)
+        is_conv = name.endswith(".delta.conv")  # of files: [channels, 1, width]
+        stored = (shape[0], 1, *shape[1:]) if is_conv else shape
+        return Source(shape, (self._plain(self._named(spellings(name)), stored),))
+
+    def _by_key_head(self, geometry: Geometry, name: str, theirs: str, parts: Sequence[str]) -> Source:
+        """Rows of a tensor that has the projections of each key head together: those of each part that we want."""
+        delta = geometry.delta
+        assert delta is not None, "only layers of linear attention have such names"
+        values = delta.heads_per_key * delta.value_head_dim
+        sizes = {"q": delta.key_head_dim, "k": delta.key_head_dim, "v": values, "z": values}
+        sizes |= dict.fromkeys("ba", delta.heads_per_key)
+        head_rows = sum(sizes[part] for part in parts)
+        whole = self._plain(theirs, (delta.num_key_heads * head_rows, geometry.hidden_size))
+        wanted = list(name.rpartition(".")[2])  # qkv, z, b or a
+        begins = dict(zip(parts, accumulate((sizes[part] for part in parts), initial=0), strict=False))
+        places = tuple(
+            whole.rows(head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
+            for part in wanted
+            for head in range(delta.num_key_heads)
+        )
+        return Source((sum(place.shape[0] for place in places), geometry.hidden_size), places)
 
     def expert(self, geometry: Geometry, key: ExpertKey) -> Expert:
         """The sources of an expert's matrices."""

@@ -41,6 +41,12 @@ class TensorPlace(NamedTuple):
         nbytes = tensor_nbytes(self.dtype, shape)
         return TensorPlace(self.path, self.offset + index * nbytes, nbytes, self.dtype, shape)
 
+    def rows(self, begin: int, end: int) -> TensorPlace:
+        """Some of its rows."""
+        row_nbytes = self.nbytes // self.shape[0]
+        shape = (end - begin, *self.shape[1:])
+        return TensorPlace(self.path, self.offset + begin * row_nbytes, (end - begin) * row_nbytes, self.dtype, shape)
+
     @property
     def end(self) -> int:
         """The first byte after it."""

@@ -5,13 +5,13 @@ A family is a function from a config to the switches of `Geometry`; the decoder 
 
 from __future__ import annotations
 
-from rotary_batch.model.families import dense, mixtral, qwen
+from rotary_batch.model.families import dense, mixtral, qwen, qwen_delta
 from rotary_batch.model.families.config import sizes, text_table
 from rotary_batch.model.families.family import Family
 from rotary_batch.model.geometry import MAX_ENDS, Geometry
 from rotary_batch.model.tables import Table, shown
 
-FAMILIES: tuple[Family, ...] = (*mixtral.FAMILIES, *qwen.FAMILIES, *dense.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*mixtral.FAMILIES, *qwen.FAMILIES, *qwen_delta.FAMILIES, *dense.FAMILIES)
 
 
 def family_of(config: Table) -> Family:

@@ -8,8 +8,8 @@ T = rows, S = segments, W = width of the convolution, H = hidden, K = key heads,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -17,36 +17,11 @@ from rotary_batch.engine.delta.base import DeltaInputs, DeltaRule, StateSegment,
 from rotary_batch.engine.delta.exact import ExactDeltaRule
 from rotary_batch.engine.delta.fast import FastDeltaRule
 from rotary_batch.engine.delta.states import StateArena
-from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.kernels.quant import Matrix
-from rotary_batch.model.delta import DeltaShape
+from rotary_batch.engine.mixers.base import StepRows
+from rotary_batch.engine.weights import Weights
 
 _L2_EPS = 1e-6
 _LINEAR_ABOVE = 20.0  # softplus(x) = x in float32 from there on
-
-
-class DeltaWeights(NamedTuple):
-    """One layer's tensors."""
-
-    qkv: Matrix  # [2 K Dk + V Dv, H]: all queries, all keys, all values
-    z: Matrix  # [V Dv, H]
-    b: Matrix  # [V, H]
-    a: Matrix  # [V, H]
-    conv: torch.Tensor  # [channels, W]
-    A_log: torch.Tensor  # [V]
-    dt_bias: torch.Tensor  # [V]
-    norm: torch.Tensor  # [Dv]
-    out: Matrix  # [H, V Dv]
-
-    @classmethod
-    def of_layer(cls, dense: Mapping[str, Matrix], layer: int) -> Self:
-        """The tensors of a layer by their names in a pack."""
-        tensors = {name: dense[f"layers.{layer}.delta.{name}"] for name in cls._fields}
-        for name in ("conv", "A_log", "dt_bias", "norm"):
-            tensor = tensors[name]
-            assert isinstance(tensor, torch.Tensor), "only matrices are quantised"
-            tensors[name] = tensor.float()
-        return cls(**tensors)  # type: ignore[arg-type]
 
 
 class _ConvPlan(NamedTuple):
@@ -60,13 +35,16 @@ class _ConvPlan(NamedTuple):
 class GatedDelta:
     """The Gated DeltaNet layers of one engine."""
 
-    def __init__(self, shape: DeltaShape, eps: float, numerics: Numerics, device: torch.device) -> None:
+    def __init__(self, weights: Weights, states: StateArena) -> None:
+        shape, self._numerics = weights.geometry.delta, weights.numerics
+        assert shape is not None, "the model has such layers"
         self._shape = shape
-        self._eps = eps
-        self._numerics = numerics
-        self._device = device
-        rule: type[ExactDeltaRule | FastDeltaRule] = ExactDeltaRule if numerics.exact else FastDeltaRule
-        self._rule: DeltaRule = rule(shape, device)
+        self._weights = weights
+        self._states = states
+        self._state_layers = {layer: place for place, layer in enumerate(weights.geometry.delta_layers)}
+        self._device = states.recurrent.device
+        rule: type[ExactDeltaRule | FastDeltaRule] = ExactDeltaRule if self._numerics.exact else FastDeltaRule
+        self._rule: DeltaRule = rule(shape, self._device)
         self._conv_plan: _ConvPlan | None = None
 
     def plan(self, segments: Sequence[StateSegment]) -> None:
@@ -84,31 +62,43 @@ class GatedDelta:
             *(tensor.to(self._device) for tensor in (states, torch.cat(taps, 1), torch.stack(last)))
         )
 
-    def mix(self, x: torch.Tensor, weights: DeltaWeights, states: StateArena, state_layer: int) -> torch.Tensor:
-        """Normed rows [T, H] -> [T, H]; updates the states of the `state_layer`-th layer that has any."""
-        shape, linear = self._shape, self._numerics.linear
-        channels = self._convolve(linear(x, weights.qkv).float(), weights.conv, states.conv[state_layer])
+    def mix(self, layer: int, x: torch.Tensor, step: StepRows) -> torch.Tensor:
+        """Normed rows [T, H] -> [T, H]; advances the states of their sequences."""
+        shape, stem = self._shape, f"layers.{layer}.delta"
+        channels = self._convolve(layer, self._linear(x, f"{stem}.qkv"))
         q, k, v = torch.split(channels, [shape.key_width, shape.key_width, shape.value_width], 1)
         inputs = DeltaInputs(
             self._l2_norm(q.view(len(x), shape.num_key_heads, -1)) * shape.key_head_dim**-0.5,
             self._l2_norm(k.view(len(x), shape.num_key_heads, -1)),
             v.view(len(x), shape.num_value_heads, -1),
-            -weights.A_log.exp() * _softplus(linear(x, weights.a).float() + weights.dt_bias),
-            _sigmoid(linear(x, weights.b).float()),
+            self._log_decay(layer, self._linear(x, f"{stem}.a")),
+            self._numerics.sigmoid(self._linear(x, f"{stem}.b")),
         )
-        out = self._rule.apply(inputs, states.recurrent[state_layer])
-        return linear(self._gated_norm(out, linear(x, weights.z).float(), weights.norm), weights.out)
+        out = self._rule.apply(inputs, self._states.recurrent[self._state_layers[layer]])
+        gated = self._gated_norm(out, self._linear(x, f"{stem}.z"), self._vector(f"{stem}.norm"))
+        return self._weights.linear(gated, f"{stem}.out")
 
-    def _convolve(self, x: torch.Tensor, weight: torch.Tensor, conv_states: torch.Tensor) -> torch.Tensor:
-        """silu of the causal convolution of rows [T, channels]; updates `conv_states` [states, W - 1, channels]."""
-        plan = self._conv_plan
+    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return self._weights.linear(x, name).float()
+
+    def _vector(self, name: str) -> torch.Tensor:
+        return self._weights.vector(name).float()
+
+    def _convolve(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+        """silu of the causal convolution of rows [T, channels]; advances the conv states of their sequences."""
+        plan, weight = self._conv_plan, self._vector(f"layers.{layer}.delta.conv")
         assert plan is not None, "plan comes first"
-        inputs = torch.cat([conv_states[plan.states].flatten(0, 1), x])
+        states = self._states.conv[self._state_layers[layer]]  # [states, W - 1, channels]
+        inputs = torch.cat([states[plan.states].flatten(0, 1), x])
         out = inputs[plan.taps[0]] * weight[:, 0]
         for tap in range(1, self._shape.conv_width):
             out += inputs[plan.taps[tap]] * weight[:, tap]
-        conv_states[plan.states] = inputs[plan.last]
+        states[plan.states] = inputs[plan.last]
         return self._numerics.silu(out)
+
+    def _log_decay(self, layer: int, a: torch.Tensor) -> torch.Tensor:
+        stem = f"layers.{layer}.delta"
+        return -self._vector(f"{stem}.A_log").exp() * _softplus(a + self._vector(f"{stem}.dt_bias"))
 
     def _l2_norm(self, x: torch.Tensor) -> torch.Tensor:
         """Vectors [..., D] of length 1."""
@@ -120,15 +110,10 @@ class GatedDelta:
         """RMS norm of each head of x [T, V, Dv], times silu of gate [T, V * Dv] -> [T, V * Dv]."""
         squares = x.square()
         total = sum_by_halves(squares, -1) if self._numerics.exact else squares.sum(-1, keepdim=True)
-        normed = x * (total / x.shape[-1] + self._eps).rsqrt() * weight
+        normed = x * (total / x.shape[-1] + self._weights.geometry.rms_norm_eps).rsqrt() * weight
         return (normed.flatten(1) * self._numerics.silu(gate)).to(self._numerics.dtype)
 
 
-def _sigmoid(x: torch.Tensor) -> torch.Tensor:
-    """Torch's own computes other bits in the last elements of an odd-sized tensor, as with silu (numerics.py)."""
-    return 1 / (1 + torch.exp(-x))
-
-
 def _softplus(x: torch.Tensor) -> torch.Tensor:
-    """log(1 + exp(x)), by operators whose bits are those of each element; see `_sigmoid`."""
+    """log(1 + exp(x)), by operators whose bits are those of each element, unlike torch's own; see numerics.py."""
     return torch.where(x > _LINEAR_ABOVE, x, torch.log1p(torch.exp(x)))

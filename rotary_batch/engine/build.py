@@ -15,6 +15,7 @@ import torch
 from rotary_batch.config import cache_dir
 from rotary_batch.engine.attention.select import attention_for
 from rotary_batch.engine.decoder import Decoder
+from rotary_batch.engine.delta.states import StateArena
 from rotary_batch.engine.engine import LoadedModel, RotaryEngine
 from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.numerics import Numerics
@@ -94,16 +95,20 @@ def _load(
             geometry, memory_plan.kv_tokens, options.kv, numerics.storage_dtype, device, memory_plan.host_kv_tokens
         )
         opened.callback(kv.close)
+        states = None
+        if geometry.delta is not None:
+            states = StateArena(geometry.delta, len(geometry.delta_layers), memory_plan.num_states, device)
         windows = {geometry.window(layer) for layer in geometry.kv_layers}
         attentions = {window: attention_for(geometry.with_window(window), numerics, kv) for window in windows}
         longest = min(manifest.context_tokens, kv.max_range_tokens)  # a context of 10^7 is not paid for in angles
         loaded = LoadedModel(
             manifest=manifest,
             footprint=model,
-            decoder=Decoder(Weights(geometry, dense, numerics), experts, attentions, longest, trace),
+            decoder=Decoder(Weights(geometry, dense, numerics), experts, attentions, longest, trace, states),
             experts=experts,
             tier=tier,
             kv=kv,
+            states=states,
             stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
             answers=tokenizer.answers,
         )

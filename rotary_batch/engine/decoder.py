@@ -11,9 +11,12 @@ from itertools import chain
 import torch
 
 from rotary_batch.engine.attention.base import Attention, QuerySegment
+from rotary_batch.engine.delta.base import StateSegment
+from rotary_batch.engine.delta.states import StateArena
 from rotary_batch.engine.kernels.matrices import num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.mixers.base import Mixer, StepRows
+from rotary_batch.engine.mixers.gated_delta import GatedDelta
 from rotary_batch.engine.mixers.self_attention import SelfAttention
 from rotary_batch.engine.moe import Dispatch, all_active, moe_forward
 from rotary_batch.engine.offload.prediction import ExpertPredictor
@@ -23,6 +26,7 @@ from rotary_batch.engine.routing import preferences, route
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import HEAD_ROWS
 from rotary_batch.engine.weights import Weights
+from rotary_batch.model.geometry import DELTA
 
 
 class Decoder:
@@ -35,6 +39,7 @@ class Decoder:
         attentions: Mapping[int | None, Attention],
         context_tokens: int,
         trace: Trace,
+        states: StateArena | None = None,
     ) -> None:
         geometry = weights.geometry
         self._geometry = geometry
@@ -44,18 +49,34 @@ class Decoder:
         self._trace = trace
         self._rope = Rope(geometry, context_tokens, self.numerics.dtype, weights.vector("norm").device)
         self._attentions = attentions
-        self._mixer: Mixer = SelfAttention(weights, attentions)
+        self._delta = GatedDelta(weights, states) if states is not None else None
+        attention = SelfAttention(weights, attentions)
+        self._mixers: list[Mixer] = [
+            self._delta if self._delta and geometry.attention_kind(layer) == DELTA else attention
+            for layer in range(geometry.num_layers)
+        ]
         self._predictor = ExpertPredictor(self._router_preferences, geometry.moe_layers, geometry.top_k, trace)
 
-    def forward(self, token_ids: torch.Tensor, segments: Sequence[QuerySegment], kv: KvArena) -> torch.Tensor:
-        """Token ids [T] of all segments -> final hidden states [T, H]; writes their KV to the arena."""
+    def forward(
+        self,
+        token_ids: torch.Tensor,
+        segments: Sequence[QuerySegment],
+        kv: KvArena,
+        state_segments: Sequence[StateSegment] = (),
+    ) -> torch.Tensor:
+        """Token ids [T] of all segments -> final hidden states [T, H]; writes their KV to the arena.
+
+        Where layers have states, `state_segments` says whose states all the rows advance.
+        """
+        if self._delta is not None:
+            self._delta.plan(state_segments)
         x = self._scaled(self.numerics.embed(self._weights.matrix("embed"), token_ids), "embedding_multiplier")
         step = self._begin_step(segments, kv, token_ids.device)
         self._experts.begin_step(len(x))
         for layer in range(self._geometry.num_layers):
             with self._trace.time_on_device("attention", str(layer)):
                 normed = self._weights.norm(x, f"layers.{layer}.attention_norm")
-                x = x + self._scaled(self._mixer.mix(layer, normed, step), "residual_multiplier")
+                x = x + self._scaled(self._mixers[layer].mix(layer, normed, step), "residual_multiplier")
             x = x + self._scaled(self._feed_forward(layer, x), "residual_multiplier")
         return self._weights.norm(x, "norm")
 
@@ -100,7 +121,7 @@ class Decoder:
         out = self._weights.feed_forward(normed, f"layers.{layer}.shared")
         if not self._geometry.shared_gate:
             return out
-        return out * torch.sigmoid(self._weights.linear(normed, f"layers.{layer}.shared.router"))
+        return out * self.numerics.sigmoid(self._weights.linear(normed, f"layers.{layer}.shared.router"))
 
     def _router_scores(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
         return self._weights.linear(normed, f"layers.{layer}.router")

@@ -11,6 +11,8 @@ import torch
 from rotary_batch.core import Completion, Failure, Request, StepReport
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.decoder import Decoder
+from rotary_batch.engine.delta.base import StateSegment
+from rotary_batch.engine.delta.states import StateArena
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.offload.tiers import Tier
@@ -39,6 +41,7 @@ class LoadedModel:
     experts: ExpertSource
     tier: Tier
     kv: KvArena
+    states: StateArena | None  # where layers have any
     stop_ids: frozenset[int]
     answers: AnswerForm
 
@@ -68,6 +71,7 @@ class RotaryEngine:
             context_tokens=model.manifest.context_tokens,
             vocab_size=model.manifest.geometry.vocab_size,
             share_prefixes=options.share_prefixes,
+            states=model.states,
         )
 
     @property
@@ -91,7 +95,8 @@ class RotaryEngine:
 
     def num_fitting(self, num_tokens: int) -> int:
         """How many sequences of `num_tokens` tokens of KV cache fit when nothing else is live."""
-        return self.model.kv.num_ranges(num_tokens)
+        ranges, states = self.model.kv.num_ranges(num_tokens), self.model.states
+        return ranges if states is None else min(ranges, states.num_states)
 
     @property
     def numerics_mode(self) -> str:
@@ -166,7 +171,12 @@ class RotaryEngine:
         )
 
     def _num_drafts(self) -> int:
-        """Draft tokens of each sequence: as planned, unless they would make a sweep of few rows."""
+        """Draft tokens of each sequence: as planned, unless they would make a sweep of few rows.
+
+        None where layers have states: a state that has read a wrong one cannot be rolled back.
+        """
+        if self.model.states is not None:
+            return 0
         geometry, most = self.manifest.geometry, self.memory_plan.draft_tokens
         if not self.memory_plan.num_slots:
             return most
@@ -183,12 +193,14 @@ class RotaryEngine:
         return step_roofline(self.footprint, self.memory_plan, self.rates, num_decode, num_prefill, mean_context).step_s
 
     def _shrink(self, scheduled: Seq[ScheduledTokens]) -> StepReport:
-        """Go on with fewer rows after device memory ran out in mid-step, when nothing is lost yet.
+        """Go on with fewer rows after device memory ran out in mid-step, when nothing is lost yet but states.
 
         First with half the prompt tokens of a step, then with half the sequences; the others fail and are retried.
         """
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        for part in scheduled:
+            part.sequence.restart()
         has_prefill = any(not part.sequence.is_decoding for part in scheduled)
         if has_prefill and self.memory_plan.prefill_tokens > MIN_PREFILL_TOKENS:
             self.memory_plan = self.memory_plan._replace(prefill_tokens=self.memory_plan.prefill_tokens // 2)
@@ -210,10 +222,13 @@ class RotaryEngine:
             first_rows.append(len(token_ids))
             segments += part.segments(len(token_ids))
             token_ids += part.token_ids()
+        states: list[StateSegment] = []
+        if self.model.states is not None:
+            states = [part.state_segment(row) for part, row in zip(scheduled, first_rows, strict=True)]
         ids = torch.tensor(token_ids, dtype=torch.int64).to(self.device)
         decoder = self.model.decoder
         with decoder.numerics.threads_for(len(ids) * self.manifest.geometry.hidden_size):
-            return decoder.forward(ids, segments, self.model.kv), first_rows
+            return decoder.forward(ids, segments, self.model.kv, states), first_rows
 
     def _next_choices(self, scheduled: Seq[ScheduledTokens]) -> list[Choice]:
         """What comes after each part that is the last of its sequence, and after each of its drafts."""

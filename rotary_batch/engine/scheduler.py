@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from rotary_batch.core import Request
 from rotary_batch.engine.attention.base import QuerySegment
+from rotary_batch.engine.delta.base import StateSegment
+from rotary_batch.engine.delta.states import StateArena
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.kvcache.prefix import Prefix, PrefixStore
 from rotary_batch.engine.sequence import Sequence
@@ -53,14 +55,28 @@ class ScheduledTokens:
             first_row += border - begin
             yield QuerySegment(first_row, end - border, border, sequence.kv_start, prefix.kv_start, prefix.num_tokens)
 
+    def state_segment(self, first_row: int) -> StateSegment:
+        """Which state its rows advance, where layers have states."""
+        assert self.sequence.state is not None
+        return StateSegment(first_row, self.num_rows, self.sequence.state.index)
+
 
 class Scheduler:
-    """The live sequences of one engine, and their ranges of the KV cache."""
+    """The live sequences of one engine, their ranges of the KV cache, and their states where layers have any."""
 
-    def __init__(self, kv: KvArena, *, context_tokens: int, vocab_size: int, share_prefixes: bool) -> None:
+    def __init__(
+        self,
+        kv: KvArena,
+        *,
+        context_tokens: int,
+        vocab_size: int,
+        share_prefixes: bool,
+        states: StateArena | None = None,
+    ) -> None:
         self._kv = kv
+        self._states = states
         self._vocab_size = vocab_size
-        self._prefixes = PrefixStore(kv) if share_prefixes else None
+        self._prefixes = PrefixStore(kv, states) if share_prefixes else None
         self.max_tokens = min(context_tokens, kv.max_range_tokens)  # of one sequence
         self.live: list[Sequence] = []
 
@@ -75,7 +91,10 @@ class Scheduler:
         """
         self._require_possible(request)
         shared = self._prefixes if share_prefix else None
-        for prefix in self._evictions_for(request, shared) or ():
+        evicted = self._evictions_for(request, shared)
+        if evicted is None:
+            raise ValueError(f"request {request.request_id}: no room now")
+        for prefix in evicted:
             assert self._prefixes is not None
             self._prefixes.evict(prefix)
         sequence = self._place(request, shared)
@@ -102,7 +121,8 @@ class Scheduler:
             evicted = unused[:count]
             prefix = shared.find(request.prompt_ids, without=evicted) if shared else None
             own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
-            if self._kv.has_room(own_tokens, freed=[(gone.kv_start, gone.num_tokens) for gone in evicted]):
+            has_state = self._states is None or self._states.num_free + count > 0
+            if has_state and self._kv.has_room(own_tokens, freed=[(p.kv_start, p.num_tokens) for p in evicted]):
                 return evicted
         return None
 
@@ -112,7 +132,8 @@ class Scheduler:
         prefix = shared.find(request.prompt_ids) if shared else None
         own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
         start = self._kv.allocate(own_tokens)
-        sequence = Sequence(request, start, own_tokens, tokens, request.logprob_sum)
+        state = self._states.allocate() if self._states else None
+        sequence = Sequence(request, start, own_tokens, tokens, request.logprob_sum, state)
         if shared is None:
             return sequence
         sequence.prefix = shared.acquire(request.prompt_ids)
@@ -127,7 +148,8 @@ class Scheduler:
     ) -> list[ScheduledTokens]:
         """All decode tokens, each with up to `draft_tokens` drafts, then prompt tokens up to `max_prefill_tokens`.
 
-        At most `span_tokens` prompt tokens are of one sequence; None = no such limit.
+        At most `span_tokens` prompt tokens are of one sequence; None = no such limit.  Where layers have states there
+        must be no drafts: a state that has read a wrong one cannot be rolled back.
         """
         decode = [
             ScheduledTokens(one, 1, one.lookup.draft(one.token_ids, min(draft_tokens, one.num_left - 1)))
@@ -139,7 +161,11 @@ class Scheduler:
         return [*decode, *self._schedule_prefill(max_prefill_tokens, span_tokens)]
 
     def _schedule_prefill(self, max_tokens: int, span_tokens: int | None) -> Iterator[ScheduledTokens]:
-        """A sequence waits while another one computes the prefix that it shares."""
+        """A sequence waits while another one computes the prefix that it shares.
+
+        Where layers have states, a step ends where a prefix does, and its sharers begin in the next one: the state at
+        its end is copied between steps.
+        """
         completed: list[Prefix] = []  # at the end of this step
         for sequence in [one for one in self.live if not one.is_decoding]:
             if max_tokens <= 0:
@@ -148,10 +174,12 @@ class Scheduler:
                 continue
             sequence.skip_shared_prefix()
             count = min(sequence.num_pending, max_tokens, span_tokens or max_tokens)
+            prefix = sequence.prefix if sequence.makes_prefix else None
+            if self._states and prefix and not prefix.is_complete:
+                count = min(count, prefix.num_tokens - sequence.num_cached)
             yield ScheduledTokens(sequence, count)
             max_tokens -= count
-            prefix = sequence.prefix
-            if sequence.makes_prefix and prefix and sequence.num_cached + count >= prefix.num_tokens:
+            if prefix and not self._states and sequence.num_cached + count >= prefix.num_tokens:
                 completed.append(prefix)
 
     def retire(self, request_ids: Collection[int]) -> None:
@@ -162,13 +190,15 @@ class Scheduler:
             if sequence.prefix is not None and self._prefixes is not None:
                 self._prefixes.release(sequence.prefix)
                 if sequence.makes_prefix:
-                    self._transfer(sequence.prefix)
+                    self._transfer(sequence.prefix, sequence)
+            if sequence.state is not None:
+                sequence.state.free()
 
-    def _transfer(self, prefix: Prefix) -> None:
+    def _transfer(self, prefix: Prefix, maker: Sequence) -> None:
         """Let a sequence that waits for an unfinished prefix make it, when its maker is gone."""
         heir = next((sequence for sequence in self.live if sequence.prefix is prefix), None)
-        if heir is not None and prefix.num_cached < prefix.num_tokens:
-            heir.makes_prefix, heir.num_cached = True, prefix.num_cached
+        if heir is not None and not prefix.is_complete:
+            heir.inherit_prefix(maker)
 
 
 def _is_ready(sequence: Sequence, completed: Collection[Prefix]) -> bool:
@@ -176,7 +206,7 @@ def _is_ready(sequence: Sequence, completed: Collection[Prefix]) -> bool:
     prefix = sequence.prefix
     if prefix is None or sequence.makes_prefix:
         return True
-    return prefix.num_cached >= prefix.num_tokens or any(prefix is one for one in completed)
+    return prefix.is_complete or any(prefix is one for one in completed)
 
 
 def kv_tokens(request: Request) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rotary_batch.core import Completion, NewTokens, Reason, Request
+from rotary_batch.engine.delta.states import SequenceState
 from rotary_batch.engine.drafting import PromptLookup
 from rotary_batch.engine.kvcache.prefix import Prefix
 from rotary_batch.engine.stopping import loop_tokens
@@ -14,13 +15,17 @@ from rotary_batch.sentences import num_sentences
 
 @dataclass(slots=True)
 class Sequence:
-    """A request at work.  Its KV cache is its prefix's range, if it has a prefix, then its own range."""
+    """A request at work.  Its KV cache is its prefix's range, if it has a prefix, then its own range.
+
+    Where layers have states, `state` is what its cached tokens made of them.
+    """
 
     request: Request
     kv_start: int  # of its own range
     kv_tokens: int  # length of its own range
     token_ids: list[int]  # prompt and generated
     logprob_sum: float
+    state: SequenceState | None = None
     prefix: Prefix | None = None
     makes_prefix: bool = False  # whether its own prompt tokens fill the prefix's range
     num_cached: int = 0
@@ -48,15 +53,38 @@ class Sequence:
         return self.num_pending == 1 and self.num_cached >= len(self.request.prompt_ids)
 
     def note_cached(self, count: int) -> None:
-        """Count `count` more of its tokens as cached, also for the prefix that it makes."""
+        """Count `count` more of its tokens as cached, also for the prefix that it makes.
+
+        At the end of that prefix its state is copied for those who share it.
+        """
         self.num_cached += count
-        if self.prefix is not None and self.makes_prefix:
-            self.prefix.num_cached = max(self.prefix.num_cached, min(self.num_cached, self.prefix.num_tokens))
+        prefix = self.prefix
+        if prefix is not None and self.makes_prefix:
+            prefix.num_cached = max(prefix.num_cached, min(self.num_cached, prefix.num_tokens))
+            if self.state and prefix.state and self.num_cached == prefix.num_tokens:
+                prefix.state.copy_from(self.state)
 
     def skip_shared_prefix(self) -> None:
-        """Count the prefix as cached, because another sequence computed it."""
-        if self.prefix is not None and not self.makes_prefix:
-            self.num_cached = max(self.num_cached, self.prefix.num_tokens)
+        """Count the prefix as cached, because another sequence computed it, and begin with the state at its end."""
+        prefix = self.prefix
+        if prefix is not None and not self.makes_prefix and self.num_cached < prefix.num_tokens:
+            self.num_cached = prefix.num_tokens
+            if self.state and prefix.state:
+                self.state.copy_from(prefix.state)
+
+    def inherit_prefix(self, maker: Sequence) -> None:
+        """Go on with the unfinished prefix of `maker`, which is gone, from where it was."""
+        self.makes_prefix, self.num_cached = True, maker.num_cached
+        self.state, maker.state = maker.state, self.state
+
+    def restart(self) -> None:
+        """Compute all of its tokens again, after a step that broke off: its state may hold some of that step."""
+        if self.state is None:
+            return
+        self.num_cached = 0
+        self.state.clear()
+        if self.prefix is not None and self.prefix.is_complete:
+            self.makes_prefix = False  # others use it: it is not written again
 
     def accept(self, token_id: int, logprob: float, stop_ids: frozenset[int], answers: AnswerForm) -> Completion | None:
         """Append the chosen token; the completion when it ends the sequence."""

@@ -14,6 +14,7 @@ from rotary_batch.model.slabs import stored_nbytes
 # Activations of a row that live at once: hidden vectors, hidden vectors for each of its experts, and intermediate
 # vectors of the rows of one expert (two experts of a row compute at the same time only when routing is badly skewed).
 WORKSPACE_HIDDEN, WORKSPACE_EXPERT_HIDDEN, WORKSPACE_INTERMEDIATE = 4, 4, 4
+PREFIX_STATES = 4  # prompts about chunks, files, folders and repositories begin differently
 LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # 32 MiB of cuBLAS, logits, fragmentation of the allocator
 
 
@@ -51,6 +52,7 @@ class Footprint:
     experts_nbytes: int  # of all slabs
     dense_nbytes: int
     kv_token_nbytes: int
+    state_nbytes: int = 0  # of one sequence, in layers that have a state instead of KV cache
     number_nbytes: int  # of one number of the dense matrices and the KV cache
     activation_nbytes: int  # of one number of a row
     library_nbytes: int  # device memory that libraries take
@@ -63,6 +65,14 @@ class Footprint:
             shapes = self.geometry.dense_shapes().items()
             unpacked += [math.prod(shape) for name, shape in shapes if self.geometry.is_quantisable(name)]
         return max(unpacked, default=0) * self.number_nbytes
+
+    def num_states(self, batch: int) -> int:
+        """States of a batch: one for each sequence, and some for shared prefixes."""
+        return batch + min(batch, PREFIX_STATES) if self.state_nbytes else 0
+
+    def batch_nbytes(self, batch: int) -> int:
+        """What a batch takes besides its KV cache: a decode row and a state for each sequence."""
+        return batch * self.row_nbytes() + self.num_states(batch) * self.state_nbytes
 
     def row_nbytes(self) -> int:
         """Activations of one row."""
@@ -88,6 +98,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
         experts_nbytes=manifest.experts_nbytes,
         dense_nbytes=dense_nbytes(geometry, manifest.dense_stored, number_nbytes),
         kv_token_nbytes=kv_token_nbytes,
+        state_nbytes=geometry.state_nbytes,
         number_nbytes=number_nbytes,
         activation_nbytes=activation_nbytes,
         library_nbytes=LIBRARY_NBYTES[device.partition(":")[0]],
@@ -100,7 +111,7 @@ def dense_nbytes(geometry: Geometry, stored: Callable[[str], str], number_nbytes
     for name, shape in geometry.dense_shapes().items():
         stored_as = stored(name)
         if stored_as == "bf16":
-            total += math.prod(shape) * number_nbytes
+            total += math.prod(shape) * (4 if geometry.is_float32(name) else number_nbytes)
         else:
             total += stored_nbytes(stored_as, shape[0], shape[1])
     return total

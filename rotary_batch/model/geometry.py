@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
+from rotary_batch.model.delta import DeltaShape
 from rotary_batch.model.rope_scaling import RopeScaling
 from rotary_batch.model.tables import Table
 
@@ -125,11 +126,13 @@ class Geometry:
             (len(self.attention_kinds) in {0, self.num_layers}, "attention kinds are not one for each layer"),
             (set(self.attention_kinds) <= {FULL, WINDOW, DELTA}, "an unknown kind of attention"),
             (len(self.moe_layers) > 0, "no layer has experts"),
+            (len(self.kv_layers) > 0, "no layer has a KV cache"),
             (self.num_rotary % 2 == 0 and 0 < self.num_rotary <= self.head_dim, f"rotary_dim {self.num_rotary}"),
             (self.num_experts % self.num_groups == 0, f"{self.num_experts} experts in {self.num_groups} groups"),
         ):
             if not holds:
                 raise ModelError(fact)
+        self.delta  # noqa: B018 - raises for sizes that cannot be
 
     @property
     def num_rotary(self) -> int:
@@ -165,6 +168,29 @@ class Geometry:
     def kv_layers(self) -> tuple[int, ...]:
         """Layers that have a KV cache."""
         return tuple(layer for layer in range(self.num_layers) if self.attention_kind(layer) != DELTA)
+
+    @property
+    def delta_layers(self) -> tuple[int, ...]:
+        """Layers of linear attention, which have a state instead of a KV cache."""
+        return tuple(layer for layer in range(self.num_layers) if self.attention_kind(layer) == DELTA)
+
+    @property
+    def delta(self) -> DeltaShape | None:
+        """The shape of these layers; None = there are none."""
+        if DELTA not in self.attention_kinds:
+            return None
+        return DeltaShape(
+            num_key_heads=self.delta_key_heads,
+            num_value_heads=self.delta_value_heads,
+            key_head_dim=self.delta_key_dim,
+            value_head_dim=self.delta_value_dim,
+            conv_width=self.delta_conv,
+        )
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of one sequence's state, over all layers."""
+        return len(self.delta_layers) * self.delta.state_nbytes if self.delta else 0
 
     @property
     def expert_params(self) -> int:
@@ -287,6 +313,10 @@ class Geometry:
     def is_quantisable(self, name: str) -> bool:
         """Whether a dense tensor may be stored quantised: a matrix; never a router, a norm, a bias or a convolution."""
         return name in {"embed", "head"} or name.rpartition(".")[2] in _MATMULS
+
+    def is_float32(self, name: str) -> bool:
+        """Whether a dense tensor is float32 in memory in every numerics: it decides how states decay."""
+        return name.endswith((".A_log", ".dt_bias"))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a manifest; switches that have their defaults are left out."""

@@ -42,6 +42,7 @@ class MemoryPlan(NamedTuple):
     draft_tokens: int
     num_host_slabs: int  # slabs in host memory; those that are neither there nor resident come from disk
     sequence_kv_tokens: int  # that a sequence reserves on average
+    num_states: int = 0  # of layers that have states: of sequences and shared prefixes
 
     def streamed_nbytes(self, model: Footprint) -> int:
         """What one sweep moves into device memory."""
@@ -87,8 +88,8 @@ def with_host_slabs(model: Footprint, memory_plan: MemoryPlan, host_nbytes: int)
 
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
-    """The least device memory that a model runs in: dense part, two slots, the longest item's KV cache, workspace."""
-    rows_nbytes = (MIN_PREFILL_TOKENS + 1) * model.row_nbytes()
+    """The least device memory that a model runs in: dense part, two slots, the longest item's cache, workspace."""
+    rows_nbytes = MIN_PREFILL_TOKENS * model.row_nbytes() + model.batch_nbytes(1)
     return fixed_nbytes(model) + rows_nbytes + MIN_SLOTS * model.slab_nbytes + longest_tokens * model.kv_token_nbytes
 
 

@@ -104,8 +104,9 @@ class _Search:
 
     def device_plans(self, prefill_tokens: int) -> list[MemoryPlan]:
         """Plans without KV cache in host memory, by batch, the largest last."""
-        row_nbytes, max_kv_tokens = self.model.row_nbytes(), self._max_kv_tokens(prefill_tokens)
-        sequence_nbytes = self.workload.kv_tokens * self.model.kv_token_nbytes + row_nbytes
+        max_kv_tokens = self._max_kv_tokens(prefill_tokens)
+        own_nbytes = self.model.row_nbytes() + self.model.state_nbytes
+        sequence_nbytes = self.workload.kv_tokens * self.model.kv_token_nbytes + own_nbytes
         max_batch = max(1, min(self.max_batch, max_kv_tokens * self.model.kv_token_nbytes // sequence_nbytes))
         plans = [self._device_plan(batch, prefill_tokens, max_kv_tokens) for batch in _batches(max_batch)]
         # An item far longer than the average may leave no room for the second slot next to the rows of a larger batch.
@@ -123,8 +124,13 @@ class _Search:
         return self.memory_nbytes // 8 // self.model.row_nbytes()
 
     def _room_nbytes(self, prefill_tokens: int) -> int:
-        """Device memory for KV cache and experts, with one decode row."""
-        return self.memory_nbytes - fixed_nbytes(self.model) - (prefill_tokens + 1) * self.model.row_nbytes()
+        """Device memory for KV cache and experts, with a batch of one sequence."""
+        rows_nbytes = prefill_tokens * self.model.row_nbytes() + self.model.batch_nbytes(1)
+        return self.memory_nbytes - fixed_nbytes(self.model) - rows_nbytes
+
+    def _more_nbytes(self, batch: int) -> int:
+        """What a batch takes besides KV cache, beyond what one sequence takes."""
+        return self.model.batch_nbytes(batch) - self.model.batch_nbytes(1)
 
     def _holds_longest(self, prefill_tokens: int) -> bool:
         kv_nbytes = self.workload.longest_tokens * self.model.kv_token_nbytes
@@ -141,7 +147,7 @@ class _Search:
 
     def _device_plan(self, batch: int, prefill_tokens: int, max_kv_tokens: int) -> MemoryPlan:
         model, workload = self.model, self.workload
-        room = self._room_nbytes(prefill_tokens) - (batch - 1) * model.row_nbytes()
+        room = self._room_nbytes(prefill_tokens) - self._more_nbytes(batch)
         kv_tokens = min(max_kv_tokens, max(workload.longest_tokens, batch * workload.kv_tokens))
         fitting = (room - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
         fitting = min(model.num_slabs, fitting)
@@ -156,6 +162,7 @@ class _Search:
             draft_tokens=0,
             num_host_slabs=0,
             sequence_kv_tokens=workload.kv_tokens,
+            num_states=model.num_states(batch),
         )
 
     def _num_slots(self, batch: int, room_nbytes: int, fitting: int) -> int:
@@ -192,7 +199,7 @@ class _Search:
         longest_nbytes = self.workload.longest_tokens * model.kv_token_nbytes
         kv_nbytes = max(longest_nbytes, (plan.batch - num_in_host) * sequence_nbytes)
         windows_nbytes = num_in_host * _window_nbytes(model, sequence_nbytes)
-        slabs_nbytes = room_nbytes - kv_nbytes - windows_nbytes - (plan.batch - 1) * model.row_nbytes()
+        slabs_nbytes = room_nbytes - kv_nbytes - windows_nbytes - self._more_nbytes(plan.batch)
         if slabs_nbytes < slots_nbytes:
             return
         fitting = min(model.num_slabs, slabs_nbytes // model.slab_nbytes)
@@ -202,12 +209,13 @@ class _Search:
             num_slots=num_slots,
             kv_tokens=kv_nbytes // model.kv_token_nbytes,
             host_kv_tokens=num_in_host * self.workload.kv_tokens,
+            num_states=model.num_states(plan.batch),
         )
 
 
 def _window_nbytes(model: Footprint, sequence_nbytes: int) -> int:
     """Device memory for a sequence with KV cache in host memory: two windows of one layer each."""
-    return 2 * sequence_nbytes // model.geometry.num_layers
+    return 2 * sequence_nbytes // len(model.geometry.kv_layers)
 
 
 def _has_enough_slots(plan: MemoryPlan) -> bool:
@@ -221,7 +229,12 @@ def _batches(largest: int) -> list[int]:
 
 
 def with_draft_tokens(model: Footprint, plan: MemoryPlan, rates: Rates, workload: Workload) -> MemoryPlan:
-    """The plan with draft tokens, if verifying them takes less time than moving experts."""
+    """The plan with draft tokens, if verifying them takes less time than moving experts.
+
+    There are none where layers have states: a state that has read a wrong one cannot be rolled back.
+    """
+    if model.state_nbytes:
+        return plan
     experts = model.geometry.num_experts, model.geometry.top_k
     draft_tokens = max_draft_tokens(DRAFT_TOKENS, plan.batch, *experts)
     is_sweep = activated_share(plan.batch, *experts) >= SWEEP_SHARE

@@ -9,8 +9,8 @@ least the longer of the two:
 
     decode tokens per second = N / T, prompt tokens per second = F / T
 
-Compute is the sum of the matrices (measured seconds per weight at this number of rows), the KV cache that decode rows
-read, and the head.  Sources: the rooflines of MoE-Lightning (arXiv 2411.11217), the overlap of FlexGen
+Compute is the sum of the matrices (measured seconds per weight at this number of rows), the KV cache and the states
+that decode rows read, and the head.  Sources: the rooflines of MoE-Lightning (arXiv 2411.11217), the overlap of FlexGen
 (arXiv 2303.06865).
 """
 
@@ -70,7 +70,8 @@ def step_roofline(
     head_s = (
         geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
     )
-    kv_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s[model.kv]
+    read_nbytes = context * model.kv_token_nbytes + 2 * model.state_nbytes  # states are read and written
+    kv_s = decode_rows * read_nbytes / rates.attention_nbytes_per_s[model.kv]
     streamed_nbytes, moved_share = memory_plan.streamed_nbytes(model), 1.0
     if share < SWEEP_SHARE:  # what slots still hold need not move
         kept_nbytes = memory_plan.num_slots * model.slab_nbytes

@@ -261,11 +261,11 @@ def fail_above(engine, most_rows: int) -> list[int]:
     """Let revolutions of more rows run out of memory; the row counts that failed."""
     real, failed = engine.model.decoder.forward, []
 
-    def forward(token_ids, rows, kv):
+    def forward(token_ids, *rest):
         if len(token_ids) > most_rows:
             failed.append(len(token_ids))
             raise torch.OutOfMemoryError("CUDA out of memory (test)")
-        return real(token_ids, rows, kv)
+        return real(token_ids, *rest)
 
     engine.model.decoder.forward = forward
     return failed

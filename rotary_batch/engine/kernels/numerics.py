@@ -75,6 +75,10 @@ class Numerics:
         """x * sigmoid(x).  Torch's own computes exp with other bits in the last elements of an odd-sized tensor."""
         return x / (1 + torch.exp(-x)) if self.exact else F.silu(x)
 
+    def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
+        """1 / (1 + exp(-x)); torch's own has the fault of its silu."""
+        return 1 / (1 + torch.exp(-x)) if self.exact else torch.sigmoid(x)
+
     def layer_norm(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
         """LayerNorm of rows in float32 (arXiv 1607.06450)."""
         x_f32 = x.float()

@@ -10,13 +10,12 @@ error is at most half a step, max |x| / 254.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from rotary_batch.engine.kvcache.host import HostKvCache
-from rotary_batch.engine.runtime.buffers import page_buffer
+from rotary_batch.engine.runtime.buffers import zeros
 from rotary_batch.model.geometry import Geometry
 
 KV_FORMATS = ("bf16", "int8")  # bf16 stands for float32 in exact numerics
@@ -24,7 +23,7 @@ _TINY = 1e-8
 
 
 class KvArena:
-    """Keys and values of all layers, and the free ranges of tokens."""
+    """Keys and values of all layers that have a KV cache, and the free ranges of tokens."""
 
     def __init__(
         self,
@@ -40,14 +39,15 @@ class KvArena:
         self.host_tokens = host_tokens
         self.device = device
         # the layers of the tokens on the device, one after the other, then two windows for the tokens on the host
-        self._window_start = geometry.num_layers * device_tokens
+        self._places = {layer: place for place, layer in enumerate(geometry.kv_layers)}
+        self._window_start = len(self._places) * device_tokens
         rows, heads = self._window_start + 2 * host_tokens, geometry.num_kv_heads
         storage_dtype = torch.int8 if stored_as == "int8" else dtype
-        self._kv = [_zeros((rows, heads, geometry.head_dim), storage_dtype, device) for _ in range(2)]
-        self._scales = [_zeros((rows, heads), torch.float32, device) for _ in range(2) if stored_as == "int8"]
+        self._kv = [zeros((rows, heads, geometry.head_dim), storage_dtype, device) for _ in range(2)]
+        self._scales = [zeros((rows, heads), torch.float32, device) for _ in range(2) if stored_as == "int8"]
         self._host = None
         if host_tokens:
-            self._host = HostKvCache(self.tensors, self._window_start, geometry.num_layers, host_tokens)
+            self._host = HostKvCache(self.tensors, self._window_start, len(self._places), host_tokens)
         # (start, length), ascending; adjacent ranges are merged, except where device and host meet
         self._free_ranges = [(0, device_tokens), (device_tokens, host_tokens)][: 1 + bool(host_tokens)]
 
@@ -87,8 +87,9 @@ class KvArena:
 
     def layer_offsets(self, layer: int) -> tuple[int, int]:
         """What to add to an index below `device_tokens`, and to one above, for the row in `tensors`."""
-        window_offset = self._window_start + layer % 2 * self.host_tokens - self.device_tokens
-        return layer * self.device_tokens, window_offset
+        place = self._places[layer]
+        window_offset = self._window_start + place % 2 * self.host_tokens - self.device_tokens
+        return place * self.device_tokens, window_offset
 
     def _rows(self, layer: int, indices: torch.Tensor) -> torch.Tensor:
         """Rows of a layer's tokens in `tensors`."""
@@ -100,7 +101,7 @@ class KvArena:
     def write(self, layer: int, slot_mapping: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store keys and values [T, kv heads, D] at indices [T]; layers come in order."""
         if self._host is not None:
-            self._host.swap_in(layer)
+            self._host.swap_in(self._places[layer])
         rows = self._rows(layer, slot_mapping)
         for n, new in enumerate((keys, values)):
             if self.stored_as == "int8":
@@ -110,7 +111,7 @@ class KvArena:
             else:
                 self._kv[n][rows] = new.to(self._kv[n].dtype)
         if self._host is not None:
-            self._host.swap_out(layer)
+            self._host.swap_out(self._places[layer])
 
     def gather(self, layer: int, indices: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of keys and values at indices [n], each [n, kv heads, D] in `dtype`."""
@@ -126,7 +127,8 @@ class KvArena:
     def layer_views(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer on the device, each [device tokens, kv heads, D]; not for int8."""
         assert self.stored_as != "int8", "int8 needs its scales: use gather, or tensors"
-        rows = slice(layer * self.device_tokens, (layer + 1) * self.device_tokens)
+        start, _ = self.layer_offsets(layer)
+        rows = slice(start, start + self.device_tokens)
         return self._kv[0][rows], self._kv[1][rows]
 
     def has_room(self, num_tokens: int, *, on_device: bool = False, freed: Sequence[tuple[int, int]] = ()) -> bool:
@@ -169,11 +171,3 @@ class KvArena:
         """Unlock host memory; idempotent."""
         if self._host is not None:
             self._host.close()
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros.  On a CPU they are fresh pages, which take memory only once they are written."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or nbytes == 0:
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return page_buffer(nbytes).view(dtype).view(shape)

@@ -3,6 +3,8 @@
 All prompts of a job begin with the same instructions.  The store detects that by itself: when a prompt begins like a
 recent one, their common part becomes a prefix, and later prompts that begin with it use its KV cache.  Prefixes are
 always in device memory.
+
+Where layers have states, a prefix also has the state at its end, which each of its sharers begins with.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from rotary_batch.engine.delta.states import SequenceState, StateArena
 from rotary_batch.engine.kvcache.arena import KvArena
 
 MIN_TOKENS = 24  # shorter prefixes cost more bookkeeping than they save
@@ -20,9 +23,10 @@ NUM_RECENT = 16  # prompts that a new one is compared with
 class Prefix:
     """One stored prefix and the number of sequences that use it."""
 
-    def __init__(self, token_ids: tuple[int, ...], kv_start: int) -> None:
+    def __init__(self, token_ids: tuple[int, ...], kv_start: int, state: SequenceState | None = None) -> None:
         self.token_ids = token_ids
         self.kv_start = kv_start
+        self.state = state  # at its end, once all of it is cached
         self.num_cached = 0  # tokens that are in the arena; the sequence that created the prefix computes them
         self.ref_count = 0
 
@@ -31,12 +35,18 @@ class Prefix:
         """Its length."""
         return len(self.token_ids)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it is cached."""
+        return self.num_cached >= self.num_tokens
+
 
 class PrefixStore:
     """The prefixes of one engine."""
 
-    def __init__(self, kv: KvArena) -> None:
+    def __init__(self, kv: KvArena, states: StateArena | None = None) -> None:
         self._kv = kv
+        self._states = states
         self._prefixes: list[Prefix] = []  # least recently used first
         self._recent: deque[tuple[int, ...]] = deque(maxlen=NUM_RECENT)
 
@@ -66,16 +76,17 @@ class PrefixStore:
             if not unused:
                 return None
             self.evict(unused[0])
-        if not self._kv.has_room(length, on_device=True):
+        if not self._kv.has_room(length, on_device=True) or (self._states and not self._states.num_free):
             return None
-        prefix = Prefix(prompt_ids[:length], self._kv.allocate(length, on_device=True))
+        state = self._states.allocate() if self._states else None
+        prefix = Prefix(prompt_ids[:length], self._kv.allocate(length, on_device=True), state)
         self._prefixes.append(prefix)
         return prefix
 
     def release(self, prefix: Prefix) -> None:
         """Count a user less.  A complete prefix stays for later prompts; an incomplete one without users is freed."""
         prefix.ref_count -= 1
-        if prefix.ref_count == 0 and prefix.num_cached < prefix.num_tokens:
+        if prefix.ref_count == 0 and not prefix.is_complete:
             self.evict(prefix)
 
     def unused(self) -> list[Prefix]:
@@ -86,6 +97,8 @@ class PrefixStore:
         """Free a prefix that no sequence uses."""
         self._prefixes.remove(prefix)
         self._kv.free(prefix.kv_start, prefix.num_tokens)
+        if prefix.state is not None:
+            prefix.state.free()
 
 
 def _starts_with(prompt_ids: Sequence[int], prefix: Prefix) -> bool:

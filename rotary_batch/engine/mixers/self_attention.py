@@ -45,7 +45,7 @@ class SelfAttention:
         sinks = self._weights.vector(f"{stem}.sinks") if geometry.attention_sinks else None
         out = self._attentions[geometry.window(layer)].attend(layer, q, step.kv, sinks).flatten(1)
         if gate is not None:
-            out = out * torch.sigmoid(gate)
+            out = out * self._weights.numerics.sigmoid(gate)
         return self._weights.linear(out, f"{stem}.o")
 
     def _normed(self, q: torch.Tensor, k: torch.Tensor, stem: str) -> tuple[torch.Tensor, torch.Tensor]:

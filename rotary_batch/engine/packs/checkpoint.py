@@ -6,8 +6,9 @@ Every header and shape is checked before a byte is allocated, and every tensor i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from rotary_batch.core import ExpertKey
@@ -31,6 +32,7 @@ from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of, geometry_of
 from rotary_batch.model.families.family import Family
 from rotary_batch.model.families.names import (
+    by_key_head,
     expert_spellings,
     first_of,
     fused_spellings,
@@ -196,6 +198,9 @@ class _Files:
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
+        together = by_key_head(name)
+        if together is not None and together[0] in self._tensors:
+            return self._by_key_head(name, *together)
         if (matrix := self._quantised_matrix(spellings(name), shape)) is not None:
             return self._dense_matrix(name, matrix)
         theirs = first_of(spellings(name), self._tensors)
@@ -203,6 +208,24 @@ class _Files:
         place = self._joined(*joined, name, shape) if joined else self._plain(self._named(spellings(name)), shape)
         halves = self._halves(name)
         return Source(shape, (place,), "bf16", "rows_to_halves", halves) if halves else Source(shape, (place,))
+
+    def _by_key_head(self, name: str, theirs: str, parts: Sequence[str]) -> Source:
+        """Rows of a tensor that has the projections of each key head together: those of each part that we want."""
+        geometry, delta = self._geometry, self._geometry.delta
+        assert delta is not None, "only layers of linear attention have such names"
+        values = delta.heads_per_key * delta.value_head_dim
+        sizes = {"q": delta.key_head_dim, "k": delta.key_head_dim, "v": values, "z": values}
+        sizes |= dict.fromkeys("ba", delta.heads_per_key)
+        head_rows = sum(sizes[part] for part in parts)
+        whole = self._plain(theirs, (delta.num_key_heads * head_rows, geometry.hidden_size))
+        wanted = list(name.rpartition(".")[2])  # qkv, z, b or a
+        begins = dict(zip(parts, accumulate((sizes[part] for part in parts), initial=0), strict=False))
+        places = tuple(
+            whole.rows(head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
+            for part in wanted
+            for head in range(delta.num_key_heads)
+        )
+        return Source((sum(place.shape[0] for place in places), geometry.hidden_size), places)
 
     def _halves(self, name: str) -> tuple[int, int, int] | None:
         """What the recipe rows_to_halves needs, for the rows of q and k where pairs of neighbours rotate."""

@@ -32,6 +32,7 @@ def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: t
             for name, shape in geometry.dense_shapes().items():
                 stored_as = manifest.dense_stored(name)
                 is_plain = stored_as == "bf16"
+                dtype = torch.float32 if geometry.is_float32(name) else numerics.storage_dtype
                 suffixes = (
                     [""]
                     if is_plain
@@ -40,7 +41,7 @@ def load_dense(pack_dir: Path, manifest: Manifest, numerics: Numerics, device: t
                 stored = {suffix: file.get_tensor(name + suffix) for suffix in suffixes}
                 # a copy: the reader maps the file, unaligned (torch's int8 operator crashes on that) and evictable
                 parts = {
-                    suffix: copy_to_pages(part, numerics.storage_dtype if is_plain else part.dtype).to(device)
+                    suffix: copy_to_pages(part, dtype if is_plain else part.dtype).to(device)
                     for suffix, part in stored.items()
                 }
                 dense[name] = matrix_from(parts, shape[0], stored_as)

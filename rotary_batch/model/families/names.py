@@ -7,7 +7,7 @@ tensors that no name accounts for.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from rotary_batch.model.geometry import Geometry
 
@@ -49,7 +49,17 @@ _LAYER = {
         "mlp.gate.expert_bias",
     ),
     "shared.router": ("mlp.shared_expert_gate.weight",),
+    "delta.qkv": ("linear_attn.in_proj_qkv.weight",),
+    "delta.z": ("linear_attn.in_proj_z.weight",),
+    "delta.b": ("linear_attn.in_proj_b.weight",),
+    "delta.a": ("linear_attn.in_proj_a.weight",),
+    "delta.conv": ("linear_attn.conv1d.weight",),
+    "delta.A_log": ("linear_attn.A_log",),
+    "delta.dt_bias": ("linear_attn.dt_bias",),
+    "delta.norm": ("linear_attn.norm.weight",),
+    "delta.out": ("linear_attn.out_proj.weight",),
 }
+_BY_KEY_HEAD = {"qkvz": ("q", "k", "v", "z"), "ba": ("b", "a")}
 _SHARED = ("mlp.shared_expert", "mlp.shared_experts", "mlp.shared_mlp", "feed_forward.shared_expert")
 _JOINED = {
     "shared_mlp.input_linear.weight": ("shared.gate", "shared.up"),
@@ -119,6 +129,18 @@ def joined_spellings(name: str) -> Iterator[tuple[str, int]]:
 def joined_parts(theirs: str) -> tuple[str, ...]:
     """Our names of the parts of a tensor of a layer that has several."""
     return _JOINED[_LAYER_NUMBER.sub("", theirs)]
+
+
+def by_key_head(name: str) -> tuple[str, Sequence[str]] | None:
+    """For an input projection of a Gated DeltaNet layer: how Qwen3-Next's files spell the one tensor that has it.
+
+    That tensor has the projections of each key head together; their names follow, in their order.
+    """
+    stem, _, part = name.partition(".delta.")
+    for theirs, parts in _BY_KEY_HEAD.items():
+        if part in parts or (part == "qkv" and theirs == "qkvz"):
+            return f"model.{stem}.linear_attn.in_proj_{theirs}.weight", parts
+    return None
 
 
 def expert_spellings(layer: int, expert: int, matrix: str) -> Iterator[str]:

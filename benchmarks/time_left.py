@@ -4,8 +4,8 @@ python -m benchmarks.time_left record REPOSITORY TRACE     index and drain a git
 python -m benchmarks.time_left TRACE ...                   writes benchmarks/time_left.md
 
 A trace has what the meter got, so that a changed meter can be tried on an old run.  There are two clocks: the one on the
-wall, on which other programs slow the run down as they come and go, and a steady one, on which the same steps take what
-their tokens cost.
+wall, on which other programs slow the run down as they come and go, and the processor time of the run, which is what a
+run with one thread (`OMP_NUM_THREADS=1`) would take on a processor of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,7 @@ from rotary_batch.window import Window
 from rotary_batch.work.rows import UnitWork
 
 HERE = Path(__file__).parent
-STEADY = (0.05, 0.97e-3, 14e-3)  # seconds of a step, a prompt token, a generated token: a fit to processor time here
+CLOCKS = ("processor", "wall")
 MARKS = (0.1, 0.25, 0.5, 0.75, 0.9)  # shares of the time of a run
 
 
@@ -40,9 +41,13 @@ class Recorder(Meter):
     """A meter that writes down what it gets."""
 
     rows: list[dict[str, Any]] = []  # noqa: RUF012 - one run in one process
+    processor_s: float | None = None  # of this process, until the last step
 
     def add(self, step: StepWork) -> None:
-        self.rows.append({"step": step._asdict()})
+        now_s = time.process_time()
+        before_s = now_s - step.seconds if self.processor_s is None else self.processor_s
+        Recorder.processor_s = now_s
+        self.rows.append({"step": step._asdict(), "processor_s": now_s - before_s})
         super().add(step)
 
     def renew(self, work: list[UnitWork]) -> None:
@@ -95,9 +100,8 @@ def replay(trace: Path, clock: str) -> list[Shown]:
     meter, shown, past_s = Meter(_work(rows[0])), [], 0.0
     for row in rows:
         step = _step(row)
-        if clock == "steady":
-            counts = (1, step.prompt_tokens, sum(step.generated.values()))
-            step = step._replace(seconds=sum(cost * count for cost, count in zip(STEADY, counts, strict=True)))
+        if clock == "processor":
+            step = step._replace(seconds=row["processor_s"])
         meter.add(step)
         if "work" in row:
             meter.renew(_work(row))
@@ -136,7 +140,7 @@ def _row(trace: Path, clock: str) -> str:
 
 def report(traces: list[Path]) -> str:
     """The Markdown file."""
-    rows = [_row(trace, clock) for trace in traces for clock in ("steady", "wall")]
+    rows = [_row(trace, clock) for trace in traces for clock in CLOCKS]
     marks = " | ".join(f"At {mark:.0%}" for mark in MARKS)
     return f"""# The time left that a run shows
 
@@ -145,8 +149,8 @@ Command: `python -m benchmarks.time_left TRACE ...`, after `record` for each.
 
 Packages of Python, each in a git repository, drained once with the embedded model. The error is that of the time left, as a
 share of the time that was really left when so much of the time was past. The goal is 25% from 10% of the work on, in runs of
-at least five minutes. On the clock `steady` the same steps take what their tokens cost on this machine, as if nothing else ran;
-`wall` is the clock on the wall.
+at least five minutes. On the clock `processor` a step takes its processor time, as on a processor that nothing else uses; `wall`
+is the clock on the wall.
 
 | Run | Clock | Took | {marks} | Worst from {MARKS[0]:.0%} to {MARKS[-1]:.0%} |
 | {" | ".join(["---"] * (len(MARKS) + 4))} |

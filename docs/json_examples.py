@@ -65,7 +65,7 @@ EXAMPLES = (
     Example("plan ."),
     Example("drain . --limit 1", "A list with one report for each model; see [Reports](reports.md).", (75,)),
     Example("report", "Its fields are described in [Reports](reports.md)."),
-    Example("status"),
+    Example("status", "In `items`, `expected` counts parts of long files that will be queued later."),
     Example("render ."),
     Example("retry"),
     Example("search put"),

@@ -12,6 +12,7 @@ from rotary_batch.commands.isolation import Failure
 from rotary_batch.commands.recording import recording
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.commands.run_report import RunReport
+from rotary_batch.commands.watching import Watcher
 from rotary_batch.config import Settings
 from rotary_batch.core import Engine
 from rotary_batch.sync import IndexViews
@@ -40,6 +41,7 @@ def drain_all(
     roots: Sequence[Path],
     make_engine: Callable[[], Engine],
     window: Window | None = None,
+    watcher: Watcher | None = None,
 ) -> list[RunReport | Failure]:
     """Drain the repositories, all with the same settings or each with its own; no roots = all that are indexed."""
 
@@ -55,5 +57,6 @@ def drain_all(
             open_engine=lambda _pack, _options: make_engine(),
             recorder=recorder,
             views=IndexViews(store),
+            watcher=watcher or Watcher(),
         )
         return list(drain(request, select_repositories(store, roots)))

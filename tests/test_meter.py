@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rotary_batch.commands.meter import Meter, StepWork, bias, expected_lengths, expected_prompts
+from rotary_batch.commands.meter import Meter, StepWork, bias, expected_lengths
 from rotary_batch.core import Unit
 from rotary_batch.work.rows import UnitWork
 
@@ -61,9 +61,8 @@ class Night:
         return UnitWork(
             unit=Unit.CHUNK,
             num_open=len(self.prompts) - len(gone),
-            num_unknown=0,
+            unknown_tokens=0,
             prompt_tokens=sum(n for item, n in enumerate(self.prompts) if item not in gone),
-            num_known=len(self.prompts),
             known_tokens=sum(self.prompts),
             num_done=len(gone),
             num_parked=0,
@@ -143,13 +142,11 @@ def unit(name: Unit, **values: float) -> UnitWork:
     return UnitWork(**empty | {"unit": name, "max_new_tokens": 200} | values)
 
 
-def test_prompts_and_answers_that_are_not_known_are_as_long_as_others():
-    chunks = unit(Unit.CHUNK, num_open=10, num_known=20, known_tokens=6000, num_done=10, output_tokens=400)
-    folders = unit(Unit.DIRECTORY, num_open=2, num_unknown=2, max_new_tokens=240)
+def test_answers_that_are_not_known_are_as_long_as_others():
+    chunks = unit(Unit.CHUNK, num_open=10, num_done=10, output_tokens=400)
+    folders = unit(Unit.DIRECTORY, num_open=2, max_new_tokens=240)
     assert expected_lengths([chunks, folders]) == {Unit.CHUNK: 41, Unit.DIRECTORY: 1 + 0.2 * 240}
-    assert expected_prompts([chunks, folders]) == {Unit.CHUNK: 300, Unit.DIRECTORY: 300}
     assert expected_lengths([folders]) == {Unit.DIRECTORY: 61}
-    assert expected_prompts([folders]) == {Unit.DIRECTORY: 0}
 
 
 def test_answers_that_are_still_live_lengthen_the_mean_of_those_that_ended():

@@ -81,7 +81,7 @@ def dry_run(
         seconds, speed, needs = _forecast(store, user, rows, refused) if answers and rows else (None, None, None)
         return DryRun(
             repositories=[_as_dict(store, outcome) for outcome in indexed],
-            items=counts.open_items(store, [row.id for row in rows]),
+            items=counts.tally(store, [row.id for row in rows]).open,
             seconds=seconds,
             speed=speed,
             needs=needs,

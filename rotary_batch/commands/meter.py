@@ -22,8 +22,9 @@ SMOOTH_S = 8.0  # how fast what is shown follows the estimate
 FEW_ANSWERS = 8  # with fewer of a unit, their length is that of all units, as a share of the token limit
 UNKNOWN_LENGTH = 0.25  # that share while there is no answer at all
 # What a step and a generated token may cost in prompt tokens, and what they do while no step has told.
-STEP_COSTS, GENERATED_COSTS = (30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5), (1.0, 3.0, 10.0, 30.0, 100.0)
-USUAL = (300.0, 10.0)
+STEP_COSTS = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
+GENERATED_COSTS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
+USUAL = (100.0, 10.0)
 _PRIOR = 0.5  # how much worse, in squared logarithms, what is usual may explain the steps than what is ten times it
 
 
@@ -167,6 +168,11 @@ class Meter:
         self._shown_s = left_s
 
     @property
+    def num_items(self) -> int:
+        """All items that there are and that are expected, as of when the queue was read last."""
+        return sum(one.num_open + one.num_done + one.num_parked for one in self._work)
+
+    @property
     def tokens_per_s(self) -> float:
         """Prompt tokens and generated tokens, lately."""
         return self._recent_tokens / self._recent_s if self._recent_s else 0.0
@@ -185,8 +191,7 @@ class Meter:
             return 1.0
         if not costs.prompt_token + costs.generated_token:
             costs = Costs(USUAL[0], 1.0, USUAL[1])
-        prompts, num_unknown = expected_prompts(self._work), {one.unit: one.num_unknown for one in self._work}
-        asked = sum(one.known_tokens + num_unknown[one.unit] * prompts[one.unit] for one in self._work)
+        asked = sum(one.known_tokens + one.unknown_tokens for one in self._work)
         answered = sum(one.output_tokens + one.num_open * lengths[one.unit] for one in self._work)
         total_s = costs.prompt_token * asked + costs.generated_token * answered
         left_s = costs.prompt_token * left.prompt_tokens + costs.generated_token * left.generated_tokens
@@ -206,10 +211,10 @@ class Meter:
         )
 
     def _left(self) -> _Left:
-        lengths, prompts = expected_lengths(self._work), expected_prompts(self._work)
+        lengths = expected_lengths(self._work)
         num_queued = sum(one.num_open for one in self._work)
         num_open = max(0, num_queued - len(self._ended))
-        asked = sum(one.prompt_tokens + one.num_unknown * prompts[one.unit] for one in self._work)
+        asked = sum(one.prompt_tokens + one.unknown_tokens for one in self._work)
         asked -= sum(self._ended) + sum(self._prompts[item] for item in self._generated)
         mean = sum(one.num_open * lengths[one.unit] for one in self._work) / max(1, num_queued)
         mean *= bias(self._lengths, sorted(self._generated.values()))
@@ -269,10 +274,3 @@ def spread(work: Sequence[UnitWork]) -> float:
     count, total = sum(one.num_done for one in work), sum(one.output_tokens for one in work)
     squares = sum(one.output_squares for one in work)
     return sqrt(max(0.0, squares / count - (total / count) ** 2)) if count else 0.0
-
-
-def expected_prompts(work: Sequence[UnitWork]) -> dict[Unit, float]:
-    """How many tokens a prompt of each unit has, going by those that are known."""
-    num_known = sum(one.num_known for one in work)
-    mean = sum(one.known_tokens for one in work) / num_known if num_known else 0.0
-    return {one.unit: one.known_tokens / one.num_known if one.num_known else mean for one in work}

@@ -39,7 +39,7 @@ def _running(run: RunRow) -> dict[str, Any]:
 
 
 def _standing(store: WorkStore, row: RepositoryRow, driver: int | None) -> dict[str, Any]:
-    num_done, num_items = counts.num_ended(store, [row.id])
+    num_done = counts.num_ended(store, [row.id])
     states = counts.states(store, row.id)
     return {
         "root": row.root,
@@ -48,7 +48,7 @@ def _standing(store: WorkStore, row: RepositoryRow, driver: int | None) -> dict[
         "verdicts": counts.verdicts(store, row.id),
         "done": num_done - (num_parked := counts.parked_items(store, [row.id])),
         "parked": num_parked,
-        "all": num_items,
+        "all": sum(sum(by_state.values()) for by_state in states.values()),
     }
 
 

@@ -82,14 +82,16 @@ class RunWatch:
         self._read_again_s = max(READ_QUEUE_EVERY_S, (self._read_at - now) / _READ_SHARE)
 
     def _reading(self, progress: Progress) -> Reading:
-        num_done, num_items = counts.num_ended(self.store, self.repository_ids)
+        num_done = counts.num_ended(self.store, self.repository_ids)
+        is_over = not counts.open_items(self.store, self.repository_ids)
+        num_items = num_done if is_over else max(self._meter.num_items, num_done + 1)
         allowed = progress.num_allowed
         is_limited = allowed is not None and allowed < num_items - num_done
         left_s, seconds_left = self._meter.left_s(allowed), self.window.seconds_left
         stops_first = seconds_left is not None and (left_s is None or seconds_left < left_s)
         stats = progress.stats
         return Reading(
-            share=1.0 if num_done == num_items else min(self._meter.share(), 0.999),
+            share=1.0 if is_over else min(self._meter.share(), 0.999),
             num_done=num_done,
             num_items=num_items,
             tokens_per_s=self._meter.tokens_per_s,

@@ -35,6 +35,7 @@ from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
 from rotary_batch.work import graph, page_stamps
 from rotary_batch.work import index as stored
+from rotary_batch.work.expected import save_rooms
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -318,6 +319,7 @@ def _roll_up(
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
+        save_rooms(store, row.id, prompt_builder.note_rooms())
         texts_before = stored.texts(store, row.id)
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)

@@ -16,6 +16,7 @@ from rotary_batch.jobs import Job, UnitSpec
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.prompts import FilledPrompt, Prompt
+from rotary_batch.work.expected import NoteRoom
 
 # Bump when the same prompt, weights and limits may give other tokens: numerics, sampling, stop rules.
 KEY_VERSION = "rotary-batch result 2"
@@ -118,6 +119,15 @@ class PromptBuilder:
 
     def _notes_budget_tokens(self, spec: UnitSpec) -> int:
         return min(spec.prompt_tokens or self.manifest.context_tokens, self.manifest.context_tokens - spec.new_tokens)
+
+    def note_rooms(self) -> dict[Unit, NoteRoom]:
+        """What the prompts of each roll-up have room for."""
+        rooms: dict[Unit, NoteRoom] = {}
+        for unit, spec in self.job.units.items():
+            if unit is not Unit.CHUNK:
+                frame_tokens = len(self._encode(self._fill_notes(spec, "x", (), part=False)))
+                rooms[unit] = NoteRoom(frame_tokens, max(0, self._notes_budget_tokens(spec) - frame_tokens))
+        return rooms
 
     def split_notes(self, unit: Unit, name: str, notes: Sequence[Note]) -> list[range]:
         """Cut notes into runs that each fit a part's prompt.  Raises PromptError when every run would be one note."""

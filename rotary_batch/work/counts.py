@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rotary_batch.core import Subject, Unit, Verdict
 from rotary_batch.model.footprint import Workload
+from rotary_batch.work.expected import Expected, expected
 from rotary_batch.work.rows import Answer, RunRow, Speed, UnitWork
 from rotary_batch.work.store import WorkStore
 
@@ -15,7 +16,7 @@ _PATHS_IN_A_QUERY = 500
 
 
 def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
-    """unit -> state -> number of items."""
+    """unit -> state -> number of items; `expected` are those that will be queued late."""
     rows = store.db.execute(
         """select unit, state, sum(n) as n from item_count where repository_id = ? and n > 0
            group by unit, state order by unit, state""",
@@ -24,7 +25,10 @@ def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
     by_unit: dict[str, dict[str, int]] = {}
     for row in rows:
         by_unit.setdefault(row["unit"], {})[row["state"]] = row["n"]
-    return by_unit
+    for unit, late in expected(store, [repository_id]).items():
+        if late.num_parts:
+            by_unit[unit]["expected"] = late.num_parts
+    return {unit: dict(sorted(by_state.items())) for unit, by_state in by_unit.items()}
 
 
 def open_items(store: WorkStore, repository_ids: Sequence[int]) -> int:
@@ -43,15 +47,20 @@ def _count(store: WorkStore, repository_ids: Sequence[int], condition: str) -> i
     return int(store.db.execute(query, list(repository_ids)).fetchone()["n"])
 
 
-def num_ended(store: WorkStore, repository_ids: Sequence[int]) -> tuple[int, int]:
-    """(items that are done or parked, all items)."""
-    return _count(store, repository_ids, "state in ('done', 'parked')"), _count(store, repository_ids, "true")
+def num_ended(store: WorkStore, repository_ids: Sequence[int]) -> int:
+    """How many items are done or parked."""
+    return _count(store, repository_ids, "state in ('done', 'parked')")
+
+
+def expected_parts(store: WorkStore, repository_ids: Sequence[int]) -> int:
+    """How many items will be queued late."""
+    return sum(late.num_parts for late in expected(store, repository_ids).values())
 
 
 class Tally(NamedTuple):
     """How many items some repositories have, by how far they are."""
 
-    items: int = 0
+    items: int = 0  # those that will be queued late included
     answered: int = 0
     parked: int = 0
 
@@ -63,28 +72,20 @@ class Tally(NamedTuple):
 
 def tally(store: WorkStore, repository_ids: Sequence[int]) -> Tally:
     """How far the items of some repositories are."""
-    items = _count(store, repository_ids, "true")
+    items = _count(store, repository_ids, "true") + expected_parts(store, repository_ids)
     return Tally(items, _count(store, repository_ids, "state = 'done'"), parked_items(store, repository_ids))
 
 
 def tokens_left(store: WorkStore, repository_ids: Sequence[int]) -> int:
-    """About how many tokens the open items will read and write.
+    """About how many tokens the open items will read and write, those that will be queued late included.
 
-    A prompt that is not known yet counts as the average one, an answer as the average answer so far.
+    An answer counts as the average answer so far.
     """
-    places = ",".join("?" * len(repository_ids))
-    row = store.db.execute(
-        f"""select sum(is_open) as n, sum(is_open * prompt_tokens) as known, avg(prompt_tokens) as prompt,
-                  sum(is_open and prompt_tokens is null) as unknown, avg(output_tokens) as answer,
-                  sum(is_open * max_new_tokens) as most
-            from (select *, state in ('waiting', 'ready', 'leased') as is_open from item
-                  where repository_id in ({places}))""",
-        list(repository_ids),
-    ).fetchone()
-    if not row["n"]:
-        return 0
-    answers = row["n"] * row["answer"] if row["answer"] is not None else row["most"]
-    return int((row["known"] or 0) + row["unknown"] * (row["prompt"] or 0) + answers)
+    work = unit_work(store, repository_ids)
+    num_open, num_done = sum(one.num_open for one in work), sum(one.num_done for one in work)
+    most = sum(one.num_open * one.max_new_tokens for one in work)
+    answers = num_open * sum(one.output_tokens for one in work) / num_done if num_done else most
+    return int(sum(one.prompt_tokens + one.unknown_tokens for one in work) + answers)
 
 
 class ParkedFile(NamedTuple):
@@ -110,24 +111,31 @@ def parked_by_file(store: WorkStore, repository_ids: Sequence[int], limit: int) 
 
 
 def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
-    """unit -> items, prompt tokens known so far, most new tokens; of open items."""
+    """unit -> items, prompt tokens known so far, most new tokens; of open items and those that will be queued late."""
     rows = store.db.execute(
         """select unit, count(*) as items, sum(prompt_tokens is null) as unknown,
                   coalesce(sum(prompt_tokens), 0) as prompt_tokens, sum(max_new_tokens) as new_tokens
            from item where repository_id = ? and state in ('waiting', 'ready', 'leased') group by unit order by unit""",
         [repository_id],
-    )
-    return {row["unit"]: {name: row[name] for name in row.keys() if name != "unit"} for row in rows}  # noqa: SIM118
+    ).fetchall()
+    late = expected(store, [repository_id])
+    return {row["unit"]: _with_parts(dict(row), late.get(row["unit"], Expected()).num_parts) for row in rows}
+
+
+def _with_parts(row: dict[str, Any], num_parts: int) -> dict[str, int]:
+    del row["unit"]
+    row["new_tokens"] += num_parts * row["new_tokens"] // row["items"]
+    return row | {name: row[name] + num_parts for name in ("items", "unknown")}
 
 
 def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_tokens: int) -> Workload | None:
-    """The open items, for the memory planner; None when no prompt is known yet.
+    """The open items, for the memory planner, those that will be queued late included; None without a known prompt.
 
-    Prompts of roll-ups that are not known yet count as the average one; the longest may have `longest_unknown_tokens`.
+    The longest prompt that is not known yet may have `longest_unknown_tokens`.
     """
     places = ",".join("?" * len(repository_ids))
     row = store.db.execute(
-        f"""select count(*) as n, avg(prompt_tokens) as prompt, avg(max_new_tokens) as new,
+        f"""select count(*) as n, sum(prompt_tokens) as prompt, avg(max_new_tokens) as new,
                    max(prompt_tokens + max_new_tokens) as longest, sum(prompt_tokens is null) as unknown
             from item where state in ('waiting', 'ready', 'leased') and repository_id in ({places})""",
         list(repository_ids),
@@ -135,16 +143,19 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
     if not row["n"] or row["prompt"] is None:
         return None
     unknown = longest_unknown_tokens if row["unknown"] else 0
-    return Workload(row["n"], row["prompt"], row["new"], max(row["longest"], unknown))
+    late = expected(store, repository_ids).values()
+    num_items = row["n"] + sum(one.num_parts for one in late)
+    prompt_tokens = row["prompt"] + sum(one.prompt_tokens for one in late)
+    return Workload(num_items, prompt_tokens / num_items, row["new"], max(row["longest"], unknown))
 
 
 def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]:
-    """How much work is open and what is known of it, by unit.  Reads every item."""
+    """How much work is open or expected and what is known of it, by unit.  Reads every item."""
     places = ",".join("?" * len(repository_ids))
     rows = store.db.execute(
-        f"""select unit, sum(open) as num_open, sum(open and prompt_tokens is null) as num_unknown,
+        f"""select unit, sum(open) as num_open,
                    coalesce(sum(prompt_tokens) filter (where open), 0) as prompt_tokens,
-                   count(prompt_tokens) as num_known, coalesce(sum(prompt_tokens), 0) as known_tokens,
+                   coalesce(sum(prompt_tokens), 0) as known_tokens,
                    sum(state = 'done') as num_done, sum(state = 'parked') as num_parked,
                    coalesce(sum(output_tokens) filter (where state = 'done'), 0) as output_tokens,
                    coalesce(sum(output_tokens * output_tokens) filter (where state = 'done'), 0) as output_squares,
@@ -156,7 +167,15 @@ def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]
                   where repository_id in ({places})) group by unit order by unit""",
         list(repository_ids),
     )
-    return [UnitWork(**dict(row) | {"unit": Unit(row["unit"])}) for row in rows]
+    late = expected(store, repository_ids)
+    return [_unit_work(dict(row), late.get(row["unit"], Expected())) for row in rows]
+
+
+def _unit_work(row: dict[str, Any], late: Expected) -> UnitWork:
+    row["unit"] = Unit(row["unit"])
+    row["num_open"] += late.num_parts
+    row["num_levels"] += late.num_parts > 0
+    return UnitWork(**row, unknown_tokens=late.prompt_tokens)
 
 
 def text_counts(store: WorkStore, repository_id: int) -> tuple[int, int]:

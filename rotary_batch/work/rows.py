@@ -109,14 +109,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitWork:
-    """How much of one unit is open, and what is known of its prompts and answers."""
+    """How much of one unit is open, and what is known of its prompts and answers.  Expected parts count as open."""
 
     unit: Unit
     num_open: int
-    num_unknown: int  # of these, without a prompt yet
+    unknown_tokens: float  # expected, of the prompts of open ones that have none yet
     prompt_tokens: int  # of the open ones that have one
-    num_known: int  # items with a prompt, open or not
-    known_tokens: int  # theirs
+    known_tokens: int  # of all prompts that are known, those of items that are done included
     num_done: int  # answered
     num_parked: int
     output_tokens: int  # of the answers

@@ -286,6 +286,16 @@ alter table run add column saved_at text;
 alter table run add column report text;
 """
 
+# What the prompts of roll-ups have room for: it tells how many will get parts.  Only an index can fill the table.
+_M016 = """
+create table note_room (
+  repository_id integer not null references repository on delete cascade, unit text not null,
+  frame_tokens integer not null, notes_tokens integer not null, primary key (repository_id, unit)) strict,
+  without rowid;
+create index item_rollups on item (repository_id) where unit <> 'chunk';
+update repository set plan_key = '';
+"""
+
 MIGRATIONS = (
     _M001,
     _M002,
@@ -302,6 +312,7 @@ MIGRATIONS = (
     _M013,
     _M014,
     _M015,
+    _M016,
 )
 
 

@@ -12,6 +12,7 @@ S = tokens of a KV tile.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,11 +50,7 @@ class BlockBatch:
     rows: torch.Tensor  # [B, P] batch row of each position; padding is row 0
     positions: torch.Tensor  # [B, P] position within the sequence; padding is -1
     kv_indices: torch.Tensor  # [B, whole KV tiles] where the KV is in the arena; padding repeats the last index
-
-    @property
-    def num_tiles(self) -> int:
-        """KV tiles of the longest context."""
-        return self.kv_indices.shape[1] // KV_TILE
+    num_ended: Sequence[int]  # of each KV tile: blocks whose contexts end before it, which are the first of the batch
 
 
 class ExactAttention:
@@ -84,8 +81,8 @@ class ExactAttention:
         """Index tensors for `num_blocks` blocks of `width` positions; missing blocks are padding."""
         rows = torch.zeros(num_blocks, width, dtype=torch.int64)
         positions = torch.full((num_blocks, width), -1, dtype=torch.int64)
-        padded_tokens = -(-blocks[-1].num_kv_tokens // KV_TILE) * KV_TILE
-        kv_indices = torch.zeros(num_blocks, padded_tokens, dtype=torch.int64)
+        num_tiles = -(-blocks[-1].num_kv_tokens // KV_TILE)
+        kv_indices = torch.zeros(num_blocks, num_tiles * KV_TILE, dtype=torch.int64)
         for n, block in enumerate(blocks):
             first_row = block.segment.first_row + block.offset
             rows[n, : block.num_rows] = torch.arange(first_row, first_row + block.num_rows)
@@ -94,7 +91,10 @@ class ExactAttention:
             indices = torch.tensor(block.segment.kv_indices(block.num_kv_tokens))
             kv_indices[n, : len(indices)] = indices
             kv_indices[n, len(indices) :] = indices[-1]
-        return BlockBatch(*(tensor.to(self._device) for tensor in (rows, positions, kv_indices)))
+        # On CUDA a batch keeps its size, and so its blocks until the end.
+        ends = [] if self._device.type == "cuda" else [block.num_kv_tokens for block in blocks]
+        num_ended = [bisect_right(ends, tile * KV_TILE) for tile in range(num_tiles)]
+        return BlockBatch(*(tensor.to(self._device) for tensor in (rows, positions, kv_indices)), num_ended)
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]; `sinks` [heads]."""
@@ -110,13 +110,19 @@ class ExactAttention:
         kv_heads = self._geometry.num_kv_heads
         q, positions = _fold(queries, batch, kv_heads)  # [B * kv, R, D], [B, R]
         state = SoftmaxState.initial(q) if sinks is None else SoftmaxState.of_sinks(q, sinks.view(kv_heads, -1))
-        for tile in range(batch.num_tiles):
+        ended, num_ended = list[torch.Tensor](), 0
+        for tile, first in enumerate(batch.num_ended):
+            if first > num_ended:
+                folded = (first - num_ended) * kv_heads
+                ended.append(state.rows(slice(folded)).result())
+                state, num_ended = state.rows(slice(folded, None)), first
             columns = slice(tile * KV_TILE, (tile + 1) * KV_TILE)
             kv_positions = torch.arange(columns.start, columns.stop, device=q.device)
-            k, v = _gather(kv, layer, batch.kv_indices[:, columns])  # [B * kv, S, D]
-            visible = (kv_positions <= positions[:, :, None]) & (kv_positions > positions[:, :, None] - self._window)
-            state = state.update(q, k, v, visible.repeat_interleave(kv_heads, 0))
-        return state.out / state.row_sum.clamp_min(1e-30)
+            k, v = _gather(kv, layer, batch.kv_indices[first:, columns])  # [B * kv, S, D]
+            rows = positions[first:, :, None]
+            visible = (kv_positions <= rows) & (kv_positions > rows - self._window)
+            state = state.update(q[first * kv_heads :], k, v, visible.repeat_interleave(kv_heads, 0))
+        return torch.cat([*ended, state.result()])
 
 
 class SoftmaxState(NamedTuple):
@@ -140,6 +146,14 @@ class SoftmaxState(NamedTuple):
         padded = sinks.float().repeat(1, -(-q.shape[1] // groups))[:, : q.shape[1]]
         row_max = padded.repeat(len(q) // kv_heads, 1)[..., None]
         return cls(row_max, torch.ones_like(row_max), torch.zeros(q.shape, dtype=torch.float32, device=q.device))
+
+    def rows(self, blocks: slice) -> SoftmaxState:
+        """That of some of the folded blocks."""
+        return SoftmaxState(*(tensor[blocks] for tensor in self))
+
+    def result(self) -> torch.Tensor:
+        """The output [B * kv, R, D]."""
+        return self.out / self.row_sum.clamp_min(1e-30)
 
     def update(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> SoftmaxState:
         """After one more tile; `mask` [B * kv, R, S] is true where a row sees a token."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ def plan(
     models: list[dict[str, Any]] = []
     for group in groups:
         with isolated([row.root for row in group.rows], failures):
-            models += _plan_group(store, group, window_s)
+            models += plan_group(store, group, window_s)
     return {
         "repositories": [
             {"root": row.root, "model": row.model_name, "open": counts.open_tokens(store, row.id)} for row in rows
@@ -57,15 +58,24 @@ def plan(
     }
 
 
-def _plan_group(store: WorkStore, group: Group, window_s: float | None) -> list[dict[str, Any]]:
+def plan_group(store: WorkStore, group: Group, window_s: float | None) -> list[dict[str, Any]]:
     """The forecast of one model; empty when nothing is left to do."""
-    manifest = Manifest.load(group.pack)
+    manifest = group.manifest
     longest = find_job(group.settings).longest_rollup_tokens(manifest.context_tokens)
     workload = counts.workload(store, [row.id for row in group.rows], longest)
     if workload is None:
         return []
     speed = counts.last_speed(store, manifest.name, group.settings.device)
     return [forecast(manifest, group.settings, workload, window_s) | as_last_run(speed, workload)]
+
+
+def seconds_for(store: WorkStore, group: Group) -> float | None:
+    """About how long a drain of these repositories takes; None when it is not known, or when they do not fit."""
+    with suppress(UnavailableError):
+        for model in plan_group(store, group, None):
+            hours = model.get("hours_as_last_run", model.get("hours"))
+            return None if hours is None else 3600 * float(hours)
+    return None
 
 
 def as_last_run(speed: Speed | None, workload: Workload) -> dict[str, Any]:

@@ -286,6 +286,15 @@ alter table run add column saved_at text;
 alter table run add column report text;
 """
 
+# Which model a repository was indexed with: its digest (null = an earlier version did not store it), and whether it was
+# named by --model, which no setting overrides later.  Earlier versions did not know that; what was no demonstration had
+# been named.
+_M016 = """
+alter table repository add column model_digest text;
+alter table repository add column model_by_flag integer not null default 1;
+update repository set model_by_flag = 0 where demonstration;
+"""
+
 MIGRATIONS = (
     _M001,
     _M002,
@@ -302,6 +311,7 @@ MIGRATIONS = (
     _M013,
     _M014,
     _M015,
+    _M016,
 )
 
 

@@ -18,7 +18,7 @@ from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import find_job
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings, cache_dir
-from rotary_batch.errors import UnavailableError
+from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import ORIGINAL, Manifest
@@ -28,11 +28,25 @@ from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
 from rotary_batch.model.slabs import expert_layout
 from rotary_batch.work import counts
-from rotary_batch.work.rows import Speed
+from rotary_batch.work.rows import RepositoryRow, Speed
 from rotary_batch.work.store import WorkStore
 
 NIGHT_S = 8 * 3600
 MIN_GAIN = 1.05  # an alternative that helps less is not named
+
+
+def plan_with(
+    store: WorkStore, settings: Settings, manifest: Manifest, roots: Sequence[Path], window_s: float | None
+) -> dict[str, Any]:
+    """What is left, and how long another model would take for it: the tokens are counted as the indexed model does.
+
+    Raises UnavailableError when the model does not fit.
+    """
+    rows = select_repositories(store, roots)
+    longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
+    workload = counts.workload(store, [row.id for row in rows], longest)
+    models = [] if workload is None else [forecast(manifest, settings, workload, window_s)]
+    return _answer(store, rows, models, (), ())
 
 
 def plan(
@@ -48,12 +62,22 @@ def plan(
     for group in groups:
         with isolated([row.root for row in group.rows], failures):
             models += plan_group(store, group, window_s)
+    return _answer(store, rows, models, [note for group in groups for note in group.notes], failures)
+
+
+def _answer(
+    store: WorkStore,
+    rows: Sequence[RepositoryRow],
+    models: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    failures: Sequence[Failure],
+) -> dict[str, Any]:
     return {
         "repositories": [
             {"root": row.root, "model": row.model_name, "open": counts.open_tokens(store, row.id)} for row in rows
         ],
-        "models": models,
-        "notes": [note for group in groups for note in group.notes],
+        "models": list(models),
+        "notes": list(notes),
         "failures": [failure.as_dict() for failure in failures],
     }
 
@@ -207,10 +231,12 @@ class _Task:
     def _alternatives(self, setup: _Setup) -> Iterator[tuple[str, _Setup]]:
         model, settings, manifest = setup.model, self.settings, self.manifest
         for experts in ("int8", "int4") if manifest.experts != ORIGINAL else ():
-            formats = dict.fromkeys(manifest.geometry.matrix_shapes, experts)
-            if model.slab_nbytes > (nbytes := expert_layout(manifest.geometry, formats).nbytes):
-                smaller = replace(model, experts=experts, slab_nbytes=nbytes, experts_nbytes=nbytes * model.num_slabs)
-                yield f"{experts} experts", setup._replace(model=smaller)
+            with suppress(ModelError):  # rows that the format cannot cut
+                formats = dict.fromkeys(manifest.geometry.matrix_shapes, experts)
+                if model.slab_nbytes > (nbytes := expert_layout(manifest.geometry, formats).nbytes):
+                    total = nbytes * model.num_slabs
+                    smaller = replace(model, experts=experts, slab_nbytes=nbytes, experts_nbytes=total)
+                    yield f"{experts} experts", setup._replace(model=smaller)
         if settings.kv == "bf16":
             int8 = footprint(manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device)
             yield "--kv int8", setup._replace(model=replace(model, kv="int8", kv_token_nbytes=int8.kv_token_nbytes))

@@ -14,6 +14,7 @@ from rotary_batch.model.slabs import stored_nbytes
 # Activations of a row that live at once: hidden vectors, hidden vectors for each of its experts, and intermediate
 # vectors of the rows of one expert (two experts of a row compute at the same time only when routing is badly skewed).
 WORKSPACE_HIDDEN, WORKSPACE_EXPERT_HIDDEN, WORKSPACE_INTERMEDIATE = 4, 4, 4
+STATE_NUMBER_NBYTES = 4  # states are float32 in every numerics
 LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # 32 MiB of cuBLAS, logits, fragmentation of the allocator
 
 
@@ -51,6 +52,7 @@ class Footprint:
     experts_nbytes: int  # of all slabs
     dense_nbytes: int
     kv_token_nbytes: int
+    state_nbytes: int  # of a sequence's state, whatever its length
     number_nbytes: int  # of one number of the dense matrices and the KV cache
     activation_nbytes: int  # of one number of a row
     library_nbytes: int  # device memory that libraries take
@@ -63,6 +65,10 @@ class Footprint:
             shapes = self.geometry.dense_shapes().items()
             unpacked += [math.prod(shape) for name, shape in shapes if self.geometry.is_quantisable(name)]
         return max(unpacked, default=0) * self.number_nbytes
+
+    def sequence_nbytes(self) -> int:
+        """What a live sequence takes beside its KV cache: its row and its state."""
+        return self.row_nbytes() + self.state_nbytes
 
     def row_nbytes(self) -> int:
         """Activations of one row."""
@@ -88,6 +94,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
         experts_nbytes=manifest.experts_nbytes,
         dense_nbytes=dense_nbytes(geometry, manifest.dense_stored, number_nbytes),
         kv_token_nbytes=kv_token_nbytes,
+        state_nbytes=STATE_NUMBER_NBYTES * geometry.state_params,
         number_nbytes=number_nbytes,
         activation_nbytes=activation_nbytes,
         library_nbytes=LIBRARY_NBYTES[device.partition(":")[0]],

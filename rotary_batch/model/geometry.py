@@ -173,8 +173,16 @@ class Geometry:
 
     @property
     def kv_token_params(self) -> int:
-        """Numbers of one token in the KV cache, over all layers."""
-        return 2 * len(self.kv_layers) * self.num_kv_heads * self.head_dim
+        """Numbers of one token in the KV cache, over all layers; of latent attention the latent alone."""
+        token = self.kv_lora_rank + self.num_rotary if self.kv_lora_rank else 2 * self.num_kv_heads * self.head_dim
+        return len(self.kv_layers) * token
+
+    @property
+    def state_params(self) -> int:
+        """Numbers of one sequence in the states of DeltaNet layers, whatever its length, over all layers."""
+        keys, values = self.delta_key_heads * self.delta_key_dim, self.delta_value_heads * self.delta_value_dim
+        inputs = (2 * keys + values) * max(0, self.delta_conv - 1)
+        return (self.num_layers - len(self.kv_layers)) * (values * self.delta_key_dim + inputs)
 
     @property
     def dense_matmul_params(self) -> int:

@@ -88,7 +88,7 @@ def with_host_slabs(model: Footprint, memory_plan: MemoryPlan, host_nbytes: int)
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:
     """The least device memory that a model runs in: dense part, two slots, the longest item's KV cache, workspace."""
-    rows_nbytes = (MIN_PREFILL_TOKENS + 1) * model.row_nbytes()
+    rows_nbytes = MIN_PREFILL_TOKENS * model.row_nbytes() + model.sequence_nbytes()
     return fixed_nbytes(model) + rows_nbytes + MIN_SLOTS * model.slab_nbytes + longest_tokens * model.kv_token_nbytes
 
 

@@ -104,8 +104,8 @@ class _Search:
 
     def device_plans(self, prefill_tokens: int) -> list[MemoryPlan]:
         """Plans without KV cache in host memory, by batch, the largest last."""
-        row_nbytes, max_kv_tokens = self.model.row_nbytes(), self._max_kv_tokens(prefill_tokens)
-        sequence_nbytes = self.workload.kv_tokens * self.model.kv_token_nbytes + row_nbytes
+        max_kv_tokens = self._max_kv_tokens(prefill_tokens)
+        sequence_nbytes = self.workload.kv_tokens * self.model.kv_token_nbytes + self.model.sequence_nbytes()
         max_batch = max(1, min(self.max_batch, max_kv_tokens * self.model.kv_token_nbytes // sequence_nbytes))
         plans = [self._device_plan(batch, prefill_tokens, max_kv_tokens) for batch in _batches(max_batch)]
         # An item far longer than the average may leave no room for the second slot next to the rows of a larger batch.
@@ -124,7 +124,8 @@ class _Search:
 
     def _room_nbytes(self, prefill_tokens: int) -> int:
         """Device memory for KV cache and experts, with one decode row."""
-        return self.memory_nbytes - fixed_nbytes(self.model) - (prefill_tokens + 1) * self.model.row_nbytes()
+        rows_nbytes = prefill_tokens * self.model.row_nbytes() + self.model.sequence_nbytes()
+        return self.memory_nbytes - fixed_nbytes(self.model) - rows_nbytes
 
     def _holds_longest(self, prefill_tokens: int) -> bool:
         kv_nbytes = self.workload.longest_tokens * self.model.kv_token_nbytes
@@ -141,7 +142,7 @@ class _Search:
 
     def _device_plan(self, batch: int, prefill_tokens: int, max_kv_tokens: int) -> MemoryPlan:
         model, workload = self.model, self.workload
-        room = self._room_nbytes(prefill_tokens) - (batch - 1) * model.row_nbytes()
+        room = self._room_nbytes(prefill_tokens) - (batch - 1) * model.sequence_nbytes()
         kv_tokens = min(max_kv_tokens, max(workload.longest_tokens, batch * workload.kv_tokens))
         fitting = (room - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
         fitting = min(model.num_slabs, fitting)
@@ -192,7 +193,7 @@ class _Search:
         longest_nbytes = self.workload.longest_tokens * model.kv_token_nbytes
         kv_nbytes = max(longest_nbytes, (plan.batch - num_in_host) * sequence_nbytes)
         windows_nbytes = num_in_host * _window_nbytes(model, sequence_nbytes)
-        slabs_nbytes = room_nbytes - kv_nbytes - windows_nbytes - (plan.batch - 1) * model.row_nbytes()
+        slabs_nbytes = room_nbytes - kv_nbytes - windows_nbytes - (plan.batch - 1) * model.sequence_nbytes()
         if slabs_nbytes < slots_nbytes:
             return
         fitting = min(model.num_slabs, slabs_nbytes // model.slab_nbytes)

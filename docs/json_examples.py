@@ -79,6 +79,10 @@ EXAMPLES = (
     Example("agents"),
     Example("trust"),
     Example("doctor", "A list with one object for each part.", (0, 69)),
+    Example(
+        "models gpt-oss-20b",
+        "Without NAME a list; each then has `format`, the smallest of these, instead of `formats`.",
+    ),
     Example("model info"),
     Example("model verify"),
     Example("generate ../in.jsonl -o ../out.jsonl"),

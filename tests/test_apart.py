@@ -161,7 +161,7 @@ def test_a_repository_keeps_its_model_and_job_until_others_are_named(make_reposi
     pack.rename(tmp_path / "moved")
     refused = rotary("index", root, **environment)
     assert refused.returncode == 3
-    assert f"{pack}: {root} was indexed with this model, and it is gone; name one with --model" in refused.stderr
+    assert f"{pack}: {root} was indexed with this model, {model}, and it is gone; put it back, or" in refused.stderr
     (index,) = answer("index", root, "--model", tmp_path / "moved", **environment)
     assert (index["model"], index["parsed"]) == (model, 0), "the same model elsewhere"
 

@@ -28,6 +28,7 @@ from rotary_batch.cli import (
     inspect,
     mcp,
     model,
+    models,
     plan,
     report,
     retry,
@@ -43,7 +44,7 @@ from rotary_batch.process import guarded
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --help
     "The nightly work": (run.run, index.index, drain.drain, docs.render, docs.check, retry.retry),
     "Looking at results": (status.status, report.report, plan.plan, search.search, inspect.explain, inspect.inspect),
-    "Preparing": (init.init, doctor.doctor, bench.bench, trust.trust, forget.forget),
+    "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust, forget.forget),
     "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
 }
 MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify)

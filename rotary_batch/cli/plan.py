@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import NOTHING_INDEXED, exit_with, print_answer
+from rotary_batch.cli.help import MODEL
 from rotary_batch.cli.options import (
     Config,
     Db,
@@ -33,6 +37,15 @@ def plan(
     repos: IndexedRepos = None,
     until: Until = None,
     for_: For = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another model: a name that `models` lists, a pack or a checkpoint.",
+            show_default="those of the index",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     device: Device = None,
     device_memory: DeviceMemory = None,
     host_memory: HostMemory = None,
@@ -51,6 +64,7 @@ def plan(
         rotary-batch plan
         rotary-batch plan --device cuda --device-memory 22GB
         rotary-batch plan ~/src/app --until 07:00
+        rotary-batch plan --model qwen3-coder-30b --device cuda
     """
     user = user_settings(
         config,
@@ -65,8 +79,13 @@ def plan(
     )
     seconds_left = open_window(until=until, duration=for_).seconds_left
     failures: list[Failure] = []
-    with reading(user.for_command().settings) as store:
-        answer = commands.plan.plan(store, user.for_indexed, repos or [], seconds_left, failures)
+    settings = user.for_command().settings
+    with reading(settings) as store:
+        if model is None:
+            answer = commands.plan.plan(store, user.for_indexed, repos or [], seconds_left, failures)
+        else:
+            manifest = commands.named_models.manifest_named(settings, model)
+            answer = commands.plan.plan_with(store, settings, manifest, repos or [], seconds_left)
     for note in answer["notes"]:
         console.err(f"note: {note}")
     print_answer(answer, json, lambda: print_plan(answer))

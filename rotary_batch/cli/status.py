@@ -66,6 +66,8 @@ def print_status(answer: Mapping[str, Any]) -> None:
     """How far every repository is, what runs now and how the last run ended."""
     for repository in answer["repositories"]:
         console.out(f"{repository['root']} (model {repository['model']})")
+        if repository["model_problem"]:
+            console.paragraph(repository["model_problem"])
         if not repository["all"]:
             console.out("  There is nothing to answer.")
             continue

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import inspect as inspect
     from rotary_batch.commands import mcp as mcp
     from rotary_batch.commands import models as models
+    from rotary_batch.commands import named_models as named_models
     from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan
     from rotary_batch.commands import preflight as preflight

@@ -17,13 +17,18 @@ from rotary_batch.own_file import read_own
 from rotary_batch.repo.git import enclosing_repository
 from rotary_batch.work.rows import RepositoryRow
 
+MODEL_FLAG = "--model"
+
 
 class RepositorySettings(NamedTuple):
-    """One repository, its settings, and notes about the keys of its own file that were ignored."""
+    """One repository, its settings, and notes about what of them was ignored."""
 
     root: Path
     settings: Settings
     notes: tuple[str, ...] = ()
+    model_source: str | None = (
+        MODEL_FLAG  # where `settings.model` was set: an option, a variable or a file; None = nowhere
+    )
 
     def engine_settings(self) -> Settings:
         """The settings without files and pages.  Repositories of one pack that have equal ones share an engine."""
@@ -67,7 +72,8 @@ class UserSettings:
         if "job" in own.values and "job" not in self.values and not _has_job(settings):
             notes.append(f"{root / FILE_NAME}: job: no such job; the key is ignored")
             settings = replace(settings, job=indexed_job)
-        return RepositorySettings(root, replace(settings, out=_docs_dir(settings.out, root)), tuple(notes))
+        settings = replace(settings, out=_docs_dir(settings.out, root))
+        return RepositorySettings(root, settings, tuple(notes), self.sources.get("model"))
 
     def for_indexed(self, row: RepositoryRow) -> RepositorySettings:
         """The settings for a repository as it was indexed: with its job, unless the user names another."""

@@ -14,7 +14,8 @@ from rotary_batch.commands.configuration import RepositorySettings, UserSettings
 from rotary_batch.commands.database import copied, database_path
 from rotary_batch.commands.index import IndexOutcome, IndexRequest, index, index_views
 from rotary_batch.commands.isolation import Failure, failures
-from rotary_batch.commands.packs import described_pack
+from rotary_batch.commands.keeping import keeping_model_and_job
+from rotary_batch.commands.packs import pack_folder
 from rotary_batch.commands.preflight import ready_to_run
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME
@@ -68,7 +69,7 @@ def dry_run(
             repos = ready_to_run(store, repos, user.for_repository, database, checked)
         request = IndexRequest(
             store=store,
-            settings_of=_packed(user.for_repository),
+            settings_of=_packed(user.for_repository, store),
             window=window,
             views=index_views(store),
             progress=progress,
@@ -89,12 +90,15 @@ def dry_run(
         )
 
 
-def _packed(settings_of: Callable[[Path], RepositorySettings]) -> Callable[[Path], RepositorySettings]:
+def _packed(
+    settings_of: Callable[[Path], RepositorySettings], store: WorkStore
+) -> Callable[[Path], RepositorySettings]:
     """The settings of a repository.  Raises ModelError when its model would be packed first, which writes."""
+    rows = {row.root: row for row in repositories(store)}
 
     def packed(root: Path) -> RepositorySettings:
-        own = settings_of(root)
-        pack, _ = described_pack(own.settings)
+        own = keeping_model_and_job(settings_of(root), rows.get(str(root)))
+        pack = pack_folder(own.settings)
         if not (pack / MANIFEST_NAME).is_file():
             model = own.settings.model
             raise ModelError(

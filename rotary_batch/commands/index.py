@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.configuration import RepositorySettings
+from rotary_batch.commands.groups import Group
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
+from rotary_batch.commands.keeping import ModelChange, is_by_flag, keeping_model_and_job, model_change, model_digest
 from rotary_batch.commands.moved import moved_from
-from rotary_batch.commands.packs import find_pack, keeping_model_and_job
+from rotary_batch.commands.packs import find_pack
 from rotary_batch.commands.page_notes import text_notes
+from rotary_batch.commands.plan import seconds_for
 from rotary_batch.commands.repositories import full_name, resolved, whole_repository
 from rotary_batch.config import Settings
 from rotary_batch.errors import RepositoryError
@@ -23,6 +26,7 @@ from rotary_batch.planner.index import Indexed, index_repository
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import GitCommit, Repository, open_repository
+from rotary_batch.sizes import duration_text
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending
 from rotary_batch.window import Window, explain_stop
 from rotary_batch.work import counts
@@ -110,13 +114,14 @@ def index(request: IndexRequest, repos: Sequence[Path]) -> list[IndexOutcome | F
                 continue
             roots.add(root)
             notes = list(_place_notes(request.store, indexed_rows, root))
-            own = keeping_model_and_job(request.settings_of(root), indexed_rows.get(str(root)))
+            row = indexed_rows.get(str(root))
+            own = keeping_model_and_job(request.settings_of(root), row)
             own = own._replace(notes=(*own.notes, *notes))
             pack = find_pack(own.settings, lambda done, total: request.progress("packing the model", done, total))
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
-            outcome = _index_one(request, own, prompt_builders[key], pack)
+            outcome = _index_one(request, own, prompt_builders[key], pack, row)
             outcomes += [outcome, *_unreadable(outcome.indexed)]
             request.on_indexed(outcome)
     return outcomes
@@ -152,10 +157,17 @@ def index_views(store: WorkStore) -> IndexViews:
 
 
 def _index_one(
-    request: IndexRequest, own: RepositorySettings, prompt_builder: PromptBuilder, pack: Path
+    request: IndexRequest,
+    own: RepositorySettings,
+    prompt_builder: PromptBuilder,
+    pack: Path,
+    indexed_row: RepositoryRow | None,
 ) -> IndexOutcome:
+    """Index one repository; `indexed_row` is what is stored of it so far."""
+    change = model_change(request.store, own, indexed_row, pack, prompt_builder.manifest)
     repository = _open_repository(own.root, own.settings)
     row, window = _row(repository, own.settings, prompt_builder, pack), request.window
+    row = replace(row, model_by_flag=is_by_flag(own, indexed_row))
 
     def check_window(done: int, total: int) -> None:
         window.check()
@@ -174,10 +186,28 @@ def _index_one(
         num_open=counts.open_items(request.store, [indexed.repository.id]),
         pages_current=num_current(request.store, [indexed.repository.id], NOT_PAGES),
         database=request.store.db.path.absolute(),
-        settings_notes=own.notes,
+        settings_notes=(*own.notes, *_change_notes(request.store, change, own, indexed.repository, prompt_builder)),
     )
     event("indexed", **{k: v for k, v in outcome.as_dict().items() if k not in {"files", "notes"}})
     return outcome
+
+
+def _change_notes(
+    store: WorkStore,
+    change: ModelChange | None,
+    own: RepositorySettings,
+    row: RepositoryRow,
+    prompt_builder: PromptBuilder,
+) -> Iterator[str]:
+    """What another model costs."""
+    if change is None:
+        return
+    num_open = counts.open_items(store, [row.id])
+    num_asked = num_open - len(store.answered_before([row.id]))
+    group = Group(Path(row.pack_dir), prompt_builder.manifest, own.engine_settings(), [row])
+    seconds = seconds_for(store, group)
+    time = f"about {duration_text(seconds * num_asked / num_open)}" if seconds else "for how long is not known yet"
+    yield change.note(num_asked, time)
 
 
 def _open_repository(root: Path, settings: Settings) -> Repository:
@@ -203,4 +233,5 @@ def _row(repository: Repository, settings: Settings, prompt_builder: PromptBuild
         link_template=settings.link_template,
         job=prompt_builder.job.name,
         demonstration=prompt_builder.manifest.demonstration,
+        model_digest=model_digest(prompt_builder.manifest),
     )

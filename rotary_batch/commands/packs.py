@@ -1,18 +1,15 @@
-"""The pack that a command uses: the embedded one, the one that is named, or the one of an earlier index."""
+"""The pack that the settings name: the embedded one, a folder, or the pack of a checkpoint in the cache."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.hub import not_on_disk
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
-from rotary_batch.work.rows import RepositoryRow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
@@ -36,28 +33,30 @@ def described_pack(settings: Settings) -> tuple[Path, Manifest]:
 
     Nothing is packed.  Raises ModelError.
     """
-    model = _folder(settings)
-    if not (model / MANIFEST_NAME).is_file():
-        from rotary_batch.engine.packs.checkpoint import (  # headers only, without torch
-            cached_pack,
-            open_checkpoint,
-            unpacked_manifest,
-        )
+    model, pack = _folder(settings), pack_folder(settings)
+    if (pack / MANIFEST_NAME).is_file():
+        return pack, Manifest.load(pack)
+    from rotary_batch.engine.packs.checkpoint import open_checkpoint, unpacked_manifest  # headers only, without torch
 
-        checkpoint = open_checkpoint(model)
-        pack = cached_pack(checkpoint, _cache(), settings.experts)
-        if not (pack / MANIFEST_NAME).is_file():
-            return pack, unpacked_manifest(checkpoint, settings.experts)
-        model = pack
-    return model, Manifest.load(model)
+    return pack, unpacked_manifest(open_checkpoint(model), settings.experts)
+
+
+def pack_folder(settings: Settings) -> Path:
+    """Where the pack is that `find_pack` would return, made or not.  Raises ModelError."""
+    model = _folder(settings)
+    if (model / MANIFEST_NAME).is_file():
+        return model
+    from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint  # headers only, without torch
+
+    return cached_pack(open_checkpoint(model), _cache(), settings.experts)
 
 
 def _folder(settings: Settings) -> Path:
     """The folder that is named, a pack or a checkpoint.  Raises ModelError, also for experts of another format."""
     model = model_folder(settings.model or EMBEDDED)
-    if (model / MANIFEST_NAME).is_file():
+    if settings.experts is not None and (model / MANIFEST_NAME).is_file():
         experts = Manifest.load(model).experts
-        if settings.experts not in {None, experts}:
+        if settings.experts != experts:
             raise ModelError(f"{model}: its experts are {experts}, not {settings.experts}; pack the checkpoint again")
     return model
 
@@ -79,23 +78,3 @@ def model_folder(model: Path) -> Path:
 def _cache() -> Path:
     """Where packs of checkpoints are made."""
     return cache_dir(os.environ) / "packs"
-
-
-def indexed_pack(row: RepositoryRow) -> Path:
-    """The pack that a repository was indexed with.  Raises ModelError when it no longer exists."""
-    pack = Path(row.pack_dir)
-    if (pack / MANIFEST_NAME).is_file():
-        return pack
-    if row.model_name == Manifest.load(EMBEDDED).name:  # that one moves with the program
-        return EMBEDDED
-    raise ModelError(f"{pack}: {row.root} was indexed with this model, and it is gone; name one with --model")
-
-
-def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
-    """A repository keeps the model and the job that it was indexed with until others are named."""
-    if row is None:
-        return own
-    settings = replace(own.settings, job=own.settings.job or row.job)
-    if settings.model is None:
-        settings = replace(settings, model=indexed_pack(row))
-    return own._replace(settings=settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import find_job
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings, cache_dir
-from rotary_batch.errors import UnavailableError
+from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import allowed_nbytes, physical_nbytes
 from rotary_batch.model.manifest import ORIGINAL, Manifest
@@ -27,11 +28,25 @@ from rotary_batch.model.rates import Rates, cached_rates
 from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
 from rotary_batch.model.slabs import uniform_layout
 from rotary_batch.work import counts
-from rotary_batch.work.rows import Speed
+from rotary_batch.work.rows import RepositoryRow, Speed
 from rotary_batch.work.store import WorkStore
 
 NIGHT_S = 8 * 3600
 MIN_GAIN = 1.05  # an alternative that helps less is not named
+
+
+def plan_with(
+    store: WorkStore, settings: Settings, manifest: Manifest, roots: Sequence[Path], window_s: float | None
+) -> dict[str, Any]:
+    """What is left, and how long another model would take for it: the tokens are counted as the indexed model does.
+
+    Raises UnavailableError when the model does not fit.
+    """
+    rows = select_repositories(store, roots)
+    longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
+    workload = counts.workload(store, [row.id for row in rows], longest)
+    models = [] if workload is None else [forecast(manifest, settings, workload, window_s)]
+    return _answer(store, rows, models, (), ())
 
 
 def plan(
@@ -46,26 +61,45 @@ def plan(
     models: list[dict[str, Any]] = []
     for group in groups:
         with isolated([row.root for row in group.rows], failures):
-            models += _plan_group(store, group, window_s)
+            models += plan_group(store, group, window_s)
+    return _answer(store, rows, models, [note for group in groups for note in group.notes], failures)
+
+
+def _answer(
+    store: WorkStore,
+    rows: Sequence[RepositoryRow],
+    models: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    failures: Sequence[Failure],
+) -> dict[str, Any]:
     return {
         "repositories": [
             {"root": row.root, "model": row.model_name, "open": counts.open_tokens(store, row.id)} for row in rows
         ],
-        "models": models,
-        "notes": [note for group in groups for note in group.notes],
+        "models": list(models),
+        "notes": list(notes),
         "failures": [failure.as_dict() for failure in failures],
     }
 
 
-def _plan_group(store: WorkStore, group: Group, window_s: float | None) -> list[dict[str, Any]]:
+def plan_group(store: WorkStore, group: Group, window_s: float | None) -> list[dict[str, Any]]:
     """The forecast of one model; empty when nothing is left to do."""
-    manifest = Manifest.load(group.pack)
+    manifest = group.manifest
     longest = find_job(group.settings).longest_rollup_tokens(manifest.context_tokens)
     workload = counts.workload(store, [row.id for row in group.rows], longest)
     if workload is None:
         return []
     speed = counts.last_speed(store, manifest.name, group.settings.device)
     return [forecast(manifest, group.settings, workload, window_s) | as_last_run(speed, workload)]
+
+
+def seconds_for(store: WorkStore, group: Group) -> float | None:
+    """About how long a drain of these repositories takes; None when it is not known, or when they do not fit."""
+    with suppress(UnavailableError):
+        for model in plan_group(store, group, None):
+            hours = model.get("hours_as_last_run", model.get("hours"))
+            return None if hours is None else 3600 * float(hours)
+    return None
 
 
 def as_last_run(speed: Speed | None, workload: Workload) -> dict[str, Any]:
@@ -197,9 +231,11 @@ class _Task:
     def _alternatives(self, setup: _Setup) -> Iterator[tuple[str, _Setup]]:
         model, settings, manifest = setup.model, self.settings, self.manifest
         for experts in ("int8", "int4") if manifest.experts != ORIGINAL else ():
-            if model.slab_nbytes > (nbytes := uniform_layout(manifest.geometry, experts).nbytes):
-                smaller = replace(model, experts=experts, slab_nbytes=nbytes, experts_nbytes=nbytes * model.num_slabs)
-                yield f"{experts} experts", setup._replace(model=smaller)
+            with suppress(ModelError):  # rows that the format cannot cut
+                if model.slab_nbytes > (nbytes := uniform_layout(manifest.geometry, experts).nbytes):
+                    total = nbytes * model.num_slabs
+                    smaller = replace(model, experts=experts, slab_nbytes=nbytes, experts_nbytes=total)
+                    yield f"{experts} experts", setup._replace(model=smaller)
         if settings.kv == "bf16":
             int8 = footprint(manifest, "int8", model.number_nbytes, model.activation_nbytes, settings.device)
             yield "--kv int8", setup._replace(model=replace(model, kv="int8", kv_token_nbytes=int8.kv_token_nbytes))

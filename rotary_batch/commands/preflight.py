@@ -15,7 +15,8 @@ from typing import Any
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.isolation import isolated
 from rotary_batch.commands.jobs import find_job
-from rotary_batch.commands.packs import described_pack, keeping_model_and_job
+from rotary_batch.commands.keeping import keeping_model_and_job
+from rotary_batch.commands.packs import described_pack
 from rotary_batch.commands.repositories import full_name, resolved
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import StorageError, UnavailableError

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.commands.database import database_path
+from rotary_batch.commands.keeping import indexed_pack
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
+from rotary_batch.errors import ModelError
 from rotary_batch.work import counts, runs
 from rotary_batch.work.lock import holder
 from rotary_batch.work.rows import RepositoryRow, RunRow
@@ -44,12 +46,22 @@ def _standing(store: WorkStore, row: RepositoryRow, driver: int | None) -> dict[
     return {
         "root": row.root,
         "model": row.model_name,
+        "model_problem": _model_problem(row),
         "items": states if driver is not None else {unit: _without_leases(states[unit]) for unit in states},
         "verdicts": counts.verdicts(store, row.id),
         "done": num_done - (num_parked := counts.parked_items(store, [row.id])),
         "parked": num_parked,
         "all": sum(sum(by_state.values()) for by_state in states.values()),
     }
+
+
+def _model_problem(row: RepositoryRow) -> str | None:
+    """Why the model of a repository cannot be used, and what to do; None when it is there."""
+    try:
+        indexed_pack(row)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _without_leases(states: dict[str, int]) -> dict[str, int]:

@@ -199,8 +199,9 @@ class Geometry:
 
     @property
     def kv_token_params(self) -> int:
-        """Numbers of one token in the KV cache, over all layers."""
-        return 2 * len(self.kv_layers) * self.num_kv_heads * self.head_dim
+        """Numbers of one token in the KV cache, over all layers; of latent attention the latent alone."""
+        token = self.kv_lora_rank + self.num_rotary if self.kv_lora_rank else 2 * self.num_kv_heads * self.head_dim
+        return len(self.kv_layers) * token
 
     @property
     def dense_matmul_params(self) -> int:

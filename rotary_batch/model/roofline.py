@@ -70,8 +70,8 @@ def step_roofline(
     head_s = (
         geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
     )
-    read_nbytes = context * model.kv_token_nbytes + 2 * model.state_nbytes  # states are read and written
-    kv_s = decode_rows * read_nbytes / rates.attention_nbytes_per_s[model.kv]
+    kv_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s[model.kv]
+    kv_s += decode_rows * 2 * model.state_nbytes / rates.memory_nbytes_per_s  # states are read and written
     streamed_nbytes, moved_share = memory_plan.streamed_nbytes(model), 1.0
     if share < SWEEP_SHARE:  # what slots still hold need not move
         kept_nbytes = memory_plan.num_slots * model.slab_nbytes

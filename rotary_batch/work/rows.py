@@ -24,6 +24,8 @@ class RepositoryRow:
     link_template: str | None
     job: str
     demonstration: bool = False  # pages say that its model is one
+    model_digest: str | None = None  # of weights and tokenizer; None = an earlier version indexed it
+    model_by_flag: bool = True  # named by --model, not by a setting or by default
     notes: tuple[str, ...] = ()
 
 

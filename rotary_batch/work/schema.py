@@ -295,6 +295,14 @@ create table note_room (
 create index item_rollups on item (repository_id) where unit <> 'chunk';
 update repository set plan_key = '';
 """
+# Which model a repository was indexed with: its digest (null = an earlier version did not store it), and whether it was
+# named by --model, which no setting overrides later.  Earlier versions did not know that; what was no demonstration had
+# been named.
+_M017 = """
+alter table repository add column model_digest text;
+alter table repository add column model_by_flag integer not null default 1;
+update repository set model_by_flag = 0 where demonstration;
+"""
 
 MIGRATIONS = (
     _M001,
@@ -313,6 +321,7 @@ MIGRATIONS = (
     _M014,
     _M015,
     _M016,
+    _M017,
 )
 
 

@@ -94,7 +94,8 @@ class ExactAttention:
         # On CUDA a batch keeps its size, and so its blocks until the end.
         ends = [] if self._device.type == "cuda" else [block.num_kv_tokens for block in blocks]
         num_ended = [bisect_right(ends, tile * KV_TILE) for tile in range(num_tiles)]
-        return BlockBatch(*(tensor.to(self._device) for tensor in (rows, positions, kv_indices)), num_ended)
+        rows, positions, kv_indices = (tensor.to(self._device) for tensor in (rows, positions, kv_indices))
+        return BlockBatch(rows, positions, kv_indices, num_ended)
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]; `sinks` [heads]."""

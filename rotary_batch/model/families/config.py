@@ -34,6 +34,7 @@ _ROPE_NUMBERS = (
     *("attention_factor", "mscale", "mscale_all_dim"),
 )
 _KINDS = {"full_attention": FULL, "sliding_attention": WINDOW, "linear_attention": DELTA}
+_PER_LAYER = ("moe_topk", "moe_intermediate_size", "num_shared_expert", "num_experts")  # of Hunyuan: a list
 SILU = ("silu", "swish")
 
 
@@ -69,9 +70,9 @@ def sizes(config: Table, default_theta: float) -> dict[str, Any]:
 
 
 def one_whole(config: Table, names: Sequence[str], most: int) -> int:
-    """A whole number by the first of its spellings that exists; a list must have the same number for every layer."""
+    """A whole number by the first of its spellings that exists; some may be a list with the same for every layer."""
     name = next(filter(config.has, names), names[0])
-    if not config.holds(name, list):
+    if name not in _PER_LAYER or not config.holds(name, list):
         return config.whole(name, most)
     numbers = set(config.wholes(name, MAX_LAYERS, most))
     if len(numbers) != 1:

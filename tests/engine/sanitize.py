@@ -17,10 +17,11 @@ from pathlib import Path
 
 from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, check
-from rotary_batch.engine.kernels.bindings import SIGNATURES
+from rotary_batch.engine.kernels.bindings import SIGNATURES, function_name
 from rotary_batch.engine.kernels.check import Case
-from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, Level
+from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, FORMATS, GGML, Level
 
+GEMV_GGML_ROWS = 8  # at most, of x, in the kernel for a few rows
 SANITIZERS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # One row of registers and all that remain, a tile of rows and more; one block, parts of one, and more; columns that go
 # at once, parts of them, and more; a group of every size.
@@ -40,6 +41,18 @@ CASES = {
     ],
     "gemm_amx": [Case(1, 64, 32, 32), Case(16, 64, 64, 64), Case(17, 128, 1184, 32), Case(258, 64, 512, 128)],
 }
+
+
+# Blocks of GGUF files: rows of a matrix that are no whole registers, tiles or blocks; one block, and more than a unit.
+GGML_CASES = [Case(8, 1, 32, 32), Case(5, 67, 96, 32), Case(3, 6, 800, 32), Case(50, 67, 544, 32)]
+
+
+def cases(kernel: str, stored_as: str) -> list[Case]:
+    """What a kernel is called with, in a format that it has."""
+    if function_name(kernel, stored_as) not in SIGNATURES:
+        return []
+    more = [case for case in GGML_CASES if case.rows <= GEMV_GGML_ROWS or not kernel.startswith("gemv")]
+    return CASES[kernel] + (more if stored_as in GGML else [])
 
 
 def main() -> int:
@@ -114,8 +127,8 @@ def run_here(path: str, levels: list[Level]) -> int:
         (kernel, stored_as, case)
         for level in levels
         for kernel in check.LEVELS[level]
-        for stored_as in ("bf16", "int8", "int4")
-        for case in (CASES[kernel] if f"{kernel}_{stored_as}" in SIGNATURES else ())
+        for stored_as in FORMATS
+        for case in cases(kernel, stored_as)
         if not check.gemm_error(library, kernel, stored_as, case) <= 2**-7
     ]
     if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:

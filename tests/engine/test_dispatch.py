@@ -51,6 +51,13 @@ SHAPE = (128, 96)
         ("bf16", "int4", 1, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512bf16", "gemm_avx512bf16"]),
         ("bf16", "int4", 2, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512bf16", "gemm_amx"]),
         ("bf16", "int4", 33, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "int4:f16", 2, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
+        ("f32", "int4:f32", 2, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "ggml:Q4_K", 1, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("bf16", "ggml:Q6_K", 4, ["torch_dequant", "torch_dequant", "gemv_avx512bf16", "gemv_avx512bf16"]),
+        ("bf16", "ggml:Q8_0", 5, ["torch_dequant", "torch_dequant", "gemv_avx512bf16", "gemm_amx"]),
+        ("bf16", "ggml:MXFP4", 9, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
+        ("bf16", "ggml:Q2_K", 5, ["torch_dequant"] * 4),
         ("bf16", "f32", 5, ["torch_dequant"] * 4),
     ],
 )

@@ -1,6 +1,7 @@
 """The C functions of the kernels: their parameters by name, and calls with keyword arguments.
 
-M = rows of x, N = rows of the matrix, K = columns, D = head dimension.
+M = rows of x, N = rows of the matrix, K = columns, D = head dimension.  The names of functions end in the kind of a
+format: int4 is also that of int4:f16.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ _MNK = ("M", "N", "K")
 _GEMM_BF16 = {
     "bf16": Signature(("weights", "x", "packed_x", "out"), _MNK),
     "int8": Signature(("weights", "scale", "x", "packed_x", "out"), _MNK),
-    "int4": Signature(("nibbles", "scale_zero", "x", "packed_x", "out", "x_sums"), (*_MNK, "group")),
+    "int4": Signature(("nibbles", "scale_zero", "x", "packed_x", "out", "x_sums"), (*_MNK, "group", "pair")),
+    "ggml": Signature(("blocks", "x", "packed_x", "out"), (*_MNK, "type")),
 }
 SIGNATURES = {
     "gemm_avx2_bf16": Signature(("weights", "x", "out"), _MNK),
     "gemm_avx2_int8": Signature(("weights", "x", "out"), _MNK),
-    "gemm_avx2_int4": Signature(("nibbles", "scale_zero", "x", "out"), (*_MNK, "group")),
+    "gemm_avx2_int4": Signature(("nibbles", "scale_zero", "x", "out"), (*_MNK, "group", "pair")),
+    "gemm_avx2_ggml": Signature(("blocks", "x", "out"), (*_MNK, "type")),
     "gemv_avx512bf16_bf16": Signature(("weights", "x", "out"), _MNK),
     "gemv_avx512bf16_int8": Signature(("weights", "scale", "x", "out"), _MNK),
+    "gemv_avx512bf16_ggml": Signature(("blocks", "x", "x_sums", "out"), (*_MNK, "type")),
     **{f"gemm_avx512bf16_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
     **{f"gemm_amx_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
     "attention_avx2": Signature(
@@ -43,6 +47,11 @@ SIGNATURES = {
         floats=("scale",),
     ),
 }
+
+
+def function_name(kernel: str, stored_as: str) -> str:
+    """The C function of a kernel for a format."""
+    return f"{kernel}_{stored_as.split(':')[0]}"
 
 
 def bind(library: ctypes.CDLL, name: str) -> Callable[..., None]:

@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
+from rotary_batch.engine.kernels.bindings import SIGNATURES, bind, function_name
 from rotary_batch.engine.kernels.build import VERDICT_PREFIX
-from rotary_batch.engine.kernels.dispatch import DETECTORS, Level
+from rotary_batch.engine.kernels.check_blocks import random_blocks
+from rotary_batch.engine.kernels.dispatch import DETECTORS, FORMATS, GGML, PAIRS, Level
+from rotary_batch.model.ggml_types import BLOCK_TYPES, BlockType
 
 Array = np.ndarray[Any, Any]
 THREADS = 2
 TILE_ROWS = 16  # packed rows of x are padded to whole tiles
+BLOCK_ROWS = 64  # for blocks of GGUF files the rows of a product are padded to whole ones
+UNIT_COLUMNS, UNIT_SUMS = 256, 16  # columns of a matrix, and as many sums of x as a few rows need for them
 
 
 class Case(NamedTuple):
@@ -80,17 +84,30 @@ def random_matrix(stored_as: str, case: Case, random: np.random.Generator) -> Ma
     if stored_as == "bf16":
         bits = to_bf16(random.standard_normal((rows, columns)))
         return Matrix({"weights": bits}, from_bf16(bits))
+    if stored_as in GGML:
+        block_rows, weights_f64 = random_blocks(stored_as.removeprefix("ggml:"), rows, columns, random)
+        return Matrix({"blocks": block_rows}, weights_f64)
     if stored_as == "int8":
         weights = random.integers(-127, 128, (rows, columns), np.int8)
         scale = random.uniform(0.01, 0.02, rows).astype(np.float32)
         return Matrix({"weights": weights, "scale": scale}, weights * scale.astype(np.float64)[:, None])
     blocks, groups = -(-rows // 64), columns // case.group
     nibbles = random.integers(0, 256, (blocks, columns, 32), np.uint8)
-    scale_zero = to_bf16(random.uniform(-1, 1, (groups, blocks * 64, 2)))
-    scale, zero = from_bf16(scale_zero).repeat(case.group, 0).transpose(2, 0, 1)  # [K, N] each
+    scale_zero, exact = random_pairs(stored_as, (groups, blocks * 64, 2), random)
+    scale, zero = exact.repeat(case.group, 0).transpose(2, 0, 1)  # [K, N] each
     unpacked = np.concatenate([nibbles & 15, nibbles >> 4], 2).transpose(1, 0, 2).reshape(columns, -1)
     values = ((unpacked.astype(np.float64) - 8) * scale + zero).T
     return Matrix({"nibbles": nibbles, "scale_zero": scale_zero}, values)
+
+
+def random_pairs(stored_as: str, shape: tuple[int, int, int], random: np.random.Generator) -> tuple[Array, Array]:
+    """Scales and zeros of int4, as they are stored and in float64."""
+    pairs = random.uniform(-1, 1, shape)
+    if stored_as == "int4":
+        bits = to_bf16(pairs)
+        return bits, from_bf16(bits)
+    stored = pairs.astype(np.float16 if stored_as == "int4:f16" else np.float32)
+    return stored, stored.astype(np.float64)
 
 
 def call(library: ctypes.CDLL, name: str, arrays: Mapping[str, Array], **numbers: float) -> None:
@@ -102,6 +119,7 @@ def call(library: ctypes.CDLL, name: str, arrays: Mapping[str, Array], **numbers
 def gemm_error(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case) -> float:
     """The largest difference from the product in float64, relative to the largest number in it."""
     random = np.random.default_rng(0)
+    case = with_whole_blocks(case, stored_as)
     matrix = random_matrix(stored_as, case, random)
     x = random.standard_normal((case.rows, case.columns)).astype(np.float32)
     if kernel == "gemm_avx2":
@@ -109,35 +127,58 @@ def gemm_error(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case) ->
     else:
         bits = to_bf16(x)
         product, expected = _gemm_bf16(library, kernel, stored_as, case, matrix, bits), from_bf16(bits)
-    expected = expected @ matrix.values.T
+    rounds_weights = stored_as in GGML and kernel in {"gemm_avx512bf16", "gemm_amx"}
+    values = from_bf16(to_bf16(matrix.values)) if rounds_weights else matrix.values
+    expected = expected @ values.T
     return float(np.abs(product - expected).max() / np.abs(expected).max())
 
 
+def block_type(stored_as: str) -> BlockType:
+    """Of a format of GGML."""
+    return BLOCK_TYPES[stored_as.removeprefix("ggml:")]
+
+
+def with_whole_blocks(case: Case, stored_as: str) -> Case:
+    """The case, with columns added up to a whole block of a GGUF file."""
+    block = block_type(stored_as).columns if stored_as in GGML else 1
+    return case._replace(columns=case.columns + -case.columns % block)
+
+
 def _sizes(stored_as: str, case: Case, matrix: Matrix) -> dict[str, int]:
-    group = {"group": case.group} if stored_as == "int4" else {}
-    return {"M": case.rows, "N": len(matrix.values), "K": case.columns, **group}
+    sizes = {"M": case.rows, "N": len(matrix.values), "K": case.columns}
+    if stored_as in PAIRS:
+        return {**sizes, "group": case.group, "pair": PAIRS[stored_as]}
+    return {**sizes, "type": block_type(stored_as).number} if stored_as in GGML else sizes
+
+
+def _output_columns(stored_as: str, matrix: Matrix) -> int:
+    """Of the array that a kernel writes: in blocks of GGUF files there may be more than rows of the matrix."""
+    rows = len(matrix.values)
+    return rows + -rows % BLOCK_ROWS if stored_as in GGML else rows
 
 
 def _gemm_f32(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, matrix: Matrix, x: Array) -> Array:
     """The kernel's product in float64; the caller of the int8 kernel multiplies by the scale."""
-    out = np.empty((case.rows, len(matrix.values)), np.float32)
+    out = np.empty((case.rows, _output_columns(stored_as, matrix)), np.float32)
     parts = {name: part for name, part in matrix.parts.items() if name != "scale"}
-    call(library, f"{kernel}_{stored_as}", {**parts, "x": x, "out": out}, **_sizes(stored_as, case, matrix))
+    call(library, function_name(kernel, stored_as), {**parts, "x": x, "out": out}, **_sizes(stored_as, case, matrix))
     scale = matrix.parts["scale"].astype(np.float64) if stored_as == "int8" else 1.0
-    product: Array = out.astype(np.float64) * scale
+    product: Array = out[:, : len(matrix.values)].astype(np.float64) * scale
     return product
 
 
 def _gemm_bf16(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, matrix: Matrix, x: Array) -> Array:
     """The kernel's product in float64."""
-    out = np.empty((case.rows, len(matrix.values)), np.uint16)
+    out = np.empty((case.rows, _output_columns(stored_as, matrix)), np.uint16)
     arrays = {**matrix.parts, "x": x, "out": out}
     if not kernel.startswith("gemv"):
         arrays["packed_x"] = np.empty((-(-case.rows // TILE_ROWS) * TILE_ROWS, case.columns), np.uint16)
-    if stored_as == "int4":
+    if stored_as in PAIRS:
         arrays["x_sums"] = from_bf16(x).reshape(case.rows, -1, case.group).sum(-1).astype(np.float32)
-    call(library, f"{kernel}_{stored_as}", arrays, **_sizes(stored_as, case, matrix))
-    return from_bf16(out)
+    elif kernel.startswith("gemv") and stored_as in GGML:
+        arrays["x_sums"] = np.empty((case.rows, -(-case.columns // UNIT_COLUMNS), UNIT_SUMS), np.float32)
+    call(library, function_name(kernel, stored_as), arrays, **_sizes(stored_as, case, matrix))
+    return from_bf16(out[:, : len(matrix.values)])
 
 
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
@@ -174,10 +215,9 @@ def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
     """Run every kernel of a level on its cases."""
     for kernel in LEVELS[level]:
         tolerance = 1e-5 if kernel == "gemm_avx2" else 2**-8
-        for stored_as in ("bf16", "int8", "int4"):
-            name = f"{kernel}_{stored_as}"
-            for case in CASES[kernel] if name in SIGNATURES else ():
-                yield Comparison(name, gemm_error(library, kernel, stored_as, case), tolerance)
+        for stored_as in FORMATS:
+            for case in CASES[kernel] if function_name(kernel, stored_as) in SIGNATURES else ():
+                yield Comparison(f"{kernel}_{stored_as}", gemm_error(library, kernel, stored_as, case), tolerance)
     if level == Level.AVX2:
         yield Comparison("attention_avx2", attention_error(library), 1e-4)
 

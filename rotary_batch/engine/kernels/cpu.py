@@ -13,10 +13,11 @@ from functools import cache
 import torch
 
 from rotary_batch.config import kernel_dir
-from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
+from rotary_batch.engine.kernels.bindings import SIGNATURES, bind, function_name
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
-from rotary_batch.engine.kernels.dispatch import GEMM_GROUPS, Gemm, Level, cap, select_kernel
+from rotary_batch.engine.kernels.dispatch import FORMATS, GEMM_GROUPS, PAIRS, Gemm, Level, cap, select_kernel
 from rotary_batch.engine.kernels.matrices import (
+    GgmlMatrix,
     Int4Matrix,
     Int8Matrix,
     Matrix,
@@ -28,15 +29,16 @@ from rotary_batch.engine.kernels.matrices import (
 )
 from rotary_batch.engine.kernels.threads import num_threads
 from rotary_batch.log import event
+from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 SEGMENT_FIELDS = 6  # of attention.base.QuerySegment
 MAX_ATTENTION_ROWS = 64  # rows of one sequence times the query heads of a KV head
 HEAD_DIM_MULTIPLE, MAX_HEAD_DIM = 32, 256
 TILE_ROWS, TILE_COLUMNS = 16, 32  # gemm_bf16.c: of x, of a matrix
-BLOCK_ROWS = 64  # of an int4 matrix
-GEMV_ROWS = 4  # gemv_avx512bf16.c: rows of x
+BLOCK_ROWS = 64  # of an int4 matrix, and of what the kernels write for blocks of GGUF files
+GEMV_ROWS, GEMV_GGML_ROWS = 4, 8  # gemv_avx512bf16.c: rows of x
+UNIT_COLUMNS, UNIT_SCALES = 256, 16  # gemv_avx512bf16.c: columns of a matrix, and their sums of x
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-FORMATS = frozenset({"bf16", "int8", "int4"})  # that the kernels read
 
 
 class CpuKernels:
@@ -67,10 +69,9 @@ class CpuKernels:
         x = _checked(x, matrix, torch.float32, multiples=(4, 8))
         rows, columns = x.shape
         if isinstance(matrix, Int4Matrix):
-            out = x.new_empty(rows, len(matrix.nibbles) * BLOCK_ROWS)
-            tensors = {**parts_of(matrix), "x": x, "out": out}
-            self._call("gemm_avx2_int4", tensors, M=rows, N=out.shape[1], K=columns, group=matrix.group)
-            return out[:, : matrix.num_rows]
+            return self._int4("gemm_avx2", x, matrix)
+        if isinstance(matrix, GgmlMatrix):
+            return self._ggml("gemm_avx2", x, matrix)
         out = x.new_empty(rows, num_rows(matrix))
         if isinstance(matrix, Int8Matrix):
             tensors = {"weights": matrix.values, "x": x, "out": out}
@@ -80,14 +81,18 @@ class CpuKernels:
         return out
 
     def gemv_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] bf16 -> [M, N] bf16, for 1 to 4 rows and no int4."""
+        """x [M, K] bf16 -> [M, N] bf16, for 1 to 4 rows (blocks of GGUF files: 8) and no int4."""
         x = _checked(x, matrix, torch.bfloat16, multiples=(4, 32))
         rows, columns = x.shape
-        if not 1 <= rows <= GEMV_ROWS or isinstance(matrix, Int4Matrix):
+        max_rows = GEMV_GGML_ROWS if isinstance(matrix, GgmlMatrix) else GEMV_ROWS
+        if not 1 <= rows <= max_rows or isinstance(matrix, Int4Matrix):
             raise ValueError(f"{rows} rows times {type(matrix).__name__} are not for gemv_avx512bf16")
+        if isinstance(matrix, GgmlMatrix):
+            x_sums = torch.empty(rows, -(-columns // UNIT_COLUMNS), UNIT_SCALES)
+            return self._ggml("gemv_avx512bf16", x, matrix, x_sums=x_sums)
         out = x.new_empty(rows, num_rows(matrix))
         tensors = {**parts_of(matrix), "x": x, "out": out}
-        self._call(f"gemv_avx512bf16_{format_name(matrix)}", tensors, M=rows, N=out.shape[1], K=columns)
+        self._call(function_name("gemv_avx512bf16", format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
         return out
 
     def gemm_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
@@ -105,15 +110,28 @@ class CpuKernels:
         if isinstance(matrix, Int4Matrix):
             if matrix.group not in GEMM_GROUPS:
                 raise ValueError(f"{name} cannot read groups of {matrix.group} columns")
-            out = x.new_empty(rows, len(matrix.nibbles) * BLOCK_ROWS)
             x_sums = x.view(rows, len(matrix.scale_zero), matrix.group).sum(-1, dtype=torch.float32)
-            tensors = {**parts_of(matrix), "x": x, "packed_x": packed_x, "out": out, "x_sums": x_sums}
-            self._call(f"{name}_int4", tensors, M=rows, N=out.shape[1], K=columns, group=matrix.group)
-            return out[:, : matrix.num_rows]
+            return self._int4(name, x, matrix, packed_x=packed_x, x_sums=x_sums)
+        if isinstance(matrix, GgmlMatrix):
+            return self._ggml(name, x, matrix, packed_x=packed_x)
         out = x.new_empty(rows, num_rows(matrix))
         tensors = {**parts_of(matrix), "x": x, "packed_x": packed_x, "out": out}
-        self._call(f"{name}_{format_name(matrix)}", tensors, M=rows, N=out.shape[1], K=columns)
+        self._call(function_name(name, format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
         return out
+
+    def _int4(self, name: str, x: torch.Tensor, matrix: Int4Matrix, **scratch: torch.Tensor) -> torch.Tensor:
+        out = x.new_empty(len(x), len(matrix.nibbles) * BLOCK_ROWS)
+        tensors = {**parts_of(matrix), "x": x, **scratch, "out": out}
+        sizes = {"M": len(x), "N": out.shape[1], "K": x.shape[1], "group": matrix.group}
+        self._call(f"{name}_int4", tensors, **sizes, pair=PAIRS[matrix.format_name])
+        return out[:, : matrix.num_rows]
+
+    def _ggml(self, name: str, x: torch.Tensor, matrix: GgmlMatrix, **scratch: torch.Tensor) -> torch.Tensor:
+        out = x.new_empty(len(x), -(-matrix.num_rows // BLOCK_ROWS) * BLOCK_ROWS)
+        tensors = {**parts_of(matrix), "x": x, **scratch, "out": out}
+        sizes = {"M": len(x), "N": matrix.num_rows, "K": x.shape[1]}
+        self._call(f"{name}_ggml", tensors, **sizes, type=BLOCK_TYPES[matrix.type_name].number)
+        return out[:, : matrix.num_rows]
 
     def supports_head_dim(self, head_dim: int) -> bool:
         """Whether `attend` exists at this level, for this head dimension."""
@@ -196,7 +214,8 @@ def _is_contiguous(matrix: Matrix) -> bool:
 def _checked(x: torch.Tensor, matrix: Matrix, dtype: torch.dtype, multiples: tuple[int, int]) -> torch.Tensor:
     """x, contiguous.  Raises ValueError for a matrix that a kernel would read past the end of."""
     shape = (num_rows(matrix), num_columns(matrix))
-    has_whole_tiles = isinstance(matrix, Int4Matrix) or not any(map(int.__mod__, shape, multiples))
+    has_own_tiles = isinstance(matrix, (Int4Matrix, GgmlMatrix)) and shape[1] > 0
+    has_whole_tiles = has_own_tiles or not (0 in shape or any(map(int.__mod__, shape, multiples)))
     x_fits = (x.dtype, x.shape[1:]) == (dtype, (num_columns(matrix),))
     is_readable = format_name(matrix) in FORMATS and is_well_formed(matrix) and _is_contiguous(matrix)
     if not (is_readable and has_whole_tiles and x_fits):

@@ -46,7 +46,7 @@ class CompileUnit(NamedTuple):
     flags: Sequence[str]
 
 
-_AVX2 = ("-mavx2", "-mfma")
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512_BF16 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vbmi", "bf16")))
 _AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 COMPILE_UNITS = (
@@ -61,6 +61,11 @@ DETECTORS = {Level.AVX2: "has_avx2", Level.AVX512_BF16: "has_avx512_bf16", Level
 ANY = range(2**62)
 GEMM_GROUPS = range(32, 513, 32)  # gemm_bf16.c
 TORCH_GROUPS = (32, 64, 128, 256)  # of torch's operator
+GGML_TYPES = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4")  # that ggml.h decodes
+PAIRS = {"int4": 0, "int4:f32": 2, "int4:f16": 3}  # how int4 stores scale and zero -> the number in common.h
+INT4 = tuple(PAIRS)
+GGML = tuple(f"ggml:{name}" for name in GGML_TYPES)
+FORMATS = ("bf16", "int8", *INT4, *GGML)  # that the compiled kernels read
 
 
 class Gemm(NamedTuple):
@@ -97,12 +102,17 @@ class Candidate(NamedTuple):
 # f32 rows times a bf16 matrix in place: 1.9 ms at 2 rows, 4.1 at 4, 5.6 at 6; dequantised 4.2 to 5.5.
 CANDIDATES = (
     Candidate("gemm_avx2", Level.AVX2, "f32", ("bf16", "int8"), range(257), (4, 8)),
-    Candidate("gemm_avx2", Level.AVX2, "f32", ("int4",), ANY),
+    Candidate("gemm_avx2", Level.AVX2, "f32", INT4, ANY),
+    Candidate("gemm_avx2", Level.AVX2, "f32", GGML, ANY),
     Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), range(1, 5), (4, 32)),
+    Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", GGML, range(1, 5)),
     Candidate("gemm_amx", Level.AMX, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
-    Candidate("gemm_amx", Level.AMX, "bf16", ("int4",), ANY[2:], (1, 32), GEMM_GROUPS),
+    Candidate("gemm_amx", Level.AMX, "bf16", INT4, ANY[2:], (1, 32), GEMM_GROUPS),
+    Candidate("gemm_amx", Level.AMX, "bf16", GGML, ANY[1:]),
+    Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", GGML, range(1, 9)),
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
-    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("int4",), ANY[1:], (1, 32), GEMM_GROUPS),
+    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", INT4, ANY[1:], (1, 32), GEMM_GROUPS),
+    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", GGML, ANY[1:]),
     Candidate("torch_linear", Level.PORTABLE, "bf16", ("bf16",), ANY),
     Candidate("torch_linear", Level.PORTABLE, "f32", ("f32",), ANY),
     Candidate("torch_linear_bf16", Level.PORTABLE, "f32", ("bf16",), range(5)),

@@ -15,6 +15,7 @@
 
 typedef uint32_t emulated_u32 __attribute__((vector_size(64)));
 typedef uint64_t emulated_u64 __attribute__((vector_size(64)));
+typedef uint16_t emulated_u16 __attribute__((vector_size(64)));
 typedef uint8_t emulated_u8 __attribute__((vector_size(64)));
 
 EMULATED __m512i emulated_load(const void *place) {
@@ -70,6 +71,21 @@ EMULATED __m512i emulated_permutexvar_epi8(__m512i places, __m512i a) {
   return (__m512i)v;
 }
 
+EMULATED __m512i emulated_permutexvar_epi16(__m512i places, __m512i a) {
+  emulated_u16 v;
+  for (int n = 0; n < 32; n++) v[n] = ((emulated_u16)a)[((emulated_u16)places)[n] & 31];
+  return (__m512i)v;
+}
+/* 32 numbers: those of a, then those of b. */
+EMULATED __m512 emulated_permutex2var_ps(__m512 a, __m512i places, __m512 b) {
+  __m512 v;
+  for (int n = 0; n < 16; n++) {
+    const uint32_t place = ((emulated_u32)places)[n] & 31;
+    v[n] = place < 16 ? a[place] : b[place - 16];
+  }
+  return v;
+}
+
 /* Within each 16 bytes: interleaves the lower (from = 0) or the upper (from = 1) halves of a and b. */
 EMULATED __m512i emulated_unpack_epi32(__m512i a, __m512i b, int from) {
   const emulated_u32 x = (emulated_u32)a, y = (emulated_u32)b;
@@ -98,6 +114,18 @@ EMULATED __m512i emulated_cvtepi8(__m128i bytes) {
   memcpy(at, &bytes, 16);
   for (int n = 0; n < 16; n++) v[n] = (uint32_t)(int32_t)at[n];
   return (__m512i)v;
+}
+EMULATED __m512i emulated_cvtepu8_epi16(__m256i bytes) {
+  uint8_t at[32];
+  emulated_u16 v;
+  memcpy(at, &bytes, 32);
+  for (int n = 0; n < 32; n++) v[n] = at[n];
+  return (__m512i)v;
+}
+EMULATED __m512 emulated_cvtph_ps(__m256i halves) {
+  __m256 at[2] = {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
+                  _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+  return emulated_load_ps(at);
 }
 EMULATED __m512 emulated_cvtepi32_ps(__m512i a) {
   __m512 v;
@@ -170,12 +198,17 @@ EMULATED __m128bh emulated_cvtneps_128(__m128 a) {
 #define _mm512_srli_epi32 emulated_srli
 #define _mm512_ternarylogic_epi32 emulated_ternarylogic
 #define _mm512_permutexvar_epi8 emulated_permutexvar_epi8
+#define _mm512_permutexvar_epi16 emulated_permutexvar_epi16
+#define _mm512_permutexvar_ps(places, a) emulated_permutex2var_ps(a, places, a)
+#define _mm512_permutex2var_ps emulated_permutex2var_ps
 #define _mm512_unpacklo_epi32(a, b) emulated_unpack_epi32(a, b, 0)
 #define _mm512_unpackhi_epi32(a, b) emulated_unpack_epi32(a, b, 1)
 #define _mm512_unpacklo_epi64(a, b) emulated_unpack_epi64(a, b, 0)
 #define _mm512_unpackhi_epi64(a, b) emulated_unpack_epi64(a, b, 1)
 #define _mm512_shuffle_i32x4 emulated_shuffle_i32x4
 #define _mm512_cvtepi8_epi32 emulated_cvtepi8
+#define _mm512_cvtepu8_epi16 emulated_cvtepu8_epi16
+#define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_castsi512_ps(a) ((__m512)(a))
 #define _mm512_fmadd_ps emulated_fmadd

@@ -13,6 +13,7 @@
 
 /* 8 consecutive elements as float32. */
 INLINE __m256 load_f32(enum format format, const char *stored) {
+  if (format == F32) return _mm256_loadu_ps((const float *)stored);
   if (format == INT8) return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)stored)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)stored)), 16));
 }

@@ -22,4 +22,13 @@ INLINE __m512i load_bf16(enum format format, const char *stored) {
   return (__m512i)_mm512_cvtne2ps_pbh(second, first);
 }
 
+/* The bf16 of 128 + n for a nibble n is 0x4300 + n, which is exact: one operation unpacks 32 nibbles. */
+#define EXPONENT 0x43004300
+#define NIBBLE 0x000f000f
+#define AND_OR 0xea /* (a & b) | c */
+
+INLINE __m512i nibbles_to_bf16(__m512i words) {
+  return _mm512_ternarylogic_epi32(words, _mm512_set1_epi32(NIBBLE), _mm512_set1_epi32(EXPONENT), AND_OR);
+}
+
 #endif

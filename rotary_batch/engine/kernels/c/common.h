@@ -9,9 +9,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum format { BF16, INT8 };
+enum format { BF16, INT8, F32, F16 };
 
-INLINE long itemsize(enum format format) { return format == BF16 ? 2 : 1; }
+INLINE long itemsize(enum format format) { return format == F32 ? 4 : format == INT8 ? 1 : 2; }
 INLINE long min_long(long a, long b) { return a < b ? a : b; }
 INLINE long div_up(long a, long b) { return (a + b - 1) / b; }
 

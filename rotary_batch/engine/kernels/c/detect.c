@@ -31,7 +31,7 @@ static int os_saves(unsigned registers) {
 }
 
 int has_avx2(void) {
-  return os_saves(REGISTERS_AVX) && has_bits(cpuid(1, 0).c, 1u << 12 | 1u << 28) && /* FMA, AVX */
+  return os_saves(REGISTERS_AVX) && has_bits(cpuid(1, 0).c, 1u << 12 | 1u << 28 | 1u << 29) && /* FMA, AVX, F16C */
          has_bits(cpuid(7, 0).b, 1u << 5);
 }
 

@@ -8,6 +8,7 @@
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "avx2.h"
+#include "ggml_avx2.h"
 #include "pool.h"
 
 #define GEMV_ROWS 48  /* up to N rows of x weights are dequantised in registers */
@@ -27,32 +28,41 @@ INLINE float horizontal_sum(__m256 v) {
 
 /* ---- few rows of x: GEMV_NR rows of the matrix at a time, the lanes of a register sum over columns ---- */
 
-/* `rows` rows of x over `count` columns; adds to out, or sets it. */
-INLINE void gemv_rows(enum format format, int rows, const char *weights, const float *x, float *out, long count, long N,
-                      long K, int add) {
+/* Columns of GEMV_NR rows of a matrix, whose rows are `stride` elements apart. */
+struct strip {
+  enum format format;
+  const char *weights;
+  long stride, count;
+};
+
+/* `rows` rows of x, K apart, times a strip; adds to out, whose rows are N apart, or sets it. */
+INLINE void gemv_rows(struct strip w, int rows, const float *x, float *out, long N, long K, int add) {
   __m256 sums[GEMV_NR][MR];
   for (int n = 0; n < GEMV_NR; n++)
     for (int m = 0; m < rows; m++) sums[n][m] = _mm256_setzero_ps();
-  for (long k = 0; k < count; k += 8) {
+  for (long k = 0; k < w.count; k += 8) {
     __m256 x_lanes[MR];
     for (int m = 0; m < rows; m++) x_lanes[m] = _mm256_loadu_ps(x + m * K + k);
     for (int n = 0; n < GEMV_NR; n++) {
-      const __m256 w = load_f32(format, weights + (n * K + k) * itemsize(format));
-      for (int m = 0; m < rows; m++) sums[n][m] = _mm256_fmadd_ps(w, x_lanes[m], sums[n][m]);
+      const __m256 lanes = load_f32(w.format, w.weights + (n * w.stride + k) * itemsize(w.format));
+      for (int m = 0; m < rows; m++) sums[n][m] = _mm256_fmadd_ps(lanes, x_lanes[m], sums[n][m]);
     }
   }
   for (int m = 0; m < rows; m++)
     for (int n = 0; n < GEMV_NR; n++) out[m * N + n] = horizontal_sum(sums[n][m]) + (add ? out[m * N + n] : 0);
 }
 
+INLINE void gemv_strip(struct strip w, const float *x, float *out, long M, long N, long K, int add) {
+  long m = 0;
+  for (; m + MR <= M; m += MR) gemv_rows(w, 3, x + m * K, out + m * N, N, K, add);
+  if (M - m == 2) gemv_rows(w, 2, x + m * K, out + m * N, N, K, add);
+  if (M - m == 1) gemv_rows(w, 1, x + m * K, out + m * N, N, K, add);
+}
+
 INLINE void gemv(enum format format, const char *weights, const float *x, float *out, long M, long N, long K) {
   for (long k = 0; k < K; k += GEMV_KC) {
-    const long count = min_long(K - k, GEMV_KC);
-    const char *part = weights + k * itemsize(format);
-    long m = 0;
-    for (; m + MR <= M; m += MR) gemv_rows(format, 3, part, x + m * K + k, out + m * N, count, N, K, k > 0);
-    if (M - m == 2) gemv_rows(format, 2, part, x + m * K + k, out + m * N, count, N, K, k > 0);
-    if (M - m == 1) gemv_rows(format, 1, part, x + m * K + k, out + m * N, count, N, K, k > 0);
+    const struct strip strip = {format, weights + k * itemsize(format), K, min_long(K - k, GEMV_KC)};
+    gemv_strip(strip, x + k, out, M, N, K, k > 0);
   }
 }
 
@@ -72,27 +82,43 @@ INLINE void dequant(enum format format, const char *weights, long count, long K,
   }
 }
 
-/* The first and the second element of 8 bf16 pairs; bf16 is the upper half of float32. */
-INLINE __m256 first_of_pairs(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
-INLINE __m256 second_of_pairs(__m256i pairs) {
-  return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
+/* 8 pairs of scale and zero. */
+struct pairs {
+  __m256 scale, zero;
+};
+
+/* The first elements of 8 pairs in `first`, which has 4 of them, and `second`; then the second ones. */
+INLINE struct pairs pairs_from_f32(__m256 first, __m256 second) {
+  const __m256 low = _mm256_permute2f128_ps(first, second, 0x20), high = _mm256_permute2f128_ps(first, second, 0x31);
+  return (struct pairs){_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xdd)};
+}
+
+INLINE struct pairs load_pairs(enum format format, const char *stored) {
+  if (format == F32)
+    return pairs_from_f32(_mm256_loadu_ps((const float *)stored), _mm256_loadu_ps((const float *)stored + 8));
+  const __m256i pairs = _mm256_loadu_si256((const __m256i *)stored);
+  if (format == F16)
+    return pairs_from_f32(_mm256_cvtph_ps(_mm256_castsi256_si128(pairs)),
+                          _mm256_cvtph_ps(_mm256_extracti128_si256(pairs, 1)));
+  return (struct pairs){_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), /* bf16 is the upper half of float32 */
+                        _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)))};
 }
 
 /* `count` columns of one group: weight = (nibble - 8) * scale + zero. */
-INLINE void dequant_int4(const uint8_t *nibbles, const uint16_t *scale_zero, long count, float *f32_tile) {
+INLINE void dequant_int4(const uint8_t *nibbles, enum format pair, const char *scale_zero, long count,
+                         float *f32_tile) {
   const __m256 offset = _mm256_set1_ps(8);
   for (int j = 0; j < HALF; j += 8) {
-    const __m256i low_pairs = _mm256_loadu_si256((const __m256i *)(scale_zero + 2 * j));
-    const __m256i high_pairs = _mm256_loadu_si256((const __m256i *)(scale_zero + 2 * (j + HALF)));
-    const __m256 low_scale = first_of_pairs(low_pairs), high_scale = first_of_pairs(high_pairs);
-    const __m256 low_zero = _mm256_fnmadd_ps(low_scale, offset, second_of_pairs(low_pairs));
-    const __m256 high_zero = _mm256_fnmadd_ps(high_scale, offset, second_of_pairs(high_pairs));
+    const struct pairs low_pairs = load_pairs(pair, scale_zero + 2 * j * itemsize(pair));
+    const struct pairs high_pairs = load_pairs(pair, scale_zero + 2 * (j + HALF) * itemsize(pair));
+    const __m256 low_zero = _mm256_fnmadd_ps(low_pairs.scale, offset, low_pairs.zero);
+    const __m256 high_zero = _mm256_fnmadd_ps(high_pairs.scale, offset, high_pairs.zero);
     for (long k = 0; k < count; k++) {
       const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(nibbles + k * HALF + j)));
       const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
       const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
-      _mm256_storeu_ps(f32_tile + k * NC + j, _mm256_fmadd_ps(low, low_scale, low_zero));
-      _mm256_storeu_ps(f32_tile + k * NC + HALF + j, _mm256_fmadd_ps(high, high_scale, high_zero));
+      _mm256_storeu_ps(f32_tile + k * NC + j, _mm256_fmadd_ps(low, low_pairs.scale, low_zero));
+      _mm256_storeu_ps(f32_tile + k * NC + HALF + j, _mm256_fmadd_ps(high, high_pairs.scale, high_zero));
     }
   }
 }
@@ -114,18 +140,6 @@ INLINE void gemm_block(enum format format, const char *weights, const float *x, 
   for (long k = 0; k < K; k += KC) {
     const long count = min_long(K - k, KC);
     dequant(format, weights + k * itemsize(format), count, K, f32_tile);
-    gemm_tile(f32_tile, x + k, sums, count, M, K);
-  }
-  for (long m = 0; m < M; m++) memcpy(out + m * N, sums + m * NC, NC * sizeof(float));
-}
-
-INLINE void gemm_block_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const float *x, float *out, long M,
-                            long N, long K, long group) {
-  float f32_tile[KC * NC] ALIGNED, sums[MC * NC] ALIGNED;
-  memset(sums, 0, M * NC * sizeof(float));
-  for (long k = 0, count; k < K; k += count) {
-    count = min_long(group - k % group, KC);
-    dequant_int4(nibbles + k * HALF, scale_zero + k / group * N * 2, count, f32_tile);
     gemm_tile(f32_tile, x + k, sums, count, M, K);
   }
   for (long m = 0; m < M; m++) memcpy(out + m * N, sums + m * NC, NC * sizeof(float));
@@ -177,24 +191,101 @@ void gemm_avx2_int8(const char *weights, const float *x, float *out, long M, lon
   gemm(INT8, weights, x, out, M, N, K, threads);
 }
 
+/* ---- int4 ---- */
+
 struct product_int4 {
   const uint8_t *nibbles;
-  const uint16_t *scale_zero;
+  enum format pair; /* of scale_zero */
+  const char *scale_zero;
   const float *x;
   float *out;
   long M, N, K, group;
 };
 
+/* NC rows of the matrix from row n on, and MC rows of x from row m on. */
 static void gemm_int4_task(void *context, long task) {
   const struct product_int4 p = *(const struct product_int4 *)context;
-  const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC;
-  gemm_block_int4(p.nibbles + n / 2 * p.K, p.scale_zero + n * 2, p.x + m * p.K, p.out + m * p.N + n,
-                  min_long(p.M - m, MC), p.N, p.K, p.group);
+  const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC, rows = min_long(p.M - m, MC);
+  float f32_tile[KC * NC] ALIGNED, sums[MC * NC] ALIGNED;
+  memset(sums, 0, rows * NC * sizeof(float));
+  for (long k = 0, count; k < p.K; k += count) {
+    count = min_long(p.group - k % p.group, KC);
+    dequant_int4(p.nibbles + n / 2 * p.K + k * HALF, p.pair,
+                 p.scale_zero + (k / p.group * p.N + n) * 2 * itemsize(p.pair), count, f32_tile);
+    gemm_tile(f32_tile, p.x + m * p.K + k, sums, count, rows, p.K);
+  }
+  for (long i = 0; i < rows; i++) memcpy(p.out + (m + i) * p.N + n, sums + i * NC, NC * sizeof(float));
 }
 
-/* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x [M, K] -> out [M, N]. */
-void gemm_avx2_int4(const uint8_t *nibbles, const uint16_t *scale_zero, const float *x, float *out, long M, long N,
-                    long K, long group, int threads) {
-  struct product_int4 p = {nibbles, scale_zero, x, out, M, N, K, group};
+/* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] in the format `pair`, x [M, K] -> out [M, N]. */
+void gemm_avx2_int4(const uint8_t *nibbles, const char *scale_zero, const float *x, float *out, long M, long N, long K,
+                    long group, long pair, int threads) {
+  struct product_int4 p = {nibbles, (enum format)pair, scale_zero, x, out, M, N, K, group};
   parallel_for(N / NC * div_up(M, MC), gemm_int4_task, &p, threads);
+}
+
+/* ---- blocks of GGUF files: some columns are decoded into the first-level cache, from where they go on as above ----
+ */
+
+struct product_ggml {
+  enum ggml_type type;
+  const uint8_t *blocks;
+  const float *x;
+  float *out;
+  long M, N, K, out_stride;
+};
+
+/* The block of row n, or of the last one, that begins with column k. */
+INLINE const uint8_t *block_at(const struct product_ggml *p, long n, long k) {
+  return p->blocks + min_long(n, p->N - 1) * blocks_nbytes(p->type, p->K) + blocks_nbytes(p->type, k);
+}
+
+/* A group of rows of the matrix times all rows of x. */
+static void gemv_ggml_task(void *context, long task) {
+  const struct product_ggml *p = context;
+  float rows[GEMV_NR * DECODED] ALIGNED;
+  for (long n = task * GEMV_GROUP; n < min_long((task + 1) * GEMV_GROUP, p->N); n += GEMV_NR)
+    for (long k = 0; k < p->K; k += DECODED) {
+      const struct strip strip = {F32, (const char *)rows, DECODED, min_long(p->K - k, DECODED)};
+      for (int i = 0; i < GEMV_NR; i++) {
+        prefetch_blocks(block_at(p, n + i + GEMV_NR, k), blocks_nbytes(p->type, strip.count));
+        decode(p->type, block_at(p, n + i, k), strip.count, rows + i * DECODED);
+      }
+      gemv_strip(strip, p->x + k, p->out + n, p->M, p->out_stride, p->K, k > 0);
+    }
+}
+
+/* NC rows of the matrix by `count` columns -> f32_tile [count, NC]. */
+static void dequant_ggml(const struct product_ggml *p, long n, long k, long count, float *f32_tile) {
+  float rows[8 * DECODED] ALIGNED;
+  for (int i = 0; i < NC; i += 8) {
+    const char *lanes[8];
+    for (int row = 0; row < 8; row++) decode(p->type, block_at(p, n + i + row, k), count, rows + row * DECODED);
+    for (long j = 0; j < count; j += 8) {
+      for (int row = 0; row < 8; row++) lanes[row] = (const char *)(rows + row * DECODED + j);
+      transpose8x8(F32, lanes, f32_tile + j * NC + i, NC);
+    }
+  }
+}
+
+/* NC rows of the matrix and MC rows of x. */
+static void gemm_ggml_task(void *context, long task) {
+  const struct product_ggml *p = context;
+  const long n = task / div_up(p->M, MC) * NC, m = task % div_up(p->M, MC) * MC, rows = min_long(p->M - m, MC);
+  float f32_tile[DECODED * NC] ALIGNED, sums[MC * NC] ALIGNED;
+  memset(sums, 0, rows * NC * sizeof(float));
+  for (long k = 0; k < p->K; k += DECODED) {
+    const long count = min_long(p->K - k, DECODED);
+    dequant_ggml(p, n, k, count, f32_tile);
+    for (long j = 0; j < count; j += KC)
+      gemm_tile(f32_tile + j * NC, p->x + m * p->K + k + j, sums, min_long(count - j, KC), rows, p->K);
+  }
+  for (long i = 0; i < rows; i++) memcpy(p->out + (m + i) * p->out_stride + n, sums + i * NC, NC * sizeof(float));
+}
+
+/* blocks [N, K] of a ggml type, x [M, K] -> the first N columns of out [M, N in whole NC].  K is whole blocks. */
+void gemm_avx2_ggml(const uint8_t *blocks, const float *x, float *out, long M, long N, long K, long type, int threads) {
+  struct product_ggml p = {(enum ggml_type)type, blocks, x, out, M, N, K, div_up(N, NC) * NC};
+  if (M <= GEMV_ROWS) parallel_for(div_up(N, GEMV_GROUP), gemv_ggml_task, &p, threads);
+  else parallel_for(div_up(N, NC) * div_up(M, MC), gemm_ggml_task, &p, threads);
 }

@@ -10,7 +10,7 @@
 
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
-#include "avx512bf16.h"
+#include "ggml_avx512bf16.h"
 #include "pool.h"
 
 #ifdef USE_AMX
@@ -31,13 +31,16 @@
 /* A product: x [M, K], packed_x [M / TILE_ROWS, K / TILE_COLUMNS, TILE_SIZE], out [M, N]. */
 struct product {
   const char *weights;
-  const float *scale;         /* [N], for int8 */
-  const uint16_t *scale_zero; /* [K / group, N, 2], for int4 */
+  const float *scale;     /* [N], for int8 */
+  const char *scale_zero; /* [K / group, N, 2], for int4 */
   const uint16_t *x;
   const float *x_sums; /* [M, K / group], for int4 */
   pair *packed_x;
   uint16_t *out;
   long M, N, K, group; /* group = 0 unless the format is int4 */
+  enum format pair;    /* of scale_zero */
+  enum ggml_type type; /* of blocks, if there are rows of them */
+  long block_rows;     /* N is whole panels */
 };
 
 /* ---- weights: NC rows of the matrix by `steps` times TILE_COLUMNS columns -> tiles [steps, TILES, TILE_SIZE] ---- */
@@ -65,30 +68,45 @@ INLINE void transpose16x16(__m512i r[TILE_ROWS]) {
   }
 }
 
+/* TILE_ROWS rows, `stride` elements apart -> tiles, of which every one is in another panel of TILES. */
+INLINE void transpose_rows(enum format format, const char *rows, long stride, pair *tiles, long steps) {
+  for (long step = 0; step < steps; step++) {
+    __m512i r[TILE_ROWS];
+    for (int n = 0; n < TILE_ROWS; n++) {
+      const char *row = rows + (n * stride + step * TILE_COLUMNS) * itemsize(format);
+      __builtin_prefetch(row + PREFETCH_NBYTES);
+      r[n] = load_bf16(format, row);
+    }
+    transpose16x16(r);
+    for (int n = 0; n < TILE_ROWS; n++) _mm512_store_si512(tiles + step * TILES * TILE_SIZE + n * TILE_ROWS, r[n]);
+  }
+}
+
 INLINE void dequant_rows(enum format format, const char *weights, pair *tiles, long steps, long K) {
   for (int side = 0; side < TILES; side++)
-    for (long step = 0; step < steps; step++) {
-      __m512i r[TILE_ROWS];
-      for (int n = 0; n < TILE_ROWS; n++) {
-        const char *row = weights + ((side * TILE_ROWS + n) * K + step * TILE_COLUMNS) * itemsize(format);
-        __builtin_prefetch(row + PREFETCH_NBYTES);
-        r[n] = load_bf16(format, row);
+    transpose_rows(format, weights + side * TILE_ROWS * K * itemsize(format), K, tiles + side * TILE_SIZE, steps);
+}
+
+/* The same for blocks of GGUF files, from row n and column k on; they are decoded into the first-level cache first.
+   Rows behind the last one are decoded as that one. */
+static void dequant_blocks(const struct product *p, long n, long k, pair *tiles, long columns) {
+  const long row_nbytes = blocks_nbytes(p->type, p->K);
+  uint16_t rows[TILE_ROWS * DECODED] __attribute__((aligned(64)));
+  for (int side = 0; side < TILES; side++)
+    for (long done = 0; done < columns; done += DECODED) {
+      const long count = min_long(columns - done, DECODED), nbytes = blocks_nbytes(p->type, count);
+      for (int i = 0; i < TILE_ROWS; i++) {
+        const long row = min_long(n + side * TILE_ROWS + i, p->block_rows - 1);
+        const uint8_t *blocks = (const uint8_t *)p->weights + row * row_nbytes + blocks_nbytes(p->type, k + done);
+        prefetch_blocks(blocks + nbytes * (KC_TILES * TILE_COLUMNS / DECODED), nbytes);
+        decode(p->type, blocks, count, rows + i * DECODED);
       }
-      transpose16x16(r);
-      for (int n = 0; n < TILE_ROWS; n++)
-        _mm512_store_si512(tiles + (step * TILES + side) * TILE_SIZE + n * TILE_ROWS, r[n]);
+      transpose_rows(BF16, (const char *)rows, DECODED, tiles + (done / TILE_COLUMNS * TILES + side) * TILE_SIZE,
+                     count / TILE_COLUMNS);
     }
 }
 
-/* The bf16 of 128 + n for a nibble n is 0x4300 + n, which is exact: one operation unpacks 32 nibbles. */
-#define EXPONENT 0x43004300
-#define NIBBLE 0x000f000f
-#define BIAS 136.0f /* 128, and the offset 8 of a nibble */
-#define AND_OR 0xea /* (a & b) | c */
-
-INLINE __m512i nibbles_to_bf16(__m512i bytes) {
-  return _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(NIBBLE), _mm512_set1_epi32(EXPONENT), AND_OR);
-}
+#define BIAS (128.0f + 8) /* of a nibble as bf16, and the offset 8 of nibbles */
 
 /* Nibbles + 128 in bf16, before scale and zero. */
 INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {
@@ -111,19 +129,38 @@ INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {
 
 /* ---- groups of int4, and rounding ---- */
 
+/* 16 pairs of scale and zero. */
+struct pairs {
+  __m512 scale, zero;
+};
+
+INLINE struct pairs pairs_from_f32(__m512 first, __m512 second) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return (struct pairs){_mm512_permutex2var_ps(first, even, second), _mm512_permutex2var_ps(first, odd, second)};
+}
+
+INLINE struct pairs load_pairs(enum format format, const char *stored) {
+  if (format == F32) return pairs_from_f32(_mm512_loadu_ps(stored), _mm512_loadu_ps(stored + 64));
+  if (format == F16)
+    return pairs_from_f32(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)stored)),
+                          _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)stored + 1)));
+  const __m512i pairs = _mm512_loadu_si512(stored);
+  return (struct pairs){_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), /* bf16 is the upper half of float32 */
+                        _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)))};
+}
+
 /* Scales the sums of a group of columns, subtracts the bias, and adds the result to totals [rows, NC], or sets them. */
-INLINE void add_scaled_group(const float *group_sums, const uint16_t *scale_zero, const float *x_sums, long groups,
-                             float *totals, long rows, int add) {
+INLINE void add_scaled_group(const float *group_sums, enum format pair, const char *scale_zero, const float *x_sums,
+                             long groups, float *totals, long rows, int add) {
   for (int side = 0; side < TILES; side++) {
-    const __m512i pairs = _mm512_loadu_si512(scale_zero + side * 2 * TILE_ROWS);
-    const __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-    const __m512 zero = _mm512_fnmadd_ps(
-        scale, _mm512_set1_ps(BIAS), _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000))));
+    const struct pairs pairs = load_pairs(pair, scale_zero + side * 2 * TILE_ROWS * itemsize(pair));
+    const __m512 zero = _mm512_fnmadd_ps(pairs.scale, _mm512_set1_ps(BIAS), pairs.zero);
     for (long m = 0; m < rows; m++) {
       const long offset = m * NC + side * TILE_ROWS;
       const __m512 total = add ? _mm512_load_ps(totals + offset) : _mm512_setzero_ps();
       const __m512 shifted = _mm512_fmadd_ps(zero, _mm512_set1_ps(x_sums[m * groups]), total);
-      _mm512_store_ps(totals + offset, _mm512_fmadd_ps(scale, _mm512_load_ps(group_sums + offset), shifted));
+      _mm512_store_ps(totals + offset, _mm512_fmadd_ps(pairs.scale, _mm512_load_ps(group_sums + offset), shifted));
     }
   }
 }
@@ -148,35 +185,39 @@ struct scratch {
   float sums[(MC + TILE_ROWS) * NC], group_sums[2 * TILE_ROWS * NC];
 } __attribute__((aligned(64)));
 
-/* Rows `begin` to `end` of x times a panel of NC rows of the matrix. */
-INLINE void gemm_panel(struct product p, enum format format, const char *weights, const float *scale, uint16_t *out,
-                       long begin, long end, struct scratch *s) {
-  for (long k = 0; k < p.K; k += KC_TILES * TILE_COLUMNS) {
-    const long steps = min_long(p.K - k, KC_TILES * TILE_COLUMNS) / TILE_COLUMNS;
-    dequant_rows(format, weights + k * itemsize(format), s->tiles, steps, p.K);
-    const pair *x = p.packed_x + (begin * p.K + k * TILE_ROWS) / 2;
-    for (long m = begin; m < end;) {
-      float *sums = s->sums + (m - begin) * NC;
-      m += tile_gemm(x + (m - begin) * p.K / 2, TILE_ROWS * p.K / 2, end - m, s->tiles, sums, steps, k > 0);
-    }
-  }
-  store_bf16(s->sums, scale, out + begin * p.N, end - begin, p.N);
+/* The columns of a panel from k on, and rows of the matrix from n on. */
+INLINE void dequant_panel(const struct product *p, long n, long k, pair *tiles, long steps) {
+  if (p->block_rows) dequant_blocks(p, n, k, tiles, steps * TILE_COLUMNS);
+  else if (p->scale) dequant_rows(INT8, p->weights + n * p->K + k, tiles, steps, p->K);
+  else dequant_rows(BF16, p->weights + (n * p->K + k) * 2, tiles, steps, p->K);
 }
 
-INLINE void gemm_panel_int4(struct product p, const uint8_t *nibbles, const uint16_t *scale_zero, long group,
-                            uint16_t *out, long begin, long end, struct scratch *s) {
-  const long groups = p.K / group;
-  for (long k = 0; k < p.K; k += group) {
-    dequant_int4(nibbles + k * HALF, s->tiles, group / TILE_COLUMNS);
-    const pair *x = p.packed_x + (begin * p.K + k * TILE_ROWS) / 2;
+/* Rows `begin` to `end` of x times a panel of NC rows of the matrix, from row n on. */
+INLINE void gemm_panel(const struct product *p, long n, long begin, long end, struct scratch *s) {
+  for (long k = 0; k < p->K; k += KC_TILES * TILE_COLUMNS) {
+    const long steps = min_long(p->K - k, KC_TILES * TILE_COLUMNS) / TILE_COLUMNS;
+    dequant_panel(p, n, k, s->tiles, steps);
+    const pair *x = p->packed_x + (begin * p->K + k * TILE_ROWS) / 2;
+    for (long m = begin; m < end;) {
+      float *sums = s->sums + (m - begin) * NC;
+      m += tile_gemm(x + (m - begin) * p->K / 2, TILE_ROWS * p->K / 2, end - m, s->tiles, sums, steps, k > 0);
+    }
+  }
+}
+
+INLINE void gemm_panel_int4(const struct product *p, long n, long begin, long end, struct scratch *s) {
+  const uint8_t *nibbles = (const uint8_t *)p->weights + n * p->K / 2;
+  const long groups = p->K / p->group, steps = p->group / TILE_COLUMNS;
+  for (long k = 0; k < p->K; k += p->group) {
+    dequant_int4(nibbles + k * HALF, s->tiles, steps);
+    const pair *x = p->packed_x + (begin * p->K + k * TILE_ROWS) / 2;
+    const char *scale_zero = p->scale_zero + (k / p->group * p->N + n) * 2 * itemsize(p->pair);
     for (long m = begin, done; m < end; m += done) {
-      done = tile_gemm(x + (m - begin) * p.K / 2, TILE_ROWS * p.K / 2, end - m, s->tiles, s->group_sums,
-                       group / TILE_COLUMNS, 0);
-      add_scaled_group(s->group_sums, scale_zero + k / group * p.N * 2, p.x_sums + m * groups + k / group, groups,
+      done = tile_gemm(x + (m - begin) * p->K / 2, TILE_ROWS * p->K / 2, end - m, s->tiles, s->group_sums, steps, 0);
+      add_scaled_group(s->group_sums, p->pair, scale_zero, p->x_sums + m * groups + k / p->group, groups,
                        s->sums + (m - begin) * NC, min_long(end - m, done), k > 0);
     }
   }
-  store_bf16(s->sums, 0, out + begin * p.N, end - begin, p.N);
 }
 
 /* Rows `begin` to `end` of x [M, K] -> tiles; the last one is padded with zeros. */
@@ -196,16 +237,14 @@ static void pack_task(void *context, long task) {
 
 /* A panel of the matrix times MC rows of x. */
 static void gemm_task(void *context, long task) {
-  const struct product p = *(const struct product *)context;
-  const long n = task / div_up(p.M, MC) * NC, m = task % div_up(p.M, MC) * MC, end = min_long(p.M, m + MC);
+  const struct product *p = context;
+  const long n = task / div_up(p->M, MC) * NC, m = task % div_up(p->M, MC) * MC, end = min_long(p->M, m + MC);
   struct scratch scratch;
   configure_tiles();
-  if (p.group) {
-    const uint8_t *nibbles = (const uint8_t *)p.weights + n / 2 * p.K;
-    gemm_panel_int4(p, nibbles, p.scale_zero + n * 2, p.group, p.out + n, m, end, &scratch);
-  } else if (p.scale) gemm_panel(p, INT8, p.weights + n * p.K, p.scale + n, p.out + n, m, end, &scratch);
-  else gemm_panel(p, BF16, p.weights + n * p.K * 2, 0, p.out + n, m, end, &scratch);
+  if (p->group) gemm_panel_int4(p, n, m, end, &scratch);
+  else gemm_panel(p, n, m, end, &scratch);
   release_tiles();
+  store_bf16(scratch.sums, p->scale ? p->scale + n : 0, p->out + m * p->N + n, end - m, p->N);
 }
 
 static void gemm(struct product p, int threads) {
@@ -217,17 +256,30 @@ static void gemm(struct product p, int threads) {
    N is a multiple of 64, K of 32. */
 void EXPORTED(bf16)(const char *weights, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
                     int threads) {
-  gemm((struct product){weights, 0, 0, x, 0, packed_x, out, M, N, K, 0}, threads);
+  gemm((struct product){.weights = weights, .x = x, .packed_x = packed_x, .out = out, .M = M, .N = N, .K = K}, threads);
 }
 
 /* weights [N, K] int8, scale [N]; the same. */
 void EXPORTED(int8)(const char *weights, const float *scale, const uint16_t *x, pair *packed_x, uint16_t *out, long M,
                     long N, long K, int threads) {
-  gemm((struct product){weights, scale, 0, x, 0, packed_x, out, M, N, K, 0}, threads);
+  struct product p = {.weights = weights, .x = x, .packed_x = packed_x, .out = out, .M = M, .N = N, .K = K};
+  p.scale = scale;
+  gemm(p, threads);
 }
 
-/* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] bf16, x_sums [M, K / group] float32; the same. */
-void EXPORTED(int4)(const char *nibbles, const uint16_t *scale_zero, const uint16_t *x, pair *packed_x, uint16_t *out,
-                    const float *x_sums, long M, long N, long K, long group, int threads) {
-  gemm((struct product){nibbles, 0, scale_zero, x, x_sums, packed_x, out, M, N, K, group}, threads);
+/* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] in the format `pair`, x_sums [M, K / group] float32; the
+   same. */
+void EXPORTED(int4)(const char *nibbles, const char *scale_zero, const uint16_t *x, pair *packed_x, uint16_t *out,
+                    const float *x_sums, long M, long N, long K, long group, long pair, int threads) {
+  struct product p = {.weights = nibbles, .x = x, .packed_x = packed_x, .out = out, .M = M, .N = N, .K = K};
+  p.scale_zero = scale_zero, p.x_sums = x_sums, p.group = group, p.pair = (enum format)pair;
+  gemm(p, threads);
+}
+
+/* blocks [N, K] of a ggml type; the same, but N is any number, and out is [M, N in whole 64]. */
+void EXPORTED(ggml)(const char *blocks, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
+                    long type, int threads) {
+  struct product p = {.weights = blocks, .x = x, .packed_x = packed_x, .out = out, .M = M, .K = K};
+  p.N = div_up(N, NC) * NC, p.block_rows = N, p.type = (enum ggml_type)type;
+  gemm(p, threads);
 }

@@ -96,8 +96,8 @@ MODELS = [
         "app",
         "run -q --model ../unborn",
         3,
-        "HERE/app: ../unborn: neither a pack nor a checkpoint, since it has no manifest.json, no config.json and no GGUF "
-        "file; name another folder",
+        "HERE/app: ../unborn: neither a pack nor a checkpoint, since it has no manifest.json, no config.json and no "
+        "GGUF file; name another folder",
     ),
     (
         "app",

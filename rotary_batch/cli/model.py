@@ -18,7 +18,9 @@ from rotary_batch.sizes import count
 
 
 def pack(
-    src: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder of a Hugging Face checkpoint.")],
+    src: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The folder of a Hugging Face checkpoint, or a GGUF file.")
+    ],
     dst: Annotated[Path, typer.Argument(metavar="PACK", help="The folder to write.")],
     experts: Annotated[
         ExpertFormat | None,

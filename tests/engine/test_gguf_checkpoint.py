@@ -13,12 +13,15 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedModel
 
+from rotary_batch.commands.packs import described_pack, find_pack
+from rotary_batch.config import Settings
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.checkpoint import Checkpoint, open_checkpoint
 from rotary_batch.engine.packs.encoding import slab_pieces
 from rotary_batch.engine.packs.tensors import read_bytes
 from rotary_batch.errors import ModelError
+from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.slabs import expert_layout
 from tests.engine.gguf_files import write_gguf
 from tests.engine.gguf_models import FAMILIES, gguf_keys, gguf_tensors, tiny_model
@@ -59,7 +62,11 @@ def dequantised(folder: Path, name: str, model: PreTrainedModel, types: dict[str
     return model
 
 
-@pytest.mark.parametrize("name", ["llama", "mixtral", "qwen3_moe"])
+# Not yet: what the decoder cannot compute.
+UNREAD = {"granite", "llama with bias", "qwen3_next", "qwen3_5_moe", "deepseek_v2", "deepseek_v3"}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - UNREAD))
 def test_a_plain_file_answers_as_its_checkpoint(tmp_path, name, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path, model, _ = written(tmp_path, name, {})
@@ -86,6 +93,19 @@ def test_a_quantised_file_answers_as_its_dequantised_self(tmp_path, monkeypatch)
     with closing(open_engine(path, numerics="exact")) as engine, torch.no_grad():
         expected = model(torch.tensor([PROMPT])).logits[0]
         assert (engine.logits(PROMPT) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_what_is_planned_before_packing_is_what_is_packed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, _, _ = written(tmp_path, "mixtral", dict(QUANTISED.values()))
+    for model in (path, tmp_path):  # the file, or the folder that it is in
+        settings = Settings(model=model)
+        folder, planned = described_pack(settings)
+        assert find_pack(settings) == folder
+        made = Manifest.load(folder)
+        assert made.name == planned.name == "m"
+        for name in ("geometry", "experts", "layer_formats", "dense_formats", "slab_nbytes", "experts_nbytes"):
+            assert getattr(made, name) == getattr(planned, name), name
 
 
 def slab(checkpoint: Checkpoint, key: ExpertKey) -> dict[str, bytes]:

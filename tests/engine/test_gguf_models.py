@@ -22,7 +22,7 @@ from rotary_batch.engine.packs.gguf_names import Census, Change, Named, census
 from rotary_batch.engine.packs.gguf_order import halves, join_kv_b, undo_columns, undo_rows
 from rotary_batch.engine.packs.tensors import TensorPlace, pieces
 from rotary_batch.errors import ModelError
-from rotary_batch.model.families import geometry_of
+from rotary_batch.model.families import family_of, geometry_of
 from rotary_batch.model.rope_scaling import frequencies
 from rotary_batch.model.tables import Table
 from tests.engine.gguf_files import write_gguf
@@ -295,7 +295,8 @@ def test_divisors_of_rope_give_the_frequencies_of_llama_3(tmp_path):
     keys = {name.removeprefix("llama."): value for name, value in keys_of("llama").items() if name.startswith("llama.")}
     write_gguf(tmp_path / "m.gguf", "llama", keys | {"attention.key_length": 64, "rope.freq_base": 5e5}, tensors)
     _, config, found = read_model(tmp_path / "m.gguf")
-    geometry = geometry_of(Table(config, "m.gguf", ""))
+    table = Table(config, "m.gguf", "")
+    geometry = geometry_of(table, family_of(table))
     turning = frequencies(geometry.rope_theta, geometry.num_rotary, geometry.rope_scaling)
     assert turning.angles == pytest.approx(wanted.tolist(), rel=1e-6)
     assert turning.factor == 1.0

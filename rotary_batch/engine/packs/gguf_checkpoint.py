@@ -19,6 +19,7 @@ from rotary_batch.engine.packs.gguf_names import Change, Named, census, gguf_nam
 from rotary_batch.engine.packs.tensors import Source
 from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of, geometry_of
+from rotary_batch.model.families.family import Family
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.tables import Table, shown
@@ -41,13 +42,15 @@ def open_gguf(path: Path) -> GgufModel:
     file = read_gguf(path)
     config = config_from_gguf(file.keys, file.tensors)
     table = Table(config, file.path, REMEDY)
-    geometry = geometry_of(table, family_of(table))
+    family = family_of(table)
+    geometry = geometry_of(table, family)
     found = census(str(file.keys["general.architecture"]), file.tensors, config)
-    tensors = _Tensors(file.path, geometry, found.tensors)
+    tensors = _Tensors(file.path, geometry, family, found.tensors)
     dense = {name: tensors.dense(name, shape) for name, shape in geometry.dense_shapes().items()}
     experts = {key: tensors.expert(key) for key in geometry.expert_keys()}
     tensors.require_all_used()
-    plain = {source.dtype for expert in experts.values() for source in expert.values() if source.stored_as == "bf16"}
+    matrices = [expert[name] for expert in experts.values() for name in expert if not name.endswith(".bias")]
+    plain = {source.dtype for source in matrices if source.stored_as == "bf16"}
     if len(plain) > 1:
         raise ModelError(f"{file.path}: experts in several types ({', '.join(sorted(plain))}); one type is supported")
     geometry = replace(geometry, dtype=plain.pop()) if plain else geometry
@@ -58,9 +61,10 @@ def open_gguf(path: Path) -> GgufModel:
 class _Tensors:
     """The tensors of a file by our names, and which of them were used."""
 
-    def __init__(self, path: Path, geometry: Geometry, tensors: Mapping[str, Named]) -> None:
+    def __init__(self, path: Path, geometry: Geometry, family: Family, tensors: Mapping[str, Named]) -> None:
         self._path = path
         self._geometry = geometry
+        self._family = family
         self._tensors = tensors
         self._unused = dict(tensors)
 
@@ -70,14 +74,19 @@ class _Tensors:
         stored_as = _stored_as(named)
         if stored_as != "bf16" and not self._geometry.is_quantisable(name):
             raise self._error(named, f"is of type {named.place.dtype}; it is read in {', '.join(PLAIN_TYPES)}")
-        if named.changes == ():
-            return Source(shape, (named.place,), stored_as)
+        if order := self._order_of_halves(name, named):
+            return Source(shape, (named.place,), stored_as, "rows_to_halves", order)
+        if named.changes:
+            raise self._error(named, f"was changed ({', '.join(named.changes)}), which cannot be undone yet")
+        return Source(shape, (named.place,), stored_as)
+
+    def _order_of_halves(self, name: str, named: Named) -> tuple[int, ...]:
+        """For rows of q and k that rotate neighbours, by nature or by the converter: arguments of the recipe."""
         if named.changes == (Change.ROWS_SWAPPED,) and named.swap is not None and named.swap.outer == 2:
-            head_dim = 2 * named.swap.inner
-            return Source(shape, (named.place,), stored_as, "rows_to_halves", (head_dim, head_dim, 0))
-        raise self._error(
-            named, f"was changed by the converter ({', '.join(named.changes)}), which cannot be undone yet"
-        )
+            return (2 * named.swap.inner, 2 * named.swap.inner, 0)
+        if self._family.adjacent_pairs and name.removesuffix(".bias").endswith((".q", ".k")):
+            return (self._geometry.head_dim, self._geometry.num_rotary, 0)
+        return ()
 
     def expert(self, key: ExpertKey) -> dict[str, Source]:
         """The sources of an expert's matrices: gate over up as one where they are of one type; then the biases."""
@@ -105,12 +114,12 @@ class _Tensors:
         return Source(shape, (named.place.part(key.expert, shape),), _stored_as(named))
 
     def _biases(self, key: ExpertKey) -> dict[str, Source]:
-        geometry, found = self._geometry, {}
+        geometry = self._geometry
         if not geometry.expert_bias:
             return {}
         gate, up = (self._one(key, f"{name}.bias", (geometry.intermediate_size,)) for name in ("gate", "up"))
-        found["gate_up.bias"] = Source((2 * geometry.intermediate_size,), gate.places + up.places)
-        return found | {"down.bias": self._one(key, "down.bias", (geometry.hidden_size,))}
+        both = Source((2 * geometry.intermediate_size,), gate.places + up.places)
+        return {"gate_up.bias": both, "down.bias": self._one(key, "down.bias", (geometry.hidden_size,))}
 
     def _slice(self, key: ExpertKey) -> dict[str, Source]:
         """Some rows of gate and up of a dense model, and the same columns of down."""

@@ -192,6 +192,7 @@ def _bailing(source: Keys, _config: Mapping[str, Any]) -> Config:
         "num_experts": experts["n_routed_experts"],
         "num_shared_experts": experts["n_shared_experts"],
         "score_function": "sigmoid",
+        "use_qkv_bias": source.has_tensor(".attn_qkv.bias"),
         "use_qk_norm": True,
     }
 

@@ -170,10 +170,8 @@ def _split_qkv(
     q, kv = config["num_attention_heads"] * head_dim * query_gates, config["num_key_value_heads"] * head_dim
     if place.shape[0] != q + 2 * kv:
         raise ModelError(f"{place.path}: attn_qkv of {stem} has {place.shape[0]:,} rows; its heads make {q + 2 * kv:,}")
-    row_nbytes = place.nbytes // place.shape[0]
-    for name, start, rows in (("q", 0, q), ("k", q, kv), ("v", q + kv, kv)):
-        offset, shape = place.offset + start * row_nbytes, (rows, *place.shape[1:])
-        yield f"{stem}.{name}{suffix}", TensorPlace(place.path, offset, rows * row_nbytes, place.dtype, shape)
+    for name, begin, end in (("q", 0, q), ("k", q, q + kv), ("v", q + kv, q + 2 * kv)):
+        yield f"{stem}.{name}{suffix}", place.rows(begin, end)
 
 
 def _unsqueezed(place: TensorPlace, ours: str) -> TensorPlace:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from rotary_batch.config import excerpt, parse_toml, refuse_unknown
 from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
+from rotary_batch.model.chat import VARIABLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class Job:
     units: Mapping[Unit, UnitSpec]
     select: Select
     attempts: int
+    template: Mapping[str, bool | int | str] = field(default_factory=dict)  # what the model's chat template asks for
 
     def selects(self, file: SourceFile) -> bool:
         """Whether it describes a source file."""
@@ -77,7 +79,7 @@ def load_job(path: Path) -> Job:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name another folder of jobs") from error
     tables = parse_toml(path, data)
-    refuse_unknown(str(path), tables, {"job", "select", "limits", *(unit.value for unit in Unit)})
+    refuse_unknown(str(path), tables, {"job", "select", "limits", "template", *(unit.value for unit in Unit)})
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:
         raise ConfigError(
@@ -90,6 +92,7 @@ def load_job(path: Path) -> Job:
         units={unit: _unit(path, tables, unit) for unit in Unit if unit in tables},
         select=_select(path, tables),
         attempts=limits.get("attempts", 3),
+        template=_table(path, tables, "template", VARIABLES),
     )
 
 
@@ -114,7 +117,10 @@ def _table(path: Path, tables: Mapping[str, Any], name: str, kinds: Mapping[str,
     table = tables.get(name, {})
     refuse_unknown(f"{path}: [{name}]", table, kinds)
     for key, value in table.items():
-        if not isinstance(value, kinds[key]) or (isinstance(value, int) and value <= 0):
-            wanted = {int: "a whole number above 0", str: "a string", list: "a list"}[kinds[key]]
+        if type(value) is not kinds[key] or (type(value) is int and value <= 0):
+            wanted = _WANTED[kinds[key]]
             raise ConfigError(f"{path}: [{name}] {key} = {excerpt(value)} is not {wanted}")
     return dict(table)
+
+
+_WANTED = {bool: "true or false", int: "a whole number above 0", str: "a string", list: "a list"}

@@ -156,8 +156,10 @@ class Runner:
         prompts = {item_id: len(claim.request.prompt_ids) for item_id, claim in self._claims.items()}
         report = self.engine.step()
         self.stats.add_step(report)
-        finished = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
+        ended = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
+        finished = [one for one in ended if isinstance(one, Finished)]
         failed = [self._failed(failure) for failure in report.failures]
+        failed += [one for one in ended if isinstance(one, Failed)]
         self.store.commit_step(self._unfinished(report), finished, failed)
         for one in finished:
             self._note_finished(one)

@@ -113,9 +113,13 @@ BAD_LINES = {
         b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}}',
         "content: {'type': 'image_url'} is not a part",
     ),
-    "an assistant": (
+    "an assistant at the end": (
         b'{"custom_id": "a", "body": {"messages": [{"role": "assistant", "content": "x"}]}}',
-        "is not system or user",
+        "the last message is the assistant's",
+    ),
+    "a tool": (
+        b'{"custom_id": "a", "body": {"messages": [{"role": "tool", "content": "x"}]}}',
+        "is not system, user or assistant",
     ),
     "tools in a message": (
         b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "x", "tools": []}]}}',

@@ -106,7 +106,12 @@ class _Batch:
     def _add_results(self, report: StepReport) -> None:
         for completion in report.completions:
             accepted = self._live.pop(completion.request_id)
-            self._add(accepted.custom_id, response=_response(completion, self._tokenizer), error=None)
+            shown = self._tokenizer.answers.shown(completion.token_ids, accepted.request.prompt_ids)
+            if shown.fault is None:
+                text = self._tokenizer.decode(shown.token_ids)
+                self._add(accepted.custom_id, response=_response(completion, text), error=None)
+            else:
+                self._add_error(accepted.custom_id, "no_answer", f"no answer: {shown.fault}; raise max_tokens")
         for failure in report.failures:
             accepted = self._live.pop(failure.request_id)
             if failure.retry:
@@ -125,10 +130,10 @@ class _Batch:
         self._progress(done, max(self._total, done))
 
 
-def _response(completion: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
+def _response(completion: Completion, text: str) -> dict[str, Any]:
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": tokenizer.decode(completion.token_ids)},
+        "message": {"role": "assistant", "content": text},
         "finish_reason": completion.reason,
         "mean_logprob": completion.mean_logprob,
     }

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, NamedTuple
 from rotary_batch import jsonl
 from rotary_batch.config import excerpt
 from rotary_batch.core import Request
+from rotary_batch.errors import ModelError
+from rotary_batch.model.chat import Message
 from rotary_batch.model.tokens import Tokenizer
 
 DEFAULT_MAX_TOKENS = 256
@@ -76,22 +78,36 @@ def _request(row: dict[str, Any], number: int, tokenizer: Tokenizer) -> Request:
     _check(body, _BODY, "body.")
     if ("prompt" in body) == ("messages" in body):
         raise ValueError("needs body.messages or body.prompt, and not both")
-    text = body["prompt"] if "prompt" in body else _content(body["messages"])
-    if not text:
+    ids = tokenizer.encode(body["prompt"]) if "prompt" in body else _chat_ids(body["messages"], tokenizer)
+    if not ids:
         raise ValueError("the prompt is empty")
-    ids = tokenizer.encode(text) if "prompt" in body else tokenizer.encode_chat(text)
     limit = body.get("max_tokens") or DEFAULT_MAX_TOKENS
     return Request(request_id=number, prompt_ids=tuple(ids), max_new_tokens=limit)
 
 
-def _content(messages: list[Any]) -> str:
-    for message in messages:
+def _chat_ids(rows: list[Any], tokenizer: Tokenizer) -> list[int]:
+    """Token ids of a chat; each message is encoded as content, and only the template makes control tokens."""
+    messages = _messages(rows)
+    if not any(message.content for message in messages):
+        return []
+    if messages[-1].role == "assistant":
+        raise ValueError("body.messages: the last message is the assistant's; end with one of the user")
+    try:
+        return tokenizer.encode_messages(messages)
+    except ModelError as error:
+        if all(message.role == "user" for message in messages):
+            raise  # it can answer nothing at all
+        raise ValueError(f"body.messages: {error}") from error
+
+
+def _messages(rows: list[Any]) -> list[Message]:
+    for message in rows:
         if not isinstance(message, dict):
             raise ValueError(f"body.messages: {excerpt(message)} is not an object with role and content")  # noqa: TRY004 - as for all else
         _check(message, _MESSAGE, "body.messages: ")
         if "content" not in message or "role" not in message:
             raise ValueError("body.messages: a message needs role and content")
-    return "\n\n".join(map(_text, (message["content"] for message in messages)))
+    return [Message(message["role"], _text(message["content"])) for message in rows]
 
 
 def _text(content: str | list[Any]) -> str:
@@ -147,6 +163,6 @@ _BODY: _Allowed = {
     "stream": (_is_only(*_NO), "false; answers are written whole"),
 }
 _MESSAGE: _Allowed = {
-    "role": (_is_only("system", "user"), "system or user"),
+    "role": (_is_only("system", "user", "assistant"), "system, user or assistant"),
     "content": (lambda value: isinstance(value, str | list), "a string or a list of parts"),
 }

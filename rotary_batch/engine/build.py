@@ -105,7 +105,7 @@ def _load(
             tier=tier,
             kv=kv,
             stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
-            token_texts=tokenizer.pieces(),
+            answers=tokenizer.answers,
         )
         opened.pop_all()
     return loaded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from rotary_batch.engine.sampling import Choice, choose
 from rotary_batch.engine.scheduler import ScheduledTokens, Scheduler, kv_tokens
 from rotary_batch.engine.sequence import Sequence
 from rotary_batch.errors import PromptError
+from rotary_batch.model.answers import AnswerForm
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Footprint
 from rotary_batch.model.manifest import Manifest
@@ -40,7 +40,7 @@ class LoadedModel:
     tier: Tier
     kv: KvArena
     stop_ids: frozenset[int]
-    token_texts: Mapping[int, str]
+    answers: AnswerForm
 
     def close(self) -> None:
         """Stop the prefetchers, free the memory; idempotent."""
@@ -250,7 +250,7 @@ class RotaryEngine:
         for n, choice in enumerate(choices):
             if choice.token_id is None:
                 return _not_finite(sequence)
-            ended = sequence.accept(choice.token_id, choice.logprob, self.stop_ids, self.model.token_texts)
+            ended = sequence.accept(choice.token_id, choice.logprob, self.stop_ids, self.model.answers)
             if ended or n == len(part.drafts) or choice.token_id != part.drafts[n]:
                 break
             sequence.note_cached(1)

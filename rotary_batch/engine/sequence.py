@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rotary_batch.core import Completion, NewTokens, Reason, Request
 from rotary_batch.engine.drafting import PromptLookup
 from rotary_batch.engine.kvcache.prefix import Prefix
 from rotary_batch.engine.stopping import loop_tokens
+from rotary_batch.model.answers import AnswerForm
 from rotary_batch.sentences import num_sentences
 
 
@@ -58,9 +58,7 @@ class Sequence:
         if self.prefix is not None and not self.makes_prefix:
             self.num_cached = max(self.num_cached, self.prefix.num_tokens)
 
-    def accept(
-        self, token_id: int, logprob: float, stop_ids: frozenset[int], token_texts: Mapping[int, str]
-    ) -> Completion | None:
+    def accept(self, token_id: int, logprob: float, stop_ids: frozenset[int], answers: AnswerForm) -> Completion | None:
         """Append the chosen token; the completion when it ends the sequence."""
         self.logprob_sum += logprob
         if token_id in stop_ids:
@@ -69,7 +67,7 @@ class Sequence:
         self.new_ids.append(token_id)
         criteria, generated = self.request.stop, self.token_ids[len(self.request.prompt_ids) :]
         if criteria.max_sentences is not None:
-            text = "".join(token_texts.get(token, "") for token in generated)
+            text = answers.text(generated, self.request.prompt_ids)
             if num_sentences(text) > criteria.max_sentences:
                 return self._complete("sentences", surplus=1)  # the word that would begin one more
         if criteria.stops_loops and (surplus := loop_tokens(generated)):

@@ -8,35 +8,33 @@ nothing from the package.
 
 from __future__ import annotations
 
+import datetime
 import json
 import resource
 import signal
 import subprocess
 import sys
-from functools import lru_cache
+from collections.abc import Mapping
+from typing import Any
 
 MAX_TEMPLATE_NBYTES = 10**6  # the longest of the field are under 20 KB
 _CPU_S = 5
 _WALL_S = 60.0  # on a busy machine
 _MEMORY_NBYTES = 512 * 2**20
 _MAX_OUTPUT_LETTERS = 10**6
+# What `strftime_now` calls today, always: with the true date, every prompt would be another one each night, and every
+# answer would be asked again.  The date of Llama 3's own template.
+_TODAY = datetime.date(2024, 7, 26)
 
 
 class RenderingError(ValueError):
     """A template that cannot be rendered; the text says why."""
 
 
-@lru_cache(maxsize=16)
-def render(template: str, content: str, bos_token: str, eos_token: str) -> str:
-    """One user message in a template.  Raises RenderingError."""
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """A template with values for its names.  Raises RenderingError."""
     if len(template.encode("utf-8", "replace")) > MAX_TEMPLATE_NBYTES:
         raise RenderingError(f"over {MAX_TEMPLATE_NBYTES:,} bytes")
-    values = {
-        "messages": [{"role": "user", "content": content}],
-        "add_generation_prompt": True,
-        "bos_token": bos_token,
-        "eos_token": eos_token,
-    }
     try:
         # -P: the folder of this file, whose modules have names of their own, is not searched for imports.
         child = subprocess.run(
@@ -79,13 +77,8 @@ def _limit(cpu_s: int) -> None:
 
 def _answer(template: str, values: dict[str, object], cpu_s: int) -> dict[str, str]:
     import jinja2
-    import jinja2.sandbox
 
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
+    environment = _environment()
     _limit(cpu_s)
     try:
         text = environment.from_string(template).render(values)
@@ -100,6 +93,35 @@ def _answer(template: str, values: dict[str, object], cpu_s: int) -> dict[str, s
     if _encodable(text) != text:
         return {"error": "makes a prompt that is not valid Unicode: it has half of a surrogate pair"}
     return {"text": text}
+
+
+def _environment() -> Any:  # noqa: ANN401 - jinja2 is loaded in the child alone
+    """With what published templates use: what `transformers` gives them."""
+    import jinja2.ext
+    import jinja2.sandbox
+
+    class Generation(jinja2.ext.Extension):
+        """`{% generation %}...{% endgeneration %}` marks answers for training, and changes no text."""
+
+        tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+        def parse(self, parser: Any) -> Any:  # noqa: ANN401 - jinja2 is loaded in the child alone
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: ANN401, FBT001, FBT002 - as templates call it
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    extensions = [Generation, jinja2.ext.loopcontrols]
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=extensions
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals |= {"raise_exception": refuse, "strftime_now": _TODAY.strftime}
+    return environment
 
 
 def _encodable(text: str) -> str:

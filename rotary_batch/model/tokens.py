@@ -10,14 +10,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.errors import ModelError
+from rotary_batch.model.answers import AnswerForm
+from rotary_batch.model.chat import ChatTemplate, Message, Variables
+from rotary_batch.model.chat_ids import ChatEncoder, encodable
+from rotary_batch.model.chat_tokens import ENDS, HARMONY_TURN_END, ROLE_ENDS
 from rotary_batch.model.host import address_space_left_nbytes
-from rotary_batch.model.rendering import RenderingError, render
-from rotary_batch.model.tables import Table, read_object, read_text
+from rotary_batch.model.tables import Table, read_object, read_text, shown
 from rotary_batch.model.words import Words
 
 _REMEDY = "fetch the files of the model again"
@@ -26,17 +30,14 @@ _MAX_CONFIG_NBYTES = 64 * 2**20
 # Reading a tokenizer takes 16 times its file: 190 MB for one of 150,000 tokens in 11.6 MB.
 _LOADING_NBYTES, _LOADING_FACTOR = 32 * 2**20, 20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-# Placeholder for the content while the template is rendered; private-use characters, so no template contains it.
-_PLACEHOLDER = "\ue000rotary-content\ue001"
-# A checkpoint without a template gets the content alone, after the token that its tokenizer begins every text with.
-_PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
+_MAX_ENDS, _MAX_TOKEN_ID = 256, 2**26
 
 
 class Tokenizer:
     """Counts, encodes and decodes.  Content and template are encoded separately, so content has no control tokens."""
 
     def __init__(
-        self, tokenizer_json: str, specials: Mapping[str, str], template: str | None, template_source: Path
+        self, tokenizer_json: str, specials: Mapping[str, str], chat: ChatTemplate, end_ids: Sequence[int]
     ) -> None:
         self._content = HfTokenizer.from_str(tokenizer_json)
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
@@ -44,9 +45,9 @@ class Tokenizer:
         self._words = Words.of(self._content)
         self._control = HfTokenizer.from_str(tokenizer_json)
         self._specials = specials
-        self._template = template or _PLAIN_TEMPLATE
-        self._template_source = template_source
-        self.digest = _digest(tokenizer_json, self._template, [specials["bos_token"], specials["eos_token"]])
+        self._chat, self._end_ids = chat, end_ids
+        self._chat_encoder = ChatEncoder(tokenizer_json, self._control, self.encode)
+        self.digest = _digest(tokenizer_json, chat.text, [specials["bos_token"], specials["eos_token"]])
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
@@ -57,10 +58,9 @@ class Tokenizer:
         tokenizer_json = read_text(path, _MAX_TOKENIZER_NBYTES, f"a model needs its tokenizer.json; {_REMEDY}")
         _require_memory(len(tokenizer_json))
         specials = {name: _special(table, name) for name in ("bos_token", "eos_token")}
-        template_path = model_dir / "chat_template.jinja"
-        template = _template(template_path, table)
+        chat, end_ids = _chat(model_dir, table, specials), _end_ids(model_dir / "generation_config.json")
         try:
-            return cls(tokenizer_json, specials, template, template_path if template_path.exists() else config_path)
+            return cls(tokenizer_json, specials, chat, end_ids)
         except Exception as error:
             fact = str(error)[:200]  # it may contain a whole regular expression
             raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
@@ -80,37 +80,19 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of content; never a control token, whatever the text says."""
-        clean = text.encode("utf-8", "replace").decode("utf-8")
+        clean = encodable(text)
         if self._words is not None and (ids := self._words.encode(clean)) is not None:
             return ids
         return list(self._content.encode(clean, add_special_tokens=False).ids)
 
-    def encode_chat(self, content: str) -> list[int]:
+    def encode_chat(self, content: str, variables: Variables = MappingProxyType({})) -> list[int]:
         """Token ids of one user message in the checkpoint's chat template, up to where the answer begins."""
-        before, after = self._wrapper
-        return [*before, *self.encode(content), *after]
+        return self.encode_messages([Message("user", content)], variables)
 
-    @cached_property
-    def _wrapper(self) -> tuple[list[int], list[int]]:
-        if self._template == _PLAIN_TEMPLATE:
-            return self._encode_control(self._specials["bos_token"]), []
-        try:
-            rendered = render(self._template, _PLACEHOLDER, self._specials["bos_token"], self._specials["eos_token"])
-        except RenderingError as error:
-            raise self._bad_template(str(error)) from error
-        before, placeholder, after = rendered.partition(_PLACEHOLDER)
-        if not placeholder or _PLACEHOLDER in after:
-            raise self._bad_template("it does not put the user's message in exactly once")
-        return self._encode_control(before), self._encode_control(after)
-
-    def _bad_template(self, fact: str) -> ModelError:
-        return ModelError(
-            f"{self._template_source}: chat template: {fact}; take the template of the model's own publisher, or name "
-            "another model"
-        )
-
-    def _encode_control(self, text: str) -> list[int]:
-        return list(self._control.encode(text, add_special_tokens=False).ids)
+    def encode_messages(self, messages: Sequence[Message], variables: Variables = MappingProxyType({})) -> list[int]:
+        """Token ids of several messages in the chat template.  Raises ModelError when it cannot have them."""
+        arranged, around = self._chat.arranged(messages, variables)
+        return self._chat_encoder.encode(around, [message.content for message in arranged])
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of generated tokens, control tokens left out."""
@@ -123,10 +105,27 @@ class Tokenizer:
         return {token_id: token.translate(spaces).replace("<0x0A>", "\n") for token_id, token in marked.items()}
 
     @cached_property
+    def answers(self) -> AnswerForm:
+        """What of this vocabulary's answers is meant for their reader."""
+        added = {one.content: token_id for token_id, one in self._control.get_added_tokens_decoder().items()}
+        return AnswerForm(added, self.pieces())
+
+    @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The end-of-sequence token of the tokenizer; a model's config may add others."""
-        eos_id = self._control.token_to_id(self._specials["eos_token"])
-        return frozenset() if eos_id is None else frozenset({eos_id})
+        """The tokens that end an answer: those of its files, and control tokens that mean it everywhere.
+
+        A model's config may add others.
+        """
+        added = self._control.get_added_tokens_decoder()
+        control = {one.content: token_id for token_id, one in added.items() if one.special}
+        ends = {token_id for text, token_id in control.items() if text in ENDS}
+        if all(text in control and text in self._chat.text for text in ROLE_ENDS):
+            ends |= {control[text] for text in ROLE_ENDS}
+        ends |= {*self._end_ids}
+        if (eos_id := self._control.token_to_id(self._specials["eos_token"])) is not None:
+            ends.add(eos_id)
+        goes_on = {control.get(HARMONY_TURN_END)} if self.answers.has_channels else set()
+        return frozenset(ends - goes_on)
 
 
 def _require_memory(json_nbytes: int) -> None:
@@ -143,15 +142,35 @@ def _special(table: Table, name: str) -> str:
     return table.table(name).text("content") if table.holds(name, dict) else table.text(name)
 
 
-def _template(path: Path, table: Table) -> str | None:
-    if path.exists():
-        return read_text(path, _MAX_CONFIG_NBYTES, _REMEDY)
+def _chat(model_dir: Path, table: Table, specials: Mapping[str, str]) -> ChatTemplate:
+    path = model_dir / "chat_template.jinja"
+    text = read_text(path, _MAX_CONFIG_NBYTES, _REMEDY) if path.exists() else _template(table)
+    has_bos = text or not table.has("add_bos_token") or table.boolean("add_bos_token")
+    source = path if path.exists() else model_dir / "tokenizer_config.json"
+    return ChatTemplate(text, source, specials["bos_token"] if has_bos else "", specials["eos_token"])
+
+
+def _template(table: Table) -> str | None:
+    """Of several named ones, the default one."""
     if not table.has("chat_template"):
         return None
     if not table.holds("chat_template", list):
         return table.text("chat_template")
-    named = [table.part("chat_template", row) for row in table.rows("chat_template", 64) if isinstance(row, dict)]
-    return next((row.text("template") for row in named if row.has("name") and row.text("name") == "default"), None)
+    rows = [table.part("chat_template", row) for row in table.rows("chat_template", 64) if isinstance(row, dict)]
+    templates = {row.text("name"): row.text("template") for row in rows}
+    if templates and "default" not in templates:
+        raise table.error(f'chat_template: none of {", ".join(map(shown, templates))} is named "default"')
+    return templates.get("default")
+
+
+def _end_ids(path: Path) -> tuple[int, ...]:
+    """The tokens that end an answer by generation_config.json, if there is one."""
+    config = Table(read_object(path, _MAX_CONFIG_NBYTES, _REMEDY) if path.exists() else {}, path, _REMEDY)
+    if not config.has("eos_token_id"):
+        return ()
+    if config.holds("eos_token_id", list):
+        return config.wholes("eos_token_id", _MAX_ENDS, _MAX_TOKEN_ID)
+    return (config.whole("eos_token_id", _MAX_TOKEN_ID, least=0),)
 
 
 def _digest(*parts: object) -> str:

@@ -17,17 +17,14 @@ from unicodedata import category, is_normalized
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers.models import BPE
 
+from rotary_batch.model.split_rules import GPT_2, LLAMA_3, QWEN_2
+
 MAX_WORDS = 50_000  # kept, in about 10 MB
 MAX_WORD_NBYTES = 500  # in a source; the whole word is read again at each place within it, as among 500,000 line breaks
 MAX_WORD_CHARACTERS = 64  # of a word that is kept
 _MARGIN_NBYTES = 8  # two characters: whether a word ends depends at most on the second character behind it
 _AHEAD_WORDS = 8  # within which words from the middle of another one fall in step with the others
-_GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CL100K = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-_KNOWN = {_GPT_2, _CL100K, _CL100K.replace("{1,3}", "")}  # of GPT-2; of Llama 3 and others; of Qwen
+_KNOWN = {GPT_2, LLAMA_3, QWEN_2}
 # The same in Python's syntax.  Of the characters for which they differ, `_is_alike` says no.
 _PYTHON = (
     (r"[^\s\p{L}\p{N}]", r"(?:[^\s\w]|_)"),
@@ -168,7 +165,7 @@ def _pattern(tokenizer: HfTokenizer) -> str | None:
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space") is not False:
         return None
     if last.get("use_regex", True):
-        return None if splits else _GPT_2
+        return None if splits else GPT_2
     if len(splits) != 1:
         return None
     pattern = splits[0].get("pattern", {}).get("Regex")

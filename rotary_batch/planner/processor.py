@@ -18,7 +18,7 @@ from rotary_batch.pages.page import (
 )
 from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
 from rotary_batch.work.counts import children
-from rotary_batch.work.rows import Answer, Claim, Finished, StoredResult
+from rotary_batch.work.rows import Answer, Claim, Failed, Finished, StoredResult
 from rotary_batch.work.store import WorkStore
 
 BATCH = 64  # items in one transaction; between two of them the window may close
@@ -109,9 +109,14 @@ class ItemProcessor:
         structural = file_summary(path, view) if unit is Unit.FILE else folder_summary(path, view)
         return Note(PurePosixPath(path).name, answer.shown_text or structural.text)
 
-    def complete(self, claim: Claim, completion: Completion) -> Finished:
-        """Decode and validate what the engine wrote."""
-        text = self._prompt_builder.tokenizer.decode(completion.token_ids).strip()
+    def complete(self, claim: Claim, completion: Completion) -> Finished | Failed:
+        """Decode and validate what the engine wrote.  An answer that was cut before its text began is none."""
+        tokenizer = self._prompt_builder.tokenizer
+        shown = tokenizer.answers.shown(completion.token_ids, claim.request.prompt_ids)
+        if shown.fault is not None:
+            remedy = "raise new_tokens of the job, or turn thinking off in its [template]"
+            return Failed(claim=claim, error=f"no answer: {shown.fault}; {remedy}", retry_at=None)
+        text = tokenizer.decode(shown.token_ids).strip()
         return Finished(
             claim=claim,
             completion=completion,

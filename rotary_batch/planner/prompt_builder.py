@@ -136,7 +136,7 @@ class PromptBuilder:
         return EncodedPrompt(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=filled.num_markers)
 
     def _encode(self, filled: FilledPrompt) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode_chat(filled.text))
+        return tuple(self.tokenizer.encode_chat(filled.text, self.job.template))
 
     def _key(self, prompt_ids: Sequence[int], spec: UnitSpec) -> str:
         """Everything that decides the answer: not the path, the commit, the time, the batch or the device."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rotary_batch.core import Request, StopCriteria
 from rotary_batch.engine.sequence import Sequence
 from rotary_batch.engine.stopping import LONGEST_PERIOD, LOOP_REPEATS, LOOP_TOKENS, loop_tokens
+from rotary_batch.model.answers import AnswerForm
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.sentences import is_whole, num_sentences, split_sentences
 from rotary_batch.testing import write_tiny_checkpoint
@@ -21,13 +22,13 @@ def tokenizer(tmp_path_factory):
 
 def written(tokenizer, text: str, stop: StopCriteria, max_new_tokens: int = 500, resumed: int = 0):
     """Let a sequence write a text token by token; its completion, or None when the criteria let all of it pass."""
-    pieces, ids = tokenizer.pieces(), tokenizer.encode(text)
+    ids = tokenizer.encode(text)
     request = Request(
         request_id=1, prompt_ids=(1,), max_new_tokens=max_new_tokens, generated_ids=tuple(ids[:resumed]), stop=stop
     )
     sequence = Sequence(request, 0, 0, [1, *ids[:resumed]], -0.5 * resumed)
     for token_id in ids[resumed:]:
-        if done := sequence.accept(token_id, -0.5, frozenset(), pieces):
+        if done := sequence.accept(token_id, -0.5, frozenset(), tokenizer.answers):
             return done
     return None
 
@@ -93,6 +94,6 @@ def test_short_repetitions_are_no_loop(tokens):
 
 def test_a_sequence_that_ends_by_itself_is_left_alone():
     sequence = Sequence(Request(request_id=1, prompt_ids=(1,), max_new_tokens=9), 0, 0, [1], 0.0)
-    assert sequence.accept(5, -1.0, frozenset({7}), {}) is None
-    done = sequence.accept(7, -2.0, frozenset({7}), {})
+    assert sequence.accept(5, -1.0, frozenset({7}), AnswerForm({}, {})) is None
+    done = sequence.accept(7, -2.0, frozenset({7}), AnswerForm({}, {}))
     assert (done.reason, done.token_ids, done.logprob_sum, done.num_scored) == ("stop", (5,), -3.0, 2)

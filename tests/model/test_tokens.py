@@ -141,4 +141,5 @@ def test_templates_of_the_field_render_as_they_did(tmp_path):
         "{{ bos_token }}{% for message in messages %}{{ turn(message) }}{% if loop.index0 == ns.last %}!{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    assert rendering.render(template, "hello", "<s>", "</s>") == "<s>[USER] hello [END]!<|assistant|>"
+    values = {"messages": [{"role": "user", "content": "hello"}], "add_generation_prompt": True, "bos_token": "<s>"}
+    assert rendering.render(template, values) == "<s>[USER] hello [END]!<|assistant|>"

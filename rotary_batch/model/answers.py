@@ -1,0 +1,88 @@
+"""What of an answer is meant for its reader: neither the thinking before it nor the channels beside it.
+
+Which of the two a model has, its vocabulary says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+# Control or added tokens around thinking, of Qwen, GLM, DeepSeek and others, and of Mistral.
+_THINKING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+# Of gpt-oss: <|channel|>NAME<|message|>TEXT<|end|>, and <|start|>assistant before all but the first.
+_CHANNEL, _MESSAGE = "<|channel|>", "<|message|>"
+_MESSAGE_ENDS = ("<|end|>", "<|start|>", _CHANNEL)
+_FINAL = "final"
+
+
+class Shown(NamedTuple):
+    """The tokens of an answer for its reader; `fault` says why there are none, when it ended before them."""
+
+    token_ids: tuple[int, ...]
+    fault: str | None = None
+
+
+class AnswerForm:
+    """The form of the answers of one vocabulary."""
+
+    def __init__(self, ids: Mapping[str, int], texts: Mapping[int, str]) -> None:
+        """`ids` are those of added tokens by their text, `texts` those of all tokens."""
+        self._texts = texts
+        pairs = [(ids[begin], ids[end]) for begin, end in _THINKING if begin in ids and end in ids]
+        self._begins = frozenset(begin for begin, _ in pairs)
+        self._ends = frozenset(end for _, end in pairs)
+        self._channel, self._message = ids.get(_CHANNEL), ids.get(_MESSAGE)
+        self._message_ends = frozenset(ids[text] for text in _MESSAGE_ENDS if text in ids)
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether answers are in harmony, the form of gpt-oss."""
+        return self._channel is not None and self._message is not None
+
+    def shown(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> Shown:
+        """What the reader gets of an answer.  The prompt may have begun the thinking."""
+        if self.has_channels:
+            return self._final_channel(answer_ids)
+        return self._behind_thinking(answer_ids, prompt_ids) if self._begins else Shown(tuple(answer_ids))
+
+    def text(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> str:
+        """The letters of what the reader gets, of an answer that may go on."""
+        return "".join(self._texts.get(token, "") for token in self.shown(answer_ids, prompt_ids).token_ids)
+
+    def _behind_thinking(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> Shown:
+        end = next((place for place, token in enumerate(answer_ids) if token in self._ends), None)
+        if end is not None:
+            return Shown(tuple(answer_ids[end + 1 :]))
+        first = next((token for token in answer_ids if not self._is_space(token)), None)
+        last = next((token for token in reversed(prompt_ids) if not self._is_space(token)), None)
+        if first in self._begins or last in self._begins:
+            return Shown((), f"its {len(answer_ids):,} tokens ended within its thinking")
+        return Shown(tuple(answer_ids))
+
+    def _is_space(self, token_id: int) -> bool:
+        return not self._texts.get(token_id, "").strip()
+
+    def _final_channel(self, answer_ids: Sequence[int]) -> Shown:
+        if self._channel not in answer_ids:
+            return Shown(tuple(answer_ids))
+        shown: list[int] = []
+        has_final = is_final = in_header = False
+        header: list[int] = []  # the tokens of a channel's name
+        for token in answer_ids:
+            if token in self._message_ends:
+                is_final, in_header, header = False, token == self._channel, []
+            elif token == self._message:
+                is_final, in_header = in_header and self._name(header) == _FINAL, False
+                has_final = has_final or is_final
+            elif in_header:
+                header.append(token)
+            elif is_final:
+                shown.append(token)
+        fault = None if has_final else f"its {len(answer_ids):,} tokens ended before its final channel"
+        return Shown(tuple(shown), fault)
+
+    def _name(self, header: Sequence[int]) -> str:
+        """The first word of a header; behind it may be what the channel is constrained to."""
+        words = "".join(self._texts.get(token, "") for token in header).split()
+        return words[0] if words else ""

@@ -1,0 +1,112 @@
+"""A checkpoint's chat template: the control text around the contents of messages.
+
+The template is rendered with placeholders in place of contents, so no content passes through it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from rotary_batch.errors import ModelError
+from rotary_batch.model.rendering import RenderingError, render
+
+Variables = Mapping[str, bool | int | str]
+# What templates ask for beside messages, by type.  A job may set them; these are the ones that a person may want.
+VARIABLES: dict[str, type] = {
+    "enable_thinking": bool,
+    "thinking": bool,
+    "thinking_budget": int,
+    "reasoning_effort": str,
+    "model_identity": str,
+    "date_string": str,
+}
+# Thinking would take most of the tokens of a night.  Only harmony cannot do without.
+_DEFAULTS = {"enable_thinking": False, "thinking": False}
+_HARMONY_DEFAULTS = {"reasoning_effort": "low"}
+# A checkpoint without a template gets the content alone, after the token that its tokenizer begins every text with.
+_PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
+# Private-use characters, so no template contains it.
+_PLACEHOLDER = "\ue000rotary-content-{}\ue001"
+_PLACEHOLDERS = re.compile("\ue000rotary-content-([0-9]{1,6})\ue001")
+_MAX_KEPT = 256  # of renderings, each of other roles or variables
+
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: str  # system, user or assistant
+    content: str
+
+
+class ChatTemplate:
+    """The template of one tokenizer."""
+
+    def __init__(self, template: str | None, source: Path, bos_token: str, eos_token: str) -> None:
+        self.text = template or _PLAIN_TEMPLATE
+        self.is_plain = self.text == _PLAIN_TEMPLATE
+        self._source = source
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._defaults = _DEFAULTS | (_HARMONY_DEFAULTS if "<|channel|>" in self.text else {})
+        self._kept: dict[tuple[object, ...], tuple[str, ...]] = {}
+
+    def arranged(self, messages: Sequence[Message], variables: Variables) -> tuple[list[Message], tuple[str, ...]]:
+        """Messages as the template takes them, and its text before, between and after their contents.
+
+        Messages of one role in a row become one.  A template without a system role gets its text at the beginning of
+        the user's next message.  Raises ModelError when it does not put every content in exactly once.
+        """
+        merged = _merged(messages)
+        if not any(message.role == "system" for message in merged):
+            return merged, self._around(merged, variables)
+        if "system" in self.text:
+            with suppress(ModelError):  # some know the role only to refuse it
+                return merged, self._around(merged, variables)
+        merged = _merged([one._replace(role="user") if one.role == "system" else one for one in merged])
+        return merged, self._around(merged, variables)
+
+    def _around(self, messages: Sequence[Message], variables: Variables) -> tuple[str, ...]:
+        roles = tuple(message.role for message in messages)
+        key = (roles, *sorted(variables.items()))
+        if key not in self._kept:
+            if len(self._kept) >= _MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = self._rendered(roles, variables)
+        return self._kept[key]
+
+    def _rendered(self, roles: Sequence[str], variables: Variables) -> tuple[str, ...]:
+        if self.is_plain:
+            if len(roles) > 1:
+                raise self._bad("there is none, so only messages of the user can be answered")
+            return self._tokens["bos_token"], ""
+        messages = [{"role": role, "content": _PLACEHOLDER.format(place)} for place, role in enumerate(roles)]
+        values = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+        try:
+            rendered = render(self.text, self._defaults | dict(variables) | values | self._tokens)
+        except RenderingError as error:
+            raise self._bad(str(error)) from error
+        around = _PLACEHOLDERS.split(rendered)
+        if around[1::2] != [str(place) for place in range(len(roles))]:
+            message = "the user's message" if len(roles) == 1 else "every message"
+            raise self._bad(f"it does not put {message} in exactly once")
+        return tuple(around[::2])
+
+    def _bad(self, fact: str) -> ModelError:
+        return ModelError(
+            f"{self._source}: chat template: {fact}; take the template of the model's own publisher, or name "
+            "another model"
+        )
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """Messages of one role in a row as one."""
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            merged[-1] = Message(message.role, f"{merged[-1].content}\n\n{message.content}")
+        else:
+            merged.append(message)
+    return merged

@@ -40,4 +40,7 @@ def geometry_of(config: Table, family: Family) -> Geometry:
     """The description of a model, from its config.json.  Raises ModelError."""
     text = text_table(config)
     values = sizes(text, family.default_theta) | {"family": family.name} | family.switches(text)
+    for ours, theirs in (("num_experts", "num_local_experts"), ("top_k", "num_experts_per_tok")):
+        if ours not in values:  # a dense model has its own
+            raise text.wrong(theirs, "a whole number")
     return config.explained(lambda: Geometry(**values))

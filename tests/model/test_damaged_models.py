@@ -77,7 +77,7 @@ def test_every_size_of_a_config_is_a_whole_number_in_its_range(checkpoint, name)
     ("changes", "word"),
     [
         ({"rope_scaling": [1]}, "rope_scaling"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope type"),
+        ({"rope_scaling": {"type": "sideways", "factor": 2}}, "rope type"),
         ({"rope_scaling": {"rope_type": 7}}, "rope_type"),
         ({"rope_parameters": "default"}, "rope_parameters"),
         ({"rope_theta": 0}, "rope_theta"),
@@ -103,7 +103,7 @@ def test_every_size_of_a_config_is_a_whole_number_in_its_range(checkpoint, name)
         ({"eos_token_id": -1}, "eos_token_id"),
         ({"architectures": [1], "model_type": None}, "architecture"),
         ({"architectures": 5}, "architectures"),
-        ({"architectures": [], "model_type": "llama"}, "architecture"),
+        ({"architectures": [], "model_type": "mamba"}, "architecture"),
         ({"hidden_act": "gelu"}, "hidden_act"),
     ],
 )

@@ -17,6 +17,7 @@ from rotary_batch.pages.page import (
     folder_summary,
 )
 from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
+from rotary_batch.planner.units import LABEL_NAMES
 from rotary_batch.work.counts import children
 from rotary_batch.work.rows import Answer, Claim, Failed, Finished, StoredResult
 from rotary_batch.work.store import WorkStore
@@ -104,7 +105,7 @@ class ItemProcessor:
         if unit is Unit.CHUNK:
             chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
-            label = ", ".join(chunk.symbols[:4]) or f"lines {chunk.start_line}-{chunk.end_line}"
+            label = ", ".join(chunk.symbols[:LABEL_NAMES]) or f"lines {chunk.start_line}-{chunk.end_line}"
             return Note(label, answer.shown_text or chunk_outline(chunk, symbols, view.language(path)))
         structural = file_summary(path, view) if unit is Unit.FILE else folder_summary(path, view)
         return Note(PurePosixPath(path).name, answer.shown_text or structural.text)

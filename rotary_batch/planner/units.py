@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice, takewhile
+from operator import attrgetter
 
 from rotary_batch.core import DATA_KINDS, Chunk, ParsedFile, SourceFile, Subject, Symbol, Unit
 from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
+from rotary_batch.pages.page import MAX_LISTED
 from rotary_batch.pages.page_paths import folders_of, parent_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.work.rows import PlannedItem
 
+LABEL_NAMES = 4  # symbols in the label of a note on a chunk
+_NOTE_FRAME_CHARS = 30  # of a note, besides names and signatures
 # Roll-ups that are ready go before chunks, so that files and folders are finished early.
 _UNIT_PRIORITY = {Unit.CHUNK: 0, Unit.FILE: 10**9, Unit.DIRECTORY: 2 * 10**9, Unit.REPOSITORY: 3 * 10**9}
 
@@ -26,8 +32,18 @@ def is_selected(file: SourceFile, job: Job) -> bool:
 def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
     """The chunks of a file, each with its prompt; their priority is set once all files are known."""
     if Unit.CHUNK in prompt_builder.job.units and is_selected(one.file, prompt_builder.job):
+        symbols = sorted(one.symbols, key=attrgetter("start_byte"))
         for chunk in _worth_describing(one.chunks, one.symbols):
-            yield _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
+            item = _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
+            yield replace(item, note_chars=_note_chars(chunk, symbols))
+
+
+def _note_chars(chunk: Chunk, symbols: Sequence[Symbol]) -> int:
+    """About how long the note on a chunk is: its label, and the signatures of symbols (by place) that start in it."""
+    first = bisect_left(symbols, chunk.start_byte, key=attrgetter("start_byte"))
+    inside = takewhile(lambda symbol: symbol.start_byte < chunk.end_byte, islice(symbols, first, first + MAX_LISTED))
+    label = sum(len(name) for name in chunk.symbols[:LABEL_NAMES])
+    return _NOTE_FRAME_CHARS + label + sum(len(symbol.signature or symbol.name) for symbol in inside)
 
 
 def _worth_describing(chunks: Sequence[Chunk], symbols: Sequence[Symbol]) -> Iterator[Chunk]:

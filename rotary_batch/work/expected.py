@@ -1,7 +1,8 @@
 """The items that will be queued late: parts of roll-ups whose notes will not fit into one prompt.
 
-A roll-up gets its prompt, or its parts, when all that it reads is answered.  Until then its notes are counted by their
-number and the length of notes so far, so that a run knows from its first step what it will be asked.
+A roll-up gets its prompt, or its parts, when all that it reads is answered.  Until then the length of its notes is
+guessed from the structure of what they describe, and from how many tokens such notes had so far.  So a run knows
+from its first step what it will be asked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from rotary_batch.core import Unit
 from rotary_batch.work.store import WorkStore
 
-NOTE_TOKENS = 45.0  # of one, while few are known: 40 to 52 in five packages of Python with the embedded model
+NOTE_CHARS = 150  # of a note whose structure is not known, as that on a file
+CHAR_TOKENS = 0.32  # tokens of a character, while few notes are known: what `mypy` has with the embedded model
 FEW_NOTES = 50  # of a unit; with as many known ones, half of their mean is what they had
 
 
@@ -38,14 +40,14 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rollups:
-    """Roll-ups of one repository and unit that read as many notes each."""
+    """Roll-ups of one repository and unit, whose notes are alike or which all have prompts."""
 
     repository_id: int
     unit: Unit
-    is_known: bool  # whether they have prompts; those without wait
-    num_notes: int  # of each
     count: int
-    prompt_tokens: int  # of all
+    num_notes: int  # of each; of all when they have prompts
+    note_chars: int  # of these notes, by their structure
+    prompt_tokens: int | None  # of all; None = they wait for theirs
 
 
 def save_rooms(store: WorkStore, repository_id: int, rooms: Mapping[Unit, NoteRoom]) -> None:
@@ -60,11 +62,12 @@ def save_rooms(store: WorkStore, repository_id: int, rooms: Mapping[Unit, NoteRo
 def expected(store: WorkStore, repository_ids: Sequence[int]) -> dict[Unit, Expected]:
     """What is expected of each unit that has roll-ups without a prompt.  Reads every roll-up."""
     rooms, rollups = _rooms(store, repository_ids), _rollups(store, repository_ids)
-    lengths = _note_tokens(rollups, rooms)
+    char_tokens = _char_tokens(rollups, rooms)
     totals: dict[Unit, Expected] = {}
     for one in rollups:
-        if not one.is_known:
-            each = of_notes(one.num_notes, lengths[one.unit], rooms.get((one.repository_id, one.unit)))
+        if one.prompt_tokens is None:
+            note_tokens = one.note_chars * char_tokens[one.unit] / max(1, one.num_notes)
+            each = of_notes(one.num_notes, note_tokens, rooms.get((one.repository_id, one.unit)))
             totals[one.unit] = totals.get(one.unit, Expected()).plus(one.count, each)
     return totals
 
@@ -73,7 +76,7 @@ def of_notes(num_notes: int, note_tokens: float, room: NoteRoom | None) -> Expec
     """What is expected of one roll-up: parts read its notes, and parts of parts their notes, until one prompt can."""
     if room is None:  # nothing was planned by `index`
         return Expected(prompt_tokens=num_notes * note_tokens)
-    most = max(2, int(room.notes_tokens // note_tokens))  # notes in a prompt; parts of one note would not get fewer
+    most = max(2, int(room.notes_tokens // max(1.0, note_tokens)))  # in a prompt; parts of one note would not get fewer
     num_parts, num_read = 0, num_notes
     while num_notes > most:
         num_notes = ceil(num_notes / most)
@@ -81,15 +84,15 @@ def of_notes(num_notes: int, note_tokens: float, room: NoteRoom | None) -> Expec
     return Expected(num_parts, (1 + num_parts) * room.frame_tokens + num_read * note_tokens)
 
 
-def _note_tokens(rollups: Sequence[_Rollups], rooms: Mapping[tuple[int, Unit], NoteRoom]) -> dict[Unit, float]:
-    """The length of a note by unit, going by the prompts that are known."""
-    tokens = {one.unit: FEW_NOTES * NOTE_TOKENS for one in rollups}
-    num_notes = dict.fromkeys(tokens, FEW_NOTES)
+def _char_tokens(rollups: Sequence[_Rollups], rooms: Mapping[tuple[int, Unit], NoteRoom]) -> dict[Unit, float]:
+    """Tokens of a character of notes by unit, going by the prompts that are known."""
+    chars = {one.unit: FEW_NOTES * NOTE_CHARS for one in rollups}
+    tokens = {unit: count * CHAR_TOKENS for unit, count in chars.items()}
     for one in rollups:
-        if one.is_known and (room := rooms.get((one.repository_id, one.unit))):
+        if one.prompt_tokens is not None and (room := rooms.get((one.repository_id, one.unit))):
             tokens[one.unit] += max(0, one.prompt_tokens - one.count * room.frame_tokens)
-            num_notes[one.unit] += one.count * one.num_notes
-    return {unit: tokens[unit] / num_notes[unit] for unit in tokens}
+            chars[one.unit] += one.note_chars
+    return {unit: tokens[unit] / chars[unit] for unit in chars}
 
 
 def _rooms(store: WorkStore, repository_ids: Sequence[int]) -> dict[tuple[int, Unit], NoteRoom]:
@@ -102,12 +105,19 @@ def _rooms(store: WorkStore, repository_ids: Sequence[int]) -> dict[tuple[int, U
 
 
 def _rollups(store: WorkStore, repository_ids: Sequence[int]) -> list[_Rollups]:
+    places = ",".join("?" * len(repository_ids))
+    each = f"""select item.repository_id, item.unit, item.prompt_tokens, count(note.id) as num_notes,
+                      coalesce(sum(coalesce(note.note_chars, {NOTE_CHARS})) filter (where note.id), 0) as note_chars
+               from item left join item as note on note.parent_id = item.id
+               where item.unit <> 'chunk' and item.repository_id in ({places}) and {{which}} group by item.id"""
+    waiting = each.format(which="item.state = 'waiting' and item.prompt_tokens is null")
+    known = each.format(which="item.prompt_tokens is not null")
     rows = store.db.execute(
-        f"""select repository_id, unit, prompt_tokens is not null as is_known,
-                   (select count(*) from item as note where note.parent_id = item.id) as num_notes,
-                   count(*) as count, coalesce(sum(prompt_tokens), 0) as prompt_tokens
-            from item where unit <> 'chunk' and (state = 'waiting' or prompt_tokens is not null)
-              and repository_id in ({",".join("?" * len(repository_ids))}) group by 1, 2, 3, 4""",
-        list(repository_ids),
+        f"""select repository_id, unit, count(*) as count, num_notes, note_chars, null as prompt_tokens
+            from ({waiting}) group by repository_id, unit, num_notes, note_chars
+            union all
+            select repository_id, unit, count(*), sum(num_notes), sum(note_chars), sum(prompt_tokens)
+            from ({known}) group by repository_id, unit""",
+        [*repository_ids, *repository_ids],
     )
-    return [_Rollups(**dict(row) | {"unit": Unit(row["unit"]), "is_known": bool(row["is_known"])}) for row in rows]
+    return [_Rollups(**dict(row) | {"unit": Unit(row["unit"])}) for row in rows]

@@ -16,13 +16,14 @@ from rotary_batch.work.store import WorkStore
 # Another plan of an item begins it anew: nothing of its answer or of its attempts remains.
 _UPSERT = """
   insert into item (repository_id, job, unit, subject, path, position, state, key, priority, max_new_tokens,
-                    max_sentences, prompt_tokens, num_markers, error)
+                    max_sentences, prompt_tokens, num_markers, note_chars, error)
   values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority, :max_new_tokens,
-          :max_sentences, :prompt_tokens, :num_markers, :error)
+          :max_sentences, :prompt_tokens, :num_markers, :note_chars, :error)
   on conflict (repository_id, job, unit, subject) do update set
     path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
     priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, max_sentences = excluded.max_sentences,
-    prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers, error = excluded.error,
+    prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers,
+    note_chars = excluded.note_chars, error = excluded.error,
     ended = null, attempts = 0, epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null,
     verdict = null, shown_text = null, reused = 0
   returning id"""
@@ -120,6 +121,7 @@ def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, objec
         "max_sentences": item.max_sentences,
         "prompt_tokens": len(item.prompt_ids) or None,
         "num_markers": item.num_markers,
+        "note_chars": item.note_chars,
         "error": item.error,
     }
 

@@ -42,6 +42,7 @@ class PlannedItem:
     key: str | None = None
     prompt_ids: tuple[int, ...] = ()
     num_markers: int = 0
+    note_chars: int | None = None  # of the note on a chunk, about, by its structure
     error: str | None = None  # why it has no prompt; parks it
     touched: bool = True  # of a roll-up: whether any of its inputs may have changed
 

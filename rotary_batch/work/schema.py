@@ -286,12 +286,14 @@ alter table run add column saved_at text;
 alter table run add column report text;
 """
 
-# What the prompts of roll-ups have room for: it tells how many will get parts.  Only an index can fill the table.
+# What the prompts of roll-ups have room for, and how long the note on a chunk is by its structure: they tell how many
+# will get parts.  Only an index can fill them.
 _M016 = """
 create table note_room (
   repository_id integer not null references repository on delete cascade, unit text not null,
   frame_tokens integer not null, notes_tokens integer not null, primary key (repository_id, unit)) strict,
   without rowid;
+alter table item add column note_chars integer;
 create index item_rollups on item (repository_id) where unit <> 'chunk';
 update repository set plan_key = '';
 """

@@ -114,6 +114,7 @@ class Geometry:
     delta_key_dim: int = 0
     delta_value_dim: int = 0
     delta_conv: int = 0
+    delta_out_by_turns: bool = False  # columns of delta.out: one value head of every key head, then the next of each
 
     def __post_init__(self) -> None:
         for holds, fact in (

@@ -18,9 +18,6 @@ from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint
-from rotary_batch.engine.packs.gguf import read_gguf
-from rotary_batch.engine.packs.gguf_config import config_from_gguf
-from rotary_batch.engine.packs.gguf_names import census
 from rotary_batch.engine.packs.safetensors_file import read_header
 from rotary_batch.jobs import load_job
 from rotary_batch.model.manifest import Manifest
@@ -113,7 +110,7 @@ def formats(folder: Path) -> dict[str, Format]:
         ),
         "tokenizer.json": Format([(model / "tokenizer.json").read_bytes()], "tokenizer.json", _beside(model, _encode)),
         "safetensors": Format([_small_safetensors()], "model.safetensors", read_header),
-        "gguf": Format([_small_gguf()], "model.gguf", _gguf),
+        "gguf": Format([_small_gguf()], "model.gguf", lambda path: _use(open_checkpoint(path))),
         "shard index": Format(
             [b'{"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}}'],
             "model.safetensors.index.json",
@@ -218,7 +215,7 @@ def _small_safetensors() -> bytes:
 
 def _small_gguf() -> bytes:
     wholes = {"block_count": 1, "embedding_length": 32, "context_length": 64, "feed_forward_length": 32}
-    wholes |= {"attention.head_count": 2, "attention.head_count_kv": 1, "expert_count": 2, "expert_used_count": 1}
+    wholes |= {"attention.head_count": 2, "attention.head_count_kv": 1}
     tokens = b"".join(string(token) for token in ("a", "b", "caf\xe9"))
     keys = [ARCHITECTURE, *((f"llama.{name}", 4, struct.pack("<I", number)) for name, number in wholes.items())]
     keys += [
@@ -230,15 +227,16 @@ def _small_gguf() -> bytes:
         ("tokenizer.ggml.scores", 9, struct.pack("<IQ3f", 6, 3, 0, 1, 2)),
         ("split.count", 2, struct.pack("<H", 1)),
     ]
-    rows = [("token_embd.weight", (32, 3), 0, 0), ("blk.0.attn_q.weight", (32, 32), 8, 384)]
-    rows += [("blk.0.ffn_gate.1.weight", (32, 1), 2, 1472), ("rope_freqs.weight", (8,), 0, 1504)]
-    return raw(keys, rows, bytes(1536))
-
-
-def _gguf(path: Path) -> None:
-    found = read_gguf(path)
-    config = config_from_gguf(found.keys, found.tensors)
-    census(str(found.keys["general.architecture"]), found.tensors, config)
+    shapes = {"token_embd.weight": (32, 3), "output_norm.weight": (32,), "rope_freqs.weight": (8,)}
+    shapes |= {f"blk.0.{name}_norm.weight": (32,) for name in ("attn", "ffn")}
+    shapes |= {f"blk.0.{name}.weight": (32, 32) for name in ("attn_q", "attn_output", "ffn_gate", "ffn_up", "ffn_down")}
+    shapes |= {f"blk.0.attn_{name}.weight": (32, 16) for name in "kv"}
+    rows, end = [], 0
+    for name, shape in shapes.items():
+        kind, nbytes = (8, 34 * shape[1]) if len(shape) == 2 else (0, 4 * shape[0])  # Q8_0, F32
+        rows.append((name, shape, kind, end))
+        end += -(-nbytes // 32) * 32
+    return raw(keys, rows, bytes(end))
 
 
 def _ignore(root: Path) -> Callable[[Path], None]:

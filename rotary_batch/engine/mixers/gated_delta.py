@@ -76,6 +76,9 @@ class GatedDelta:
         )
         out = self._rule.apply(inputs, self._states.recurrent[self._state_layers[layer]])
         gated = self._gated_norm(out, self._linear(x, f"{stem}.z"), self._vector(f"{stem}.norm"))
+        if self._weights.geometry.delta_out_by_turns:
+            heads = gated.view(len(x), shape.num_key_heads, shape.heads_per_key, shape.value_head_dim)
+            gated = heads.transpose(1, 2).flatten(1)
         return self._weights.linear(gated, f"{stem}.out")
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:

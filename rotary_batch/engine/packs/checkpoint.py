@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.gguf import gguf_at, model_name
 from rotary_batch.engine.packs.gguf_checkpoint import open_gguf
 from rotary_batch.engine.packs.gguf_head import Value
+from rotary_batch.engine.packs.key_heads import key_head_rows, num_rows
 from rotary_batch.engine.packs.quantised.method import CONFIG_NAMES, UNUSED_SUFFIXES, read_method
 from rotary_batch.engine.packs.quantised.mxfp4 import fused_matrix
 from rotary_batch.engine.packs.quantised.source import Method, QuantisedMatrix
@@ -213,18 +213,8 @@ class _Files:
         """Rows of a tensor that has the projections of each key head together: those of each part that we want."""
         geometry, delta = self._geometry, self._geometry.delta
         assert delta is not None, "only layers of linear attention have such names"
-        values = delta.heads_per_key * delta.value_head_dim
-        sizes = {"q": delta.key_head_dim, "k": delta.key_head_dim, "v": values, "z": values}
-        sizes |= dict.fromkeys("ba", delta.heads_per_key)
-        head_rows = sum(sizes[part] for part in parts)
-        whole = self._plain(theirs, (delta.num_key_heads * head_rows, geometry.hidden_size))
-        wanted = list(name.rpartition(".")[2])  # qkv, z, b or a
-        begins = dict(zip(parts, accumulate((sizes[part] for part in parts), initial=0), strict=False))
-        places = tuple(
-            whole.rows(head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
-            for part in wanted
-            for head in range(delta.num_key_heads)
-        )
+        whole = self._plain(theirs, (num_rows(delta, parts), geometry.hidden_size))
+        places = key_head_rows(whole, delta, parts, name.rpartition(".")[2])
         return Source((sum(place.shape[0] for place in places), geometry.hidden_size), places)
 
     def _halves(self, name: str) -> tuple[int, int, int] | None:

@@ -9,20 +9,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.gguf import read_gguf
 from rotary_batch.engine.packs.gguf_config import config_from_gguf
 from rotary_batch.engine.packs.gguf_head import REMEDY, Value
 from rotary_batch.engine.packs.gguf_names import Change, Named, census, gguf_name
-from rotary_batch.engine.packs.tensors import Source
+from rotary_batch.engine.packs.key_heads import key_head_rows, num_rows
+from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of, geometry_of
 from rotary_batch.model.families.family import Family
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.tables import Table, shown
+
+_BY_KEY_HEAD = {"qkvz": ("qkv", "z"), "ba": ("b", "a")}  # tensors of files, and ours that are in them
 
 
 class GgufModel(NamedTuple):
@@ -53,7 +56,8 @@ def open_gguf(path: Path) -> GgufModel:
     plain = {source.dtype for source in matrices if source.stored_as == "bf16"}
     if len(plain) > 1:
         raise ModelError(f"{file.path}: experts in several types ({', '.join(sorted(plain))}); one type is supported")
-    geometry = replace(geometry, dtype=plain.pop()) if plain else geometry
+    by_turns = any(Change.COLUMNS_SWAPPED in named.changes for named in found.tensors.values())
+    geometry = replace(geometry, dtype=plain.pop() if plain else geometry.dtype, delta_out_by_turns=by_turns)
     text = json.dumps(config, indent=1).encode()
     return GgufModel(file.path, file.keys, text, geometry, dense, experts, found.notes)
 
@@ -70,23 +74,46 @@ class _Tensors:
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
+        stem, _, part = name.partition(".delta.")
+        for together, parts in _BY_KEY_HEAD.items():
+            if part in parts and f"{stem}.delta.{together}" in self._tensors:
+                return self._by_key_head(f"{stem}.delta.{together}", together, name, shape)
         named = self._checked(name, shape)
-        stored_as = _stored_as(named)
-        if stored_as != "bf16" and not self._geometry.is_quantisable(name):
-            raise self._error(named, f"is of type {named.place.dtype}; it is read in {', '.join(PLAIN_TYPES)}")
+        values = tuple(change for change in named.changes if change in (Change.PLUS_ONE, Change.MINUS_EXP))
         if order := self._order_of_halves(name, named):
-            return Source(shape, (named.place,), stored_as, "rows_to_halves", order)
-        if named.changes:
+            return Source(shape, (named.place,), _stored_as(named), "rows_to_halves", order)
+        if set(named.changes) & {Change.SPLIT, Change.TRANSPOSED}:
             raise self._error(named, f"was changed ({', '.join(named.changes)}), which cannot be undone yet")
-        return Source(shape, (named.place,), stored_as)
+        swap = named.swap if Change.ROWS_SWAPPED in named.changes else None
+        return self._source(name, shape, (named.place,), (swap, *(values or (None,))))
+
+    def _source(
+        self, name: str, shape: tuple[int, ...], places: tuple[TensorPlace, ...], changed: tuple[Any, ...]
+    ) -> Source:
+        """Blocks stay blocks in matrices; whatever is never quantised becomes plain numbers."""
+        swap, change = changed
+        stored_as = _type_as(places[0].dtype)
+        if change is not None or (stored_as != "bf16" and not self._geometry.is_quantisable(name)):
+            return Source(shape, places, recipe="numbers", arguments=changed)
+        if swap is not None:
+            return Source(shape, places, stored_as, "swapped_rows", (swap,))
+        return Source(shape, places, stored_as)
+
+    def _by_key_head(self, together: str, parts: str, name: str, shape: tuple[int, ...]) -> Source:
+        """Rows of a tensor that has the projections of each key head together."""
+        delta = self._geometry.delta
+        assert delta is not None, "only layers of linear attention have such names"
+        whole = self._checked(together, (num_rows(delta, parts), self._geometry.hidden_size))
+        places = key_head_rows(whole.place, delta, parts, name.rpartition(".")[2])
+        return self._source(name, shape, places, (None, None))
 
     def _order_of_halves(self, name: str, named: Named) -> tuple[int, ...]:
         """For rows of q and k that rotate neighbours, by nature or by the converter: arguments of the recipe."""
-        if named.changes == (Change.ROWS_SWAPPED,) and named.swap is not None and named.swap.outer == 2:
+        if not name.removesuffix(".bias").endswith((".q", ".k")):
+            return ()
+        if named.swap is not None:
             return (2 * named.swap.inner, 2 * named.swap.inner, 0)
-        if self._family.adjacent_pairs and name.removesuffix(".bias").endswith((".q", ".k")):
-            return (self._geometry.head_dim, self._geometry.num_rotary, 0)
-        return ()
+        return (self._geometry.head_dim, self._geometry.num_rotary, 0) if self._family.adjacent_pairs else ()
 
     def expert(self, key: ExpertKey) -> dict[str, Source]:
         """The sources of an expert's matrices: gate over up as one where they are of one type; then the biases."""
@@ -162,7 +189,11 @@ class _Tensors:
 
 
 def _stored_as(named: Named) -> str:
-    return "bf16" if named.place.dtype in PLAIN_TYPES else f"ggml:{named.place.dtype}"
+    return _type_as(named.place.dtype)
+
+
+def _type_as(type_name: str) -> str:
+    return "bf16" if type_name in PLAIN_TYPES else f"ggml:{type_name}"
 
 
 def _joined(shape: tuple[int, ...], gate: Source, up: Source) -> dict[str, Source]:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rotary_batch.engine.kernels.quant import dequantise, matrix_from
+from rotary_batch.engine.packs.gguf_names import Change
+from rotary_batch.engine.packs.gguf_order import original_order
 from rotary_batch.engine.packs.loading import DTYPES, load
 from rotary_batch.engine.packs.quantised.decoding import column_order, quantised_parts
 from rotary_batch.engine.packs.quantised.expert import stored_alone
 from rotary_batch.engine.packs.quantised.source import QuantisedMatrix
-from rotary_batch.engine.packs.tensors import Source
+from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 Parts = dict[str, torch.Tensor]  # by the suffixes of model/slabs.py
@@ -98,6 +100,37 @@ def _dequantised(source: Source) -> Parts:
     }
 
 
+def _swapped_rows(source: Source) -> Parts:
+    """Rows, packed or not, in the order that they had before llama.cpp's converter; argument: what it swapped."""
+    (swap,) = source.arguments
+    rows = _stack(source)[""]
+    return {"": rows[torch.from_numpy(original_order(swap, len(rows)))]}
+
+
+def _numbers(source: Source) -> Parts:
+    """A tensor of a GGUF file that is never quantised, in float32 and as it was before the converter.
+
+    Arguments: what it swapped, or None; how it changed the values, or None.
+    """
+    swap, change = source.arguments
+    numbers = torch.cat([_floats(place) for place in source.places])
+    if swap is not None:
+        numbers = numbers[torch.from_numpy(original_order(swap, len(numbers)))]
+    if change == Change.PLUS_ONE:
+        numbers = numbers - 1
+    elif change == Change.MINUS_EXP:
+        numbers = torch.log(-numbers)
+    return {"": numbers.view(source.shape)}
+
+
+def _floats(place: TensorPlace) -> torch.Tensor:
+    stored = load(place)
+    if place.dtype in DTYPES:
+        return stored.float()
+    matrix = matrix_from({"": stored}, place.shape[0], f"ggml:{place.dtype}")
+    return dequantise(matrix, torch.empty(place.shape))
+
+
 RECIPES: dict[str, _Recipe] = {
     "stack": _stack,
     "columns": _columns,
@@ -107,4 +140,6 @@ RECIPES: dict[str, _Recipe] = {
     "even_then_odd_columns": _even_then_odd_columns,
     "quantised": _quantised,
     "dequantised": _dequantised,
+    "swapped_rows": _swapped_rows,
+    "numbers": _numbers,
 }

@@ -65,7 +65,7 @@ class Source(NamedTuple):
     @property
     def dtype(self) -> str:
         """The type of its numbers, where they are plain."""
-        return "F32" if self.recipe == "dequantised" else self.places[0].dtype
+        return "F32" if self.recipe in {"dequantised", "numbers"} else self.places[0].dtype
 
     @property
     def nbytes(self) -> int:

@@ -35,10 +35,11 @@ def pack(
         rotary-batch model pack ~/models/Mixtral-8x7B ~/models/int4 --experts int4
     """
     from rotary_batch.engine.packs.pack import pack
+    from rotary_batch.engine.self_check import self_check
 
     src = commands.packs.model_folder(src)
     with counting("packing the model") as progress:
-        pack(src, dst, experts=experts, dense=dense, progress=progress)
+        pack(src, dst, experts=experts, dense=dense, progress=progress, check=self_check)
     facts = commands.models.info(dst)
     print_answer(facts, json, lambda: console.print_facts(facts))
 

@@ -24,8 +24,9 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     if (model / MANIFEST_NAME).is_file():
         return model
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
+    from rotary_batch.engine.self_check import self_check
 
-    return pack_into_cache(model, _cache(), experts=settings.experts, progress=progress)
+    return pack_into_cache(model, _cache(), self_check, settings.experts, progress)
 
 
 def described_pack(settings: Settings) -> tuple[Path, Manifest]:

@@ -27,6 +27,7 @@ from rotary_batch.engine.packs.pack import pack_into_cache
 from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
 from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.engine.runtime.trace import Trace
+from rotary_batch.engine.self_check import self_check
 from rotary_batch.engine.weights import Weights
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.engine_options import EngineOptions
@@ -118,7 +119,7 @@ def _load(
 
 def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:
     if not (model_dir / MANIFEST_NAME).is_file():
-        model_dir = pack_into_cache(model_dir, cache_dir(os.environ) / "packs", experts=experts)
+        model_dir = pack_into_cache(model_dir, cache_dir(os.environ) / "packs", self_check, experts)
     manifest = Manifest.load(model_dir)
     if experts is not None and experts != manifest.experts:
         raise ModelError(f"{model_dir}: its experts are {manifest.experts}, not {experts}; pack the checkpoint again")

@@ -161,6 +161,16 @@ class Geometry:
         """How many tokens back a row of this layer sees; None = all."""
         return self.sliding_window if self.attention_kind(layer) == WINDOW else None
 
+    def first_layers(self, count: int) -> Geometry:
+        """The same model without the layers that follow."""
+        return replace(
+            self,
+            num_layers=count,
+            attention_kinds=self.attention_kinds[:count],
+            dense_layers=tuple(layer for layer in self.dense_layers if layer < count),
+            no_rope_layers=tuple(layer for layer in self.no_rope_layers if layer < count),
+        )
+
     def with_window(self, window: int | None) -> Geometry:
         """The same model if every layer had this window."""
         return replace(self, sliding_window=window, attention_kinds=())

@@ -45,10 +45,11 @@ def _part_pieces(source: Source, stored_as: str) -> dict[str, Iterable[memoryvie
         return {"": [_bytes(stored_parts(source)[""].float())]}
     if source.recipe == "stack" and stored_as == source.stored_as:
         return {"": chain.from_iterable(pieces(place) for place in source.places)}
-    return {suffix: [_bytes(part)] for suffix, part in _encoded(source, stored_as).items()}
+    return {suffix: [_bytes(part)] for suffix, part in encoded(source, stored_as).items()}
 
 
-def _encoded(source: Source, stored_as: str) -> Parts:
+def encoded(source: Source, stored_as: str) -> Parts:
+    """The stored parts of a tensor: as the checkpoint has it, or quantised."""
     parts = stored_parts(source)
     if stored_as == source.stored_as:
         return parts

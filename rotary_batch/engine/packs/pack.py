@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from rotary_batch.model.manifest import (
 from rotary_batch.model.tokens import TOKENIZER_FILES, Tokenizer
 
 _SOURCE_NAME = "source.txt"
+Check = Callable[[Checkpoint, Path, Manifest], None]  # of a pack without a manifest
 
 
 def pack(
@@ -48,8 +49,11 @@ def pack(
     dense: str = "bf16",
     progress: Progress | None = None,
     extra: dict[str, Any] | None = None,
+    check: Check | None = None,
 ) -> Manifest:
     """Pack the checkpoint `src` into the folder `dst`; `extra` are manifest fields of a demonstration model.
+
+    `check` raises ModelError for a pack that must not be used; it has no manifest yet then.
 
     `experts` is bf16 (the checkpoint's own bits), int8 or int4; None = the checkpoint's own bits, also where they are
     quantised.  `dense` is bf16 (the checkpoint's own bits) or int8.
@@ -65,7 +69,12 @@ def pack(
             if (dst / MANIFEST_NAME).is_file():  # another process has finished since the check above
                 journal.remove()
                 return _existing(packing)
-            return _write(packing, journal, progress or (lambda _done, _total: None), extra or {})
+            manifest = _write(packing, journal, progress or (lambda _done, _total: None), extra or {})
+            if check is not None:
+                check(packing.checkpoint, dst, manifest)
+            manifest.save(dst)
+            journal.remove()
+            return manifest
 
 
 def _checked_packing(src: Path, dst: Path, experts: str | None, dense: str) -> Packing:
@@ -106,15 +115,15 @@ def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[s
     manifest = _manifest(packing, slabs, dense_sha256, extra)
     (dst / _SOURCE_NAME).write_text(packing.digest + "\n")
     _sync(*(path for path in dst.iterdir() if path.is_file()), dst)
-    manifest.save(dst)
-    journal.remove()
     return manifest
 
 
-def pack_into_cache(src: Path, cache: Path, experts: str | None = None, progress: Progress | None = None) -> Path:
+def pack_into_cache(
+    src: Path, cache: Path, check: Check, experts: str | None = None, progress: Progress | None = None
+) -> Path:
     """The pack of a checkpoint below `cache`; made on first use."""
     dst = cached_pack(open_checkpoint(src), cache, experts)
-    pack(src, dst, experts=experts, progress=progress)
+    pack(src, dst, experts=experts, progress=progress, check=check)
     return dst
 
 

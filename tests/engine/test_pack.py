@@ -203,7 +203,7 @@ def damage(folder: Path, kind: str) -> None:
         table = json.loads(config.read_text())
         changes = {
             "shape": {"hidden_size": 64},
-            "architecture": {"architectures": ["MambaForCausalLM"], "model_type": "llama"},
+            "architecture": {"architectures": ["MambaForCausalLM"], "model_type": "mamba"},
             "layers": {"num_hidden_layers": 3},
             "number": {"num_local_experts": "many"},
             "heads": {"num_key_value_heads": 3},

@@ -110,6 +110,21 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
         ),
         ("attention_avx2.c", "task % a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
         ("avx2.h", "(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)", Level.AVX2, "gemm_avx2_bf16 computes wrongly"),
+        ("ggml.h", "first >> 2 &", "first >> 3 &", Level.AVX2, "gemm_avx2_ggml:Q4_K computes wrongly"),
+        (
+            "gemv_avx512bf16.c",
+            "-CODE_BIAS - 32",
+            "-CODE_BIAS - 31",
+            Level.AVX512_BF16,
+            "gemv_avx512bf16_ggml:Q6_K computes wrongly",
+        ),
+        (
+            "ggml_avx512bf16.h",
+            "floats(other_codes)",
+            "floats(first_codes)",
+            Level.AVX512_BF16,
+            "gemm_avx512bf16_ggml:Q5_K computes wrongly",
+        ),
         (
             "gemv_avx512bf16.c",
             "_mm512_reduce_add_ps(sums[n][m])",
@@ -394,7 +409,7 @@ def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monk
 @pytest.mark.parametrize(
     ("old", "new", "report"),
     [
-        ("out[m * N + n] = (uint16_t)", "out[m * N + n + 1] = (uint16_t)", "heap-buffer-overflow"),
+        ("(sum, out + m * N + n)", "(sum, out + m * N + n + 1)", "heap-buffer-overflow"),
         ("const float sum = ", "const float sum = (float)(int)(0x7fffffff + M) + ", "signed integer overflow"),
     ],
 )

@@ -99,6 +99,11 @@ class Candidate(NamedTuple):
 # 1.5, 1.6, 13 versus 0.4, 0.7, 1.7, 7.7, 21.
 # torch's weight-only operators versus dequantising: int8 0.8 versus 0.9 ms at 8 rows (unless K is a multiple of 16 it
 # reads past the end of rows, and crashes); int4 11.3 versus 13 ms at 32 rows of [14336, 2048], 22 versus 14 at 64.
+# Blocks of GGUF files always win, for torch dequantises them in many passes.  In ms of one thread for [1536, 2048] with
+# bf16 rows, no AMX, at 1, 4, 8, 32, 128 rows: Q4_K 0.32, 0.59, 1.0, 2.8, 10, Q6_K 0.38, 0.66, 1.1, 3.0, 11, Q8_0 0.44,
+# 0.71, 1.1, 2.8, 10, MXFP4 0.33, 0.59, 1.0, 2.7, 10, next to int4 0.33, 0.54, 0.83, 2.6, 11 and bf16 0.51, 0.60, 1.2,
+# 2.8, 10; dequantised first 11 (Q8_0) to 37 (MXFP4) at 8.  f32 rows: Q4_K 0.65, 0.88, 1.3, 3.5, 12; at 1,024 as long as
+# dequantised first.  Without AMX up to 8 rows multiply codes in registers: 0.45 ms versus 0.53 in tiles ([768, 2048]).
 # f32 rows times a bf16 matrix in place: 1.9 ms at 2 rows, 4.1 at 4, 5.6 at 6; dequantised 4.2 to 5.5.
 CANDIDATES = (
     Candidate("gemm_avx2", Level.AVX2, "f32", ("bf16", "int8"), range(257), (4, 8)),

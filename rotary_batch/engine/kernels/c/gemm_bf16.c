@@ -106,7 +106,7 @@ static void dequant_blocks(const struct product *p, long n, long k, pair *tiles,
     }
 }
 
-#define BIAS (128.0f + 8) /* of a nibble as bf16, and the offset 8 of nibbles */
+#define BIAS 136.0f /* 128, which is in a nibble as bf16, and the offset 8 of a nibble */
 
 /* Nibbles + 128 in bf16, before scale and zero. */
 INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {

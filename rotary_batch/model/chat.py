@@ -62,9 +62,10 @@ class ChatTemplate:
         merged = _merged(messages)
         if not any(message.role == "system" for message in merged):
             return merged, self._around(merged, variables)
-        if "system" in self.text:
-            with suppress(ModelError):  # some know the role only to refuse it
-                return merged, self._around(merged, variables)
+        with suppress(ModelError):  # some know the role only to refuse it
+            around = self._around(merged, variables)
+            if any("system" in text for text in (self.text, *around)):
+                return merged, around
         merged = _merged([one._replace(role="user") if one.role == "system" else one for one in merged])
         return merged, self._around(merged, variables)
 

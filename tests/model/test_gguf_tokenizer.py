@@ -124,6 +124,7 @@ def test_smollm2_has_the_ids_of_the_original_algorithm(tmp_path):
     oracle = Gpt2(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.merges"])
     strings = texts(10_000)
     assert [tokenizer.encode(text) for text in strings] == [oracle.encode(text) for text in strings]
+    assert tokenizer._words is not None, "encoded word by word"
     assert tokenizer.stop_ids == {0, 2}
     ids = tokenizer.encode_chat("Say <|im_end|>")
     assert [token for token in ids if token < 17] == [1, 2, 1, 2, 1]

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.errors import ModelError
+from rotary_batch.model import chat
 from rotary_batch.model.chat import Message
 from rotary_batch.model.tokens import Tokenizer
 
@@ -84,7 +85,7 @@ def test_spaces_of_sentencepiece_are_where_the_whole_text_has_them(content, tmp_
     assert [token for token in tokenizer.encode_messages(messages) if token < 3 and token] == [1, 2]
 
 
-def test_a_template_without_a_system_role_gets_its_text_from_the_user(tmp_path):
+def test_a_template_without_a_system_role_gets_its_text_from_the_user(tmp_path, monkeypatch):
     with_system = [Message("system", "be brief"), Message("user", "hi")]
     for template in (
         MIXTRAL,
@@ -92,6 +93,9 @@ def test_a_template_without_a_system_role_gets_its_text_from_the_user(tmp_path):
     ):
         tokenizer = made(tmp_path, template)
         assert tokenizer.encode_messages(with_system) == tokenizer.encode_chat("be brief\n\nhi")
+    monkeypatch.setattr(chat, "render", None)
+    assert tokenizer.encode_messages(with_system) == tokenizer.encode_chat("be brief\n\nhi"), "a refusal is kept too"
+    monkeypatch.undo()
     with pytest.raises(ModelError, match=r"tokenizer_config.json: chat template: roles must alternate; take"):
         tokenizer.encode_messages([Message("assistant", "x"), Message("user", "hi")])
 

@@ -127,9 +127,11 @@ def test_smollm2_has_the_ids_of_the_original_algorithm(tmp_path):
     assert [tokenizer.encode(text) for text in strings] == [oracle.encode(text) for text in strings]
     assert tokenizer._words is not None, "encoded word by word"
     assert tokenizer.stop_ids == {0, 2}
-    ids = tokenizer.encode_chat("Say <|im_end|>")
-    assert [token for token in ids if token < 17] == [1, 2, 1, 2, 1]
-    assert tokenizer.decode(ids).endswith("user\nSay <|im_end|>\nassistant\n")
+    greeting = oracle.encode("system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face")
+    newline, begun = oracle.encode("\n"), oracle.encode("assistant\n")
+    for text in filter(None, map(str.strip, strings[:100])):
+        turn = [1, *oracle.encode(f"user\n{text}"), 2, *newline]
+        assert tokenizer.encode_chat(text) == [1, *greeting, 2, *newline, *turn, 1, *begun]
 
 
 # Of the tokenizer.json that each family publishes.

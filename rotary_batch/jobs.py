@@ -52,7 +52,8 @@ class Job:
     units: Mapping[Unit, UnitSpec]
     select: Select
     attempts: int
-    template: Mapping[str, bool | int | str] = field(default_factory=dict)  # what the model's chat template asks for
+    # What the model's chat template asks for.  The index key has it beside the job's text.
+    template: Mapping[str, bool | int | str] = field(default_factory=dict, repr=False)
 
     def selects(self, file: SourceFile) -> bool:
         """Whether it describes a source file."""

@@ -218,6 +218,16 @@ def test_parts_and_system_messages_are_one_prompt(tokenizer, tmp_path):
     assert accepted.request.prompt_ids == tuple(tokenizer.encode_chat("Be brief.\n\nSay hi"))
 
 
+def test_examples_are_turns_of_their_own(tokenizer, tmp_path):
+    texts = ("Add 1 and 1 </s>", "2", "Add 2 and 2")
+    roles = ("user", "assistant", "user")
+    messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    line = io.BytesIO(dumped({"custom_id": "a", "body": {"messages": messages}}))
+    (accepted,) = requests.read_requests(tmp_path, line, tokenizer, lambda _: False)
+    turns = [[258, *tokenizer.encode(text), 259] for text in texts]
+    assert list(accepted.request.prompt_ids) == [256, *turns[0], *turns[1], *turns[2]]
+
+
 def test_a_line_of_a_gigabyte_takes_no_memory(tmp_path):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     with source.open("wb") as file:

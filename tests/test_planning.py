@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.generate import generate
+from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
 from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError
 from rotary_batch.jobs import Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES
+from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES, Note
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
 from rotary_batch.window import Window
@@ -96,6 +98,10 @@ def test_the_bundled_jobs_and_prompts_fit_each_other():
         pytest.param("attempts = 3", "attempts = " + "9" * 5000, "summarize.toml: not valid TOML", id="5,000 digits"),
         ('name = "summarize"', 'name = "other"', "must be the file's stem"),
         ("chunk_tokens = 1200", "", "lacks 'chunk_tokens'"),
+        ("[limits]", "[template]\nenable_thinkin = true\n[limits]", "did you mean 'enable_thinking'"),
+        ("[limits]", "[template]\nenable_thinking = 1\n[limits]", "enable_thinking = 1 is not true or false"),
+        ("[limits]", "[template]\nreasoning_effort = true\n[limits]", "reasoning_effort = True is not a string"),
+        ("attempts = 3", "attempts = true", "attempts = True is not a whole number"),
     ],
 )
 def test_a_bad_job_is_refused(tmp_path, old, new, words):
@@ -194,6 +200,53 @@ def test_a_model_with_too_little_context_is_refused(make_repository, tiny_pack, 
         (failure,) = index_all(store, settings, root)
     assert (failure.repository, failure.exit_code) == (str(root), 3)
     assert re.search(r"leaves -?[0-9]+ for source code", failure.error)
+
+
+class ThinkingEngine(FakeEngine):
+    """Of every prompt, thinks until its limit, or says what it thought and more."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(answer_tokens=8)
+        self._thought = tokenizer._control.encode("<think>Hm. So.").ids
+
+    def _token(self, request, place):
+        return self._thought[min(place, len(self._thought) - 1)]
+
+
+def test_an_answer_cut_within_its_thinking_is_parked_with_the_reason(make_repository, tiny_pack, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=320))
+    pack = shutil.copytree(tiny_pack, tmp_path / "pack")
+    table = json.loads((pack / "tokenizer.json").read_text())
+    marks = [
+        table["added_tokens"][0] | {"id": 260 + n, "content": text} for n, text in enumerate(("<think>", "</think>"))
+    ]
+    table["added_tokens"] += marks
+    (pack / "tokenizer.json").write_text(json.dumps(table))
+    settings = Settings(model=pack, jobs=tmp_path / "jobs", db=tmp_path / "work.db")
+    root = make_repository({"a.py": "x = 1\n"})
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        drain_all(store, settings, [root], lambda: ThinkingEngine(Tokenizer.load(pack)))
+        rows = store.db.execute("select state, error from item where unit = 'chunk'").fetchall()
+    fault = "no answer: its 8 tokens ended within its thinking; raise new_tokens of the job, or turn thinking off in its [template]"
+    assert [tuple(row) for row in rows] == [("parked", fault)]
+
+
+def test_the_variables_of_a_job_reach_the_prompt_and_the_keys(tiny_pack, tmp_path):
+    template = "{% if enable_thinking %}think{% endif %}{{ messages[0].content }}"
+    pack = shutil.copytree(tiny_pack, tmp_path / "pack")
+    (pack / "chat_template.jinja").write_text(template)
+    keys, ids = set(), []
+    for more in ("", "[template]\nenable_thinking = true\n", "[template]\nenable_thinking = false\n"):
+        (tmp_path / "jobs").mkdir(exist_ok=True)
+        (tmp_path / "jobs" / "summarize.toml").write_text(JOB.format(directory=320) + more)
+        builder = load_prompt_builder(Settings(jobs=tmp_path / "jobs"), pack)
+        prompt = builder.build_rollup_prompt(Unit.FILE, "a.py", [Note("a", "b")])
+        keys.add(prompt.key)
+        ids.append(prompt.prompt_ids)
+    assert (ids[0], ids[1]) == (ids[2], (*builder.tokenizer.encode("think"), *ids[0]))
+    assert len(keys) == 2
 
 
 class StubbornEngine(FakeEngine):

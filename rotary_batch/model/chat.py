@@ -32,7 +32,7 @@ _PLAIN_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}"
 # Private-use characters, so no template contains it.
 _PLACEHOLDER = "\ue000rotary-content-{}\ue001"
 _PLACEHOLDERS = re.compile("\ue000rotary-content-([0-9]{1,6})\ue001")
-_MAX_KEPT = 256  # of renderings, each of other roles or variables
+_MAX_KEPT = 64  # renderings, each of other roles or variables
 
 
 class Message(NamedTuple):
@@ -51,7 +51,7 @@ class ChatTemplate:
         self._source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._defaults = _DEFAULTS | (_HARMONY_DEFAULTS if "<|channel|>" in self.text else {})
-        self._kept: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._kept: dict[tuple[object, ...], tuple[str, ...] | RenderingError] = {}
 
     def arranged(self, messages: Sequence[Message], variables: Variables) -> tuple[list[Message], tuple[str, ...]]:
         """Messages as the template takes them, and its text before, between and after their contents.
@@ -62,9 +62,10 @@ class ChatTemplate:
         merged = _merged(messages)
         if not any(message.role == "system" for message in merged):
             return merged, self._around(merged, variables)
-        if "system" in self.text:
-            with suppress(ModelError):  # some know the role only to refuse it
-                return merged, self._around(merged, variables)
+        with suppress(ModelError):  # some know the role only to refuse it
+            around = self._around(merged, variables)
+            if any("system" in text for text in (self.text, *around)):
+                return merged, around
         merged = _merged([one._replace(role="user") if one.role == "system" else one for one in merged])
         return merged, self._around(merged, variables)
 
@@ -75,30 +76,31 @@ class ChatTemplate:
             if len(self._kept) >= _MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = self._rendered(roles, variables)
-        return self._kept[key]
+        kept = self._kept[key]
+        if isinstance(kept, RenderingError):
+            raise ModelError(
+                f"{self._source}: chat template: {kept}; take the template of the model's own publisher, or name "
+                "another model"
+            ) from kept
+        return kept
 
-    def _rendered(self, roles: Sequence[str], variables: Variables) -> tuple[str, ...]:
+    def _rendered(self, roles: Sequence[str], variables: Variables) -> tuple[str, ...] | RenderingError:
+        """The texts, or why there are none: a file may ask for the same again and again."""
+        if self.is_plain and len(roles) > 1:
+            return RenderingError("there is none, so only messages of the user can be answered")
         if self.is_plain:
-            if len(roles) > 1:
-                raise self._bad("there is none, so only messages of the user can be answered")
             return self._tokens["bos_token"], ""
         messages = [{"role": role, "content": _PLACEHOLDER.format(place)} for place, role in enumerate(roles)]
         values = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
         try:
             rendered = render(self.text, self._defaults | dict(variables) | values | self._tokens)
         except RenderingError as error:
-            raise self._bad(str(error)) from error
+            return error
         around = _PLACEHOLDERS.split(rendered)
         if around[1::2] != [str(place) for place in range(len(roles))]:
             message = "the user's message" if len(roles) == 1 else "every message"
-            raise self._bad(f"it does not put {message} in exactly once")
+            return RenderingError(f"it does not put {message} in exactly once")
         return tuple(around[::2])
-
-    def _bad(self, fact: str) -> ModelError:
-        return ModelError(
-            f"{self._source}: chat template: {fact}; take the template of the model's own publisher, or name "
-            "another model"
-        )
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as HfTokenizer
 
-_MAX_KEPT = 256  # control texts of chats, each of other roles or variables
+_MAX_KEPT = 64  # control texts of chats, each of other roles or variables
 
 
 class ChatEncoder:

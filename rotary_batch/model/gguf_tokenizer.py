@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.model.chat_tokens import ENDS
+from rotary_batch.model.rust_tokenizers import reading_tokenizer
 from rotary_batch.model.split_rules import SPLIT_RULES
 from rotary_batch.model.tables import Table, shown
 
@@ -58,7 +59,7 @@ def tokenizer_files(keys: Mapping[str, Any], where: object) -> TokenizerFiles:
     kind = table.one_of(_KEY + "model", ("gpt2", "llama"))
     parts = _byte_level(table, vocabulary) if kind == "gpt2" else _sentence_piece(table, vocabulary)
     text = json.dumps(_HEAD | {"added_tokens": _added_tokens(table, vocabulary)} | parts, ensure_ascii=False)
-    _refuse_reachable(table, text, vocabulary)
+    _refuse_reachable(table, text, vocabulary, where)
     return TokenizerFiles(text, json.dumps(_config(table, vocabulary), ensure_ascii=False), vocabulary.end_ids)
 
 
@@ -252,12 +253,10 @@ def _config(table: Table, vocabulary: _Vocabulary) -> dict[str, Any]:
     return config
 
 
-def _refuse_reachable(table: Table, tokenizer_json: str, vocabulary: _Vocabulary) -> None:
+def _refuse_reachable(table: Table, tokenizer_json: str, vocabulary: _Vocabulary, where: object) -> None:
     """Raise ModelError when the text of a control token, as content, becomes that token: content must never command."""
-    try:
+    with reading_tokenizer(len(tokenizer_json), where, _REMEDY):
         content = HfTokenizer.from_str(tokenizer_json)
-    except Exception as error:
-        raise table.error(f"a tokenizer that `tokenizers` cannot read: {str(error)[:200]}") from error
     content.encode_special_tokens = True
     for place, kind in enumerate(vocabulary.types):
         if kind is _Type.CONTROL and place in content.encode(vocabulary.tokens[place], add_special_tokens=False).ids:

@@ -15,20 +15,17 @@ from types import MappingProxyType
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
-from rotary_batch.errors import ModelError
 from rotary_batch.model.answers import AnswerForm
 from rotary_batch.model.chat import ChatTemplate, Message, Variables
 from rotary_batch.model.chat_ids import ChatEncoder, encodable
 from rotary_batch.model.chat_tokens import ENDS, HARMONY_TURN_END, ROLE_ENDS
-from rotary_batch.model.host import address_space_left_nbytes
+from rotary_batch.model.rust_tokenizers import reading_tokenizer
 from rotary_batch.model.tables import Table, read_object, read_text, shown
 from rotary_batch.model.words import Words
 
 _REMEDY = "fetch the files of the model again"
 _MAX_TOKENIZER_NBYTES = 256 * 2**20
 _MAX_CONFIG_NBYTES = 64 * 2**20
-# Reading a tokenizer takes 16 times its file: 190 MB for one of 150,000 tokens in 11.6 MB.
-_LOADING_NBYTES, _LOADING_FACTOR = 32 * 2**20, 20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 _MAX_ENDS, _MAX_TOKEN_ID = 256, 2**26
 
@@ -56,18 +53,10 @@ class Tokenizer:
         config = read_object(config_path, _MAX_CONFIG_NBYTES, _REMEDY) if config_path.exists() else {}
         table = Table(config, config_path, _REMEDY)
         tokenizer_json = read_text(path, _MAX_TOKENIZER_NBYTES, f"a model needs its tokenizer.json; {_REMEDY}")
-        _require_memory(len(tokenizer_json))
         specials = {name: _special(table, name) for name in ("bos_token", "eos_token")}
         chat, end_ids = _chat(model_dir, table, specials), _end_ids(model_dir / "generation_config.json")
-        try:
+        with reading_tokenizer(len(tokenizer_json), path, _REMEDY):
             return cls(tokenizer_json, specials, chat, end_ids)
-        except Exception as error:
-            fact = str(error)[:200]  # it may contain a whole regular expression
-            raise ModelError(f"{path}: not a tokenizer that `tokenizers` can read: {fact}; {_REMEDY}") from error
-        except BaseException as error:  # a panic of the Rust library is not an Exception
-            if type(error).__name__ != "PanicException":
-                raise
-            raise ModelError(f"{path}: `tokenizers` breaks on it: {str(error)[:200]}; {_REMEDY}") from error
 
     def count(self, text: str) -> int:
         """How many tokens a text is, as content."""
@@ -126,13 +115,6 @@ class Tokenizer:
             ends.add(eos_id)
         goes_on = {control.get(HARMONY_TURN_END)} if self.answers.has_channels else set()
         return frozenset(ends - goes_on)
-
-
-def _require_memory(json_nbytes: int) -> None:
-    """Raise MemoryError where `tokenizers` would run out of it: the Rust library ends the process then."""
-    left = address_space_left_nbytes()
-    if left is not None and left < _LOADING_NBYTES + _LOADING_FACTOR * json_nbytes:
-        raise MemoryError
 
 
 def _special(table: Table, name: str) -> str:

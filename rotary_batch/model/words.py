@@ -17,14 +17,18 @@ from unicodedata import category, is_normalized
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers.models import BPE
 
-from rotary_batch.model.split_rules import GPT_2, LLAMA_3, QWEN_2
+from rotary_batch.model.split_rules import DIGITS_ALONE, GPT_2, LLAMA_3, QWEN_2
 
 MAX_WORDS = 50_000  # kept, in about 10 MB
 MAX_WORD_NBYTES = 500  # in a source; the whole word is read again at each place within it, as among 500,000 line breaks
 MAX_WORD_CHARACTERS = 64  # of a word that is kept
 _MARGIN_NBYTES = 8  # two characters: whether a word ends depends at most on the second character behind it
 _AHEAD_WORDS = 8  # within which words from the middle of another one fall in step with the others
-_KNOWN = {GPT_2, LLAMA_3, QWEN_2}
+_KNOWN = {GPT_2, DIGITS_ALONE, LLAMA_3, QWEN_2}
+_EACH_DIGIT = (
+    {"type": "Digits", "individual_digits": True},
+    {"type": "Split", "pattern": {"Regex": r"\p{N}"}, "behavior": "Isolated", "invert": False},
+)
 # The same in Python's syntax.  Of the characters for which they differ, `_is_alike` says no.
 _PYTHON = (
     (r"[^\s\p{L}\p{N}]", r"(?:[^\s\w]|_)"),
@@ -165,7 +169,9 @@ def _pattern(tokenizer: HfTokenizer) -> str | None:
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space") is not False:
         return None
     if last.get("use_regex", True):
-        return None if splits else GPT_2
+        if not splits:
+            return GPT_2
+        return DIGITS_ALONE if len(splits) == 1 and splits[0] in _EACH_DIGIT else None
     if len(splits) != 1:
         return None
     pattern = splits[0].get("pattern", {}).get("Regex")

@@ -125,6 +125,7 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         repr(_with_plain_units(prompt_builder.job)),
         row.job,
         languages.version(),
+        *sorted(prompt_builder.job.template.items()),  # not in the job's text: the keys of jobs without any stay
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

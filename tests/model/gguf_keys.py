@@ -11,10 +11,6 @@ import pytest
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
-def read_keys(path: Path) -> dict[str, object]:
-    return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
-
-
 def written_keys(path: Path, tokens: list[str], types: list[int], **more: object) -> dict[str, object]:
     """`more` are further keys of the tokenizer, by their names in GGUFWriter: `merges`, `scores`, `pre`, ..."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -27,7 +23,7 @@ def written_keys(path: Path, tokens: list[str], types: list[int], **more: object
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    return read_keys(path)
+    return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
 
 
 def smollm2_path() -> Path:

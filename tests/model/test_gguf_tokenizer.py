@@ -16,11 +16,12 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, t
 from tokenizers import Tokenizer as HfTokenizer
 
 import rotary_batch
+from rotary_batch.engine.packs.gguf import read_gguf
 from rotary_batch.errors import ModelError
 from rotary_batch.model.gguf_tokenizer import tokenizer_files
 from rotary_batch.model.split_rules import SPLIT_RULES
 from rotary_batch.model.tokens import Tokenizer
-from tests.model.gguf_keys import CONTROL, NORMAL, UNUSED, USER_DEFINED, read_keys, smollm2_path, written_keys
+from tests.model.gguf_keys import CONTROL, NORMAL, UNUSED, USER_DEFINED, smollm2_path, written_keys
 
 SOURCES = "".join(path.read_text() for path in sorted(Path(rotary_batch.__file__).parent.glob("*.py")))
 BITS = [
@@ -119,15 +120,18 @@ class Gpt2:
 
 
 def test_smollm2_has_the_ids_of_the_original_algorithm(tmp_path):
-    keys = read_keys(smollm2_path())
+    keys = read_gguf(smollm2_path()).keys
     tokenizer = loaded(keys, tmp_path)
     oracle = Gpt2(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.merges"])
     strings = texts(10_000)
     assert [tokenizer.encode(text) for text in strings] == [oracle.encode(text) for text in strings]
+    assert tokenizer._words is not None, "encoded word by word"
     assert tokenizer.stop_ids == {0, 2}
-    ids = tokenizer.encode_chat("Say <|im_end|>")
-    assert [token for token in ids if token < 17] == [1, 2, 1, 2, 1]
-    assert tokenizer.decode(ids).endswith("user\nSay <|im_end|>\nassistant\n")
+    greeting = oracle.encode("system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face")
+    newline, begun = oracle.encode("\n"), oracle.encode("assistant\n")
+    for text in filter(None, map(str.strip, strings[:100])):
+        turn = [1, *oracle.encode(f"user\n{text}"), 2, *newline]
+        assert tokenizer.encode_chat(text) == [1, *greeting, 2, *newline, *turn, 1, *begun]
 
 
 # Of the tokenizer.json that each family publishes.

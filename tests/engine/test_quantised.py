@@ -241,10 +241,10 @@ def test_mxfp4_of_fused_experts(tmp_path):
     expected = _convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2)
     for first_row in (0, 1):
         for expert in range(3):
-            matrix = fused_matrix(tensors, "e.gate_up_proj", expert, 3, (N, K), first_row=first_row, row_step=2)
+            matrix = fused_matrix(tensors, "e.gate_up_proj", (expert, 3), (N, K), (first_row, 2))
             assert matrix.stored_as == "ggml:MXFP4"
             assert torch.equal(weights(matrix), expected[expert, first_row::2])
-    assert fused_matrix(tensors, "e.down_proj", 0, 3, (N, K)) is None
+    assert fused_matrix(tensors, "e.down_proj", (0, 3), (N, K)) is None
 
 
 def fp8_tensors(name: str, block: tuple[int, int], seed: int, shape=(N, K)) -> dict[str, torch.Tensor]:
@@ -310,7 +310,7 @@ def test_blocks_of_mxfp4_are_not_cut(tmp_path):
             "m_scales": torch.zeros(1, N, K // 32, dtype=torch.uint8),
         },
     )
-    matrix = fused_matrix(tensors, "m", 0, 1, (N, K))
+    matrix = fused_matrix(tensors, "m", (0, 1), (N, K))
     assert weights(some_columns(matrix, 32, 64)).shape == (N, 32)
     with pytest.raises(ModelError, match="columns 48 to 96 cut a block of MXFP4"):
         some_columns(matrix, 48, 96)
@@ -328,16 +328,15 @@ def test_ordered_columns_of_an_expert(tmp_path):
     sources = {name: quantised.matrix(tensors, name, shape) for name, shape in shapes.items()}
     forms = {name: source.stored_as for name, source in expert_sources(*sources.values()).items()}
     assert forms == {"gate": "int4:32:f32:ordered", "up": "int4:32:f32:ordered", "down": "int4:24:f32"}
-    found = {}
+    found, order = {}, column_order(sources["down"])
     for name, form in forms.items():
-        parts = quantised_parts([sources[name]], form, None if name == "down" else sources["down"])
+        parts = quantised_parts([sources[name]], form, None if name == "down" else order)
         rows, columns = shapes[name]
         assert [
             MatrixPart(suffix, SAFETENSORS_NAMES[part.dtype], tuple(part.shape)) for suffix, part in parts.items()
         ] == matrix_parts(form, rows, columns, "BF16")
         found[name] = matrix_from(parts, rows, form)
         assert is_well_formed(found[name])
-    order = column_order(sources["down"])
     for name, one in (("gate", gate), ("up", up)):
         out = dequantise(found[name], torch.empty(N, K))
         assert torch.equal(out.double(), one.weights[order])

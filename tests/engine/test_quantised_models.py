@@ -277,13 +277,31 @@ def quantised_copy(folder: Path, kind: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("kind", ["gptq", "fp8"])
-@pytest.mark.parametrize("name", ["ernie4_5_moe", "glm4_moe", "hunyuan_v1_moe", "minimax_m2", "olmoe", "qwen2_moe"])
+@pytest.mark.parametrize(
+    "name", ["ernie4_5_moe", "glm4_moe", "granitemoe", "hunyuan_v1_moe", "minimax_m2", "olmoe", "qwen2_moe"]
+)
 def test_other_families(tmp_path, name, kind):
     """Rows of q and k re-ordered, shared experts, dense layers, biases, routers of other names."""
     families.write_checkpoint(tmp_path / "plain", name, 1)
     quantised, plain = quantised_copy(tmp_path / "plain", kind)
     assert not open_checkpoint(quantised).is_plain
     assert torch.equal(logits(quantised, tmp_path / "pack"), logits(plain, tmp_path / "pack of plain"))
+
+
+@pytest.mark.parametrize("kind", ["gptq", "fp8"])
+def test_qwen3_next(tmp_path, kind):
+    """One tensor has the projections of each key head together: queries, keys, values and gates of their output."""
+    config = transformers.Qwen3NextConfig(
+        **families.SMALL, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48,
+        shared_expert_intermediate_size=32, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+        linear_value_head_dim=16, norm_topk_prob=True,
+    )  # fmt: skip
+    transformers.Qwen3NextForCausalLM(config).save_pretrained(tmp_path / "plain")
+    write_byte_tokenizer(tmp_path / "plain")
+    quantised, plain = quantised_copy(tmp_path / "plain", kind)
+    found, expected = logits(quantised, tmp_path / "pack"), logits(plain, tmp_path / "pack of plain")
+    assert torch.equal(found, expected)
 
 
 def test_gpt_oss(tmp_path):

@@ -9,6 +9,7 @@ from compressed_tensors.compressors import (
     NaiveQuantizationCompressor,
     PackedQuantizationCompressor,
 )
+from compressed_tensors.entrypoints.convert.converters.autoawq import AutoAWQConverter
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import _convert_moe_packed_tensors
@@ -107,6 +108,19 @@ def test_awq(tmp_path, group):
     values = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"}
     matrix = method(tmp_path, tensors, **values).matrix(tensors, "m", (N, K))
     assert torch.equal(weights(matrix).double(), one.weights)
+
+
+def test_awq_as_another_reader_has_it(tmp_path):
+    """compressed-tensors converts AutoAWQ's files to its own."""
+    one = Random((N, K), 32)
+    tensors = AutoAWQConverter(group_size=32).process(one.awq("m"))
+    places = written(tmp_path / "awq.safetensors", one.awq("m"))
+    converted = written(tmp_path / "converted.safetensors", tensors)
+    group = {"weights": W4A16 | {"symmetric": False}}
+    own = method(tmp_path, places, **AWQ).matrix(places, "m", (N, K))
+    theirs = method(tmp_path, converted, **CT | {"config_groups": {"0": group}}).matrix(converted, "m", (N, K))
+    assert torch.equal(weights(own), weights(theirs))
+    assert own.stored_as == theirs.stored_as == "int4:32:f32"
 
 
 def integers(one: Random, group: int | None, **args):

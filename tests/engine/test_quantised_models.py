@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -332,3 +334,13 @@ def test_gpt_oss(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}))
     found = logits(tmp_path / "quantised", tmp_path / "pack")
     assert torch.equal(found, logits(tmp_path / "plain", tmp_path / "pack of plain"))
+
+
+def test_opening_a_quantised_checkpoint_needs_no_torch(tmp_path):
+    quantised, _ = checkpoints(tmp_path, "qwen3_moe", *METHODS["gptq"])
+    code = (
+        "import sys; from pathlib import Path; from rotary_batch.engine.packs.checkpoint import open_checkpoint, "
+        "unpacked_manifest; unpacked_manifest(open_checkpoint(Path(sys.argv[1])), None); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(quantised)], timeout=120).returncode == 0

@@ -33,6 +33,7 @@ NAMES = (
     "requests",
     "results",
     "config.json",
+    "quantization_config",
     "manifest.json",
     "tokenizer_config.json",
     "tokenizer.json",

@@ -57,7 +57,7 @@ class Random:
         groups = -(-columns // group)
         self.bits = bits
         self.codes = torch.randint(0, 2**bits, shape, generator=generator)
-        self.scale = (torch.rand(rows, groups, generator=generator) * 0.02 + 0.001).to(dtype)
+        self.scale = ((torch.rand(rows, groups, generator=generator) * 0.3 + 0.02) / 2**bits).to(dtype)
         self.zeros = torch.randint(1, 2**bits, (rows, groups), generator=generator)
         if is_symmetric:
             self.zeros.fill_(2 ** (bits - 1))

@@ -9,6 +9,7 @@ from compressed_tensors.compressors import (
     NaiveQuantizationCompressor,
     PackedQuantizationCompressor,
 )
+from compressed_tensors.entrypoints.convert.converters.autoawq import AutoAWQConverter
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import _convert_moe_packed_tensors
@@ -107,6 +108,19 @@ def test_awq(tmp_path, group):
     values = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"}
     matrix = method(tmp_path, tensors, **values).matrix(tensors, "m", (N, K))
     assert torch.equal(weights(matrix).double(), one.weights)
+
+
+def test_awq_as_another_reader_has_it(tmp_path):
+    """compressed-tensors converts AutoAWQ's files to its own."""
+    one = Random((N, K), 32)
+    tensors = AutoAWQConverter(group_size=32).process(one.awq("m"))
+    places = written(tmp_path / "awq.safetensors", one.awq("m"))
+    converted = written(tmp_path / "converted.safetensors", tensors)
+    group = {"weights": W4A16 | {"symmetric": False}}
+    own = method(tmp_path, places, **AWQ).matrix(places, "m", (N, K))
+    theirs = method(tmp_path, converted, **CT | {"config_groups": {"0": group}}).matrix(converted, "m", (N, K))
+    assert torch.equal(weights(own), weights(theirs))
+    assert own.stored_as == theirs.stored_as == "int4:32:f32"
 
 
 def integers(one: Random, group: int | None, **args):
@@ -241,10 +255,10 @@ def test_mxfp4_of_fused_experts(tmp_path):
     expected = _convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2)
     for first_row in (0, 1):
         for expert in range(3):
-            matrix = fused_matrix(tensors, "e.gate_up_proj", expert, 3, (N, K), first_row=first_row, row_step=2)
+            matrix = fused_matrix(tensors, "e.gate_up_proj", (expert, 3), (N, K), (first_row, 2))
             assert matrix.stored_as == "ggml:MXFP4"
             assert torch.equal(weights(matrix), expected[expert, first_row::2])
-    assert fused_matrix(tensors, "e.down_proj", 0, 3, (N, K)) is None
+    assert fused_matrix(tensors, "e.down_proj", (0, 3), (N, K)) is None
 
 
 def fp8_tensors(name: str, block: tuple[int, int], seed: int, shape=(N, K)) -> dict[str, torch.Tensor]:
@@ -310,7 +324,7 @@ def test_blocks_of_mxfp4_are_not_cut(tmp_path):
             "m_scales": torch.zeros(1, N, K // 32, dtype=torch.uint8),
         },
     )
-    matrix = fused_matrix(tensors, "m", 0, 1, (N, K))
+    matrix = fused_matrix(tensors, "m", (0, 1), (N, K))
     assert weights(some_columns(matrix, 32, 64)).shape == (N, 32)
     with pytest.raises(ModelError, match="columns 48 to 96 cut a block of MXFP4"):
         some_columns(matrix, 48, 96)
@@ -328,16 +342,15 @@ def test_ordered_columns_of_an_expert(tmp_path):
     sources = {name: quantised.matrix(tensors, name, shape) for name, shape in shapes.items()}
     forms = {name: source.stored_as for name, source in expert_sources(*sources.values()).items()}
     assert forms == {"gate": "int4:32:f32:ordered", "up": "int4:32:f32:ordered", "down": "int4:24:f32"}
-    found = {}
+    found, order = {}, column_order(sources["down"])
     for name, form in forms.items():
-        parts = quantised_parts([sources[name]], form, None if name == "down" else sources["down"])
+        parts = quantised_parts([sources[name]], form, None if name == "down" else order)
         rows, columns = shapes[name]
         assert [
             MatrixPart(suffix, SAFETENSORS_NAMES[part.dtype], tuple(part.shape)) for suffix, part in parts.items()
         ] == matrix_parts(form, rows, columns, "BF16")
         found[name] = matrix_from(parts, rows, form)
         assert is_well_formed(found[name])
-    order = column_order(sources["down"])
     for name, one in (("gate", gate), ("up", up)):
         out = dequantise(found[name], torch.empty(N, K))
         assert torch.equal(out.double(), one.weights[order])

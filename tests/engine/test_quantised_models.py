@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file
 from transformers.integrations.mxfp4 import _convert_moe_packed_tensors
 
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.checkpoint import open_checkpoint
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError
-from tests.engine.quantised import Random, matrix_shapes, write_checkpoint
+from rotary_batch.model.tokens import write_byte_tokenizer
+from tests.engine import test_families as families
+from tests.engine.quantised import Random, matrix_shapes, write_checkpoint, written
 
+NOT_LINEAR = re.compile(r"embed|lm_head|norm|gate(\.wg)?\.weight|router|conv1d|moe_statics")
 PROMPT = [256, *range(40, 90)]
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 INT4 = {"type": "int", "num_bits": 4, "strategy": "group", "group_size": 32}
@@ -243,3 +253,94 @@ def test_nothing_is_quantised_again(tmp_path, wanted):
     with pytest.raises(ModelError, match=f"its weights are quantised, .* leave out --experts {wanted}"):
         pack(quantised, tmp_path / "pack", experts=wanted)
     assert not (tmp_path / "pack").exists()
+
+
+def quantised_copy(folder: Path, kind: str) -> tuple[Path, Path]:
+    """A plain checkpoint, and beside it one whose linear modules are quantised; both get the same new weights."""
+    quantisation, make = {
+        "gptq": gptq(sym=False),
+        "fp8": ({"quant_method": "fp8", "weight_block_size": [40, 24]}, fp8((40, 24), ".weight_scale_inv")),
+    }[kind]
+    plain, quantised = load_file(folder / "model.safetensors"), {}
+    for seed, (name, tensor) in enumerate(plain.items()):
+        if NOT_LINEAR.search(name) or tensor.dim() != 2:
+            quantised[name] = tensor
+            continue
+        tensors, weights = make(name.removesuffix(".weight"), tuple(tensor.shape), seed)
+        plain[name] = weights.float()
+        quantised |= tensors
+    other = folder.with_name("quantised")
+    shutil.copytree(folder, other)
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": quantisation}
+    (other / "config.json").write_text(json.dumps(config))
+    written(other / "model.safetensors", quantised)
+    written(folder / "model.safetensors", plain)
+    return other, folder
+
+
+@pytest.mark.parametrize("kind", ["gptq", "fp8"])
+@pytest.mark.parametrize(
+    "name", ["ernie4_5_moe", "glm4_moe", "granitemoe", "hunyuan_v1_moe", "minimax_m2", "olmoe", "qwen2_moe"]
+)
+def test_other_families(tmp_path, name, kind):
+    """Rows of q and k re-ordered, shared experts, dense layers, biases, routers of other names."""
+    families.write_checkpoint(tmp_path / "plain", name, 1)
+    quantised, plain = quantised_copy(tmp_path / "plain", kind)
+    assert not open_checkpoint(quantised).is_plain
+    assert torch.equal(logits(quantised, tmp_path / "pack"), logits(plain, tmp_path / "pack of plain"))
+
+
+@pytest.mark.parametrize("kind", ["gptq", "fp8"])
+def test_qwen3_next(tmp_path, kind):
+    """One tensor has the projections of each key head together: queries, keys, values and gates of their output."""
+    config = transformers.Qwen3NextConfig(
+        **families.SMALL, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48,
+        shared_expert_intermediate_size=32, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+        linear_value_head_dim=16, norm_topk_prob=True,
+    )  # fmt: skip
+    transformers.Qwen3NextForCausalLM(config).save_pretrained(tmp_path / "plain")
+    write_byte_tokenizer(tmp_path / "plain")
+    quantised, plain = quantised_copy(tmp_path / "plain", kind)
+    found, expected = logits(quantised, tmp_path / "pack"), logits(plain, tmp_path / "pack of plain")
+    assert torch.equal(found, expected)
+
+
+def test_gpt_oss(tmp_path):
+    """MXFP4 as its makers publish it, beside the experts that `transformers` saves: [experts, columns, rows]."""
+    config = transformers.GptOssConfig(
+        **families.SMALL, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=16,
+    )  # fmt: skip
+    model = transformers.GptOssForCausalLM(config)
+    for key, tensor in model.named_parameters():
+        if key.endswith(("bias", "sinks")):
+            tensor.data += 0.2 * torch.randn_like(tensor)
+    model.save_pretrained(tmp_path / "plain")
+    write_byte_tokenizer(tmp_path / "plain")
+    shutil.copytree(tmp_path / "plain", tmp_path / "quantised")
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    quantised = dict(plain)
+    for name in [name for name in plain if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        count, columns, rows = plain[name].shape
+        blocks = torch.randint(0, 256, (count, rows, columns // 32, 16), dtype=torch.uint8)
+        scales = torch.randint(121, 125, (count, rows, columns // 32), dtype=torch.uint8)
+        plain[name] = _convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+        del quantised[name]
+        quantised |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    written(tmp_path / "plain" / "model.safetensors", plain)
+    written(tmp_path / "quantised" / "model.safetensors", quantised)
+    path = tmp_path / "quantised" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}))
+    found = logits(tmp_path / "quantised", tmp_path / "pack")
+    assert torch.equal(found, logits(tmp_path / "plain", tmp_path / "pack of plain"))
+
+
+def test_opening_a_quantised_checkpoint_needs_no_torch(tmp_path):
+    quantised, _ = checkpoints(tmp_path, "qwen3_moe", *METHODS["gptq"])
+    code = (
+        "import sys; from pathlib import Path; from rotary_batch.engine.packs.checkpoint import open_checkpoint, "
+        "unpacked_manifest; unpacked_manifest(open_checkpoint(Path(sys.argv[1])), None); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(quantised)], timeout=120).returncode == 0

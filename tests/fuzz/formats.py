@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from rotary_batch import commands
 from rotary_batch.commands import docs
 from rotary_batch.commands.database import reading
@@ -18,10 +20,15 @@ from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint
+from rotary_batch.engine.packs.quantised.decoding import quantised_parts
+from rotary_batch.engine.packs.quantised.expert import stored_alone
+from rotary_batch.engine.packs.quantised.method import read_method
 from rotary_batch.engine.packs.safetensors_file import read_header
+from rotary_batch.errors import ModelError
 from rotary_batch.jobs import load_job
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path
+from rotary_batch.model.tables import Table, read_object
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.pages import front
 from rotary_batch.prompts import load_prompts
@@ -32,6 +39,7 @@ from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import ByteCounter, FakeEngine, write_tiny_checkpoint
 from tests.engine.gguf_files import ARCHITECTURE, raw, string
+from tests.engine.quantised import Random, written
 
 RATES = Rates(
     machine="m",
@@ -60,6 +68,24 @@ REQUESTS = (
     b'{"custom_id": "2", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}\n{"custom_id": "3", "body": {"prompt": "x"}}\n',
 )
 IGNORES = (b"*.py\n!a.py\n/src/**\n# c\n\\#x\n[a-z]?.js\n**/b/*\n", b"build/\n*~\n", b"a*a*a*\n[!a-\n")
+QUANTISATIONS = tuple(
+    json.dumps({"quantization_config": values}).encode()
+    for values in (
+        {"quant_method": "gptq", "bits": 4, "group_size": 16, "sym": False, "desc_act": True, "dynamic": {"-:a": {}}},
+        {"quant_method": "awq", "bits": 4, "group_size": 16, "version": "gemm"},
+        {"quant_method": "fp8", "weight_block_size": [16, 16]},
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {
+                "group_0": {"weights": {"type": "int", "num_bits": 4, "strategy": "group", "group_size": 16}},
+                "group_1": {
+                    "weights": {"type": "float", "num_bits": 8, "strategy": "block", "block_structure": "16x16"}
+                },
+            },
+        },
+    )
+)
 TREE_NAMES = (
     b"a.py",
     b"README.md",
@@ -102,6 +128,7 @@ def formats(folder: Path) -> dict[str, Format]:
         "requests": Format(REQUESTS, "in.jsonl", _requests(tokenizer)),
         "results": Format([_results(folder, tokenizer)], "out.jsonl", _resume(folder, tokenizer)),
         "config.json": Format([(model / "config.json").read_bytes()], "config.json", _beside(model, open_checkpoint)),
+        "quantization_config": Format(QUANTISATIONS, "config.json", _quantised(folder)),
         "manifest.json": Format(
             [(EMBEDDED / "manifest.json").read_bytes()], "manifest.json", _beside(pack, Manifest.load)
         ),
@@ -196,6 +223,31 @@ def _beside(whole: Path, load: Callable[[Path], object]) -> Callable[[Path], Non
             if not (path.parent / other.name).exists():
                 os.link(other, path.parent / other.name)
         load(path.parent)
+
+    return read
+
+
+def _quantised(folder: Path) -> Callable[[Path], None]:
+    """A module of each method, read as a damaged config says."""
+    one, symmetric = Random((16, 32), 16), Random((16, 32), 16, is_symmetric=True)
+    floats = {"fp8.weight": torch.ones(16, 32).to(torch.float8_e4m3fn), "fp8.weight_scale_inv": torch.ones(1, 2)}
+    modules = {"gptq": one.gptq("gptq"), "awq": one.awq("awq"), "packed": symmetric.packed("packed"), "fp8": floats}
+    tensors = written(folder / "quantised.safetensors", {k: v for own in modules.values() for k, v in own.items()})
+
+    def read(path: Path) -> None:
+        config = Table(read_object(path, 2**20, "fetch it"), path, "fetch it")
+        method = read_method(path.parent, config, tensors)
+        if method is None:
+            raise ModelError(f"{path}: says nothing of the quantised tensors beside it")
+        refused = []
+        for name in modules:  # each config is of one of them; the others contradict it
+            try:
+                if matrix := method.matrix(tensors, name, (16, 32)):
+                    quantised_parts([matrix], stored_alone(matrix))
+            except ModelError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
     return read
 

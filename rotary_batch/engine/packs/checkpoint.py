@@ -14,10 +14,10 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.gguf import gguf_at, model_name
 from rotary_batch.engine.packs.gguf_checkpoint import open_gguf
 from rotary_batch.engine.packs.gguf_head import Value
-from rotary_batch.engine.packs.key_heads import key_head_rows, num_rows
-from rotary_batch.engine.packs.quantised.method import CONFIG_NAMES, UNUSED_SUFFIXES, read_method
+from rotary_batch.engine.packs.key_heads import key_head_ranges, num_rows
+from rotary_batch.engine.packs.quantised.method import CODE_SUFFIXES, CONFIG_NAMES, UNUSED_SUFFIXES, read_method
 from rotary_batch.engine.packs.quantised.mxfp4 import fused_matrix
-from rotary_batch.engine.packs.quantised.source import Method, QuantisedMatrix
+from rotary_batch.engine.packs.quantised.source import Method, QuantisedMatrix, RowOrder
 from rotary_batch.engine.packs.quantised.sources import (
     dequantised_source,
     expert_sources,
@@ -53,6 +53,7 @@ _MAX_CONFIG_NBYTES = 2**20
 _MAX_INDEX_NBYTES = 64 * 2**20  # 150 bytes for each of 400,000 tensors
 _MAX_NAME_CHARACTERS = 200  # of a shard
 _REMEDY = "fetch the file again"
+_Ranges = Sequence[tuple[int, int]]  # the first row, and the one after the last
 Expert = dict[str, Source]  # by the matrices of a slab: gate_up, or gate and up; down; their biases
 
 
@@ -198,24 +199,32 @@ class _Files:
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
-        together = by_key_head(name)
-        if together is not None and together[0] in self._tensors:
-            return self._by_key_head(name, *together)
         if (matrix := self._quantised_matrix(spellings(name), shape)) is not None:
-            return self._dense_matrix(name, matrix)
-        theirs = first_of(spellings(name), self._tensors)
-        joined = None if theirs else next(((n, at) for n, at in joined_spellings(name) if n in self._tensors), None)
-        place = self._joined(*joined, name, shape) if joined else self._plain(self._named(spellings(name)), shape)
-        halves = self._halves(name)
-        return Source(shape, (place,), "bf16", "rows_to_halves", halves) if halves else Source(shape, (place,))
+            return self._dense_matrix(name, matrix, ())
+        whole = (self._by_key_head(name) or self._joined(name, shape)) if not self._has_any(spellings(name)) else None
+        if whole is not None:
+            return self._some_rows(name, *whole)
+        return self._plain_source(name, [self._plain(self._named(spellings(name)), shape)])
 
-    def _by_key_head(self, name: str, theirs: str, parts: Sequence[str]) -> Source:
-        """Rows of a tensor that has the projections of each key head together: those of each part that we want."""
-        geometry, delta = self._geometry, self._geometry.delta
-        assert delta is not None, "only layers of linear attention have such names"
-        whole = self._plain(theirs, (num_rows(delta, parts), geometry.hidden_size))
-        places = key_head_rows(whole, delta, parts, name.rpartition(".")[2])
-        return Source((sum(place.shape[0] for place in places), geometry.hidden_size), places)
+    def _has_any(self, names: Iterator[str]) -> bool:
+        return first_of(names, self._tensors) is not None
+
+    def _some_rows(self, name: str, theirs: str, shape: tuple[int, ...], ranges: _Ranges) -> Source:
+        """Rows of a tensor that has several of ours."""
+        if (matrix := self._quantised_matrix(iter([theirs]), shape)) is not None:
+            return self._dense_matrix(name, matrix, ranges)
+        whole = self._plain(theirs, shape)
+        return self._plain_source(name, [whole.rows(begin, end) for begin, end in ranges])
+
+    def _plain_source(self, name: str, places: Sequence[TensorPlace]) -> Source:
+        shape = (sum(place.shape[0] for place in places), *places[0].shape[1:])
+        halves = self._halves(name)
+        return Source(shape, tuple(places), "bf16", *(("rows_to_halves", halves) if halves else ()))
+
+    def _dense_matrix(self, name: str, matrix: QuantisedMatrix, ranges: _Ranges) -> Source:
+        """A quantised matrix; one that is never quantised, such as a router, becomes float32."""
+        rows = RowOrder(tuple(ranges), self._halves(name))
+        return matrix_source(matrix, rows) if self._geometry.is_quantisable(name) else dequantised_source(matrix, rows)
 
     def _halves(self, name: str) -> tuple[int, int, int] | None:
         """What the recipe rows_to_halves needs, for the rows of q and k where pairs of neighbours rotate."""
@@ -224,18 +233,27 @@ class _Files:
             return self._geometry.head_dim, self._geometry.num_rotary, 0
         return None
 
-    def _dense_matrix(self, name: str, matrix: QuantisedMatrix) -> Source:
-        """A quantised matrix; one that is never quantised, such as a router, becomes float32."""
-        if self._geometry.is_quantisable(name):
-            return matrix_source(matrix, self._halves(name))
-        return dequantised_source(matrix)
+    def _by_key_head(self, name: str) -> tuple[str, tuple[int, ...], _Ranges] | None:
+        """The tensor that has the projections of each key head together, its shape, and the rows of those we want."""
+        found, geometry, delta = by_key_head(name), self._geometry, self._geometry.delta
+        if found is None or delta is None or not self._has(found[0]):
+            return None
+        theirs, parts = found
+        ranges = key_head_ranges(delta, parts, name.rpartition(".")[2])
+        return theirs, (num_rows(delta, parts), geometry.hidden_size), ranges
 
-    def _joined(self, theirs: str, at: int, name: str, shape: tuple[int, ...]) -> TensorPlace:
-        """Rows of a tensor that has several of ours one above the other."""
-        layer, shapes = name.split(".", 2)[1], self._dense_shapes
-        rows = [shapes[f"layers.{layer}.{part}"][0] for part in joined_parts(theirs)]
-        whole = self._plain(theirs, (sum(rows), *shape[1:]))
-        return whole.rows(sum(rows[:at]), sum(rows[: at + 1]))
+    def _joined(self, name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], _Ranges] | None:
+        """The tensor that has several of ours one above the other, its shape, and the rows of ours."""
+        for theirs, at in joined_spellings(name):
+            if self._has(theirs):
+                layer = name.split(".", 2)[1]
+                rows = [self._dense_shapes[f"layers.{layer}.{part}"][0] for part in joined_parts(theirs)]
+                return theirs, (sum(rows), *shape[1:]), [(sum(rows[:at]), sum(rows[: at + 1]))]
+        return None
+
+    def _has(self, theirs: str) -> bool:
+        """Whether a tensor is there, plain or quantised."""
+        return theirs in self._tensors or any(theirs.replace(".weight", one) in self._tensors for one in CODE_SUFFIXES)
 
     def expert(self, key: ExpertKey) -> Expert:
         """The sources of an expert's matrices."""

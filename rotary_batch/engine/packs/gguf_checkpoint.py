@@ -16,7 +16,7 @@ from rotary_batch.engine.packs.gguf import read_gguf
 from rotary_batch.engine.packs.gguf_config import config_from_gguf
 from rotary_batch.engine.packs.gguf_head import REMEDY, Value
 from rotary_batch.engine.packs.gguf_names import Change, Named, census, gguf_name
-from rotary_batch.engine.packs.key_heads import key_head_rows, num_rows
+from rotary_batch.engine.packs.key_heads import key_head_ranges, num_rows
 from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of, geometry_of
@@ -104,7 +104,8 @@ class _Tensors:
         delta = self._geometry.delta
         assert delta is not None, "only layers of linear attention have such names"
         whole = self._checked(together, (num_rows(delta, parts), self._geometry.hidden_size))
-        places = key_head_rows(whole.place, delta, parts, name.rpartition(".")[2])
+        ranges = key_head_ranges(delta, parts, name.rpartition(".")[2])
+        places = tuple(whole.place.rows(*one) for one in ranges)
         return self._source(name, shape, places, (None, None))
 
     def _order_of_halves(self, name: str, named: Named) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.model.delta import DeltaShape
 
 
@@ -14,16 +13,19 @@ def num_rows(delta: DeltaShape, parts: Sequence[str]) -> int:
     return delta.num_key_heads * sum(_sizes(delta)[part] for part in parts)
 
 
-def key_head_rows(whole: TensorPlace, delta: DeltaShape, parts: Sequence[str], wanted: str) -> tuple[TensorPlace, ...]:
-    """The rows of the projections that we want, such as `qkv`: of each all key heads, one after the other."""
+def key_head_ranges(delta: DeltaShape, parts: Sequence[str], wanted: str) -> list[tuple[int, int]]:
+    """The rows of the projections that we want, such as `qkv`: of each all key heads, one after the other.
+
+    A range is its first row, and the one after its last.
+    """
     sizes = _sizes(delta)
     head_rows = sum(sizes[part] for part in parts)
     begins = dict(zip(parts, accumulate((sizes[part] for part in parts), initial=0), strict=False))
-    return tuple(
-        whole.rows(head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
+    return [
+        (head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
         for part in wanted
         for head in range(delta.num_key_heads)
-    )
+    ]
 
 
 def _sizes(delta: DeltaShape) -> dict[str, int]:

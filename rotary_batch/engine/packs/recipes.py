@@ -11,8 +11,7 @@ from rotary_batch.engine.packs.gguf_names import Change
 from rotary_batch.engine.packs.gguf_order import original_order
 from rotary_batch.engine.packs.loading import DTYPES, load
 from rotary_batch.engine.packs.quantised.decoding import column_order, quantised_parts
-from rotary_batch.engine.packs.quantised.expert import stored_alone
-from rotary_batch.engine.packs.quantised.source import QuantisedMatrix
+from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, RowOrder
 from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 
@@ -81,23 +80,30 @@ def _even_then_odd_columns(source: Source) -> Parts:
 def _quantised(source: Source) -> Parts:
     """Matrices of a quantised checkpoint, one above the other.
 
-    Arguments: the order of the rows, then the matrices.  The order is None, or that of the columns of a matrix, or the
-    arguments of rows_to_halves.
+    Arguments: the order of the rows (None; a RowOrder; the matrix whose columns they follow), then the matrices.
     """
     rows, *matrices = source.arguments
-    if rows is None:
-        return quantised_parts(matrices, source.stored_as)
-    own = column_order(rows) if isinstance(rows, QuantisedMatrix) else _order_of_halves(source.shape[0], rows)
-    return quantised_parts(matrices, source.stored_as, own)
+    return quantised_parts(matrices, source.stored_as, _row_order(rows, matrices[0].rows))
+
+
+def _row_order(rows: QuantisedMatrix | RowOrder | None, num_rows: int) -> torch.Tensor | None:
+    if rows is None or isinstance(rows, QuantisedMatrix):
+        return None if rows is None else column_order(rows)
+    order = torch.arange(num_rows)
+    if rows.ranges:
+        order = torch.cat([order[begin:end] for begin, end in rows.ranges])
+    return order[_order_of_halves(len(order), rows.halves)] if rows.halves else order
 
 
 def _dequantised(source: Source) -> Parts:
-    """A matrix that is never quantised, such as a router, in float32; arguments: the matrix of the checkpoint."""
-    (matrix,) = source.arguments
-    stored_as, (rows, columns) = stored_alone(matrix), matrix.shape
-    return {
-        "": dequantise(matrix_from(quantised_parts([matrix], stored_as), rows, stored_as), torch.empty(rows, columns))
-    }
+    """A matrix that is never quantised, such as a router, in float32.
+
+    Arguments: how its codes would be stored, then those of `_quantised`.
+    """
+    stored_as, *arguments = source.arguments
+    parts = _quantised(source._replace(stored_as=stored_as, arguments=tuple(arguments)))
+    stored = matrix_from(parts, source.shape[0], stored_as)
+    return {"": dequantise(stored, torch.empty(source.shape))}
 
 
 def _swapped_rows(source: Source) -> Parts:

@@ -161,7 +161,12 @@ LAYOUTS: dict[str, Callable[[QuantisedMatrix, _Tensors], Decoded]] = {
 def _unpacked(words: torch.Tensor, bits: int) -> torch.Tensor:
     """The numbers in 32-bit words [R, W], the lowest bits first: uint8 [R, W * 32 / bits]."""
     octets = words.contiguous().view(torch.uint8)
-    return octets if bits == 8 else torch.stack([octets & 15, octets >> 4], -1).flatten(1)
+    if bits == 8:
+        return octets
+    numbers = octets.new_empty(*octets.shape, 2)
+    torch.bitwise_and(octets, 15, out=numbers[..., 0])
+    torch.bitwise_right_shift(octets, 4, out=numbers[..., 1])
+    return numbers.flatten(1)
 
 
 def _grouped(

@@ -13,10 +13,12 @@ from rotary_batch.engine.packs.quantised.source import Method, Tensors
 from rotary_batch.errors import ModelError
 from rotary_batch.model.tables import Table, read_object, shown
 
-CONFIG_NAMES = ("quantize_config.json", "quant_config.json")  # of GPTQ and AWQ, before config.json had it
+# Of GPTQ and AWQ, before config.json had it, and of ModelOpt.
+CONFIG_NAMES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 _MAX_CONFIG_NBYTES = 2**20
 _REMEDY = "fetch the file again, or name another checkpoint"
 _KNOWN = ("gptq", "awq", "compressed-tensors", "fp8", "fbgemm_fp8", "mxfp4", "modelopt (FP8)")
+CODE_SUFFIXES = (".qweight", ".weight_packed")  # instead of .weight
 # Of activations, which stay as they are, and shapes, which the config says too.
 UNUSED_SUFFIXES = (
     ".weight_shape",
@@ -82,6 +84,8 @@ def _own_name(table: Table) -> str:
         return "awq"
     if table.has("bits"):
         return "gptq"
+    if table.has("quantization"):
+        return "modelopt"
     raise table.wrong("quant_method", "the name of a method")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.errors import ModelError
@@ -42,6 +42,17 @@ class QuantisedMatrix:
     def tensor_names(self) -> list[str]:
         """What it consists of, as the checkpoint spells it."""
         return [self.name + suffix for suffix in self.places]
+
+
+class RowOrder(NamedTuple):
+    """Rows as they are wanted: those of some ranges (none: all of them), then halves instead of pairs in each head."""
+
+    ranges: tuple[tuple[int, int], ...]  # the first row, and the one after the last
+    halves: tuple[int, int, int] | None  # arguments of the recipe rows_to_halves
+
+    def count(self, rows: int) -> int:
+        """How many rows of a matrix of `rows` are wanted."""
+        return sum(end - begin for begin, end in self.ranges) if self.ranges else rows
 
 
 class Method(Protocol):

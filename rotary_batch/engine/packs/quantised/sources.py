@@ -7,21 +7,25 @@ from pathlib import Path
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.quantised.expert import rows_alone, some_columns, some_rows, stacked_as, stored_alone
-from rotary_batch.engine.packs.quantised.source import QuantisedMatrix
+from rotary_batch.engine.packs.quantised.source import QuantisedMatrix, RowOrder
 from rotary_batch.engine.packs.tensors import Source, TensorPlace, pieces
 from rotary_batch.errors import ModelError
 
 Matrix = QuantisedMatrix | TensorPlace
 
 
-def matrix_source(matrix: QuantisedMatrix, halves: tuple[int, int, int] | None) -> Source:
-    """A dense matrix that stays quantised; `halves` are the arguments of the recipe rows_to_halves."""
-    return _source([matrix], stored_alone(rows_alone(matrix) if halves else matrix), halves)
+def matrix_source(matrix: QuantisedMatrix, rows: RowOrder) -> Source:
+    """A dense matrix that stays quantised."""
+    if not any(rows):
+        return _source([matrix], stored_alone(matrix), None)
+    source = _source([matrix], stored_alone(rows_alone(matrix)), rows)
+    return source._replace(shape=(rows.count(matrix.rows), matrix.columns))
 
 
-def dequantised_source(matrix: QuantisedMatrix) -> Source:
+def dequantised_source(matrix: QuantisedMatrix, rows: RowOrder) -> Source:
     """A matrix that becomes float32."""
-    return Source(matrix.shape, tuple(matrix.places.values()), recipe="dequantised", arguments=(matrix,))
+    source = matrix_source(matrix, rows)
+    return source._replace(stored_as="bf16", recipe="dequantised", arguments=(source.stored_as, *source.arguments))
 
 
 def expert_sources(gate: Matrix, up: Matrix, down: Matrix) -> dict[str, Source]:
@@ -86,9 +90,7 @@ def _down(matrix: Matrix) -> Source:
     return _source([matrix], matrix.stored_as, None)
 
 
-def _source(
-    matrices: list[QuantisedMatrix], stored_as: str, row_order: QuantisedMatrix | tuple[int, int, int] | None
-) -> Source:
+def _source(matrices: list[QuantisedMatrix], stored_as: str, row_order: QuantisedMatrix | RowOrder | None) -> Source:
     rows, columns = sum(matrix.shape[0] for matrix in matrices), matrices[0].shape[1]
     places = tuple(place for matrix in matrices for place in matrix.places.values())
     return Source((rows, columns), places, stored_as, "quantised", (row_order, *matrices))

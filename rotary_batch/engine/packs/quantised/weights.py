@@ -60,7 +60,8 @@ def _int4_matrix(weights: Codes, pair: torch.dtype) -> Int4Matrix:
     """Blocks of 64 rows (model/slabs.py), each group's scale and zero in the type `pair`."""
     rows, columns = weights.codes.shape
     missing, pad = padded_rows(rows) - rows, torch.nn.functional.pad
-    halves = pad(weights.codes, (0, 0, 0, missing)).view(-1, 2, _HALF_ROWS, columns)
+    codes = pad(weights.codes, (0, 0, 0, missing)) if missing else weights.codes.contiguous()  # pad copies in any case
+    halves = codes.view(-1, 2, _HALF_ROWS, columns)
     nibbles = (halves[:, 0] | (halves[:, 1] << 4)).transpose(1, 2).contiguous()
     scale = weights.scale.float()
     both = torch.stack([scale, scale * (MIDDLE - weights.zero_points.float())], -1)  # [N, G, 2]

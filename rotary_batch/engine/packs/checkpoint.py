@@ -24,6 +24,7 @@ from rotary_batch.engine.packs.quantised.sources import (
     matrix_source,
     require_alike,
     require_zeros,
+    rows_source,
     slice_sources,
 )
 from rotary_batch.engine.packs.safetensors_file import read_header
@@ -199,7 +200,7 @@ class _Files:
     def dense(self, name: str, shape: tuple[int, ...]) -> Source:
         """The source of one of our dense tensors."""
         together = by_key_head(name)
-        if together is not None and together[0] in self._tensors:
+        if together is not None and self._has(together[0]):
             return self._by_key_head(name, *together)
         if (matrix := self._quantised_matrix(spellings(name), shape)) is not None:
             return self._dense_matrix(name, matrix)
@@ -209,6 +210,13 @@ class _Files:
         halves = self._halves(name)
         return Source(shape, (place,), "bf16", "rows_to_halves", halves) if halves else Source(shape, (place,))
 
+    def _has(self, name: str) -> bool:
+        """Whether the files have a weight, plain or in any quantised form."""
+        if name in self._tensors:
+            return True
+        module = name.removesuffix(".weight")
+        return any(f"{module}.{suffix}" in self._tensors for suffix in ("qweight", "weight_packed"))
+
     def _by_key_head(self, name: str, theirs: str, parts: Sequence[str]) -> Source:
         """Rows of a tensor that has the projections of each key head together: those of each part that we want."""
         geometry, delta = self._geometry, self._geometry.delta
@@ -217,14 +225,16 @@ class _Files:
         sizes = {"q": delta.key_head_dim, "k": delta.key_head_dim, "v": values, "z": values}
         sizes |= dict.fromkeys("ba", delta.heads_per_key)
         head_rows = sum(sizes[part] for part in parts)
-        whole = self._plain(theirs, (delta.num_key_heads * head_rows, geometry.hidden_size))
-        wanted = list(name.rpartition(".")[2])  # qkv, z, b or a
         begins = dict(zip(parts, accumulate((sizes[part] for part in parts), initial=0), strict=False))
-        places = tuple(
-            whole.rows(head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
-            for part in wanted
+        ranges = tuple(
+            (head * head_rows + begins[part], head * head_rows + begins[part] + sizes[part])
+            for part in name.rpartition(".")[2]  # qkv, z, b or a
             for head in range(delta.num_key_heads)
         )
+        shape = (delta.num_key_heads * head_rows, geometry.hidden_size)
+        if (matrix := self._quantised_matrix(iter([theirs]), shape)) is not None:
+            return rows_source(matrix, ranges, dequantise=not geometry.is_quantisable(name))
+        places = tuple(self._plain(theirs, shape).rows(begin, end) for begin, end in ranges)
         return Source((sum(place.shape[0] for place in places), geometry.hidden_size), places)
 
     def _halves(self, name: str) -> tuple[int, int, int] | None:

@@ -80,22 +80,33 @@ def _quantised(source: Source) -> Parts:
     """Matrices of a quantised checkpoint, one above the other.
 
     Arguments: the order of the rows, then the matrices.  The order is None, or that of the columns of a matrix, or the
-    arguments of rows_to_halves.
+    arguments of rows_to_halves, or ranges of rows.
     """
     rows, *matrices = source.arguments
     if rows is None:
         return quantised_parts(matrices, source.stored_as)
-    own = column_order(rows) if isinstance(rows, QuantisedMatrix) else _order_of_halves(source.shape[0], rows)
-    return quantised_parts(matrices, source.stored_as, own)
+    if isinstance(rows, QuantisedMatrix):
+        order = column_order(rows)
+    elif isinstance(rows[0], tuple):
+        order = _order_of_ranges(rows)
+    else:
+        order = _order_of_halves(source.shape[0], rows)
+    return quantised_parts(matrices, source.stored_as, order)
+
+
+def _order_of_ranges(ranges: Sequence[tuple[int, int]]) -> torch.Tensor:
+    return torch.cat([torch.arange(begin, end) for begin, end in ranges])
 
 
 def _dequantised(source: Source) -> Parts:
-    """A matrix that is never quantised, such as a router, in float32; arguments: the matrix of the checkpoint."""
-    (matrix,) = source.arguments
-    stored_as, (rows, columns) = stored_alone(matrix), matrix.shape
-    return {
-        "": dequantise(matrix_from(quantised_parts([matrix], stored_as), rows, stored_as), torch.empty(rows, columns))
-    }
+    """A matrix that is never quantised, such as a router, in float32.
+
+    Arguments: the matrix of the checkpoint, and where not all of its rows are wanted, their ranges.
+    """
+    matrix, *ranges = source.arguments
+    stored_as, (rows, columns) = stored_alone(matrix), source.shape
+    parts = quantised_parts([matrix], stored_as, _order_of_ranges(*ranges) if ranges else None)
+    return {"": dequantise(matrix_from(parts, rows, stored_as), torch.empty(rows, columns))}
 
 
 RECIPES: dict[str, _Recipe] = {

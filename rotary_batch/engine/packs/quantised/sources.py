@@ -24,6 +24,15 @@ def dequantised_source(matrix: QuantisedMatrix) -> Source:
     return Source(matrix.shape, tuple(matrix.places.values()), recipe="dequantised", arguments=(matrix,))
 
 
+def rows_source(matrix: QuantisedMatrix, ranges: tuple[tuple[int, int], ...], *, dequantise: bool) -> Source:
+    """Some rows of a dense matrix, each range from its first to before its end; quantised still, or in float32."""
+    alone = rows_alone(matrix)
+    shape, places = (sum(end - begin for begin, end in ranges), matrix.columns), tuple(matrix.places.values())
+    if dequantise:
+        return Source(shape, places, recipe="dequantised", arguments=(alone, ranges))
+    return Source(shape, places, stored_alone(alone), "quantised", (ranges, alone))
+
+
 def expert_sources(gate: Matrix, up: Matrix, down: Matrix) -> dict[str, Source]:
     """The matrices of an expert: gate over up where they are stored alike; rows follow the columns of down."""
     followed = down if isinstance(down, QuantisedMatrix) and down.is_ordered else None

@@ -14,6 +14,7 @@ from rotary_batch.model.slabs import stored_nbytes
 # Activations of a row that live at once: hidden vectors, hidden vectors for each of its experts, and intermediate
 # vectors of the rows of one expert (two experts of a row compute at the same time only when routing is badly skewed).
 WORKSPACE_HIDDEN, WORKSPACE_EXPERT_HIDDEN, WORKSPACE_INTERMEDIATE = 4, 4, 4
+WORKSPACE_CHANNELS = 8  # of linear attention, in float32: its channels, their chunks, and what the chunks solve to
 PREFIX_STATES = 4  # prompts about chunks, files, folders and repositories begin differently
 LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # 32 MiB of cuBLAS, logits, fragmentation of the allocator
 
@@ -75,10 +76,12 @@ class Footprint:
         return batch * self.row_nbytes() + self.num_states(batch) * self.state_nbytes
 
     def row_nbytes(self) -> int:
-        """Activations of one row."""
+        """Activations of one row: in the experts, or where they take more, in linear attention."""
         vectors = WORKSPACE_HIDDEN + WORKSPACE_EXPERT_HIDDEN * self.geometry.top_k
         middle = WORKSPACE_INTERMEDIATE * self.geometry.intermediate_size
-        return self.activation_nbytes * (vectors * self.geometry.hidden_size + middle)
+        experts_nbytes = self.activation_nbytes * (vectors * self.geometry.hidden_size + middle)
+        delta = self.geometry.delta
+        return max(experts_nbytes, WORKSPACE_CHANNELS * 4 * delta.conv_channels if delta else 0)
 
 
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:

@@ -1,7 +1,7 @@
 """Model shapes by name, for benchmarks that need no download.
 
 `small`, `medium` and `fine` are made for machines without a GPU.  The others have the sizes of the models that they are
-named after, and Mixtral's operations.
+named after, and Mixtral's operations, apart from those of Qwen3.6.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rotary_batch.errors import UsageError
-from rotary_batch.model.geometry import Geometry
+from rotary_batch.model.geometry import DELTA, FULL, Geometry
 
 
 def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, experts: int = 8) -> Geometry:
@@ -42,6 +42,24 @@ SHAPES = {
     "qwen3-30b-a3b": replace(
         _geometry(2048, 48, 32, 4, 768, experts=128), head_dim=128, top_k=8, vocab_size=151936
     ),  # 6,144 experts of 9.4 MB in bf16
+    "qwen3.6-35b-a3b": replace(
+        _geometry(2048, 40, 16, 2, 512, experts=256),
+        head_dim=256,
+        rotary_dim=64,
+        top_k=8,
+        vocab_size=248320,
+        shared_intermediate_size=512,
+        shared_gate=True,
+        attention_kinds=(DELTA, DELTA, DELTA, FULL) * 10,
+        delta_conv=4,
+        delta_key_heads=16,
+        delta_value_heads=32,
+        delta_key_dim=128,
+        delta_value_dim=128,
+        qk_norm="head",
+        output_gate=True,
+        zero_centred_norm=True,
+    ),  # 10,240 experts of 6.3 MB in bf16, and a state of 66 MB for each sequence
 }
 
 

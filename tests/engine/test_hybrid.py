@@ -24,6 +24,7 @@ from rotary_batch.engine.packs.pack import pack
 from rotary_batch.errors import ModelError
 from rotary_batch.model.tokens import write_byte_tokenizer
 from rotary_batch.testing import drain
+from tests.engine.quantised import Random
 
 INSTRUCTIONS = tuple((3 * place + 1) % 250 for place in range(70))
 COMMON: dict[str, Any] = {
@@ -250,6 +251,49 @@ def rename_as_on_the_hub(folder) -> None:
         is_head = name == "lm_head.weight"
         renamed[name if is_head else name.replace("model.", "model.language_model.", 1)] = tensor
     save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, folder / "model.safetensors")
+
+
+def fp8(weight: torch.Tensor, stem: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """A matrix in FP8 with blocks of 16 by 16, and what it stands for."""
+    scale = 0.5 + torch.rand(-(-len(weight) // 16), weight.shape[1] // 16)
+    codes = weight.to(torch.float8_e4m3fn)
+    expanded = scale.repeat_interleave(16, 0)[: len(weight)].repeat_interleave(16, 1)
+    return {f"{stem}.weight": codes, f"{stem}.weight_scale_inv": scale}, codes.float() * expanded
+
+
+def gptq(weight: torch.Tensor, stem: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    codes = Random((len(weight), weight.shape[1]), 16)
+    return codes.gptq(stem), codes.weights.float()
+
+
+QUANTISED = {
+    "fp8": (fp8, {"quant_method": "fp8", "weight_block_size": [16, 16]}),
+    "gptq": (gptq, {"quant_method": "gptq", "bits": 4, "group_size": 16, "sym": False, "desc_act": False}),
+}
+
+
+@pytest.mark.parametrize("method", QUANTISED)
+def test_quantised_projections_are_split_by_rows(method, tmp_path):
+    """Those of Qwen3-Next, which has them together for each key head; b and a become float32."""
+    quantise, description = QUANTISED[method]
+    write_checkpoint(tmp_path / "plain", "next", 0)
+    write_checkpoint(tmp_path / "quantised", "next", 0)
+    plain, quantised = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "quantised"))
+    for name in [name for name in plain if "in_proj_" in name]:
+        tensors, plain[name] = quantise(quantised.pop(name), name.removesuffix(".weight"))
+        quantised |= tensors
+    for name, tensors in (("plain", plain), ("quantised", quantised)):
+        save_file({key: one.contiguous() for key, one in tensors.items()}, tmp_path / name / "model.safetensors")
+    config = tmp_path / "quantised" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": description}))
+    found = {}
+    for name in ("plain", "quantised"):
+        pack(tmp_path / name, tmp_path / f"{name}.pack")
+        engine = open_engine(tmp_path / f"{name}.pack", numerics="exact")
+        found[name] = engine.logits(prompt_of(20, 0))
+        engine.close()
+    apart = (found["quantised"] - found["plain"]).abs().max()
+    assert apart <= (1e-5 if method == "fp8" else 2e-3) * found["plain"].abs().max()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def model(name: str = "mixtral-8x7b", experts: str = "int4", kv_nbytes: int = 1)
         dense_nbytes=dense_nbytes(geometry, lambda _name: "bf16", 2),
         kv="int8" if kv_nbytes == 1 else "bf16",
         kv_token_nbytes=geometry.kv_token_params * kv_nbytes,
+        state_nbytes=geometry.state_nbytes,
         number_nbytes=2,
         activation_nbytes=2,
         library_nbytes=0,
@@ -80,8 +81,9 @@ def used(m: Footprint, memory: int, **limits) -> int:
     assert 0 <= memory_plan.num_host_slabs <= m.num_slabs - memory_plan.num_residents
     slots = (memory_plan.num_residents + memory_plan.num_slots) * m.slab_nbytes
     workspace = memory_plan.prefill_tokens * m.row_nbytes() + m.scratch_nbytes()
-    windows = 2 * memory_plan.host_kv_tokens * m.kv_token_nbytes // m.geometry.num_layers
-    return m.dense_nbytes + slots + memory_plan.kv_tokens * m.kv_token_nbytes + windows + workspace
+    windows = 2 * memory_plan.host_kv_tokens * m.kv_token_nbytes // len(m.geometry.kv_layers)
+    states = memory_plan.num_states * m.state_nbytes
+    return m.dense_nbytes + slots + memory_plan.kv_tokens * m.kv_token_nbytes + windows + states + workspace
 
 
 def test_byte_counts_are_those_of_the_papers():
@@ -122,6 +124,18 @@ def test_a_budget_fits_or_says_what_is_missing(gigabytes, batch, name, experts):
             advised = parse_nbytes(str(error.value).split("try --device-memory ")[1])
             assert least <= advised < 1.1 * least
             assert used(m, advised, batch=batch, rates=known, host=host) <= advised
+
+
+def test_states_are_planned_for_each_sequence_and_some_prefixes_and_there_are_no_drafts():
+    m = model("qwen3.6-35b-a3b")
+    assert m.state_nbytes == 30 * 4 * (32 * 128 * 128 + 3 * 8192)
+    assert m.kv_token_nbytes == 10 * 2 * 2 * 256
+    most = plan_memory(m, 24 * 10**9, 512, JOB, None)
+    assert 64 < most.batch < 512, "states take most of what a sequence takes"
+    assert most.num_states == most.batch + 4
+    plan = plan_memory(m, 24 * 10**9, 2, JOB, rates(), 64 * 10**9)
+    assert (plan.num_states, plan.draft_tokens) == (2 * plan.batch, 0)
+    assert plan_memory(model("qwen3-30b-a3b"), 24 * 10**9, 2, JOB, rates()).num_states == 0
 
 
 def test_the_minimum_is_enough():

@@ -84,6 +84,9 @@ def _dense(geometry: Geometry, dense: str) -> Iterator[tuple[str, torch.Tensor]]
         if name.endswith("norm"):
             yield name, torch.ones(shape, dtype=torch.bfloat16)
             continue
+        if len(shape) == 1:  # biases; of a Gated DeltaNet, a decay of about a half
+            yield name, torch.zeros(shape, dtype=torch.bfloat16)
+            continue
         kind = shape, dense if geometry.is_quantisable(name) else "bf16"
         if kind not in drawn:
             drawn[kind] = quantise(_random(shape[0], shape[1]), kind[1])

@@ -378,7 +378,7 @@ def test_what_revolves_has_two_slots_however_long_the_longest_item_is(spare, bat
 
 def test_the_head_is_unpacked_as_a_whole_in_exact_numerics():
     plain = model("small", "bf16")
-    small = replace(plain, dense="int8", number_nbytes=4)
+    small = replace(plain, dense="int8", has_packed_dense=True, number_nbytes=4)
     assert small.scratch_nbytes() == 4 * max(32000 * 1024, 2 * 3584 * 1024)
     assert replace(plain, number_nbytes=4).scratch_nbytes() == 4 * 2 * 3584 * 1024
     assert plain.scratch_nbytes() == 0

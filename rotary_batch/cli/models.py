@@ -73,7 +73,8 @@ def _print_list(known: Sequence[Mapping[str, Any]], device: str) -> None:
         console.paragraph(f"The speed of this machine is not known: run `rotary-batch {needs}` once.")
     console.paragraph(
         "B params: billions, all/active for a token. memory: the least of the device; experts that do not fit are in "
-        "host memory or on disk. opens: this version has the family. tok/s: new tokens a second at the bound."
+        "host memory or on disk. opens: this version has the family. tok/s: new tokens a second at the bound; - means "
+        "too large."
     )
     console.paragraph("`rotary-batch models NAME` shows one in detail, with the command that downloads it.")
 
@@ -110,7 +111,7 @@ def _format_table(size: Mapping[str, Any], device: str) -> console.Table:
     here = size["here"]
     table = console.Table(f"{size['experts']} experts on {device}, computed", "", "")
     table.row(
-        "an expert, all experts", f"{console.nbytes(size['expert_nbytes'])}, {console.nbytes(size['experts_nbytes'])}"
+        "an expert, all experts", f"{size['expert_nbytes'] / 1e6:.1f} MB, {console.nbytes(size['experts_nbytes'])}"
     )
     table.row("the rest, in device memory", console.nbytes(size["dense_nbytes"]))
     table.row("KV cache of a token", f"{size['kv_token_nbytes'] / 1024:,.0f} KiB")

@@ -20,7 +20,7 @@ from rotary_batch import errors
 from rotary_batch.cli import app
 from rotary_batch.config import Settings, user_values
 from rotary_batch.jobs import load_job
-from rotary_batch.testing import write_tiny_checkpoint
+from tests.engine.test_gguf_checkpoint import written
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -128,13 +128,14 @@ def test_the_user_guide_runs_from_top_to_bottom(make_repository, tmp_path, monke
 
 
 def test_the_readme_runs_with_a_real_checkpoint(make_repository, monkeypatch, tmp_path):
-    """Its five lines on a machine without a GPU, and without the minute that measuring takes."""
+    """Its lines on a machine without a GPU, and without the minute that measuring takes."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    sizes = {"intermediate_size": 64, "max_position_embeddings": 4096}
-    write_tiny_checkpoint(tmp_path / "models/Mixtral-8x7B-Instruct-v0.1", **sizes)
+    file, _, _ = written(tmp_path / "made", "qwen3_moe", {}, max_position_embeddings=4096)
+    (tmp_path / "models").mkdir()
+    file.rename(tmp_path / "models/qwen3-coder-30b-q4_k_m.gguf")
     make_repository(CODE, "src/project")
     lines = [line for line in shell_lines("README.md") if line.startswith("rotary-batch") and "--machine" not in line]
-    assert [command_named(shlex.split(line)[1:])[0].name for line in lines] == ["pack", "index", "plan", "run"]
+    assert [command_named(shlex.split(line)[1:])[0].name for line in lines] == ["models", "index", "plan", "run"]
     for line in lines:
         rotary(re.sub(" --device cuda| --device-memory 22GB", "", line))
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.families import FAMILIES
+from rotary_batch.model.families.config import rope_scaling
+from rotary_batch.model.rope_scaling import frequencies
+from rotary_batch.model.tables import Table
 from rotary_batch.model.tokens import write_byte_tokenizer
 
 PROMPT_TOKENS, NEW_TOKENS = 70, 48
@@ -220,3 +226,89 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name, number, tmp_pa
     engine.stop_ids = frozenset()
     assert engine.generate([prompt[0].tolist()], NEW_TOKENS)[0] == tokens[0, PROMPT_TOKENS:].tolist()
     engine.close()
+
+
+_LING_NAMES = {
+    "model.embed_tokens.": "model.word_embeddings.",
+    "self_attn.o_proj": "attention.dense",
+    "self_attn.q_norm": "attention.query_layernorm",
+    "self_attn.k_norm": "attention.key_layernorm",
+    "e_score_correction_bias": "expert_bias",
+}
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])  # with norms of queries and keys, as Ling has them
+def test_ling_is_glm_with_other_names(number, tmp_path):
+    """Its own class is code in its repository, which nobody runs here."""
+    folder = tmp_path / "hf"
+    reference = write_checkpoint(folder, "glm4_moe", number)
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {}
+    for name, tensor in tensors.items():
+        stem, part, kind = name.partition(".self_attn.q_proj")
+        if part:
+            joined = [tensors[f"{stem}.self_attn.{one}_proj{kind}"] for one in "qkv"]
+            renamed[f"{stem}.attention.query_key_value{kind}"] = torch.cat(joined)
+        elif ".self_attn.k_proj" not in name and ".self_attn.v_proj" not in name:
+            renamed[_renamed(name)] = tensor
+    save_file(renamed, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["BailingMoeV2ForCausalLM"], "model_type": "bailing_moe"}
+    config |= {"num_experts": config.pop("n_routed_experts"), "num_shared_experts": config.pop("n_shared_experts")}
+    config["use_qkv_bias"] = config.pop("attention_bias")
+    (folder / "config.json").write_text(json.dumps(config))
+    pack(folder, tmp_path / "pack")
+    engine = open_engine(tmp_path / "pack", numerics="exact", ring_slots=2)
+    prompt = torch.randint(0, 256, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(number))
+    with torch.no_grad():
+        expected = reference(prompt).logits[0]
+    assert (engine.logits(prompt[0].tolist()) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    engine.close()
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in _LING_NAMES.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+@pytest.mark.parametrize("parameters", _ROPE_KINDS[1:])
+def test_frequencies_are_those_of_transformers(parameters):
+    config = transformers.LlamaConfig(
+        hidden_size=64, num_attention_heads=2, max_position_embeddings=4096, rope_parameters=parameters
+    )
+    expected, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, torch.device("cpu"))
+    table = Table({"rope_parameters": parameters, "max_position_embeddings": 4096}, "config.json", "")
+    found = frequencies(parameters["rope_theta"], 32, rope_scaling(table, 4096))
+    assert found.factor == pytest.approx(factor)
+    assert torch.allclose(torch.tensor(found.angles), expected, rtol=1e-6)
+
+
+def test_long_factors_serve_contexts_beyond_the_first_training():
+    parameters = {"rope_type": "longrope", "short_factor": [1.0, 2.0], "long_factor": [3.0, 4.0], "long_mscale": 1.25}
+    parameters |= {"original_max_position_embeddings": 64, "short_mscale": 1.1}
+    table = Table({"rope_parameters": parameters}, "config.json", "")
+    for context, factors, factor in ((64, (1.0, 2.0), 1.1), (65, (3.0, 4.0), 1.25)):
+        found = frequencies(100.0, 4, rope_scaling(table, context))
+        assert found == ([1.0 / factors[0], 0.1 / factors[1]], factor)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fast_numerics_come_close(name, tmp_path):
+    """Attention with and without a prefix that others share, in prompts and in new tokens."""
+    write_checkpoint(tmp_path / "hf", name, 1)
+    pack(tmp_path / "hf", tmp_path / "pack")
+    prompt = torch.randint(0, 256, (PROMPT_TOKENS,), generator=torch.Generator().manual_seed(1)).tolist()
+    engines = {
+        numerics: open_engine(tmp_path / "pack", numerics=numerics, ring_slots=2) for numerics in ("exact", "fast")
+    }
+    exact, fast = (engine.logits(prompt) for engine in engines.values())
+    apart = (fast - exact).norm(dim=1) / exact.norm(dim=1)
+    assert apart.median() <= 0.15
+    for engine in engines.values():
+        engine.stop_ids = frozenset()
+        together = engine.generate([[*prompt, n] for n in range(5)], 4)
+        assert [len(tokens) for tokens in together] == [4] * 5
+        alone = [engine.generate([[*prompt, n]], 4)[0] for n in range(5)]
+        assert engine.numerics_mode == "fast" or together == alone
+        engine.close()

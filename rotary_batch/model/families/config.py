@@ -108,10 +108,9 @@ def attention_bias(config: Table, parts: str, *, default: bool = False, name: st
 
 def _rope(config: Table, head_dim: int, max_position: int) -> dict[str, Any]:
     """Theta, rotating dimensions and scaling, as transformers 4 spells them and as 5 does."""
-    parameters, older = config.table("rope_parameters"), config.table("rope_scaling")
+    parameters = config.table("rope_parameters")
     theta_of = parameters if parameters.has("rope_theta") else config
-    scaled = parameters if parameters.has("rope_type") else older
-    values: dict[str, Any] = {"rope_scaling": _scaling(config, scaled, max_position)}
+    values: dict[str, Any] = {"rope_scaling": rope_scaling(config, max_position)}
     if theta_of.has("rope_theta"):
         values["rope_theta"] = theta_of.positive("rope_theta")
     share_of = parameters if parameters.has("partial_rotary_factor") else config
@@ -122,7 +121,10 @@ def _rope(config: Table, head_dim: int, max_position: int) -> dict[str, Any]:
     return values
 
 
-def _scaling(config: Table, table: Table, max_position: int) -> RopeScaling:
+def rope_scaling(config: Table, max_position: int) -> RopeScaling:
+    """How a config stretches the rotation; `max_position` is the context.  Raises ModelError."""
+    parameters = config.table("rope_parameters")
+    table = parameters if parameters.has("rope_type") else config.table("rope_scaling")
     kind = next((table.text(name) for name in ("rope_type", "type") if table.has(name)), "default")
     if kind in {"default", "mrope"}:  # positions in three dimensions are one for text
         return RopeScaling()

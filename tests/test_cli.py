@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from rotary_batch.commands.models import ranges
 from rotary_batch.testing import write_tiny_checkpoint
+from tests.model.gguf_keys import smollm2_path
 
 CODE = {
     "pkg/__init__.py": '"""A small package."""\n',
@@ -407,6 +409,35 @@ def test_models_are_packed_shown_and_verified(tmp_path, tiny_checkpoint):
     damaged = rotary("model", "verify", tmp_path / "pack")
     assert (damaged.returncode, "layer 0 expert 0" in damaged.stderr) == (3, True)
     assert all(row["ok"] for row in answer("doctor") if row["essential"])
+
+
+def test_a_checkpoint_is_shown_as_its_pack_will_be(tmp_path, tiny_checkpoint):
+    before = answer("model", "info", tiny_checkpoint)
+    assert rotary("model", "pack", tiny_checkpoint, tmp_path / "pack").returncode == 0
+    after = answer("model", "info", tmp_path / "pack")
+    changed = {"name", "path", "is_packed", "weights_digest"}
+    assert {name for name in after if before[name] != after[name]} <= changed
+    assert (before["family"], before["is_packed"], before["weights_digest"]) == ("mixtral", False, None)
+    unpacked = rotary("model", "verify", tiny_checkpoint)
+    assert (unpacked.returncode, f"rotary-batch model pack {tiny_checkpoint} PACK" in unpacked.stderr) == (3, True)
+
+
+def test_a_gguf_file_is_shown_with_the_types_of_its_matrices(tmp_path):
+    facts = answer("model", "info", smollm2_path())
+    assert (facts["family"], facts["layers"], facts["is_packed"], facts["notes"]) == ("llama", 30, False, [])
+    rows = {row["matrix"]: (row["stored_as"], row["layers"], row["nbytes"]) for row in facts["formats"]}
+    assert rows["embed"] == ("ggml:Q8_0", "", 49152 * 576 // 32 * 34)
+    assert rows["ffn.down"] == ("ggml:Q4_1", "0-29", 30 * 576 * 1536 // 32 * 20)
+    assert set(rows) == {"embed", "q", "k", "v", "o", "ffn.gate_up", "ffn.down"}
+    shown = rotary("model", "info", smollm2_path()).stdout
+    assert all(text in shown for text in ("family             llama", "ffn.gate_up  ggml:Q4_1    0-29  33.2 MB"))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([4], "4"), ([0, 1, 2], "0-2"), ([0, 2, 3, 4, 9], "0, 2-4, 9")]
+)
+def test_layers_are_shown_as_ranges(numbers, text):
+    assert ranges(numbers) == text
 
 
 def test_a_database_that_vanishes_costs_nothing_but_the_work(make_repository, tmp_path):

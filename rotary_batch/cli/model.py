@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import MODEL
-from rotary_batch.cli.options import Dense, Json, PackPath, choice
+from rotary_batch.cli.options import Dense, Json, ModelPath, PackPath, choice
 from rotary_batch.cli.progress import counting
 from rotary_batch.config import EXPERT_FORMATS, ExpertFormat
 from rotary_batch.errors import ModelError
-from rotary_batch.sizes import count
+from rotary_batch.sizes import count, size_text
 
 
 def pack(
@@ -40,18 +41,32 @@ def pack(
     src = commands.packs.model_folder(src)
     with counting("packing the model") as progress:
         pack(src, dst, experts=experts, dense=dense, progress=progress, check=self_check)
-    facts = commands.models.info(dst)
-    print_answer(facts, json, lambda: console.print_facts(facts))
+    _print_info(dst, json)
 
 
-def info(path: PackPath = None, json: Json = False) -> None:
-    """Show what a pack holds.
+def info(path: ModelPath = None, json: Json = False) -> None:
+    """Show what a pack holds, or what the pack of a checkpoint or GGUF file would hold.
 
     Examples:
         rotary-batch model info ~/models/mixtral-int4
+        rotary-batch model info ~/models/SmolLM2-135M-Instruct.Q4_1.gguf
     """
-    facts = commands.models.info(commands.packs.model_folder(path or commands.packs.EMBEDDED))
-    print_answer(facts, json, lambda: console.print_facts(facts))
+    _print_info(commands.packs.model_folder(path or commands.packs.EMBEDDED), json)
+
+
+def _print_info(model: Path, json: bool) -> None:
+    facts = commands.models.info(model)
+    print_answer(facts, json, lambda: _print_facts(facts))
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    console.print_facts({name: value for name, value in facts.items() if name not in {"formats", "notes"}})
+    table = console.Table("How matrices are stored", "matrix", "stored as", "layers", "size")
+    for row in facts["formats"]:
+        table.row(row["matrix"], row["stored_as"], row["layers"], size_text(row["nbytes"]))
+    table.print()
+    for note in facts["notes"]:
+        console.paragraph(note)
 
 
 def verify(path: PackPath = None, json: Json = False) -> None:
@@ -63,6 +78,7 @@ def verify(path: PackPath = None, json: Json = False) -> None:
     from rotary_batch.engine.packs.pack import verify
 
     pack_dir = commands.packs.model_folder(path or commands.packs.EMBEDDED)
+    commands.models.require_pack(pack_dir)
     with counting("reading the model") as progress:
         damaged = verify(pack_dir, progress)
     for name in damaged:

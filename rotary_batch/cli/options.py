@@ -114,14 +114,22 @@ Limit = Annotated[int | None, number(help="Start at most N items.", group=WHEN)]
 Model = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR",
-        help="A pack, or a Hugging Face checkpoint of Mixtral.",
+        metavar="MODEL",
+        help="A pack, a Hugging Face checkpoint, or a GGUF file.",
         show_default="the embedded demonstration model",
         rich_help_panel=MODEL,
     ),
 ]
 PackPath = Annotated[
     Path | None, typer.Argument(metavar="[PACK]", help="The folder of a pack.", show_default="the embedded model")
+]
+ModelPath = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="The folder of a pack or of a checkpoint, or a GGUF file.",
+        show_default="the embedded model",
+    ),
 ]
 Numerics = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options
+from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options, prepare_kernels
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
@@ -118,6 +118,7 @@ class _Drain:
         pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
         phase = self._request.watcher.phase
         with self._request.window.at_once():
+            prepare_kernels(settings, lambda: phase("compiling kernels for this processor"))
             refresh_rates(settings, pack, manifest, time.time(), lambda: phase("measuring the machine"))
             phase("opening the model")
             return self._request.open_engine(pack, engine_options(settings, self._workload()))

@@ -5,12 +5,13 @@ Imports no torch by itself: the engine is imported when the first one is opened.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
-from rotary_batch.config import Settings
+from rotary_batch.config import Settings, kernel_dir
 from rotary_batch.core import Engine, Request, StepReport
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Workload
@@ -46,6 +47,15 @@ def open_engine(pack: Path, options: EngineOptions) -> RatedEngine:
     from rotary_batch.engine import build
 
     return build.open_engine(pack, options)
+
+
+def prepare_kernels(settings: Settings, on_compile: Callable[[], None]) -> None:
+    """Compile the kernels for this processor, if they are not; `on_compile` is called before.  Raises ConfigError."""
+    from rotary_batch.engine.kernels import build, cpu, dispatch
+
+    if settings.device == "cpu" and build.must_compile(kernel_dir(os.environ), dispatch.cap(os.environ)):
+        on_compile()
+        cpu.default()
 
 
 class LazyEngine:

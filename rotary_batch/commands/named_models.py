@@ -48,7 +48,7 @@ def known(name: str) -> KnownModel:
 
 def manifest_named(settings: Settings, model: Path) -> Manifest:
     """The manifest of a folder, or that of a known model in the smallest of its formats.  Raises ModelError."""
-    if model.is_dir():
+    if model.exists():
         return described_pack(replace(settings, model=model))[1]
     try:
         named = known(str(model))

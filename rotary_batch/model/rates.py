@@ -22,6 +22,7 @@ VERSION = 6  # bump when the engine got faster (older rates would give too low a
 EXCEEDED = 1.05  # times the roofline: a faster run shows that its rates are too low
 LAST_MOMENT = 253_402_300_800  # the year 10000, which no date can hold
 GAIN_REACH = 4  # times the rows of a probed product, or a part: further away other kernels and other limits hold
+UNMEASURED_AS = "int4"  # formats that are not measured, such as a GGUF file's, count as this one
 JUDGED_S = 2.0  # seconds of steps before a run says anything about rates
 
 
@@ -44,11 +45,8 @@ class Rates:
     is_exceeded: bool = False  # a run was faster than their bound: they are a guess until everything is measured again
 
     def weights_s(self, stored_as: str, rows: float) -> float:
-        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line.
-
-        Formats that are not measured, such as a GGUF file's, count as int4.
-        """
-        table = self.weight_s.get(stored_as) or self.weight_s["int4"]
+        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
+        table = self.weight_s.get(stored_as) or self.weight_s[UNMEASURED_AS]
         place = bisect_left([count for count, _ in table], rows)
         if place == 0:
             return table[0][1]

@@ -431,3 +431,13 @@ def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, 
     assert build.compile_units(compiler, units, sources, path) == {}
     assert sanitize.run(compiler, path, [Level.AVX512_BF16]) != 0
     assert report in capfd.readouterr().err
+
+
+def test_whether_the_compiler_would_be_called_is_known_before(whole, quick, tmp_path, monkeypatch):
+    def asked(folder: Path, cap: Level = Level.AMX) -> bool:
+        return build.must_compile(folder, cap, EMULATED_UNITS, whole / "c")
+
+    assert (asked(whole / "cache"), asked(tmp_path), asked(tmp_path, Level.PORTABLE)) == (False, True, False)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not asked(tmp_path), "there is no compiler to call"

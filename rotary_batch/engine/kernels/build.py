@@ -72,7 +72,7 @@ def open_library(
     folder: Path, cap: Level, units: Sequence[CompileUnit] = COMPILE_UNITS, sources: Path = SOURCES
 ) -> Library:
     """The kernels up to level `cap`, from the cache folder or newly compiled.  Never raises for what goes wrong."""
-    levels = [unit.level for unit in units if IS_X86 and Level.PORTABLE < unit.level <= cap]
+    levels = _levels(units, cap)
     if not levels:
         return Library(None, frozenset([Level.PORTABLE]), {})
     with tempfile.TemporaryDirectory() as temporary:
@@ -83,6 +83,23 @@ def open_library(
         except OSError as error:
             return Library(None, frozenset([Level.PORTABLE]), {levels[0]: str(error)})
     return _library(functions, levels, verdicts)
+
+
+def must_compile(
+    folder: Path, cap: Level, units: Sequence[CompileUnit] = COMPILE_UNITS, sources: Path = SOURCES
+) -> bool:
+    """Whether `open_library` would call the compiler, which takes half a minute."""
+    has_compiler = c_compiler(os.environ) is not None
+    return has_compiler and bool(_levels(units, cap)) and not _cached_path(folder, units, sources).is_file()
+
+
+def _levels(units: Sequence[CompileUnit], cap: Level) -> list[Level]:
+    """The levels of this kind of processor that kernels are compiled for."""
+    return [unit.level for unit in units if IS_X86 and Level.PORTABLE < unit.level <= cap]
+
+
+def _cached_path(folder: Path, units: Sequence[CompileUnit], sources: Path) -> Path:
+    return folder / f"kernels-{_source_digest(units, sources)}.so"
 
 
 def _library(functions: ctypes.CDLL, levels: Sequence[Level], verdicts: Mapping[str, str]) -> Library:
@@ -97,7 +114,7 @@ def _library(functions: ctypes.CDLL, levels: Sequence[Level], verdicts: Mapping[
 
 def _cached_or_compiled(folder: Path, temporary: Path, units: Sequence[CompileUnit], sources: Path) -> CompiledLibrary:
     """The cached library if it is complete, only we can have written it, and this compiler can do no better."""
-    cached = folder / f"kernels-{_source_digest(units, sources)}.so"
+    cached = _cached_path(folder, units, sources)
     compiler = c_compiler(os.environ)
     record = _read_record(cached.with_suffix(".json"))
     digest, refused = _file_digest(cached), record.get("refused", {})

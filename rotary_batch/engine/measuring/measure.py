@@ -36,7 +36,7 @@ from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
-from rotary_batch.model.rates import Rates
+from rotary_batch.model.rates import UNMEASURED_AS, Rates
 
 ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -101,7 +101,8 @@ def probe_machine(stored: Rates, pack_dir: Path, manifest: Manifest, kv: str) ->
     places = sorted(manifest.slabs.values())[: max(1, PROBE_DISK_NBYTES // manifest.slab_nbytes)]
     disk = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
     weight_s = {}
-    for stored_as in dict.fromkeys((manifest.experts, manifest.dense)):
+    measured = [name if name in stored.weight_s else UNMEASURED_AS for name in (manifest.experts, manifest.dense)]
+    for stored_as in dict.fromkeys(measured):
         weight_s[stored_as] = list(_matrix(stored_as, device, PROBE_ROWS, PROBE_ROUNDS, until))
     return replace(
         stored,

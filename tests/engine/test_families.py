@@ -159,6 +159,14 @@ CASES: dict[str, _Change] = {
             },
         }
     ),
+    "granite": lambda n: {
+        "intermediate_size": _mlp(n),
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2 + 0.1 * n,
+        "residual_multiplier": 0.6,
+        "logits_scaling": 2.0,
+        "tie_word_embeddings": n % 2 == 0,
+    },
     "llama": lambda n: {
         "intermediate_size": _mlp(n),
         "rope_parameters": _ROPE_KINDS[n % 4],

@@ -73,6 +73,9 @@ class Source(NamedTuple):
         return sum(place.nbytes for place in self.places)
 
 
+Expert = dict[str, Source]  # by the matrices of a slab: gate_up, or gate and up; down; their biases
+
+
 def pieces(place: TensorPlace) -> Iterator[memoryview]:
     """The bytes of a tensor in pieces of at most PIECE_NBYTES; each piece is valid until the next."""
     buffer = memoryview(bytearray(min(PIECE_NBYTES, place.nbytes)))

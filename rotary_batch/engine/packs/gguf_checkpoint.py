@@ -21,6 +21,7 @@ from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of, geometry_of
 from rotary_batch.model.families.family import Family
+from rotary_batch.model.families.rotation import rotating_rows
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.tables import Table, shown
@@ -78,6 +79,12 @@ class _Tensors:
         for together, parts in _BY_KEY_HEAD.items():
             if part in parts and f"{stem}.delta.{together}" in self._tensors:
                 return self._by_key_head(f"{stem}.delta.{together}", together, name, shape)
+        if name.endswith(".kv_b"):
+            halves = tuple(name.removesuffix("kv_b") + half for half in ("k_b", "v_b"))
+            if name not in self._tensors:
+                return self._kv_b(shape, *halves)
+            for half in halves:  # some files have both
+                self._unused.pop(half, None)
         named = self._checked(name, shape)
         values = tuple(change for change in named.changes if change in (Change.PLUS_ONE, Change.MINUS_EXP))
         if order := self._order_of_halves(name, named):
@@ -108,13 +115,19 @@ class _Tensors:
         places = tuple(whole.place.rows(*one) for one in ranges)
         return self._source(name, shape, places, (None, None))
 
+    def _kv_b(self, shape: tuple[int, ...], k_b: str, v_b: str) -> Source:
+        """The matrix that the converter split, since April 2025: the half of keys is transposed."""
+        geometry = self._geometry
+        heads, rank = geometry.num_heads, geometry.kv_lora_rank
+        k = self._checked(k_b, (heads, rank, geometry.nope_head_dim))
+        v = self._checked(v_b, (heads, geometry.value_head_dim, rank))
+        return Source(shape, (k.place, v.place), recipe="kv_b_of_halves")
+
     def _order_of_halves(self, name: str, named: Named) -> tuple[int, ...]:
         """For rows of q and k that rotate neighbours, by nature or by the converter: arguments of the recipe."""
-        if not name.removesuffix(".bias").endswith((".q", ".k")):
-            return ()
-        if named.swap is not None:
+        if name.removesuffix(".bias").endswith((".q", ".k")) and named.swap is not None:
             return (2 * named.swap.inner, 2 * named.swap.inner, 0)
-        return (self._geometry.head_dim, self._geometry.num_rotary, 0) if self._family.adjacent_pairs else ()
+        return (self._family.adjacent_pairs and rotating_rows(name, self._geometry)) or ()
 
     def expert(self, key: ExpertKey) -> dict[str, Source]:
         """The sources of an expert's matrices: gate over up as one where they are of one type; then the biases."""

@@ -79,18 +79,12 @@ class _Tensors:
         for together, parts in _BY_KEY_HEAD.items():
             if part in parts and f"{stem}.delta.{together}" in self._tensors:
                 return self._by_key_head(f"{stem}.delta.{together}", together, name, shape)
-        if name.endswith(".kv_b"):
-            halves = tuple(name.removesuffix("kv_b") + half for half in ("k_b", "v_b"))
-            if name not in self._tensors:
-                return self._kv_b(shape, *halves)
-            for half in halves:  # some files have both
-                self._unused.pop(half, None)
+        if name.endswith(".kv_b") and (joined := self._kv_b(name, shape)):
+            return joined
         named = self._checked(name, shape)
         values = tuple(change for change in named.changes if change in (Change.PLUS_ONE, Change.MINUS_EXP))
         if order := self._order_of_halves(name, named):
             return Source(shape, (named.place,), _stored_as(named), "rows_to_halves", order)
-        if set(named.changes) & {Change.SPLIT, Change.TRANSPOSED}:
-            raise self._error(named, f"was changed ({', '.join(named.changes)}), which cannot be undone yet")
         swap = named.swap if Change.ROWS_SWAPPED in named.changes else None
         return self._source(name, shape, (named.place,), (swap, *(values or (None,))))
 
@@ -115,10 +109,15 @@ class _Tensors:
         places = tuple(whole.place.rows(*one) for one in ranges)
         return self._source(name, shape, places, (None, None))
 
-    def _kv_b(self, shape: tuple[int, ...], k_b: str, v_b: str) -> Source:
-        """The matrix that the converter split, since April 2025: the half of keys is transposed."""
+    def _kv_b(self, name: str, shape: tuple[int, ...]) -> Source | None:
+        """kv_b of the halves that the converter makes of it since April 2025; None = it is whole."""
         geometry = self._geometry
         heads, rank = geometry.num_heads, geometry.kv_lora_rank
+        k_b, v_b = (name.removesuffix("kv_b") + half for half in ("k_b", "v_b"))
+        if name in self._tensors:
+            for half in (k_b, v_b):  # some files have these too
+                self._unused.pop(half, None)
+            return None
         k = self._checked(k_b, (heads, rank, geometry.nope_head_dim))
         v = self._checked(v_b, (heads, geometry.value_head_dim, rank))
         return Source(shape, (k.place, v.place), recipe="kv_b_of_halves")

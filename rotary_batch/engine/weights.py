@@ -20,12 +20,16 @@ class Weights:
     def __init__(self, geometry: Geometry, dense: Mapping[str, Matrix], numerics: Numerics) -> None:
         self.geometry = geometry
         self.numerics = numerics
-        self._dense = dense
+        self._dense = dict(dense)
         self._norms: dict[str, torch.Tensor] = {}
 
     def matrix(self, name: str) -> Matrix:
         """A matrix as it is stored."""
         return self._dense[name]
+
+    def take(self, name: str) -> Matrix:
+        """A matrix that the caller keeps in another form, and that is no longer kept here."""
+        return self._dense.pop(name)
 
     def vector(self, name: str) -> torch.Tensor:
         """A tensor that is never quantised."""
@@ -39,9 +43,9 @@ class Weights:
         bias = f"{name}.bias"
         return product + self.vector(bias) if bias in self._dense else product
 
-    def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """RMSNorm or LayerNorm of the last dimension."""
-        eps = self.geometry.rms_norm_eps
+    def norm(self, x: torch.Tensor, name: str, eps: float | None = None) -> torch.Tensor:
+        """RMSNorm or LayerNorm of the last dimension; `eps` is the model's unless given."""
+        eps = self.geometry.rms_norm_eps if eps is None else eps
         if self.geometry.layer_norm:
             return self.numerics.layer_norm(x, self.vector(name), self.vector(f"{name}.bias"), eps)
         return self.numerics.rms_norm(x, self._norm_weight(name), eps)

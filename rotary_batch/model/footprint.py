@@ -87,8 +87,9 @@ class Footprint:
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:
     """The sizes of a pack; `number_nbytes` and `activation_nbytes` are 2 or 4.  An int8 KV cache has float32 scales."""
     geometry = manifest.geometry
-    heads = geometry.kv_token_params // geometry.head_dim  # keys and values of all layers
-    kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
+    kv_token_nbytes = geometry.kv_token_params * number_nbytes
+    if kv == "int8":
+        kv_token_nbytes = geometry.kv_token_params + 4 * geometry.kv_token_scales
     return Footprint(
         name=manifest.name,
         geometry=geometry,
@@ -113,7 +114,7 @@ def dense_nbytes(geometry: Geometry, stored: Callable[[str], str], number_nbytes
     total = 0
     for name, shape in geometry.dense_shapes().items():
         stored_as = stored(name)
-        if stored_as == "bf16":
+        if stored_as == "bf16" or name.endswith(".kv_b"):  # which is absorbed as plain numbers
             total += math.prod(shape) * (4 if geometry.is_float32(name) else number_nbytes)
         else:
             total += stored_nbytes(stored_as, shape[0], shape[1])

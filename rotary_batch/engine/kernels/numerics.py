@@ -59,6 +59,17 @@ class Numerics:
         weight = matrix
         return map_row_tiles(lambda rows: F.linear(rows, weight), x if x.is_cuda else pad_rows(x))[: x.shape[0]]
 
+    def linear_of_heads(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """Each head of x [T, heads, in] times its matrix, of [heads, out, in] -> [T, heads, out]."""
+        if self.exact or matrices.dtype != x.dtype:
+            by_head = x.transpose(0, 1).contiguous()
+            products = [self.linear(rows, matrix) for rows, matrix in zip(by_head, matrices, strict=True)]
+            return torch.stack(products, 1)
+        padded = x if x.is_cuda else pad_rows(x.flatten(1)).view(-1, *x.shape[1:])
+        with self.threads_for(x.numel() + matrices.numel()):
+            product = torch.bmm(padded.transpose(0, 1), matrices.transpose(1, 2))
+        return product.transpose(0, 1)[: len(x)]
+
     def _dequantised(self, matrix: Matrix) -> torch.Tensor:
         """A stored matrix in float32; valid until the next call."""
         shape = (num_rows(matrix), num_columns(matrix))

@@ -39,6 +39,7 @@ from rotary_batch.model.families.names import (
     skipped_part,
     spellings,
 )
+from rotary_batch.model.families.rotation import rotating_rows
 from rotary_batch.model.geometry import DTYPE_NBYTES, Geometry
 from rotary_batch.model.tables import Table, parse_object, read_object, read_regular, shown
 
@@ -133,10 +134,7 @@ class _Tensors:
 
     def _halves(self, name: str) -> tuple[int, int, int] | None:
         """What the recipe rows_to_halves needs, for the rows of q and k where pairs of neighbours rotate."""
-        part = name.rpartition(".")[0] if name.endswith(".bias") else name
-        if self._family.adjacent_pairs and part.endswith((".q", ".k")):
-            return self._geometry.head_dim, self._geometry.num_rotary, 0
-        return None
+        return rotating_rows(name, self._geometry) if self._family.adjacent_pairs else None
 
     def _by_key_head(self, name: str) -> tuple[str, tuple[int, ...], _Ranges] | None:
         """The tensor that has the projections of each key head together, its shape, and the rows of those we want."""

@@ -5,7 +5,7 @@ T = rows, H = hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 import torch
 
@@ -20,7 +20,7 @@ class Weights:
     def __init__(self, geometry: Geometry, dense: Mapping[str, Matrix], numerics: Numerics) -> None:
         self.geometry = geometry
         self.numerics = numerics
-        self._dense = dict(dense)
+        self._dense = dense
         self._norms: dict[str, torch.Tensor] = {}
 
     def matrix(self, name: str) -> Matrix:
@@ -29,7 +29,10 @@ class Weights:
 
     def take(self, name: str) -> Matrix:
         """A matrix that the caller keeps in another form, and that is no longer kept here."""
-        return self._dense.pop(name)
+        matrix = self._dense[name]
+        if isinstance(self._dense, MutableMapping):  # others load what is wanted, and keep nothing
+            del self._dense[name]
+        return matrix
 
     def vector(self, name: str) -> torch.Tensor:
         """A tensor that is never quantised."""

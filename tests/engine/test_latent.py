@@ -146,8 +146,8 @@ def test_published_configs(config, token_nbytes, scale, dense_layers, q_lora_ran
     ("config", "change", "fact"),
     [
         (LITE, {"attention_bias": True}, "attention_bias is set"),
-        (LITE, {"topk_method": "noaux_tc"}, "topk_method is noaux_tc"),
-        (LITE, {"scoring_func": "sigmoid"}, "scoring_func is sigmoid"),
+        (LITE, {"topk_method": "noaux_tc"}, 'topk_method is "noaux_tc"'),
+        (LITE, {"scoring_func": "sigmoid"}, 'scoring_func is "sigmoid"'),
         (LITE, {"moe_layer_freq": 2}, "moe_layer_freq is 2"),
         (LITE, {"qk_rope_head_dim": 63}, "is odd"),
         (LITE, {"kv_lora_rank": 2**40}, "kv_lora_rank"),

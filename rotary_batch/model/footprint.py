@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rotary_batch.model.format_shares import Shares, dense_shares, expert_shares, head_format
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.slabs import stored_nbytes
@@ -46,6 +47,9 @@ class Footprint:
     geometry: Geometry
     experts: str  # format of slabs
     dense: str
+    expert_shares: Shares
+    dense_shares: Shares  # of the matrices that every row passes
+    head_format: str
     has_packed_dense: bool  # whether some of it is unpacked where it is used
     kv: str  # format of the KV cache
     slab_nbytes: int  # of the largest slab, and of a slot
@@ -95,6 +99,9 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
         geometry=geometry,
         experts=manifest.experts,
         dense=manifest.dense,
+        expert_shares=expert_shares(manifest),
+        dense_shares=dense_shares(manifest),
+        head_format=head_format(manifest),
         has_packed_dense=manifest.dense == "int8" or bool(manifest.dense_formats),
         kv=kv,
         slab_nbytes=manifest.slab_nbytes,

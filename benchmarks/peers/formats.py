@@ -1,7 +1,7 @@
 """GGUF files of well-known shapes, beside llama.cpp with the very same file: `python -m benchmarks.peers.formats [MODEL...]`.
 
-In turns, with the same threads on the same cores (run it under `taskset`), all in RAM.  Random weights: see
-format_models.py; llama.cpp: see llama_bench.py.  Writes formats.md.
+In turns, on the cores that `taskset` gives to both, all in RAM.  Random weights: see format_models.py; llama.cpp: see
+llama_bench.py.  BENCHMARK_BESIDE says what else ran meanwhile.  Writes formats.md.
 """
 
 from __future__ import annotations
@@ -93,7 +93,19 @@ def report(found: Runs) -> str:
     lines = [
         "# GGUF files beside llama.cpp",
         "",
-        f"Machine: {machine()}.",
+        f"Machine: {machine()}.  Beside it ran: {os.environ.get('BENCHMARK_BESIDE', 'nothing')}.",
+        "",
+        "    npm pack @node-llama-cpp/linux-x64@3.22.1 && tar xzf node-llama-cpp-linux-x64-3.22.1.tgz",
+        "    pip download --no-deps llama-cpp-py-sync==0.11739 && unzip -d sync llama_cpp_py_sync-*.whl",
+        "    export LLAMA_CPP=$PWD/package/bins/linux-x64 LLAMA_CPP_API=$PWD/sync/llama_cpp_py_sync",
+        "    OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.peers.formats",
+        "",
+        "The very same GGUF file of random blocks, at true layer shapes: 2 layers of Qwen3-30B-A3B (Q4_K, one down in Q6_K), 2",
+        "of gpt-oss-20b (MXFP4, the rest Q8_0), 4 of Qwen3.6-35B-A3B (Q4_K, Gated DeltaNet in 3); 2,048 tokens of vocabulary.",
+        f"One run of each, in turns, all in RAM: {prompt_tokens(1)} prompt tokens a sequence (16 at 128), {STEPS} steps, their median.",
+        "llama.cpp is release v0.5.0 with its own choice among its builds (AVX-512 with VNNI and BF16; repacking, flash",
+        "attention).  Shares of the bound go by rates that were measured once, before: where other work left more of the core",
+        "to a run than to that measurement, they exceed 100 %.",
         "",
         "| Model | Sequences | Prefill tok/s: ours | llama.cpp | ratio | share of bound "
         "| Decode tok/s: ours | llama.cpp | ratio | share of bound |",

@@ -18,7 +18,8 @@ from rotary_batch.config import Settings
 from rotary_batch.core import StepReport
 from rotary_batch.engine.measuring import measure
 from rotary_batch.model.footprint import Workload
-from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.format_shares import dense_shares, expert_shares, formats_of
+from rotary_batch.model.manifest import ORIGINAL, Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.runner import Progress, RunStats
 from rotary_batch.work.connection import open_database
@@ -119,6 +120,36 @@ def test_nothing_is_measured_for_exact_numerics_or_on_a_machine_that_never_was(p
     refresh_rates(Settings(numerics="exact"), EMBEDDED, MANIFEST, NOW)
     assert measured == []
     assert cached_rates("cpu", path.parent) == KEPT
+
+
+OWN = {"gate_up": "ggml:Q4_K", "down": "int8:128:f16"}
+MIXED = dataclasses.replace(
+    MANIFEST,
+    experts=ORIGINAL,
+    layer_formats=dict.fromkeys(MANIFEST.geometry.moe_layers, OWN),
+    dense="bf16",
+    dense_formats={"head": "int4:64:f32:ordered", "embed": "int4:64:f32:ordered"},
+)
+
+
+def test_the_formats_of_a_model_have_the_shares_of_its_numbers():
+    assert expert_shares(MIXED) == {"ggml:Q4_K": pytest.approx(2 / 3), "int8:128:f16": pytest.approx(1 / 3)}
+    assert dense_shares(MIXED) == {"bf16": 1.0}
+    assert formats_of(MIXED) == ["ggml:Q4_K", "int8:128:f16", "bf16", "int4:64:f32"]
+    mixed_s = KEPT.mixed_weights_s({"bf16": 0.25, "int8": 0.75}, 16)
+    assert mixed_s == pytest.approx(0.25 * KEPT.weights_s("bf16", 16) + 0.75 * KEPT.weights_s("int8", 16))
+
+
+def test_a_model_s_own_formats_are_measured_before_its_first_run_and_kept(path, monkeypatch, measured):
+    monkeypatch.setattr(measure, "MATRIX", (128, 256))
+    save_rates(KEPT, path)
+    refresh_rates(FAST, EMBEDDED, MIXED, NOW)
+    first = cached_rates("cpu", path.parent).weight_s
+    assert first.keys() == KEPT.weight_s.keys() | set(formats_of(MIXED))
+    monkeypatch.setattr(measure, "_matrix", None)  # nothing is missing any more
+    refresh_rates(FAST, EMBEDDED, MIXED, NOW)
+    second = cached_rates("cpu", path.parent).weight_s
+    assert second == {name: [(rows, s / 2) for rows, s in table] for name, table in first.items()}
 
 
 def test_a_probe_measures_the_formats_of_the_model_and_ends_in_time(monkeypatch, tiny_pack):

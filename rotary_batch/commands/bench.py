@@ -15,6 +15,8 @@ from rotary_batch.errors import UnavailableError, UsageError
 from rotary_batch.log import event
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Workload
+from rotary_batch.model.format_shares import formats_of
+from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import DEFAULT_BATCH
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
 from rotary_batch.model.shapes import shape
@@ -70,7 +72,7 @@ def bench(settings: Settings, pack: Path, options: BenchOptions) -> dict[str, An
     from rotary_batch.engine import build
     from rotary_batch.engine.measuring import bench as measuring
 
-    rates = cached_rates(settings.device, cache_dir(os.environ)) or machine(settings)
+    rates = _rates(settings, Manifest.load(pack))
     engine = build.open_engine(pack, _engine_options(settings, options))
     try:
         prompt, new = options.lengths
@@ -92,6 +94,18 @@ def bench(settings: Settings, pack: Path, options: BenchOptions) -> dict[str, An
         engine.close()
     event("bench", **result.as_dict())
     return result.as_dict()
+
+
+def _rates(settings: Settings, manifest: Manifest) -> Rates:
+    """The stored rates, or new ones; formats of this model that they lack are measured and stored."""
+    from rotary_batch.engine.measuring.measure import with_formats
+
+    cache = cache_dir(os.environ)
+    stored = cached_rates(settings.device, cache) or machine(settings)
+    rates = with_formats(stored, formats_of(manifest))
+    if rates is not stored:
+        save_rates(rates, rates_path(settings.device, cache))
+    return rates
 
 
 def _engine_options(settings: Settings, options: BenchOptions) -> EngineOptions:

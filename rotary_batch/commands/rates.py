@@ -10,6 +10,7 @@ from pathlib import Path
 from rotary_batch.commands.engines import RatedEngine
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.log import event
+from rotary_batch.model.format_shares import formats_of
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, exceeded_by, rates_path, save_rates
 from rotary_batch.runner import Progress
@@ -41,14 +42,17 @@ def _current_rates(stored: Rates | None, settings: Settings, pack: Path, manifes
     from rotary_batch.engine.measuring import measure
     from rotary_batch.engine.runtime.device import resolve_device
 
+    formats = formats_of(manifest)
     why = _why_outdated(stored, measure.machine_name(resolve_device(settings.device)), now)
     if stored is not None and why is None:
+        stored = measure.with_formats(stored, formats)
         rates = stored.best_of(measure.probe_machine(stored, pack, manifest, settings.kv))
         event("rates probed", rates=rates.told())
         return rates
     event("rates measured anew", why=why)
     rates = measure.measure_machine(settings.device, cache_dir(os.environ))
-    return stored.measured_anew(rates) if stored is not None and why == _EXCEEDED else rates
+    rates = stored.measured_anew(rates) if stored is not None and why == _EXCEEDED else rates
+    return measure.with_formats(rates, formats)
 
 
 def _why_outdated(stored: Rates | None, machine: str, now: float) -> str | None:

@@ -17,6 +17,7 @@ from rotary_batch.engine.kernels.matrices import num_rows
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.mixers.base import Mixer, StepRows
 from rotary_batch.engine.mixers.gated_delta import GatedDelta
+from rotary_batch.engine.mixers.latent_attention import LatentAttention
 from rotary_batch.engine.mixers.self_attention import SelfAttention
 from rotary_batch.engine.moe import Dispatch, all_active, moe_forward
 from rotary_batch.engine.offload.prediction import ExpertPredictor
@@ -50,7 +51,7 @@ class Decoder:
         self._rope = Rope(geometry, context_tokens, self.numerics.dtype, weights.vector("norm").device)
         self._attentions = attentions
         self._delta = GatedDelta(weights, states) if states is not None else None
-        attention = SelfAttention(weights, attentions)
+        attention: Mixer = (LatentAttention if geometry.kv_lora_rank else SelfAttention)(weights, attentions)
         self._mixers: list[Mixer] = [
             self._delta if self._delta and geometry.attention_kind(layer) == DELTA else attention
             for layer in range(geometry.num_layers)

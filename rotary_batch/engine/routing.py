@@ -47,7 +47,9 @@ def preferences(scores: torch.Tensor, geometry: Geometry, choice_bias: torch.Ten
 
 
 def _shares(scores: torch.Tensor, geometry: Geometry) -> torch.Tensor:
-    return scores.sigmoid() if geometry.scoring == "sigmoid" else scores.softmax(-1)
+    if geometry.scoring == "sigmoid":  # not torch's own, whose bits depend on the number of rows: numerics.py
+        return 1 / (1 + torch.exp(-scores))
+    return scores.softmax(-1)
 
 
 def _divisor(weights: torch.Tensor, geometry: Geometry) -> torch.Tensor:

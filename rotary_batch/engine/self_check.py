@@ -43,10 +43,11 @@ _CPU = torch.device("cpu")
 
 def self_check(checkpoint: Checkpoint, pack_dir: Path, manifest: Manifest) -> None:
     """Raise ModelError when a pack does not compute what its checkpoint does."""
-    first = checkpoint.geometry.moe_layers[0] + 1
-    whole = checkpoint.geometry.num_layers if manifest.experts_nbytes <= EXACT_MAX_NBYTES else first
+    model = checkpoint.geometry
+    first = max(model.moe_layers[0], model.kv_layers[0]) + 1  # one with experts, one with attention
+    whole = model.num_layers if manifest.experts_nbytes <= EXACT_MAX_NBYTES else first
     for num_layers in sorted({first, whole}):
-        geometry = checkpoint.geometry.first_layers(num_layers)
+        geometry = model.first_layers(num_layers)
         packed = _logits(geometry, _packed_dense(pack_dir, manifest), _packed_experts(pack_dir, manifest))
         wanted = _logits(geometry, _checkpoint_dense(checkpoint, manifest), _checkpoint_experts(checkpoint, manifest))
         difference, largest = (packed - wanted).abs().max(), wanted.abs().max()

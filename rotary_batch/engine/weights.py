@@ -5,7 +5,7 @@ T = rows, H = hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 import torch
 
@@ -27,6 +27,13 @@ class Weights:
         """A matrix as it is stored."""
         return self._dense[name]
 
+    def take(self, name: str) -> Matrix:
+        """A matrix that the caller keeps in another form, and that is no longer kept here."""
+        matrix = self._dense[name]
+        if isinstance(self._dense, MutableMapping):  # others load what is wanted, and keep nothing
+            del self._dense[name]
+        return matrix
+
     def vector(self, name: str) -> torch.Tensor:
         """A tensor that is never quantised."""
         stored = self._dense[name]
@@ -39,9 +46,9 @@ class Weights:
         bias = f"{name}.bias"
         return product + self.vector(bias) if bias in self._dense else product
 
-    def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """RMSNorm or LayerNorm of the last dimension."""
-        eps = self.geometry.rms_norm_eps
+    def norm(self, x: torch.Tensor, name: str, eps: float | None = None) -> torch.Tensor:
+        """RMSNorm or LayerNorm of the last dimension; `eps` is the model's unless given."""
+        eps = self.geometry.rms_norm_eps if eps is None else eps
         if self.geometry.layer_norm:
             return self.numerics.layer_norm(x, self.vector(name), self.vector(f"{name}.bias"), eps)
         return self.numerics.rms_norm(x, self._norm_weight(name), eps)

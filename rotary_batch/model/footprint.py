@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rotary_batch.model.format_shares import Shares, dense_shares, expert_shares, head_format
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.slabs import stored_nbytes
@@ -46,6 +47,9 @@ class Footprint:
     geometry: Geometry
     experts: str  # format of slabs
     dense: str
+    expert_shares: Shares
+    dense_shares: Shares  # of the matrices that every row passes
+    head_format: str
     has_packed_dense: bool  # whether some of it is unpacked where it is used
     kv: str  # format of the KV cache
     slab_nbytes: int  # of the largest slab, and of a slot
@@ -87,13 +91,17 @@ class Footprint:
 def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes: int, device: str) -> Footprint:
     """The sizes of a pack; `number_nbytes` and `activation_nbytes` are 2 or 4.  An int8 KV cache has float32 scales."""
     geometry = manifest.geometry
-    heads = geometry.kv_token_params // geometry.head_dim  # keys and values of all layers
-    kv_token_nbytes = geometry.kv_token_params + 4 * heads if kv == "int8" else geometry.kv_token_params * number_nbytes
+    kv_token_nbytes = geometry.kv_token_params * number_nbytes
+    if kv == "int8":
+        kv_token_nbytes = geometry.kv_token_params + 4 * geometry.kv_token_scales
     return Footprint(
         name=manifest.name,
         geometry=geometry,
         experts=manifest.experts,
         dense=manifest.dense,
+        expert_shares=expert_shares(manifest),
+        dense_shares=dense_shares(manifest),
+        head_format=head_format(manifest),
         has_packed_dense=manifest.dense == "int8" or bool(manifest.dense_formats),
         kv=kv,
         slab_nbytes=manifest.slab_nbytes,
@@ -113,7 +121,7 @@ def dense_nbytes(geometry: Geometry, stored: Callable[[str], str], number_nbytes
     total = 0
     for name, shape in geometry.dense_shapes().items():
         stored_as = stored(name)
-        if stored_as == "bf16":
+        if stored_as == "bf16" or name.endswith(".kv_b"):  # which is absorbed as plain numbers
             total += math.prod(shape) * (4 if geometry.is_float32(name) else number_nbytes)
         else:
             total += stored_nbytes(stored_as, shape[0], shape[1])

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.delta import DeltaShape
-from rotary_batch.model.rope_scaling import RopeScaling
+from rotary_batch.model.rope_scaling import RopeScaling, yarn_mscale
 from rotary_batch.model.tables import Table
 
 # Names as safetensors spells them.
@@ -54,8 +54,8 @@ class Geometry:
     intermediate_size: int  # of one expert
     num_layers: int
     num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    num_kv_heads: int  # as the KV cache has them: 1 in latent attention
+    head_dim: int  # numbers of a key in the KV cache: in latent attention kv_lora_rank and the dimensions that rotate
     num_experts: int  # of a layer that has experts
     top_k: int
     vocab_size: int
@@ -89,8 +89,8 @@ class Geometry:
     # attention
     attention_bias: str = ""  # which of q, k, v, o have a bias
     qk_norm: str = ""  # of queries and keys: of each head, of all together, of each head after the rotation
-    attention_scale: float | None = None  # of scores; None = head_dim ** -0.5
-    rotary_dim: int | None = None  # dimensions of a head that rotate; None = all
+    attention_scale: float | None = None  # of scores; None = by the dimensions of a head: `score_scale`
+    rotary_dim: int | None = None  # dimensions of a head that rotate, in latent attention the last; None = all
     rope_scaling: RopeScaling = field(default_factory=RopeScaling)
     no_rope_layers: tuple[int, ...] = ()  # layers without rotation
     attention_sinks: bool = False  # a logit for each head that takes weight and gives no value
@@ -104,10 +104,10 @@ class Geometry:
     logits_divisor: float = 1.0
     head_bias: bool = False
     # multi-head latent attention (arXiv 2405.04434): 0 = none
-    kv_lora_rank: int = 0
+    kv_lora_rank: int = 0  # numbers of a latent, which is the value of all heads and the first part of their key
     q_lora_rank: int = 0  # 0 = queries are not compressed
-    nope_head_dim: int = 0
-    value_head_dim: int = 0
+    nope_head_dim: int = 0  # dimensions of a head that do not rotate, before they are a latent
+    value_head_dim: int = 0  # dimensions of a head's value, after it was a latent
     # gated DeltaNet (arXiv 2412.06464)
     delta_key_heads: int = 0
     delta_value_heads: int = 0
@@ -130,6 +130,9 @@ class Geometry:
             (len(self.kv_layers) > 0, "no layer has a KV cache"),
             (self.num_rotary % 2 == 0 and 0 < self.num_rotary <= self.head_dim, f"rotary_dim {self.num_rotary}"),
             (self.num_experts % self.num_groups == 0, f"{self.num_experts} experts in {self.num_groups} groups"),
+            (self.top_groups <= self.num_groups, f"each token asks {self.top_groups} of {self.num_groups} groups"),
+            (self._has_room_in_groups, f"{self.top_groups} groups have less than {self.top_k} experts"),
+            (self._is_latent_or_plain, f"a key of {self.head_dim} numbers in {self.num_kv_heads} heads is no latent"),
         ):
             if not holds:
                 raise ModelError(fact)
@@ -139,6 +142,46 @@ class Geometry:
     def num_rotary(self) -> int:
         """Dimensions of a head that rotate."""
         return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    @property
+    def _has_room_in_groups(self) -> bool:
+        return self.top_k <= self.num_experts // self.num_groups * self.top_groups
+
+    @property
+    def _is_latent_or_plain(self) -> bool:
+        if not self.kv_lora_rank:
+            return True
+        sizes = (self.num_kv_heads, self.head_dim) == (1, self.kv_lora_rank + self.num_rotary)
+        return sizes and self.nope_head_dim > 0 and self.value_head_dim > 0
+
+    @property
+    def score_scale(self) -> float:
+        """What the product of a query and a key is multiplied by.
+
+        Latent attention has another where the context is stretched (arXiv 2309.00071), and its heads are those before
+        they are latents.
+        """
+        if self.attention_scale is not None:
+            return self.attention_scale
+        if not self.kv_lora_rank:
+            return 1 / math.sqrt(self.head_dim)
+        sharpness = yarn_mscale(self.rope_scaling.factor, self.rope_scaling.mscale_all_dim)
+        return sharpness**2 / math.sqrt(self.nope_head_dim + self.num_rotary)
+
+    @property
+    def value_dim(self) -> int:
+        """Numbers of a value in the KV cache."""
+        return self.kv_lora_rank or self.head_dim
+
+    @property
+    def kv_parts(self) -> tuple[tuple[int, ...], ...]:
+        """The vectors of a token and head in the KV cache, each by its parts, which int8 scales apart.
+
+        A key and a value; in latent attention one vector, whose first part is the value.
+        """
+        if self.kv_lora_rank:
+            return ((self.kv_lora_rank, self.num_rotary),)
+        return ((self.head_dim,), (self.head_dim,))
 
     @property
     def moe_layers(self) -> tuple[int, ...]:
@@ -210,9 +253,13 @@ class Geometry:
 
     @property
     def kv_token_params(self) -> int:
-        """Numbers of one token in the KV cache, over all layers; of latent attention the latent alone."""
-        token = self.kv_lora_rank + self.num_rotary if self.kv_lora_rank else 2 * self.num_kv_heads * self.head_dim
-        return len(self.kv_layers) * token
+        """Numbers of one token in the KV cache, over all layers."""
+        return len(self.kv_layers) * self.num_kv_heads * sum(map(sum, self.kv_parts))
+
+    @property
+    def kv_token_scales(self) -> int:
+        """Scales of one token in an int8 KV cache, over all layers."""
+        return len(self.kv_layers) * self.num_kv_heads * sum(map(len, self.kv_parts))
 
     @property
     def dense_matmul_params(self) -> int:

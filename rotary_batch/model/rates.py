@@ -38,14 +38,18 @@ class Rates:
     disk_nbytes_per_s: float
     memory_nbytes_per_s: float  # reading device memory
     attention_nbytes_per_s: Mapping[str, float]  # format of the KV cache -> reading it in decode
-    weight_s: Mapping[str, Sequence[tuple[int, float]]]  # format -> (rows, seconds per weight), rows ascending
+    # format -> (rows, seconds per weight), rows ascending; a model's own formats are measured before its first run
+    weight_s: Mapping[str, Sequence[tuple[int, float]]]
     measured_at: float  # when all of it was measured, in seconds since 1970
     probed_at: float  # when it was last compared with a short measurement, or with what a run achieved
     num_measured: int = 1  # how many measurements these are the best of
     is_exceeded: bool = False  # a run was faster than their bound: they are a guess until everything is measured again
 
     def weights_s(self, stored_as: str, rows: float) -> float:
-        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line."""
+        """Seconds for one weight of a matrix that `rows` rows pass; between two measurements, a straight line.
+
+        Formats that are not measured count as int4.
+        """
         table = self.weight_s.get(stored_as) or self.weight_s[UNMEASURED_AS]
         place = bisect_left([count for count, _ in table], rows)
         if place == 0:
@@ -54,6 +58,10 @@ class Rates:
             return table[-1][1] * rows / table[-1][0]
         (low, low_s), (high, high_s) = table[place - 1], table[place]
         return low_s + (high_s - low_s) * (rows - low) / (high - low)
+
+    def mixed_weights_s(self, shares: Mapping[str, float], rows: float) -> float:
+        """The same for weights in several formats, of each format a share."""
+        return sum(share * self.weights_s(stored_as, rows) for stored_as, share in shares.items())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""

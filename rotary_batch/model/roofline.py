@@ -65,11 +65,10 @@ def step_roofline(
     activated = geometry.num_experts * share
     expert_rows = rows * geometry.top_k / max(activated, 1e-9)
     layers = len(geometry.moe_layers)
-    experts_s = layers * activated * geometry.expert_params * rates.weights_s(model.experts, expert_rows)
-    dense_s = geometry.dense_matmul_params * rates.weights_s(model.dense, rows)
-    head_s = (
-        geometry.vocab_size * geometry.hidden_size * rates.weights_s(model.dense, decode_rows) if decode_rows else 0
-    )
+    experts_s = layers * activated * geometry.expert_params * rates.mixed_weights_s(model.expert_shares, expert_rows)
+    dense_s = geometry.dense_matmul_params * rates.mixed_weights_s(model.dense_shares, rows)
+    head_params = geometry.vocab_size * geometry.hidden_size
+    head_s = head_params * rates.weights_s(model.head_format, decode_rows) if decode_rows else 0
     kv_s = decode_rows * context * model.kv_token_nbytes / rates.attention_nbytes_per_s[model.kv]
     kv_s += decode_rows * 2 * model.state_nbytes / rates.memory_nbytes_per_s  # states are read and written
     streamed_nbytes, moved_share = memory_plan.streamed_nbytes(model), 1.0

@@ -31,6 +31,18 @@ from rotary_batch.pages.sanitise import one_line
 from rotary_batch.pages.symbol_index import SymbolIndex
 from rotary_batch.sentences import split_sentences
 
+# What is said of how a type may be used, and not of what it is.
+_ABOUT_USE = re.compile(
+    r"(?:all\s+|none\s+|most\s+|any\s+|each\s+)?(?:of\s+)?(?:the\s+)?"
+    r"(?:fields?|members?|internals?|contents?|details|layout|implementation)\s+of\s+(?:this|the)\b"
+    r"|(?:this|the|these)\s+(?:struct(?:ure)?|class|type|union|record|object|enum|interface|trait|protocol|fields?|members?)"
+    r"\s+(?:is|are|was|were|should|must|may|can(?:not)?|will)\s+"
+    r"(?:\w+\s+)?(?:not|never|only|be|private|internal|opaque|deprecated|experimental|unstable)\b"
+    r"|(?:please\s+)?(?:do(?:es)?\s+not|don['\u2019]t|never|must\s+not|should\s+not)\b"
+    r"|(?:note|nb|n\.b\.|warning|caution|beware|attention|important|internal|private|deprecated|fixme|todo|xxx|hack)"
+    r"(?:\s*[:!.,-]|\s+(?:that|of|to|only|use|api|detail|implementation)\b)",
+    re.IGNORECASE,
+)
 _PARTS = {"method", "constructor", "property", "field", "member"}  # kinds of symbols that no file is about
 MAX_LISTED = 6  # names or symbols in one summary
 OUTLINES_CACHED = 1000  # of files: those of a batch of pages, and of what they link to
@@ -181,7 +193,8 @@ def file_summary(path: str, view: IndexView) -> Summary:
     symbols = main_definitions(view.symbols.get(path, ()), or_declarations=True)
     stem = _folded(PurePosixPath(path).stem)
     namesake = next((s for s in symbols if s.docstring and s.kind not in _PARTS and _folded(s.name) == stem), None)
-    if namesake and (by_author := authored_summary(namesake.docstring or "", view.language(path))):
+    by_author = authored_summary(namesake.docstring or "", view.language(path)) if namesake else ""
+    if by_author and not _ABOUT_USE.match(by_author):
         return _by_author(by_author)
     names = [f"`{symbol.qualified_name}`" for symbol in _most_telling(symbols)]
     return _by_structure(f"Defines {_listed(names)}." if names else "Code without functions or types.")

@@ -30,6 +30,12 @@ _NOT_DOCUMENTED = re.compile(
     r"preproc_(include|call)|.*import.*|package_.*|use_.*|using_.*|namespace_.*|linkage_.*|extern_.*"
 )
 
+_FOR_IMPORT = re.compile(
+    r"\s*(?:(?:is|are|also|only|just)\s+){0,2}(?:(?:needed|required|used|included|imported|necessary)\s+)?"
+    r"(?:for|because\s+of|by)\s+[^\n]{1,80}\Z",
+    re.IGNORECASE,
+)
+
 
 def text_of(node: Node) -> str:
     """The source of a node."""
@@ -95,13 +101,18 @@ def leading_comment(root: Node, *, may_touch: bool = False) -> str | None:
             continue
         after = nodes[nodes.index(group[-1]) + 1] if group[-1] is not nodes[-1] else None
         touches = after is not None and after.start_point.row <= last_row(group[-1]) + 1 and "comment" not in after.type
-        is_own = may_touch or not touches or after is None or bool(_NOT_DOCUMENTED.fullmatch(after.type))
         text = _clean(group)
+        is_own = may_touch or not touches or after is None or _belongs_to_no_symbol(text, after)
         is_about_file = speaks_for_file(text) or _is_inner(group[0]) or (is_first and is_own)
         if is_about_file and (cleaned := about_the_code(text, is_file=True, in_licence=in_licence)):
             return cleaned
         in_licence = in_licence or has_licence(text)
     return None
+
+
+def _belongs_to_no_symbol(text: str, after: Node) -> bool:
+    """Whether a comment is above something that none documents, and does not say what an import is for."""
+    return _NOT_DOCUMENTED.fullmatch(after.type) is not None and not _FOR_IMPORT.match(text)
 
 
 def _top_nodes(root: Node) -> Iterator[Node]:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from rotary_batch.errors import RepositoryError, UnreadableError
 from rotary_batch.repo.folder import SUBMODULE, Entry, Files, PlainFolder, object_id, path_text, within_limits
+from rotary_batch.repo.git_index import unchanged_files
 from rotary_batch.repo.plumbing import GitProcess, git_records, run_git
 
 _MAX_REQUESTED = 64  # object ids; they and git's buffers fit into a pipe, so that neither side blocks for ever
@@ -195,9 +196,11 @@ class GitCommit(_Git):
             )
 
     def _num_uncommitted(self) -> int:
-        """Missing, changed and untracked files, by lstat alone: no filter and no hook of the repository runs."""
+        """Missing, changed and untracked files, as the disk has them: no filter and no hook of the repository runs."""
         changed = 0
-        for entry in [entry for entry in self.entries() if not entry.raw_path.startswith(self._docs)]:
+        committed = [entry for entry in self.entries() if not entry.raw_path.startswith(self._docs)]
+        unchanged = unchanged_files(self.root, {entry.raw_path: entry.blob for entry in committed})
+        for entry in [entry for entry in committed if entry.raw_path not in unchanged]:
             path = os.fsencode(self.root) + b"/" + entry.raw_path
             try:
                 info = os.lstat(path)

@@ -83,6 +83,8 @@ def git_records(root: Path, *arguments: str) -> Iterator[bytes]:
         if process.wait():
             errors.seek(0)
             raise _explained(root, errors.read(10_000))
+        if rest:  # behind the last zero byte
+            yield rest
 
 
 class GitProcess:

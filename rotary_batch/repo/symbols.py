@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from rotary_batch.core import Import, Reference, Symbol, ValueType
 from rotary_batch.repo.comments import last_row, text_of
 from rotary_batch.repo.languages import LANGUAGES, Definition, Language, grammar, query
 from rotary_batch.repo.scopes import Uses, result_type
+from rotary_batch.repo.section_titles import titles_above
 from rotary_batch.repo.signatures import signature_from, signature_of
 
 _MAX_NAME = 200  # characters; nobody reads or calls longer names
@@ -104,6 +106,8 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
             results += result_type(item.node, qualified, rules, path)
         scopes.append((item.node.end_byte, qualified, item.kind))
     symbols = sorted(rules.complete(symbols, exports), key=attrgetter("start_byte"))
+    if not rules.is_data and (titles := titles_above(source)):
+        symbols = [_without(titles.get(symbol.start_line - 1), symbol) for symbol in symbols]
     scoped = uses.read(tree.root_node, rules, symbols, path)
     return Extract(
         docstring=rules.file_docstring(tree.root_node),
@@ -113,6 +117,11 @@ def extract(language: str, source: bytes, path: str, tree: Tree) -> Extract:
         imported=scoped.imports,
         value_types=(*results, *scoped.value_types),
     )
+
+
+def _without(title: str | None, symbol: Symbol) -> Symbol:
+    """A symbol without the title of its section, which is not about it."""
+    return replace(symbol, docstring=None) if title and symbol.docstring == title else symbol
 
 
 def _around(item: Definition, scopes: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:

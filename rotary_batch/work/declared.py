@@ -15,6 +15,9 @@ LANGUAGES = ("c", "cpp")
 _MAX_DECLARATIONS = 100  # of one name that are compared
 
 
+_MEANT = {"function", "method", "constructor", "variable", "constant"}  # kinds that a declaration may stand for
+
+
 class _Declared(NamedTuple):
     path: str
     signature: str
@@ -26,42 +29,41 @@ def documented_symbols(store: WorkStore, repository_id: int, path: str, language
     if language not in LANGUAGES:
         yield from stored_symbols(store, repository_id, path)
         return
-    declared = _declared(store, repository_id, path)
-    for symbol in stored_symbols(store, repository_id, path):
-        candidates = declared.get(symbol.start_byte, ()) if symbol.docstring is None else ()
+    symbols = list(stored_symbols(store, repository_id, path))
+    here: dict[str, list[_Declared]] = {}
+    for symbol in symbols:
+        if symbol.kind == "declaration" and symbol.docstring is not None:
+            declared = _Declared(path, symbol.signature, symbol.docstring)
+            here.setdefault(symbol.qualified_name, []).append(declared)
+    for symbol in symbols:
+        candidates: Sequence[_Declared] = ()
+        if symbol.docstring is None and symbol.kind in _MEANT:
+            candidates = here.get(symbol.qualified_name) or _elsewhere(store, repository_id, symbol)
         yield replace(symbol, docstring=_docstring(symbol, candidates)) if candidates else symbol
 
 
-def _declared(store: WorkStore, repository_id: int, path: str) -> dict[int, list[_Declared]]:
-    """Documented declarations by the start of the symbol that they may declare."""
+def _elsewhere(store: WorkStore, repository_id: int, symbol: Symbol) -> list[_Declared]:
+    """Documented declarations of its name in other files; the first few, however many there are."""
+    if not symbol.is_public:
+        return []
     rows = store.db.execute(
-        """select symbol.start_byte, other.path, other.signature, other.docstring
-           from symbol cross join symbol as other indexed by symbol_declared
-             on other.repository_id = symbol.repository_id
-             and other.qualified_name = symbol.qualified_name
-             and other.kind = 'declaration' and other.docstring is not null
+        """select other.path, other.signature, other.docstring
+           from (select repository_id, path, signature, docstring, is_public
+                 from symbol indexed by symbol_declared
+                 where repository_id = ? and qualified_name = ? and kind = 'declaration' and docstring is not null
+                 limit ?) as other
            join file on file.repository_id = other.repository_id and file.path = other.path
-           where symbol.repository_id = ? and symbol.path = ? and symbol.docstring is null
-             and symbol.kind in ('function', 'method', 'constructor', 'variable', 'constant')
-             and (symbol.is_public or other.path = symbol.path) and (other.is_public or other.path = symbol.path)
-             and file.language in ('c', 'cpp')
-           order by symbol.start_byte, other.path, other.start_byte""",
-        [repository_id, path],
+           where other.is_public and file.language in ('c', 'cpp')""",
+        [repository_id, symbol.qualified_name, _MAX_DECLARATIONS],
     )
-    declared: dict[int, list[_Declared]] = {}
-    for row in rows:
-        candidates = declared.setdefault(row[0], [])
-        if len(candidates) < _MAX_DECLARATIONS:
-            candidates.append(_Declared(*row[1:]))
-    return declared
+    return [_Declared(*row) for row in rows]
 
 
 def _docstring(symbol: Symbol, candidates: Sequence[_Declared]) -> str | None:
     """What the declarations say that are nearest to a definition, if they say one thing."""
     stem = PurePosixPath(symbol.path).stem
-    here = [one for one in candidates if one.path == symbol.path]
     beside = [one for one in candidates if PurePosixPath(one.path).stem == stem]
-    near = here or beside or list(candidates)
+    near = beside or candidates
     same = [one for one in near if num_parameters(one.signature) == num_parameters(symbol.signature)]
     docstrings = {one.docstring for one in same or near}
     return docstrings.pop() if len(docstrings) == 1 else None

@@ -131,6 +131,9 @@ def run_here(path: str, levels: list[Level]) -> int:
         for case in cases(kernel, stored_as)
         if not check.gemm_error(library, kernel, stored_as, case) <= 2**-7
     ]
+    if Level.AVX2 in levels:
+        errors = {name: max(check.decode_error(library, name, case) for case in GGML_CASES) for name in GGML}
+        wrong += [("decode_avx2", name) for name, error in errors.items() if not error <= 2**-23]
     if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:
         wrong.append("attention_avx2")
     print(*wrong, sep="\n", end="", file=sys.stderr)

@@ -88,6 +88,34 @@ def _qwen_moe(number: int) -> dict[str, Any]:
     }
 
 
+def _latent(number: int, router: dict[str, Any]) -> dict[str, Any]:
+    """Sizes that are all different; yarn with the factors that sharpen scores, which need not be equal."""
+    yarn = {**_ROPE_KINDS[3], "beta_fast": 32.0, "mscale": 0.707, "mscale_all_dim": (0.707, 1.0)[number // 2 % 2]}
+    sizes = {
+        "kv_lora_rank": (16, 24, 8)[number % 3],
+        "q_lora_rank": (None, 20)[number % 2],
+        "qk_rope_head_dim": (8, 4, 16)[number % 3],
+        "qk_nope_head_dim": (12, 16, 6)[number % 3],
+        "v_head_dim": (10, 16, 20)[number % 3],
+        "num_key_value_heads": _SIZES[number]["num_attention_heads"],
+        "rms_norm_eps": 0.01,  # not of the norms of latents
+        "rope_parameters": _ROPE_KINDS[0] if number % 3 == 0 else yarn,
+    }
+    experts = {
+        "moe_intermediate_size": _EXPERTS[number]["moe_intermediate_size"],
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 1 + number % 4,
+        "n_shared_experts": 1 + number % 2,
+        "intermediate_size": _mlp(number),
+        "routed_scaling_factor": 1.0 + number / 2,
+    }
+    return sizes | experts | router
+
+
+def _groups(number: int) -> dict[str, Any]:
+    return {"n_group": (1, 2, 4)[number % 3], "topk_group": (1, 1, 2)[number % 3]}
+
+
 CASES: dict[str, _Change] = {
     "mixtral": _like_mixtral,
     "qwen2_moe": lambda n: _qwen_moe(n) | {"shared_expert_intermediate_size": 24 + 8 * n, "qkv_bias": n != 4},
@@ -142,6 +170,17 @@ CASES: dict[str, _Change] = {
         "topk_group": (1, 1, 2)[n % 3],
         "head_dim": 16,
     },
+    "deepseek_v2": lambda n: _latent(
+        n,
+        {
+            "first_k_dense_replace": n % 2,
+            "topk_method": "group_limited_greedy" if n % 3 else "greedy",
+            "norm_topk_prob": n == 4,
+            **_groups(n),
+        },
+    ),
+    "deepseek_v3": lambda n: _latent(n, {"first_k_dense_replace": n % 2, "norm_topk_prob": n != 4, **_groups(n)}),
+    "glm4_moe_lite": lambda n: _latent(n, {"norm_topk_prob": n != 4, **_groups(n)}),
     "minimax_m2": lambda n: _like_mixtral(n) | {"head_dim": 16, "rotary_dim": 8 if n % 2 else 16},
     "gpt_oss": lambda n: (
         _like_mixtral(n)
@@ -159,6 +198,14 @@ CASES: dict[str, _Change] = {
             },
         }
     ),
+    "granite": lambda n: {
+        "intermediate_size": _mlp(n),
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2 + 0.1 * n,
+        "residual_multiplier": 0.6,
+        "logits_scaling": 2.0,
+        "tie_word_embeddings": n % 2 == 0,
+    },
     "llama": lambda n: {
         "intermediate_size": _mlp(n),
         "rope_parameters": _ROPE_KINDS[n % 4],

@@ -63,7 +63,7 @@ def dequantised(model: PreTrainedModel, types: dict[str, str]) -> PreTrainedMode
 
 
 # Not yet: what the decoder cannot compute.
-UNREAD = {"granite", "llama with bias", "deepseek_v2", "deepseek_v3"}
+UNREAD = {"granite", "llama with bias"}
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - UNREAD))
@@ -104,6 +104,41 @@ def test_a_quantised_file_answers_as_its_dequantised_self(tmp_path, monkeypatch,
     with closing(open_engine(path, numerics="exact")) as engine, torch.no_grad():
         expected = model(torch.tensor([PROMPT])).logits[0]
         assert (engine.logits(PROMPT) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_latent_attention_of_a_quantised_file_is_that_of_its_dequantised_self(tmp_path, monkeypatch, is_split):
+    """kv_b in one tensor, as until April 2025, or in two."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    types = dict.fromkeys(("attn_k_b", "attn_v_b", "attn_kv_b"), "Q8_0") | {"attn_q_b": "Q4_1", "attn_kv_a_mqa": "Q5_0"}
+    path, model, tensors = written(tmp_path, "deepseek_v3", types, qk_nope_head_dim=32)
+    heads, state = model.config.num_attention_heads, model.state_dict()
+    for layer in range(model.config.num_hidden_layers):
+        k_b, v_b = (torch.from_numpy(tensors[f"blk.{layer}.attn_{part}.weight"]) for part in ("k_b", "v_b"))
+        if not is_split:
+            tensors[f"blk.{layer}.attn_kv_b.weight"] = torch.cat([k_b.mT, v_b], 1).flatten(0, 1).numpy()
+            rows = rounded(tensors[f"blk.{layer}.attn_kv_b.weight"], "Q8_0")
+        else:
+            k_b, v_b = (torch.from_numpy(rounded(half.numpy(), "Q8_0")) for half in (k_b, v_b))
+            rows = torch.cat([k_b.mT, v_b], 1).flatten(0, 1).numpy()
+        stem = f"model.layers.{layer}.self_attn"
+        state[f"{stem}.kv_b_proj.weight"].copy_(torch.from_numpy(rows).view(heads * 56, 32))
+        for theirs, kind in (("q_b_proj", "Q4_1"), ("kv_a_proj_with_mqa", "Q5_0")):
+            weight = state[f"{stem}.{theirs}.weight"]
+            weight.copy_(torch.from_numpy(rounded(weight.numpy(), kind)))
+    if not is_split:
+        keys = gguf_keys("deepseek2", model.config) | {f"tokenizer.ggml.{key}": one for key, one in TOKENIZER.items()}
+        kinds = {key: kind for key in tensors if (kind := types.get(key.removesuffix(".weight").rpartition(".")[2]))}
+        write_gguf(path, "deepseek2", keys, tensors, kinds)  # with the halves besides, as some files have them
+    with closing(open_engine(path, numerics="exact")) as engine, torch.no_grad():
+        expected = model(torch.tensor([PROMPT])).logits[0]
+        assert (engine.logits(PROMPT) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def rounded(values: np.ndarray, kind: str) -> np.ndarray:
+    """What the blocks of a type make of numbers."""
+    number = gguf.GGMLQuantizationType[kind]
+    return gguf.quants.dequantize(gguf.quants.quantize(values, number), number).reshape(values.shape)
 
 
 def test_what_is_planned_before_packing_is_what_is_packed(tmp_path, monkeypatch):

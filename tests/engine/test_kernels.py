@@ -144,6 +144,26 @@ def test_int4_of_a_file(machines, how, kernel, stored_as, group):
 
 
 @pytest.mark.parametrize("stored_as", GGML)
+def test_decoded_weights_are_those_of_the_reference(kernels, stored_as):
+    """To the last bit, as exact numerics need them; parts of a matrix that lie at odd addresses too."""
+    matrix = stored(67, 768, stored_as)
+    for part in (matrix, matrix.rows(slice(3, 36)), matrix.rows(slice(0, 0))):
+        out = torch.empty(part.num_rows, 768)
+        assert torch.equal(kernels.decode(part, out), dequantise(part, torch.empty_like(out)))
+
+
+def test_what_cannot_be_decoded_is_refused(machines):
+    matrix, kernels = stored(4, 512, "ggml:Q4_K"), machines["emulated"]
+    bad = [(matrix._replace(blocks=matrix.blocks[:, :-1]), torch.empty(4, 256)), (matrix, torch.empty(4, 256))]
+    bad += [(matrix, torch.empty(4, 512).double()), (matrix, torch.empty(512, 4).T), (matrix, torch.empty(3, 512))]
+    bad += [(ggml_matrix("Q2_K", 4, 512), torch.empty(4, 512))]
+    for one, out in bad:
+        with pytest.raises(ValueError, match="cannot be decoded"):
+            kernels.decode(one, out)
+    assert not kernels.decodes(stored(64, 128, "int4"))
+
+
+@pytest.mark.parametrize("stored_as", GGML)
 def test_blocks_may_begin_at_any_byte(kernels, stored_as):
     """As in a slab: float16 numbers lie at odd addresses too, and nothing behind the last block is read."""
     aligned = stored(67, 512, stored_as)

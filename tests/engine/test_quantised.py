@@ -381,6 +381,7 @@ REFUSED = [
     (GPTQ | {"pack_dtype": "int16"}, 'pack_dtype is "int16"; only int32'),
     (GPTQ | {"dynamic": {"+:x": {"bits": 2}}}, "dynamic: \\+:x: GPTQ of 2 bits"),
     (GPTQ | {"dynamic": {str(key): {} for key in range(2**14 + 1)}}, "16,385 overrides in dynamic"),
+    (GPTQ | {"dynamic": {str(n): {"group_size": n} for n in range(1, 100)}}, "99 different overrides in dynamic"),
     (AWQ | {"version": "gemv"}, 'AWQ of the version "gemv", which packs differently'),
     (AWQ | {"version": "GEMV_FAST"}, 'AWQ of the version "gemv_fast"'),
     (AWQ | {"bits": 8}, "AWQ of 8 bits"),
@@ -421,7 +422,7 @@ CONTRADICTING = [
         r"m.qweight has shape \[12, 71\]; the configs say \[12, 72\]",
     ),
     ("gptq", ".qweight", torch.zeros(K // 8, N), "m.qweight is of type F32, not I32"),
-    ("gptq", ".qzeros", None, "m.qzeros is in none of the files"),
+    ("gptq", ".qzeros", None, "m.qzeros is in none of its files"),
     ("gptq", ".scales", torch.zeros(2, N).half(), r"m.scales has shape \[2, 72\]; the configs say \[3, 72\]"),
     ("gptq", ".g_idx", torch.zeros(K, dtype=torch.int32), "m.g_idx does not divide 96 columns into groups of 32"),
     ("gptq", ".g_idx", torch.full((K,), -(2**31), dtype=torch.int32), "m.g_idx does not divide 96 columns"),
@@ -432,7 +433,7 @@ CONTRADICTING = [
         torch.full((3, N // 8), -0x77777778, dtype=torch.int32),
         "m.qzeros has the zero point 9, but the .* symmetric, which is 8",
     ),
-    ("awq", ".qzeros", None, "m.qzeros is in none of the files"),
+    ("awq", ".qzeros", None, "m.qzeros is in none of its files"),
     (
         "awq",
         ".qweight",
@@ -461,8 +462,16 @@ def test_tensors_that_contradict_the_config(tmp_path, kind, suffix, value, fact)
     tensors = changed(getattr(one, kind)("m"), suffix, value)
     places = written(tmp_path / "model.safetensors", tensors)
     quantised = method(tmp_path, places, **{"gptq": GPTQ, "awq": AWQ, "packed": CT}[kind])
-    with pytest.raises(ModelError, match=f"{'' if value is None else 'model.safetensors: '}tensor {fact}"):
+    with pytest.raises(ModelError, match=f"{tmp_path}.*: tensor {fact}"):
         weights(quantised.matrix(places, "m", (N, K)))
+
+
+def test_groups_that_would_need_a_scale_for_every_column_are_refused(tmp_path):
+    one = Random((N, K), 31)
+    places = written(tmp_path / "model.safetensors", one.gptq("m"))
+    quantised = method(tmp_path, places, **GPTQ | {"group_size": 31})
+    with pytest.raises(ModelError, match="m: rows of 96 columns in groups of 31 have only 1 in common"):
+        quantised.matrix(places, "m", (N, K))
 
 
 def test_more_that_is_refused_by_name(tmp_path):

@@ -508,6 +508,47 @@ def test_the_words_of_what_a_file_is_named_after_are_about_the_file():
     assert "| [`c.py`](c.py.md) | Defines `d`. |" in page
 
 
+NAMED = {
+    "tin.h": "/* {} */\ntypedef struct tin {{ int lid; }} tin;\n",
+    "tin.hpp": "/** {} */\nclass tin {{ int lid; }};\n",
+    "Tin.java": "/** {} */\nclass Tin {{ }}\n",
+    "Tin.kt": "/** {} */\nclass Tin\n",
+    "Tin.scala": "/** {} */\nclass Tin\n",
+    "Tin.swift": "/// {}\nclass Tin {{ }}\n",
+    "Tin.cs": "/// {}\nclass Tin {{ }}\n",
+    "Tin.php": "<?php\n/** {} */\nclass Tin {{ }}\n",
+    "tin.go": "package a\n\n// {}\ntype Tin struct{{}}\n",
+    "tin.rs": "/// {}\nstruct Tin;\n",
+    "tin.rb": "# {}\nclass Tin\nend\n",
+    "tin.ts": "/** {} */\nexport class Tin {{ }}\n",
+    "tin.js": "/** {} */\nexport class Tin {{ }}\n",
+    "tin.py": 'class Tin:\n    """{}"""\n',
+}
+
+
+@pytest.mark.parametrize("path", NAMED)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "All of the fields of this struct are private. Really.",
+        "Internals of this type are private.",
+        "The fields must not be written.",
+        "This class is not part of the API.",
+        "Do not use this one in new code.",
+        "Note: not for threads.",
+        "Internal use only.",
+    ],
+)
+def test_how_a_type_may_be_used_does_not_sum_up_its_file(path, words):
+    def summary(text):
+        page = render_site(make_view({f"a/{path}": NAMED[path].format(text)}), {})["a/index.md"].decode()
+        return re.search(rf"\| \[`{path}`\]\([^)]*\) \| (.*) \|", page)[1]
+
+    assert summary(words).startswith("Defines `")
+    assert summary("Holds lids of the fields of this farm.") == "Holds lids of the fields of this farm."
+    assert summary("This class represents a tin. It is not private.").startswith("This class represents a tin.")
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
+from rotary_batch.core import Symbol
 from rotary_batch.repo.notices import about_the_code
 from rotary_batch.repo.symbols import extract, parse
 
@@ -266,6 +268,15 @@ def test_what_speaks_for_a_file(language, text, expected):
     assert read(language, text)[0] == expected
 
 
+@pytest.mark.parametrize("words", ["For fputs() below", "needed for size_t", "only for tests", "Required by others."])
+@pytest.mark.parametrize("language", ["c", "cpp", "java", "javascript", "swift", "kotlin", "scala", "c_sharp"])
+def test_what_an_import_is_for_does_not_sum_up_the_file(language, words):
+    before, after = CODE[language].rsplit("\n\n", 1)
+    before = 'import a from "a";' if language == "javascript" else before
+    assert read(language, f"/* {words} */\n{before}\n\n{after}")[0] is None
+    assert read(language, f"/* Counts for others. */\n{before}\n\n{after}")[0] == "Counts for others."
+
+
 def test_marks_of_comments_are_no_words():
     assert read("c", "/*\n** Parse a row.\n** Returns 0.\n*/\nint row(void){return 0;}\n")[1] == {
         "row": "Parse a row.\nReturns 0."
@@ -293,3 +304,61 @@ def test_a_huge_comment_takes_linear_time():
             assert len(about_the_code(text, is_file=True) or "") <= len(text)
             read("c", f"/* {text} */\nint f(void) {{ return 1; }}\n")
     assert time.process_time() - start < 100, "what is quadratic takes hours"
+
+
+# Language -> the marks of a title, and two functions or the like of one line each.
+PLAIN = ("/*\n * {}\n */\n", "/*\n   {}\n*/\n", "//\n// {}\n//\n")
+TITLED = {
+    "c": (PLAIN, "int act(void) { return 1; }\n"),
+    "cpp": (PLAIN, "int act() { return 1; }\n"),
+    "go": (PLAIN, "func act() {}\n"),
+    "rust": (PLAIN, "fn act() {}\n"),
+    "java": (PLAIN, "class Act {}\n"),
+    "javascript": (PLAIN, "function act() {}\n"),
+    "typescript": (PLAIN, "function act() {}\n"),
+    "kotlin": (PLAIN, "fun act() {}\n"),
+    "swift": (PLAIN, "func act() {}\n"),
+    "scala": (PLAIN, "object Act {}\n"),
+    "c_sharp": (PLAIN, "class Act {}\n"),
+    "php": (PLAIN, "function act() {}\n"),
+    "python": (("#\n# {}\n#\n",), "ACT = 1\n"),
+    "ruby": (("#\n# {}\n#\n",), "def act\nend\n"),
+    "bash": (("#\n# {}\n#\n",), "act() { echo 1; }\n"),
+    "lua": (("--\n-- {}\n--\n",), "function act() end\n"),
+    "sql": (("--\n-- {}\n--\n",), "CREATE VIEW act AS SELECT 1;\n"),
+}
+
+
+@pytest.mark.parametrize("language", TITLED)
+def test_the_title_of_a_section_is_no_summary_of_the_symbol_below_it(language):
+    marks, code = TITLED[language]
+    last, begin = re.sub("act", "last", code, flags=re.IGNORECASE), "<?php\n" if language == "php" else ""
+    for mark in marks:
+        sections = "".join(mark.format(title) + "\n" + code for title in ("Reading input", "Writing output"))
+
+        def docstring(before: str, words: str, mark: str = mark) -> list[str | None]:
+            text = f"{begin}{before}\n{mark.format(words)}{last}"
+            return [_symbols(language, text.replace("\n", eol))[-1].docstring for eol in ("\n", "\r\n")]
+
+        assert docstring(sections, "Memory management") == [None, None]
+        assert docstring(sections, "Manages memory.") == ["Manages memory."] * 2, "a sentence is no title"
+        assert docstring(code, "Memory management") == ["Memory management"] * 2, "no other title stands alone"
+
+
+def test_the_words_of_the_symbol_itself_stay_below_a_title():
+    section = "#\n# {}\n#\n\ndef act(): pass\n"
+    text = section.format("Reading") + section.format("Writing") + "#\n# Memory\n#\ndef act():\n    '''Acts.'''\n"
+    assert [s.docstring for s in _symbols("python", text)] == [None, None, "Acts."]
+
+
+@pytest.mark.parametrize("language", ["c", "java", "javascript", "php"])
+def test_a_documenting_comment_is_no_title(language):
+    code = TITLED[language][1]
+    doc = "/**\n * {}\n */\n"
+    text = "".join(doc.format(title) + "\n" + code for title in ("Reading", "Writing")) + doc.format("Memory") + code
+    begin = "<?php\n" if language == "php" else ""
+    assert _symbols(language, begin + text)[-1].docstring == "Memory"
+
+
+def _symbols(language: str, text: str) -> list[Symbol]:
+    return list(extract(language, text.encode(), "x", parse(language, text.encode())).symbols)

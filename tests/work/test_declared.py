@@ -10,6 +10,7 @@ import pytest
 from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.work.connection import open_database
+from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 from tests.in_process import index_all
@@ -180,3 +181,49 @@ def test_links_of_declarations_follow_every_change_of_definitions(tmp_path, page
     shown = page({})
     assert links(shown("tin.h"), "tin_open") == ["Defined in [`two.c`](two.c.md#tin_open)."]
     assert links(shown("two.c"), "tin_open") == ["Declared in [`tin.h`](tin.h.md#tin_open)."]
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_a_name_that_thousands_of_files_declare_takes_no_longer(tmp_path, is_public):
+    """Counted in steps of SQLite, for one definition."""
+
+    def steps(num_headers: int) -> int:
+        db = open_database(tmp_path / f"{num_headers}.db")
+        migrate(db)
+        with WorkStore(db).transaction():
+            db.execute(
+                """insert into repository (id, root, name, worktree, docs_dir, model_name, pack_dir, plan_key,
+                                           job)
+                   values (1, '/r', 'r', 0, 'd', 'm', 'p', '', 'j')"""
+            )
+            for path, kind, words in [
+                *((f"{number:05}.h", "declaration", "Adds.") for number in range(num_headers)),
+                ("z.c", "function", None),
+            ]:
+                db.execute(
+                    "insert into file (repository_id, path, blob, nbytes, language, class, reason)"
+                    " values (1, ?, 'b', 1, 'c', 'source', '')",
+                    [path],
+                )
+                db.execute(
+                    """insert into symbol (repository_id, path, kind, name, qualified_name, start_line, end_line,
+                                           start_byte, end_byte, signature, docstring, is_public)
+                       values (1, ?, ?, 'add', 'add', 1, 1, 0, 9, 'int add(int n)', ?, ?)""",
+                    [path, kind, words, is_public or kind == "function"],
+                )
+        num_steps = 0
+
+        def count() -> int:
+            nonlocal num_steps
+            num_steps += 1
+            return 0
+
+        db.set_progress_handler(count, 1)
+        (symbol,) = documented_symbols(WorkStore(db), 1, "z.c", "c")
+        db.set_progress_handler(None, 0)
+        assert symbol.docstring == ("Adds." if is_public else None)
+        db.close()
+        return num_steps
+
+    few, many = steps(200), steps(3000)
+    assert many <= few * 1.2, (few, many)

@@ -64,7 +64,9 @@ class Attention(Protocol):
         ...
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
-        """queries [T, heads, D] -> [T, heads, D]; the KV of these rows is in the arena already.
+        """queries [T, heads, D] -> [T, heads, Dv]; the KV of these rows is in the arena already.
+
+        Dv, the numbers of a value, is D but in latent attention, which the kernels do not have.
 
         `sinks` [heads] are logits of one more token for each head, whose value is zero; models that have them say so in
         their geometry.

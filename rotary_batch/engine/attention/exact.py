@@ -7,7 +7,7 @@ tile that is masked for a row changes none of its bits.  A shared prefix is gath
 memory and prefill and changes no bit.
 
 B = query blocks, P = positions of a block, R = rows of a block, G = query heads of a KV head, D = head dimension,
-S = tokens of a KV tile.
+Dv = numbers of a value, S = tokens of a KV tile.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class ExactAttention:
         return BlockBatch(rows, positions, kv_indices, num_ended)
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
-        """queries [T, heads, D] -> [T, heads, D]; `sinks` [heads]."""
-        out = torch.zeros_like(queries)
+        """queries [T, heads, D] -> [T, heads, Dv]; `sinks` [heads]."""
+        out = queries.new_zeros(*queries.shape[:2], self._geometry.value_dim)
         for batch in self._batches:
             _unfold(out, self._attend_batch(layer, queries, kv, batch, sinks), batch)
         return out
@@ -107,10 +107,12 @@ class ExactAttention:
     def _attend_batch(
         self, layer: int, queries: torch.Tensor, kv: KvArena, batch: BlockBatch, sinks: torch.Tensor | None
     ) -> torch.Tensor:
-        """Folded output [B * kv heads, R, D] in float32."""
+        """Folded output [B * kv heads, R, Dv] in float32."""
         kv_heads = self._geometry.num_kv_heads
         q, positions = _fold(queries, batch, kv_heads)  # [B * kv, R, D], [B, R]
-        state = SoftmaxState.initial(q) if sinks is None else SoftmaxState.of_sinks(q, sinks.view(kv_heads, -1))
+        state = SoftmaxState.initial(q, self._geometry.value_dim)
+        if sinks is not None:
+            state = state.after_sinks(sinks.view(kv_heads, -1))
         ended, num_ended = list[torch.Tensor](), 0
         for tile, first in enumerate(batch.num_ended):
             if first > num_ended:
@@ -119,7 +121,7 @@ class ExactAttention:
                 state, num_ended = state.rows(slice(folded, None)), first
             columns = slice(tile * KV_TILE, (tile + 1) * KV_TILE)
             kv_positions = torch.arange(columns.start, columns.stop, device=q.device)
-            k, v = _gather(kv, layer, batch.kv_indices[first:, columns])  # [B * kv, S, D]
+            k, v = _gather(kv, layer, batch.kv_indices[first:, columns])  # [B * kv, S, D], [B * kv, S, Dv]
             rows = positions[first:, :, None]
             visible = (kv_positions <= rows) & (kv_positions > rows - self._window)
             state = state.update(q[first * kv_heads :], k, v, visible.repeat_interleave(kv_heads, 0))
@@ -131,29 +133,29 @@ class SoftmaxState(NamedTuple):
 
     row_max: torch.Tensor  # [B * kv, R, 1]
     row_sum: torch.Tensor  # [B * kv, R, 1] of exp(score - row_max)
-    out: torch.Tensor  # [B * kv, R, D], not yet divided by row_sum
+    out: torch.Tensor  # [B * kv, R, Dv], not yet divided by row_sum
 
     @classmethod
-    def initial(cls, q: torch.Tensor) -> SoftmaxState:
+    def initial(cls, q: torch.Tensor, value_dim: int) -> SoftmaxState:
         """Before the first tile."""
         row_max = torch.full((q.shape[0], q.shape[1], 1), _MASKED, dtype=torch.float32, device=q.device)
-        out = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
+        out = torch.zeros((*q.shape[:2], value_dim), dtype=torch.float32, device=q.device)
         return cls(row_max, torch.zeros_like(row_max), out)
 
-    @classmethod
-    def of_sinks(cls, q: torch.Tensor, sinks: torch.Tensor) -> SoftmaxState:
+    def after_sinks(self, sinks: torch.Tensor) -> SoftmaxState:
         """After a token with the logits `sinks` [kv heads, G] and a value of zero; rows of q take them in turn."""
         kv_heads, groups = sinks.shape
-        padded = sinks.float().repeat(1, -(-q.shape[1] // groups))[:, : q.shape[1]]
-        row_max = padded.repeat(len(q) // kv_heads, 1)[..., None]
-        return cls(row_max, torch.ones_like(row_max), torch.zeros(q.shape, dtype=torch.float32, device=q.device))
+        blocks, rows, _ = self.row_max.shape
+        padded = sinks.float().repeat(1, -(-rows // groups))[:, :rows]
+        row_max = padded.repeat(blocks // kv_heads, 1)[..., None]
+        return SoftmaxState(row_max, torch.ones_like(row_max), self.out)
 
     def rows(self, blocks: slice) -> SoftmaxState:
         """That of some of the folded blocks."""
         return SoftmaxState(*(tensor[blocks] for tensor in self))
 
     def result(self) -> torch.Tensor:
-        """The output [B * kv, R, D]."""
+        """The output [B * kv, R, Dv]."""
         return self.out / self.row_sum.clamp_min(1e-30)
 
     def update(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> SoftmaxState:
@@ -181,7 +183,7 @@ def _fold(queries: torch.Tensor, batch: BlockBatch, kv_heads: int) -> tuple[torc
 
 
 def _gather(kv: KvArena, layer: int, kv_indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of a tile of each block: indices [B, S] -> two tensors [B * kv, S, D]."""
+    """Keys and values of a tile of each block: indices [B, S] -> [B * kv, S, D] and [B * kv, S, Dv]."""
     num_blocks, tile = kv_indices.shape
     keys, values = (
         part.view(num_blocks, tile, *part.shape[1:]).transpose(1, 2).reshape(-1, tile, part.shape[2])
@@ -191,7 +193,7 @@ def _gather(kv: KvArena, layer: int, kv_indices: torch.Tensor) -> tuple[torch.Te
 
 
 def _unfold(out: torch.Tensor, folded: torch.Tensor, batch: BlockBatch) -> None:
-    """Write the folded output [B * kv heads, R, D] to the rows of `out` [T, heads, D]."""
+    """Write the folded output [B * kv heads, R, Dv] to the rows of `out` [T, heads, Dv]."""
     num_blocks, width = batch.rows.shape
     heads, head_dim = out.shape[1:]
     kv_heads = folded.shape[0] // num_blocks

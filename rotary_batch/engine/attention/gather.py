@@ -5,7 +5,8 @@ head are folded into rows, which is 10 times faster than the naive call on a CPU
 are computed one by one.  When several sequences share a prefix, their decode rows attend to its one copy together, and
 the two parts are merged by their log-sum-exps (arXiv 2402.05099).
 
-B = sequences of a batch, P = rows of a sequence, G = query heads of a KV head, D = head dimension, S = KV tokens.
+B = sequences of a batch, P = rows of a sequence, G = query heads of a KV head, D = head dimension, Dv = numbers of a
+value, S = KV tokens.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class GatherAttention:
         self._groups = geometry.num_heads // geometry.num_kv_heads
         self._window = geometry.sliding_window
         self._has_sinks = geometry.attention_sinks
+        self._value_dim = geometry.value_dim
         self._dtype = dtype
         self._device = device
         self._decode_batches: list[DecodeBatch] = []
@@ -122,8 +124,8 @@ class GatherAttention:
         return tensor.to(self._device)
 
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
-        """queries [T, heads, D] -> [T, heads, D]; `sinks` [heads]."""
-        out = torch.empty_like(queries)
+        """queries [T, heads, D] -> [T, heads, Dv]; `sinks` [heads]."""
+        out = queries.new_empty(*queries.shape[:2], self._value_dim)
         lse = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
         for chunk in self._prefill_chunks:
             with threads_for(len(chunk.kv_indices) * queries[chunk.rows, :, 0].numel()):  # scores
@@ -143,18 +145,21 @@ class GatherAttention:
         return out if sinks is None else (out * torch.sigmoid(lse - sinks.float())[..., None]).to(out.dtype)
 
     def _attend_chunk(self, layer: int, queries: torch.Tensor, kv: KvArena, chunk: PrefillChunk) -> torch.Tensor:
-        """Output [rows, heads, D]."""
+        """Output [rows, heads, Dv]."""
         k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, chunk.kv_indices, queries.dtype))
         q = queries[chunk.rows].transpose(0, 1)[None]
+        is_narrow = v.shape[-1] < k.shape[-1]
+        if is_narrow:  # one key for all heads: CUDA's kernel for such values has no grouped queries
+            k, v = (part.expand(-1, q.shape[1], -1, -1) for part in (k, _as_wide(v, k)))
         out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=chunk.mask, is_causal=chunk.mask is None, enable_gqa=True
+            q, k, v, attn_mask=chunk.mask, is_causal=chunk.mask is None, enable_gqa=not is_narrow
         )
-        return out[0].transpose(0, 1)
+        return out[0].transpose(0, 1)[..., : self._value_dim]
 
     def _attend_chunk_with_lse(
         self, layer: int, queries: torch.Tensor, kv: KvArena, chunk: PrefillChunk
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output [rows, heads, D] and log-sum-exp [rows, heads]."""
+        """Output [rows, heads, Dv] and log-sum-exp [rows, heads]."""
         k, v = (
             part.transpose(0, 1).repeat_interleave(self._groups, 0)[None]
             for part in kv.gather(layer, chunk.kv_indices, queries.dtype)
@@ -165,7 +170,7 @@ class GatherAttention:
     def _attend_batch(
         self, layer: int, queries: torch.Tensor, kv: KvArena, batch: DecodeBatch
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output [B, P, heads, D] and log-sum-exp [B, P, heads]."""
+        """Output [B, P, heads, Dv] and log-sum-exp [B, P, heads]."""
         num_sequences, width = batch.rows.shape
         heads, head_dim = queries.shape[1:]
         q = queries[batch.rows].view(num_sequences, width, -1, self._groups, head_dim).transpose(1, 2)
@@ -175,22 +180,22 @@ class GatherAttention:
             for part in kv.gather(layer, batch.kv_indices, queries.dtype)
         )
         out, lse = attend_with_lse(q, k, v, batch.mask)
-        out = out.view(num_sequences, -1, width, self._groups, head_dim).transpose(1, 2)
+        out = out.view(num_sequences, -1, width, self._groups, self._value_dim).transpose(1, 2)
         lse = lse.view(num_sequences, -1, width, self._groups).transpose(1, 2)
-        return out.reshape(num_sequences, width, heads, head_dim), lse.reshape(num_sequences, width, heads)
+        return out.reshape(num_sequences, width, heads, self._value_dim), lse.reshape(num_sequences, width, heads)
 
     def _attend_prefix(
         self, layer: int, queries: torch.Tensor, kv: KvArena, prefix: SharedPrefix
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output [rows, heads, D] and log-sum-exp [rows, heads]."""
+        """Output [rows, heads, Dv] and log-sum-exp [rows, heads]."""
         heads, head_dim = queries.shape[1:]
         num_rows = len(prefix.rows)
         q = queries[prefix.rows].view(num_rows, -1, self._groups, head_dim).transpose(0, 1)
         k, v = (part.transpose(0, 1)[None] for part in kv.gather(layer, prefix.kv_indices, queries.dtype))
         out, lse = attend_with_lse(q.reshape(1, -1, num_rows * self._groups, head_dim), k, v, None)
-        out = out.view(-1, num_rows, self._groups, head_dim).transpose(0, 1)
+        out = out.view(-1, num_rows, self._groups, self._value_dim).transpose(0, 1)
         lse = lse.view(-1, num_rows, self._groups).transpose(0, 1)
-        return out.reshape(num_rows, heads, head_dim), lse.reshape(num_rows, heads)
+        return out.reshape(num_rows, heads, self._value_dim), lse.reshape(num_rows, heads)
 
 
 def _prefix(segment: QuerySegment) -> tuple[int, int]:
@@ -200,18 +205,24 @@ def _prefix(segment: QuerySegment) -> tuple[int, int]:
 def attend_with_lse(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q [B, heads, R, D], k and v [B, heads, S, D] -> output like q, and log-sum-exp [B, heads, R].
+    """q [B, heads, R, D], k [B, heads, S, D], v [B, heads, S, Dv] -> [B, heads, R, Dv], log-sum-exp [B, heads, R].
 
     `mask` is added to the scores.
     """
     if q.device.type == "cpu":
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
-        return out, lse
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, _as_wide(v, k), attn_mask=mask)
+        return out[..., : v.shape[-1]], lse
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores + mask
     lse = scores.logsumexp(-1)
     return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+
+
+def _as_wide(v: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Values with zeros up to the width of keys, which the kernel of a CPU needs."""
+    missing = k.shape[-1] - v.shape[-1]
+    return F.pad(v, (0, missing)) if missing and v.device.type == "cpu" else v
 
 
 def merge_states(

@@ -23,6 +23,8 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
     gather = GatherAttention(geometry, numerics.dtype, device)
     if geometry.attention_sinks:  # the kernels give no log-sum-exps
         return gather
+    if geometry.kv_lora_rank:  # they read values as wide as keys, of at most 256 numbers
+        return gather
     on_device: Attention  # reads only the KV cache that is in device memory
     if device.type == "cuda" and kv.stored_as == "bf16" and supports_varlen(geometry, device):
         on_device = VarlenAttention(device)

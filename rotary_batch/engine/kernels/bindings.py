@@ -36,6 +36,7 @@ SIGNATURES = {
     "gemm_avx2_int8": Signature(("weights", "x", "out"), _MNK),
     "gemm_avx2_int4": Signature(("nibbles", "scale_zero", "x", "out"), (*_MNK, "group", "pair")),
     "gemm_avx2_ggml": Signature(("blocks", "x", "out"), (*_MNK, "type")),
+    "decode_avx2_ggml": Signature(("blocks", "out"), ("N", "K", "type")),
     "gemv_avx512bf16_bf16": Signature(("weights", "x", "out"), _MNK),
     "gemv_avx512bf16_int8": Signature(("weights", "scale", "x", "out"), _MNK),
     "gemv_avx512bf16_ggml": Signature(("blocks", "x", "x_sums", "out"), (*_MNK, "type")),

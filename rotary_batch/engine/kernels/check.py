@@ -181,6 +181,16 @@ def _gemm_bf16(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, ma
     return from_bf16(out[:, : len(matrix.values)])
 
 
+def decode_error(library: ctypes.CDLL, stored_as: str, case: Case) -> float:
+    """The largest difference of a weight in float32, relative to the largest weight."""
+    case = with_whole_blocks(case, stored_as)
+    matrix = random_matrix(stored_as, case, np.random.default_rng(0))
+    out = np.empty((case.outputs, case.columns), np.float32)
+    sizes = {"N": case.outputs, "K": case.columns, "type": block_type(stored_as).number}
+    call(library, "decode_avx2_ggml", {**matrix.parts, "out": out}, **sizes)
+    return float(np.abs(out - matrix.values).max() / np.abs(matrix.values).max())
+
+
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
     """The largest difference for two sequences, with two KV heads of two query heads each, on two threads.
 
@@ -219,6 +229,8 @@ def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
             for case in CASES[kernel] if function_name(kernel, stored_as) in SIGNATURES else ():
                 yield Comparison(f"{kernel}_{stored_as}", gemm_error(library, kernel, stored_as, case), tolerance)
     if level == Level.AVX2:
+        for stored_as in GGML:
+            yield Comparison(f"decode_avx2_{stored_as}", decode_error(library, stored_as, F32_CASES[0]), 2**-23)
         yield Comparison("attention_avx2", attention_error(library), 1e-4)
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.linear import FastMatmul, pad_rows
-from rotary_batch.engine.kernels.matrices import Matrix, in_order, num_columns, num_rows
+from rotary_batch.engine.kernels.matrices import GgmlMatrix, Matrix, in_order, num_columns, num_rows
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
 from rotary_batch.engine.kernels.threads import threads_for
 
@@ -59,13 +59,27 @@ class Numerics:
         weight = matrix
         return map_row_tiles(lambda rows: F.linear(rows, weight), x if x.is_cuda else pad_rows(x))[: x.shape[0]]
 
+    def linear_of_heads(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """Each head of x [T, heads, in] times its matrix, of [heads, out, in] -> [T, heads, out]."""
+        if self.exact or matrices.dtype != x.dtype:
+            by_head = x.transpose(0, 1).contiguous()
+            products = [self.linear(rows, matrix) for rows, matrix in zip(by_head, matrices, strict=True)]
+            return torch.stack(products, 1)
+        padded = x if x.is_cuda else pad_rows(x.flatten(1)).view(-1, *x.shape[1:])
+        with self.threads_for(x.numel() + matrices.numel()):
+            product = torch.bmm(padded.transpose(0, 1), matrices.transpose(1, 2))
+        return product.transpose(0, 1)[: len(x)]
+
     def _dequantised(self, matrix: Matrix) -> torch.Tensor:
         """A stored matrix in float32; valid until the next call."""
         shape = (num_rows(matrix), num_columns(matrix))
         numel = shape[0] * shape[1]
         if self._scratch.numel() < numel:
             self._scratch = torch.empty(numel, dtype=self.dtype, device=self._device)
-        return dequantise(matrix, self._scratch[:numel].view(shape))
+        out = self._scratch[:numel].view(shape)
+        if isinstance(matrix, GgmlMatrix) and self.kernels.decodes(matrix):  # the same values: 0.6 ms, not 5 to 27
+            return self.kernels.decode(matrix, out)
+        return dequantise(matrix, out)
 
     def embed(self, matrix: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
         """Rows `token_ids` of a stored matrix, in the compute dtype."""

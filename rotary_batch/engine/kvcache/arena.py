@@ -4,8 +4,12 @@ A sequence's prompt and output limits are known at admission, so it needs one ra
 `device_tokens` are in device memory.  Those above are in host memory and pass through windows on the device, layer by
 layer (host.py).  No range crosses that border.
 
+In latent attention a token has one vector, whose first numbers are the value.  It is stored once, and values are views
+of it.
+
 int8: one float32 scale for each token and head, value = round(x / scale), scale = max |x| / 127 of that head.  The
-error is at most half a step, max |x| / 254.
+error is at most half a step, max |x| / 254.  A latent and the part of its key that rotates have a scale each: they are
+of different sizes.
 """
 
 from __future__ import annotations
@@ -41,10 +45,13 @@ class KvArena:
         # the layers of the tokens on the device, one after the other, then two windows for the tokens on the host
         self._places = {layer: place for place, layer in enumerate(geometry.kv_layers)}
         self._window_start = len(self._places) * device_tokens
-        rows, heads = self._window_start + 2 * host_tokens, geometry.num_kv_heads
+        rows = self._window_start + 2 * host_tokens, geometry.num_kv_heads
+        self._parts, self._value_dim = geometry.kv_parts, geometry.value_dim
         storage_dtype = torch.int8 if stored_as == "int8" else dtype
-        self._kv = [zeros((rows, heads, geometry.head_dim), storage_dtype, device) for _ in range(2)]
-        self._scales = [zeros((rows, heads), torch.float32, device) for _ in range(2) if stored_as == "int8"]
+        self._kv = [zeros((*rows, sum(parts)), storage_dtype, device) for parts in self._parts]
+        self._scales = [
+            zeros((*rows, len(parts)), torch.float32, device) for parts in self._parts if stored_as == "int8"
+        ]
         self._host = None
         if host_tokens:
             self._host = HostKvCache(self.tensors, self._window_start, len(self._places), host_tokens)
@@ -58,7 +65,10 @@ class KvArena:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """Keys and values of all layers, each [rows, kv heads, D]; for int8 also the scales of both."""
+        """Keys and values of all layers, each [rows, kv heads, D]; for int8 also the scales of both.
+
+        In latent attention one tensor has both.
+        """
         return [*self._kv, *self._scales]
 
     @property
@@ -98,38 +108,56 @@ class KvArena:
             return indices + device_offset
         return indices + torch.where(indices < self.device_tokens, device_offset, host_offset)
 
-    def write(self, layer: int, slot_mapping: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Store keys and values [T, kv heads, D] at indices [T]; layers come in order."""
+    def write(
+        self, layer: int, slot_mapping: torch.Tensor, keys: torch.Tensor, values: torch.Tensor | None = None
+    ) -> None:
+        """Store keys and values [T, kv heads, D] at indices [T]; layers come in order.
+
+        In latent attention the keys have the values in them.
+        """
         if self._host is not None:
             self._host.swap_in(self._places[layer])
         rows = self._rows(layer, slot_mapping)
-        for n, new in enumerate((keys, values)):
+        for n, new in enumerate((keys,) if values is None else (keys, values)):
             if self.stored_as == "int8":
-                scale = (new.abs().amax(-1).float() / 127).clamp_min(_TINY)
+                parts = torch.split(new.float(), list(self._parts[n]), -1)
+                scale = torch.stack([part.abs().amax(-1) for part in parts], -1).div_(127).clamp_min_(_TINY)
                 self._scales[n][rows] = scale
-                self._kv[n][rows] = (new.float() / scale[..., None]).round().to(torch.int8)
+                self._kv[n][rows] = (new.float() / self._of_each(n, scale)).round().to(torch.int8)
             else:
                 self._kv[n][rows] = new.to(self._kv[n].dtype)
         if self._host is not None:
             self._host.swap_out(self._places[layer])
 
+    def _of_each(self, n: int, scale: torch.Tensor) -> torch.Tensor:
+        """Scales [T, kv heads, parts] -> what each number is scaled by."""
+        parts = self._parts[n]
+        if len(parts) == 1:
+            return scale
+        of_parts = scale[..., None].unbind(-2)
+        return torch.cat([one.expand(*one.shape[:-1], size) for one, size in zip(of_parts, parts, strict=True)], -1)
+
     def gather(self, layer: int, indices: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of keys and values at indices [n], each [n, kv heads, D] in `dtype`."""
+        """Copies of keys and values at indices [n], [n, kv heads, D] and [n, kv heads, Dv] in `dtype`."""
         rows = self._rows(layer, indices)
-        return self._gather(0, rows, dtype), self._gather(1, rows, dtype)
+        return self._pair([self._gather(n, rows, dtype) for n in range(len(self._kv))])
+
+    def _pair(self, stored: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, which are the same tensor in latent attention."""
+        return stored[0], stored[-1][..., : self._value_dim]
 
     def _gather(self, n: int, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         gathered = self._kv[n].index_select(0, rows).to(dtype)
         if self.stored_as == "int8":
-            gathered = gathered * self._scales[n].index_select(0, rows)[..., None].to(dtype)
+            gathered = gathered * self._of_each(n, self._scales[n].index_select(0, rows)).to(dtype)
         return gathered
 
     def layer_views(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a layer on the device, each [device tokens, kv heads, D]; not for int8."""
+        """Keys and values of a layer on the device, [device tokens, kv heads, D or Dv]; not for int8."""
         assert self.stored_as != "int8", "int8 needs its scales: use gather, or tensors"
         start, _ = self.layer_offsets(layer)
         rows = slice(start, start + self.device_tokens)
-        return self._kv[0][rows], self._kv[1][rows]
+        return self._pair([stored[rows] for stored in self._kv])
 
     def has_room(self, num_tokens: int, *, on_device: bool = False, freed: Sequence[tuple[int, int]] = ()) -> bool:
         """Whether `allocate` would succeed after the ranges `freed` (start, length) were freed."""

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -29,14 +29,17 @@ from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KV_FORMATS, KvArena
 from rotary_batch.engine.offload.tiers import READ_NBYTES
+from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.engine.runtime.buffers import copy_to_pages, page_buffer
 from rotary_batch.engine.runtime.device import device_memory_nbytes, resolve_device
 from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.errors import ModelError
+from rotary_batch.model.format_shares import formats_of
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.host import physical_nbytes
 from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
-from rotary_batch.model.rates import UNMEASURED_AS, Rates
+from rotary_batch.model.rates import Rates
+from rotary_batch.model.slabs import matrix_parts, parse_stored_as
 
 ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -69,6 +72,9 @@ SMALL_MODEL = Geometry(
 PROBE_S = 1.5  # a probe starts no measurement after this time
 PROBE_ROWS, PROBE_ROUNDS = (1, 32, 256), 1  # more rounds would take the time of the other formats
 PROBE_DISK_NBYTES = 64 * 2**20
+# Of a format that a model brings: a second or two for each format; beyond these rows time grows as they do.
+FORMAT_ROWS, FORMAT_ROUNDS = (1, 4, 8, 16, 32, 64, 128), 2
+FILL = 120  # every byte of such a matrix; as a scale of any type it is a finite, normal number
 
 
 def measure_machine(device_name: str, folder: Path) -> Rates:
@@ -92,6 +98,14 @@ def measure_machine(device_name: str, folder: Path) -> Rates:
     )
 
 
+def with_formats(rates: Rates, formats: Collection[str]) -> Rates:
+    """The rates, with those formats measured that are not yet among them."""
+    device = resolve_device(rates.device)
+    missing = [stored_as for stored_as in formats if stored_as not in rates.weight_s]
+    measured = {stored_as: list(_matrix(stored_as, device, FORMAT_ROWS, FORMAT_ROUNDS)) for stored_as in missing}
+    return replace(rates, weight_s={**rates.weight_s, **measured}) if measured else rates
+
+
 def probe_machine(stored: Rates, pack_dir: Path, manifest: Manifest, kv: str) -> Rates:
     """Measure in under two seconds what one model needs; what there was no time for keeps its stored rate."""
     until = time.monotonic() + PROBE_S
@@ -101,8 +115,7 @@ def probe_machine(stored: Rates, pack_dir: Path, manifest: Manifest, kv: str) ->
     places = sorted(manifest.slabs.values())[: max(1, PROBE_DISK_NBYTES // manifest.slab_nbytes)]
     disk = disk_nbytes_per_s(pack_dir / EXPERTS_NAME, [(place.offset, place.nbytes) for place in places])
     weight_s = {}
-    measured = [name if name in stored.weight_s else UNMEASURED_AS for name in (manifest.experts, manifest.dense)]
-    for stored_as in dict.fromkeys(measured):
+    for stored_as in formats_of(manifest):
         weight_s[stored_as] = list(_matrix(stored_as, device, PROBE_ROWS, PROBE_ROUNDS, until))
     return replace(
         stored,
@@ -151,7 +164,7 @@ def _matrix(
     A probe rotates as many copies as the full measurement: with 4 instead of 8 it was 32 % faster at one row.
     """
     rows, columns = CUDA_MATRIX if device.type == "cuda" else MATRIX
-    parts = quantise(torch.randn(rows, columns).bfloat16(), stored_as)
+    parts, columns = _parts(stored_as, rows, columns)
     least, most = ROTATED_COPIES
     num_copies = min(most, max(least, ROTATED_NBYTES // sum(part.nbytes for part in parts.values())))
     copies: list[Matrix] = [
@@ -165,6 +178,18 @@ def _matrix(
         x = torch.randn(count, columns, device=device, dtype=matmul.dtype)
         work = partial(_multiply, matmul, x, copies)
         yield count, seconds(work, device, rounds) / num_copies / (rows * columns)
+
+
+def _parts(stored_as: str, rows: int, columns: int) -> tuple[dict[str, torch.Tensor], int]:
+    """The parts of a matrix to multiply by, and its columns, fewer where a model's own groups do not divide them."""
+    if stored_as in EXPERT_FORMATS:
+        return quantise(torch.randn(rows, columns).bfloat16(), stored_as), columns
+    columns -= columns % (parse_stored_as(stored_as).group or 1)
+    parts = {
+        part.suffix: torch.full((part.nbytes,), FILL, dtype=torch.uint8).view(DTYPES[part.dtype]).view(part.shape)
+        for part in matrix_parts(stored_as, rows, columns, "BF16")
+    }
+    return parts, columns
 
 
 def _multiply(matmul: FastMatmul, x: torch.Tensor, matrices: Sequence[Matrix]) -> None:

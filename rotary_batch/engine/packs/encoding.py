@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 
 from rotary_batch.engine.kernels.quant import quantise
-from rotary_batch.engine.packs.checkpoint import Checkpoint, Expert
+from rotary_batch.engine.packs.checkpoint import Checkpoint
 from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.engine.packs.recipes import Parts, stored_parts
-from rotary_batch.engine.packs.tensors import Source, pieces, tensor_nbytes
+from rotary_batch.engine.packs.tensors import Expert, Source, pieces, tensor_nbytes
 from rotary_batch.model.slabs import SlabLayout, matrix_parts
 
 

@@ -21,6 +21,7 @@ from rotary_batch.engine.packs.tensors import Source, TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of, geometry_of
 from rotary_batch.model.families.family import Family
+from rotary_batch.model.families.rotation import rotating_rows
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.tables import Table, shown
@@ -78,12 +79,12 @@ class _Tensors:
         for together, parts in _BY_KEY_HEAD.items():
             if part in parts and f"{stem}.delta.{together}" in self._tensors:
                 return self._by_key_head(f"{stem}.delta.{together}", together, name, shape)
+        if name.endswith(".kv_b") and (joined := self._kv_b(name, shape)):
+            return joined
         named = self._checked(name, shape)
         values = tuple(change for change in named.changes if change in (Change.PLUS_ONE, Change.MINUS_EXP))
         if order := self._order_of_halves(name, named):
             return Source(shape, (named.place,), _stored_as(named), "rows_to_halves", order)
-        if set(named.changes) & {Change.SPLIT, Change.TRANSPOSED}:
-            raise self._error(named, f"was changed ({', '.join(named.changes)}), which cannot be undone yet")
         swap = named.swap if Change.ROWS_SWAPPED in named.changes else None
         return self._source(name, shape, (named.place,), (swap, *(values or (None,))))
 
@@ -108,13 +109,24 @@ class _Tensors:
         places = tuple(whole.place.rows(*one) for one in ranges)
         return self._source(name, shape, places, (None, None))
 
+    def _kv_b(self, name: str, shape: tuple[int, ...]) -> Source | None:
+        """kv_b of the halves that the converter makes of it since April 2025; None = it is whole."""
+        geometry = self._geometry
+        heads, rank = geometry.num_heads, geometry.kv_lora_rank
+        k_b, v_b = (name.removesuffix("kv_b") + half for half in ("k_b", "v_b"))
+        if name in self._tensors:
+            for half in (k_b, v_b):  # some files have these too
+                self._unused.pop(half, None)
+            return None
+        k = self._checked(k_b, (heads, rank, geometry.nope_head_dim))
+        v = self._checked(v_b, (heads, geometry.value_head_dim, rank))
+        return Source(shape, (k.place, v.place), recipe="kv_b_of_halves")
+
     def _order_of_halves(self, name: str, named: Named) -> tuple[int, ...]:
         """For rows of q and k that rotate neighbours, by nature or by the converter: arguments of the recipe."""
-        if not name.removesuffix(".bias").endswith((".q", ".k")):
-            return ()
-        if named.swap is not None:
+        if name.removesuffix(".bias").endswith((".q", ".k")) and named.swap is not None:
             return (2 * named.swap.inner, 2 * named.swap.inner, 0)
-        return (self._geometry.head_dim, self._geometry.num_rotary, 0) if self._family.adjacent_pairs else ()
+        return (self._family.adjacent_pairs and rotating_rows(name, self._geometry)) or ()
 
     def expert(self, key: ExpertKey) -> dict[str, Source]:
         """The sources of an expert's matrices: gate over up as one where they are of one type; then the biases."""

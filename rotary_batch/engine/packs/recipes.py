@@ -133,8 +133,15 @@ def _floats(place: TensorPlace) -> torch.Tensor:
     stored = load(place)
     if place.dtype in DTYPES:
         return stored.float()
-    matrix = matrix_from({"": stored}, place.shape[0], f"ggml:{place.dtype}")
-    return dequantise(matrix, torch.empty(place.shape))
+    rows = stored.flatten(0, -2)
+    matrix = matrix_from({"": rows}, len(rows), f"ggml:{place.dtype}")
+    return dequantise(matrix, torch.empty(len(rows), place.shape[-1])).view(place.shape)
+
+
+def _kv_b_of_halves(source: Source) -> Parts:
+    """kv_b [heads * (N + V), C] of k_b [heads, C, N] and v_b [heads, V, C], which may be blocks: in float32."""
+    k_b, v_b = (_floats(place) for place in source.places)
+    return {"": torch.cat([k_b.transpose(1, 2), v_b], 1).reshape(source.shape)}
 
 
 RECIPES: dict[str, _Recipe] = {
@@ -148,4 +155,5 @@ RECIPES: dict[str, _Recipe] = {
     "dequantised": _dequantised,
     "swapped_rows": _swapped_rows,
     "numbers": _numbers,
+    "kv_b_of_halves": _kv_b_of_halves,
 }

@@ -16,6 +16,7 @@ from rotary_batch.model.geometry import DTYPE_NBYTES
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 PIECE_NBYTES = 8 * 2**20
+_INTO_FLOAT32 = ("dequantised", "numbers", "kv_b_of_halves")  # recipes
 # Of one number, by the name that safetensors gives its type.
 NUMBER_NBYTES = DTYPE_NBYTES | {"I64": 8, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 
@@ -65,12 +66,15 @@ class Source(NamedTuple):
     @property
     def dtype(self) -> str:
         """The type of its numbers, where they are plain."""
-        return "F32" if self.recipe in {"dequantised", "numbers"} else self.places[0].dtype
+        return "F32" if self.recipe in _INTO_FLOAT32 else self.places[0].dtype
 
     @property
     def nbytes(self) -> int:
         """Of what is read."""
         return sum(place.nbytes for place in self.places)
+
+
+Expert = dict[str, Source]  # by the matrices of a slab: gate_up, or gate and up; down; their biases
 
 
 def pieces(place: TensorPlace) -> Iterator[memoryview]:

@@ -5,7 +5,7 @@ A family is a function from a config to the switches of `Geometry`; the decoder 
 
 from __future__ import annotations
 
-from rotary_batch.model.families import dense, gpt_oss, mixtral, qwen, qwen_delta, sigmoid, softmax
+from rotary_batch.model.families import dense, gpt_oss, granite, latent, mixtral, qwen, qwen_delta, sigmoid, softmax
 from rotary_batch.model.families.config import sizes, text_table
 from rotary_batch.model.families.family import Family
 from rotary_batch.model.geometry import MAX_ENDS, Geometry
@@ -16,7 +16,9 @@ FAMILIES: tuple[Family, ...] = (
     *qwen.FAMILIES,
     *qwen_delta.FAMILIES,
     *softmax.FAMILIES,
+    *granite.FAMILIES,
     *sigmoid.FAMILIES,
+    *latent.FAMILIES,
     *gpt_oss.FAMILIES,
     *dense.FAMILIES,
 )

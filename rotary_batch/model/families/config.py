@@ -53,7 +53,8 @@ def sizes(config: Table, default_theta: float) -> dict[str, Any]:
         if ours not in {"num_experts", "top_k"} or any(map(config.has, names))
     }
     heads, hidden = values["num_heads"], values["hidden_size"]
-    if not config.has("head_dim") and hidden % heads:
+    has_head = config.has("head_dim") or config.has("kv_lora_rank")
+    if not has_head and hidden % heads:
         raise config.error(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
     optional = {"num_kv_heads": ("num_key_value_heads", heads), "head_dim": ("head_dim", hidden // heads)}
     for ours, (theirs, default) in optional.items():

@@ -7,33 +7,28 @@ from typing import Any
 
 from rotary_batch.model.families.config import attention_bias, attention_kinds, window
 from rotary_batch.model.families.family import Family
-from rotary_batch.model.families.layers import slices
-from rotary_batch.model.geometry import MAX_LAYERS, MAX_SIZES
+from rotary_batch.model.families.layers import sliced
+from rotary_batch.model.geometry import MAX_LAYERS
 from rotary_batch.model.tables import Table
 
 _Switches = Callable[[Table], dict[str, Any]]
 
 
-def _sliced(config: Table) -> dict[str, Any]:
-    hidden = config.whole("hidden_size", MAX_SIZES["hidden_size"])
-    return slices(hidden, config.whole("intermediate_size", MAX_SIZES["intermediate_size"]))
-
-
 def _llama(config: Table) -> dict[str, Any]:
-    return _sliced(config) | {"attention_bias": attention_bias(config, "qkvo")}
+    return sliced(config) | {"attention_bias": attention_bias(config, "qkvo")}
 
 
 def _mistral(config: Table) -> dict[str, Any]:
-    return _sliced(config) | {"sliding_window": window(config)}
+    return sliced(config) | {"sliding_window": window(config)}
 
 
 def _qwen2(config: Table) -> dict[str, Any]:
-    return _sliced(config) | _qwen_windows(config) | {"attention_bias": "qkv"}
+    return sliced(config) | _qwen_windows(config) | {"attention_bias": "qkv"}
 
 
 def _qwen3(config: Table) -> dict[str, Any]:
     switches = {"attention_bias": attention_bias(config, "qkvo"), "qk_norm": "head"}
-    return _sliced(config) | _qwen_windows(config) | switches
+    return sliced(config) | _qwen_windows(config) | switches
 
 
 def _smollm3(config: Table) -> dict[str, Any]:

@@ -35,8 +35,9 @@ def _by_step(config: Table, num_layers: int) -> tuple[int, ...]:
     return tuple(layer for layer in range(num_layers) if layer in named or (layer + 1) % step)
 
 
-def slices(hidden: int, middle: int) -> dict[str, Any]:
+def sliced(config: Table) -> dict[str, Any]:
     """The feed-forward of a dense model as slices that every row has."""
+    hidden, middle = (config.whole(name, MAX_SIZES[name]) for name in ("hidden_size", "intermediate_size"))
     most = max(1, SLICE_PARAMS // (3 * hidden))
     for unit in _SLICE_COLUMNS:
         if middle % unit == 0:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rotary_batch.model.families.config import attention_bias, flag
 from rotary_batch.model.families.family import Family
-from rotary_batch.model.families.layers import dense_layers, slices
+from rotary_batch.model.families.layers import dense_layers, sliced
 from rotary_batch.model.geometry import DELTA, FULL, MAX_LAYERS, MAX_SIZES
 from rotary_batch.model.tables import Table
 
@@ -63,8 +63,7 @@ def _qwen3_5_moe(config: Table) -> dict[str, Any]:
 
 
 def _qwen3_5(config: Table) -> dict[str, Any]:
-    hidden = config.whole("hidden_size", MAX_SIZES["hidden_size"])
-    return _hybrid(config) | slices(hidden, config.whole("intermediate_size", MAX_SIZES["intermediate_size"]))
+    return _hybrid(config) | sliced(config)
 
 
 FAMILIES = (

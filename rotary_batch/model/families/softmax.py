@@ -1,4 +1,4 @@
-"""Families whose routers take a softmax: OLMoE, Granite MoE, Phi-3.5-MoE, ERNIE 4.5 and Hunyuan-A13B."""
+"""Families whose routers take a softmax: OLMoE, Phi-3.5-MoE, ERNIE 4.5 and Hunyuan-A13B."""
 
 from __future__ import annotations
 
@@ -20,20 +20,6 @@ def _olmoe(config: Table) -> dict[str, Any]:
         "qk_norm": "full",
         "attention_bias": attention_bias(config, "qkvo"),
     }
-
-
-def _granite(config: Table) -> dict[str, Any]:
-    switches: dict[str, Any] = {"scoring": "topk_softmax", "attention_bias": attention_bias(config, "qkvo")}
-    for theirs, ours in (
-        ("embedding_multiplier", "embedding_multiplier"),
-        ("residual_multiplier", "residual_multiplier"),
-        ("attention_multiplier", "attention_scale"),
-        ("logits_scaling", "logits_divisor"),
-    ):
-        switches[ours] = config.positive(theirs) if config.has(theirs) else 1.0
-    if config.has("shared_intermediate_size"):
-        switches["shared_intermediate_size"] = config.whole("shared_intermediate_size", _WIDTH, least=0)
-    return switches
 
 
 def _phimoe(config: Table) -> dict[str, Any]:
@@ -90,13 +76,6 @@ FAMILIES = (
         architectures=("OlmoeForCausalLM",),
         oracle="OlmoeForCausalLM",
         switches=_olmoe,
-    ),
-    Family(
-        name="granitemoe",
-        model_types=("granitemoe", "granitemoeshared"),
-        architectures=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
-        oracle="GraniteMoeSharedForCausalLM",
-        switches=_granite,
     ),
     Family(
         name="phimoe",

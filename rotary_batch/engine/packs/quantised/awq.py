@@ -58,7 +58,7 @@ class Awq:
             name=name,
             rows=rows,
             columns=columns,
-            stored_as=f"int4:{stored_group(columns, group)}:{pair}",
+            stored_as=f"int4:{stored_group(name, columns, group)}:{pair}",
             layout="awq",
             places=places,
             group=group,

@@ -13,6 +13,7 @@ from rotary_batch.engine.packs.quantised.fp8 import fp8_matrix, is_fp8
 from rotary_batch.engine.packs.quantised.gptq import MAX_GROUP
 from rotary_batch.engine.packs.quantised.mxfp4 import packed_matrix
 from rotary_batch.engine.packs.quantised.source import (
+    MAX_SCHEMES,
     PAIR_NAMES,
     QuantisedMatrix,
     Tensors,
@@ -25,7 +26,6 @@ from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.tables import Table, shown
 
-MAX_SCHEMES = 2**10
 _MAX_BLOCK = 2**16
 _FORMATS = (
     "pack-quantized",
@@ -103,7 +103,7 @@ class CompressedTensors:
             name=name,
             rows=rows,
             columns=columns,
-            stored_as=f"int{scheme.bits}:{stored_group(columns, group)}:{pair}",
+            stored_as=f"int{scheme.bits}:{stored_group(name, columns, group)}:{pair}",
             layout="packed",
             bits=scheme.bits,
             places=places,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rotary_batch.engine.packs.quantised.source import (
+    MAX_SCHEMES,
     PAIR_NAMES,
     QuantisedMatrix,
     Tensors,
@@ -43,6 +44,8 @@ class Gptq:
         own = _scheme(config, None)
         overrides = [] if not config.has("dynamic") else _overrides(config, own)
         self._schemes = list(dict.fromkeys([own, *overrides]))
+        if len(self._schemes) > MAX_SCHEMES:
+            raise config.error(f"{len(self._schemes):,} different overrides in dynamic; at most {MAX_SCHEMES} are read")
 
     def matrix(self, tensors: Tensors, name: str, shape: tuple[int, int]) -> QuantisedMatrix | None:
         """The matrix of a module; None for one that is not quantised."""
@@ -69,7 +72,7 @@ class Gptq:
             name=name,
             rows=rows,
             columns=columns,
-            stored_as=f"int{bits}:{stored_group(columns, group)}:{pair}",
+            stored_as=f"int{bits}:{stored_group(name, columns, group)}:{pair}",
             layout=self._layout,
             bits=bits,
             places=places,

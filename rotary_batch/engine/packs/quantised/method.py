@@ -29,6 +29,7 @@ UNUSED_SUFFIXES = (
     ".output_scale",
     ".k_scale",
     ".v_scale",
+    ".kv_scale",
     ".q_scale",
 )
 _UNEXPLAINED = {  # the last part of a tensor's name: which method it is of

@@ -11,6 +11,8 @@ from rotary_batch.engine.packs.tensors import TensorPlace
 from rotary_batch.errors import ModelError
 
 PAIR_NAMES = {"F16": "f16", "BF16": "bf16", "F32": "f32"}
+MAX_SCHEMES = 64  # that differ: each module is compared with all of them
+MIN_GROUP = 8  # columns: a scale and a zero in float32 take as much as 16 codes
 Tensors = Mapping[str, TensorPlace]  # of a checkpoint, by name
 
 
@@ -67,7 +69,8 @@ def place_of(tensors: Tensors, name: str, dtypes: Collection[str], *shapes: tupl
     """A tensor with one of these types and shapes.  Raises ModelError naming file, tensor and fact."""
     place = tensors.get(name)
     if place is None:
-        raise ModelError(f"tensor {name} is in none of the files; is a shard missing? fetch the model again")
+        folder = next((one.path.parent for one in tensors.values()), "the checkpoint")
+        raise ModelError(f"{folder}: tensor {name} is in none of its files; is a shard missing? fetch the model again")
     if place.dtype not in dtypes:
         raise ModelError(f"{place.path}: tensor {name} is of type {place.dtype}, not {' or '.join(dtypes)}")
     if place.shape not in shapes:
@@ -86,6 +89,12 @@ def num_groups(columns: int, group: int) -> int:
     return -(-columns // group)
 
 
-def stored_group(columns: int, group: int) -> int:
-    """The largest group that cuts rows and the file's groups evenly: scales are repeated, nothing is lost."""
-    return math.gcd(columns, group)
+def stored_group(name: str, columns: int, group: int) -> int:
+    """The largest group that cuts rows and the file's groups evenly: scales are repeated, nothing is lost.
+
+    Raises ModelError where scales would take more than their codes.
+    """
+    common = math.gcd(columns, group)
+    if common < min(MIN_GROUP, columns):
+        raise ModelError(f"{name}: rows of {columns} columns in groups of {group} have only {common} in common")
+    return common

@@ -166,13 +166,6 @@ def test_a_probe_measures_the_formats_of_the_model_and_ends_in_time(monkeypatch,
     assert KEPT.best_of(late).weight_s == KEPT.weight_s, "what is not measured stays"
 
 
-def test_a_probe_of_a_quantised_checkpoint_measures_what_its_format_counts_as(monkeypatch, tiny_pack):
-    monkeypatch.setattr(measure, "MATRIX", (256, 128))
-    monkeypatch.setattr(measure, "PROBE_S", 100.0)
-    manifest = dataclasses.replace(Manifest.load(tiny_pack), experts="original")
-    assert list(measure.probe_machine(KEPT, tiny_pack, manifest, "bf16").weight_s) == ["int4", "bf16"]
-
-
 class FakeEngine:
     def __init__(self) -> None:
         self.rates = KEPT

@@ -25,6 +25,14 @@ BITS = {  # of one weight of an expert, scales included
     "Q4_K_M": 4.84,  # Q4_K; half of the down projections are Q6_K
     "mxfp4": 4.25,
 }
+_STORED = {
+    "bf16": "bf16",
+    "Q8_0": "ggml:Q8_0",
+    "fp8": "fp8:128x128",
+    "Q4_K_M": "ggml:Q4_K",
+    "mxfp4": "ggml:MXFP4",
+}
+_DOWN = {"Q4_K_M": "ggml:Q6_K"}  # in every second layer
 _ALIKE: dict[str, Any] = {  # what decides no size
     "rope_theta": 1e6,
     "rms_norm_eps": 1e-6,
@@ -87,11 +95,18 @@ class KnownModel:
             name=self.name,
             geometry=self.geometry,
             experts="bf16" if stored_as == "bf16" else ORIGINAL,
+            layer_formats={layer: _matrices(stored_as, layer) for layer in self.geometry.moe_layers},
             slabs={key: SlabPlace(place * nbytes, nbytes, "") for place, key in keys},
             dense_sha256="",
             tokenizer_sha256="",
             context_tokens=self.geometry.max_position,
         )
+
+
+def _matrices(stored_as: str, layer: int) -> dict[str, str]:
+    """How a layer's matrices are stored in one of the formats of `BITS`."""
+    down = _DOWN.get(stored_as, _STORED[stored_as]) if layer % 2 else _STORED[stored_as]
+    return {"gate_up": _STORED[stored_as], "down": down}
 
 
 @cache

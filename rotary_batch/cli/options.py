@@ -137,7 +137,7 @@ Numerics = Annotated[
         NUMERICS,
         help="exact: answers do not depend on the batch. fast: higher speed.",
         group=MODEL,
-        default="exact for models up to 1 GB, else fast",
+        default="exact for plain models up to 1 GB, else fast",
     ),
 ]
 Kv = Annotated[str | None, choice(KV_FORMATS, help="Format of the KV cache.", group=MODEL, default="bf16")]

@@ -59,7 +59,7 @@ DESCRIBED = {
     "numerics": Described(
         "exact: answers do not depend on the batch. fast: higher speed.",
         '"fast"',
-        "exact for models up to 1 GB, else fast",
+        "exact for plain models up to 1 GB, else fast",
     ),
     "kv": Described("Format of the KV cache: bf16 or int8.", '"bf16"'),
     "experts": Described(

@@ -94,8 +94,9 @@ class Manifest:
 
     @property
     def default_numerics(self) -> str:
-        """Exact for small packs, fast for large ones."""
-        return "exact" if self.experts_nbytes <= EXACT_MAX_NBYTES else "fast"
+        """Exact for small packs; fast for large ones, and for formats that exact numerics would unpack at each use."""
+        is_exact = self.experts_nbytes <= EXACT_MAX_NBYTES and self.experts != ORIGINAL
+        return "exact" if is_exact else "fast"
 
     def save(self, pack_dir: Path) -> None:
         """Write it in one piece."""

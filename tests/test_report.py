@@ -223,7 +223,7 @@ def test_a_model_that_is_gone_and_a_device_that_is_too_small(make_repository):
     ]
     assert [last_report()["reason"]] == errors(done)
     with sqlite3.connect(state() / "work.db") as db:
-        db.execute("update repository set pack_dir = '/gone'")
+        db.execute("update repository set pack_dir = '/gone', model_name = 'gone'")
     db.close()
     run(PROGRAM, "drain", code=3)
     assert "/gone" in last_report()["reason"]

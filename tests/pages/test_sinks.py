@@ -260,7 +260,15 @@ def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
     status.print_status(
         {
             "repositories": [
-                {"root": payload, "model": payload, "items": {"file": {"done": 1}}, "done": 1, "parked": 0, "all": 1}
+                {
+                    "root": payload,
+                    "model": payload,
+                    "model_problem": payload,
+                    "items": {"file": {"done": 1}},
+                    "done": 1,
+                    "parked": 0,
+                    "all": 1,
+                }
             ],
             "driver_pid": None,
             "running": None,

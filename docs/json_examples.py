@@ -50,6 +50,8 @@ A command for several repositories does what it can: its answer is a list, in wh
 the keys `repository`, `error` and `exit_code`. What the exit codes mean is in the [user guide](user-guide.md).
 """
 
+_HERE = str(Path(__file__).resolve().parents[1])  # no page names the machine that wrote it
+
 
 class Example(NamedTuple):
     """A command, what is said of its answer, and how it ends."""
@@ -149,7 +151,11 @@ def shown_answers() -> dict[str, Any]:
 def _page(found: Mapping[str, Any], folder: Path) -> str:
     parts = [_INTRODUCTION]
     for example in EXAMPLES:
-        text = json.dumps(_cut(found[example.command]), indent=1).replace(str(folder), "/home/me")
+        text = (
+            json.dumps(_cut(found[example.command]), indent=1)
+            .replace(str(folder), "/home/me")
+            .replace(_HERE, "/home/me/rotary-batch")
+        )
         parts.append(f"## `rotary-batch {example.command} --json`\n")
         parts += [f"{example.words}\n"] if example.words else []
         parts.append(f"```json\n{text}\n```\n")

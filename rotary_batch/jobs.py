@@ -52,7 +52,7 @@ class Job:
     units: Mapping[Unit, UnitSpec]
     select: Select
     attempts: int
-    # What the model's chat template asks for.  The index key has it beside the job's text.
+    # What the model's chat template asks for.  The index key has it besides the job's text.
     template: Mapping[str, bool | int | str] = field(default_factory=dict, repr=False)
 
     def selects(self, file: SourceFile) -> bool:

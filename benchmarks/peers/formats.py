@@ -1,4 +1,4 @@
-"""GGUF files of well-known shapes, beside llama.cpp with the very same file: `python -m benchmarks.peers.formats [MODEL...]`.
+"""GGUF files of well-known shapes, versus llama.cpp with the very same file: `python -m benchmarks.peers.formats [MODEL...]`.
 
 In turns, on the cores that `taskset` gives to both, all in RAM.  Random weights: see format_models.py; llama.cpp: see
 llama_bench.py.  BENCHMARK_BESIDE says what else ran meanwhile.  Writes formats.md.
@@ -91,7 +91,7 @@ def main() -> None:
 def report(found: Runs) -> str:
     """The page."""
     lines = [
-        "# GGUF files beside llama.cpp",
+        "# GGUF files: this project versus llama.cpp",
         "",
         f"Machine: {machine()}.  Beside it ran: {os.environ.get('BENCHMARK_BESIDE', 'nothing')}.",
         "",

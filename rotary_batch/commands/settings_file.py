@@ -34,7 +34,7 @@ class Described(NamedTuple):
 DESCRIBED = {
     "db": Described("The database.", '"~/.local/state/rotary-batch/work.db"'),
     "model": Described(
-        "The model: a pack, or a Hugging Face checkpoint of Mixtral.",
+        "The model: a pack, a Hugging Face checkpoint, or a GGUF file.",
         '"~/models/mixtral-int4"',
         "the embedded demonstration model",
     ),

@@ -1,4 +1,4 @@
-"""What of an answer is meant for its reader: neither the thinking before it nor the channels beside it.
+"""What of an answer is meant for its reader: not the thinking, and of several channels only the final one.
 
 Which of the two a model has, its vocabulary says.
 """

@@ -15,7 +15,7 @@ from rotary_batch.errors import ModelError
 from rotary_batch.model.rendering import RenderingError, render
 
 Variables = Mapping[str, bool | int | str]
-# What templates ask for beside messages, by type.  A job may set them; these are the ones that a person may want.
+# What templates ask for besides messages, by type.  A job may set them; these are the ones that a person may want.
 VARIABLES: dict[str, type] = {
     "enable_thinking": bool,
     "thinking": bool,

@@ -50,5 +50,5 @@ def _shares(parts: Iterable[tuple[str, int]]) -> Shares:
 
 
 def _measured_as(stored_as: str) -> str:
-    """The format that is measured: gathering columns takes little beside the product."""
+    """The format that is measured: gathering columns takes little, compared with the product."""
     return stored_as.removesuffix(":ordered")

@@ -1,21 +1,20 @@
 """The description of a model: sizes, the switches that decide its arithmetic, the names and shapes of its tensors.
 
-A family (model/families/) reads it from a config.json or from the keys of a GGUF file; a manifest stores it.  The
-defaults of the switches are Mixtral's.
+A family (model/families/) reads it from a config.json or from the keys of a GGUF file; a manifest stores it
+(geometry_table.py).  The defaults of the switches are Mixtral's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.delta import DeltaShape
 from rotary_batch.model.rope_scaling import RopeScaling, yarn_mscale
-from rotary_batch.model.tables import Table
 
 # Names as safetensors spells them.
 DTYPE_NBYTES = {"F32": 4, "BF16": 2, "F16": 2}
@@ -37,7 +36,6 @@ MAX_SIZES = {
     "vocab_size": MAX_VOCABULARY,
     "max_position": MAX_TOKENS,
 }
-_MAX_SWITCH = 2**24  # of a switch that is a size
 FULL, WINDOW, DELTA = "full", "window", "delta"  # kinds of attention of a layer
 ALL_ACTIVE = "all"  # scoring of a dense model: its "experts" are slices of one feed-forward, and every row has them all
 SCORINGS = ("softmax", "topk_softmax", "sigmoid", "sparsemixer", ALL_ACTIVE)
@@ -264,10 +262,7 @@ class Geometry:
     @property
     def dense_matmul_params(self) -> int:
         """Parameters of the matrices that every row passes, without embeddings and head."""
-        shapes = self.dense_shapes().items()
-        return sum(
-            math.prod(shape) for name, shape in shapes if self.is_quantisable(name) and name not in {"embed", "head"}
-        )
+        return _dense_matmul_params(self)
 
     @property
     def matrix_shapes(self) -> dict[str, tuple[int, int]]:
@@ -377,71 +372,12 @@ class Geometry:
         """Whether a dense tensor is float32 in memory in every numerics: it decides how states decay."""
         return name.endswith((".A_log", ".dt_bias"))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for a manifest; switches that have their defaults are left out."""
-        return {name: _plain(value) for name, value in _changed(self).items()}
 
-    @classmethod
-    def from_table(cls, table: Table) -> Geometry:
-        """The inverse of `as_dict`.  Raises ModelError."""
-        values: dict[str, Any] = {name: table.whole(name, most) for name, most in MAX_SIZES.items()}
-        values |= {name: table.positive(name) for name in ("rope_theta", "rms_norm_eps")}
-        values |= {
-            "dtype": table.one_of("dtype", DTYPE_NBYTES),
-            "eos_ids": table.wholes("eos_ids", MAX_ENDS, MAX_VOCABULARY),
-            "tie_word_embeddings": table.boolean("tie_word_embeddings"),
-            "sliding_window": table.whole("sliding_window", MAX_TOKENS) if table.has("sliding_window") else None,
-        }
-        scaling = table.table("rope_scaling")
-        values["rope_scaling"] = table.explained(lambda: RopeScaling(**_switches(RopeScaling, scaling)))
-        values = _switches(cls, table) | values
-        return table.explained(lambda: cls(**values))
+@cache  # it counts for the bound of every step, and 94 layers take 0.7 ms
+def _dense_matmul_params(geometry: Geometry) -> int:
+    shapes, apart = geometry.dense_shapes().items(), {"embed", "head"}
+    return sum(math.prod(shape) for name, shape in shapes if geometry.is_quantisable(name) and name not in apart)
 
 
 def _feed_forward(name: str, hidden: int, middle: int) -> Shapes:
     return {f"{name}.gate": (middle, hidden), f"{name}.up": (middle, hidden), f"{name}.down": (hidden, middle)}
-
-
-def _changed(described: Geometry | RopeScaling) -> dict[str, Any]:
-    """The fields that have no default, or another value."""
-    plain = type(described)(**_REQUIRED) if isinstance(described, Geometry) else RopeScaling()
-    required = _REQUIRED if isinstance(described, Geometry) else {}
-    return {
-        one.name: getattr(described, one.name)
-        for one in fields(described)
-        if one.name in required or getattr(described, one.name) != getattr(plain, one.name)
-    }
-
-
-_REQUIRED: dict[str, Any] = dict.fromkeys(MAX_SIZES, 2) | {
-    "rope_theta": 1.0,
-    "rms_norm_eps": 1.0,
-    "tie_word_embeddings": False,
-    "sliding_window": None,
-    "dtype": "BF16",
-    "eos_ids": (),
-}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any field
-    if isinstance(value, RopeScaling):
-        return {name: _plain(one) for name, one in _changed(value).items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _switches(cls: type, table: Table) -> dict[str, Any]:
-    """The optional fields that a table has, each read by its type."""
-    read: Mapping[Any, Any] = {
-        bool: table.boolean,
-        int: lambda name: table.whole(name, _MAX_SWITCH, least=0),
-        float: table.finite,
-        str: table.text,
-        float | None: table.finite,
-        int | None: lambda name: table.whole(name, _MAX_SWITCH),
-        tuple[int, ...]: lambda name: table.wholes(name, MAX_LAYERS, MAX_LAYERS),
-        tuple[float, ...]: lambda name: table.finites(name, MAX_LAYERS),
-        tuple[str, ...]: lambda name: table.texts(name, MAX_LAYERS),
-    }
-    hints = get_type_hints(cls)
-    optional = [name for name in hints if name not in _REQUIRED and hints[name] in read and table.has(name)]
-    return {name: read[hints[name]](name) for name in optional}

@@ -18,6 +18,7 @@ from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import MAX_SLABS, MAX_TOKENS, Geometry
+from rotary_batch.model.geometry_table import geometry_as_dict, geometry_from_table
 from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, expert_layout
 from rotary_batch.model.tables import Table, read_object, shown
 
@@ -102,7 +103,7 @@ class Manifest:
         """Write it in one piece."""
         slabs = [[key.layer, key.expert, *place] for key, place in sorted(self.slabs.items())]
         table = {"format": FORMAT, **{name: getattr(self, name) for name in _SCALAR_FIELDS}}
-        table |= {"geometry": self.geometry.as_dict(), "slabs": slabs}
+        table |= {"geometry": geometry_as_dict(self.geometry), "slabs": slabs}
         if self.experts == ORIGINAL:
             table |= {
                 "layer_formats": {str(layer): dict(formats) for layer, formats in self.layer_formats.items()},
@@ -124,7 +125,7 @@ class Manifest:
             pack_format = shown(values.get("format"))
             raise ModelError(f"{path}: format {pack_format}; this version reads {FORMAT!r}; pack the model again")
         table = Table(values, path, "the manifest is damaged; pack the model again")
-        geometry = Geometry.from_table(table.table("geometry"))
+        geometry = geometry_from_table(table.table("geometry"))
         experts = table.one_of("experts", (*EXPERT_FORMATS, ORIGINAL))
         layer_formats = _layer_formats(table, geometry) if experts == ORIGINAL else {}
         return cls(

@@ -78,6 +78,10 @@ class Table:
         self._where = where
         self._remedy = remedy
 
+    def names(self) -> Collection[str]:
+        """The names of all values."""
+        return self._values.keys()
+
     def has(self, name: str) -> bool:
         """Whether a value exists and is not null."""
         return self._values.get(name) is not None

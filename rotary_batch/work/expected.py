@@ -34,7 +34,7 @@ class Expected(NamedTuple):
     prompt_tokens: float = 0.0  # theirs and those of their parts
 
     def plus(self, count: int, each: Expected) -> Expected:
-        """This, and so many times the other."""
+        """This, and the other `count` times."""
         return Expected(self.num_parts + count * each.num_parts, self.prompt_tokens + count * each.prompt_tokens)
 
 

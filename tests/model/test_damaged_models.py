@@ -377,3 +377,15 @@ def test_sizes_that_only_the_headers_refute_take_no_memory(tmp_path):
     table = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(table | {"num_hidden_layers": 4096}))
     refused(lambda: pack(folder, tmp_path / "pack"), "in none of its files")
+
+
+@pytest.mark.parametrize("place", [(), ("rope_scaling",)])
+def test_a_switch_of_a_later_version_is_refused(a_pack, place):
+    """It decides the arithmetic: a model without it would write nonsense."""
+    table = json.loads((a_pack / "manifest.json").read_text())
+    part = table["geometry"]
+    for name in place:
+        part = part.setdefault(name, {})
+    part["swirl"] = True
+    (a_pack / "manifest.json").write_text(json.dumps(table))
+    refused(lambda: Manifest.load(a_pack), "manifest.json", '"swirl" is a switch that this version does not have')

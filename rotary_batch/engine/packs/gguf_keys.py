@@ -15,7 +15,7 @@ _MAX_FACTORS = 2**14
 
 
 class Keys:
-    """Keys below the name of the architecture, and the tensors beside them.  Every method may raise ModelError."""
+    """Keys below the name of the architecture, and the tensors of the file.  Every method may raise ModelError."""
 
     def __init__(self, keys: Mapping[str, Value], tensors: Mapping[str, TensorPlace]) -> None:
         self.where = next(iter(tensors.values())).path

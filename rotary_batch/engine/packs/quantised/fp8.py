@@ -53,7 +53,7 @@ def fp8_matrix(
     shapes: dict[tuple[int, ...], tuple[int, int]] = {
         (-(-rows // high), -(-columns // wide)): (high, wide) for high, wide in blocks
     }
-    if not shapes or suffix != SCALE_NAMES[0]:  # weight_scale_inv beside a block size is for blocks
+    if not shapes or suffix != SCALE_NAMES[0]:  # with a block size, weight_scale_inv is for blocks
         shapes = {(): (0, 0), (1,): (0, 0), (1, 1): (0, 0), (rows, 1): (1, 0), (rows,): (1, 0)} | shapes
     scale = place_of(tensors, name + suffix, SCALE_DTYPES, *shapes)
     block = shapes[scale.shape]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from rotary_batch.cli import app
@@ -163,3 +165,12 @@ def test_another_model_in_the_same_folder_is_not_taken_unasked(command, make_rep
     assert words in rotary(command, root, code=3).stderr
     model, queued, (note,) = indexed(root, "--model", first)
     assert (model, queued, "its model was first and is now second" in note) == ("second", NUM_ITEMS, True)
+
+
+def test_what_of_a_checkpoint_is_not_read_is_said_once(make_repository, packs, tmp_path):
+    source = write_tiny_checkpoint(tmp_path / "hf")
+    weights = load_file(source / "model.safetensors")
+    save_file(weights | {"mtp.fc.weight": torch.ones(3)}, source / "model.safetensors")
+    root = make_repository(CODE)
+    assert indexed(root, "--model", source) == ("hf", NUM_ITEMS, ["mtp: 1 tensor not read"])
+    assert indexed(root) == ("hf", 0, [])

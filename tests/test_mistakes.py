@@ -101,6 +101,12 @@ MODELS = [
     ),
     (
         "app",
+        "run -q --model ../adapter",
+        3,
+        "HERE/app: ../adapter: a LoRA adapter, not a model; merge it into its model first, and name that",
+    ),
+    (
+        "app",
         "model info org/name",
         3,
         "org/name: no such folder, and rotary-batch downloads nothing; get it with `hf download org/name --local-dir name` "
@@ -153,6 +159,8 @@ def rotary(folder: Path, *arguments: object, **environment: str) -> subprocess.C
 def world(make_repository, git, tmp_path) -> Path:
     """A folder with a repository, one without commits, a file, and settings files."""
     make_repository({"a.py": "def box():\n    return 1\n"}, name="app")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     (tmp_path / "unborn").mkdir()
     git(tmp_path / "unborn", "init", "-q")
     (tmp_path / "file").write_text("")

@@ -121,6 +121,8 @@ def index(request: IndexRequest, repos: Sequence[Path]) -> list[IndexOutcome | F
             key = pack, own.engine_settings()
             if key not in prompt_builders:
                 prompt_builders[key] = load_prompt_builder(own.settings, pack)
+            if row is None or Path(row.pack_dir) != pack.resolve():  # the model is new to the repository
+                own = own._replace(notes=(*own.notes, *prompt_builders[key].manifest.left_out))
             outcome = _index_one(request, own, prompt_builders[key], pack, row)
             outcomes += [outcome, *_unreadable(outcome.indexed)]
             request.on_indexed(outcome)

@@ -17,12 +17,11 @@ def info(model: Path) -> dict[str, Any]:
     """What a pack holds; of a checkpoint or a GGUF file, what its pack would hold.  Raises ModelError."""
     if (model / MANIFEST_NAME).is_file():
         manifest = Manifest.load(model)
-        return _facts(model, manifest) | {"is_packed": True, "weights_digest": manifest.weights_digest, "notes": []}
+        return _facts(model, manifest) | {"is_packed": True, "weights_digest": manifest.weights_digest}
     from rotary_batch.engine.packs.checkpoint import open_checkpoint, unpacked_manifest  # headers only, without torch
 
-    checkpoint = open_checkpoint(model)
-    manifest = unpacked_manifest(checkpoint, None)
-    return _facts(model, manifest) | {"is_packed": False, "weights_digest": None, "notes": list(checkpoint.notes)}
+    manifest = unpacked_manifest(open_checkpoint(model), None)
+    return _facts(model, manifest) | {"is_packed": False, "weights_digest": None}
 
 
 def require_pack(model: Path) -> None:
@@ -55,6 +54,7 @@ def _facts(model: Path, manifest: Manifest) -> dict[str, Any]:
         "demonstration": manifest.demonstration,
         "min_mean_logprob": manifest.min_mean_logprob,
         "formats": _formats(manifest),
+        "notes": list(manifest.left_out),
     }
 
 

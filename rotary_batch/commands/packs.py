@@ -69,6 +69,8 @@ def model_folder(model: Path) -> Path:
     if not model.is_dir():
         raise ModelError(not_on_disk(model, os.environ))
     if not any((model / name).exists() for name in (MANIFEST_NAME, "config.json")) and not any(model.glob("*.gguf")):
+        if (model / "adapter_config.json").exists():
+            raise ModelError(f"{model}: a LoRA adapter, not a model; merge it into its model first, and name that")
         files = f"no {MANIFEST_NAME}, no config.json and no GGUF file"
         raise ModelError(f"{model}: neither a pack nor a checkpoint, since it has {files}; name another folder")
     return model

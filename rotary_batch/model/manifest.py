@@ -30,6 +30,7 @@ DENSE_FORMATS = ("bf16", "int8")
 ORIGINAL = "original"  # as the checkpoint has it, where that is quantised
 MAX_NBYTES = 64 * 2**20  # of the manifest itself; 2^18 experts take 40 MB
 MAX_FILE_NBYTES = 2**53
+MAX_NOTES = 64
 _SLAB_FIELDS = ("layer", "expert", "offset", "nbytes", "sha256")
 EXACT_MAX_NBYTES = 10**9  # packs up to this default to exact numerics
 
@@ -52,6 +53,7 @@ class Manifest:
     dense: str = "bf16"  # how attention, embeddings and head are stored: bf16 = the checkpoint's own bits, or int8
     layer_formats: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # of the matrices, where original
     dense_formats: Mapping[str, str] = field(default_factory=dict)  # of dense tensors that the checkpoint has quantised
+    left_out: tuple[str, ...] = ()  # what of the checkpoint's files is not in the pack, in words
     slabs: Mapping[ExpertKey, SlabPlace]
     dense_sha256: str
     tokenizer_sha256: str
@@ -109,6 +111,8 @@ class Manifest:
                 "layer_formats": {str(layer): dict(formats) for layer, formats in self.layer_formats.items()},
                 "dense_formats": dict(self.dense_formats),
             }
+        if self.left_out:
+            table["left_out"] = list(self.left_out)
         temporary = pack_dir / (MANIFEST_NAME + ".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             file.write(json.dumps(table, indent=1) + "\n")
@@ -135,6 +139,7 @@ class Manifest:
             dense=table.one_of("dense", DENSE_FORMATS),
             layer_formats=layer_formats,
             dense_formats=_dense_formats(table, geometry) if experts == ORIGINAL else {},
+            left_out=table.texts("left_out", MAX_NOTES) if table.has("left_out") else (),
             slabs=_slabs(table, geometry, experts, layer_formats),
             dense_sha256=table.sha256("dense_sha256"),
             tokenizer_sha256=table.sha256("tokenizer_sha256"),

@@ -17,6 +17,7 @@ from transformers import (
     Qwen3NextForCausalLM,
 )
 
+from rotary_batch.commands.models import info
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.checkpoint import open_checkpoint
@@ -227,8 +228,10 @@ def test_the_layout_of_the_hub_and_what_is_left_out_of_it(tmp_path):
     pack(tmp_path / "hf", tmp_path / "plain")
     rename_as_on_the_hub(tmp_path / "hf")
     checkpoint = open_checkpoint(tmp_path / "hf")
-    assert checkpoint.notes == ("visual: 1 tensors are left out", "mtp: 1 tensors are left out")
+    assert checkpoint.notes == ("visual: 1 tensor not read", "mtp: 1 tensor not read")
     pack(tmp_path / "hf", tmp_path / "hub")
+    assert info(tmp_path / "hub")["notes"] == list(checkpoint.notes)
+    assert info(tmp_path / "plain")["notes"] == []
     found = []
     for folder in ("plain", "hub"):
         engine = open_engine(tmp_path / folder, numerics="exact")

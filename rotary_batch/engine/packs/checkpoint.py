@@ -114,6 +114,7 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
         experts=experts,
         layer_formats=layer_formats,
         dense_formats=checkpoint.dense_formats,
+        left_out=checkpoint.notes,
         slabs=slabs,
         dense_sha256="",
         tokenizer_sha256="",

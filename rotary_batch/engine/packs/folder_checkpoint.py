@@ -42,6 +42,7 @@ from rotary_batch.model.families.names import (
 from rotary_batch.model.families.rotation import rotating_rows
 from rotary_batch.model.geometry import DTYPE_NBYTES, Geometry
 from rotary_batch.model.tables import Table, parse_object, read_object, read_regular, shown
+from rotary_batch.sizes import count
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -284,7 +285,7 @@ class _Tensors:
                     "checkpoint is of another family, or newer than this version"
                 )
             counts[part] = counts.get(part, 0) + 1
-        return tuple(f"{part}: {count:,} tensors are left out" for part, count in counts.items())
+        return tuple(f"{part}: {count(number, 'tensor', 'tensors')} not read" for part, number in counts.items())
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

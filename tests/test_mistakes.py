@@ -103,7 +103,7 @@ MODELS = [
         "app",
         "run -q --model ../adapter",
         3,
-        "HERE/app: ../adapter: a LoRA adapter, not a model; merge it into its model first, and name that",
+        "HERE/app: ../adapter: a LoRA adapter, not a model; merge it: model pack MODEL PACK --adapter ../adapter",
     ),
     (
         "app",

@@ -28,19 +28,26 @@ def pack(
         choice(EXPERT_FORMATS, help="Format of the experts.", group=MODEL, default="the checkpoint's own"),
     ] = None,
     dense: Dense = "bf16",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Merge a LoRA adapter that PEFT saved.", rich_help_panel=MODEL),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Turn a checkpoint into a pack; rerun to resume.
 
     Examples:
         rotary-batch model pack ~/models/Mixtral-8x7B ~/models/int4 --experts int4
+        rotary-batch model pack ~/models/SmolLM2.gguf ~/models/mine --adapter ~/models/my-lora
     """
+    from rotary_batch.engine.packs.adapter import Adapted
     from rotary_batch.engine.packs.pack import pack
     from rotary_batch.engine.self_check import self_check
 
     src = commands.packs.model_folder(src)
+    model = src if adapter is None else Adapted(src, adapter)
     with counting("packing the model") as progress:
-        pack(src, dst, experts=experts, dense=dense, progress=progress, check=self_check)
+        pack(model, dst, experts=experts, dense=dense, progress=progress, check=self_check)
     _print_info(dst, json)
 
 

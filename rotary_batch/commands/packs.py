@@ -70,7 +70,7 @@ def model_folder(model: Path) -> Path:
         raise ModelError(not_on_disk(model, os.environ))
     if not any((model / name).exists() for name in (MANIFEST_NAME, "config.json")) and not any(model.glob("*.gguf")):
         if (model / "adapter_config.json").exists():
-            raise ModelError(f"{model}: a LoRA adapter, not a model; merge it into its model first, and name that")
+            raise ModelError(f"{model}: a LoRA adapter, not a model; merge it: model pack MODEL PACK --adapter {model}")
         files = f"no {MANIFEST_NAME}, no config.json and no GGUF file"
         raise ModelError(f"{model}: neither a pack nor a checkpoint, since it has {files}; name another folder")
     return model

@@ -31,11 +31,13 @@ class Checkpoint:
     experts: dict[ExpertKey, Expert]
     notes: tuple[str, ...] = ()  # what of the files is left out
     gguf_keys: Mapping[str, Value] | None = None  # they hold the tokenizer of a GGUF file
+    adapter: tuple[str, bytes] | None = None  # name and configuration of one that is merged into it
 
     @property
     def name(self) -> str:
         """What people call it: the name of the folder, or of the file."""
-        return self.path.resolve().name if self.gguf_keys is None else model_name(self.path)
+        name = self.path.resolve().name if self.gguf_keys is None else model_name(self.path)
+        return name if self.adapter is None else f"{name}+{self.adapter[0]}"
 
     @property
     def digest(self) -> str:
@@ -44,6 +46,7 @@ class Checkpoint:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         configs = [self.path / name for name in CONFIG_NAMES]
         config = self.config + b"".join(path.read_bytes() for path in configs if path.is_file())
+        config += self.adapter[1] if self.adapter else b""
         return hashlib.sha256(config + repr(stats).encode()).hexdigest()
 
     def _places(self) -> Iterator[TensorPlace]:
@@ -67,18 +70,24 @@ class Checkpoint:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is quantised."""
-        kinds = {kind for formats in self.layer_formats.values() for kind in formats.values()}
-        return kinds == {"bf16"} and not self.dense_formats
+        return self._has_plain_experts and not self.dense_formats
+
+    @property
+    def _has_plain_experts(self) -> bool:
+        kinds = {(name, kind) for formats in self.layer_formats.values() for name, kind in formats.items()}
+        return kinds == {("gate_up", "bf16"), ("down", "bf16")}
 
     def experts_format(self, wanted: str | None) -> str:
         """How a pack stores the experts.  Raises ModelError: what is quantised is not quantised again."""
         if self.is_plain:
             return wanted or "bf16"
-        if wanted not in {None, ORIGINAL}:
+        if wanted is None or wanted == ORIGINAL:
+            return ORIGINAL
+        if not self._has_plain_experts:
             raise ModelError(
                 f"{self.path}: its weights are quantised, and are kept as they are; leave out --experts {wanted}"
             )
-        return ORIGINAL
+        return wanted
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

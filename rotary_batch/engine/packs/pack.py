@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.packs.checkpoint import Checkpoint, cached_pack, open_checkpoint
+from rotary_batch.engine.packs.adapter import Adapted, open_model
+from rotary_batch.engine.packs.checkpoint import Checkpoint, cached_pack
 from rotary_batch.engine.packs.journal import Journal, locked_journal
 from rotary_batch.engine.packs.tensors import pieces
 from rotary_batch.engine.packs.writer import (
@@ -43,7 +44,7 @@ Check = Callable[[Checkpoint, Path, Manifest], None]  # of a pack without a mani
 
 
 def pack(
-    src: Path,
+    src: Path | Adapted,
     dst: Path,
     *,
     experts: str | None = None,
@@ -52,8 +53,9 @@ def pack(
     extra: dict[str, Any] | None = None,
     check: Check | None = None,
 ) -> Manifest:
-    """Pack the checkpoint `src` into the folder `dst`; `extra` are manifest fields of a demonstration model.
+    """Pack the checkpoint `src`, its adapter merged, into the folder `dst`.
 
+    `extra` are manifest fields of a demonstration model.
     `check` raises ModelError for a pack that must not be used; it has no manifest yet then.
 
     `experts` is bf16 (the checkpoint's own bits), int8 or int4; None = the checkpoint's own bits, also where they are
@@ -78,13 +80,13 @@ def pack(
             return manifest
 
 
-def _checked_packing(src: Path, dst: Path, experts: str | None, dense: str) -> Packing:
+def _checked_packing(src: Path | Adapted, dst: Path, experts: str | None, dense: str) -> Packing:
     """Everything that can be refused is refused here, before anything is written."""
     if dense not in DENSE_FORMATS:
         raise ModelError(f"--dense {dense!r}: this version packs {', '.join(DENSE_FORMATS)}")
-    if dst.exists() and src.resolve() == dst.resolve():
+    if dst.exists() and dst.resolve() in {path.resolve() for path in (src if isinstance(src, Adapted) else (src,))}:
         raise ModelError(f"{dst}: source and destination are the same folder; name another destination")
-    checkpoint = open_checkpoint(src)
+    checkpoint = open_model(src)
     packing = Packing(checkpoint, dst, checkpoint.experts_format(experts), dense)
     assert packing.layouts(), "computing the layouts raises for an impossible format"
     _small_files(checkpoint)
@@ -120,10 +122,10 @@ def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[s
 
 
 def pack_into_cache(
-    src: Path, cache: Path, check: Check, experts: str | None = None, progress: Progress | None = None
+    src: Path | Adapted, cache: Path, check: Check, experts: str | None = None, progress: Progress | None = None
 ) -> Path:
     """The pack of a checkpoint below `cache`; made on first use."""
-    dst = cached_pack(open_checkpoint(src), cache, experts)
+    dst = cached_pack(open_model(src), cache, experts)
     pack(src, dst, experts=experts, progress=progress, check=check)
     return dst
 

@@ -144,7 +144,32 @@ def _kv_b_of_halves(source: Source) -> Parts:
     return {"": torch.cat([k_b.transpose(1, 2), v_b], 1).reshape(source.shape)}
 
 
+def _adapted(source: Source) -> Parts:
+    """A matrix with what an adapter adds to it; arguments: its source, the type of the sum, the LowRanks.
+
+    The products are in float64, so that every machine rounds to the same bits.
+    """
+    below, dtype, added = source.arguments
+    whole = _in_float32(below).double()
+    for one in added:
+        (row, rows), (column, columns) = one.rows, one.columns
+        change = load(one.b)[row:rows].double() @ load(one.a)[:, column:columns].double()
+        if one.order:
+            change = change[_order_of_halves(len(change), one.order)]
+        whole[one.at : one.at + len(change)] += one.scale * change
+    return {"": whole.to(DTYPES[dtype])}
+
+
+def _in_float32(source: Source) -> torch.Tensor:
+    """A matrix of a checkpoint, dequantised."""
+    parts = stored_parts(source)
+    if source.stored_as == "bf16":
+        return parts[""].float()
+    return dequantise(matrix_from(parts, source.shape[0], source.stored_as), torch.empty(source.shape))
+
+
 RECIPES: dict[str, _Recipe] = {
+    "adapted": _adapted,
     "stack": _stack,
     "columns": _columns,
     "rows_to_halves": _rows_to_halves,

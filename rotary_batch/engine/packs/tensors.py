@@ -66,12 +66,28 @@ class Source(NamedTuple):
     @property
     def dtype(self) -> str:
         """The type of its numbers, where they are plain."""
+        if self.recipe == "adapted":
+            return str(self.arguments[1])
         return "F32" if self.recipe in _INTO_FLOAT32 else self.places[0].dtype
 
     @property
     def nbytes(self) -> int:
-        """Of what is read."""
+        """About what a pack stores of it: as much as is read, but for what an adapter makes plain."""
+        if self.recipe == "adapted":
+            return tensor_nbytes(self.dtype, self.shape)
         return sum(place.nbytes for place in self.places)
+
+
+class LowRank(NamedTuple):
+    """What an adapter adds to rows of a matrix, beginning with row `at`: scale * B[rows] A[:, columns]."""
+
+    a: TensorPlace  # [rank, columns of the adapter's matrix]
+    b: TensorPlace  # [rows of it, rank]
+    scale: float
+    rows: tuple[int, int]  # the first, and the one after the last
+    columns: tuple[int, int]
+    order: tuple[int, int, int] | None  # for rows_to_halves, where the engine has the rows in another order
+    at: int = 0
 
 
 Expert = dict[str, Source]  # by the matrices of a slab: gate_up, or gate and up; down; their biases

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Everything that needs a CUDA device: sh benchmarks/gpu_night.sh [OUT [PART...]]
-# Parts: packs tests sanitizer machine 8x7b fine one int8 disk 8x22b accelerate bf16 8x22b-bf16; all by default, one after the
-# other until LIMIT_S (530 seconds) are over: a step gets what is left, and the log says which had none.
-# LIMIT_S=1200 leaves time for all.
+# Parts, all by default: packs tests families sanitizer machine 8x7b one profile one-more fine fine-bf16 int8 disk 8x22b
+# accelerate bf16 8x22b-bf16.  They end when LIMIT_S (530 seconds) are over: a step gets what is left, and the log says
+# which had none; LIMIT_S=1200 leaves time for all.  Packs of the other parts are written while the tests run, on
+# WORKERS (12) processes; what is measured runs alone.
 # Random weights; device memory capped at 24 GB (12 GB for one sequence and for small int4 experts); the measured link rate is in
 # every JSON file.  Needs 110 GB of RAM for 8x7B in bf16, 80 GB for 8x22B in int4, and 25 GB below the cache folder
 # (XDG_CACHE_HOME; /dev/shm is quickest).
@@ -10,6 +11,7 @@ set -u
 OUT=${1:-benchmarks/gpu}
 PYTHON=${PYTHON:-.venv/bin/python}
 LIMIT_S=${LIMIT_S:-530}
+WORKERS=${WORKERS:-12}
 mkdir -p "$OUT"
 started=$(date +%s)
 step() { # NAME LIMIT_S COMMAND...: its output in OUT/NAME, its complaints and its time in OUT/log.txt
@@ -32,23 +34,41 @@ bench() { # NAME LIMIT_S ARGUMENTS...
     step "$name.json" "$limit" "$PYTHON" -m rotary_batch.cli bench --device cuda --json "$@"
 }
 [ $# -gt 0 ] && shift
-PARTS=${*:-packs tests sanitizer machine 8x7b fine one int8 disk 8x22b accelerate bf16 8x22b-bf16}
+PARTS=${*:-packs tests families sanitizer machine 8x7b one profile one-more fine fine-bf16 int8 disk 8x22b accelerate bf16 8x22b-bf16}
 has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
 sweep() { # NAME LIMIT_S ARGUMENTS...: many sequences of job lengths under 24 GB
     name=$1 limit=$2
     shift 2
     bench "$name" "$limit" --kv int8 --device-memory 24GB --lengths job "$@"
 }
+any() { for part; do has "$part" && return; done; return 1; }
+tests() { # NAME LIMIT_S ARGUMENTS...: -W, because the libraries of another machine warn of other things
+    name=$1 limit=$2
+    shift 2
+    step "$name.txt" "$limit" "$PYTHON" -m pytest -m gpu -p no:benchmark -W default -q --durations=5 "$@"
+}
 if has packs; then
-    step packs.txt 120 "$PYTHON" -m benchmarks.gpu_packs
+    packs=""
+    any 8x7b one one-more profile disk accelerate && packs="$packs mixtral-8x7b:int4:bf16"
+    any fine profile && packs="$packs qwen3-30b-a3b:int4:bf16"
+    has fine-bf16 && packs="$packs qwen3-30b-a3b:bf16:bf16"
+    has int8 && packs="$packs mixtral-8x7b:int8:bf16"
+    has 8x22b && packs="$packs mixtral-8x22b:int4:int8"
+    has bf16 && packs="$packs mixtral-8x7b:bf16:bf16"
+    has 8x22b-bf16 && packs="$packs mixtral-8x22b:int4:bf16"
+    # shellcheck disable=SC2086 # words are meant
+    step packs.txt 120 "$PYTHON" -m benchmarks.gpu_packs $packs &
 fi
 if has tests; then
-    step tests.txt 150 "$PYTHON" -m pytest -m gpu -p no:benchmark -q -n 8 tests
+    tests tests 150 -n "$WORKERS" tests/engine &
+elif has families; then
+    tests families 150 -n "$WORKERS" tests/engine/test_cuda_models.py &
 fi
 if has sanitizer && command -v compute-sanitizer > /dev/null; then
-    step sanitizer.txt 90 \
-        compute-sanitizer --error-exitcode 9 "$PYTHON" -m pytest -p no:benchmark -q -p no:xdist tests/engine/test_triton.py
+    step sanitizer.txt 80 compute-sanitizer --error-exitcode 9 \
+        "$PYTHON" -m pytest -p no:benchmark -W default -q -p no:xdist tests/engine/test_triton.py &
 fi
+wait
 if has machine; then
     step machine.txt 60 "$PYTHON" -c "import sys, torch, importlib.util as u; print(sys.version, torch.__version__, torch.cuda.get_device_name(), 'triton', bool(u.find_spec('triton')))"
     bench machine 90 --machine
@@ -56,22 +76,29 @@ fi
 if has 8x7b; then
     sweep 8x7b-int4-job 150 --shape mixtral-8x7b --experts int4 --max-batch 256 --prefill-revolutions 12 --decode-revolutions 20 --timeline "$OUT/8x7b.svg"
 fi
+one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64 --decode-revolutions 40"
+# shellcheck disable=SC2086 # words are meant, here and below
 if has one; then
-    one="--shape mixtral-8x7b --experts int4 --sequences 1 --lengths 64+64 --decode-revolutions 40"
-    for memory in 24 12; do
-        # shellcheck disable=SC2086 # words are meant
-        bench "8x7b-int4-one-$memory" 60 $one --device-memory ${memory}GB
-        # shellcheck disable=SC2086
-        bench "8x7b-int4-one-$memory-no-prefetch" 60 $one --device-memory ${memory}GB --no-prefetch
-    done
-    # shellcheck disable=SC2086
+    bench 8x7b-int4-one-24 60 $one --device-memory 24GB
+    bench 8x7b-int4-one-12 60 $one --device-memory 12GB
+fi
+if has profile; then # where the time of a decode step goes, everything resident
+    step profile-fine.txt 70 "$PYTHON" -m benchmarks.gpu_profile qwen3-30b-a3b int4 128 40GB
+    step profile-8x7b.txt 60 "$PYTHON" -m benchmarks.gpu_profile mixtral-8x7b int4 1 40GB
+fi
+# shellcheck disable=SC2086
+if has one-more; then
+    bench 8x7b-int4-one-24-no-prefetch 60 $one --device-memory 24GB --no-prefetch
+    bench 8x7b-int4-one-12-no-prefetch 60 $one --device-memory 12GB --no-prefetch
     bench 8x7b-int4-one-resident 60 $one --device-memory 40GB
 fi
+fine="--shape qwen3-30b-a3b --kv int8 --lengths job --max-batch 256 --prefill-revolutions 3 --decode-revolutions 6"
+# shellcheck disable=SC2086
 if has fine; then # small experts, which are copied in bundles: Qwen3-30B-A3B's sizes
-    fine="--shape qwen3-30b-a3b --kv int8 --lengths job --max-batch 256 --prefill-revolutions 6 --decode-revolutions 12"
-    # shellcheck disable=SC2086
     bench fine-int4-12-job 120 $fine --experts int4 --device-memory 12GB
-    # shellcheck disable=SC2086
+fi
+# shellcheck disable=SC2086
+if has fine-bf16; then
     bench fine-bf16-24-job 120 $fine --experts bf16 --device-memory 24GB
 fi
 if has int8; then

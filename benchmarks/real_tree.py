@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 
 def make(tree: Path, num_files: int, max_nbytes: int, folders: Sequence[Path]) -> None:
-    """A new git repository of that many files, none larger than `max_nbytes`, committed."""
+    """A new git repository of that many files, none larger than `max_nbytes`, committed and packed as a clone is."""
     tree.mkdir(parents=True)
     seen: set[bytes] = set()
     for source, name in _chosen(folders, max_nbytes):
@@ -64,6 +64,7 @@ def make(tree: Path, num_files: int, max_nbytes: int, folders: Sequence[Path]) -
     subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
     subprocess.run([*git, "add", "-A", "-f", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    subprocess.run([*git, "repack", "-q", "-a", "-d"], check=True)
     print(f"{len(seen):,} files")
 
 

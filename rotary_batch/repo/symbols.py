@@ -20,6 +20,9 @@ _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_DECORATORS = 20  # of one definition
 _MAX_UNPARSED_NESTING = 3  # of brackets that are parsed anew: all that is in them is parsed once for each
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
+# Nodes around what is read.  A query checks each open pattern at every node, and the parent of a node is looked for from
+# the top of the file, so 10,000 nested calls took 20 s.  The deepest of 1,500 files of 15 languages has 41.
+_MAX_DEPTH = 1000
 _CALLABLE_KINDS = {"function", "method", "constructor", "property"}
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}
 
@@ -152,7 +155,9 @@ def _roots(rules: Language, tree: Tree, source: bytes) -> list[Node]:
 def _matches(rules: Language, roots: Sequence[Node], uses: Uses) -> tuple[list[Definition], tuple[str, ...]]:
     definitions: dict[tuple[int, str, bool], Definition] = {}
     imports: list[str] = []
-    for captures in (one for root in roots for _, one in QueryCursor(query(rules.name)).matches(root)):
+    cursor = QueryCursor(query(rules.name))
+    cursor.set_max_start_depth(_MAX_DEPTH)
+    for captures in (one for root in roots for _, one in cursor.matches(root)):
         if "import" in captures:
             imports += [text_of(node) for node in captures["import"]]
         elif not uses.take(captures):

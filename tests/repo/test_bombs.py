@@ -176,6 +176,36 @@ def test_deep_wide_and_long_files_come_back_whole(tiny_checkpoint):
     resolve(found)
 
 
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [
+        ("javascript", "function g() { %s1%s }"),
+        ("typescript", "function g() { %s1%s }"),
+        ("python", "def g():\n    %s1%s\n"),
+        ("go", "package p\nfunc g() { %s1%s }"),
+        ("rust", "fn g() { %s1%s }"),
+        ("java", "class A { void g() { %s1%s; } }"),
+        ("c", "void g() { %s1%s; }"),
+        ("cpp", "void g() { %s1%s; }"),
+        ("php", "<?php function g() { %s1%s; }"),
+        ("c_sharp", "class A { void g() { %s1%s; } }"),
+        ("ruby", "def g\n  %s1%s\nend\n"),
+        ("kotlin", "fun g() { %s1%s }"),
+        ("swift", "func g() { %s1%s }"),
+        ("scala", "object A { def g() = %s1%s }"),
+        ("lua", "function g() %s1%s end"),
+    ],
+)
+def test_calls_are_read_down_to_a_depth_that_no_code_has(language, source):
+    """Each level further down costs all of those above it: 10,000 took 20 s."""
+    calls = {}
+    for depth in (200, 3000, 6000):
+        text = (source % ("g(" * depth, ")" * depth)).encode()
+        calls[depth] = len(extract(language, text, "a", parse(language, text)).references)
+    assert calls[200] == 200
+    assert 200 <= calls[3000] == calls[6000] < 1000
+
+
 @pytest.mark.timeout(30)  # one of them took 80 s
 @pytest.mark.parametrize(
     ("language", "head"),

@@ -324,11 +324,16 @@ class StopCriteria(NamedTuple):
 
     max_sentences: int | None = None
     stops_loops: bool = False
+    at_line_end: bool = False  # before the first newline that follows something visible; thinking does not count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One sequence for an engine.  `generated_ids` are the tokens that earlier runs generated."""
+    """One sequence for an engine.  `generated_ids` are the tokens that earlier runs generated.
+
+    Requests whose prompts begin with the same `shared_tokens` tokens are siblings: the engine computes that beginning
+    once, while they are live together or follow each other.  It changes no answer.
+    """
 
     request_id: int
     prompt_ids: tuple[int, ...]
@@ -336,6 +341,7 @@ class Request:
     generated_ids: tuple[int, ...] = ()
     logprob_sum: float = 0.0  # over generated_ids, natural logarithm
     stop: StopCriteria = field(default_factory=StopCriteria)
+    shared_tokens: int = 0  # less than the whole prompt; 0 = no siblings are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

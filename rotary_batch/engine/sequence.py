@@ -94,12 +94,14 @@ class Sequence:
         self.token_ids.append(token_id)
         self.new_ids.append(token_id)
         criteria, generated = self.request.stop, self.token_ids[len(self.request.prompt_ids) :]
+        if criteria.at_line_end and (surplus := answers.behind_line(generated, self.request.prompt_ids)) is not None:
+            return self._complete("stop", surplus=surplus)
         if criteria.max_sentences is not None:
             text = answers.text(generated, self.request.prompt_ids)
             if num_sentences(text) > criteria.max_sentences:
                 return self._complete("sentences", surplus=1)  # the word that would begin one more
-        if criteria.stops_loops and (surplus := loop_tokens(generated)):
-            return self._complete("loop", surplus=surplus)
+        if criteria.stops_loops and (repeated := loop_tokens(generated)):
+            return self._complete("loop", surplus=repeated)
         return self._complete("length") if self.num_left <= 0 else None
 
     def _complete(self, reason: Reason, *, surplus: int = 0, num_scored: int | None = None) -> Completion:

@@ -5,6 +5,7 @@ Which of the two a model has, its vocabulary says.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ _THINKING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 _CHANNEL, _MESSAGE = "<|channel|>", "<|message|>"
 _MESSAGE_ENDS = ("<|end|>", "<|start|>", _CHANNEL)
 _FINAL = "final"
+_INVISIBLE = string.whitespace + "ĉč"  # byte-level vocabularies write a tab and a carriage return as these letters
 
 
 class Shown(NamedTuple):
@@ -49,6 +51,16 @@ class AnswerForm:
     def text(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> str:
         """The letters of what the reader gets, of an answer that may go on."""
         return "".join(self._texts.get(token, "") for token in self.shown(answer_ids, prompt_ids).token_ids)
+
+    def behind_line(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> int | None:
+        """How many of the last tokens are behind the first line that has something visible; None = it may go on.
+
+        Only the last token is looked at: 1, or 0 where it holds the end of the line as well, such as ".\\n" of Qwen.
+        """
+        end, newline, rest = self._texts.get(answer_ids[-1], "").partition("\n")
+        if not newline or "\n" not in self.text(answer_ids, prompt_ids).lstrip(_INVISIBLE):
+            return None
+        return 0 if end.strip(_INVISIBLE) and not rest.strip(_INVISIBLE) else 1
 
     def _behind_thinking(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> Shown:
         end = next((place for place, token in enumerate(answer_ids) if token in self._ends), None)

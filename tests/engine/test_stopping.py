@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotary_batch.core import Request, StopCriteria
+from rotary_batch.engine import open_engine
 from rotary_batch.engine.sequence import Sequence
 from rotary_batch.engine.stopping import LONGEST_PERIOD, LOOP_REPEATS, LOOP_TOKENS, loop_tokens
 from rotary_batch.model.answers import AnswerForm
@@ -72,6 +75,57 @@ def test_a_loop_ends_after_its_first_round(tokenizer, resumed):
     assert done.num_scored == len("It adds numbers") + LOOP_REPEATS * len(". The sum is x")
 
 
+def ended_line(answers: AnswerForm, ids: list[int], prompt=(1,), resumed: int = 0) -> tuple[int, ...] | None:
+    """What is kept of an answer that ends with its line; None when it goes on after all of `ids`."""
+    request = Request(
+        request_id=1,
+        prompt_ids=prompt,
+        max_new_tokens=500,
+        generated_ids=tuple(ids[:resumed]),
+        stop=StopCriteria(at_line_end=True),
+    )
+    sequence = Sequence(request, 0, 0, [*prompt, *ids[:resumed]], 0.0)
+    for token_id in ids[resumed:]:
+        if done := sequence.accept(token_id, 0.0, frozenset(), answers):
+            assert (done.reason, done.num_scored) == ("stop", sequence.num_generated)
+            return done.token_ids
+    return None
+
+
+WORDS = [" Reads", " it", ".", "\n", ".\n\n", " \n", "č\n", "ĉ", ".\n-", "<think>", "</think>", "</s>"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kept"),
+    [
+        ([" Reads", " it", "."], None),
+        ([" Reads", " it", ".", "\n", " it"], [" Reads", " it", "."]),
+        (["\n", " \n", "ĉ", "č\n", " Reads", "\n"], ["\n", " \n", "ĉ", "č\n", " Reads"]),
+        ([" Reads", ".\n\n", " it"], [" Reads", ".\n\n"]),  # without it the answer would have no end
+        ([" Reads", " \n", " it"], [" Reads"]),
+        ([" Reads", ".\n-", " it"], [" Reads"]),
+        (["<think>", " it", "\n", " it", "</think>", "\n", " Reads", "\n"], ["<think>", " it", "\n", " it", "</think>", "\n", " Reads"]),
+        (["<think>", " it", "\n", " it", "\n"], None),
+    ],
+)  # fmt: skip
+def test_an_answer_of_one_line_ends_with_it(pieces, kept):
+    answers = AnswerForm({"<think>": 9, "</think>": 10}, dict(enumerate(WORDS)))
+    ids = [WORDS.index(piece) for piece in pieces]
+    for resumed in range(len(ids) if kept is None else len(kept)):
+        found = ended_line(answers, ids, (11,), resumed)
+        assert found == (None if kept is None else tuple(WORDS.index(piece) for piece in kept))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab. \n", max_size=30))
+def test_what_is_kept_of_a_line_is_its_text(tokenizer, text):
+    kept = ended_line(tokenizer.answers, tokenizer.encode(text))
+    line, newline, _ = text.lstrip().partition("\n")
+    assert (kept is None) == (not newline)
+    if kept is not None:
+        assert tokenizer.decode(kept).lstrip() == line
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=LONGEST_PERIOD))
 def test_what_repeats_long_enough_is_found_and_what_is_found_repeats(before, period):
@@ -97,3 +151,30 @@ def test_a_sequence_that_ends_by_itself_is_left_alone():
     assert sequence.accept(5, -1.0, frozenset({7}), AnswerForm({}, {})) is None
     done = sequence.accept(7, -2.0, frozenset({7}), AnswerForm({}, {}))
     assert (done.reason, done.token_ids, done.logprob_sum, done.num_scored) == ("stop", (5,), -3.0, 2)
+
+
+def test_drafts_end_a_line_where_single_tokens_do(tmp_path):
+    """Every seventh token is a newline here, so that answers of random weights have lines."""
+    checkpoint = write_tiny_checkpoint(tmp_path / "hf")
+    texts = {token: "\n" if token % 7 == 0 else "a" for token in range(320)}
+    prompts = [tuple((step * n) % 250 for n in range(1, 40)) * 2 for step in range(1, 9)]
+
+    def answers_of(stop: StopCriteria, draft_tokens: int) -> dict[int, tuple[int, ...]]:
+        engine = open_engine(checkpoint, numerics="exact", draft_tokens=draft_tokens)
+        engine.model = dataclasses.replace(engine.model, answers=AnswerForm({}, texts))
+        engine.stop_ids = frozenset()
+        for n, prompt in enumerate(prompts):
+            engine.admit(Request(request_id=n, prompt_ids=prompt, max_new_tokens=40, stop=stop))
+        found: dict[int, tuple[int, ...]] = {}
+        while engine.num_live:
+            found |= {done.request_id: done.token_ids for done in engine.step().completions}
+        engine.close()
+        return found
+
+    whole = answers_of(StopCriteria(), 0)
+    lines = {}
+    for number, ids in whole.items():
+        first = next((n for n, token in enumerate(ids) if token % 7), len(ids))
+        lines[number] = ids[: next((n for n in range(first, len(ids)) if ids[n] % 7 == 0), len(ids))]
+    assert lines != whole
+    assert answers_of(StopCriteria(at_line_end=True), 0) == answers_of(StopCriteria(at_line_end=True), 4) == lines

@@ -26,6 +26,7 @@ from rotary_batch.cli import (
     index,
     init,
     inspect,
+    jobs,
     mcp,
     model,
     models,
@@ -48,6 +49,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --he
     "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
 }
 MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify)
+JOB_COMMANDS: dict[str, Callable[..., None]] = {"list": jobs.jobs_list, "show": jobs.jobs_show, "new": jobs.jobs_new}
 CONFIG_COMMANDS: tuple[Callable[..., None], ...] = (config.show,)
 
 
@@ -74,6 +76,7 @@ app = _app(
     name="rotary-batch",
 )
 model_app = _app("Prepare a model, inspect it, verify it.")
+jobs_app = _app("List the jobs, show one, copy one to change it.")
 config_app = _app("Show the settings, and where each comes from.")
 for section, commands in COMMANDS.items():
     for command in commands:
@@ -82,6 +85,9 @@ for command in MODEL_COMMANDS:
     model_app.command(cls=Command)(command)
 for command in CONFIG_COMMANDS:
     config_app.command(cls=Command)(command)
+for command_name, command in JOB_COMMANDS.items():
+    jobs_app.command(command_name, cls=Command)(command)
+app.add_typer(jobs_app, name="jobs", rich_help_panel="Preparing")
 app.add_typer(config_app, name="config", rich_help_panel="Preparing")
 app.add_typer(model_app, name="model", rich_help_panel="Preparing")
 

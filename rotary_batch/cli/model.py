@@ -38,7 +38,7 @@ def pack(
 
     Examples:
         rotary-batch model pack ~/models/Mixtral-8x7B ~/models/int4 --experts int4
-        rotary-batch model pack ~/models/SmolLM2.gguf ~/models/mine --adapter ~/models/my-lora
+        rotary-batch model pack base.gguf mine --adapter my-lora
     """
     from rotary_batch.engine.packs.adapter import Adapted
     from rotary_batch.engine.packs.pack import pack

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import index as index
     from rotary_batch.commands import index_words as index_words
     from rotary_batch.commands import inspect as inspect
+    from rotary_batch.commands import job_files as job_files
     from rotary_batch.commands import mcp as mcp
     from rotary_batch.commands import models as models
     from rotary_batch.commands import named_models as named_models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rotary_batch.config import DEFAULT_JOB, Settings, bundled, excerpt
@@ -10,12 +11,25 @@ from rotary_batch.jobs import Job, load_jobs
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.prompts import load_prompts
+from rotary_batch.prompts import Prompt, load_prompts
 
 
 def available_jobs(settings: Settings) -> dict[str, Job]:
-    """All jobs that the settings offer, by name.  Raises ConfigError."""
-    return load_jobs(settings.jobs or bundled("jobs"))
+    """All jobs by name: the bundled ones, and those of the user's folder, which come first.  Raises ConfigError."""
+    jobs = load_jobs(bundled("jobs"))
+    return jobs if settings.jobs is None else jobs | load_jobs(settings.jobs)
+
+
+def available_prompts(settings: Settings) -> dict[str, Prompt]:
+    """All prompts by their stem, as `available_jobs` has the jobs.  Raises ConfigError."""
+    prompts = load_prompts(bundled("prompts"))
+    return prompts if settings.prompts is None else prompts | load_prompts(settings.prompts)
+
+
+def file_of(settings: Settings, job: str) -> Path:
+    """The file of a job."""
+    own = settings.jobs / f"{job}.toml" if settings.jobs else None
+    return own if own and own.is_file() else bundled("jobs") / f"{job}.toml"
 
 
 def find_job(settings: Settings) -> Job:
@@ -28,14 +42,20 @@ def find_job(settings: Settings) -> Job:
 
 def load_prompt_builder(settings: Settings, pack: Path) -> PromptBuilder:
     """The prompts of the settings' job for the model in `pack`."""
-    manifest = Manifest.load(pack)
+    manifest, job = Manifest.load(pack), find_job(settings)
     return PromptBuilder(
-        job=find_job(settings),
-        prompts=load_prompts(settings.prompts or bundled("prompts")),
+        job=job,
+        prompts=_prompts_of(job, available_prompts(settings)),
         tokenizer=Tokenizer.load(pack),
         manifest=manifest,
         numerics=numerics_label(settings, manifest),
     )
+
+
+def _prompts_of(job: Job, prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
+    """Those that a job names: others do not concern its answers."""
+    stems = {stem for spec in job.units.values() for stem in (spec.prompt, spec.part)}
+    return {stem: prompt for stem, prompt in prompts.items() if stem in stems}
 
 
 def numerics_label(settings: Settings, manifest: Manifest) -> str:

@@ -89,7 +89,7 @@ def test_the_table_of_commands_names_all_of_them_and_no_other():
     named = set()
     for text in (text for texts in cells for text in texts):
         words = text.replace("\\|", "|").split()
-        groups = {"model", "config"}
+        groups = {"model", "config", "jobs"}
         named |= {f"{words[0]} {word}" for word in words[1].split("|")} if words[0] in groups else {words[0]}
     assert named == all_commands(typer.main.get_command(app))
 

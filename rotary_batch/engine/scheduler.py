@@ -6,13 +6,14 @@ Every decode token joins, and prompt tokens up to a limit, in the order of admis
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from rotary_batch.core import Request
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.delta.base import StateSegment
 from rotary_batch.engine.delta.states import StateArena
-from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.kvcache.arena import KvArena, RangeSize
 from rotary_batch.engine.kvcache.prefix import Prefix, PrefixStore
 from rotary_batch.engine.sequence import Sequence
 from rotary_batch.errors import PromptError
@@ -115,33 +116,69 @@ class Scheduler:
             raise PromptError(f"request {request.request_id}: no new token is left of {request.max_new_tokens}")
 
     def _evictions_for(self, request: Request, shared: PrefixStore | None) -> list[Prefix] | None:
-        """Which prefixes to evict, least recently used first, so that the request fits; None when it does not."""
+        """Which prefixes to evict, those to be evicted first, so that the request fits; None when it does not.
+
+        The one that it shares goes last, with all others.
+        """
         unused = self._prefixes.unused() if self._prefixes else []
-        for count in range(len(unused) + 1):
-            evicted = unused[:count]
-            prefix = shared.find(request.prompt_ids, without=evicted) if shared else None
-            own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
-            has_state = self._states is None or self._states.num_free + count > 0
-            if has_state and self._kv.has_room(own_tokens, freed=[(p.kv_start, p.num_tokens) for p in evicted]):
-                return evicted
-        return None
+        found = shared.find(request.prompt_ids) if shared else None
+        wanted = self._wanted_ranges(request, shared, found)
+        others = [prefix for prefix in unused if prefix is not found]
+        for count in range(len(others) + 1):
+            if self._fits(wanted, others[:count]):
+                return others[:count]
+        if shared is None or len(others) == len(unused):
+            return None
+        rest = shared.find(request.prompt_ids, without=unused)
+        return unused if self._fits(self._wanted_ranges(request, shared, rest), unused) else None
+
+    def _wanted_ranges(self, request: Request, shared: PrefixStore | None, found: Prefix | None) -> list[RangeSize]:
+        """What to allocate for a request whose longest stored prefix is `found`: a new prefix, its own range."""
+        stored = found.num_tokens if found else 0
+        declared = shared.declared_tokens(request) if shared else 0
+        if declared > stored:
+            return [RangeSize(declared, on_device=True), RangeSize(kv_tokens(request) - declared)]
+        return [RangeSize(kv_tokens(request) - stored)]
+
+    def _fits(self, wanted: Seq[RangeSize], evicted: Collection[Prefix]) -> bool:
+        """Whether there is a range, and where layers have any a state, for each of `wanted`."""
+        if self._states is not None and self._states.num_free + len(evicted) < len(wanted):
+            return False
+        missing = sum(one.num_tokens for one in wanted) - sum(one.num_tokens for one in evicted)
+        return missing <= self._kv.free_tokens and self._kv.has_room(
+            wanted, freed=[(one.kv_start, one.num_tokens) for one in evicted]
+        )
 
     def _place(self, request: Request, shared: PrefixStore | None) -> Sequence:
         """Reserve what the request needs beyond the prefix that it shares."""
-        tokens = [*request.prompt_ids, *request.generated_ids]
-        prefix = shared.find(request.prompt_ids) if shared else None
-        own_tokens = kv_tokens(request) - (prefix.num_tokens if prefix else 0)
+        prompt_ids = request.prompt_ids
+        prefix = shared.find(prompt_ids) if shared else None
+        ranges = self._wanted_ranges(request, shared, prefix)
+        is_new = len(ranges) > 1
+        if shared and is_new:
+            prefix = shared.declare(prompt_ids[: ranges[0].num_tokens])
+        own_tokens = ranges[-1].num_tokens
         start = self._kv.allocate(own_tokens)
         state = self._states.allocate() if self._states else None
+        tokens = [*prompt_ids, *request.generated_ids]
         sequence = Sequence(request, start, own_tokens, tokens, request.logprob_sum, state)
         if shared is None:
             return sequence
-        sequence.prefix = shared.acquire(request.prompt_ids)
-        if prefix is None and sequence.prefix is not None:  # made just now: the beginning moves to a range of its own
-            sequence.makes_prefix = True
-            sequence.kv_tokens = own_tokens - sequence.prefix.num_tokens
-            self._kv.free(start + sequence.kv_tokens, sequence.prefix.num_tokens)
+        if prefix is None and (prefix := shared.detect(prompt_ids)):  # the beginning moves to a range of its own
+            is_new = True
+            sequence.kv_tokens -= prefix.num_tokens
+            self._kv.free(start + sequence.kv_tokens, prefix.num_tokens)
+        if prefix is not None:
+            self._share(sequence, prefix, shared, is_new=is_new)
         return sequence
+
+    def _share(self, sequence: Sequence, prefix: Prefix, shared: PrefixStore, *, is_new: bool) -> None:
+        sequence.prefix = prefix
+        shared.acquire(prefix)
+        if is_new:
+            sequence.make_prefix()
+            if prefix.is_declared:
+                shared.find_base(prefix)
 
     def schedule_step(
         self, *, max_prefill_tokens: int, span_tokens: int | None = None, draft_tokens: int = 0
@@ -170,16 +207,16 @@ class Scheduler:
         for sequence in [one for one in self.live if not one.is_decoding]:
             if max_tokens <= 0:
                 return
-            if not _is_ready(sequence, completed):
+            if not sequence.is_ready(completed):
                 continue
             sequence.skip_shared_prefix()
             count = min(sequence.num_pending, max_tokens, span_tokens or max_tokens)
-            prefix = sequence.prefix if sequence.makes_prefix else None
-            if self._states and prefix and not prefix.is_complete:
-                count = min(count, prefix.num_tokens - sequence.num_cached)
+            if self._states:
+                count = min(count, sequence.next_copied_state)
             yield ScheduledTokens(sequence, count)
             max_tokens -= count
-            if prefix and not self._states and sequence.num_cached + count >= prefix.num_tokens:
+            prefix = sequence.prefix if sequence.makes_prefix and not self._states else None
+            if prefix and sequence.num_cached + count >= prefix.num_tokens:
                 completed.append(prefix)
 
     def retire(self, request_ids: Collection[int]) -> None:
@@ -187,26 +224,11 @@ class Scheduler:
         for sequence in [one for one in self.live if one.request.request_id in request_ids]:
             self._kv.free(sequence.kv_start, sequence.kv_tokens)
             self.live.remove(sequence)
+            sequence.leave_prefix()
             if sequence.prefix is not None and self._prefixes is not None:
                 self._prefixes.release(sequence.prefix)
-                if sequence.makes_prefix:
-                    self._transfer(sequence.prefix, sequence)
             if sequence.state is not None:
                 sequence.state.free()
-
-    def _transfer(self, prefix: Prefix, maker: Sequence) -> None:
-        """Let a sequence that waits for an unfinished prefix make it, when its maker is gone."""
-        heir = next((sequence for sequence in self.live if sequence.prefix is prefix), None)
-        if heir is not None and not prefix.is_complete:
-            heir.inherit_prefix(maker)
-
-
-def _is_ready(sequence: Sequence, completed: Collection[Prefix]) -> bool:
-    """Whether the prefix that it shares is in the KV cache when its own rows need it."""
-    prefix = sequence.prefix
-    if prefix is None or sequence.makes_prefix:
-        return True
-    return prefix.is_complete or any(prefix is one for one in completed)
 
 
 def kv_tokens(request: Request) -> int:

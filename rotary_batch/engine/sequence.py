@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rotary_batch.core import Completion, NewTokens, Reason, Request
@@ -53,16 +54,40 @@ class Sequence:
         return self.num_pending == 1 and self.num_cached >= len(self.request.prompt_ids)
 
     def note_cached(self, count: int) -> None:
-        """Count `count` more of its tokens as cached, also for the prefix that it makes.
-
-        At the end of that prefix its state is copied for those who share it.
-        """
+        """Count `count` more of its tokens as cached, also for the prefix that it makes."""
         self.num_cached += count
+        if self.prefix is not None and self.makes_prefix:
+            self.prefix.note_cached(self.num_cached, self.state)
+
+    def is_ready(self, completed: Collection[Prefix] = ()) -> bool:
+        """Whether its next rows have before them, in the KV cache, what they need of others.
+
+        `completed` prefixes are so when the rows before them in this step are computed.  It takes over what nobody
+        makes, and begins with what another sequence computed.
+        """
         prefix = self.prefix
-        if prefix is not None and self.makes_prefix:
-            prefix.num_cached = max(prefix.num_cached, min(self.num_cached, prefix.num_tokens))
-            if self.state and prefix.state and self.num_cached == prefix.num_tokens:
-                prefix.state.copy_from(self.state)
+        if prefix is None:
+            return True
+        if not prefix.is_complete and not prefix.has_maker:
+            self.make_prefix()
+        if self.makes_prefix:
+            settled = prefix.settle_base(self.num_cached, self.state)
+            self.num_cached = self.num_cached if settled is None else settled
+            return settled is not None
+        return prefix.is_complete or any(prefix is one for one in completed)
+
+    def make_prefix(self) -> None:
+        """Compute its prefix, from where the last one that did has stopped."""
+        assert self.prefix is not None
+        self.makes_prefix = self.prefix.has_maker = True
+        self.num_cached = self.prefix.num_cached
+        if self.state and self.prefix.state:
+            self.state.copy_from(self.prefix.state)
+
+    def leave_prefix(self) -> None:
+        """Leave an unfinished prefix to others."""
+        if self.prefix is not None and self.makes_prefix and not self.prefix.is_complete:
+            self.prefix.leave(self.num_cached, self.state)
 
     def skip_shared_prefix(self) -> None:
         """Count the prefix as cached, because another sequence computed it, and begin with the state at its end."""
@@ -72,10 +97,13 @@ class Sequence:
             if self.state and prefix.state:
                 self.state.copy_from(prefix.state)
 
-    def inherit_prefix(self, maker: Sequence) -> None:
-        """Go on with the unfinished prefix of `maker`, which is gone, from where it was."""
-        self.makes_prefix, self.num_cached = True, maker.num_cached
-        self.state, maker.state = maker.state, self.state
+    @property
+    def next_copied_state(self) -> int:
+        """How many tokens it may compute before a state has to be copied, where layers have any."""
+        prefix = self.prefix
+        if prefix is None or not self.makes_prefix or prefix.is_complete:
+            return self.num_pending
+        return prefix.next_copied_state(self.num_cached)
 
     def restart(self) -> None:
         """Compute all of its tokens again, after a step that broke off: its state may hold some of that step."""

@@ -14,7 +14,7 @@ from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.split import SplitAttention
-from rotary_batch.engine.kvcache.arena import KvArena
+from rotary_batch.engine.kvcache.arena import KvArena, RangeSize
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.errors import PromptError
 from rotary_batch.model.footprint import Workload
@@ -48,7 +48,7 @@ def test_ranges_never_overlap_or_cross_the_border_and_all_can_be_freed(steps):
     kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
     held: list[tuple[int, int]] = []
     for size, on_device, frees in steps:
-        if kv.has_room(size, on_device=on_device):
+        if kv.has_room([RangeSize(size, on_device)]):
             start = kv.allocate(size, on_device=on_device)
             assert start + size <= 100 or (not on_device and start >= 100)
             assert start + size <= 180
@@ -68,7 +68,9 @@ def test_ranges_never_overlap_or_cross_the_border_and_all_can_be_freed(steps):
 def test_a_longest_range_fits_one_part_and_ranges_are_counted_by_part():
     kv = KvArena(GEOMETRY, 100, "bf16", torch.float32, CPU, host_tokens=80)
     assert kv.max_range_tokens == 100
-    assert not kv.has_room(101)
+    assert not kv.has_room([RangeSize(101)])
+    assert kv.has_room([RangeSize(60), RangeSize(60)])
+    assert not kv.has_room([RangeSize(60), RangeSize(60, on_device=True)])
     assert kv.num_ranges(30) == 3 + 2
 
 

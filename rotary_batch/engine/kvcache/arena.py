@@ -15,6 +15,7 @@ of different sizes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -24,6 +25,13 @@ from rotary_batch.model.geometry import Geometry
 
 KV_FORMATS = ("bf16", "int8")  # bf16 stands for float32 in exact numerics
 _TINY = 1e-8
+
+
+class RangeSize(NamedTuple):
+    """A range that is wanted."""
+
+    num_tokens: int
+    on_device: bool = False  # or else wherever there is room
 
 
 class KvArena:
@@ -159,27 +167,32 @@ class KvArena:
         rows = slice(start, start + self.device_tokens)
         return self._pair([stored[rows] for stored in self._kv])
 
-    def has_room(self, num_tokens: int, *, on_device: bool = False, freed: Sequence[tuple[int, int]] = ()) -> bool:
-        """Whether `allocate` would succeed after the ranges `freed` (start, length) were freed."""
-        return self._first_fit(self._merged(freed), num_tokens, on_device=on_device) is not None
+    def has_room(self, wanted: Sequence[RangeSize], freed: Sequence[tuple[int, int]] = ()) -> bool:
+        """Whether `allocate` would succeed for each of `wanted`, in order, after the ranges `freed` (start, length)."""
+        free_ranges = self._merged(freed)
+        return all(self._take(free_ranges, one) is not None for one in wanted)
 
     def allocate(self, num_tokens: int, *, on_device: bool = False) -> int:
         """Reserve a range and return its start.  First fit: the device is filled first, and low indices are reused.
 
         Raises ValueError when no free range is long enough.
         """
-        n = self._first_fit(self._free_ranges, num_tokens, on_device=on_device)
-        if n is None:
+        start = self._take(self._free_ranges, RangeSize(num_tokens, on_device))
+        if start is None:
             raise ValueError(f"no free range of {num_tokens} tokens")
-        start, length = self._free_ranges[n]
-        self._free_ranges[n : n + 1] = [(start + num_tokens, length - num_tokens)] * (length > num_tokens)
         return start
 
-    def _first_fit(self, free_ranges: Sequence[tuple[int, int]], num_tokens: int, *, on_device: bool) -> int | None:
-        """Index of the first range that is long enough."""
-        limit = self.device_tokens if on_device else self.device_tokens + self.host_tokens
-        fitting = (n for n, (start, length) in enumerate(free_ranges) if length >= num_tokens and start < limit)
-        return next(fitting, None)
+    def _take(self, free_ranges: list[tuple[int, int]], wanted: RangeSize) -> int | None:
+        """Take tokens from the first free range that is long enough, and return their start."""
+        limit = self.device_tokens if wanted.on_device else self.device_tokens + self.host_tokens
+        size = wanted.num_tokens
+        fitting = (n for n, (start, length) in enumerate(free_ranges) if length >= size and start < limit)
+        n = next(fitting, None)
+        if n is None:
+            return None
+        start, length = free_ranges[n]
+        free_ranges[n : n + 1] = [(start + size, length - size)] * (length > size)
+        return start
 
     def free(self, start: int, num_tokens: int) -> None:
         """Return a range, and merge it with the free ranges next to it."""
@@ -194,6 +207,12 @@ class KvArena:
             else:
                 merged.append((begin, length))
         return merged
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy keys and values of all layers between two ranges in device memory, which do not overlap."""
+        for tensor in self.tensors:
+            layers = tensor[: self._window_start].view(-1, self.device_tokens, *tensor.shape[1:])
+            layers[:, target : target + num_tokens] = layers[:, source : source + num_tokens]
 
     def close(self) -> None:
         """Unlock host memory; idempotent."""

@@ -287,7 +287,9 @@ class ValidationResult:
 
     verdict: Verdict
     shown_text: str | None  # None unless the verdict is SHOWN
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # each a kind, a colon, and what was found
+    num_sentences: int = 0  # that were looked at; none of an answer that was rejected as a whole
+    num_kept: int = 0  # of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

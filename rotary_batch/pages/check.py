@@ -1,22 +1,26 @@
-"""Validation of what a model wrote, without another model: its confidence, then names that must exist."""
+"""Validation of what a model wrote, without another model: its confidence, then each sentence beside the code.
+
+A reason is a kind, a colon, and what was found; reports count the kinds.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
 
 from rotary_batch.core import Reason, ValidationResult, Verdict
+from rotary_batch.pages.faithful.claims import false_claims
+from rotary_batch.pages.faithful.described import Described
+from rotary_batch.pages.faithful.literals import unknown_addresses, unknown_numbers, unknown_quotations
+from rotary_batch.pages.faithful.names import unknown_names
+from rotary_batch.pages.faithful.obedient import not_a_description
+from rotary_batch.pages.faithful.openings import cut_opening
+from rotary_batch.pages.faithful.restated import only_says_the_name
 from rotary_batch.sentences import is_whole, split_sentences
 
-_CODE = re.compile(r"`([^`\n]+)`")
-_IDENTIFIER = re.compile(
-    r"\b(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*\b|\b\w*[a-z0-9]_\w+\b|\b_\w+\b|\b[a-z]+[A-Z]\w*\b|\b[A-Z][a-z0-9]+[A-Z]\w*\b"
-    r"|\b[A-Za-z_]\w*(?=\(\))"
-)
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+", re.IGNORECASE)
+# Bump when another answer may be shown: verdicts of stored answers are then given anew at the next index.
+CHECK_VERSION = 2
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_ABBREVIATIONS = {"e.g", "i.e", "etc"}
 _LITTLE_WORDS = {"from", "given", "into", "that", "this", "when", "with"}
 LITTLE_LETTERS = 3  # words of up to 3 letters may appear twice
 LOOP_WORDS = 4  # a run of 4 words that appears three times is a loop
@@ -30,28 +34,57 @@ def validate(
     ended: Reason,
     is_known: Callable[[str], bool],
     source: str,
+    about: Described | None = None,
 ) -> ValidationResult:
-    """Keep the sentences whose names exist; drop the last sentence of an answer that was cut before its end.
+    """Keep the sentences that the code bears out; drop the last sentence of an answer that was cut before its end.
 
-    `is_known` is asked for single identifiers and for paths; `source` is the prompt, whose names exist too.
+    `is_known` is asked for single identifiers and for paths; `source` is the prompt, whose names exist too.  `about` is
+    the symbol that the answer is about, if it is about one.
     `min_mean_logprob` is set for a model that is too small to be trusted without it.  It also rejects an answer
     that ended in a loop, which raises the mean, and one with a sentence that says a word twice ("Update the screen of
     the console screen").
     """
-    clean = " ".join(text.split())
+    own = frozenset() if about is None else frozenset({about.name, about.qualified_name})
+    clean = cut_opening(" ".join(text.split()), own)
     if not re.search(r"[A-Za-z]{3}", clean):
         return _rejected(Verdict.EMPTY, "no words")
     if reason := _reason_for_doubt(clean, mean_logprob, min_mean_logprob, ended):
         return _rejected(Verdict.LOW_CONFIDENCE, reason)
+    if what := not_a_description(text):
+        return _rejected(Verdict.UNFAITHFUL, f"no description: {what}")
     sentences = _ended_sentences(clean, ended)
     if not sentences:
         return _rejected(Verdict.LOW_CONFIDENCE, "no sentence has an end")
-    unknown = [unknown_names(sentence, is_known, source) for sentence in sentences]
-    kept = [sentence for sentence, names in zip(sentences, unknown, strict=True) if not names]
-    reasons = tuple(chain.from_iterable(unknown))
-    if not kept:
-        return _rejected(Verdict.UNFAITHFUL, *reasons)
-    return ValidationResult(verdict=Verdict.SHOWN, shown_text=" ".join(kept), reasons=reasons)
+    return _kept(sentences, [list(_faults(one, is_known, source, about)) for one in sentences])
+
+
+def _kept(sentences: Sequence[str], faults: Sequence[Sequence[str]]) -> ValidationResult:
+    """What is left of the sentences of an answer without those that have faults."""
+    kept = [sentence for sentence, found in zip(sentences, faults, strict=True) if not found]
+    reasons = tuple(dict.fromkeys(fault for found in faults for fault in found))
+    says_nothing = all(fault.startswith(SAYS_THE_NAME) for fault in reasons)
+    return ValidationResult(
+        verdict=Verdict.SHOWN if kept else Verdict.EMPTY if says_nothing else Verdict.UNFAITHFUL,
+        shown_text=" ".join(kept) or None,
+        reasons=reasons,
+        num_sentences=len(sentences),
+        num_kept=len(kept),
+    )
+
+
+SAYS_THE_NAME = "only says the name"
+
+
+def _faults(sentence: str, is_known: Callable[[str], bool], source: str, about: Described | None) -> Iterator[str]:
+    """Why a sentence is not shown."""
+    yield from (f"unknown name: {name}" for name in unknown_names(sentence, is_known, source))
+    yield from (f"unknown address: {one}" for one in unknown_addresses(sentence, source))
+    yield from (f"unknown number: {number}" for number in unknown_numbers(sentence, source))
+    yield from (f"unknown quotation: {text}" for text in unknown_quotations(sentence, source))
+    if about is not None:
+        yield from false_claims(sentence, about)
+        if only_says_the_name(sentence, about.name):
+            yield f"{SAYS_THE_NAME}: {about.name}"
 
 
 def _rejected(verdict: Verdict, *reasons: str) -> ValidationResult:
@@ -60,11 +93,11 @@ def _rejected(verdict: Verdict, *reasons: str) -> ValidationResult:
 
 def _reason_for_doubt(text: str, mean_logprob: float, min_mean_logprob: float | None, ended: Reason) -> str | None:
     if min_mean_logprob is not None and mean_logprob < min_mean_logprob:
-        return f"mean log-probability {mean_logprob:.2f}"
+        return f"mean log-probability: {mean_logprob:.2f}"
     if _loops(text) or (min_mean_logprob is not None and ended == "loop"):
         return "repeats itself"
     if min_mean_logprob is not None and (word := _repeated_word(text)):
-        return f"says {word} twice"
+        return f"says a word twice: {word}"
     return None
 
 
@@ -73,22 +106,6 @@ def _ended_sentences(text: str, ended: Reason) -> list[str]:
     sentences = split_sentences(text)
     is_cut = ended in {"length", "loop"} or text.count("(") > text.count(")")
     return sentences[:-1] if is_cut and not is_whole(text) else sentences
-
-
-def unknown_names(sentence: str, is_known: Callable[[str], bool], source: str) -> list[str]:
-    """Names, paths and URLs in a sentence that neither the index nor the source has."""
-    unknown_urls = [url for url in _URL.findall(sentence) if url.rstrip(".,;)") not in source]
-    spans = _CODE.findall(sentence)
-    rest = _CODE.sub(" ", _URL.sub(" ", sentence))
-    names = [*spans, *(name for name in _IDENTIFIER.findall(rest) if name not in _ABBREVIATIONS)]
-    return unknown_urls + [name for name in names if not _exists(name, is_known, source)]
-
-
-def _exists(name: str, is_known: Callable[[str], bool], source: str) -> bool:
-    if name in source or is_known(name.strip("/")):
-        return True
-    words = _WORD.findall(name)
-    return bool(words) and all(is_known(word) or re.search(rf"\b{re.escape(word)}\b", source) for word in words)
 
 
 def _loops(text: str) -> bool:

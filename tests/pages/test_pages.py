@@ -271,7 +271,7 @@ def test_only_what_exists_may_be_named(text, logprob, verdict, kept):
 )
 def test_a_sentence_that_was_cut_is_not_shown(text, kept):
     for ended in ("length", "loop"):
-        found = validate(text, mean_logprob=-0.1, min_mean_logprob=None, ended=ended, is_known=KNOWN, source="")
+        found = validate(text, mean_logprob=-0.1, min_mean_logprob=None, ended=ended, is_known=KNOWN, source="put.")
         assert (found.verdict, found.shown_text) == (Verdict.SHOWN if kept else Verdict.LOW_CONFIDENCE, kept)
 
 

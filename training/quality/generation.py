@@ -15,7 +15,8 @@ from rotary_batch.core import Completion, Reason, Request, StopCriteria, Verdict
 from rotary_batch.engine import open_engine
 from rotary_batch.jobs import UnitSpec, load_jobs
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.pages.check import unknown_names, validate
+from rotary_batch.pages.check import validate
+from rotary_batch.pages.faithful.names import unknown_names
 from training.corpus import Example
 
 UNITS = {"file": "file", "directory": "directory"}  # every other task is asked as a chunk is

@@ -24,8 +24,8 @@ _FORMATS = (  # words, in lower case, that a token of a known format has in it o
     b"glimt- glagent- gloas- _authtoken t3blbkfj pypi-age sg. xox hooks.slack.com sq0csp k_live_ eyj -us"
 ).split()
 _WORDS = (
-    b"password passwd pwd secret api_key apikey api-key auth_key private_key client_key access_key service_key account_key "
-    b"encryption_key token credential"
+    b"password passwd pwd secret api_key apikey api-key auth_key private_key client_key access_key service_key "
+    b"account_key encryption_key token credential"
 ).split()
 _USER = re.compile(rb"://[^\s/:@\"'`<>]{1,60}:[^\s/:@\"'`<>]{1,200}@")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(.{1,20000}?)-----END ", re.DOTALL)

@@ -94,6 +94,21 @@ def _write_dense(folder: Path, geometry: Geometry, dense_formats: Mapping[str, s
     save_file(tensors, str(folder / DENSE_NAME))
 
 
+def random_slab(geometry: Geometry, stored_as: Mapping[str, str], seed: int) -> torch.Tensor:
+    """The bytes of an expert; its biases are as large as its products."""
+    layout = expert_layout(geometry, stored_as)
+    slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
+    tensors = {}
+    for name, (rows, columns) in expert_shapes(geometry, stored_as).items():
+        tensors |= stored_tensors(name, random_matrix(stored_as[name], rows, columns, seed))
+    for name, size in geometry.expert_bias_sizes.items():
+        tensors[f"{name}.bias"] = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    for name, tensor in tensors.items():
+        part = layout.parts[name]
+        slab[part.offset : part.offset + part.nbytes] = tensor.view(-1).view(torch.uint8)
+    return slab
+
+
 def _write_slabs(folder: Path, geometry: Geometry, stored_as: Mapping[str, str]) -> dict[ExpertKey, SlabPlace]:
     layout, keys = expert_layout(geometry, stored_as), list(geometry.expert_keys())
     header = safetensors_header({f"slab.{key}": ("U8", (layout.nbytes,), layout.nbytes) for key in range(len(keys))})
@@ -101,12 +116,7 @@ def _write_slabs(folder: Path, geometry: Geometry, stored_as: Mapping[str, str])
     with (folder / EXPERTS_NAME).open("wb") as file:
         file.write(header)
         for number, key in enumerate(keys):
-            slab = torch.zeros(layout.nbytes, dtype=torch.uint8)
-            for name, (rows, columns) in expert_shapes(geometry, stored_as).items():
-                matrix = random_matrix(stored_as[name], rows, columns, 100 + number)
-                for part_name, tensor in stored_tensors(name, matrix).items():
-                    part = layout.parts[part_name]
-                    slab[part.offset : part.offset + part.nbytes] = tensor.view(-1).view(torch.uint8)
+            slab = random_slab(geometry, stored_as, 100 + number)
             content = slab.numpy().tobytes()
             places[key] = SlabPlace(file.tell(), layout.nbytes, hashlib.sha256(content).hexdigest())
             file.write(content)

@@ -24,6 +24,13 @@ def dequant_ggml_kernel(
     block = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     address = blocks + tl.minimum(block, num_blocks - 1) * NBYTES  # past the end the last block is read again
+    weight = ggml_weight(address, column, TYPE)
+    tl.store(out + block * COLUMNS + column, weight.to(out.dtype.element_ty), mask=block < num_blocks)
+
+
+@triton.jit
+def ggml_weight(address, column, TYPE: tl.constexpr):
+    """The weight in a column of the block at an address, in float32."""
     if TYPE == "Q4_0":
         weight = _q4_0(address, column)
     elif TYPE == "Q4_1":
@@ -37,7 +44,7 @@ def dequant_ggml_kernel(
     else:
         tl.static_assert(TYPE == "MXFP4")
         weight = _mxfp4(address, column)
-    tl.store(out + block * COLUMNS + column, weight.to(out.dtype.element_ty), mask=block < num_blocks)
+    return weight
 
 
 @triton.jit

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from rotary_batch.config import cache_dir
+from rotary_batch.engine.attention.base import Attention
 from rotary_batch.engine.attention.select import attention_for
+from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.delta.states import StateArena
 from rotary_batch.engine.engine import LoadedModel, RotaryEngine
+from rotary_batch.engine.graphs import DecodeGraphs
 from rotary_batch.engine.kernels import cpu
+from rotary_batch.engine.kernels.cuda import HAS_TRITON
+from rotary_batch.engine.kernels.grouped import GroupedKernels
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import Placement, open_experts, open_tier
@@ -101,20 +107,36 @@ def _load(
             states = StateArena(geometry.delta, len(geometry.delta_layers), memory_plan.num_states, device)
         windows = {geometry.window(layer) for layer in geometry.kv_layers}
         attentions = {window: attention_for(geometry.with_window(window), numerics, kv) for window in windows}
+        grouped = GroupedKernels(manifest) if computes_groups(numerics, device) else None
         longest = min(manifest.context_tokens, kv.max_range_tokens)  # a context of 10^7 is not paid for in angles
+        decoder = Decoder(Weights(geometry, dense, numerics), experts, attentions, longest, trace, states, grouped)
         loaded = LoadedModel(
             manifest=manifest,
             footprint=model,
-            decoder=Decoder(Weights(geometry, dense, numerics), experts, attentions, longest, trace, states),
+            decoder=decoder,
             experts=experts,
             tier=tier,
             kv=kv,
             states=states,
+            graphs=None if options.timeline or states else decode_graphs(decoder, kv, list(attentions.values())),
             stop_ids=tokenizer.stop_ids | frozenset(geometry.eos_ids),
             answers=tokenizer.answers,
         )
         opened.pop_all()
     return loaded
+
+
+def decode_graphs(decoder: Decoder, kv: KvArena, attentions: Sequence[Attention]) -> DecodeGraphs | None:
+    """The graphs of decode steps, where such a step can be recorded."""
+    by_kernel = [attention for attention in attentions if isinstance(attention, TritonAttention)]
+    if decoder.waits_for_host(1) or kv.host_tokens or len(by_kernel) < len(attentions):
+        return None
+    return DecodeGraphs(decoder, kv, by_kernel)
+
+
+def computes_groups(numerics: Numerics, device: torch.device) -> bool:
+    """Whether the experts of a layer are computed together: fast numerics on CUDA with Triton."""
+    return device.type == "cuda" and HAS_TRITON and not numerics.exact
 
 
 def _open_pack(model_dir: Path, experts: str | None) -> tuple[Path, Manifest]:

@@ -10,16 +10,18 @@ from itertools import chain
 
 import torch
 
+from rotary_batch.core import ExpertKey
 from rotary_batch.engine.attention.base import Attention, QuerySegment
 from rotary_batch.engine.delta.base import StateSegment
 from rotary_batch.engine.delta.states import StateArena
-from rotary_batch.engine.kernels.matrices import num_rows
+from rotary_batch.engine.kernels.grouped import GroupedKernels
+from rotary_batch.engine.kernels.matrices import num_rows as matrix_rows
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.mixers.base import Mixer, StepRows
 from rotary_batch.engine.mixers.gated_delta import GatedDelta
 from rotary_batch.engine.mixers.latent_attention import LatentAttention
 from rotary_batch.engine.mixers.self_attention import SelfAttention
-from rotary_batch.engine.moe import Dispatch, all_active, moe_forward
+from rotary_batch.engine.moe import Dispatch, all_active, grouped_forward, moe_forward
 from rotary_batch.engine.offload.prediction import ExpertPredictor
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.rope import Rope
@@ -41,11 +43,13 @@ class Decoder:
         context_tokens: int,
         trace: Trace,
         states: StateArena | None = None,
+        grouped: GroupedKernels | None = None,
     ) -> None:
         geometry = weights.geometry
         self._geometry = geometry
         self._weights = weights
         self._experts = experts
+        self._grouped = grouped
         self.numerics = weights.numerics
         self._trace = trace
         self._rope = Rope(geometry, context_tokens, self.numerics.dtype, weights.vector("norm").device)
@@ -57,6 +61,12 @@ class Decoder:
             for layer in range(geometry.num_layers)
         ]
         self._predictor = ExpertPredictor(self._router_preferences, geometry.moe_layers, geometry.top_k, trace)
+
+    def waits_for_host(self, num_rows: int) -> bool:
+        """Whether a step of this many rows stops in every layer until the host knows which experts have rows."""
+        num_assignments, layers = num_rows * self._geometry.top_k, self._geometry.moe_layers
+        is_grouped = self._grouped and all(self._grouped.for_rows(layer, num_assignments) for layer in layers)
+        return not (is_grouped and self._experts.is_resident) or self._trace.records_routing
 
     def forward(
         self,
@@ -71,15 +81,7 @@ class Decoder:
         """
         if self._delta is not None:
             self._delta.plan(state_segments)
-        x = self._scaled(self.numerics.embed(self._weights.matrix("embed"), token_ids), "embedding_multiplier")
-        step = self._begin_step(segments, kv, token_ids.device)
-        self._experts.begin_step(len(x))
-        for layer in range(self._geometry.num_layers):
-            with self._trace.time_on_device("attention", str(layer)):
-                normed = self._weights.norm(x, f"layers.{layer}.attention_norm")
-                x = x + self._scaled(self._mixers[layer].mix(layer, normed, step), "residual_multiplier")
-            x = x + self._scaled(self._feed_forward(layer, x), "residual_multiplier")
-        return self._weights.norm(x, "norm")
+        return self.forward_rows(token_ids, self._begin_step(segments, kv, token_ids.device))
 
     def _begin_step(self, segments: Sequence[QuerySegment], kv: KvArena, device: torch.device) -> StepRows:
         positions = torch.tensor(list(chain.from_iterable(segment.positions() for segment in segments))).to(device)
@@ -87,7 +89,24 @@ class Decoder:
         kv.begin_step(slots)
         for attention in self._attentions.values():
             attention.plan(segments)
-        return StepRows(segments, self._rope.cos_sin(positions), torch.tensor(slots).to(device), kv)
+        return self.step_rows(segments, positions, torch.tensor(slots).to(device), kv)
+
+    def step_rows(
+        self, segments: Sequence[QuerySegment], positions: torch.Tensor, slots: torch.Tensor, kv: KvArena
+    ) -> StepRows:
+        """Rows at these positions [T], whose keys and values go to these indices [T] of the arena."""
+        return StepRows(segments, self._rope.cos_sin(positions), slots, kv)
+
+    def forward_rows(self, token_ids: torch.Tensor, step: StepRows) -> torch.Tensor:
+        """The same for a step that attention is planned for."""
+        x = self._scaled(self.numerics.embed(self._weights.matrix("embed"), token_ids), "embedding_multiplier")
+        self._experts.begin_step(len(x))
+        for layer in range(self._geometry.num_layers):
+            with self._trace.time_on_device("attention", str(layer)):
+                normed = self._weights.norm(x, f"layers.{layer}.attention_norm")
+                x = x + self._scaled(self._mixers[layer].mix(layer, normed, step), "residual_multiplier")
+            x = x + self._scaled(self._feed_forward(layer, x), "residual_multiplier")
+        return self._weights.norm(x, "norm")
 
     def _scaled(self, x: torch.Tensor, multiplier: str) -> torch.Tensor:
         factor = getattr(self._geometry, multiplier)
@@ -107,15 +126,27 @@ class Decoder:
     def _moe(self, layer: int, x: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
         geometry = self._geometry
         weights, chosen = route(self._router_scores(layer, normed), geometry, self._choice_bias(layer))
+        dispatch = Dispatch.sort(weights, chosen, geometry.num_experts)
+        layout = self._grouped.for_rows(layer, chosen.numel()) if self._grouped else None
+        if layout and self._experts.is_resident and not self._trace.records_routing:  # the host need not know
+            return grouped_forward(normed, dispatch, (), layer, layout, self._experts, self._trace)
+        num_rows = self._expect(layer, x, dispatch, chosen)
+        if layout:
+            return grouped_forward(normed, dispatch, list(num_rows), layer, layout, self._experts, self._trace)
+        return moe_forward(normed, dispatch, num_rows, geometry, self._experts, self.numerics, self._trace)
+
+    def _expect(self, layer: int, x: torch.Tensor, dispatch: Dispatch, chosen: torch.Tensor) -> dict[ExpertKey, int]:
+        """Tell the source what this layer needs and the next ones may; how many rows each expert has."""
         predicts = self._experts.wants_predictions or self._trace.records_routing
         predicted = self._predictor.predict(layer, x) if predicts else {}
-        dispatch, predicted_ids = Dispatch.sort(weights, chosen, geometry.num_experts, predicted)
+        num_rows, predicted_ids = dispatch.on_host(layer, predicted)
+        keys = list(num_rows)
         if predicts:
-            self._predictor.observe(dispatch.keys(layer), *self._experts.take_prefetch_feedback())
+            self._predictor.observe(keys, *self._experts.take_prefetch_feedback())
             self._trace.record_routing(layer, chosen, predicted_ids)
         self._predictor.record_prediction(layer, predicted_ids)
-        self._experts.expect(dispatch.keys(layer), self._predictor.keys_to_prefetch(layer, predicted_ids))
-        return moe_forward(normed, dispatch, layer, geometry, self._experts, self.numerics, self._trace)
+        self._experts.expect(keys, self._predictor.keys_to_prefetch(layer, predicted_ids))
+        return num_rows
 
     def _shared(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
         """The expert that every row has."""
@@ -140,7 +171,7 @@ class Decoder:
         geometry = self._geometry
         head = self._weights.matrix("embed" if geometry.tie_word_embeddings else "head")
         parts = [self.numerics.linear(part, head).float() for part in torch.split(hidden, HEAD_ROWS)]
-        logits = torch.cat(parts) if parts else hidden.new_zeros((0, num_rows(head)), dtype=torch.float32)
+        logits = torch.cat(parts) if parts else hidden.new_zeros((0, matrix_rows(head)), dtype=torch.float32)
         if geometry.head_bias:
             logits = logits + self._weights.vector("head.bias").float()
         return logits if geometry.logits_divisor == 1 else logits / geometry.logits_divisor

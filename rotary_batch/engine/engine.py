@@ -13,6 +13,7 @@ from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.delta.base import StateSegment
 from rotary_batch.engine.delta.states import StateArena
+from rotary_batch.engine.graphs import DecodeGraphs
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.offload.tiers import Tier
@@ -42,6 +43,7 @@ class LoadedModel:
     tier: Tier
     kv: KvArena
     states: StateArena | None  # where layers have any
+    graphs: DecodeGraphs | None  # where decode steps can be recorded
     stop_ids: frozenset[int]
     answers: AnswerForm
 
@@ -213,8 +215,8 @@ class RotaryEngine:
         self.scheduler.retire({failure.request_id for failure in lost})
         return StepReport(failures=tuple(lost), counters=self.trace.totals(), tier=self.tier_name)
 
-    def _forward(self, scheduled: Seq[ScheduledTokens]) -> tuple[torch.Tensor, list[int]]:
-        """Final hidden states [T, H] of all rows, and the first row of each part."""
+    def _rows(self, scheduled: Seq[ScheduledTokens]) -> tuple[list[int], list[QuerySegment], list[int]]:
+        """Token ids and segments of all rows, and the first row of each part."""
         segments: list[QuerySegment] = []
         first_rows: list[int] = []
         token_ids: list[int] = []
@@ -222,6 +224,11 @@ class RotaryEngine:
             first_rows.append(len(token_ids))
             segments += part.segments(len(token_ids))
             token_ids += part.token_ids()
+        return token_ids, segments, first_rows
+
+    def _forward(self, scheduled: Seq[ScheduledTokens]) -> tuple[torch.Tensor, list[int]]:
+        """Final hidden states [T, H] of all rows, and the first row of each part."""
+        token_ids, segments, first_rows = self._rows(scheduled)
         states: list[StateSegment] = []
         if self.model.states is not None:
             states = [part.state_segment(row) for part, row in zip(scheduled, first_rows, strict=True)]
@@ -232,6 +239,10 @@ class RotaryEngine:
 
     def _next_choices(self, scheduled: Seq[ScheduledTokens]) -> list[Choice]:
         """What comes after each part that is the last of its sequence, and after each of its drafts."""
+        if self.model.graphs is not None and all(part.sequence.is_decoding for part in scheduled):
+            token_ids, segments, _ = self._rows(scheduled)
+            if choices := self.model.graphs.choices(token_ids, segments):
+                return choices
         hidden, first_rows = self._forward(scheduled)
         chosen_after = [
             first + part.num_tokens - 1 + n

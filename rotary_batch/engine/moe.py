@@ -6,16 +6,18 @@ T = rows, H = hidden, E = experts, K = experts of a row, A = assignments of rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.kernels.grouped import GroupedLayout, GroupedProducts, Rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.offload.source import ExpertSource, Slab
-from rotary_batch.engine.runtime.trace import Trace
+from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.geometry import Geometry
 
 
@@ -23,60 +25,78 @@ class Dispatch(NamedTuple):
     """Which rows go to which expert of one layer."""
 
     rows: torch.Tensor  # [A] batch row of each assignment, sorted by expert
+    offsets: torch.Tensor  # [E + 1] the first assignment of each expert
     assignments: torch.Tensor  # [T, K] index in `rows` of each row's assignments, in the order of the router's choice
     weights: torch.Tensor  # [T, K] float32
-    num_rows: list[int]  # rows of each expert
 
     @classmethod
-    def sort(
-        cls, weights: torch.Tensor, chosen: torch.Tensor, num_experts: int, predicted: Mapping[int, torch.Tensor]
-    ) -> tuple[Dispatch, dict[int, list[int]]]:
-        """Sort assignments by expert, from weights and chosen experts [T, K]; also copy `predicted` to the host.
+    def sort(cls, weights: torch.Tensor, chosen: torch.Tensor, num_experts: int) -> Dispatch:
+        """Sort assignments by expert, from weights and chosen experts [T, K]; the host does not wait for the device."""
+        by_expert, order = chosen.flatten().sort(stable=True)
+        device = order.device
+        assignments = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=device))
+        offsets = torch.searchsorted(by_expert, torch.arange(num_experts + 1, device=device))
+        return cls(order // chosen.shape[1], offsets, assignments.view(chosen.shape), weights)
+
+    def on_host(
+        self, layer: int, predicted: Mapping[int, torch.Tensor]
+    ) -> tuple[dict[ExpertKey, int], dict[int, list[int]]]:
+        """How many rows the experts have that have any, in ascending order, and a copy of `predicted`.
 
         One copy brings all that the host needs to know of a layer.
         """
-        flat = chosen.flatten()
-        order = flat.argsort(stable=True)
-        assignments = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        # compared with every expert: bincount would wait for the device
-        counts = (flat[:, None] == torch.arange(num_experts, device=flat.device)).sum(0)
-        on_host = torch.cat([counts, *predicted.values()]).tolist()
-        begin, predicted_ids = num_experts, {}
+        on_host = torch.cat([self.offsets, *predicted.values()]).tolist()
+        begin, predicted_ids = len(self.offsets), {}
         for distance, ids in predicted.items():
             predicted_ids[distance] = on_host[begin : begin + len(ids)]
             begin += len(ids)
-        dispatch = cls(order // chosen.shape[1], assignments.view(chosen.shape), weights, on_host[:num_experts])
-        return dispatch, predicted_ids
-
-    def keys(self, layer: int) -> list[ExpertKey]:
-        """The experts that have rows, in ascending order."""
-        return [ExpertKey(layer, expert) for expert, num_rows in enumerate(self.num_rows) if num_rows]
+        counts = (end - start for start, end in pairwise(on_host[: len(self.offsets)]))
+        return {ExpertKey(layer, expert): count for expert, count in enumerate(counts) if count}, predicted_ids
 
 
 def moe_forward(
     x: torch.Tensor,
     dispatch: Dispatch,
-    layer: int,
+    num_rows: Mapping[ExpertKey, int],
     geometry: Geometry,
     experts: ExpertSource,
     numerics: Numerics,
     trace: Trace,
 ) -> torch.Tensor:
-    """x [T, H] -> [T, H].
+    """x [T, H] -> [T, H]; `num_rows` has the experts of a layer that have rows.
 
     The results of a row are added in the order of its router's choice, so its bits do not depend on other rows.
     """
     dispatched = x[dispatch.rows]  # [A, H]
     expert_out = torch.empty_like(dispatched)
     begin = 0
-    for expert, num_rows in enumerate(dispatch.num_rows):
-        if num_rows:
-            rows = slice(begin, begin + num_rows)
-            with experts.hold(ExpertKey(layer, expert)) as slab, trace.time_on_device("compute", f"{layer}.{expert}"):
-                expert_out[rows] = feed_forward(dispatched[rows], slab, geometry, numerics)
-        begin += num_rows
+    for key, count in num_rows.items():
+        rows = slice(begin, begin + count)
+        with experts.hold(key) as slab, trace.time_on_device("compute", interval_label([key])):
+            expert_out[rows] = feed_forward(dispatched[rows], slab, geometry, numerics)
+        begin += count
     weighted = expert_out[dispatch.assignments].float().mul_(dispatch.weights[..., None])  # [T, K, H]
     return reduce(torch.add, weighted.unbind(1)).to(x.dtype)
+
+
+def grouped_forward(
+    x: torch.Tensor,
+    dispatch: Dispatch,
+    keys: Sequence[ExpertKey],
+    layer: int,
+    layout: GroupedLayout,
+    experts: ExpertSource,
+    trace: Trace,
+) -> torch.Tensor:
+    """x [T, H] -> [T, H] in a few launches for many experts.
+
+    `keys` are those that have rows; where every expert is resident, nobody needs to know them.
+    """
+    products = GroupedProducts(Rows(x, *dispatch), layout)
+    for held in experts.lend_groups(layer, keys):
+        with trace.time_on_device("compute", held.label):
+            products.add(held)
+    return products.combine()
 
 
 def all_active(

@@ -24,10 +24,17 @@ def choose(hidden: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor]) -
 
     The lowest id wins a tie.  The host waits for the device once.
     """
-    if not len(hidden):
-        return []
-    parts = [_argmax(head(part)) for part in torch.split(hidden, HEAD_ROWS)]
-    rows = zip(*torch.cat(parts, 1).tolist(), strict=True)
+    return choices_of(best_tokens(hidden, head)) if len(hidden) else []
+
+
+def best_tokens(hidden: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """What `choices_of` reads, [3, rows] float64 on the device."""
+    return torch.cat([_argmax(head(part)) for part in torch.split(hidden, HEAD_ROWS)], 1)
+
+
+def choices_of(best: torch.Tensor) -> list[Choice]:
+    """The choices of all rows; the host waits for the device."""
+    rows = zip(*best.tolist(), strict=True)
     return [Choice(int(token_id) if is_finite else None, logprob) for token_id, logprob, is_finite in rows]
 
 

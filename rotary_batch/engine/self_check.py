@@ -20,6 +20,7 @@ from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.delta.base import StateSegment
 from rotary_batch.engine.delta.states import StateArena
+from rotary_batch.engine.kernels.grouped import HeldExperts
 from rotary_batch.engine.kernels.matrices import Matrix, num_columns, num_rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise, matrix_from
@@ -79,6 +80,7 @@ class _Lent:
     """Lends each expert when it is wanted; nothing is kept."""
 
     wants_predictions = False
+    is_resident = False
 
     def __init__(self, experts: Callable[[ExpertKey], Slab]) -> None:
         self._experts = experts
@@ -97,6 +99,10 @@ class _Lent:
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
         """Read an expert."""
         yield self._experts(key)
+
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+        """Exact numerics compute experts one by one."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Nothing is open."""

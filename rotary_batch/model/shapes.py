@@ -1,7 +1,7 @@
 """Model shapes by name, for benchmarks that need no download.
 
 `small`, `medium` and `fine` are made for machines without a GPU.  The others have the sizes of the models that they are
-named after, and Mixtral's operations, apart from those of Qwen3.6.
+named after.  Those of Mixtral and Qwen3 have Mixtral's operations, the others their own but for scaled rotations.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rotary_batch.errors import UsageError
-from rotary_batch.model.geometry import DELTA, FULL, Geometry
+from rotary_batch.model.geometry import DELTA, FULL, WINDOW, Geometry
 
 
 def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, experts: int = 8) -> Geometry:
@@ -30,6 +30,24 @@ def _geometry(hidden: int, layers: int, heads: int, kv_heads: int, intermediate:
         sliding_window=None,
         dtype="BF16",
         eos_ids=(),
+    )
+
+
+def _gpt_oss(layers: int, experts: int) -> Geometry:
+    return replace(
+        _geometry(2880, layers, 40, 8, 2880, experts),
+        num_heads=64,
+        head_dim=64,
+        top_k=4,
+        vocab_size=201088,
+        scoring="topk_softmax",
+        router_bias=True,
+        expert_bias=True,
+        swiglu_limit=7.0,
+        attention_bias="qkvo",
+        attention_sinks=True,
+        sliding_window=128,
+        attention_kinds=(WINDOW, FULL) * (layers // 2),
     )
 
 
@@ -60,6 +78,21 @@ SHAPES = {
         output_gate=True,
         zero_centred_norm=True,
     ),  # 10,240 experts of 6.3 MB in bf16, and a state of 66 MB for each sequence
+    "gpt-oss-20b": _gpt_oss(24, 32),  # 768 experts of 49.8 MB in bf16
+    "gpt-oss-120b": _gpt_oss(36, 128),  # 4,608 of them
+    "glm-4.5-air": replace(
+        _geometry(4096, 46, 96, 8, 1408, experts=128),
+        head_dim=128,
+        rotary_dim=64,
+        top_k=8,
+        vocab_size=151552,
+        scoring="sigmoid",
+        choice_bias=True,
+        attention_bias="qkv",
+        shared_intermediate_size=1408,
+        dense_layers=(0,),
+        dense_intermediate_size=10944,
+    ),  # 5,760 experts of 34.6 MB in bf16
 }
 
 

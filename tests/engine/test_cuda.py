@@ -146,15 +146,16 @@ def test_memory_that_really_runs_out_costs_rows_and_no_token(packs):
     assert engine.memory_plan.prefill_tokens < 24 * 900, "it did run out"
 
 
-def test_the_host_waits_for_the_device_once_a_layer(packs, tmp_path):
-    """Everything else is launched without waiting: each layer costs one synchronisation."""
+@pytest.mark.parametrize(("residents", "waits"), [(0.2, (3, 7)), (1.0, (0, 0))])
+def test_the_host_waits_for_the_device_once_a_layer(residents, waits, tmp_path):
+    """Everything else is launched without waiting: each layer costs one synchronisation, if it is not all resident."""
     synchronisations = []
     for layers in (3, 7):
         source = write_tiny_checkpoint(tmp_path / f"hf{layers}", seed=2, **{**WIDE, "num_hidden_layers": layers})
         folder = tmp_path / f"pack{layers}"
         pack(source, folder, experts="int4", dense="int8")
         engine = open_engine(
-            folder, numerics="fast", device="cuda", ring_slots=3, resident_share=0.2, kv="int8", draft_tokens=0
+            folder, numerics="fast", device="cuda", ring_slots=3, resident_share=residents, kv="int8", draft_tokens=0
         )
         engine.stop_ids = frozenset()
         for request in requests(8):
@@ -172,7 +173,7 @@ def test_the_host_waits_for_the_device_once_a_layer(packs, tmp_path):
             Counter(Path(w.filename).name for w in caught if "called a synchronizing" in str(w.message))
         )
         engine.close()
-    assert [counts.pop("moe.py") for counts in synchronisations] == [3, 7], synchronisations
+    assert tuple(counts.pop("moe.py", 0) for counts in synchronisations) == waits, synchronisations
     assert synchronisations[0] == synchronisations[1], "the rest is for all layers together"
 
 

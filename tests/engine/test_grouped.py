@@ -70,8 +70,7 @@ def one_by_one(x: torch.Tensor, dispatch: Dispatch, manifest: Manifest, experts:
         memory = experts.memory.cpu()[slot * experts.slot_nbytes : (slot + 1) * experts.slot_nbytes]
         slab = slab_views(memory, manifest, 0)
         slab = Slab(tuple(plain(one) for one in slab.gate_up), plain(slab.down), slab.gate_up_bias, slab.down_bias)
-        begin = sum(dispatch.num_rows[:expert])
-        for place in range(begin, begin + dispatch.num_rows[expert]):
+        for place in range(*dispatch.offsets[expert : expert + 2].tolist()):
             row = int(dispatch.rows[place])
             choice = int((dispatch.assignments[row] == place).nonzero())
             out[row] += (
@@ -97,9 +96,8 @@ def grouped(
 ) -> torch.Tensor:
     layout = grouped_layout(manifest.geometry, manifest.stored(0), manifest.layout(0))
     assert layout is not None
-    offsets = torch.tensor([0, *dispatch.num_rows]).cumsum(0)
-    on_device = [part.to(DEVICE) for part in (x, dispatch.rows, offsets, dispatch.assignments, dispatch.weights)]
-    products = GroupedProducts(Rows(*on_device), layout, manifest.geometry)
+    on_device = [part.to(DEVICE) for part in (x, *dispatch)]
+    products = GroupedProducts(Rows(*on_device), layout)
     for part in parts:
         products.add(experts._replace(held=experts.held[part]))
     return products.combine().cpu().float()
@@ -108,7 +106,7 @@ def grouped(
 def check(geometry: Geometry, stored: dict[str, str], count: int, kind: str = "random", parts=(slice(None),)) -> None:
     manifest, experts = manifest_of(geometry, stored), held(geometry, stored, [3, 0, 7, 1, 4])
     weights, chosen = routed(count, geometry, kind)
-    dispatch, _ = Dispatch.sort(weights, chosen, geometry.num_experts, {})
+    dispatch = Dispatch.sort(weights, chosen, geometry.num_experts)
     x = torch.randn(count, geometry.hidden_size, generator=torch.Generator().manual_seed(7)).to(DTYPE)
     expected = one_by_one(x, dispatch, manifest, experts)
     found = grouped(x, dispatch, manifest, experts, list(parts))

@@ -97,20 +97,23 @@ def test_a_product_with_int4_weights_is_that_with_dequantised_weights(rows, colu
     assert (product.double().cpu() - expected).norm() <= 0.004 * expected.norm()
 
 
+@pytest.mark.parametrize("has_sinks", [False, True])
 @pytest.mark.parametrize("stored_as", ["bf16", "int8"])
 @pytest.mark.parametrize("window", [None, 9])
-def test_decode_attention_is_that_of_torch(window, stored_as, mixed_segments):
+def test_decode_attention_is_that_of_torch(window, stored_as, has_sinks, mixed_segments):
     """Decode rows and drafts, with a shared prefix and without, contexts of one token to several tiles, two in host memory."""
     geometry = dataclasses.replace(
-        Manifest.load(EMBEDDED).geometry, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=64, sliding_window=window
-    )
+        Manifest.load(EMBEDDED).geometry, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=64, sliding_window=window,
+        attention_sinks=has_sinks,
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     make = lambda *shape: torch.randn(shape, generator=generator).to(DEVICE, DTYPE)  # noqa: E731
     kv = KvArena(geometry, 250, stored_as, DTYPE, DEVICE, host_tokens=150)
     kv.begin_step(range(400))
     kv.write(0, torch.arange(400, device=DEVICE), make(400, 2, 64), make(400, 2, 64))
     queries, outputs = make(19, 8, 64), []
+    sinks = 2 * make(8) if has_sinks else None
     for attention in (GatherAttention(geometry, DTYPE, DEVICE), TritonAttention(geometry, DTYPE, DEVICE)):
         attention.plan(mixed_segments)
-        outputs.append(attention.attend(0, queries, kv).float())
+        outputs.append(attention.attend(0, queries, kv, sinks).float())
     assert (outputs[0] - outputs[1]).abs().max() <= 0.03

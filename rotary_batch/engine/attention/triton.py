@@ -41,18 +41,24 @@ class TritonAttention:
         self._fallback.plan([segment for segment in segments if segment.num_rows * self._groups > KERNEL_ROWS])
         self._kernel_segments = torch.tensor(by_kernel, dtype=torch.int32).to(self._device) if by_kernel else None
 
+    def plan_for_kernel(self, segments: torch.Tensor) -> None:
+        """The same for segments [n, 6] of one row each, which are on the device already."""
+        self._fallback.plan([])
+        self._kernel_segments = segments
+
     def attend(self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """queries [T, heads, D] -> [T, heads, D]."""
-        assert sinks is None, "models with sinks have another implementation: select.py"
-        out = self._fallback.attend(layer, queries, kv)
+        out = self._fallback.attend(layer, queries, kv, sinks)
         if self._kernel_segments is not None:
-            self._launch(layer, queries, kv, out, self._kernel_segments)
+            self._launch(layer, queries, kv, sinks, out)
         return out
 
     def _launch(
-        self, layer: int, queries: torch.Tensor, kv: KvArena, out: torch.Tensor, segments: torch.Tensor
+        self, layer: int, queries: torch.Tensor, kv: KvArena, sinks: torch.Tensor | None, out: torch.Tensor
     ) -> None:
-        """Write the rows of `segments` to `out`."""
+        """Write the rows of the kernel's segments to `out`."""
+        segments = self._kernel_segments
+        assert segments is not None
         keys, values, *scales = kv.tensors
         key_scales, value_scales = scales or (keys, values)  # without SCALED the kernel reads no scale
         device_offset, host_offset = kv.layer_offsets(layer)
@@ -63,6 +69,7 @@ class TritonAttention:
             key_scales,
             values,
             value_scales,
+            keys if sinks is None else sinks,  # without HAS_SINKS the kernel reads none
             out,
             segments,
             device_offset=device_offset,
@@ -76,4 +83,5 @@ class TritonAttention:
             ROWS=KERNEL_ROWS,
             TILE=KV_TILE,
             SCALED=kv.stored_as == "int8",
+            HAS_SINKS=sinks is not None,
         )

@@ -18,8 +18,11 @@ import torch
 from rotary_batch.engine.kernels.cuda import GEMM_TILE, TRITON_TYPES
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.model.memory_plan import COPY_BATCH_NBYTES
 from rotary_batch.model.slabs import BLOCK_ROWS, SlabLayout, group_columns, padded_rows, parse_stored_as
 
+LARGE_EXPERT_ROWS = 32  # of a large expert on average: above them dequantising first wins, and launches do not count
 MIN_TILE, MAX_ROWS = 16, 128  # the fewest numbers that a tensor core multiplies; the most rows that registers hold
 MIN_PROGRAMS = 1024  # keep a large GPU busy; with fewer, columns of the second product are split
 COMBINE_TILE = 1024
@@ -31,6 +34,7 @@ class HeldExperts(NamedTuple):
     memory: torch.Tensor  # uint8: slots, one after the other
     slot_nbytes: int
     held: torch.Tensor  # int32 [n, 2] on the device: the number of each expert in its layer, and its slot
+    label: str = ""  # of the timeline
 
 
 class Rows(NamedTuple):
@@ -81,6 +85,8 @@ class GroupedLayout(NamedTuple):
     down: _Stored
     gate_up_bias_at: int | None
     down_bias_at: int | None
+    swiglu_limit: float
+    swiglu_alpha: float
 
 
 def grouped_layout(geometry: Geometry, stored: Mapping[str, str], layout: SlabLayout) -> GroupedLayout | None:
@@ -94,8 +100,8 @@ def grouped_layout(geometry: Geometry, stored: Mapping[str, str], layout: SlabLa
         gate, up = (_stored(name, stored[name], (middle, hidden), layout, geometry.dtype) for name in ("gate", "up"))
     if gate is None or up is None or down is None or _kernel_of(gate) != _kernel_of(up):
         return None
-    biases = [layout.parts.get(f"{name}.bias") for name in ("gate_up", "down")]
-    return GroupedLayout(gate, up, down, *(bias and bias.offset for bias in biases))
+    biases = [part.offset if (part := layout.parts.get(f"{name}.bias")) else None for name in ("gate_up", "down")]
+    return GroupedLayout(gate, up, down, biases[0], biases[1], geometry.swiglu_limit, geometry.swiglu_alpha)
 
 
 def _kernel_of(matrix: _Stored) -> _Stored:
@@ -138,21 +144,46 @@ def _half(both: _Stored, middle: int, half: int) -> _Stored | None:
     return own._replace(at=both.at + half * middle * BLOCK_TYPES[both.kind].row_nbytes(both.columns))
 
 
+class GroupedKernels:
+    """Which layers of a model the kernels compute, and for how many rows."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        geometry = manifest.geometry
+        self._num_experts = geometry.num_experts
+        self._is_small = manifest.slab_nbytes <= COPY_BATCH_NBYTES
+        by_format = {_formats(manifest, layer): layer for layer in geometry.moe_layers}
+        layouts = {
+            formats: grouped_layout(geometry, manifest.stored(layer), manifest.layout(layer))
+            for formats, layer in by_format.items()
+        }
+        self._layouts = {layer: layouts[_formats(manifest, layer)] for layer in geometry.moe_layers}
+
+    def for_rows(self, layer: int, num_assignments: int) -> GroupedLayout | None:
+        """The layout of a layer; None where computing its experts one by one is possible only, or faster."""
+        if self._is_small or num_assignments <= LARGE_EXPERT_ROWS * self._num_experts:
+            return self._layouts[layer]
+        return None
+
+
+def _formats(manifest: Manifest, layer: int) -> tuple[tuple[str, str], ...]:
+    return tuple(manifest.stored(layer).items())
+
+
 class GroupedProducts:
     """One layer's experts over the rows of a step: `add` some experts after the others, then `combine` all."""
 
-    def __init__(self, rows: Rows, layout: GroupedLayout, geometry: Geometry) -> None:
-        self._rows, self._layout, self._geometry = rows, layout, geometry
+    def __init__(self, rows: Rows, layout: GroupedLayout) -> None:
+        self._rows, self._layout = rows, layout
         count, num_experts = len(rows.rows), len(rows.offsets) - 1
         self._tile_rows = tile_rows(count / num_experts)
-        self._middle = rows.x.new_empty(count, geometry.intermediate_size)
+        self._middle = rows.x.new_empty(count, layout.gate.width)
         self._splits, self._split_columns = _splits(layout.down, min(count, num_experts))
         dtype = rows.x.dtype if self._splits == 1 else torch.float32
-        self._out = torch.empty(self._splits, count, geometry.hidden_size, dtype=dtype, device=rows.x.device)
+        self._out = torch.empty(self._splits, count, layout.down.width, dtype=dtype, device=rows.x.device)
 
     def add(self, experts: HeldExperts) -> None:
         """Compute the rows of these experts."""
-        rows, geometry, layout = self._rows, self._geometry, self._layout
+        rows, layout = self._rows, self._layout
         common = {
             "memory": experts.memory,
             "held": experts.held,
@@ -171,10 +202,10 @@ class GroupedProducts:
             up_at=layout.up.at,
             up_scale_at=layout.up.scale_at,
             bias_at=layout.gate_up_bias_at or 0,
-            limit=float(geometry.swiglu_limit or 0),
-            alpha=float(geometry.swiglu_alpha or 0),
+            limit=layout.swiglu_limit,
+            alpha=layout.swiglu_alpha,
             HAS_BIAS=layout.gate_up_bias_at is not None,
-            CLAMPED=bool(geometry.swiglu_limit),
+            CLAMPED=bool(layout.swiglu_limit),
             **layout.gate.arguments,
             **common,
         )

@@ -79,6 +79,7 @@ def decode_attention_kernel(
     key_scales,
     values,
     value_scales,
+    sinks,
     out,
     segments,
     device_offset,
@@ -92,12 +93,13 @@ def decode_attention_kernel(
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
     SCALED: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
 ):
     """Segment `program_id(0)`, KV head `program_id(1)`: its rows attend to its prefix and its own KV.
 
     queries and out [T, kv heads * groups, DIM]; keys and values [tokens, kv heads, DIM]; scales, which are read when
-    SCALED, [tokens, kv heads].  The KV index of a token is offset by `device_offset` if it is below `device_tokens`,
-    otherwise by `host_offset`.
+    SCALED, [tokens, kv heads]; sinks, which are read when HAS_SINKS, [kv heads * groups].  The KV index of a token is
+    offset by `device_offset` if it is below `device_tokens`, otherwise by `host_offset`.
     segments [n, 6]: first row, rows, first position, start of the own KV, start and length of the prefix.
     Online softmax in float32 (arXiv 1805.02867).
     """
@@ -136,5 +138,11 @@ def decode_attention_kernel(
             weights *= tl.load(value_scales + kv_row, mask=in_bounds, other=0.0)[None, :]
         acc = acc * rescale[:, None] + tl.dot(weights.to(q.dtype), v).to(tl.float32)
         row_max = new_max
+    if HAS_SINKS:  # the logit of one more token, whose value is zero
+        sink = tl.load(sinks + head * groups + row % groups).to(tl.float32)
+        new_max = tl.maximum(row_max, sink)
+        rescale = tl.exp(row_max - new_max)
+        row_sum = row_sum * rescale + tl.exp(sink - new_max)
+        acc = acc * rescale[:, None]
     acc = acc / tl.maximum(row_sum, 1.0e-30)[:, None]
     tl.store(out + query[:, None] * DIM + dim[None, :], acc.to(q.dtype), mask=is_row[:, None])

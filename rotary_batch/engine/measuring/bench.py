@@ -29,7 +29,7 @@ from rotary_batch.model.roofline import step_roofline
 
 SAMPLE_NBYTES = 10**9  # of a pack's file that are read to measure the disk
 LENGTHS = {"short": (64, 32), "job": (600, 100)}  # prompt and new tokens
-WARM_UP_BATCHES = {"cpu": (16,), "cuda": (2, 16, 25, 40, 80)}
+WARM_UP_BATCHES = {"cpu": (16,), "cuda": (2, 16, 25, 40, 80, 160)}
 
 
 class BenchLoad(NamedTuple):
@@ -127,7 +127,7 @@ def measure_engine(engine: RotaryEngine, pack_dir: Path, rates: Rates, load: Ben
 def warm_up(engine: RotaryEngine) -> None:
     """Load every slab once, which checks its digest, and let operators choose their algorithms.
 
-    On CUDA kernels are compiled for numbers of rows: 8 prompt tokens each give an expert 4 to 160 of them.
+    On CUDA kernels are compiled for numbers of rows: 8 prompt tokens each give an expert 4 to 320 of them.
     """
     engine.stop_ids = frozenset()
     vocabulary = engine.manifest.geometry.vocab_size

@@ -29,16 +29,21 @@ class Transfer(Protocol):
         """Whether several slabs move faster together than one after the other."""
         ...
 
+    @property
+    def memory(self) -> torch.Tensor | None:
+        """All slots as one block, where they are one."""
+        ...
+
     def fill(self, loads: Sequence[Load]) -> None:
         """Move slabs into slots, or enqueue that."""
         ...
 
-    def wait_ready(self, slot: int) -> None:
-        """Let the compute start only after the slot's bytes have arrived."""
+    def wait_ready(self, *slots: int) -> None:
+        """Let the compute start only after the slots' bytes have arrived."""
         ...
 
-    def note_free(self, slot: int) -> None:
-        """Let the next fill of the slot start only after the compute that was issued so far."""
+    def note_free(self, *slots: int) -> None:
+        """Let the next fill of the slots start only after the compute that was issued so far."""
         ...
 
     def close(self) -> None:
@@ -49,6 +54,7 @@ class Transfer(Protocol):
 class CpuTransfer:
     """Reads straight into the slot."""
 
+    memory = None
     batches_copies = False  # single reads of 3 MB, two in flight, were no slower than seven in one
 
     def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, trace: Trace) -> None:
@@ -61,10 +67,10 @@ class CpuTransfer:
         for key, slot in loads:
             self._trace.add("bytes_moved", self._tier.read_into(key, self.slots[slot]))
 
-    def wait_ready(self, slot: int) -> None:
+    def wait_ready(self, *slots: int) -> None:
         """Nothing to wait for: the ring only hands out slots whose read is complete."""
 
-    def note_free(self, slot: int) -> None:
+    def note_free(self, *slots: int) -> None:
         """Nothing to wait for: CPU compute is complete when it returns."""
 
     def close(self) -> None:
@@ -87,8 +93,8 @@ class CudaTransfer:
         self._slab_nbytes = slab_nbytes
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         # one block: the allocator rounds each up to 2 MiB, 170 MB for 219 slabs of 94 MB
-        self._memory = torch.empty(num_slots * slab_nbytes, dtype=torch.uint8, device=device)
-        self.slots: Sequence[torch.Tensor] = torch.split(self._memory, slab_nbytes)
+        self.memory = torch.empty(num_slots * slab_nbytes, dtype=torch.uint8, device=device)
+        self.slots: Sequence[torch.Tensor] = torch.split(self.memory, slab_nbytes)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still read what was there before
         self._ready: list[torch.cuda.Event | None] = [None] * num_slots
         self._free: list[torch.cuda.Event | None] = [None] * num_slots
@@ -126,14 +132,12 @@ class CudaTransfer:
 
     def _copy(self, loads: Sequence[Load], sources: Sequence[torch.Tensor]) -> torch.cuda.Event:
         with torch.cuda.stream(self._stream):
-            for _, slot in loads:
-                free = self._free[slot]
-                if free is not None:
-                    self._stream.wait_event(free)
+            for free in {event for _, slot in loads if (event := self._free[slot])}:
+                self._stream.wait_event(free)
             for together, source in contiguous_copies(loads, sources, self._slab_nbytes):
                 with self._trace.time_on_device("copy", interval_label([load.key for load in together])):
                     at = together[0].slot * self._slab_nbytes
-                    self._memory[at : at + source.numel()].copy_(source, non_blocking=True)
+                    self.memory[at : at + source.numel()].copy_(source, non_blocking=True)
                 self._trace.add("bytes_moved", source.numel())
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
@@ -141,17 +145,17 @@ class CudaTransfer:
             self._ready[slot] = event
         return event
 
-    def wait_ready(self, slot: int) -> None:
-        """The compute stream waits for the copy, the host does not."""
-        event = self._ready[slot]
-        if event is not None:
+    def wait_ready(self, *slots: int) -> None:
+        """The compute stream waits for the copies, the host does not."""
+        for event in {event for slot in slots if (event := self._ready[slot])}:
             torch.cuda.current_stream(self._device).wait_event(event)
 
-    def note_free(self, slot: int) -> None:
+    def note_free(self, *slots: int) -> None:
         """Mark this point of the compute stream."""
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._device))
-        self._free[slot] = event
+        for slot in slots:
+            self._free[slot] = event
 
     def close(self) -> None:
         """Wait for the last copy."""

@@ -158,24 +158,31 @@ class Ring:
 
         `load_inline` loads one wanted key in this thread, where there is no prefetcher.
         """
+        return self.hold_all([key], load_inline)[0]
+
+    def hold_all(self, keys: Sequence[ExpertKey], load_inline: Callable[[], None] | None = None) -> list[int]:
+        """Claim the slots of several keys at once, at most as many as the ring has slots; nothing else is held."""
         with self._changed:
-            self._count_hold(key)
-            self._count_feedback(key, used=True)
-            self._needed.add(key)
-            if key not in self._window:
-                self._window = [key, *self._window[: self.num_slots - 1]]
+            for key in keys:
+                self._count_hold(key)
+                self._count_feedback(key, used=True)
+            self._needed.update(keys)
+            if any(key not in self._window for key in keys):
+                others = [key for key in self._window if key not in keys]
+                self._window = [*keys, *others][: self.num_slots]
                 self._changed.notify_all()
-        while load_inline is not None and not self._is_ready(key):
+        while load_inline is not None and not self._are_ready(keys):
             load_inline()
         with self._changed:
-            self._changed.wait_for(lambda: self._error is not None or self._closed or self._ready(key))
+            self._changed.wait_for(lambda: self._error is not None or self._closed or all(map(self._ready, keys)))
             if self._error is not None:
                 raise self._error
             assert not self._closed, "the ring was closed under a waiting compute thread"
-            slot = self._slots[key]
-            self._states[slot] = SlotState.HELD
-            self._unused.discard(key)
-            return slot
+            slots = [self._slots[key] for key in keys]
+            for slot in slots:
+                self._states[slot] = SlotState.HELD
+            self._unused.difference_update(keys)
+            return slots
 
     def _count_hold(self, key: ExpertKey) -> None:
         if self._ready(key):
@@ -183,21 +190,22 @@ class Ring:
         else:
             self._trace.add("late_prefetches" if key in self._slots else "fetches")
 
-    def _is_ready(self, key: ExpertKey) -> bool:
+    def _are_ready(self, keys: Sequence[ExpertKey]) -> bool:
         with self._changed:
-            return self._ready(key)
+            return all(map(self._ready, keys))
 
     def _ready(self, key: ExpertKey) -> bool:
         return key in self._slots and self._states[self._slots[key]] is SlotState.READY
 
-    def release(self, key: ExpertKey) -> None:
-        """End the claim: the slot is the most recently used one, and its key leaves the window."""
+    def release(self, *keys: ExpertKey) -> None:
+        """End the claims: their slots are the most recently used ones, and their keys leave the window."""
         with self._changed:
-            slot = self._slots.pop(key)
-            assert self._states[slot] is SlotState.HELD, f"slot {slot} is {self._states[slot]}"
-            self._states[slot] = SlotState.READY
-            self._slots[key] = slot
-            self._window = [other for other in self._window if other != key]
+            for key in keys:
+                slot = self._slots.pop(key)
+                assert self._states[slot] is SlotState.HELD, f"slot {slot} is {self._states[slot]}"
+                self._states[slot] = SlotState.READY
+                self._slots[key] = slot
+            self._window = [other for other in self._window if other not in keys]
             self._changed.notify_all()
 
     def close(self) -> None:

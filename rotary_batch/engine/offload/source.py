@@ -6,12 +6,15 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.kernels.grouped import HeldExperts
 from rotary_batch.engine.kernels.matrices import Matrix
 from rotary_batch.engine.kernels.quant import matrix_from
 from rotary_batch.engine.offload.policy import assign_tiers, prefers_sweep, sweep_window
@@ -21,7 +24,7 @@ from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
 from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.memory_plan import MIN_SLOTS, copy_batch_slabs
+from rotary_batch.model.memory_plan import MIN_SLOTS, SLOTS, copy_batch_slabs
 from rotary_batch.model.slabs import expert_shapes
 
 NUM_LOADERS = 4  # threads that load residents: checking a digest takes longer than reading a slab
@@ -60,6 +63,15 @@ class ExpertSource(Protocol):
         """Borrow an expert; one at a time."""
         ...
 
+    @property
+    def is_resident(self) -> bool:
+        """Whether every expert can be borrowed at any time, so that nobody needs to know which ones have rows."""
+        ...
+
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+        """Lend at least these experts of a layer, some after the others; each group until the next one is asked for."""
+        ...
+
     def close(self) -> None:
         """Stop the prefetchers and free the memory; idempotent."""
         ...
@@ -85,6 +97,12 @@ def _of(name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     return {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.partition(".")[0] == name}
 
 
+def held_experts(memory: torch.Tensor, slot_nbytes: int, slots: Mapping[ExpertKey, int]) -> HeldExperts:
+    """Experts of one layer and their slots; the host does not wait for the device."""
+    held = torch.tensor([(key.expert, slot) for key, slot in slots.items()], dtype=torch.int32)
+    return HeldExperts(memory, slot_nbytes, held.to(memory.device, non_blocking=True), interval_label(list(slots)))
+
+
 class SlotViews:
     """Views of the same memory as a slab of each layer; layers that are stored alike share them."""
 
@@ -105,6 +123,7 @@ class AllResident:
     """Experts that stay in device memory."""
 
     wants_predictions = False
+    is_resident = True
 
     def __init__(self, manifest: Manifest, keys: Sequence[ExpertKey], transfer: Transfer) -> None:
         try:
@@ -113,6 +132,12 @@ class AllResident:
         finally:
             transfer.close()
         self._slabs = {key: slab_views(transfer.slots[slot], manifest, key.layer) for slot, key in enumerate(keys)}
+        self._groups: dict[int, HeldExperts] = {}
+        if transfer.memory is not None:
+            slots = {key: slot for slot, key in enumerate(keys)}
+            for layer, own in groupby(sorted(slots), key=attrgetter("layer")):
+                held = held_experts(transfer.memory, manifest.slab_nbytes, {key: slots[key] for key in own})
+                self._groups[layer] = held
 
     def begin_step(self, num_rows: int) -> None:
         """Nothing to prepare."""
@@ -129,9 +154,15 @@ class AllResident:
         """Borrow an expert; never waits."""
         yield self._slabs[key]
 
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+        """All residents of the layer, with rows or without."""
+        if layer in self._groups:
+            yield self._groups[layer]
+
     def close(self) -> None:
         """Free the weights."""
         self._slabs.clear()
+        self._groups.clear()
 
 
 class RingSource:
@@ -140,6 +171,8 @@ class RingSource:
     A step of many rows is a sweep: every expert is loaded in order.  A step of few rows loads only the experts that
     the router chose, and those that it is predicted to choose.
     """
+
+    is_resident = False
 
     def __init__(
         self,
@@ -153,6 +186,7 @@ class RingSource:
         batch_slabs: int,
     ) -> None:
         self._geometry = manifest.geometry
+        self._slab_nbytes = manifest.slab_nbytes
         self._trace = trace
         self._transfer = transfer
         self._order = list(order)
@@ -192,18 +226,33 @@ class RingSource:
     @contextmanager
     def hold(self, key: ExpertKey) -> Iterator[Slab]:
         """Borrow an expert, waiting for its bytes.  Raises the error that stopped a prefetcher."""
-        self._advance_sweep(self._position[key])
+        with self._hold_all([key]) as (slot,):
+            yield self._slabs[slot].of(key.layer)
+
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+        """A quarter of the slots at a time, so that the others are filled meanwhile."""
+        memory, size = self._transfer.memory, max(1, self._ring.num_slots // SLOTS)
+        assert memory is not None, "slots that are not one block are held one by one"
+        for begin in range(0, len(keys), size):
+            group = keys[begin : begin + size]
+            with self._hold_all(group) as slots:
+                yield held_experts(memory, self._slab_nbytes, dict(zip(group, slots, strict=True)))
+
+    @contextmanager
+    def _hold_all(self, keys: Sequence[ExpertKey]) -> Iterator[list[int]]:
+        """The slots of some experts, in ring order."""
+        self._advance_sweep(self._position[keys[0]])
         start_s = time.perf_counter()
-        with self._trace.time_on_device("stall", interval_label([key])):
-            slot = self._ring.hold(key, None if self._prefetchers else self._load_one)
-            self._transfer.wait_ready(slot)
+        with self._trace.time_on_device("stall", interval_label(keys)):
+            slots = self._ring.hold_all(keys, None if self._prefetchers else self._load_one)
+            self._transfer.wait_ready(*slots)
         self._trace.add("stall_s", time.perf_counter() - start_s)
         try:
-            yield self._slabs[slot].of(key.layer)
+            yield slots
         finally:
-            self._transfer.note_free(slot)
-            self._ring.release(key)
-            self._advance_sweep(self._position[key] + 1)
+            self._transfer.note_free(*slots)
+            self._ring.release(*keys)
+            self._advance_sweep(self._position[keys[-1]] + 1)
 
     def _advance_sweep(self, position: int) -> None:
         if self._sweeping:
@@ -226,6 +275,8 @@ class RingSource:
 
 class RingWithResidents:
     """A fixed share of the experts is resident, the others pass through a ring."""
+
+    is_resident = False
 
     def __init__(self, residents: AllResident, resident_keys: Collection[ExpertKey], ring: RingSource) -> None:
         self._residents = residents
@@ -252,6 +303,11 @@ class RingWithResidents:
     def hold(self, key: ExpertKey) -> AbstractContextManager[Slab]:
         """Borrow an expert from where it is."""
         return self._residents.hold(key) if key in self._keys else self._ring.hold(key)
+
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+        """The residents of the layer, then the others as the ring does."""
+        yield from self._residents.lend_groups(layer, keys)
+        yield from self._ring.lend_groups(layer, [key for key in keys if key not in self._keys])
 
     def close(self) -> None:
         """Stop the prefetchers, free the residents."""

@@ -39,8 +39,13 @@ def _weights(
     if KIND == "int4":  # low nibbles are rows 0 to 31 of a block, high ones rows 32 to 63
         byte = tl.load(slab + at + (block * columns + column) * 32 + lane[None, :] % 32)
         nibble = (byte.to(tl.int32) >> (lane[None, :] // 32 * 4)) & 15
-        pairs = (slab + scale_at).to(tl.pointer_type(SCALE)) + (begin // group * scale_rows + block * BLOCK + lane) * 2
-        scale, zero = tl.load(pairs).to(tl.float32), tl.load(pairs + 1).to(tl.float32)
+        pair = begin // group * scale_rows + block * BLOCK + lane
+        if SCALE == tl.bfloat16:  # both in one load: a bf16 is the upper half of a float32
+            both = tl.load((slab + scale_at).to(tl.pointer_type(tl.int32)) + pair)
+            scale, zero = (both << 16).to(tl.float32, bitcast=True), (both & -65536).to(tl.float32, bitcast=True)
+        else:
+            pairs = (slab + scale_at).to(tl.pointer_type(SCALE)) + pair * 2
+            scale, zero = tl.load(pairs).to(tl.float32), tl.load(pairs + 1).to(tl.float32)
         weight = (nibble.to(tl.float32) - 8.0) * scale[None, :] + zero[None, :]
     elif KIND == "plain":
         numbers = (slab + at).to(tl.pointer_type(SCALE))

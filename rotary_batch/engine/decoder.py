@@ -5,16 +5,17 @@ T = rows of this step, H = hidden, E = experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 
-from rotary_batch.core import ExpertKey
 from rotary_batch.engine.attention.base import Attention, QuerySegment
 from rotary_batch.engine.delta.base import StateSegment
 from rotary_batch.engine.delta.states import StateArena
-from rotary_batch.engine.kernels.grouped import GroupedKernels
+from rotary_batch.engine.kernels.grouped import GroupedKernels, GroupedLayout
 from rotary_batch.engine.kernels.matrices import num_rows as matrix_rows
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.mixers.base import Mixer, StepRows
@@ -30,6 +31,18 @@ from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import HEAD_ROWS
 from rotary_batch.engine.weights import Weights
 from rotary_batch.model.geometry import DELTA
+
+OnHost = Callable[[Callable[[torch.Tensor], torch.Tensor], torch.Tensor], torch.Tensor]
+
+
+class _Routed(NamedTuple):
+    """What the router of a layer chose."""
+
+    layer: int
+    dispatch: Dispatch
+    chosen: torch.Tensor  # [T, K]
+    predicted: Mapping[int, torch.Tensor]  # distance -> experts of the layer that far ahead
+    layout: GroupedLayout | None  # None = experts one by one
 
 
 class Decoder:
@@ -50,6 +63,7 @@ class Decoder:
         self._weights = weights
         self._experts = experts
         self._grouped = grouped
+        self.on_host: OnHost = lambda function, rows: function(rows)  # where a step waits for the host: graphs.py
         self.numerics = weights.numerics
         self._trace = trace
         self._rope = Rope(geometry, context_tokens, self.numerics.dtype, weights.vector("norm").device)
@@ -61,12 +75,6 @@ class Decoder:
             for layer in range(geometry.num_layers)
         ]
         self._predictor = ExpertPredictor(self._router_preferences, geometry.moe_layers, geometry.top_k, trace)
-
-    def waits_for_host(self, num_rows: int) -> bool:
-        """Whether a step of this many rows stops in every layer until the host knows which experts have rows."""
-        num_assignments, layers = num_rows * self._geometry.top_k, self._geometry.moe_layers
-        is_grouped = self._grouped and all(self._grouped.for_rows(layer, num_assignments) for layer in layers)
-        return not (is_grouped and self._experts.is_resident) or self._trace.records_routing
 
     def forward(
         self,
@@ -81,7 +89,17 @@ class Decoder:
         """
         if self._delta is not None:
             self._delta.plan(state_segments)
+        self.begin_experts(len(token_ids))
         return self.forward_rows(token_ids, self._begin_step(segments, kv, token_ids.device))
+
+    def begin_experts(self, num_rows: int) -> None:
+        """Tell the source of experts that a step of this many rows begins."""
+        self._experts.begin_step(num_rows)
+
+    @property
+    def predicts(self) -> tuple[bool, int]:
+        """Whether experts are predicted now, and how many for each row."""
+        return self._experts.wants_predictions and not self._predictor.is_paused, self._predictor.width
 
     def _begin_step(self, segments: Sequence[QuerySegment], kv: KvArena, device: torch.device) -> StepRows:
         positions = torch.tensor(list(chain.from_iterable(segment.positions() for segment in segments))).to(device)
@@ -98,9 +116,8 @@ class Decoder:
         return StepRows(segments, self._rope.cos_sin(positions), slots, kv)
 
     def forward_rows(self, token_ids: torch.Tensor, step: StepRows) -> torch.Tensor:
-        """The same for a step that attention is planned for."""
+        """The same for a step that attention is planned for and experts are begun for."""
         x = self._scaled(self.numerics.embed(self._weights.matrix("embed"), token_ids), "embedding_multiplier")
-        self._experts.begin_step(len(x))
         for layer in range(self._geometry.num_layers):
             with self._trace.time_on_device("attention", str(layer)):
                 normed = self._weights.norm(x, f"layers.{layer}.attention_norm")
@@ -119,9 +136,20 @@ class Decoder:
         if layer in geometry.dense_layers:
             return self._weights.feed_forward(normed, f"{stem}.ffn")
         if not geometry.has_router:
-            return all_active(normed, layer, geometry, self._experts, self.numerics, self._trace)
+            slices = partial(
+                all_active,
+                layer=layer,
+                geometry=geometry,
+                experts=self._experts,
+                numerics=self.numerics,
+                trace=self._trace,
+            )
+            return slices(normed) if self._experts.is_resident else self.on_host(slices, normed)
         out = self._moe(layer, x, normed)
         return out + self._shared(layer, normed) if geometry.shared_intermediate_size else out
+
+    def _all_slices(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
+        return all_active(normed, layer, self._geometry, self._experts, self.numerics, self._trace)
 
     def _moe(self, layer: int, x: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
         geometry = self._geometry
@@ -130,23 +158,23 @@ class Decoder:
         layout = self._grouped.for_rows(layer, chosen.numel()) if self._grouped else None
         if layout and self._experts.is_resident and not self._trace.records_routing:  # the host need not know
             return grouped_forward(normed, dispatch, (), layer, layout, self._experts, self._trace)
-        num_rows = self._expect(layer, x, dispatch, chosen)
-        if layout:
-            return grouped_forward(normed, dispatch, list(num_rows), layer, layout, self._experts, self._trace)
-        return moe_forward(normed, dispatch, num_rows, geometry, self._experts, self.numerics, self._trace)
-
-    def _expect(self, layer: int, x: torch.Tensor, dispatch: Dispatch, chosen: torch.Tensor) -> dict[ExpertKey, int]:
-        """Tell the source what this layer needs and the next ones may; how many rows each expert has."""
         predicts = self._experts.wants_predictions or self._trace.records_routing
-        predicted = self._predictor.predict(layer, x) if predicts else {}
+        routed = _Routed(layer, dispatch, chosen, self._predictor.predict(layer, x) if predicts else {}, layout)
+        return self.on_host(partial(self._routed_experts, routed), normed)
+
+    def _routed_experts(self, routed: _Routed, normed: torch.Tensor) -> torch.Tensor:
+        """What the host does when it knows which experts have rows."""
+        layer, dispatch, chosen, predicted, layout = routed
         num_rows, predicted_ids = dispatch.on_host(layer, predicted)
         keys = list(num_rows)
-        if predicts:
+        if self._experts.wants_predictions or self._trace.records_routing:
             self._predictor.observe(keys, *self._experts.take_prefetch_feedback())
             self._trace.record_routing(layer, chosen, predicted_ids)
         self._predictor.record_prediction(layer, predicted_ids)
         self._experts.expect(keys, self._predictor.keys_to_prefetch(layer, predicted_ids))
-        return num_rows
+        if layout:
+            return grouped_forward(normed, dispatch, keys, layer, layout, self._experts, self._trace)
+        return moe_forward(normed, dispatch, num_rows, self._geometry, self._experts, self.numerics, self._trace)
 
     def _shared(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
         """The expert that every row has."""

@@ -7,6 +7,7 @@ T = rows, H = hidden, E = experts, K = experts of a row, A = assignments of rows
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple
@@ -93,9 +94,10 @@ def grouped_forward(
     `keys` are those that have rows; where every expert is resident, nobody needs to know them.
     """
     products = GroupedProducts(Rows(x, *dispatch), layout)
-    for held in experts.lend_groups(layer, keys):
-        with trace.time_on_device("compute", held.label):
-            products.add(held)
+    with closing(experts.lend_groups(layer, keys)) as groups:
+        for held in groups:
+            with trace.time_on_device("compute", held.label):
+                products.add(held)
     return products.combine()
 
 

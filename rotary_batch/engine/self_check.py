@@ -7,7 +7,7 @@ logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class _Lent:
         """Read an expert."""
         yield self._experts(key)
 
-    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Generator[HeldExperts, None, None]:
         """Exact numerics compute experts one by one."""
         raise NotImplementedError
 

@@ -35,11 +35,21 @@ class ExpertPredictor:
         self.recall = dict.fromkeys(DISTANCES, 1.0)
         self.useful_share = 1.0
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is predicted for a while."""
+        return self._pause_layers > 0
+
+    @property
+    def width(self) -> int:
+        """How many experts are predicted for each row: as many as its router takes, or one more."""
+        return self._top_k + (self.recall[1] < WIDE_RECALL)
+
     def predict(self, layer: int, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Distance -> experts [n] of the layer that far ahead; x [T, H] is the residual stream at `layer`."""
         if self._pause_layers and not self._trace.records_routing:
             return {}
-        width = self._top_k + (self.recall[1] < WIDE_RECALL)
+        width = self.width
         ahead = [distance for distance in DISTANCES if layer + distance in self._layers]
         return {d: most_likely_experts(self._scores(layer + d, x), width) for d in ahead}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import groupby
@@ -68,7 +68,7 @@ class ExpertSource(Protocol):
         """Whether every expert can be borrowed at any time, so that nobody needs to know which ones have rows."""
         ...
 
-    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Generator[HeldExperts, None, None]:
         """Lend at least these experts of a layer, some after the others; each group until the next one is asked for."""
         ...
 
@@ -154,7 +154,7 @@ class AllResident:
         """Borrow an expert; never waits."""
         yield self._slabs[key]
 
-    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Generator[HeldExperts, None, None]:
         """All residents of the layer, with rows or without."""
         if layer in self._groups:
             yield self._groups[layer]
@@ -229,7 +229,7 @@ class RingSource:
         with self._hold_all([key]) as (slot,):
             yield self._slabs[slot].of(key.layer)
 
-    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Generator[HeldExperts, None, None]:
         """A quarter of the slots at a time, so that the others are filled meanwhile."""
         memory, size = self._transfer.memory, max(1, self._ring.num_slots // SLOTS)
         assert memory is not None, "slots that are not one block are held one by one"
@@ -304,7 +304,7 @@ class RingWithResidents:
         """Borrow an expert from where it is."""
         return self._residents.hold(key) if key in self._keys else self._ring.hold(key)
 
-    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Iterator[HeldExperts]:
+    def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Generator[HeldExperts, None, None]:
         """The residents of the layer, then the others as the ring does."""
         yield from self._residents.lend_groups(layer, keys)
         yield from self._ring.lend_groups(layer, [key for key in keys if key not in self._keys])

@@ -90,7 +90,6 @@ fi
 # shellcheck disable=SC2086
 if has one; then
     bench 8x7b-int4-one-24 60 $one --device-memory 24GB
-    bench 8x7b-int4-one-12 60 $one --device-memory 12GB
 fi
 if has profile; then # where the time of a decode step goes, everything resident
     step profile-fine.txt 50 "$PYTHON" -m benchmarks.gpu_profile qwen3-30b-a3b int4 128 40GB
@@ -111,6 +110,7 @@ if has 8x7b; then
 fi
 # shellcheck disable=SC2086
 if has one-more; then
+    bench 8x7b-int4-one-12 60 $one --device-memory 12GB
     bench 8x7b-int4-one-24-no-prefetch 60 $one --device-memory 24GB --no-prefetch
     bench 8x7b-int4-one-12-no-prefetch 60 $one --device-memory 12GB --no-prefetch
 fi

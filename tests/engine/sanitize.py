@@ -19,7 +19,7 @@ from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, check
 from rotary_batch.engine.kernels.bindings import SIGNATURES, function_name
 from rotary_batch.engine.kernels.check import Case
-from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, FORMATS, GGML, Level
+from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, DECODED, FORMATS, GGML, Level
 
 GEMV_GGML_ROWS = 8  # at most, of x, in the kernel for a few rows
 SANITIZERS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -132,7 +132,8 @@ def run_here(path: str, levels: list[Level]) -> int:
         if not check.gemm_error(library, kernel, stored_as, case) <= 2**-7
     ]
     if Level.AVX2 in levels:
-        errors = {name: max(check.decode_error(library, name, case) for case in GGML_CASES) for name in GGML}
+        formats = (*GGML, *DECODED)
+        errors = {name: max(check.decode_error(library, name, case) for case in GGML_CASES) for name in formats}
         wrong += [("decode_avx2", name) for name, error in errors.items() if not error <= 2**-23]
     if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:
         wrong.append("attention_avx2")

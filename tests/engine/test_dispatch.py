@@ -57,7 +57,8 @@ SHAPE = (128, 96)
         ("bf16", "ggml:Q6_K", 4, ["torch_dequant", "torch_dequant", "gemv_avx512bf16", "gemv_avx512bf16"]),
         ("bf16", "ggml:Q8_0", 5, ["torch_dequant", "torch_dequant", "gemv_avx512bf16", "gemm_amx"]),
         ("bf16", "ggml:MXFP4", 9, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "ggml:Q2_K", 5, ["torch_dequant"] * 4),
+        ("bf16", "ggml:Q2_K", 5, ["torch_dequant", "torch_decoded", "torch_decoded", "torch_decoded"]),
+        ("f32", "ggml:IQ4_XS", 1, ["torch_dequant", "torch_decoded", "torch_decoded", "torch_decoded"]),
         ("bf16", "f32", 5, ["torch_dequant"] * 4),
     ],
 )
@@ -99,8 +100,8 @@ def test_torch_computes_what_no_compiled_kernel_supports(x, stored_as, shape, is
         ("bf16", "int4", 48, ["torch_dequant", "torch_dequant"]),
         ("bf16", "int4", 1024, ["torch_dequant", "torch_dequant"]),
         ("bf16", "int4", 256, ["torch_int4pack_mm", "gemm_amx"]),
-        ("f32", "int8:f16", 0, ["torch_dequant", "torch_dequant"]),
-        ("bf16", "fp8", 0, ["torch_dequant", "torch_dequant"]),
+        ("f32", "int8:f16", 0, ["torch_dequant", "torch_decoded"]),
+        ("bf16", "fp8", 0, ["torch_dequant", "torch_decoded"]),
     ],
 )
 def test_the_kernel_for_columns_that_share_a_scale(x, stored_as, group, kernels):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
-from matrices import ggml_matrix, int4_matrix
+from matrices import fp8_matrix, ggml_matrix, int4_matrix, int8_group_matrix
 
 from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.gather import GatherAttention
+from rotary_batch.engine.kernels import linear
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import CANDIDATES, GGML, Level
-from rotary_batch.engine.kernels.matrices import Int4Matrix
+from rotary_batch.engine.kernels.dispatch import CANDIDATES, GGML, GGML_TYPES, RARE_TYPES, Level
+from rotary_batch.engine.kernels.linear import FastMatmul
+from rotary_batch.engine.kernels.matrices import Fp8Matrix, Int4Matrix
 from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.model.manifest import Manifest
@@ -72,6 +75,8 @@ GGML_CASES = [
     if KERNELS[kernel][0] == level
 ]
 PAIRS = {"int4:f16": torch.float16, "int4:f32": torch.float32}
+FP8_BLOCKS = [(128, 128), (1, 750), (67, 750), (3, 7)]  # of whole matrices of 67 rows by 750 columns, and cut short
+INT8_SCALES = [(750, torch.float32), (30, torch.float16), (50, torch.bfloat16), (1, torch.float32)]
 
 
 @pytest.fixture(scope="module")
@@ -143,20 +148,67 @@ def test_int4_of_a_file(machines, how, kernel, stored_as, group):
     assert (product - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-@pytest.mark.parametrize("stored_as", GGML)
-def test_decoded_weights_are_those_of_the_reference(kernels, stored_as):
-    """To the last bit, as exact numerics need them; parts of a matrix that lie at odd addresses too."""
-    matrix = stored(67, 768, stored_as)
+DECODABLE = {
+    **{f"ggml:{name}": partial(ggml_matrix, name, 67, 768) for name in (*GGML_TYPES, *RARE_TYPES)},
+    **{f"fp8:{rows}x{columns}": partial(fp8_matrix, 67, 750, (rows, columns)) for rows, columns in FP8_BLOCKS},
+    **{f"int8:{group}:{dtype}": partial(int8_group_matrix, 67, 750, group, dtype) for group, dtype in INT8_SCALES},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", DECODABLE)
+def test_decoded_weights_are_those_of_the_reference(kernels, name, dtype):
+    """To the last bit; parts of a matrix that lie at odd addresses, and none of it.
+
+    Types that have products of their own may lose the sign of 0, which changes no product.
+    """
+    matrix = DECODABLE[name]()
     for part in (matrix, matrix.rows(slice(3, 36)), matrix.rows(slice(0, 0))):
-        out = torch.empty(part.num_rows, 768)
-        assert torch.equal(kernels.decode(part, out), dequantise(part, torch.empty_like(out)))
+        out = torch.empty(part.num_rows, part.num_columns, dtype=dtype)
+        expected = dequantise(part, torch.empty_like(out))
+        assert torch.equal(kernels.decode(part, out), expected)
+        assert name in GGML or torch.equal(out.view(torch.uint8), expected.view(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_float8_is_decoded(kernels, dtype):
+    values = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)[None]
+    for scale in (1.0, -1e-3, 3e38, 1e-38, float("inf")):
+        matrix = Fp8Matrix(values, torch.tensor([[scale]]), (1, 256))
+        found, expected = (how(matrix, torch.empty(1, 256, dtype=dtype)) for how in (kernels.decode, dequantise))
+        is_nan = expected.isnan()
+        assert torch.equal(found.isnan(), is_nan)
+        assert torch.equal(found[~is_nan].view(torch.uint8), expected[~is_nan].view(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 1, 5, 40])
+@pytest.mark.parametrize("name", [name for name in DECODABLE if name not in GGML])
+def test_what_is_decoded_first_is_multiplied_by_the_values_of_the_reference(kernels, monkeypatch, name, rows, dtype):
+    """Also where some rows of the matrix go at a time."""
+    matrix = DECODABLE[name]()
+    fast = FastMatmul(torch.device("cpu"), kernels)
+    for tile_nbytes in (linear.DECODED_NBYTES, 1):
+        monkeypatch.setattr(linear, "DECODED_NBYTES", tile_nbytes)
+        values = dequantise(matrix, torch.empty(67, matrix.num_columns, dtype=dtype)).double()
+        x = some(rows, matrix.num_columns, dtype)
+        assert kernels.kernel_for(x, matrix) == "torch_decoded"
+        expected, product = x.double() @ values.T, fast.linear(x, matrix)
+        tolerance = 1e-5 if dtype == torch.float32 else 2**-8
+        assert (product.shape, product.dtype) == ((rows, 67), dtype)
+        assert not rows or (product - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_what_cannot_be_decoded_is_refused(machines):
     matrix, kernels = stored(4, 512, "ggml:Q4_K"), machines["emulated"]
     bad = [(matrix._replace(blocks=matrix.blocks[:, :-1]), torch.empty(4, 256)), (matrix, torch.empty(4, 256))]
     bad += [(matrix, torch.empty(4, 512).double()), (matrix, torch.empty(512, 4).T), (matrix, torch.empty(3, 512))]
-    bad += [(ggml_matrix("Q2_K", 4, 512), torch.empty(4, 512))]
+    groups, fp8 = int8_group_matrix(4, 512, 32, torch.float16), fp8_matrix(4, 512, (2, 128))
+    bad += [(groups._replace(scale=groups.scale[:3]), torch.empty(4, 512))]
+    bad += [
+        (fp8._replace(scale=fp8.scale[:, :3]), torch.empty(4, 512)),
+        (fp8._replace(block=(0, 128)), torch.empty(4, 512)),
+    ]
     for one, out in bad:
         with pytest.raises(ValueError, match="cannot be decoded"):
             kernels.decode(one, out)

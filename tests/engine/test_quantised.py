@@ -71,6 +71,16 @@ def test_gptq(tmp_path, group, version, is_ordered, is_symmetric):
     assert torch.equal(weights(matrix).double(), one.weights)
 
 
+@pytest.mark.parametrize(("columns", "stored_group"), [(2048, 512), (1408, 352), (544, 32), (40, 40)])
+def test_rows_of_one_group_are_stored_in_groups_that_the_kernels_read(tmp_path, columns, stored_group):
+    one = Random((N, columns), columns, is_symmetric=True)
+    tensors = written(tmp_path / "model.safetensors", one.gptq("m", 1))
+    quantised = method(tmp_path, tensors, quant_method="gptq", group_size=-1, sym=True, desc_act=False, bits=4)
+    matrix = quantised.matrix(tensors, "m", (N, columns))
+    assert matrix.stored_as == f"int4:{stored_group}:f16"
+    assert torch.equal(weights(matrix).double(), one.weights)
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_gptq_of_8_bits(tmp_path, group):
     one = Random((N, K), K if group == -1 else group, bits=8, is_symmetric=True)

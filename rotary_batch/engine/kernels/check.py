@@ -16,13 +16,22 @@ import numpy as np
 from rotary_batch.engine.kernels.bindings import SIGNATURES, bind, function_name
 from rotary_batch.engine.kernels.build import VERDICT_PREFIX
 from rotary_batch.engine.kernels.check_blocks import random_blocks
-from rotary_batch.engine.kernels.dispatch import DETECTORS, FORMATS, GGML, PAIRS, Level
+from rotary_batch.engine.kernels.dispatch import DECODED, DETECTORS, FORMATS, GGML, PAIRS, Level
 from rotary_batch.model.ggml_types import BLOCK_TYPES, BlockType
 
 Array = np.ndarray[Any, Any]
 THREADS = 2
 TILE_ROWS = 16  # packed rows of x are padded to whole tiles
 BLOCK_ROWS = 64  # for blocks of GGUF files the rows of a product are padded to whole ones
+BLOCKS = {stored_as for stored_as in (*GGML, *DECODED) if stored_as.startswith("ggml:")}
+F32 = 2  # in common.h
+SCALE_FORMATS = {"int8:bf16": 0, "int8:f32": F32, "int8:f16": 3}
+FP8_ROWS = 128  # that share a scale
+E4M3_NAN = 127  # of either sign
+# Values of float8 (e4m3) by their bits, but for those of NaN.
+_CODES = np.arange(256)
+_EXPONENT, _MANTISSA = _CODES >> 3 & 15, _CODES & 7
+E4M3 = np.where(_EXPONENT, (8 + _MANTISSA) * 2.0**_EXPONENT, 2.0 * _MANTISSA) * 2.0**-10 * np.where(_CODES < 128, 1, -1)
 UNIT_COLUMNS, UNIT_SUMS = 256, 16  # columns of a matrix, and as many sums of x as a few rows need for them
 
 
@@ -84,13 +93,15 @@ def random_matrix(stored_as: str, case: Case, random: np.random.Generator) -> Ma
     if stored_as == "bf16":
         bits = to_bf16(random.standard_normal((rows, columns)))
         return Matrix({"weights": bits}, from_bf16(bits))
-    if stored_as in GGML:
+    if stored_as in BLOCKS:
         block_rows, weights_f64 = random_blocks(stored_as.removeprefix("ggml:"), rows, columns, random)
         return Matrix({"blocks": block_rows}, weights_f64)
     if stored_as == "int8":
         weights = random.integers(-127, 128, (rows, columns), np.int8)
         scale = random.uniform(0.01, 0.02, rows).astype(np.float32)
         return Matrix({"weights": weights, "scale": scale}, weights * scale.astype(np.float64)[:, None])
+    if stored_as in DECODED:
+        return random_scaled(stored_as, case, random)
     blocks, groups = -(-rows // 64), columns // case.group
     nibbles = random.integers(0, 256, (blocks, columns, 32), np.uint8)
     scale_zero, exact = random_pairs(stored_as, (groups, blocks * 64, 2), random)
@@ -100,13 +111,24 @@ def random_matrix(stored_as: str, case: Case, random: np.random.Generator) -> Ma
     return Matrix({"nibbles": nibbles, "scale_zero": scale_zero}, values)
 
 
+def random_scaled(stored_as: str, case: Case, random: np.random.Generator) -> Matrix:
+    """Bytes with a scale for each block or group."""
+    block_rows = FP8_ROWS if stored_as == "fp8" else 1
+    scale, exact = random_pairs(stored_as, (-(-case.outputs // block_rows), -(-case.columns // case.group), 1), random)
+    weights = random.integers(0, 256, (case.outputs, case.columns), np.uint8)
+    weights[weights % 128 == E4M3_NAN] = 0
+    values = (E4M3[weights] if stored_as == "fp8" else weights.view(np.int8)).astype(np.float64)
+    own = exact[..., 0].repeat(block_rows, 0)[: case.outputs].repeat(case.group, 1)[:, : case.columns]
+    return Matrix({"weights": weights, "scale": scale}, values * own)
+
+
 def random_pairs(stored_as: str, shape: tuple[int, int, int], random: np.random.Generator) -> tuple[Array, Array]:
-    """Scales and zeros of int4, as they are stored and in float64."""
+    """Scales, and zeros of int4, as they are stored and in float64."""
     pairs = random.uniform(-1, 1, shape)
-    if stored_as == "int4":
+    if stored_as in {"int4", "int8:bf16"}:
         bits = to_bf16(pairs)
         return bits, from_bf16(bits)
-    stored = pairs.astype(np.float16 if stored_as == "int4:f16" else np.float32)
+    stored = pairs.astype(np.float16 if stored_as.endswith("f16") else np.float32)
     return stored, stored.astype(np.float64)
 
 
@@ -134,13 +156,13 @@ def gemm_error(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case) ->
 
 
 def block_type(stored_as: str) -> BlockType:
-    """Of a format of GGML."""
+    """Of a format of BLOCKS."""
     return BLOCK_TYPES[stored_as.removeprefix("ggml:")]
 
 
 def with_whole_blocks(case: Case, stored_as: str) -> Case:
     """The case, with columns added up to a whole block of a GGUF file."""
-    block = block_type(stored_as).columns if stored_as in GGML else 1
+    block = block_type(stored_as).columns if stored_as in BLOCKS else 1
     return case._replace(columns=case.columns + -case.columns % block)
 
 
@@ -186,9 +208,17 @@ def decode_error(library: ctypes.CDLL, stored_as: str, case: Case) -> float:
     case = with_whole_blocks(case, stored_as)
     matrix = random_matrix(stored_as, case, np.random.default_rng(0))
     out = np.empty((case.outputs, case.columns), np.float32)
-    sizes = {"N": case.outputs, "K": case.columns, "type": block_type(stored_as).number}
-    call(library, "decode_avx2_ggml", {**matrix.parts, "out": out}, **sizes)
+    sizes = {"N": case.outputs, "K": case.columns, **_decode_sizes(stored_as, case)}
+    call(library, function_name("decode_avx2", stored_as), {**matrix.parts, "out": out}, **sizes, out_format=F32)
     return float(np.abs(out - matrix.values).max() / np.abs(matrix.values).max())
+
+
+def _decode_sizes(stored_as: str, case: Case) -> dict[str, int]:
+    if stored_as in BLOCKS:
+        return {"type": block_type(stored_as).number}
+    if stored_as == "fp8":
+        return {"rows": FP8_ROWS, "columns": case.group}
+    return {"group": case.group, "scale_format": SCALE_FORMATS[stored_as]}
 
 
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
@@ -229,7 +259,7 @@ def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
             for case in CASES[kernel] if function_name(kernel, stored_as) in SIGNATURES else ():
                 yield Comparison(f"{kernel}_{stored_as}", gemm_error(library, kernel, stored_as, case), tolerance)
     if level == Level.AVX2:
-        for stored_as in GGML:
+        for stored_as in (*GGML, *DECODED):
             yield Comparison(f"decode_avx2_{stored_as}", decode_error(library, stored_as, F32_CASES[0]), 2**-23)
         yield Comparison("attention_avx2", attention_error(library), 1e-4)
 

@@ -14,8 +14,23 @@ from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 Array = np.ndarray[Any, Any]
 # Bytes of a block where float16 numbers begin: noise there could be infinite.
-_HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "MXFP4": []}
+_HALVES = {
+    "Q4_0": [0],
+    "Q4_1": [0, 2],
+    "Q5_0": [0],
+    "Q5_1": [0, 2],
+    "Q8_0": [0],
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
+    "IQ4_NL": [0],
+    "IQ4_XS": [0],
+    "MXFP4": [],
+}
 _MXFP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]) / 2
+_IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 
 
 def random_blocks(type_name: str, rows: int, columns: int, random: np.random.Generator) -> tuple[Array, Array]:
@@ -67,6 +82,15 @@ def _q4_1(blocks: Array) -> Array:
     return _scaled(_bits(blocks[:, 4:], 16, 4), _half(blocks, 0), _half(blocks, 2))
 
 
+def _q5_0(blocks: Array) -> Array:
+    return _scaled((_bits(blocks[:, 6:], 16, 4) | _bits(blocks[:, 2:6], 1, 1) << 4) - 16, _half(blocks, 0))
+
+
+def _q5_1(blocks: Array) -> Array:
+    codes = _bits(blocks[:, 8:], 16, 4) | _bits(blocks[:, 4:8], 1, 1) << 4
+    return _scaled(codes, _half(blocks, 0), _half(blocks, 2))
+
+
 def _q8_0(blocks: Array) -> Array:
     return _scaled(np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.int64), _half(blocks, 0))
 
@@ -86,6 +110,26 @@ def _q6_k(blocks: Array) -> Array:
     return _scaled(codes - 32, scales)
 
 
+def _q2_k(blocks: Array) -> Array:
+    scale, least = _half(blocks, 80) * (blocks[:, :16] & 15), _half(blocks, 82) * (blocks[:, :16] >> 4)
+    return _scaled(_bits(blocks[:, 16:80], 32, 2), scale, -least)
+
+
+def _q3_k(blocks: Array) -> Array:
+    codes = _bits(blocks[:, 32:96], 32, 2) | _bits(blocks[:, :32], 32, 1) << 2
+    scales = _bits(blocks[:, 96:104], 8, 4) | _bits(blocks[:, 104:108], 4, 2) << 4
+    return _scaled(codes - 4, (scales - 32) * _half(blocks, 108))
+
+
+def _iq4_nl(blocks: Array) -> Array:
+    return _scaled(_IQ4_VALUES[_bits(blocks[:, 2:], 16, 4)], _half(blocks, 0))
+
+
+def _iq4_xs(blocks: Array) -> Array:
+    scales = _bits(blocks[:, 4:8], 1, 4) | _bits(blocks[:, 2:4], 1, 2) << 4
+    return _scaled(_IQ4_VALUES[_bits(blocks[:, 8:], 16, 4)], (scales - 32) * _half(blocks, 0))
+
+
 def _mxfp4(blocks: Array) -> Array:
     return _scaled(_MXFP4_VALUES[_bits(blocks[:, 1:], 16, 4)], 2.0 ** (blocks[:, :1].astype(np.float64) - 127))
 
@@ -93,9 +137,15 @@ def _mxfp4(blocks: Array) -> Array:
 _VALUES: dict[str, Callable[[Array], Array]] = {
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
     "Q8_0": _q8_0,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
     "MXFP4": _mxfp4,
 }

@@ -15,10 +15,22 @@ import torch
 from rotary_batch.config import kernel_dir
 from rotary_batch.engine.kernels.bindings import SIGNATURES, bind, function_name
 from rotary_batch.engine.kernels.build import IS_X86, Library, open_library
-from rotary_batch.engine.kernels.dispatch import FORMATS, GEMM_GROUPS, PAIRS, Gemm, Level, cap, select_kernel
+from rotary_batch.engine.kernels.dispatch import (
+    DECODED,
+    FORMATS,
+    GEMM_GROUPS,
+    GGML,
+    PAIRS,
+    Gemm,
+    Level,
+    cap,
+    select_kernel,
+)
 from rotary_batch.engine.kernels.matrices import (
+    Fp8Matrix,
     GgmlMatrix,
     Int4Matrix,
+    Int8GroupMatrix,
     Int8Matrix,
     Matrix,
     format_name,
@@ -40,6 +52,7 @@ GEMV_ROWS, GEMV_GGML_ROWS = 4, 8  # gemv_avx512bf16.c: rows of x
 UNIT_COLUMNS, UNIT_SCALES = 256, 16  # gemv_avx512bf16.c: columns of a matrix, and their sums of x
 SELECTED_PRODUCTS = 2**12  # whose kernels are remembered
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+C_FORMATS = {torch.bfloat16: 0, torch.float32: 2, torch.float16: 3}  # common.h
 
 
 class CpuKernels:
@@ -138,20 +151,22 @@ class CpuKernels:
 
     def decodes(self, matrix: Matrix) -> bool:
         """Whether `decode` exists at this level, for this matrix."""
-        if not isinstance(matrix, GgmlMatrix) or Level.AVX2 not in self.levels or not matrix.blocks.is_cpu:
+        if Level.AVX2 not in self.levels or format_name(matrix) not in (*GGML, *DECODED):
             return False
-        return matrix.format_name in FORMATS and is_well_formed(matrix) and _is_contiguous(matrix)
+        on_cpu = all(part.is_cpu for part in parts_of(matrix).values())
+        return on_cpu and is_well_formed(matrix) and _is_contiguous(matrix)
 
-    def decode(self, matrix: GgmlMatrix, out: torch.Tensor) -> torch.Tensor:
-        """Dequantise into `out` [N, K] float32, with the values of quant.dequantise.
+    def decode(self, matrix: Matrix, out: torch.Tensor) -> torch.Tensor:
+        """Dequantise into `out` [N, K] float32 or bf16, with the values of quant.dequantise.
 
         [1536, 2048] takes one thread 0.6 ms, and torch's operators 5 (Q8_0) to 27 (MXFP4).  Raises ValueError.
         """
-        shape = (matrix.num_rows, matrix.num_columns)
-        if not self.decodes(matrix) or out.dtype != torch.float32 or out.shape != shape or not out.is_contiguous():
-            raise ValueError(f"{matrix.format_name} {shape} cannot be decoded into {tuple(out.shape)} of {out.dtype}")
-        number = BLOCK_TYPES[matrix.type_name].number
-        self._call("decode_avx2_ggml", {**parts_of(matrix), "out": out}, N=shape[0], K=shape[1], type=number)
+        shape = (num_rows(matrix), num_columns(matrix))
+        if not self.decodes(matrix) or out.dtype not in DTYPES or out.shape != shape or not out.is_contiguous():
+            raise ValueError(f"{format_name(matrix)} {shape} cannot be decoded into {tuple(out.shape)} of {out.dtype}")
+        tensors = {**parts_of(matrix), "out": out}
+        sizes = {"N": shape[0], "K": shape[1], **_decode_sizes(matrix), "out_format": C_FORMATS[out.dtype]}
+        self._call(function_name("decode_avx2", format_name(matrix)), tensors, **sizes)
         return out
 
     def supports_head_dim(self, head_dim: int) -> bool:
@@ -226,6 +241,16 @@ def torch_has_bf16() -> bool:
 def default(max_isa: str | None = None) -> CpuKernels:
     """The kernels that `max_isa` allows, otherwise the environment.  Raises ConfigError."""
     return load(cap(os.environ, max_isa))
+
+
+def _decode_sizes(matrix: Matrix) -> dict[str, int]:
+    """What `decode` must be told of a format besides N and K."""
+    if isinstance(matrix, GgmlMatrix):
+        return {"type": BLOCK_TYPES[matrix.type_name].number}
+    if isinstance(matrix, Fp8Matrix):
+        return {"rows": matrix.block[0], "columns": matrix.block[1]}
+    assert isinstance(matrix, Int8GroupMatrix), "nothing else is decoded"
+    return {"group": matrix.group, "scale_format": C_FORMATS[matrix.scale.dtype]}
 
 
 def _is_contiguous(matrix: Matrix) -> bool:

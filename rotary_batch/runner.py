@@ -36,6 +36,9 @@ class RunStats:
     retried: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)  # answers by what ended them
+    sentences: int = 0  # of new answers, that were held against the code
+    sentences_shown: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)  # kind -> new answers of which something is not shown for it
     prefill_tokens: int = 0
     reprefill_tokens: int = 0
     reprefill_s: float = 0.0  # its share of step_s, by tokens
@@ -68,6 +71,10 @@ class RunStats:
         self.done += 1
         _count(self.verdicts, finished.validation.verdict.value)
         _count(self.ended, finished.completion.reason)
+        self.sentences += finished.validation.num_sentences
+        self.sentences_shown += finished.validation.num_kept
+        for kind in sorted({reason.partition(":")[0] for reason in finished.validation.reasons}):
+            _count(self.reasons, kind)
 
     def add_failed(self, failed: Failed) -> None:
         """Count one attempt that gave no answer."""

@@ -15,6 +15,8 @@ from rotary_batch.core import Verdict
 from rotary_batch.sizes import count
 from rotary_batch.work.counts import ParkedFile
 from rotary_batch.work.runs import ENDED, FAILED, KILLED, RUNNING
+from rotary_batch.work.secrets import StoredSecret
+from rotary_batch.work.verdicts import ModelScore, PageScore
 
 WITHHELD = {  # why answers are not shown, in short and in full
     Verdict.LOW_CONFIDENCE: ("unsure", "the model was unsure"),
@@ -27,6 +29,7 @@ ENDINGS = {  # of answers, by what ended them
     "length": "cut off at the limit of tokens",
     "loop": "cut off because they repeated themselves",
 }
+SENTENCES = {"sentences": "sentences held against the code", "sentences_shown": "of these, shown"}
 _CUT = {"length": "too long", "loop": "repetitive"}  # endings that cost a part of the answer, in short
 MAX_NAMED = 3  # repositories in a command
 
@@ -178,6 +181,9 @@ def sections(report: RunReport) -> list[Section]:
         Section("Items that failed", [_parked(report, one) for one in report.parked_by_file], report.files_parked),
         Section("Pages left alone because a person edited them", stats.get("conflicts", ())),
         Section("Pages that could not be written", [f"{page}: {why}" for page, why in stats.get("pages_failed", ())]),
+        Section("Sentences that are shown", [_score(one) for one in report.scores]),
+        Section("Pages of which the least is shown", [_page_score(report, one) for one in report.lowest_pages]),
+        Section("Secrets, which no prompt holds", [_secret(report, one) for one in report.secrets], report.num_secrets),
         Section("Pages that changed", report.pages, report.pages_changed, are_paths=True),
         Section("Notes", report.notes),
     ]
@@ -186,8 +192,32 @@ def sections(report: RunReport) -> list[Section]:
 
 def _parked(report: RunReport, parked: ParkedFile) -> str:
     path = parked.path + "/" * (parked.unit == "directory") or "the repository itself"
-    where = path if len(report.repositories) == 1 else f"{parked.root}: {path}"
-    return f"{where}: {count(parked.num_items, 'item')}: {parked.error}"
+    return f"{_where(report, parked.root, path)}: {count(parked.num_items, 'item')}: {parked.error}"
+
+
+def _score(score: ModelScore) -> str:
+    """The share of the sentences of a model that is shown, and why others are not."""
+    reasons = sorted(score.reasons.items(), key=lambda one: (-one[1], one[0]))
+    why = (
+        "; answers with each reason: " + ", ".join(f"{kind} {number:,}" for kind, number in reasons) if reasons else ""
+    )
+    return f"{score.model}: {_share(score)}{why}"
+
+
+def _share(score: ModelScore | PageScore) -> str:
+    return f"{score.shown:,} of {count(score.looked_at, 'sentence')} ({100 * score.shown / score.looked_at:.0f} %)"
+
+
+def _page_score(report: RunReport, score: PageScore) -> str:
+    return f"{_where(report, score.root, score.path or 'the repository itself')}: {_share(score)}"
+
+
+def _secret(report: RunReport, secret: StoredSecret) -> str:
+    return f"{_where(report, secret.root, f'{secret.path}:{secret.line}')}: {secret.kind}"
+
+
+def _where(report: RunReport, root: str, path: str) -> str:
+    return path if len(report.repositories) == 1 else f"{root}: {path}"
 
 
 def answer_figures(report: RunReport) -> list[Figure]:
@@ -195,6 +225,8 @@ def answer_figures(report: RunReport) -> list[Figure]:
     verdicts, ended = report.stats.get("verdicts", {}), report.stats.get("ended", {})
     rows = [(f"withheld: {why}", verdicts.get(name, 0)) for name, (_, why) in WITHHELD.items()]
     rows += [(words, ended.get(name, 0)) for name, words in ENDINGS.items()]
+    rows += [(words, report.stats.get(name, 0)) for name, words in SENTENCES.items()]
+    rows += [(f"answers with the reason: {kind}", number) for kind, number in report.stats.get("reasons", {}).items()]
     shown = verdicts.get(Verdict.SHOWN, 0)
     return _without_zeros([("shown on pages", shown), *rows])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,20 @@ from rotary_batch.work.counts import ParkedFile, Tally
 from rotary_batch.work.page_stamps import num_current
 from rotary_batch.work.rows import RunRow
 from rotary_batch.work.runs import ENDED, KILLED, RUNNING, killed
+from rotary_batch.work.secrets import StoredSecret, num_secrets, secrets
 from rotary_batch.work.store import WorkStore
+from rotary_batch.work.verdicts import ModelScore, PageScore, by_model, lowest_pages
 
 SCHEMA = 1
 MAX_LISTED = 50  # pages, and files that failed; a report is for reading
 _DERIVED = {"schema", "open", "exit_code"}
+MAX_PAGES = 10  # with the lowest scores
+_ROWS: Mapping[str, Callable[..., Any]] = {
+    "parked_by_file": ParkedFile,
+    "scores": ModelScore,
+    "lowest_pages": PageScore,
+    "secrets": StoredSecret,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,10 @@ class RunReport:
     files_parked: int = 0  # files and folders with parked items, by reason
     parked_by_file: Sequence[ParkedFile] = ()  # the first of those
     failures: Sequence[Failure] = ()  # of repositories
+    scores: Sequence[ModelScore] = ()  # how many sentences are shown, by model
+    lowest_pages: Sequence[PageScore] = ()  # of whose sentences the smallest share is shown
+    num_secrets: int = 0
+    secrets: Sequence[StoredSecret] = ()  # the first of those
     notes: Sequence[str] = ()
     file: str | None = None  # this report as Markdown; the JSON is next to it
     stats: Mapping[str, Any] = field(default_factory=dict)  # of `runner.RunStats`
@@ -82,7 +95,7 @@ class RunReport:
         """Plain data; the figures of the run are at the top level."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "stats"}
         own |= {
-            "parked_by_file": [one._asdict() for one in self.parked_by_file],
+            **{name: [one._asdict() for one in getattr(self, name)] for name in _ROWS},
             "failures": [one.as_dict() for one in self.failures],
         }
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
@@ -97,7 +110,7 @@ def from_dict(data: Mapping[str, Any]) -> RunReport:
     """Read `as_dict` back."""
     names = {one.name for one in fields(RunReport)} - {"stats"}
     own = {name: value for name, value in data.items() if name in names}
-    own["parked_by_file"] = [ParkedFile(**one) for one in own["parked_by_file"]]
+    own |= {name: [row(**one) for one in own.get(name, ())] for name, row in _ROWS.items()}
     own["failures"] = [Failure(**one) for one in own["failures"]]
     own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
     stats = {name: value for name, value in data.items() if name not in names | _DERIVED}
@@ -129,6 +142,10 @@ def of_run(store: WorkStore, run: RunRow) -> RunReport:
         pages_current=num_current(store, ids, NOT_PAGES),
         files_parked=num_files,
         parked_by_file=tuple(parked),
+        scores=tuple(by_model(store, ids)),
+        lowest_pages=tuple(lowest_pages(store, ids, MAX_PAGES)),
+        num_secrets=num_secrets(store, ids),
+        secrets=tuple(secrets(store, ids, MAX_LISTED)),
     )
 
 

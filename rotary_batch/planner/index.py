@@ -17,9 +17,11 @@ from pathlib import Path
 
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
+from rotary_batch.pages.check import CHECK_VERSION
 from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.planner.redacting import Redactor
 from rotary_batch.planner.resolving import resolve, save_parsed
 from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
 from rotary_batch.readme import first_paragraphs, is_readme
@@ -38,7 +40,9 @@ from rotary_batch.work import index as stored
 from rotary_batch.work.expected import save_rooms
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
+from rotary_batch.work.secrets import num_secrets
 from rotary_batch.work.store import WorkStore
+from rotary_batch.work.verdicts import require_check
 
 FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that were not committed are read again
 MAX_README_NBYTES = 1_000_000
@@ -84,15 +88,16 @@ def index_repository(
     is_complete = changes.is_empty and stored.is_planned(store, row.root, plan_key)
     row = replace(row, id=stored.save_repository(store, row if is_complete else replace(row, plan_key="")))
     parsed = 0
-    counts = PlanCounts()
+    counts, redactor = PlanCounts(), Redactor()
+    require_check(store, row.id, check_key(prompt_builder))
     if not is_complete:
         # Closed even when `progress` raises: between two files a transaction is open.
-        with closing(_parse_and_store(store, repository, changes, prompt_builder, row)) as stored_files:
+        with closing(_parse_and_store(store, repository, changes, prompt_builder, row, redactor)) as stored_files:
             for parsed, file_counts in enumerate(stored_files, 1):
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
         changes = _without_unreadable(changes, repository.unreadable)
-        counts += _roll_up(store, repository, changes, _readmes(repository, changes.readmes), prompt_builder, row)
+        counts += _roll_up(store, repository, changes, redactor, prompt_builder, row)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
@@ -101,7 +106,7 @@ def index_repository(
         symbols=stored.count_rows(store, "symbol", row.id),
         chunks=stored.count_rows(store, "chunk", row.id),
         counts=counts,
-        notes=(*repository.notes, *_own_page_notes(changes.files, row.docs_dir)),
+        notes=(*repository.notes, *_own_page_notes(changes.files, row.docs_dir), *_secret_notes(store, row.id)),
         unreadable=changes.unreadable | repository.unreadable,
     )
 
@@ -112,6 +117,12 @@ def _own_page_notes(files: Sequence[SourceFile], docs_dir: str) -> Iterator[str]
         named = ", ".join(f"{folder or '.'}/" for folder in folders[:_MAX_NAMED])
         more = f" and {len(folders) - _MAX_NAMED:,} more" if len(folders) > _MAX_NAMED else ""
         yield f"{named}{more}: docs of an earlier run, which are not read; delete them if they are no longer needed"
+
+
+def _secret_notes(store: WorkStore, repository_id: int) -> Iterator[str]:
+    if number := num_secrets(store, [repository_id]):
+        are_kept = "is a secret" if number == 1 else f"are {number:,} secrets"
+        yield f"there {are_kept} in its files, in no prompt and on no page; `rotary-batch report` says where"
 
 
 def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
@@ -125,9 +136,15 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         repr(_with_plain_units(prompt_builder.job)),
         row.job,
         languages.version(),
+        check_key(prompt_builder),
         *sorted(prompt_builder.job.template.items()),  # not in the job's text: the keys of jobs without any stay
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def check_key(prompt_builder: PromptBuilder) -> str:
+    """What verdicts on answers depend on besides the answers."""
+    return f"check {CHECK_VERSION}, threshold {prompt_builder.manifest.min_mean_logprob}"
 
 
 def _with_plain_units(job: Job) -> Job:
@@ -242,11 +259,12 @@ def _parse_and_store(
     changes: _Changes,
     prompt_builder: PromptBuilder,
     row: RepositoryRow,
+    redactor: Redactor,
 ) -> Generator[PlanCounts, None, None]:
     """Parse files and store each with its items; yields what each did to the queue."""
     sources: dict[str, bytes] = {}  # of the files that are being parsed
     parsed = parse_files(
-        _read_sources(repository, [*changes.to_read, *changes.stubs], sources),
+        _read_sources(repository, [*changes.to_read, *changes.stubs], sources, redactor),
         tokenizer_dir=Path(row.pack_dir),
         budget_tokens=prompt_builder.chunk_budget_tokens,
         num_workers=min(NUM_WORKERS, max(1, len(changes.to_read))),
@@ -257,17 +275,18 @@ def _parse_and_store(
             with store.transaction():
                 for one in chain([first], islice(waiting, FILES_A_COMMIT - 1)):
                     yield _store_file(store, one, sources.pop(one.file.path), prompt_builder, row)
+                    redactor.save(store, row.id, one.file.path)
 
 
 def _read_sources(
-    repository: Repository, files: Sequence[SourceFile], sources: dict[str, bytes]
+    repository: Repository, files: Sequence[SourceFile], sources: dict[str, bytes], redactor: Redactor
 ) -> Iterator[tuple[SourceFile, bytes]]:
     wanted = {file.path: file for file in files}
     entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
     # A stub comes right before its source.
     entries.sort(key=lambda e: (stub_of(e.path), True) if stub_of(e.path) in wanted else (e.path, False))
     for entry, data in repository.read(entries):
-        text = read_source(entry.path, data)
+        text = redactor.clean(entry.path, read_source(entry.path, data))
         if wanted[entry.path].file_class is FileClass.SOURCE:
             sources[entry.path] = text
         yield wanted[entry.path], text
@@ -277,12 +296,12 @@ def _is_readable_readme(file: SourceFile) -> bool:
     return file.file_class is FileClass.TEXT and is_readme(file.path) and file.nbytes <= MAX_README_NBYTES
 
 
-def _readmes(repository: Repository, files: Sequence[SourceFile]) -> dict[str, str]:
+def _readmes(repository: Repository, files: Sequence[SourceFile], redactor: Redactor) -> dict[str, str]:
     """Path -> the first paragraphs of a README."""
     wanted = {file.path for file in files}
     entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
-    texts = ((entry.path, decoded(data).decode("utf-8", "replace")) for entry, data in repository.read(entries))
-    return {path: "\n\n".join(first_paragraphs(text)) for path, text in texts}
+    texts = ((entry.path, redactor.clean(entry.path, decoded(data))) for entry, data in repository.read(entries))
+    return {path: "\n\n".join(first_paragraphs(text.decode("utf-8", "replace"))) for path, text in texts}
 
 
 def _store_file(
@@ -309,12 +328,12 @@ def _roll_up(
     store: WorkStore,
     repository: Repository,
     changes: _Changes,
-    readmes: Mapping[str, str],
+    redactor: Redactor,
     prompt_builder: PromptBuilder,
     row: RepositoryRow,
 ) -> PlanCounts:
     """Plan everything above the chunks, which completes the plan."""
-    job, counts = prompt_builder.job, PlanCounts()
+    job, counts, readmes = prompt_builder.job, PlanCounts(), _readmes(repository, changes.readmes, redactor)
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if is_selected(file, job)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
@@ -324,6 +343,7 @@ def _roll_up(
         texts_before = stored.texts(store, row.id)
         stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)
+        redactor.save_rest(store, row.id)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
         if changed or changes.has_manifests:
             is_more = bool(changes.were_sources) or changes.has_manifests

@@ -25,7 +25,7 @@ _UPSERT = """
     prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers,
     note_chars = excluded.note_chars, error = excluded.error,
     ended = null, attempts = 0, epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null,
-    verdict = null, shown_text = null, reused = 0
+    verdict = null, shown_text = null, reused = 0, num_sentences = 0, num_kept = 0, reasons = '[]', unchecked = 0
   returning id"""
 
 _ROLLUPS = "where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'"
@@ -88,7 +88,8 @@ def _remove(store: WorkStore, item_ids: Sequence[int]) -> int:
 def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem) -> bool:
     """Insert or refresh one item; returns whether it has work to do now."""
     row = store.db.execute(
-        "select id, key, state, error from item where repository_id = ? and job = ? and unit = ? and subject = ?",
+        """select id, key, state, error, unchecked from item
+           where repository_id = ? and job = ? and unit = ? and subject = ?""",
         [repository_id, job, *item.subject.identity],
     ).fetchone()
     if row is not None and not _is_stale(row, item):
@@ -130,7 +131,7 @@ def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
     """Whether an item must be begun anew.  An item that was parked because it failed stays parked."""
     if item.subject.unit is not Unit.CHUNK:
         return item.touched
-    return item.key != row["key"] or item.error not in {None, row["error"]}
+    return item.key != row["key"] or bool(row["unchecked"]) or item.error not in {None, row["error"]}
 
 
 def _drop_prompt(store: WorkStore, item_id: int) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from rotary_batch.errors import ConfigError, UnavailableError
+from rotary_batch.work.checked_schema import CHECKED
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
 
 _M001 = """
@@ -324,6 +325,7 @@ MIGRATIONS = (
     _M015,
     _M016,
     _M017,
+    CHECKED,
 )
 
 

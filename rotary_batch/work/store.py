@@ -49,6 +49,9 @@ _ANSWERED_BEFORE = """select id from item where state = 'ready' and repository_i
   and exists (select 1 from result where result.key = item.key)"""
 
 
+MAX_REASONS = 20  # of one answer
+
+
 class WorkStore:
     """The queue in one database."""
 
@@ -145,8 +148,9 @@ class WorkStore:
             self.db.execute("delete from prompt where item_id = ?", [item_id])
             self.db.execute(
                 """update item set state = 'done', key = ?, output_tokens = ?, ended = ?, verdict = ?, shown_text = ?,
-                          error = null, reused = 1 where id = ? and state in ('waiting', 'ready')""",
-                [key, len(completion.token_ids), completion.reason, validation.verdict, validation.shown_text, item_id],
+                          num_sentences = ?, num_kept = ?, reasons = ?, error = null, reused = 1
+                   where id = ? and state in ('waiting', 'ready')""",
+                [key, len(completion.token_ids), completion.reason, *_checked(validation), item_id],
             )
 
     def result(self, key: str) -> StoredResult | None:
@@ -220,13 +224,15 @@ class WorkStore:
         completion, key = done.completion, done.claim.item.key
         changed = self.db.execute(
             """update item set state = 'done', run_id = null, output_tokens = :tokens, ended = :ended,
-                      verdict = :verdict, shown_text = :shown, error = null
+                      verdict = :verdict, shown_text = :shown, num_sentences = :sentences, num_kept = :kept,
+                      reasons = :reasons, error = null
                where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
             {
                 "tokens": len(completion.token_ids),
                 "ended": completion.reason,
-                "verdict": done.validation.verdict,
-                "shown": done.validation.shown_text,
+                **dict(
+                    zip(("verdict", "shown", "sentences", "kept", "reasons"), _checked(done.validation), strict=True)
+                ),
                 **_fence(done.claim.lease),
             },
         )
@@ -282,6 +288,12 @@ class WorkStore:
 
 def _each(db: Connection, query: str, parameters: Sequence[Sequence[float]]) -> list[sqlite3.Row]:
     return [row for given in parameters for row in db.execute(query, given).fetchall()]
+
+
+def _checked(validation: ValidationResult) -> tuple[str, str | None, int, int, str]:
+    """What is stored of a verdict."""
+    reasons = json.dumps(validation.reasons[:MAX_REASONS])
+    return validation.verdict, validation.shown_text, validation.num_sentences, validation.num_kept, reasons
 
 
 def _fence(lease: Lease) -> dict[str, int]:

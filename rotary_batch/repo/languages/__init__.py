@@ -148,13 +148,23 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    names = ("chunks", "comment_text", "comments", "expressions", "headers", "notices", "scopes", "signatures")
+    names = (
+        "chunks",
+        "comment_text",
+        "comments",
+        "expressions",
+        "headers",
+        "notices",
+        "scopes",
+        "secrets",
+        "signatures",
+    )
     files = [
         package / f"{name}.py" for name in (*names, "notebooks", "section_titles", "source_text", "stubs", "symbols")
     ]
     files.append(resources.files("rotary_batch") / "readme.py")
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
-    wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}
+    wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter", "detect-secrets"}
     parts = [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]
     parts += [f"{wheel} {importlib.metadata.version(wheel)}".encode() for wheel in sorted(wheels)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -118,7 +118,7 @@ def copy_first(store: WorkStore, number: int, num_items: int) -> None:
                 select id + :shift, :repository_id, {columns} from item where repository_id = 1""",
             """update item set parent_id = (select parent_id + :shift from item as first where id = item.id - :shift)
                where repository_id = :repository_id""",
-            "insert into prompt select item_id + :shift, token_ids from prompt where item_id <= :num_items",
+            "insert into prompt select item_id + :shift, token_ids, shared_id from prompt where item_id <= :num_items",
         ):
             store.db.execute(statement, given)
 

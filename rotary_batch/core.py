@@ -51,26 +51,32 @@ def stub_of(path: str) -> str:
 
 
 class Unit(StrEnum):
-    """What one work item is about, from the smallest to the largest; roll-ups are all but chunks."""
+    """What one work item is about, from the smallest to the largest."""
 
     CHUNK = "chunk"
+    SYMBOL = "symbol"
     FILE = "file"
     DIRECTORY = "directory"
     REPOSITORY = "repository"
 
+    @property
+    def is_rollup(self) -> bool:
+        """Whether it is described by what was written about smaller units, not by source text."""
+        return self not in {Unit.CHUNK, Unit.SYMBOL}
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The chunk, file, directory or repository that a work item is about."""
+    """The chunk, symbol, file, directory or repository that a work item is about."""
 
     unit: Unit
     path: str  # of the file or directory; "" = the repository
-    span: tuple[int, int] | None = None  # bytes of a chunk
+    span: tuple[int, int] | None = None  # bytes of a chunk or a symbol
     part: int | None = None  # of a roll-up whose notes are too long for one prompt; the first is 1
 
     @property
     def text(self) -> str:
-        """Its form in the database: `path`, `path@start-end` of a chunk, `path#number` of a part."""
+        """Its form in the database: `path`, `path@start-end` of a chunk or symbol, `path#number` of a part."""
         if self.span is not None:
             return f"{self.path}@{self.span[0]}-{self.span[1]}"
         return self.path if self.part is None else f"{self.path}#{self.part}"
@@ -125,6 +131,11 @@ class Symbol:
     def id(self) -> SymbolId:
         """Identifies this symbol within its snapshot."""
         return SymbolId(self.path, self.start_byte)
+
+    @property
+    def subject(self) -> Subject:
+        """This symbol as the subject of a work item."""
+        return Subject(Unit.SYMBOL, self.path, span=(self.start_byte, self.end_byte))
 
 
 def main_definitions(symbols: Iterable[Symbol], *, or_declarations: bool = False) -> list[Symbol]:

@@ -13,6 +13,9 @@ from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
 from rotary_batch.model.chat import VARIABLES
 
+# Symbols that get no answer: those whose code says it all, those whose author did.
+SKIP_WORDS = ("trivial", "documented")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSpec:
@@ -24,6 +27,15 @@ class UnitSpec:
     part: str | None = None  # the prompt that reduces notes that are too long for `prompt_tokens`
     chunk_tokens: int | None = None  # chunks only: source tokens in one
     prompt_tokens: int | None = None  # roll-ups only: tokens of a whole prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SymbolSpec:
+    """The limits of the answers on symbols, which continue the prompt of their chunk, and which symbols get none."""
+
+    new_tokens: int
+    sentences: int | None = None
+    skip: tuple[str, ...] = ()  # words of `SKIP_WORDS`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,8 @@ class Job:
     units: Mapping[Unit, UnitSpec]
     select: Select
     attempts: int
+    # None = the model is asked about chunks, not about symbols.  The index key has it besides the job's text.
+    symbol: SymbolSpec | None = field(default=None, repr=False)
     # What the model's chat template asks for.  The index key has it besides the job's text.
     template: Mapping[str, bool | int | str] = field(default_factory=dict, repr=False)
 
@@ -87,12 +101,18 @@ def load_job(path: Path) -> Job:
             f"{path}: [job] name is {excerpt(head.get('name'))}; it must be the file's stem {path.stem!r}"
         )
     limits = _table(path, tables, "limits", {"attempts": int})
+    units: dict[Unit, UnitSpec] = {
+        unit: _unit(path, tables, unit) for unit in Unit if unit in tables and unit is not Unit.SYMBOL
+    }
+    if Unit.SYMBOL in tables and Unit.CHUNK not in units:
+        raise ConfigError(f"{path}: [symbol] continues the prompt of [chunk], which is missing; add it")
     return Job(
         name=path.stem,
         title=head.get("title", path.stem),
-        units={unit: _unit(path, tables, unit) for unit in Unit if unit in tables},
+        units=units,
         select=_select(path, tables),
         attempts=limits.get("attempts", 3),
+        symbol=_symbol(path, tables) if Unit.SYMBOL in tables else None,
         template=_table(path, tables, "template", VARIABLES),
     )
 
@@ -106,6 +126,16 @@ def _unit(path: Path, tables: Mapping[str, Any], unit: Unit) -> UnitSpec:
     if missing := kinds.keys() - values.keys() - {"sentences"}:
         raise ConfigError(f"{path}: [{unit}] lacks {min(missing)!r}")
     return UnitSpec(**values)
+
+
+def _symbol(path: Path, tables: Mapping[str, Any]) -> SymbolSpec:
+    values = _table(path, tables, Unit.SYMBOL, {"new_tokens": int, "sentences": int, "skip": list})
+    if "new_tokens" not in values:
+        raise ConfigError(f"{path}: [symbol] lacks 'new_tokens'")
+    skip = tuple(map(str, values.pop("skip", ())))
+    if unknown := [word for word in skip if word not in SKIP_WORDS]:
+        raise ConfigError(f"{path}: [symbol] skip: {excerpt(unknown[0])} is not one of {', '.join(SKIP_WORDS)}")
+    return SymbolSpec(**values, skip=skip)
 
 
 def _select(path: Path, tables: Mapping[str, Any]) -> Select:

@@ -102,7 +102,7 @@ class Progress:
 
     stats: RunStats
     report: StepReport
-    prompts: Mapping[int, int]  # item -> prompt tokens, of every sequence that the engine had in the step
+    prompts: Mapping[int, int]  # item -> prompt tokens that it reads, of every sequence that the engine had in the step
     num_live: int
     num_allowed: int | None  # items that may still end in this run; None = all
     elapsed_s: float
@@ -160,7 +160,7 @@ class Runner:
 
     def _step(self) -> None:
         """Step the engine once and commit all that it gave in one transaction."""
-        prompts = {item_id: len(claim.request.prompt_ids) for item_id, claim in self._claims.items()}
+        prompts = {item_id: claim.read_tokens for item_id, claim in self._claims.items()}
         report = self.engine.step()
         self.stats.add_step(report)
         ended = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]

@@ -331,7 +331,7 @@ def _load_prose(
     folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
     found = [
-        *answers(store, repository_id, files, (Unit.CHUNK, Unit.FILE)),
+        *answers(store, repository_id, files, (Unit.CHUNK, Unit.SYMBOL, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
     prose = {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}

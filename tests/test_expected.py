@@ -111,4 +111,10 @@ def test_what_is_left_has_the_prompts_and_answers_of_items_that_will_be_queued_l
     assert (workload.num_items, workload.prompt_tokens) == (86, pytest.approx(asked / 86))
     assert counts.tokens_left(store, [1]) == int(asked + 86 * 8)
     open_tokens = counts.open_tokens(store, 1)
-    assert open_tokens["directory"] == {"items": 5, "unknown": 5, "prompt_tokens": 0, "new_tokens": 40}
+    assert open_tokens["directory"] == {
+        "items": 5,
+        "unknown": 5,
+        "prompt_tokens": 0,
+        "shared_tokens": 0,
+        "new_tokens": 40,
+    }

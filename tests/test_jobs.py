@@ -14,7 +14,7 @@ def test_every_bundled_job_is_listed_and_shown_as_it_is():
     listed = answer("jobs", "list")
     names = sorted(path.stem for path in bundled("jobs").glob("*.toml"))
     assert [job["name"] for job in listed] == names
-    assert [job["name"] for job in listed if job["is_default"]] == ["summarize"]
+    assert [job["name"] for job in listed if job["is_default"]] == ["summarize-small"], "of the embedded model"
     for name in names:
         shown = answer("jobs", "show", name)
         assert shown["text"] == (bundled("jobs") / f"{name}.toml").read_text()
@@ -27,14 +27,14 @@ def test_a_copy_answers_as_the_job_does_until_it_is_changed(make_repository, tmp
     """Its prompts are its own files, and the bundled jobs stay beside it."""
     root = make_repository(CODE)
     (first,) = answer("run", root)
-    made = answer("jobs", "new", "mine", "--to", tmp_path / "own")
+    made = answer("jobs", "new", "mine", "--from", "summarize-small", "--to", tmp_path / "own")
     assert {name: (tmp_path / "own" / name).is_dir() for name in made["settings"]} == {"jobs": True, "prompts": True}
     config = tmp_path / "rotary.toml"
     config.write_text("".join(f"{key} = {json.dumps(path)}\n" for key, path in made["settings"].items()))
     (same,) = answer("run", root, "--job", "mine", "--config", config)
     assert (same["reused"], same["revolutions"], same["open"]) == (first["done"], 0, 0)
     assert {job["name"] for job in answer("jobs", "list", "--config", config)} >= {"mine", "summarize"}
-    prompt = tmp_path / "own" / "prompts" / "mine-file.md"
+    prompt = tmp_path / "own" / "prompts" / "mine-small_file.md"
     prompt.write_text(prompt.read_text().replace("plain sentences", "very plain sentences"))
     (changed,) = answer("run", root, "--config", config)
     assert changed["revolutions"] > 0

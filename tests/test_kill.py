@@ -46,14 +46,20 @@ new_tokens = 10
 """
 
 
+SYMBOLS = """
+[symbol]
+new_tokens = 12
+"""
+
+
 class Night:
     """One database and one copy of the repository."""
 
-    def __init__(self, folder: Path, source: Path, pack: Path) -> None:
+    def __init__(self, folder: Path, source: Path, pack: Path, job: str = JOB) -> None:
         self.repo, self.log, self.db = folder / source.name, folder / "log.jsonl", folder / "work.db"
         shutil.copytree(source, self.repo)
         (folder / "jobs").mkdir()
-        (folder / "jobs" / "summarize.toml").write_text(JOB)
+        (folder / "jobs" / "summarize.toml").write_text(job)
         self.environment = os.environ | {
             "ROTARY_BATCH_DB": str(self.db),
             "ROTARY_BATCH_MODEL": str(pack),
@@ -132,11 +138,13 @@ def source_repository(make_repository, num_files: int) -> Path:
     return make_repository(files | {"src/helper.py": "def helper(total, n):\n    return total * n\n"})
 
 
-def kill_and_finish(tmp_path, make_repository, talking_pack, num_kills: int, num_files: int) -> dict[str, int]:
+def kill_and_finish(
+    tmp_path, make_repository, talking_pack, num_kills: int, num_files: int, job: str = JOB
+) -> dict[str, int]:
     source = source_repository(make_repository, num_files)
     (tmp_path / "calm").mkdir()
     (tmp_path / "storm").mkdir()
-    calm, storm = Night(tmp_path / "calm", source, talking_pack), Night(tmp_path / "storm", source, talking_pack)
+    calm, storm = (Night(tmp_path / name, source, talking_pack, job) for name in ("calm", "storm"))
     assert calm.drive("none", 1, "run") == 0
     assert calm.fallbacks() == []
     assert storm.drive("none", 1, "index") == 0
@@ -160,6 +168,12 @@ def kill_and_finish(tmp_path, make_repository, talking_pack, num_kills: int, num
 def test_twenty_kills_change_nothing(tmp_path, make_repository, talking_pack):
     kills = kill_and_finish(tmp_path, make_repository, talking_pack, num_kills=20, num_files=9)
     assert kills == dict.fromkeys(STAGES, 5)
+
+
+def test_kills_among_siblings_change_nothing(tmp_path, make_repository, talking_pack):
+    """Three symbols of each file share the prompt of their chunk."""
+    kills = kill_and_finish(tmp_path, make_repository, talking_pack, num_kills=4, num_files=3, job=JOB + SYMBOLS)
+    assert kills == dict.fromkeys(STAGES, 1)
 
 
 @pytest.mark.faults

@@ -82,7 +82,9 @@ def test_a_size_needs_a_unit_in_the_environment_too():
 
 def test_the_bundled_jobs_and_prompts_fit_each_other():
     jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
-    assert tuple(jobs["summarize"].units) == tuple(Unit)
+    for name in ("summarize", "summarize-small"):
+        assert tuple(jobs[name].units) == tuple(unit for unit in Unit if unit is not Unit.SYMBOL)
+    assert (jobs["summarize"].symbol is None, jobs["summarize-small"].symbol is None) == (False, True)
     for job in jobs.values():
         for unit, spec in job.units.items():
             assert prompts[spec.prompt].variables <= (CHUNK_VARIABLES if unit == "chunk" else NOTES_VARIABLES)
@@ -93,7 +95,10 @@ def test_the_bundled_jobs_and_prompts_fit_each_other():
     ("old", "new", "words"),
     [
         ("[chunk]", "[chonk]", "unknown key 'chonk'; did you mean 'chunk'"),
-        ("new_tokens = 160", "new_token = 160", "did you mean 'new_tokens'"),
+        ("new_tokens = 80", "new_token = 80", "did you mean 'new_tokens'"),
+        ("new_tokens = 48", "", r"\[symbol\] lacks 'new_tokens'"),
+        ('"trivial"', '"easy"', r"\[symbol\] skip: 'easy' is not one of trivial, documented"),
+        ("skip = [", "prompt = [", r"\[symbol\]: unknown key 'prompt'"),
         ("attempts = 3", 'attempts = "3"', "is not a whole number"),
         pytest.param("attempts = 3", "attempts = " + "9" * 5000, "summarize.toml: not valid TOML", id="5,000 digits"),
         ('name = "summarize"', 'name = "other"', "must be the file's stem"),

@@ -26,6 +26,7 @@ from training.quality.confidence import held_out_threshold
 
 CHUNK_TOKENS = 256
 NAME = "rotary-demo"
+JOB = "summarize-small"  # whose prompts it is trained on
 NOTHING_SHOWN = 0.0  # a threshold that no mean log-probability reaches: what stands when none keeps its promise
 
 
@@ -96,7 +97,8 @@ def main() -> None:
     arguments = parser.parse_args()
     beside = arguments.out / "pack"
     shutil.rmtree(beside, ignore_errors=True)
-    extra = {"name": NAME, "demonstration": True, "chunk_tokens": CHUNK_TOKENS, "min_mean_logprob": NOTHING_SHOWN}
+    extra = {"name": NAME, "demonstration": True, "job": JOB, "chunk_tokens": CHUNK_TOKENS}
+    extra |= {"min_mean_logprob": NOTHING_SHOWN}
     pack(write_checkpoint(arguments.out), beside, experts=arguments.experts, extra=extra)
     chosen = held_out_threshold(beside)
     if chosen.threshold is not None:

@@ -93,14 +93,14 @@ class _Reader:
         if 40 <= len(code) <= MAX_CODE_CHARACTERS:
             values = {"language": "python", "name": self._path.name, "source": code.strip("\n")}
             values["context"] = breadcrumb(outer, self._imports, code)
-            yield self._example("symbol", self._prompts["chunk"].fill(values).text, answer)
+            yield self._example("symbol", self._prompts["small_chunk"].fill(values).text, answer)
 
     def _of_file(self) -> Iterator[Example]:
         answer = first_sentence(ast.get_docstring(self._tree))
         nodes = [node for node in self._tree.body if isinstance(node, Definition)]
         if answer and nodes:
             notes = shortened([_note(self._lines, node) for node in nodes])
-            text = self._prompts["file"].fill({"name": self._path.name, "notes": notes}).text
+            text = self._prompts["small_file"].fill({"name": self._path.name, "notes": notes}).text
             yield self._example("file", text, answer)
 
     def _text(self) -> Iterator[Example]:
@@ -132,7 +132,7 @@ def directory_examples(facts: list[FileFacts], package: str, prompts: Mapping[st
         below = [other for other in folders if other.parent == folder]
         notes = [_file_note(fact) for fact in held if fact is not opening] + [_folder_note(folders[f]) for f in below]
         if opening and opening.sentence and notes:
-            text = prompts["directory"].fill({"name": folder.name, "notes": shortened(notes)}).text
+            text = prompts["small_directory"].fill({"name": folder.name, "notes": shortened(notes)}).text
             yield Example("directory", text, opening.sentence, package)
 
 

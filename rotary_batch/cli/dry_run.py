@@ -56,6 +56,8 @@ def _table(repository: Mapping[str, Any], *, answers: bool) -> console.Table:
     if answers:
         table.row("items to answer", repository["open_items"])
     table.row("prompt tokens", repository["prompt_tokens"])
+    if repository["shared_tokens"]:
+        table.row("prompt tokens that are not read again", repository["shared_tokens"])
     if repository["unknown_prompts"]:
         table.row("prompts that depend on other answers", repository["unknown_prompts"])
     return table

@@ -24,7 +24,13 @@ from rotary_batch.errors import StoppedError, UsageError
 from rotary_batch.window import Window, stop_on_signals
 
 WATCH_EVERY_S = 2.0
-UNITS = {"chunk": "chunks of code", "file": "files", "directory": "folders", "repository": "the repository"}
+UNITS = {
+    "chunk": "chunks of code",
+    "symbol": "symbols",
+    "file": "files",
+    "directory": "folders",
+    "repository": "the repository",
+}
 
 
 def status(

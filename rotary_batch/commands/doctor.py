@@ -159,7 +159,7 @@ def _memory(settings: Settings, cards: Cards) -> Check:
         if settings.device == "cpu" or number < len(cards.found):
             total = allowed_nbytes() if settings.device == "cpu" else cards.found[number].total_nbytes
             _, manifest = described_pack(settings)
-            longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
+            longest = find_job(settings, manifest).longest_rollup_tokens(manifest.context_tokens)
             require_room(manifest, settings, longest, total)
     except InputError:  # of the model, which has a line of its own
         pass

@@ -136,6 +136,7 @@ def _as_dict(store: WorkStore, outcome: IndexOutcome) -> dict[str, Any]:
         "items_to_remove": indexed.counts.removed,
         "open_items": sum(unit["items"] for unit in open_tokens),
         "prompt_tokens": sum(unit["prompt_tokens"] for unit in open_tokens),
+        "shared_tokens": sum(unit["shared_tokens"] for unit in open_tokens),
         "unknown_prompts": sum(unit["unknown"] for unit in open_tokens),
         "pages_to_write": sorted(pages.written),
         "pages_to_remove": sorted(pages.removed),

@@ -234,6 +234,7 @@ def _row(repository: Repository, settings: Settings, prompt_builder: PromptBuild
         plan_key="",
         link_template=settings.link_template,
         job=prompt_builder.job.name,
+        job_by_name=settings.job is not None,
         demonstration=prompt_builder.manifest.demonstration,
         model_digest=model_digest(prompt_builder.manifest),
     )

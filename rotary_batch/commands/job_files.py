@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rotary_batch.commands.jobs import available_jobs, available_prompts, file_of
+from rotary_batch.commands.jobs import available_jobs, available_prompts, default_job, file_of
+from rotary_batch.commands.packs import described_pack
 from rotary_batch.config import DEFAULT_JOB, Settings, excerpt
-from rotary_batch.errors import ConfigError, StorageError
+from rotary_batch.core import Unit
+from rotary_batch.errors import ConfigError, ModelError, StorageError
 from rotary_batch.jobs import Job
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -18,16 +21,24 @@ _PROMPT_LINE = re.compile(r'^(prompt|part) = "([^"]+)"', re.MULTILINE)
 
 def listed(settings: Settings) -> list[dict[str, Any]]:
     """Every job: what it is for, what it describes, and its file."""
+    default = settings.job or _default(settings)
     return [
         {
             "name": name,
             "title": job.title,
-            "units": [unit.value for unit in job.units],
+            "units": [unit.value for unit in Unit if unit in job.units or (unit is Unit.SYMBOL and job.symbol)],
             "path": str(file_of(settings, name)),
-            "is_default": name == (settings.job or DEFAULT_JOB),
+            "is_default": name == default,
         }
         for name, job in available_jobs(settings).items()
     ]
+
+
+def _default(settings: Settings) -> str:
+    """The default job of the model that the settings name; of one that cannot be read, that of most models."""
+    with suppress(ModelError):
+        return default_job(settings, described_pack(settings)[1])
+    return DEFAULT_JOB
 
 
 def shown(settings: Settings, name: str) -> dict[str, Any]:

@@ -32,9 +32,15 @@ def file_of(settings: Settings, job: str) -> Path:
     return own if own and own.is_file() else bundled("jobs") / f"{job}.toml"
 
 
-def find_job(settings: Settings) -> Job:
-    """The job that the settings name.  All jobs are loaded, so that a broken one is reported now."""
-    jobs, name = available_jobs(settings), settings.job or DEFAULT_JOB
+def default_job(settings: Settings, manifest: Manifest) -> str:
+    """The job that the model was made for, unless the user has an own one under the name of all models' default."""
+    has_own = settings.jobs is not None and (settings.jobs / f"{DEFAULT_JOB}.toml").is_file()
+    return DEFAULT_JOB if has_own or manifest.job is None else manifest.job
+
+
+def find_job(settings: Settings, manifest: Manifest) -> Job:
+    """The job that the settings name, or the default.  All are loaded, so that a broken one is reported now."""
+    jobs, name = available_jobs(settings), settings.job or default_job(settings, manifest)
     if name not in jobs:
         raise ConfigError(f"no job named {excerpt(name)}; the jobs are {', '.join(jobs)}")
     return jobs[name]
@@ -42,7 +48,8 @@ def find_job(settings: Settings) -> Job:
 
 def load_prompt_builder(settings: Settings, pack: Path) -> PromptBuilder:
     """The prompts of the settings' job for the model in `pack`."""
-    manifest, job = Manifest.load(pack), find_job(settings)
+    manifest = Manifest.load(pack)
+    job = find_job(settings, manifest)
     return PromptBuilder(
         job=job,
         prompts=_prompts_of(job, available_prompts(settings)),

@@ -23,13 +23,13 @@ from rotary_batch.work.store import WorkStore
 
 
 def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) -> RepositorySettings:
-    """A repository keeps the model and the job that it was indexed with until others are named.
+    """A repository keeps the model, and a job that was named, until others are named.
 
     `model_source` is None in the result when no model was named.  Raises ModelError when the kept model is gone.
     """
     if row is None:
         return own
-    own = own._replace(settings=replace(own.settings, job=own.settings.job or row.job))
+    own = own._replace(settings=replace(own.settings, job=own.settings.job or (row.job if row.job_by_name else None)))
     is_named = own.settings.model is not None and own.model_source is not None
     if is_named and (own.model_source == MODEL_FLAG or not row.model_by_flag):
         return own

@@ -43,7 +43,7 @@ def plan_with(
     Raises UnavailableError when the model does not fit.
     """
     rows = select_repositories(store, roots)
-    longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
+    longest = find_job(settings, manifest).longest_rollup_tokens(manifest.context_tokens)
     workload = counts.workload(store, [row.id for row in rows], longest)
     models = [] if workload is None else [forecast(manifest, settings, workload, window_s)]
     return _answer(store, rows, models, (), ())
@@ -85,7 +85,7 @@ def _answer(
 def plan_group(store: WorkStore, group: Group, window_s: float | None) -> list[dict[str, Any]]:
     """The forecast of one model; empty when nothing is left to do."""
     manifest = group.manifest
-    longest = find_job(group.settings).longest_rollup_tokens(manifest.context_tokens)
+    longest = find_job(group.settings, manifest).longest_rollup_tokens(manifest.context_tokens)
     workload = counts.workload(store, [row.id for row in group.rows], longest)
     if workload is None:
         return []

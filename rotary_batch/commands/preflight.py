@@ -54,7 +54,7 @@ def ready_to_run(
             settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings
             require_torch()
             pack, manifest = described_pack(settings)
-            longest = find_job(settings).longest_rollup_tokens(manifest.context_tokens)
+            longest = find_job(settings, manifest).longest_rollup_tokens(manifest.context_tokens)
             require_engine(pack, manifest, settings, longest)
             require_disk(database.parent, "--db")
             require_disk(root / settings.out, "--out")

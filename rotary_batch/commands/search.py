@@ -98,7 +98,8 @@ class Known:
 
     def _summary(self, hit: Hit, symbol: Symbol | None) -> str:
         language = language_of(hit.path)
-        text = symbol_summary(symbol, language).text if symbol else authored_summary(hit.prose, None)
+        is_code = symbol is not None and hit.kind != Unit.SYMBOL
+        text = symbol_summary(symbol, language).text if symbol and is_code else authored_summary(hit.prose, None)
         if not text and hit.kind == "file":
             text = ", ".join(_outer_names(self.symbols(hit.path)))
         return one_line(text, MAX_SUMMARY_CHARACTERS)

@@ -31,9 +31,10 @@ class AnswerForm:
     def __init__(self, ids: Mapping[str, int], texts: Mapping[int, str]) -> None:
         """`ids` are those of added tokens by their text, `texts` those of all tokens."""
         self._texts = texts
-        pairs = [(ids[begin], ids[end]) for begin, end in _THINKING if begin in ids and end in ids]
-        self._begins = frozenset(begin for begin, _ in pairs)
-        self._ends = frozenset(end for _, end in pairs)
+        # Begin and end, as texts.
+        self.thinking = tuple(pair for pair in _THINKING if pair[0] in ids and pair[1] in ids)
+        self._begins = frozenset(ids[begin] for begin, _ in self.thinking)
+        self._ends = frozenset(ids[end] for _, end in self.thinking)
         self._channel, self._message = ids.get(_CHANNEL), ids.get(_MESSAGE)
         self._message_ends = frozenset(ids[text] for text in _MESSAGE_ENDS if text in ids)
 
@@ -43,9 +44,9 @@ class AnswerForm:
         return self._channel is not None and self._message is not None
 
     def shown(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> Shown:
-        """What the reader gets of an answer.  The prompt may have begun the thinking."""
+        """What the reader gets of an answer.  The prompt may have begun the thinking, or the final channel."""
         if self.has_channels:
-            return self._final_channel(answer_ids)
+            return self._final_channel(answer_ids, is_final=self._ends_in_final(prompt_ids))
         return self._behind_thinking(answer_ids, prompt_ids) if self._begins else Shown(tuple(answer_ids))
 
     def text(self, answer_ids: Sequence[int], prompt_ids: Sequence[int]) -> str:
@@ -75,11 +76,22 @@ class AnswerForm:
     def _is_space(self, token_id: int) -> bool:
         return not self._texts.get(token_id, "").strip()
 
-    def _final_channel(self, answer_ids: Sequence[int]) -> Shown:
-        if self._channel not in answer_ids:
+    def _ends_in_final(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the answer begins within the final channel."""
+        header: list[int] = []
+        for token in reversed(prompt_ids):
+            if token == self._channel:
+                return bool(header) and header[-1] == self._message and self._name(header[:-1]) == _FINAL
+            if token in self._message_ends:
+                return False
+            header = [token, *header] if header or token == self._message else []
+        return False
+
+    def _final_channel(self, answer_ids: Sequence[int], *, is_final: bool) -> Shown:
+        if self._channel not in answer_ids and not is_final:
             return Shown(tuple(answer_ids))
         shown: list[int] = []
-        has_final = is_final = in_header = False
+        has_final, in_header = is_final, False
         header: list[int] = []  # the tokens of a channel's name
         for token in answer_ids:
             if token in self._message_ends:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 from tokenizers import Tokenizer as HfTokenizer
@@ -33,27 +33,39 @@ class ChatEncoder:
 
     def encode(self, around: Sequence[str], contents: Sequence[str]) -> list[int]:
         """`around` has one text more than there are contents: before the first, between two, after the last."""
+        return list(chain.from_iterable(self.parts(around, contents)))
+
+    def parts(self, around: Sequence[str], contents: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text and content, in turn."""
         if self._prefix is not None:
-            return self._with_prefix(around, contents)
+            return list(self._with_prefix(around, contents))
         key = tuple(around)
         if key not in self._kept:
             if len(self._kept) >= _MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = [_ids(self._control, text) for text in around]
-        before, *others = self._kept[key]
-        parts = ((*self._encode(content), *after) for content, after in zip(contents, others, strict=True))
-        return [*before, *chain.from_iterable(parts)]
+        pairs = zip_longest(self._kept[key], map(self._encode, contents))
+        return [ids for pair in pairs for ids in pair if ids is not None]
 
-    def _with_prefix(self, around: Sequence[str], contents: Sequence[str]) -> list[int]:
-        ids: list[int] = []
+    def going_on(self, text: str, before: str | None = None) -> list[int]:
+        """Token ids of content that goes on: behind other content, or behind the control text `before`."""
+        is_bare = before is None or before[-1:].isspace()
+        return _ids(self._bare_content, encodable(text)) if self._prefix is not None and is_bare else self._encode(text)
+
+    def _with_prefix(self, around: Sequence[str], contents: Sequence[str]) -> Iterator[list[int]]:
+        is_first = True  # nothing has an id yet
         for place, (text, content) in enumerate(zip(around, [*contents, None], strict=True)):
             gives_space = content is not None and text.endswith(" ")
-            ids += self._control_ids(text[:-1] if gives_space else text, is_first=not place)
-            if content:
-                is_behind_special = bool(re.search(rf"(?:{self._special.pattern})\Z", text))
-                has_space = gives_space or (not ids and not text) or (is_behind_special and self._prefix == "always")
-                ids += self._encode(content) if has_space else _ids(self._bare_content, encodable(content))
-        return ids
+            control_ids = self._control_ids(text[:-1] if gives_space else text, is_first=not place)
+            yield control_ids
+            is_first = is_first and not control_ids
+            if content is None:
+                return
+            is_behind_special = bool(re.search(rf"(?:{self._special.pattern})\Z", text))
+            has_space = gives_space or (is_first and not text) or (is_behind_special and self._prefix == "always")
+            content_ids = self._encode(content) if has_space else _ids(self._bare_content, encodable(content))
+            yield content_ids if content else []
+            is_first = is_first and not content
 
     def _control_ids(self, text: str, *, is_first: bool) -> list[int]:
         if is_first:

@@ -58,6 +58,7 @@ class Manifest:
     dense_sha256: str
     tokenizer_sha256: str
     demonstration: bool = False
+    job: str | None = None  # that the model was made for, which is its default
     context_tokens: int
     chunk_tokens: int | None = None  # the largest chunk that the model can make sense of
     min_mean_logprob: float | None = None  # prose below this confidence is not shown
@@ -144,6 +145,7 @@ class Manifest:
             dense_sha256=table.sha256("dense_sha256"),
             tokenizer_sha256=table.sha256("tokenizer_sha256"),
             demonstration=table.boolean("demonstration"),
+            job=table.text("job") if table.has("job") else None,
             context_tokens=table.whole("context_tokens", MAX_TOKENS),
             chunk_tokens=table.whole("chunk_tokens", MAX_TOKENS) if table.has("chunk_tokens") else None,
             min_mean_logprob=table.finite("min_mean_logprob") if table.has("min_mean_logprob") else None,
@@ -218,6 +220,7 @@ _SCALAR_FIELDS = (
     "dense_sha256",
     "tokenizer_sha256",
     "demonstration",
+    "job",
     "context_tokens",
     "chunk_tokens",
     "min_mean_logprob",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +17,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
 from rotary_batch.model.answers import AnswerForm
+from rotary_batch.model.begun import BegunChat, answer_begun, thinks
 from rotary_batch.model.chat import ChatTemplate, Message, Variables
 from rotary_batch.model.chat_ids import ChatEncoder, encodable
 from rotary_batch.model.chat_tokens import ENDS, HARMONY_TURN_END, ROLE_ENDS
@@ -82,6 +84,21 @@ class Tokenizer:
         """Token ids of several messages in the chat template.  Raises ModelError when it cannot have them."""
         arranged, around = self._chat.arranged(messages, variables)
         return self._chat_encoder.encode(around, [message.content for message in arranged])
+
+    def begin_chat(self, content: str, variables: Variables = MappingProxyType({})) -> BegunChat:
+        """One user message in the chat template, to which something is added: the beginning of the answer.
+
+        When the model is to think before it answers, the answer cannot be begun, and the message goes on.
+        """
+        arranged, around = self._chat.arranged([Message("user", content)], variables)
+        contents, may_begin = [message.content for message in arranged], not thinks(variables, self.answers)
+        control = answer_begun(around[-1], self.answers) if may_begin else around[-1]
+        *head, tail = self._chat_encoder.parts([*around[:-1], control], contents)
+        ids = tuple(chain.from_iterable(head))
+        going_on = partial(self._chat_encoder.going_on, before=control if may_begin else None)
+        if may_begin:
+            return BegunChat(head_ids=(*ids, *tail), tail_ids=(), is_answer=True, going_on=going_on)
+        return BegunChat(head_ids=ids, tail_ids=tuple(tail), is_answer=False, going_on=going_on)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of generated tokens, control tokens left out."""

@@ -6,7 +6,7 @@ same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, overloads, stub_of
 from rotary_batch.pages.authored.blocks import Notice, Paragraph
@@ -57,6 +57,7 @@ class Pages:
         view, file = self._view, self._view.sources[path]
         arranged = self._to.outline(path)
         notes = self._chunk_notes(path, sorted(arranged.sections, key=lambda symbol: symbol.id))
+        asked = [key for key in self._of_source(path, arranged) if key in self._prose]
         blocks = [
             f"# {code(_name(path))}",
             self._crumbs(path),
@@ -70,11 +71,20 @@ class Pages:
         blocks += self._symbol_tables(arranged, file.language)
         for symbol in arranged.sections:
             blocks += [*self._symbol_section(symbol, arranged, file), *notes.get(symbol.id, [])]
-        subjects = [("file", path), *(chunk.subject.identity for chunk in view.chunks.get(path, ()))]
         lines = max((chunk.end_line for chunk in view.chunks.get(path, ())), default=0)
         source = {"path": path, "blob": file.blob} | ({"lines": f"1-{lines}"} if lines else {})
         stub = view.stubs.get(stub_of(path))
-        return self._seal(blocks, subjects, [source, *([{"path": stub.path, "blob": stub.blob}] if stub else [])])
+        stubs = [{"path": stub.path, "blob": stub.blob}] if stub else []
+        return self._seal(blocks, [("file", path), *asked], [source, *stubs])
+
+    def _of_source(self, path: str, arranged: Outline) -> Iterator[tuple[str, str]]:
+        """What may have been asked about the source of a file."""
+        yield from (chunk.subject.identity for chunk in self._view.chunks.get(path, ()))
+        yield from (symbol.subject.identity for symbol in arranged.sections)
+
+    def _answer_on(self, symbol: Symbol) -> str | None:
+        prose = self._prose.get(symbol.subject.identity)
+        return prose.text if prose else None
 
     def _folder_page(self, folder: str) -> bytes:
         view, inside = self._view, self._view.inside[folder]
@@ -175,12 +185,20 @@ class Pages:
         for part, symbols in arranged.parts.items():
             rows = [
                 f"| [{code(s.qualified_name)}](#{arranged.headings[s.id].anchor}) | {s.kind} "
-                f"| {inline(brief(authored_summary(s.docstring, language))) if s.docstring else ''} |"
+                f"| {self._brief_on(s, language)} |"
                 for s in symbols
             ]
             column = "Symbol" if part is Part.PUBLIC else part.value
             tables.append("\n".join([f"| {column} | Kind | Summary |", "| --- | --- | --- |", *rows]))
         return tables
+
+    def _brief_on(self, symbol: Symbol, language: str | None) -> str:
+        """The author's words on a symbol, else the model's."""
+        by_author = brief(authored_summary(symbol.docstring, language)) if symbol.docstring else ""
+        if by_author:
+            return inline(by_author)
+        answer = self._answer_on(symbol)
+        return self._styled(brief(answer)) if answer else ""
 
     def _symbol_section(self, symbol: Symbol, arranged: Outline, file: SourceFile) -> list[str]:
         path, language = file.path, known_language(file.language or "text")
@@ -202,6 +220,8 @@ class Pages:
             if docstring:
                 words = read_authored(docstring, file.language)
                 blocks += [inline(words.summary), *to_markdown(words.blocks)]
+        if answer := self._answer_on(symbol):
+            blocks.append(self._styled(answer))
         blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
         view = self._view
         places = [("Declared in", view.declared_in), ("Defined in", view.defined_in)]

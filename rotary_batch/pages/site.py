@@ -54,9 +54,9 @@ def things_of(subjects: Iterable[Subject]) -> list[str]:
     things: dict[str, None] = {}
     for subject in subjects:
         unit, path = subject.unit, subject.path
-        own = path if unit in {Unit.CHUNK, Unit.FILE} else f"{path}/" if path else "/"
+        own = path if unit is Unit.FILE or not unit.is_rollup else f"{path}/" if path else "/"
         things |= {own: None}
-        if unit is not Unit.CHUNK and own != "/":
+        if unit.is_rollup and own != "/":
             above = parent_of(path)
             things |= {f"{above}/" if above else "/": None}
     return list(things)

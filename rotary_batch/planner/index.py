@@ -23,7 +23,7 @@ from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.redacting import Redactor
 from rotary_batch.planner.resolving import resolve, save_parsed
-from rotary_batch.planner.units import chunk_items, is_selected, rollup_items
+from rotary_batch.planner.units import is_selected, rollup_items, source_items
 from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages, own_pages
 from rotary_batch.repo.churn import recent_changes
@@ -137,7 +137,9 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         row.job,
         languages.version(),
         check_key(prompt_builder),
-        *sorted(prompt_builder.job.template.items()),  # not in the job's text: the keys of jobs without any stay
+        # Not in the job's text: the keys of jobs without any stay.
+        *sorted(prompt_builder.job.template.items()),
+        *([repr(prompt_builder.job.symbol)] if prompt_builder.job.symbol else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -313,7 +315,7 @@ def _store_file(
     save_parsed(store, row.id, one, row.plan_key)
     if listed != _listed_symbols(store, row.id, one.file.path):
         page_stamps.forget_symbol_index(store, row.id)
-    items = list(chunk_items(one, source, prompt_builder))
+    items = list(source_items(one, source, prompt_builder))
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
 

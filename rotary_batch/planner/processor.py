@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from rotary_batch.core import Completion, Unit, ValidationResult, WorkItem
+from rotary_batch.core import DATA_KINDS, Completion, Subject, Symbol, Unit, ValidationResult, WorkItem
 from rotary_batch.errors import PromptError
+from rotary_batch.pages.authored.reading import authored_summary
 from rotary_batch.pages.check import validate
 from rotary_batch.pages.page import (
     IndexView,
     SummarySource,
+    brief,
     chunk_outline,
     file_summary,
     folder_summary,
+    symbol_summary,
 )
+from rotary_batch.planner.asked import symbol_label
 from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
 from rotary_batch.planner.scope import Scopes
 from rotary_batch.planner.units import LABEL_NAMES
@@ -69,10 +73,11 @@ class ItemProcessor:
         """The prompt of a roll-up, or None when its notes were too long and got parts.  Raises PromptError."""
         view = self._views[item.repository_id]
         inputs = children(self._store, item.id)
-        notes = [self._note(item, answer) for _, answer in inputs]
+        named = {symbol.subject: symbol for symbol in view.symbols.get(item.subject.path, ())}
+        notes = [self._note(item, answer, named) for _, answer in inputs]
         part = item.subject.part is not None
         name = _title(item, view)
-        own = [] if part else self._own_note(item, view)
+        own = [] if part else self._own_notes(item, view)
         encoded = self._prompt_builder.build_rollup_prompt(item.subject.unit, name, [*own, *notes], part=part)
         if encoded is None:
             runs = self._prompt_builder.split_notes(item.subject.unit, name, notes)
@@ -90,6 +95,16 @@ class ItemProcessor:
         validation = self._validate(item, result.text, result.completion, prompt_ids)
         self._store.complete_reused(item.id, key, result, validation)
 
+    def _own_notes(self, item: WorkItem, view: IndexView) -> list[Note]:
+        """What authors say of the subject itself, and of the symbols that nothing is asked about for that reason."""
+        path, asked = item.subject.path, self._prompt_builder.job.symbol
+        own = self._own_note(item, view)
+        if item.subject.unit is not Unit.FILE or asked is None:
+            return own
+        if "documented" in asked.skip:
+            own += self._prompt_builder.that_fit(Unit.FILE, _described(path, view))
+        return own or [Note(_title(item, view), file_summary(path, view).text)]
+
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
         """What the author says of the subject itself; empty when there is nothing."""
         path = item.subject.path
@@ -97,11 +112,15 @@ class ItemProcessor:
         by_author = summary.text and summary.source is SummarySource.AUTHOR
         return [Note(_title(item, view), summary.text)] if by_author else []
 
-    def _note(self, item: WorkItem, answer: Answer) -> Note:
+    def _note(self, item: WorkItem, answer: Answer, named: Mapping[Subject, Symbol]) -> Note:
         """What a roll-up reads of one of its inputs: the prose when it may be shown, else the structure."""
         view, unit, path = self._views[item.repository_id], answer.subject.unit, answer.subject.path
         if answer.subject.part is not None:
             return Note("part", answer.shown_text or "more of the same")
+        if unit is Unit.SYMBOL:
+            symbol = named[answer.subject]
+            structure = symbol_summary(symbol, view.language(path)).text
+            return Note(f"`{symbol_label(symbol)}`", answer.shown_text or structure)
         if unit is Unit.CHUNK:
             chunk = next(chunk for chunk in view.chunks[path] if chunk.subject == answer.subject)
             symbols = view.symbols.get(path, ())
@@ -151,3 +170,13 @@ class ItemProcessor:
 def _title(item: WorkItem, view: IndexView) -> str:
     path = item.subject.path
     return PurePosixPath(path).name if path else view.name
+
+
+def _described(path: str, view: IndexView) -> list[Note]:
+    """What authors say of the symbols of a file."""
+    summaries = (
+        (symbol, brief(authored_summary(symbol.docstring, view.language(path))))
+        for symbol in view.outline(path).sections
+        if symbol.docstring and symbol.kind not in DATA_KINDS
+    )
+    return [Note(f"`{symbol_label(symbol)}`", text) for symbol, text in summaries if text]

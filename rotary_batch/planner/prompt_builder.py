@@ -12,16 +12,19 @@ from typing import NamedTuple
 
 from rotary_batch.core import Chunk, Unit
 from rotary_batch.errors import ConfigError, PromptError
-from rotary_batch.jobs import Job, UnitSpec
+from rotary_batch.jobs import Job, SymbolSpec, UnitSpec
+from rotary_batch.model.begun import BegunChat
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
-from rotary_batch.prompts import FilledPrompt, Prompt
+from rotary_batch.planner.context import chunk_context
+from rotary_batch.prompts import FilledPrompt, Prompt, break_markers
 from rotary_batch.work.expected import NoteRoom
 
 # Bump when the same prompt, weights and limits may give other tokens: numerics, sampling, stop rules.
 KEY_VERSION = "rotary-batch result 2"
-CHUNK_VARIABLES = frozenset({"language", "name", "context", "source", "fence"})
+CHUNK_VARIABLES = frozenset({"language", "name", "path", "context", "source", "fence"})
 NOTES_VARIABLES = frozenset({"name", "notes", "fence"})
+OPENING_TOKENS = 48  # of what begins the answer on one symbol; names take 5 to 15
 MIN_CHUNK_TOKENS = 32  # with less, chunks are fragments: the context is too small for the job
 
 
@@ -39,6 +42,15 @@ class EncodedPrompt:
     prompt_ids: tuple[int, ...]
     key: str
     num_markers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunPrompt:
+    """The prompt of a chunk, which the prompts of its symbols begin with."""
+
+    chat: BegunChat
+    num_markers: int
+    digest: hashlib._Hash  # of its ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,35 +87,86 @@ class PromptBuilder:
     @property
     def chunk_budget_tokens(self) -> int:
         """The most source tokens in a chunk.  Raises PromptError when the context is too small."""
-        spec = self.job.units[Unit.CHUNK]
+        spec, new_tokens = self.job.units[Unit.CHUNK], self._chunk_new_tokens
         frame_tokens = len(self._encode(self._fill_chunk("", "x", "", "language")))
-        room = self.manifest.context_tokens - spec.new_tokens - frame_tokens
+        frame_tokens += OPENING_TOKENS if self.job.symbol else 0
+        room = self.manifest.context_tokens - new_tokens - frame_tokens
         budget = min(spec.chunk_tokens or room, self.manifest.chunk_tokens or room, room * 3 // 4)
         if budget < MIN_CHUNK_TOKENS:
             raise PromptError(
                 f"model {self.manifest.name}: its context of {self.manifest.context_tokens} tokens leaves {budget} "
-                f"for source code after {frame_tokens} for the prompt and {spec.new_tokens} for the answer; use a "
+                f"for source code after {frame_tokens} for the prompt and {new_tokens} for the answer; use a "
                 f"model with more context, or lower [chunk] new_tokens in the job"
             )
         return budget
 
+    @property
+    def _chunk_new_tokens(self) -> int:
+        """The most tokens of an answer to the prompt of a chunk."""
+        own = self.job.units[Unit.CHUNK].new_tokens
+        return max(own, self.job.symbol.new_tokens) if self.job.symbol else own
+
     def build_chunk_prompt(self, chunk: Chunk, source: bytes, language: str) -> EncodedPrompt:
         """The prompt of a chunk, without the breadcrumb when both do not fit.  Raises PromptError."""
         text = source.decode("utf-8", "replace")
-        name = PurePosixPath(chunk.path).name
         spec = self.job.units[Unit.CHUNK]
         for breadcrumb in (chunk.breadcrumb, ""):
-            encoded = self._encode_and_key(spec, self._fill_chunk(text, name, breadcrumb, language))
+            encoded = self._encode_and_key(spec, self._fill_chunk(text, chunk.path, breadcrumb, language))
             if len(encoded.prompt_ids) + spec.new_tokens <= self.manifest.context_tokens:
                 return encoded
-        raise PromptError(
-            f"{chunk.path}:{chunk.start_line}: its prompt of {len(encoded.prompt_ids)} tokens and an answer of "
-            f"{spec.new_tokens} exceed the context of {self.manifest.context_tokens}; lower [chunk] chunk_tokens"
+        raise self._too_long(chunk, len(encoded.prompt_ids))
+
+    def begin_chunk_prompt(self, chunk: Chunk, source: bytes, language: str) -> BegunPrompt:
+        """The prompt of a chunk up to where each of its answers is begun, without context when both do not fit.
+
+        Raises PromptError.
+        """
+        text = source.decode("utf-8", "replace")
+        for context in (chunk_context(chunk), ""):
+            filled = self._fill_chunk(text, chunk.path, context, language)
+            chat = self.tokenizer.begin_chat(filled.text, self.job.template)
+            tokens = len(chat.head_ids) + len(chat.tail_ids) + OPENING_TOKENS
+            if tokens + self._chunk_new_tokens <= self.manifest.context_tokens:
+                return BegunPrompt(chat=chat, num_markers=filled.num_markers, digest=_ids_digest(chat.head_ids))
+        raise self._too_long(chunk, tokens)
+
+    def continue_prompt(self, begun: BegunPrompt, label: str, unit: Unit) -> EncodedPrompt:
+        """What comes behind a begun prompt to ask about the thing with this label.  Raises PromptError.
+
+        The key is that of the whole prompt.
+        """
+        name, num_markers = break_markers(label)
+        chat = begun.chat
+        own_ids = chat.ids(f"{name}:" if chat.is_answer else f"\n\nNow the line for {name}.")
+        spec = self._spec(unit)
+        tokens = len(chat.head_ids) + len(own_ids)
+        if tokens + spec.new_tokens > self.manifest.context_tokens:
+            raise PromptError(
+                f"{label}: its prompt of {tokens} tokens and an answer of {spec.new_tokens} exceed the context of "
+                f"{self.manifest.context_tokens}; lower [chunk] chunk_tokens"
+            )
+        digest = begun.digest.copy()
+        digest.update(_packed(own_ids))
+        key = self._key(digest, spec, at_line_end=True)
+        return EncodedPrompt(prompt_ids=own_ids, key=key, num_markers=begun.num_markers + num_markers)
+
+    def _spec(self, unit: Unit) -> UnitSpec | SymbolSpec:
+        if unit is Unit.SYMBOL and self.job.symbol:
+            return self.job.symbol
+        return self.job.units[unit]
+
+    def _too_long(self, chunk: Chunk, tokens: int) -> PromptError:
+        return PromptError(
+            f"{chunk.path}:{chunk.start_line}: its prompt of {tokens} tokens and an answer of "
+            f"{self._chunk_new_tokens} exceed the context of {self.manifest.context_tokens}; lower [chunk] chunk_tokens"
         )
 
-    def _fill_chunk(self, source: str, name: str, breadcrumb: str, language: str) -> FilledPrompt:
-        values = {"language": language, "name": name, "context": breadcrumb, "source": source.strip("\n")}
-        return self.prompts[self.job.units[Unit.CHUNK].prompt].fill(values)
+    def _fill_chunk(self, source: str, path: str, context: str, language: str) -> FilledPrompt:
+        prompt = self.prompts[self.job.units[Unit.CHUNK].prompt]
+        values = {"language": language, "name": PurePosixPath(path).name, "context": context}
+        # The fence is derived from all values: a file that is moved keeps a prompt that does not name its path.
+        values |= {"path": path} if "path" in prompt.variables else {}
+        return prompt.fill(values | {"source": source.strip("\n")})
 
     def build_rollup_prompt(
         self, unit: Unit, name: str, notes: Sequence[Note], *, part: bool = False
@@ -119,6 +182,15 @@ class PromptBuilder:
 
     def _notes_budget_tokens(self, spec: UnitSpec) -> int:
         return min(spec.prompt_tokens or self.manifest.context_tokens, self.manifest.context_tokens - spec.new_tokens)
+
+    def that_fit(self, unit: Unit, notes: Sequence[Note]) -> list[Note]:
+        """The first notes, as far as they take a third of the room: the rest is for those on inputs."""
+        spec, used = self.job.units[unit], 0
+        for place, note in enumerate(notes):
+            used += self.tokenizer.count(note_line(note) + "\n")
+            if used > self._notes_budget_tokens(spec) // 3:
+                return list(notes[:place])
+        return list(notes)
 
     def note_rooms(self) -> dict[Unit, NoteRoom]:
         """What the prompts of each roll-up have room for."""
@@ -143,16 +215,17 @@ class PromptBuilder:
 
     def _encode_and_key(self, spec: UnitSpec, filled: FilledPrompt) -> EncodedPrompt:
         prompt_ids = self._encode(filled)
-        return EncodedPrompt(prompt_ids=prompt_ids, key=self._key(prompt_ids, spec), num_markers=filled.num_markers)
+        key = self._key(_ids_digest(prompt_ids), spec)
+        return EncodedPrompt(prompt_ids=prompt_ids, key=key, num_markers=filled.num_markers)
 
     def _encode(self, filled: FilledPrompt) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode_chat(filled.text, self.job.template))
 
-    def _key(self, prompt_ids: Sequence[int], spec: UnitSpec) -> str:
+    def _key(self, prompt: hashlib._Hash, spec: UnitSpec | SymbolSpec, *, at_line_end: bool = False) -> str:
         """Everything that decides the answer: not the path, the commit, the time, the batch or the device."""
-        prompt = hashlib.sha256(array.array("I", prompt_ids).tobytes()).hexdigest()
         model = [self.tokenizer.digest, self.manifest.weights_digest, self.manifest.experts]
-        return _digest([KEY_VERSION, prompt, *model, "greedy", spec.new_tokens, spec.sentences, self.numerics])
+        limits = ["greedy", spec.new_tokens, spec.sentences, *(["line"] if at_line_end else [])]
+        return _digest([KEY_VERSION, prompt.hexdigest(), *model, *limits, self.numerics])
 
 
 def note_line(note: Note) -> str:
@@ -169,6 +242,14 @@ def _runs(sizes: Sequence[int], room: int) -> Iterator[range]:
         used += size
     if start < len(sizes):
         yield range(start, len(sizes))
+
+
+def _packed(token_ids: Sequence[int]) -> bytes:
+    return array.array("I", token_ids).tobytes()
+
+
+def _ids_digest(token_ids: Sequence[int]) -> hashlib._Hash:
+    return hashlib.sha256(_packed(token_ids))
 
 
 def _digest(parts: Sequence[object]) -> str:

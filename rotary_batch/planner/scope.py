@@ -51,7 +51,7 @@ class Scopes:
 
     def described(self, subject: Subject, prompt: str) -> Described | None:
         """The symbol that an answer is about, with its code as far as the prompt has it; None of other units."""
-        if subject.span is None or subject.unit.value != "symbol":
+        if subject.span is None or subject.unit is not Unit.SYMBOL:
             return None
         symbol = next((one for one in self._symbols(subject) if one.start_byte == subject.span[0]), None)
         if symbol is None:

@@ -1,4 +1,4 @@
-"""The items of a repository: chunks, files, the folders above them, the repository itself."""
+"""The items of a repository: chunks or their symbols, files, the folders above them, the repository itself."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page import MAX_LISTED
 from rotary_batch.pages.page_paths import folders_of, parent_of
+from rotary_batch.planner.asked import AskedOfChunk, asked_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.work.rows import PlannedItem
 
 LABEL_NAMES = 4  # symbols in the label of a note on a chunk
+_ANSWER_CHARS = 70  # of an answer on a symbol
 _NOTE_FRAME_CHARS = 30  # of a note, besides names and signatures
 # Roll-ups that are ready go before chunks, so that files and folders are finished early.
 _UNIT_PRIORITY = {Unit.CHUNK: 0, Unit.FILE: 10**9, Unit.DIRECTORY: 2 * 10**9, Unit.REPOSITORY: 3 * 10**9}
@@ -29,9 +31,15 @@ def is_selected(file: SourceFile, job: Job) -> bool:
     return job.selects(file) and (not is_data or file.language in job.select.languages)
 
 
-def chunk_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
-    """The chunks of a file, each with its prompt; their priority is set once all files are known."""
-    if Unit.CHUNK in prompt_builder.job.units and is_selected(one.file, prompt_builder.job):
+def source_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
+    """The chunks or the symbols of a file, each with its prompt; their priority is set once all files are known."""
+    job = prompt_builder.job
+    if Unit.CHUNK not in job.units or not is_selected(one.file, job):
+        return
+    if job.symbol is not None:
+        for asked in asked_of(one, source, job.symbol.skip):
+            yield from _items_of(asked, one.file, source, prompt_builder)
+    else:
         symbols = sorted(one.symbols, key=attrgetter("start_byte"))
         for chunk in _worth_describing(one.chunks, one.symbols):
             item = _chunk_item(chunk, one.file, source[chunk.start_byte : chunk.end_byte], prompt_builder)
@@ -72,6 +80,50 @@ def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, prompt_builder: Pro
     except PromptError as error:
         return replace(item, error=str(error))
     return replace(item, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
+
+
+def _items_of(
+    asked: AskedOfChunk, file: SourceFile, source: bytes, prompt_builder: PromptBuilder
+) -> Iterator[PlannedItem]:
+    """What is asked about one chunk; all of it begins with the same prompt."""
+    chunk, language = asked.chunk, file.language or "text"
+    try:
+        begun = prompt_builder.begin_chunk_prompt(chunk, source[chunk.start_byte : chunk.end_byte], language)
+    except PromptError as error:
+        yield from (replace(_item(label, subject, prompt_builder.job), error=str(error)) for subject, label in asked)
+        return
+    is_shared = len(asked.questions) > 1
+    for place, (subject, label) in enumerate(asked):
+        item = _item(label, subject, prompt_builder.job)
+        try:
+            encoded = prompt_builder.continue_prompt(begun, label, subject.unit)
+        except PromptError as error:
+            yield replace(item, error=str(error))
+            continue
+        head_ids = begun.chat.head_ids
+        yield replace(
+            item,
+            key=encoded.key,
+            shared_ids=head_ids if is_shared else (),
+            prompt_ids=encoded.prompt_ids if is_shared else (*head_ids, *encoded.prompt_ids),
+            num_markers=encoded.num_markers,
+            is_first=place == 0,
+        )
+
+
+def _item(label: str, subject: Subject, job: Job) -> PlannedItem:
+    """An item whose answer is one line."""
+    spec = job.symbol if subject.unit is Unit.SYMBOL and job.symbol else job.units[Unit.CHUNK]
+    start, _ = subject.span or (0, 0)
+    return PlannedItem(
+        subject=subject,
+        parent=Subject(Unit.FILE, subject.path) if Unit.FILE in job.units else None,
+        position=start,
+        max_new_tokens=spec.new_tokens,
+        max_sentences=spec.sentences,
+        at_line_end=True,
+        note_chars=_NOTE_FRAME_CHARS + len(label) + _ANSWER_CHARS,
+    )
 
 
 def rollup_items(

@@ -101,8 +101,8 @@ class ParkedFile(NamedTuple):
 def parked_by_file(store: WorkStore, repository_ids: Sequence[int], limit: int) -> tuple[int, list[ParkedFile]]:
     """How many files and folders have parked items, by reason, and the first of them."""
     places = ",".join("?" * len(repository_ids))
-    groups = f"""select root, case unit when 'chunk' then 'file' else unit end as unit, path, count(*) as n,
-                       coalesce(error, '') as error
+    groups = f"""select root, case when unit in ('chunk', 'symbol') then 'file' else unit end as unit, path,
+                       count(*) as n, coalesce(error, '') as error
                 from item join repository on repository.id = repository_id
                 where state = 'parked' and repository_id in ({places}) group by 1, 2, 3, 5"""
     total = int(store.db.execute(f"select count(*) as n from ({groups})", list(repository_ids)).fetchone()["n"])
@@ -111,10 +111,14 @@ def parked_by_file(store: WorkStore, repository_ids: Sequence[int], limit: int) 
 
 
 def open_tokens(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
-    """unit -> items, prompt tokens known so far, most new tokens; of open items and those that will be queued late."""
+    """unit -> items, prompt tokens known so far, most new tokens; of open items and those that will be queued late.
+
+    `shared_tokens` are those of prompts that are not read again, as a sibling begins with them.
+    """
     rows = store.db.execute(
         """select unit, count(*) as items, sum(prompt_tokens is null) as unknown,
-                  coalesce(sum(prompt_tokens), 0) as prompt_tokens, sum(max_new_tokens) as new_tokens
+                  coalesce(sum(read_tokens), 0) as prompt_tokens,
+                  coalesce(sum(prompt_tokens - read_tokens), 0) as shared_tokens, sum(max_new_tokens) as new_tokens
            from item where repository_id = ? and state in ('waiting', 'ready', 'leased') group by unit order by unit""",
         [repository_id],
     ).fetchall()
@@ -135,7 +139,7 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
     """
     places = ",".join("?" * len(repository_ids))
     row = store.db.execute(
-        f"""select count(*) as n, sum(prompt_tokens) as prompt, avg(max_new_tokens) as new,
+        f"""select count(*) as n, sum(read_tokens) as prompt, avg(max_new_tokens) as new,
                    max(prompt_tokens + max_new_tokens) as longest, sum(prompt_tokens is null) as unknown
             from item where state in ('waiting', 'ready', 'leased') and repository_id in ({places})""",
         list(repository_ids),
@@ -154,13 +158,13 @@ def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]
     places = ",".join("?" * len(repository_ids))
     rows = store.db.execute(
         f"""select unit, sum(open) as num_open,
-                   coalesce(sum(prompt_tokens) filter (where open), 0) as prompt_tokens,
-                   coalesce(sum(prompt_tokens), 0) as known_tokens,
+                   coalesce(sum(read_tokens) filter (where open), 0) as prompt_tokens,
+                   coalesce(sum(read_tokens), 0) as known_tokens,
                    sum(state = 'done') as num_done, sum(state = 'parked') as num_parked,
                    coalesce(sum(output_tokens) filter (where state = 'done'), 0) as output_tokens,
                    coalesce(sum(output_tokens * output_tokens) filter (where state = 'done'), 0) as output_squares,
                    avg(max_new_tokens) as max_new_tokens,
-                   case unit when 'chunk' then 0 when 'directory'
+                   case when unit in ('chunk', 'symbol') then 0 when unit = 'directory'
                         then count(distinct length(path) - length(replace(path, '/', ''))) filter (where open)
                         else 1 end as num_levels
             from (select *, state in ('waiting', 'ready', 'leased') as open from item

@@ -109,7 +109,8 @@ def _rollups(store: WorkStore, repository_ids: Sequence[int]) -> list[_Rollups]:
     each = f"""select item.repository_id, item.unit, item.prompt_tokens, count(note.id) as num_notes,
                       coalesce(sum(coalesce(note.note_chars, {NOTE_CHARS})) filter (where note.id), 0) as note_chars
                from item left join item as note on note.parent_id = item.id
-               where item.unit <> 'chunk' and item.repository_id in ({places}) and {{which}} group by item.id"""
+               where item.unit not in ('chunk', 'symbol') and item.repository_id in ({places}) and {{which}}
+               group by item.id"""
     waiting = each.format(which="item.state = 'waiting' and item.prompt_tokens is null")
     known = each.format(which="item.prompt_tokens is not null")
     rows = store.db.execute(

@@ -39,7 +39,7 @@ def repositories(store: WorkStore) -> list[RepositoryRow]:
     return [
         RepositoryRow(
             **row
-            | {name: bool(row[name]) for name in ("worktree", "demonstration", "model_by_flag")}
+            | {name: bool(row[name]) for name in ("worktree", "job_by_name", "demonstration", "model_by_flag")}
             | {"notes": tuple(json.loads(row["notes"]))}
         )
         for row in typed
@@ -51,13 +51,15 @@ def save_repository(store: WorkStore, row: RepositoryRow) -> int:
     with store.transaction():
         saved = store.db.execute(
             """insert into repository (root, name, commit_id, worktree, docs_dir, model_name, pack_dir, plan_key,
-                                       link_template, job, demonstration, model_digest, model_by_flag, notes)
+                                       link_template, job, job_by_name, demonstration, model_digest, model_by_flag,
+                                       notes)
                values (:root, :name, :commit_id, :worktree, :docs_dir, :model_name, :pack_dir, :plan_key,
-                       :link_template, :job, :demonstration, :model_digest, :model_by_flag, :notes)
+                       :link_template, :job, :job_by_name, :demonstration, :model_digest, :model_by_flag, :notes)
                on conflict (root) do update set name = excluded.name, commit_id = excluded.commit_id,
                  worktree = excluded.worktree, docs_dir = excluded.docs_dir, model_name = excluded.model_name,
                  pack_dir = excluded.pack_dir, plan_key = excluded.plan_key, link_template = excluded.link_template,
-                 job = excluded.job, demonstration = excluded.demonstration, model_digest = excluded.model_digest,
+                 job = excluded.job, job_by_name = excluded.job_by_name, demonstration = excluded.demonstration,
+                 model_digest = excluded.model_digest,
                  model_by_flag = excluded.model_by_flag, notes = excluded.notes
                returning id""",
             asdict(row) | {"notes": json.dumps(row.notes)},

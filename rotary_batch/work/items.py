@@ -16,33 +16,38 @@ from rotary_batch.work.store import WorkStore
 # Another plan of an item begins it anew: nothing of its answer or of its attempts remains.
 _UPSERT = """
   insert into item (repository_id, job, unit, subject, path, position, state, key, priority, max_new_tokens,
-                    max_sentences, prompt_tokens, num_markers, note_chars, error)
+                    max_sentences, at_line_end, prompt_tokens, read_tokens, num_markers, note_chars, error)
   values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority, :max_new_tokens,
-          :max_sentences, :prompt_tokens, :num_markers, :note_chars, :error)
+          :max_sentences, :at_line_end, :prompt_tokens, :read_tokens, :num_markers, :note_chars, :error)
   on conflict (repository_id, job, unit, subject) do update set
     path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
     priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, max_sentences = excluded.max_sentences,
-    prompt_tokens = excluded.prompt_tokens, num_markers = excluded.num_markers,
+    at_line_end = excluded.at_line_end, prompt_tokens = excluded.prompt_tokens, read_tokens = excluded.read_tokens,
+    num_markers = excluded.num_markers,
     note_chars = excluded.note_chars, error = excluded.error,
     ended = null, attempts = 0, epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null,
     verdict = null, shown_text = null, reused = 0, num_sentences = 0, num_kept = 0, reasons = '[]', unchecked = 0
   returning id"""
 
-_ROLLUPS = "where repository_id = ? and job = ? and part_of is null and unit <> 'chunk'"
+_OF_SOURCE = "unit in ('chunk', 'symbol')"
+_ROLLUPS = f"where repository_id = ? and job = ? and part_of is null and not {_OF_SOURCE}"
 
 
 def plan_chunks(
     store: WorkStore, repository_id: int, job: str, path: str, planned: Sequence[PlannedItem]
 ) -> PlanCounts:
-    """Within a transaction: make the chunks of one file what is planned.  `plan_rollups` sets their parents."""
-    wanted = {item.subject.text for item in planned}
+    """Within a transaction: make the chunks and symbols of one file what is planned.  `plan_rollups` sets parents.
+
+    Siblings come one after the other, as they are claimed.
+    """
+    wanted = {item.subject.identity for item in planned}
     rows = store.db.execute(
         # The plus signs keep SQLite to the index by path: it would use the one by job and unit and read all chunks for
         # every file.
-        "select id, subject from item where repository_id = ? and path = ? and +job = ? and +unit = 'chunk'",
+        f"select id, unit, subject from item where repository_id = ? and path = ? and +job = ? and +{_OF_SOURCE}",
         [repository_id, path, job],
     )
-    removed = _remove(store, [row["id"] for row in rows if row["subject"] not in wanted])
+    removed = _remove(store, [row["id"] for row in rows if (row["unit"], row["subject"]) not in wanted])
     queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
     return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
 
@@ -102,7 +107,7 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
         _drop_prompt(store, row["id"])
     (item_id,) = store.db.execute(_UPSERT, _columns(repository_id, job, item)).fetchone()
     if item.key and not item.error:
-        store.save_prompt(item_id, item.prompt_ids)
+        store.save_prompt(item_id, item.prompt_ids, item.shared_ids)
     return not item.error
 
 
@@ -120,7 +125,9 @@ def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, objec
         "priority": item.priority,
         "max_new_tokens": item.max_new_tokens,
         "max_sentences": item.max_sentences,
-        "prompt_tokens": len(item.prompt_ids) or None,
+        "at_line_end": item.at_line_end,
+        "prompt_tokens": len(item.shared_ids) + len(item.prompt_ids) or None,
+        "read_tokens": len(item.shared_ids) * item.is_first + len(item.prompt_ids) or None,
         "num_markers": item.num_markers,
         "note_chars": item.note_chars,
         "error": item.error,
@@ -129,7 +136,7 @@ def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, objec
 
 def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
     """Whether an item must be begun anew.  An item that was parked because it failed stays parked."""
-    if item.subject.unit is not Unit.CHUNK:
+    if item.subject.unit.is_rollup:
         return item.touched
     return item.key != row["key"] or bool(row["unchecked"]) or item.error not in {None, row["error"]}
 
@@ -163,19 +170,19 @@ def _set_parents(
         [(repository_id, job, *parent.identity, item_id) for parent, item_id in parents if parent is not None],
     )
     store.db.execute(
-        """update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
+        f"""update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
                                         and reader.job = item.job and reader.unit = 'file'
                                         and reader.subject = item.path)
-           where repository_id = ? and job = ? and unit = 'chunk' and +parent_id is null""",
+           where repository_id = ? and job = ? and {_OF_SOURCE} and +parent_id is null""",
         [repository_id, job],
     )
 
 
 def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[str, int]) -> None:
-    """Within a transaction: set the priority of the chunks of every path."""
+    """Within a transaction: set the priority of the chunks and symbols of every path."""
     store.db.executemany(
-        """update item set priority = ?
-           where repository_id = ? and path = ? and +job = ? and +unit = 'chunk' and priority <> ?""",
+        f"""update item set priority = ?
+           where repository_id = ? and path = ? and +job = ? and +{_OF_SOURCE} and priority <> ?""",
         [(rank, repository_id, path, job, rank) for path, rank in ranks.items()],
     )
 
@@ -183,22 +190,22 @@ def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[s
 def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
     """Put parked items back into the queue, and all that reads them; returns how many were parked.
 
-    Chunks without a prompt stay parked: they need another job or model.
+    Chunks and symbols without a prompt stay parked: they need another job or model.
     """
     places = ",".join("?" * len(repository_ids))
     with store.transaction():
         rows = store.db.execute(
             f"""select id, unit, coalesce(part_of, id) as root from item
                 where state = 'parked' and repository_id in ({places})
-                and (unit <> 'chunk' or key is not null)""",
+                and (not {_OF_SOURCE} or key is not null)""",
             list(repository_ids),
         ).fetchall()
-        chunks = [row["id"] for row in rows if row["unit"] == Unit.CHUNK]
+        of_source = [row["id"] for row in rows if not Unit(row["unit"]).is_rollup]
         store.db.executemany(
             "update item set state = 'ready', attempts = 0, not_before = null, error = null where id = ?",
-            [(item_id,) for item_id in chunks],
+            [(item_id,) for item_id in of_source],
         )
-        readers = {row["root"] for row in rows if row["unit"] != Unit.CHUNK}
+        readers = {row["root"] for row in rows if Unit(row["unit"]).is_rollup}
         for root in readers | _readers_of(store, [row["id"] for row in rows]):
             _wait_again(store, root)
     return len(rows)

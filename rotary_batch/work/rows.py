@@ -23,6 +23,7 @@ class RepositoryRow:
     plan_key: str
     link_template: str | None
     job: str
+    job_by_name: bool = False  # named by the user, not the default of the model
     demonstration: bool = False  # pages say that its model is one
     model_digest: str | None = None  # of weights and tokenizer; None = an earlier version indexed it
     model_by_flag: bool = True  # named by --model, not by a setting or by default
@@ -31,7 +32,7 @@ class RepositoryRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedItem:
-    """One item as planned.  A chunk has its prompt; a roll-up gets one when its inputs are complete."""
+    """One item as planned.  Chunks and symbols have prompts; a roll-up gets one when its inputs are complete."""
 
     subject: Subject
     parent: Subject | None  # of the item that reads this one
@@ -39,8 +40,11 @@ class PlannedItem:
     priority: int = 0
     max_new_tokens: int
     max_sentences: int | None = None
+    at_line_end: bool = False  # where the answer ends
     key: str | None = None
-    prompt_ids: tuple[int, ...] = ()
+    shared_ids: tuple[int, ...] = ()  # with which the prompts of its siblings begin too
+    prompt_ids: tuple[int, ...] = ()  # the rest
+    is_first: bool = True  # of its siblings, whose shared ids are read once
     num_markers: int = 0
     note_chars: int | None = None  # of the note on a chunk, about, by its structure
     error: str | None = None  # why it has no prompt; parks it
@@ -78,6 +82,7 @@ class Claim:
     lease: Lease
     item: WorkItem
     request: Request
+    read_tokens: int  # of its prompt, those that no sibling before it reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +122,14 @@ class UnitWork:
     unit: Unit
     num_open: int
     unknown_tokens: float  # expected, of the prompts of open ones that have none yet
-    prompt_tokens: int  # of the open ones that have one
+    prompt_tokens: int  # of the open ones that have one; what several begin with counts once
     known_tokens: int  # of all prompts that are known, those of items that are done included
     num_done: int  # answered
     num_parked: int
     output_tokens: int  # of the answers
     output_squares: int  # sum of the squares of their lengths
     max_new_tokens: float  # of one, on average
-    num_levels: int  # of open folders inside each other; 1 for another roll-up, 0 for a chunk
+    num_levels: int  # of open folders inside each other; 1 for another roll-up, 0 for what is no roll-up
 
 
 class Speed(NamedTuple):

@@ -25,22 +25,33 @@ create trigger file_delete_forgets_search after delete on file begin
   delete from search_entry where repository_id = old.repository_id and path = old.path and item_id is null;
 end;
 """
+_START_OF_CHUNK = "case unit when 'chunk' then cast(substr(subject, length(path) + 2) as integer) end"
 _ENTER_ITEMS = """
   insert into search_entry (repository_id, path, start_byte, kind, qualified_name, item_id, words, prose)
     select repository_id, path,
-           case unit when 'chunk' then cast(substr(subject, length(path) + 2) as integer) end, unit,
+           {start}, unit,
            case unit when 'directory' then path else '' end, id, '', coalesce(shown_text, '')
     from item where part_of is null and (shown_text is not null or unit = 'directory') and {which};
   insert into search (rowid, qualified_name, words, prose)
     select id, qualified_name, words, prose from search_entry where {which_entries};"""
-_ENTER_ITEM = _ENTER_ITEMS.format(which="id = new.id", which_entries="item_id = new.id")
-_SEARCH += f"""{_ENTER_ITEMS.format(which="true", which_entries="true")}
+
+
+def entered_answers(start: str) -> str:
+    """The triggers that enter answers; `start` is the start byte of an item."""
+    enter_item = _ENTER_ITEMS.format(start=start, which="id = new.id", which_entries="item_id = new.id")
+    return f"""
 create trigger item_insert_searched after insert on item
-when new.shown_text is not null or new.unit = 'directory' begin {_ENTER_ITEM}
+when new.shown_text is not null or new.unit = 'directory' begin {enter_item}
 end;
 create trigger item_update_searched after update of shown_text on item when old.shown_text is not new.shown_text begin
-  delete from search_entry where item_id = new.id; {_ENTER_ITEM}
+  delete from search_entry where item_id = new.id; {enter_item}
 end;
+"""
+
+
+_SEARCH += _ENTER_ITEMS.format(start=_START_OF_CHUNK, which="true", which_entries="true")
+_SEARCH += entered_answers(_START_OF_CHUNK)
+_SEARCH += """
 update file set plan_key = null, rolled_up = 0;
 update repository set plan_key = '';
 """

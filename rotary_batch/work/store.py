@@ -12,6 +12,7 @@ Which items exist is planned in `items.py`.  `index.py` has the index of reposit
 from __future__ import annotations
 
 import array
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -38,13 +39,17 @@ _PLAIN_COLUMNS = ("id", "repository_id", "job", "key", "attempts", "prompt_token
 _ITEM = f"{', '.join(_PLAIN_COLUMNS)}, unit, path, subject, state"
 
 # Queries of every step, each for one repository: only then does an index give both the rows and their order.
-_READY = """select id, priority from item where state = 'ready' and repository_id = ?
-  and (not_before is null or not_before <= ?) order by priority desc, id limit ?"""
+_READY = """select id, priority, position from item where state = 'ready' and repository_id = ?
+  and (not_before is null or not_before <= ?) order by priority desc, position, id limit ?"""
 _LEASE = "update item set state = 'leased', run_id = ?, epoch = epoch + 1 where id = ? returning *"
 _NEXT_RETRY = """select min(not_before) as at from item
   where state = 'ready' and not_before is not null and repository_id = ?"""
 _UNBLOCKED = f"""select {_ITEM} from item where state = 'waiting' and blockers = 0 and repository_id = ?
   order by id limit ?"""
+_PROMPT = """select prompt.token_ids, shared_prompt.token_ids as shared_ids from prompt
+  left join shared_prompt on shared_prompt.id = prompt.shared_id where item_id = ?"""
+_SHARED = """insert into shared_prompt (digest, token_ids) values (?, ?)
+  on conflict (digest) do update set digest = excluded.digest returning id"""
 _ANSWERED_BEFORE = """select id from item where state = 'ready' and repository_id = ?
   and exists (select 1 from result where result.key = item.key)"""
 
@@ -122,24 +127,35 @@ class WorkStore:
 
     def prompt_ids(self, item_id: int) -> tuple[int, ...]:
         """The prompt of an item without an answer; empty when it has none."""
-        row = self.db.execute("select token_ids from prompt where item_id = ?", [item_id]).fetchone()
-        return _ids(row["token_ids"]) if row else ()
+        shared, own = self._prompt(item_id)
+        return shared + own
+
+    def _prompt(self, item_id: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the prompts of its siblings begin with too, and the rest."""
+        row = self.db.execute(_PROMPT, [item_id]).fetchone()
+        return (_ids(row["shared_ids"] or b""), _ids(row["token_ids"])) if row else ((), ())
 
     def make_ready(self, item_id: int, *, key: str, prompt_ids: Sequence[int], num_markers: int) -> None:
         """Give a WAITING item its prompt."""
         with self.transaction():
             self.db.execute(
-                """update item set state = 'ready', key = ?, prompt_tokens = ?, num_markers = ?, error = null
-                   where id = ? and state = 'waiting'""",
-                [key, len(prompt_ids), num_markers, item_id],
+                """update item set state = 'ready', key = ?, prompt_tokens = ?, read_tokens = ?, num_markers = ?,
+                          error = null where id = ? and state = 'waiting'""",
+                [key, len(prompt_ids), len(prompt_ids), num_markers, item_id],
             )
             self.save_prompt(item_id, prompt_ids)
 
-    def save_prompt(self, item_id: int, prompt_ids: Sequence[int]) -> None:
-        """Within a transaction: store the prompt of an item."""
+    def save_prompt(self, item_id: int, prompt_ids: Sequence[int], shared_ids: Sequence[int] = ()) -> None:
+        """Within a transaction: store the prompt of an item that has none; `shared_ids` come before the others."""
         self.db.execute(
-            "insert or replace into prompt (item_id, token_ids) values (?, ?)", [item_id, _blob(prompt_ids)]
+            "insert into prompt (item_id, token_ids, shared_id) values (?, ?, ?)",
+            [item_id, _blob(prompt_ids), self._save_shared(shared_ids) if shared_ids else None],
         )
+
+    def _save_shared(self, token_ids: Sequence[int]) -> int:
+        blob = _blob(token_ids)
+        row = self.db.execute(_SHARED, [hashlib.sha256(blob).hexdigest(), blob]).fetchone()
+        return int(row["id"])
 
     def complete_reused(self, item_id: int, key: str, result: StoredResult, validation: ValidationResult) -> None:
         """Complete an item with a stored result."""
@@ -176,24 +192,25 @@ class WorkStore:
         """Lease READY items, those of the highest priority first, with the tokens that earlier runs generated."""
         with self.transaction():
             ready = _each(self.db, _READY, [(repository_id, now, limit) for repository_id in repository_ids])
-            first = sorted((-row["priority"], row["id"]) for row in ready)[:limit]
-            return [self._claimed(self.db.execute(_LEASE, [run_id, item_id]).fetchone()) for _, item_id in first]
+            first = sorted((-row["priority"], row["position"], row["id"]) for row in ready)[:limit]
+            return [self._claimed(self.db.execute(_LEASE, [run_id, item_id]).fetchone()) for *_, item_id in first]
 
     def _claimed(self, row: sqlite3.Row) -> Claim:
-        prompt = self.db.execute("select token_ids from prompt where item_id = ?", [row["id"]]).fetchone()
+        shared_ids, own_ids = self._prompt(row["id"])
         partials = self.db.execute(
             "select token_ids, logprob_sum from partial where item_id = ? order by position", [row["id"]]
         ).fetchall()
         request = Request(
             request_id=row["id"],
-            prompt_ids=_ids(prompt["token_ids"]),
+            prompt_ids=shared_ids + own_ids,
             max_new_tokens=row["max_new_tokens"],
             generated_ids=tuple(token for partial in partials for token in _ids(partial["token_ids"])),
             logprob_sum=partials[-1]["logprob_sum"] if partials else 0.0,
-            stop=StopCriteria(row["max_sentences"], stops_loops=True),
+            stop=StopCriteria(row["max_sentences"], stops_loops=True, at_line_end=bool(row["at_line_end"])),
+            shared_tokens=len(shared_ids),
         )
         lease = Lease(item_id=row["id"], run_id=row["run_id"], epoch=row["epoch"])
-        return Claim(lease=lease, item=_item(row), request=request)
+        return Claim(lease=lease, item=_item(row), request=request, read_tokens=row["read_tokens"])
 
     def next_retry_at(self, repository_ids: Sequence[int]) -> float | None:
         """When the next item that failed may be claimed again; None when there is no such item."""

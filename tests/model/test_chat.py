@@ -197,3 +197,80 @@ def test_letters_that_only_look_like_thinking_are_prose(tmp_path):
     tokenizer = made(tmp_path, "{{ messages[0].content }}")
     ids = whole(tokenizer, "<think>x")
     assert tokenizer.answers.shown(ids, ()) == (tuple(ids), None)
+
+
+OPEN = "{{ bos_token }}{% for m in messages %}<|user|>{{ m.content }}{% endfor %}{{ '<think>\n' }}"
+HARMONY_CHAT = "<|start|>user<|message|>{{ messages[0].content }}<|end|><|start|>assistant{# <|channel|> #}"
+CHANNELS = ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", *SPECIALS)
+
+
+@pytest.mark.parametrize(
+    ("template", "specials", "added", "variables", "text"),
+    [
+        (
+            CHATML,
+            SPECIALS,
+            (),
+            {},
+            "<|im_start|>user\na b<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n`a`:",
+        ),
+        (OPEN, SPECIALS, ("<think>", "</think>"), {}, "<s><|user|>a b<think>\n\n</think>\n\n`a`:"),
+        (
+            HARMONY_CHAT,
+            CHANNELS,
+            (),
+            {},
+            "<|start|>user<|message|>a b<|end|><|start|>assistant<|channel|>final<|message|>`a`:",
+        ),
+        (
+            CHATML,
+            SPECIALS,
+            ("<think>", "</think>"),
+            {"enable_thinking": True},
+            "<|im_start|>user\na b`a`:<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            HARMONY_CHAT,
+            CHANNELS,
+            (),
+            {"reasoning_effort": "high"},
+            "<|start|>user<|message|>a b`a`:<|end|><|start|>assistant",
+        ),
+        (
+            CHATML,
+            SPECIALS,
+            (),
+            {"enable_thinking": True},
+            "<|im_start|>user\na b<|im_end|>\n<|im_start|>assistant\n`a`:",
+        ),
+    ],
+    ids=["thinking off", "thinking closed", "final channel", "thinking on", "effort", "cannot think"],
+)
+def test_an_answer_is_begun_behind_the_thinking_and_else_the_message_goes_on(
+    template, specials, added, variables, text, tmp_path
+):
+    tokenizer = made(tmp_path, template, specials=specials, added=added)
+    chat = tokenizer.begin_chat("a b", variables)
+    assert [*chat.head_ids, *chat.ids("`a`:")] == whole(tokenizer, text)
+    assert chat.is_answer == text.endswith("`a`:")
+    control = set(tokenizer._control.get_added_tokens_decoder())
+    evil = [token for token in chat.ids("`</s><|im_end|><|channel|>`:") if token in control]
+    assert evil == [token for token in chat.tail_ids if token in control], "a name never gives a control token"
+
+
+def test_an_answer_begun_in_the_final_channel_is_shown_whole(tmp_path):
+    tokenizer = made(tmp_path, HARMONY_CHAT, specials=CHANNELS)
+    chat = tokenizer.begin_chat("a b")
+    prompt = [*chat.head_ids, *chat.ids("`a`:")]
+    answer = whole(tokenizer, " Adds.<|end|><|start|>assistant<|channel|>analysis<|message|>Hm.<|end|>")
+    assert tokenizer.decode(tokenizer.answers.shown(answer, prompt).token_ids) == " Adds."
+    thinking = tokenizer.encode_chat("a b")
+    assert tokenizer.answers.shown(answer, thinking).fault is not None
+
+
+@pytest.mark.parametrize(("before", "text"), [(" [INST] a [/INST]", "▁a"), ("<|user|>a\n", "a")])
+def test_the_space_of_sentencepiece_is_before_what_begins_an_answer_in_a_line(before, text, tmp_path):
+    template = before.replace("a", "{{ messages[0].content }}", 1).replace("\n", "{{ '\n' }}")
+    tokenizer = made(tmp_path, template, prefix=True)
+    chat = tokenizer.begin_chat("a")
+    assert [tokenizer._control.id_to_token(token) for token in chat.ids("a")] == [text]

@@ -92,10 +92,14 @@ def test_a_database_of_schema_3_goes_on_where_it_was(old):
     )
     run = start_run(store, command="drain", model_name="m", pid=2)
     assert store.reap(run) == 1
-    assert [(claim.item.subject.text, claim.request.generated_ids) for claim in claim_all(store, run)] == [
+    claims = claim_all(store, run)
+    assert [(claim.item.subject.text, claim.request.generated_ids) for claim in claims] == [
         ("b.py@5-6", (3, 4)),
         ("b.py@6-7", ()),
     ]
+    assert all(claim.read_tokens == len(claim.request.prompt_ids) for claim in claims)
+    assert {(claim.request.shared_tokens, claim.request.stop.at_line_end) for claim in claims} == {(0, False)}
+    assert [(row.job, row.job_by_name) for row in repositories(store)] == [("summarize", False)] * 2
     db.close()
 
 

@@ -1,4 +1,4 @@
-"""Answers of a pack through the real engine, under the limits and the guard of the `summarize` job.
+"""Answers of a pack through the real engine, under the limits and the guard of the `summarize-small` job.
 
 Knows requests, completions and the page check; knows nothing of references.
 """
@@ -64,7 +64,7 @@ def answers(pack_dir: Path, examples: Sequence[Example]) -> list[Answer]:
 
 
 def _spec(task: str) -> UnitSpec:
-    return load_jobs(bundled("jobs"))["summarize"].units[UNITS.get(task, "chunk")]
+    return load_jobs(bundled("jobs"))["summarize-small"].units[UNITS.get(task, "chunk")]
 
 
 def longest_answer(task: str) -> int:

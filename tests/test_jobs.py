@@ -12,8 +12,9 @@ from tests.test_cli import CODE, answer, rotary
 
 def test_every_bundled_job_is_listed_and_shown_as_it_is():
     listed = answer("jobs", "list")
-    names = sorted(path.stem for path in bundled("jobs").glob("*.toml"))
-    assert [job["name"] for job in listed] == names
+    names = {path.stem for path in bundled("jobs").glob("*.toml")}
+    assert {job["name"] for job in listed} == names
+    assert len(listed) == len(names)
     assert [job["name"] for job in listed if job["is_default"]] == ["summarize-small"], "of the embedded model"
     for name in names:
         shown = answer("jobs", "show", name)

@@ -332,7 +332,8 @@ def test_what_was_parked_is_asked_again_only_on_request_and_ends_as_if_it_had_ne
 
 
 def test_a_limit_of_items_is_one_limit_for_all_models(make_repository, tiny_pack, tmp_path):
-    roots = [make_repository({"a.py": "x = 1\n", "b.py": "y = 2\n"}, name=name) for name in ("one", "two")]
+    files = {f"{name}.py": f"def {name}(x):\n    return x + other(x)\n" for name in "abcd"}
+    roots = [make_repository(files, name=name) for name in ("one", "two")]
     with writing(Settings(db=tmp_path / "work.db")) as store:
         for root, model in zip(roots, (tiny_pack, None), strict=True):
             index_all(store, Settings(model=model), root)

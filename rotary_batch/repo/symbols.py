@@ -20,8 +20,8 @@ _MAX_NAME = 200  # characters; nobody reads or calls longer names
 _MAX_DECORATORS = 20  # of one definition
 _MAX_UNPARSED_NESTING = 3  # of brackets that are parsed anew: all that is in them is parsed once for each
 _MAX_NESTING = 50  # of symbols: a qualified name repeats all those around it
-# Nodes around what is read.  A query checks each open pattern at every node, and the parent of a node is looked for from
-# the top of the file, so 10,000 nested calls took 20 s.  The deepest of 1,500 files of 15 languages has 41.
+# Nodes around what is read.  A query checks each open pattern at every node, and the parent of a node is looked for
+# from the top of the file, so 10,000 nested calls took 20 s.  The deepest of 1,500 files of 15 languages has 41.
 _MAX_DEPTH = 1000
 _CALLABLE_KINDS = {"function", "method", "constructor", "property"}
 _CLASS_KINDS = {"class", "struct", "interface", "trait", "enum", "record", "union", "scope"}

@@ -148,10 +148,9 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    names = ("chunks", "comment_text", "comments", "expressions", "headers", "notices", "scopes", "signatures")
-    files = [
-        package / f"{name}.py" for name in (*names, "notebooks", "section_titles", "source_text", "stubs", "symbols")
-    ]
+    names = ("chunks", "comment_text", "comments", "expressions", "files", "generated", "headers", "notebooks")
+    names += ("notices", "own_pages", "scopes", "section_titles", "signatures", "source_text", "stubs", "symbols")
+    files = [package / f"{name}.py" for name in names]
     files.append(resources.files("rotary_batch") / "readme.py")
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter"}

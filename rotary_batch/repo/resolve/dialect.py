@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rotary_batch.core import CLASS_KINDS, Symbol
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.repo.resolve.meanings import FileNames, Folder, Meaning, Source
 
-_PARTIAL = re.compile(r"(?:[a-z]+ )*partial (?:class|interface|record|struct)\b")
 CALLABLE_KINDS = frozenset({"function", "method", "constructor", "property"})
 SPACE_KINDS = frozenset({"module", "namespace", "package"})
 
@@ -104,11 +102,6 @@ def only(symbols: Iterable[Symbol]) -> Symbol | None:
 def is_type(symbol: Symbol) -> bool:
     """Whether a symbol has members and values."""
     return symbol.kind in CLASS_KINDS or symbol.kind == "type"
-
-
-def is_part(symbol: Symbol) -> bool:
-    """Whether a type of C# may have other parts."""
-    return symbol.kind in CLASS_KINDS and _PARTIAL.match(symbol.signature) is not None
 
 
 def ancestors(path: str) -> Sequence[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rotary_batch.core import Import, Symbol, ValueType, main_definitions
+from rotary_batch.core import Import, Symbol, ValueType, is_part, main_definitions
 from rotary_batch.repo.resolve.cfamily import is_static
-from rotary_batch.repo.resolve.dialect import is_part
 
 
 class Interface(NamedTuple):
@@ -33,7 +32,9 @@ def interface(
 
 def _seen(symbol: Symbol) -> tuple[object, ...]:
     """Of signatures, the resolver reads what an alias stands for, C's `static`, and C#'s `partial`."""
-    signature = symbol.signature if symbol.kind == "type" else (is_static(symbol), is_part(symbol))
+    signature = (
+        symbol.signature if symbol.kind == "type" else (is_static(symbol), is_part(symbol.kind, symbol.signature))
+    )
     return symbol.kind, symbol.name, symbol.qualified_name, symbol.bases, signature
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rotary_batch.core import Symbol
-from rotary_batch.repo.resolve.dialect import Dialect, is_part, is_type, joined, only, parent_of
+from rotary_batch.core import Symbol, is_part
+from rotary_batch.repo.resolve.dialect import Dialect, is_type, joined, only, parent_of
 from rotary_batch.repo.resolve.meanings import FileNames, Folder, Meaning, Module
 
 _MAX_PARTS = 50  # of one type
+
+
+def _is_part(symbol: Symbol) -> bool:
+    return is_part(symbol.kind, symbol.signature)
 
 
 def _place(symbol: Symbol) -> tuple[str, int]:
@@ -28,14 +32,14 @@ class Namespaces(Dialect):
             return super().in_folder(name, folder)
         wanted = f"{folder.package.removesuffix('.')}.{name}".removeprefix(".")
         found = [one for one in self.source.named(name, None) if self.is_top(one) and self._whole_name(one) == wanted]
-        return min(found, key=_place) if found and all(map(is_part, found)) else only(found)
+        return min(found, key=_place) if found and all(map(_is_part, found)) else only(found)
 
     def parts(self, one: Symbol) -> Sequence[Symbol]:
         """The other parts of a `partial` type, in any file."""
-        if not is_part(one):
+        if not _is_part(one):
             return ()
         whole, languages = self._whole_name(one), self.source.languages
-        same = [other for other in self.source.named(one.name, None) if is_part(other) and other.id != one.id]
+        same = [other for other in self.source.named(one.name, None) if _is_part(other) and other.id != one.id]
         same = [other for other in same if languages.get(other.path) in self.languages]
         return sorted((other for other in same if self._whole_name(other) == whole), key=_place)[:_MAX_PARTS]
 

@@ -7,6 +7,7 @@ the repository root; undecodable bytes are surrogate escapes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -186,6 +187,12 @@ def _is_preferred(one: Symbol, other: Symbol) -> bool:
 CLASS_KINDS = frozenset(
     {"class", "struct", "interface", "trait", "enum", "record", "union", "protocol", "object", "annotation"}
 )  # of symbols that have members
+_PARTIAL = re.compile(r"(?:[a-z]+ )*partial (?:class|interface|record|struct)\b")
+
+
+def is_part(kind: str, signature: str) -> bool:
+    """Whether a symbol is a type of C# that may have other parts, in other files too."""
+    return kind in CLASS_KINDS and _PARTIAL.match(signature) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ from rotary_batch.work.page_stamps import (
     unreadable_paths,
     written_digests,
 )
+from rotary_batch.work.parts import other_parts
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
@@ -125,7 +126,14 @@ def _linkage(
     store: WorkStore, repository_id: int, languages: Mapping[str, str | None]
 ) -> dict[str, Mapping[str, dict[SymbolId, Linked]]]:
     linkage = Linkage(store, repository_id, languages)
-    return {name: _PerFile(languages, partial(linkage.linked, name, limit=MAX_LINKS)) for name in LINKAGE_RELATIONS}
+    ends: dict[str, Mapping[str, dict[SymbolId, Linked]]] = {
+        name: _PerFile(languages, partial(linkage.linked, name, limit=MAX_LINKS)) for name in LINKAGE_RELATIONS
+    }
+
+    def parts(path: str) -> dict[SymbolId, Linked]:
+        return other_parts(store, repository_id, path, MAX_LINKS) if languages.get(path) == "c_sharp" else {}
+
+    return ends | {"parts": _PerFile(languages, parts)}
 
 
 def docs_folder(row: RepositoryRow) -> Path:

@@ -224,7 +224,7 @@ class Pages:
             blocks.append(self._styled(answer))
         blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
         view = self._view
-        places = [("Declared in", view.declared_in), ("Defined in", view.defined_in)]
+        places = [("Declared in", view.declared_in), ("Defined in", view.defined_in), ("Other parts in", view.parts)]
         blocks += [
             f"{word} {self._links(path, ends[path][symbol.id], by_path=True)}."
             for word, ends in places

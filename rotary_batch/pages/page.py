@@ -104,6 +104,7 @@ class IndexView:
     derived: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the base
     declared_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the definition
     defined_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the declaration
+    parts: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # others of a type, by the path of one
 
     @cached_property
     def sources(self) -> Mapping[str, SourceFile]:

@@ -27,7 +27,7 @@ from rotary_batch.planner.units import is_selected, rollup_items, source_items
 from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages, own_pages
 from rotary_batch.repo.churn import recent_changes
-from rotary_batch.repo.files import IS_NO_SCRIPT, NOT_ALLOWED, PathPatterns, classify
+from rotary_batch.repo.files import NOT_ALLOWED, PathPatterns, classify, is_by_content
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import priorities
 from rotary_batch.repo.manifests import NAMES
@@ -48,7 +48,6 @@ FILES_A_COMMIT = 100  # a commit waits for the disk; after a kill, files that we
 MAX_README_NBYTES = 1_000_000
 NUM_WORKERS = 2  # processes that parse
 _MAX_NAMED = 5  # folders in a note
-_BY_CONTENT = {IS_NO_SCRIPT, own_pages.REASON}  # reasons that hold while the content is the same
 _UNREAD = {NOT_ALLOWED, WENT_AWAY}
 Progress = Callable[[int, int], None]
 
@@ -216,9 +215,7 @@ def _changes(
         repository,
         docs_dir=row.docs_dir,
         patterns=patterns,
-        known={
-            path: file for path, file in old.items() if path in known or (is_planned and file.reason in _BY_CONTENT)
-        },
+        known={path: file for path, file in old.items() if path in known or (is_planned and is_by_content(file))},
         should_stop=should_stop,
     )
     unreadable = {

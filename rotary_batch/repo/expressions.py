@@ -3,6 +3,9 @@
 A part ending in `()` is the result of a call, one ending in `{}` is a value of a type: `store.Cache{}.get()` is what
 `get` of a `store.Cache` returns.  `@a` is what an import calls `a`, whatever else has that name.  `self` is the
 instance around a place in every language, `super` that of its base.
+
+PHP's `\\A\\B` is `\\.A.B`, from the top.  Its `A\\B` is `\\A.B`, where `A` is a namespace as the file calls it, or one
+within its own.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ _MEMBERS = {
     "scope_resolution",
     "qualified_name",
 }
+_NAMESPACED = {"qualified_name", "relative_name"}  # of PHP, where they have backslashes
 _CALLS = {"call", "call_expression", "invocation_expression", "function_call", "function_call_expression"}
 _METHOD_CALLS = {
     "method_invocation",
@@ -94,6 +98,8 @@ def expression(node: Node | None) -> str | None:
     parts: list[str] = []
     suffix = ""
     while node is not None and len(parts) < _MAX_PARTS:
+        if _is_namespaced(node):
+            return _joined([*parts, _namespaced(text_of(node)) + suffix])
         is_method_call = node.type in _METHOD_CALLS or (node.type == "call" and _has_field(node, "method"))
         if node.type in _MEMBERS or is_method_call:
             call = "()" if is_method_call else ""
@@ -139,9 +145,17 @@ def _root_name(node: Node) -> str | None:
         return "super" if node.text == b"parent" else "self"
     if node.type in _SUPER:
         return "super"
-    if node.type == "namespace_name" and node.parent is not None and node.parent.children[0].type == "\\":
-        return text_of(node).replace("\\", ".")  # PHP's `\A\B\C`, from the top
     return text_of(node) if node.type in _NAMES and node.end_byte - node.start_byte <= MAX_EXPRESSION else None
+
+
+def _is_namespaced(node: Node) -> bool:
+    return node.type in _NAMESPACED and any(child.type == "\\" for child in node.children)
+
+
+def _namespaced(name: str) -> str:
+    """The notation of a name of PHP with a backslash in it, or of what is before its last one."""
+    top = "\\." if name.startswith("\\") and name != "\\" else "\\"
+    return top + name.removeprefix("\\").replace("\\", ".")
 
 
 def _joined(parts: list[str]) -> str | None:
@@ -174,6 +188,9 @@ def receiver_of(name: Node, dotted: Collection[str]) -> tuple[bool, str | None]:
         around = around.parent
     if around is None or not (around.type in dotted or around.type in _METHOD_CALLS):
         return False, None
+    if _is_namespaced(around):
+        before_name = (around.text or b"")[: name.start_byte - around.start_byte].decode("utf-8", "replace")
+        return True, _namespaced(before_name.removesuffix("\\") or "\\")
     before = _any_field(around, _OBJECT_FIELDS) or _first(around)
     if before is None or before.start_byte >= name.start_byte:
         return False, None
@@ -219,6 +236,7 @@ _WRAPPER = re.compile(
     r"|unique_ptr|shared_ptr)\s*[\[<](.*)[\]>]\s*&?",
     re.DOTALL,
 )
+_NAMESPACED_TYPE = re.compile(r"(?=[^\\]*\\)\\?[^\W\d]\w*(?:\\[^\W\d]\w*)*")  # of PHP
 _TYPE = re.compile(r"([^\W\d]\w*(?:(?:\.|::)[^\W\d]\w*)*)\s*([\[<].*)?[\s*&?!.]*", re.DOTALL)
 # fmt: off
 _PRIMITIVES = frozenset({
@@ -256,6 +274,8 @@ def type_expression(text: str) -> str | None:
         if wrapped is None:
             break
         text = _first_argument(wrapped[1])
+    if _NAMESPACED_TYPE.fullmatch(text) and len(text) < MAX_EXPRESSION - 4:
+        return _namespaced(text) + "{}"
     found = _TYPE.fullmatch(text)
     if found is None or len(found[1]) > MAX_EXPRESSION - 2:
         return None

@@ -91,8 +91,9 @@ def classify(
     for entry in sources:
         old = known.get(entry.path)
         language = beside(entry.path) if entry.path.endswith(".h") else old.language if old is not None else None
+        is_denied = old is not None and old.file_class in _denied(attributes.get(entry.raw_path, {}))
         # A header that is C++ by its content is so whatever is beside it.
-        if old is not None and old.blob == entry.blob and (old.language, language) != ("cpp", "c"):
+        if old is not None and old.blob == entry.blob and not is_denied and (old.language, language) != ("cpp", "c"):
             decided[entry.path] = Decision(old.file_class, own_reason(old.reason), language)
         else:
             unread.append(entry)
@@ -109,8 +110,17 @@ def classify(
 
 NOT_ALLOWED = "may not be read by this user"
 IS_NO_SCRIPT = "no grammar for files without an ending"
+_SAYS, _HAS_LINE = "says ", "a line of "  # how reasons begin that the content gives
+_BY_CONTENT = {FileClass.BINARY, FileClass.LFS_POINTER}
 _IS_SOURCE = Decision(FileClass.SOURCE, "source code")
 _WENT_AWAY = Decision(FileClass.UNREADABLE, WENT_AWAY)
+
+
+def is_by_content(file: SourceFile) -> bool:
+    """Whether a stored file is what it is because of its content, and not a source: equal bytes are that again."""
+    reason = file.reason
+    is_marked = reason.startswith((_SAYS, _HAS_LINE)) or reason in {IS_NO_SCRIPT, own_pages.REASON}
+    return is_marked or file.file_class in _BY_CONTENT
 
 
 def _file(entry: Entry, decision: Decision) -> SourceFile:
@@ -234,8 +244,8 @@ def _by_content(path: str, data: bytes, denied: Collection[FileClass]) -> Decisi
     if b"\0" in text[:HEAD_NBYTES]:
         return Decision(FileClass.BINARY, "has zero bytes")
     if FileClass.GENERATED not in denied and (mark := generated_mark(text)):
-        return Decision(FileClass.GENERATED, f"says {mark[:60]!r}")
+        return Decision(FileClass.GENERATED, f"{_SAYS}{mark[:60]!r}")
     if FileClass.MINIFIED not in denied and is_minified(text):
         longest = max(map(len, text.split(b"\n")))
-        return Decision(FileClass.MINIFIED, f"a line of {longest:,} bytes; such files are generated or minified")
+        return Decision(FileClass.MINIFIED, f"{_HAS_LINE}{longest:,} bytes; such files are generated or minified")
     return _IS_SOURCE._replace(language=language)

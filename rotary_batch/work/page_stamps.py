@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 from rotary_batch.core import FileClass
 from rotary_batch.work.namesakes import namesakes
+from rotary_batch.work.parts import files_of_parts
 from rotary_batch.work.store import WorkStore
 
 
@@ -101,7 +102,7 @@ _DECLARED = """
     and other.qualified_name = declared.qualified_name"""
 
 
-_IS_C = "select 1 from file where repository_id = :id and path = :path and language in ('c', 'cpp')"
+_LANGUAGE = "select language from file where repository_id = :id and path = :path"
 
 
 def has_stamps(store: WorkStore, repository_id: int) -> bool:
@@ -125,8 +126,11 @@ def forget_file(store: WorkStore, repository_id: int, path: str) -> None:
     if not store.db.execute(_IS_SHOWN, given).fetchone():
         return
     linked = {row[0] for row in store.db.execute(_LINKED, given)}
-    if store.db.execute(_IS_C, given).fetchone():
+    (language,) = store.db.execute(_LANGUAGE, given).fetchone()
+    if language in {"c", "cpp"}:
         linked |= namesakes(store, repository_id, path)  # `linkage.py` says which of them
+    elif language == "c_sharp":
+        linked |= files_of_parts(store, repository_id, path)
     described = {row[0] for row in store.db.execute(_DECLARED, given)}  # the folder lists them with these words
     forget(store, repository_id, linked, {path, *described})
 

@@ -346,6 +346,31 @@ def test_an_index_again_reads_no_file_and_changes_nothing(make_repository, tiny_
     assert contents(settings) == before
 
 
+def test_what_the_content_of_a_file_says_of_it_is_read_again_only_when_it_may_say_something_else(
+    make_repository, git, tiny_pack, tmp_path, monkeypatch
+):
+    others = {
+        "made.py": "# @generated\nx = 1\n",
+        "wide.js": f"x = '{'y' * 30_000}'\n",
+        "zero.py": b"a\0b",
+        "run": "x\n",
+    }
+    root = make_repository(FILES | others)
+    settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
+    index(settings, root)
+    before = contents(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("rotary_batch.repo.files._by_content", lambda *_: pytest.fail("a file was read again"))
+        index(settings, root)
+    assert contents(settings) == before
+    (root / ".gitattributes").write_text("made.py linguist-generated=false\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "second")
+    (outcome,) = index(settings, root)
+    assert outcome.indexed.parsed == 1
+    assert "generated" not in outcome.indexed.files
+
+
 def test_a_run_without_work_reads_no_symbol(make_repository, tiny_pack, tmp_path, monkeypatch):
     root = make_repository(FILES)
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")

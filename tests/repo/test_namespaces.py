@@ -26,6 +26,32 @@ LINKED = {
         },
         {"Lid.php:Lid.cut"},
     ),
+    "php: names relative to the namespace of the file, to one that it uses, and to the top": (
+        {
+            "src/Lid.php": "<?php\nnamespace App\\Tin;\nclass Lid { public static function cut() {} }\n",
+            "src/Rim.php": "<?php\nnamespace App\\Tin\\Edge;\nclass Rim { public static function bend() {} }\nfunction file() {}\n",
+            "src/near.php": "<?php\nnamespace App;\nfunction solder() {}\n",
+            "top.php": "<?php\nfunction weld() {}\nfunction solder() {}\nclass Lid { public static function top() {} }\n",
+            "shop.php": (
+                "<?php\nnamespace App;\nuse App\\Tin\\Edge as E;\n"
+                "function run() {\n"
+                "  Tin\\Lid::cut(); E\\Rim::bend(); E\\file(); namespace\\solder(); \\weld(); \\Lid::top();\n"
+                "  weld(); new Tin\\Lid();\n}\n"
+            ),
+            "block.php": "<?php\nnamespace App\\Tin { function two() { Edge\\file(); } }\nnamespace Web { function three() {} }\n",
+        },
+        {
+            *(
+                "Lid.php:Lid.cut",
+                "Rim.php:Rim.bend",
+                "Rim.php:file",
+                "near.php:solder",
+                "top.php:weld",
+                "top.php:Lid.top",
+            ),
+            "Lid.php:Lid",
+        },
+    ),
     "php: files that are required": (
         {
             "lib/tools.php": "<?php\nfunction weld() {}\n",
@@ -49,6 +75,16 @@ LINKED = {
             ),
         },
         {"Lid.cs:Lid.Cut", "Rim.cs:App.Rims.Rim.Bend", "Tools.cs:App.Tools.Weld", "Top.cs:Web.Top.Go"},
+    ),
+    "c_sharp: the parts of a type, and what they inherit": (
+        {
+            "a/Lid.Cut.cs": "namespace App;\npublic partial class Lid { public void Cut() { Bend(); this.Weld(); Base1(); } }\n",
+            "b/Lid.Bend.cs": "namespace App;\npartial class Lid : Rim { void Bend() {} int Weld() { return 1; } }\n",
+            "c/Rim.cs": "namespace App { class Rim { public void Base1() {} } }\n",
+            "d/Other.cs": "namespace Web;\npartial class Lid { void Bend() {} void Weld() {} }\n",
+            "e/Shop.cs": "using App;\nnamespace Web.Shop;\nclass Shop { void Run(App.Lid lid) { lid.Bend(); lid.Cut(); } }\n",
+        },
+        {"Lid.Bend.cs:Lid.Bend", "Lid.Bend.cs:Lid.Weld", "Rim.cs:App.Rim.Base1", "Lid.Cut.cs:Lid.Cut"},
     ),
     "kotlin: packages whose folders have other names": (
         {
@@ -113,6 +149,12 @@ NOT_LINKED = {
         "a/Lid.php": "<?php\nnamespace App;\nclass Lid { public static function cut() {} }\nfunction strlen() {}\n",
         "b/Tin.php": "<?php\nnamespace Web;\nuse Vendor\\Lid;\nfunction run() { Lid::cut(); strlen(1); Rim::cut(); }\n",
         "b/Top.php": "<?php\nfunction run2() { Lid::cut(); strlen(2); }\n",
+    },
+    "php: relative names that only look as if they were from the top, a class of the name of a namespace": {
+        "a/Lid.php": "<?php\nnamespace App\\Tin;\nclass Lid { public static function cut() {} }\n",
+        "b/Tin.php": "<?php\nnamespace Web;\nclass Tin { public static function Lid() {} }\nfunction run() { App\\Tin\\Lid::cut(); Tin\\Lid(); }\n",
+        "c/top.php": "<?php\nclass Weld {}\n",
+        "d/use.php": "<?php\nnamespace Web;\nfunction run2() { new Weld(); \\cut(); }\n",
     },
     "php: a path that is computed, and one that leaves the repository": {
         "lib/tools.php": "<?php\nfunction weld() {}\n",
@@ -184,6 +226,8 @@ def test_bases_are_found_through_imports():
     texts = {
         "a/Lid.php": "<?php\nnamespace App;\ninterface Lid {}\n",
         "b/Tin.php": "<?php\nnamespace Web;\nuse App\\Lid;\nclass Tin implements Lid {}\n",
+        "b/Can.php": "<?php\nnamespace App\\Can;\nclass Can extends Inner\\Base implements \\App\\Lid {}\n",
+        "a/Base.php": "<?php\nnamespace App\\Can\\Inner;\nclass Base {}\n",
         "c/Lid.cs": "namespace Web.Tins;\ninterface Lid {}\n",
         "d/Tin.cs": "using Web.Tins;\nclass Tin : Lid {}\n",
         "lib/lid.rb": "module Tins\n  module Lid\n  end\nend\n",
@@ -194,6 +238,8 @@ def test_bases_are_found_through_imports():
     edges = {(names[edge.derived], names[edge.base]) for path in resolver.paths for edge in resolver.bases(path)}
     assert edges == {
         ("b/Tin.php:Tin", "a/Lid.php:Lid"),
+        ("b/Can.php:Can", "a/Lid.php:Lid"),
+        ("b/Can.php:Can", "a/Base.php:Base"),
         ("d/Tin.cs:Tin", "c/Lid.cs:Lid"),
         ("lib/tin.rb:Tin", "lib/lid.rb:Lid"),
     }

@@ -54,6 +54,6 @@ def test_a_bracket_that_is_never_closed_hides_no_more_than_without_joining():
 
 def test_many_such_line_breaks_take_linear_time():
     source = b"def f():\n" + b"    (lid.\nhinge)\n" * (MAX_JOINED * 50) + b"(\n"
-    start = time.perf_counter()
+    start = time.process_time()
     parse("python", source)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

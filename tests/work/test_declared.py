@@ -227,3 +227,18 @@ def test_a_name_that_thousands_of_files_declare_takes_no_longer(tmp_path, is_pub
 
     few, many = steps(200), steps(3000)
     assert many <= few * 1.2, (few, many)
+
+
+def test_the_parts_of_a_type_link_to_each_other_and_to_no_type_of_another_namespace(page, make_repository):
+    files = {
+        "a/Lid.cs": "namespace App;\npublic partial class Lid { public void Cut() {} }\n",
+        "b/Lid.More.cs": "namespace App { partial class Lid { public void Bend() {} } }\n",
+        "c/Lid.cs": "namespace Web;\npartial class Lid { }\n",
+        "d/Lid.cs": "namespace App.Tins;\nclass Lid { }\n",
+    }
+    shown = page(files)
+    assert "Other parts in [`b/Lid.More.cs`](../b/Lid.More.cs.md#applid)." in section(shown("a/Lid.cs"), "Lid")
+    assert "Other parts in [`a/Lid.cs`](../a/Lid.cs.md#lid)." in section(shown("b/Lid.More.cs"), "App.Lid")
+    assert "Other parts" not in shown("c/Lid.cs") + shown("d/Lid.cs")
+    shown = page(files | {"b/Lid.More.cs": "namespace App { class Lid { } }\n"})
+    assert "Other parts" not in shown("a/Lid.cs")

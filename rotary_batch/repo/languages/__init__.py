@@ -73,6 +73,10 @@ LANGUAGES = {language.name: language for language in _ALL}
 _BY_NAME = {name: language.name for language in _ALL for name in language.file_names}
 _BY_ENDING = {ending: language.name for language in _ALL for ending in language.endings}
 _BY_INTERPRETER = {interpreter: language.name for language in _ALL for interpreter in language.interpreters}
+_READING = (  # modules of the package above
+    *("chunks", "comment_text", "comments", "expressions", "files", "generated", "headers", "notebooks", "notices"),
+    *("own_pages", "scopes", "secrets", "section_titles", "signatures", "source_text", "stubs", "symbols"),
+)
 _SHEBANG = re.compile(rb"#![ \t]*(\S+)((?:[ \t]+\S+){0,9})")
 _BY_EXACT_ENDING = {ending: language.name for language in _ALL for ending in language.exact_endings}
 
@@ -148,20 +152,7 @@ def query(name: str) -> tree_sitter.Query:
 def version() -> str:
     """A digest of all that decides what is read out of a file: these modules and queries, and the grammars."""
     package = resources.files("rotary_batch.repo")
-    names = (
-        "chunks",
-        "comment_text",
-        "comments",
-        "expressions",
-        "headers",
-        "notices",
-        "scopes",
-        "secrets",
-        "signatures",
-    )
-    files = [
-        package / f"{name}.py" for name in (*names, "notebooks", "section_titles", "source_text", "stubs", "symbols")
-    ]
+    files = [package / f"{name}.py" for name in _READING]
     files.append(resources.files("rotary_batch") / "readme.py")
     files += [file for file in (package / "languages").iterdir() if file.name.endswith((".py", ".scm"))]
     wheels = {language.grammar[0].replace("_", "-") for language in _ALL} | {"tree-sitter", "detect-secrets"}

@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from rotary_batch.repo.comments import clean_comments, comment_above, is_behind, last_row, text_of
 from rotary_batch.repo.languages.language import Definition
-from rotary_batch.repo.signatures import MAX_STRING_NBYTES, limited, on_one_line
+from rotary_batch.repo.signatures import MAX_STRING_NBYTES, MAX_VALUE_NBYTES, limited, on_one_line, shown
 
 MAX_VALUE_CHARACTERS = 80  # of a constant, in its signature
 _MAX_NAMESPACES = 20  # around a definition that are looked at
@@ -256,7 +256,7 @@ def _declarator(group: Sequence[Node]) -> str:
     first, *rest = group
     value = first.child_by_field_name("value") if first.type == "init_declarator" else None
     declarator = first.child_by_field_name("declarator") if value is not None else first
-    text = text_of(declarator) if declarator is not None else ""
+    text = _text(declarator) if declarator is not None else ""
     if value is not None:
         text += " = " * (value.type not in {"argument_list", "initializer_list"} or _has_equals(first)) + _value(value)
     return text + "".join(f" {_value(node)}" for node in rest)
@@ -397,9 +397,15 @@ def _joined(nodes: Sequence[Node]) -> str:
 def _piece(node: Node) -> str:
     """A node as it is; a type without its body."""
     if node.type not in _TYPES or node.child_by_field_name("body") is None:
-        return text_of(node)
+        return _text(node)
     name = node.child_by_field_name("name")
     return f"{_key(node)} {text_of(name)}" if name is not None else f"{_key(node)} {{ … }}"
+
+
+def _text(node: Node) -> str:
+    """A node as it is, but for long defaults; most have none, and need no walk."""
+    text = text_of(node)
+    return shown(node) if len(text) > MAX_VALUE_NBYTES and "=" in text else text
 
 
 def _key(node: Node) -> str:

@@ -12,6 +12,7 @@ FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
 _WRAPPERS = {"export_statement", "ambient_declaration", "expression_statement"}
 _AROUND_VALUE = {"parenthesized_expression", "as_expression", "satisfies_expression", "non_null_expression"}
 _UNNAMED = {"call_signature": "()", "construct_signature": "new"}
+_MAX_COMMENTS_BETWEEN = 100  # two overloads; each costs all that are before it in the file
 _MAX_LINKS = 20  # of `a = b = c`, of `a.b.c`, of brackets around a value
 
 
@@ -126,7 +127,9 @@ def signature_end(node: Node, value: Node | None) -> int:
 def overload_before(node: Node, outer: Node) -> Node | None:
     """The last overload above the body of a function or method: it is what callers see, and the body's own is not."""
     before = outer.prev_named_sibling
-    while before is not None and "comment" in before.type:
+    for _ in range(_MAX_COMMENTS_BETWEEN):
+        if before is None or "comment" not in before.type:
+            break
         before = before.prev_named_sibling
     if before is not None and before.type == "export_statement":
         before = before.child_by_field_name("declaration")

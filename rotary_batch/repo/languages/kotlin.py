@@ -10,7 +10,7 @@ from rotary_batch.repo.comments import text_of
 from rotary_batch.repo.languages.import_statements import jvm_imports
 from rotary_batch.repo.languages.language import Definition, Language
 from rotary_batch.repo.languages.statements import around, has_modifier, one_line
-from rotary_batch.repo.signatures import limited
+from rotary_batch.repo.signatures import limited, on_one_line, shown
 
 _BODIES = (
     "class_body",
@@ -47,9 +47,8 @@ def _head(node: Node) -> str:
     """The definition without its annotations and up to its body; the grammar does not name bodies."""
     body = next((child for child in node.children if child.type in _BODIES), None)
     annotations = [c for m in node.named_children[:1] for c in m.named_children if c.type == "annotation"]
-    start = annotations[-1].end_byte - node.start_byte if annotations else 0
-    text = (node.text or b"")[start : body.start_byte - node.start_byte if body is not None else None]
-    return limited(" ".join(text.decode("utf-8", "replace").split()))
+    start = annotations[-1].end_byte if annotations else None
+    return limited(on_one_line(shown(node, start, body.start_byte if body is not None else None)))
 
 
 def _is_member(body: Node | None) -> bool:

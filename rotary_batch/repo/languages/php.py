@@ -53,7 +53,13 @@ PHP = Language(
     interpreters=("php",),
     decorators=frozenset({"attribute_list"}),
     dotted=frozenset(
-        {"member_call_expression", "nullsafe_member_call_expression", "qualified_name", "scoped_call_expression"}
+        {
+            "member_call_expression",
+            "nullsafe_member_call_expression",
+            "qualified_name",
+            "relative_name",
+            "scoped_call_expression",
+        }
     ),
     refine=_refine,
     is_public=_is_public,

@@ -7,13 +7,13 @@ from collections.abc import Collection
 from tree_sitter import Node
 
 from rotary_batch.repo.comments import comment_above, text_of
-from rotary_batch.repo.languages.language import MAX_BASE_CHARACTERS, Definition
-from rotary_batch.repo.signatures import MAX_SIGNATURE_CHARACTERS, limited
+from rotary_batch.repo.languages.language import MAX_BASE_CHARACTERS, MAX_SHARING, Definition
+from rotary_batch.repo.signatures import limited, on_one_line, shown
 
 
 def one_line(node: Node) -> str:
-    """The source of a node on one line, without the semicolon that ends it."""
-    return limited(" ".join(text_of(node)[: 4 * MAX_SIGNATURE_CHARACTERS].split()).rstrip("; "))
+    """The source of a node on one line, as in a signature, without the semicolon that ends it."""
+    return limited(on_one_line(shown(node)).rstrip("; "))
 
 
 def around(node: Node, types: Collection[str]) -> Node | None:
@@ -28,11 +28,13 @@ def in_statement(definition: Definition, statements: Collection[str]) -> Definit
     """A name with the statement that declares it.
 
     The statement belongs to its only name.  Of several names each has its own declarator, since two symbols cannot
-    start at one byte.
+    start at one byte; of very many, nothing else is shown.
     """
     declarator, statement = definition.node, around(definition.node, statements)
     if statement is None or declarator.parent is None:
         return definition
+    if declarator.parent.named_child_count > MAX_SHARING:
+        return definition._replace(signature=one_line(declarator))
     is_alone = sum(child.type == declarator.type for child in declarator.parent.named_children) == 1
     signature = one_line(statement)
     node = statement if is_alone else declarator
@@ -42,10 +44,13 @@ def in_statement(definition: Definition, statements: Collection[str]) -> Definit
 def comment_above_statement(definition: Definition, statements: Collection[str]) -> str | None:
     """The comment above a definition, or above the statement around it."""
     outer = definition.outer
+    if outer.type in _DECLARATORS and outer.parent is not None and outer.parent.named_child_count > MAX_SHARING:
+        return None
     statement = None if outer.type in statements else around(outer, statements) if outer.type in _DECLARATORS else None
     return comment_above(statement or outer)
 
 
+_MAX_MODIFIERS = 30  # with the attributes before them; what follows may be thousands of names
 _DECLARATORS = {"variable_declarator", "property_element", "const_element", "simple_identifier"}
 
 
@@ -57,4 +62,5 @@ def bases_in(node: Node, *lists: str) -> tuple[str, ...]:
 
 def has_modifier(node: Node, *words: str) -> bool:
     """Whether a definition has one of these modifiers, such as `private`."""
-    return any("modifier" in child.type and set(words) & set(text_of(child).split()) for child in node.children)
+    first = filter(None, map(node.child, range(min(node.child_count, _MAX_MODIFIERS))))
+    return any("modifier" in child.type and set(words) & set(text_of(child).split()) for child in first)

@@ -64,6 +64,10 @@ class Dialect:
         around = self.files(symbol.path).symbols.get(outer) if outer else None
         return not outer or (around is not None and around.kind in SPACE_KINDS)
 
+    def parts(self, one: Symbol) -> Sequence[Symbol]:
+        """The other parts of a type that is written in several."""
+        return ()
+
     def member_elsewhere(self, around: Symbol, name: str) -> Symbol | None:
         """A member of a type that another file defines."""
         return None

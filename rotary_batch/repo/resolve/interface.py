@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rotary_batch.core import Import, Symbol, ValueType, main_definitions
+from rotary_batch.core import Import, Symbol, ValueType, is_part, main_definitions
 from rotary_batch.repo.resolve.cfamily import is_static
 
 
@@ -31,8 +31,10 @@ def interface(
 
 
 def _seen(symbol: Symbol) -> tuple[object, ...]:
-    """Of signatures, the resolver reads what an alias stands for, and C's `static`."""
-    signature = symbol.signature if symbol.kind == "type" else is_static(symbol)
+    """Of signatures, the resolver reads what an alias stands for, C's `static`, and C#'s `partial`."""
+    signature = (
+        symbol.signature if symbol.kind == "type" else (is_static(symbol), is_part(symbol.kind, symbol.signature))
+    )
     return symbol.kind, symbol.name, symbol.qualified_name, symbol.bases, signature
 
 

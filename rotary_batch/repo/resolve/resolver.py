@@ -227,6 +227,8 @@ class Resolver:
             found = rules.parent(here)
         elif name.startswith("@"):
             found = self._imported_name(name[1:], here, depth)
+        elif name.startswith("\\"):
+            found = rules.root(name, here, around)
         elif name in _SELF or name == "super":
             found = self._self(name, here, around, depth)
         else:
@@ -365,7 +367,8 @@ class Resolver:
     def _all_ancestors(self, start: Symbol) -> tuple[Symbol, ...]:
         known, waiting = {start.id: start}, deque([start])
         while waiting and len(known) < MAX_ANCESTORS:
-            for base in self._bases_of(waiting.popleft()):
+            one = waiting.popleft()
+            for base in (*self._dialect(one.path).parts(one), *self._bases_of(one)):
                 if base.id not in known:
                     known[base.id] = base
                     waiting.append(base)

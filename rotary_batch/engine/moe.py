@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import reduce
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.kernels.experts import LayerProducts
 from rotary_batch.engine.kernels.grouped import GroupedLayout, GroupedProducts, Rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.offload.source import ExpertSource, Slab
@@ -68,16 +69,40 @@ def moe_forward(
 
     The results of a row are added in the order of its router's choice, so its bits do not depend on other rows.
     """
-    dispatched = x[dispatch.rows]  # [A, H]
-    expert_out = torch.empty_like(dispatched)
-    begin = 0
-    for key, count in num_rows.items():
-        rows = slice(begin, begin + count)
+    expert_out = x.new_empty(len(dispatch.rows), x.shape[1])
+    ends = accumulate(num_rows.values())
+    places = {key: range(end - num_rows[key], end) for key, end in zip(num_rows, ends, strict=True)}
+    products, dispatched = numerics.layer_products(x, dispatch.rows, geometry), None
+    done = _run_residents(products, places, experts.residents, expert_out, trace) if products is not None else ()
+    for key, span in places.items():
+        if key in done:
+            continue
         with experts.hold(key) as slab, trace.time_on_device("compute", interval_label([key])):
-            expert_out[rows] = feed_forward(dispatched[rows], slab, geometry, numerics)
-        begin += count
+            if products is not None and slab.addresses is not None:
+                products.run([(slab.addresses, span)], expert_out)
+            else:
+                dispatched, rows = x[dispatch.rows] if dispatched is None else dispatched, slice(span.start, span.stop)
+                expert_out[rows] = feed_forward(dispatched[rows], slab, geometry, numerics)
+    if products is not None:
+        return products.combine(expert_out, dispatch.assignments, dispatch.weights)
     weighted = expert_out[dispatch.assignments].float().mul_(dispatch.weights[..., None])  # [T, K, H]
     return reduce(torch.add, weighted.unbind(1)).to(x.dtype)
+
+
+def _run_residents(
+    products: LayerProducts,
+    places: Mapping[ExpertKey, range],
+    residents: Mapping[ExpertKey, Slab],
+    out: torch.Tensor,
+    trace: Trace,
+) -> set[ExpertKey]:
+    """Those that the kernels can read, in one call; returns which."""
+    addresses = {key: residents[key].addresses for key in places if key in residents}
+    calls = {key: (own, places[key]) for key, own in addresses.items() if own is not None}
+    if calls:
+        with trace.time_on_device("compute", interval_label(list(calls))):
+            products.run(list(calls.values()), out)
+    return set(calls)
 
 
 def grouped_forward(
@@ -106,9 +131,14 @@ def all_active(
 ) -> torch.Tensor:
     """x [T, H] -> [T, H]: the sum of all slices of a dense feed-forward, added in float32 in their order."""
     total = x.new_zeros(x.shape, dtype=torch.float32)
+    products, out = numerics.layer_products(x, torch.arange(len(x)), geometry), torch.empty_like(x)
     for expert in range(geometry.num_experts):
         with experts.hold(ExpertKey(layer, expert)) as slab, trace.time_on_device("compute", f"{layer}.{expert}"):
-            total += feed_forward(x, slab, geometry, numerics)
+            if products is not None and slab.addresses is not None:
+                products.run([(slab.addresses, range(len(x)))], out)
+                total += out
+            else:
+                total += feed_forward(x, slab, geometry, numerics)
     return total.to(x.dtype)
 
 

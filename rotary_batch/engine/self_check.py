@@ -104,6 +104,11 @@ class _Lent:
         """Exact numerics compute experts one by one."""
         raise NotImplementedError
 
+    @property
+    def residents(self) -> Mapping[ExpertKey, Slab]:
+        """None."""
+        return {}
+
     def close(self) -> None:
         """Nothing is open."""
 

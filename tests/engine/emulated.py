@@ -19,7 +19,7 @@ AVX2 = next(unit.flags for unit in COMPILE_UNITS if unit.level == Level.AVX2)
 # At the optimisation of the program compiling takes 13 s of a processor, at this one 5.
 _AVX512 = (*AVX2, "-O1", "-Wno-psabi", "-include", str(HEADERS / "avx512.h"))
 _FLAGS = {
-    Level.AVX512_BF16: _AVX512,
+    Level.AVX512_BF16: (*_AVX512, "-DUSE_AVX512"),
     Level.AMX: (*_AVX512, "-include", str(HEADERS / "amx.h"), "-DUSE_AMX"),
 }
 EMULATED_UNITS = tuple(

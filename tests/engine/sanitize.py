@@ -21,7 +21,6 @@ from rotary_batch.engine.kernels.bindings import SIGNATURES, function_name
 from rotary_batch.engine.kernels.check import Case
 from rotary_batch.engine.kernels.dispatch import COMPILE_UNITS, DECODED, FORMATS, GGML, Level
 
-GEMV_GGML_ROWS = 8  # at most, of x, in the kernel for a few rows
 SANITIZERS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # One row of registers and all that remain, a tile of rows and more; one block, parts of one, and more; columns that go
 # at once, parts of them, and more; a group of every size.
@@ -44,15 +43,20 @@ CASES = {
 
 
 # Blocks of GGUF files: rows of a matrix that are no whole registers, tiles or blocks; one block, and more than a unit.
-GGML_CASES = [Case(8, 1, 32, 32), Case(5, 67, 96, 32), Case(3, 6, 800, 32), Case(50, 67, 544, 32)]
+GGML_CASES = [
+    Case(8, 1, 32, 32),
+    Case(5, 67, 96, 32),
+    Case(3, 6, 800, 32),
+    Case(50, 67, 544, 32),
+    Case(257, 65, 32, 32),
+]
 
 
 def cases(kernel: str, stored_as: str) -> list[Case]:
     """What a kernel is called with, in a format that it has."""
     if function_name(kernel, stored_as) not in SIGNATURES:
         return []
-    more = [case for case in GGML_CASES if case.rows <= GEMV_GGML_ROWS or not kernel.startswith("gemv")]
-    return CASES[kernel] + (more if stored_as in GGML else [])
+    return CASES.get(kernel, []) + (GGML_CASES if stored_as in GGML else [])
 
 
 def main() -> int:
@@ -135,6 +139,8 @@ def run_here(path: str, levels: list[Level]) -> int:
         formats = (*GGML, *DECODED)
         errors = {name: max(check.decode_error(library, name, case) for case in GGML_CASES) for name in formats}
         wrong += [("decode_avx2", name) for name, error in errors.items() if not error <= 2**-23]
+    experts = {name: check.experts_error(library, name) for level, name in check.Q8_KERNELS.items() if level in levels}
+    wrong += [name for name, error in experts.items() if not error <= 2**-6]
     if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:
         wrong.append("attention_avx2")
     print(*wrong, sep="\n", end="", file=sys.stderr)

@@ -53,10 +53,10 @@ SHAPE = (128, 96)
         ("bf16", "int4", 33, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
         ("bf16", "int4:f16", 2, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
         ("f32", "int4:f32", 2, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "ggml:Q4_K", 1, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("bf16", "ggml:Q6_K", 4, ["torch_dequant", "torch_dequant", "gemv_avx512bf16", "gemv_avx512bf16"]),
-        ("bf16", "ggml:Q8_0", 5, ["torch_dequant", "torch_dequant", "gemv_avx512bf16", "gemm_amx"]),
-        ("bf16", "ggml:MXFP4", 9, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
+        ("f32", "ggml:Q4_K", 1, ["torch_dequant", "gemm_avx2_q8", "gemm_avx2_q8", "gemm_avx2_q8"]),
+        ("bf16", "ggml:Q6_K", 4, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_avx512_q8"]),
+        ("bf16", "ggml:Q8_0", 5, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_amx"]),
+        ("bf16", "ggml:MXFP4", 9, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_amx"]),
         ("bf16", "ggml:Q2_K", 5, ["torch_dequant", "torch_decoded", "torch_decoded", "torch_decoded"]),
         ("f32", "ggml:IQ4_XS", 1, ["torch_dequant", "torch_decoded", "torch_decoded", "torch_decoded"]),
         ("bf16", "f32", 5, ["torch_dequant"] * 4),
@@ -124,19 +124,31 @@ def test_every_candidate_is_a_method_and_every_c_function_belongs_to_one():
     for kernel in kernels:
         assert hasattr(FastMatmul if kernel.startswith("torch_") else CpuKernels, kernel)
     compiled = {kernel for kernel in kernels if not kernel.startswith("torch_")}
-    assert {name.rsplit("_", 1)[0] for name in SIGNATURES} == {*compiled, "decode_avx2", "attention"}
+    q8 = {f"{part}_{level}_q8" for part in ("quantise", "experts", "combine") for level in ("avx2", "avx512")}
+    products = [name for name in SIGNATURES.keys() - q8 if not name.startswith(("decode_", "attention_"))]
+    assert {name.rsplit("_", 1)[0] for name in products} == compiled
+
+
+EXPORTED = r"^void ([\w()]+)\(([^)]*)\) \{"
+# What the macros around names make of them, in files that are compiled for two levels.
+COMPILED_TWICE = {
+    ("gemm_bf16.c", "EXPORTED"): ("gemm_avx512bf16_{}", "gemm_amx_{}"),
+    ("gemm_q8.c", "EXPORTED"): ("{}_avx2_q8", "{}_avx512_q8"),
+    ("gemm_q8.c", "EXPORTED_GGML"): ("{}_avx2_q8_ggml", "{}_avx512_q8_ggml"),
+}
 
 
 def test_signatures_are_those_of_the_c_functions():
     """A parameter in another place would be read as another array."""
-    text = "\n".join(path.read_text() for path in sorted(build.SOURCES.glob("*.c")))
     exported = {}
-    for name, declarations in re.findall(r"^void ([\w()]+)\(([^)]*)\) \{", text, re.MULTILINE):
+    texts = [(path, path.read_text()) for path in build.SOURCES.glob("*.c")]
+    found = [(path, *groups) for path, text in texts for groups in re.findall(EXPORTED, text, re.MULTILINE)]
+    for path, name, declarations in found:
         parameters = [declaration.split() for declaration in declarations.split(",")]
         names = tuple(words[-1].lstrip("*") for words in parameters)
         types = ["pointer" if words[-1].startswith("*") else words[-2] for words in parameters]
-        stored_as = name.removeprefix("EXPORTED(").rstrip(")")
-        functions = [f"gemm_avx512bf16_{stored_as}", f"gemm_amx_{stored_as}"] if "(" in name else [name]
+        macro, _, argument = name.rstrip(")").partition("(")
+        functions = [form.format(argument) for form in COMPILED_TWICE[path.name, macro]] if argument else [name]
         exported |= dict.fromkeys(functions, (names, types))
     assert exported == {
         name: (

@@ -29,21 +29,30 @@ _GEMM_BF16 = {
     "bf16": Signature(("weights", "x", "packed_x", "out"), _MNK),
     "int8": Signature(("weights", "scale", "x", "packed_x", "out"), _MNK),
     "int4": Signature(("nibbles", "scale_zero", "x", "packed_x", "out", "x_sums"), (*_MNK, "group", "pair")),
-    "ggml": Signature(("blocks", "x", "packed_x", "out"), (*_MNK, "type")),
+}
+_Q8 = {
+    "gemm_{}_q8_ggml": Signature(("blocks", "x", "units", "out"), (*_MNK, "type")),
+    "quantise_{}_q8": Signature(("x", "units"), ("M", "K", "type")),
+    "experts_{}_q8": Signature(
+        pointers=("experts", "x", "rows", "middle", "out"),
+        sizes=("E", "T", "scratch_rows", "H", "I", "type", "down_type"),
+        floats=("limit", "alpha"),
+    ),
+    "combine_{}_q8": Signature(("experts_out", "places", "weights", "out"), ("T", "H", "K")),
 }
 SIGNATURES = {
     "gemm_avx2_bf16": Signature(("weights", "x", "out"), _MNK),
     "gemm_avx2_int8": Signature(("weights", "x", "out"), _MNK),
     "gemm_avx2_int4": Signature(("nibbles", "scale_zero", "x", "out"), (*_MNK, "group", "pair")),
-    "gemm_avx2_ggml": Signature(("blocks", "x", "out"), (*_MNK, "type")),
     "decode_avx2_ggml": Signature(("blocks", "out"), ("N", "K", "type", "out_format")),
     "decode_avx2_fp8": Signature(("weights", "scale", "out"), ("N", "K", "rows", "columns", "out_format")),
     "decode_avx2_int8": Signature(("weights", "scale", "out"), ("N", "K", "group", "scale_format", "out_format")),
     "gemv_avx512bf16_bf16": Signature(("weights", "x", "out"), _MNK),
     "gemv_avx512bf16_int8": Signature(("weights", "scale", "x", "out"), _MNK),
-    "gemv_avx512bf16_ggml": Signature(("blocks", "x", "x_sums", "out"), (*_MNK, "type")),
     **{f"gemm_avx512bf16_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
     **{f"gemm_amx_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
+    "gemm_amx_ggml": Signature(("blocks", "x", "packed_x", "out"), (*_MNK, "type")),
+    **{name.format(level): signature for level in ("avx2", "avx512") for name, signature in _Q8.items()},
     "attention_avx2": Signature(
         pointers=("queries", "keys", "values", "out", "segments"),
         sizes=("num_segments", "heads", "groups", "D", "window"),

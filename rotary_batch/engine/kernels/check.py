@@ -32,7 +32,7 @@ E4M3_NAN = 127  # of either sign
 _CODES = np.arange(256)
 _EXPONENT, _MANTISSA = _CODES >> 3 & 15, _CODES & 7
 E4M3 = np.where(_EXPONENT, (8 + _MANTISSA) * 2.0**_EXPONENT, 2.0 * _MANTISSA) * 2.0**-10 * np.where(_CODES < 128, 1, -1)
-UNIT_COLUMNS, UNIT_SUMS = 256, 16  # columns of a matrix, and as many sums of x as a few rows need for them
+UNIT_COLUMNS, UNIT_NBYTES = 256, 384  # of rows of x as 8-bit integers (q8.h)
 
 
 class Case(NamedTuple):
@@ -50,15 +50,20 @@ GEMV_CASES = (Case(1, 12, 96, 32), Case(3, 132, 544, 32), Case(4, 132, 544, 32))
 GEMM_CASES = (Case(5, 128, 544, 32), Case(50, 128, 544, 32))
 CASES = {
     "gemm_avx2": F32_CASES,
+    "gemm_avx2_q8": F32_CASES,
     "gemv_avx512bf16": GEMV_CASES,
     "gemm_avx512bf16": GEMM_CASES,
+    "gemm_avx512_q8": F32_CASES,
     "gemm_amx": GEMM_CASES,
 }
 LEVELS = {
-    Level.AVX2: ("gemm_avx2",),
-    Level.AVX512_BF16: ("gemv_avx512bf16", "gemm_avx512bf16"),
+    Level.AVX2: ("gemm_avx2", "gemm_avx2_q8"),
+    Level.AVX512_BF16: ("gemv_avx512bf16", "gemm_avx512bf16", "gemm_avx512_q8"),
     Level.AMX: ("gemm_amx",),
 }
+
+
+Q8_KERNELS = {Level.AVX2: "avx2_q8", Level.AVX512_BF16: "avx512_q8"}  # for whole experts
 
 
 class Matrix(NamedTuple):
@@ -144,15 +149,26 @@ def gemm_error(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case) ->
     case = with_whole_blocks(case, stored_as)
     matrix = random_matrix(stored_as, case, random)
     x = random.standard_normal((case.rows, case.columns)).astype(np.float32)
-    if kernel == "gemm_avx2":
+    if kernel in {"gemm_avx2", "gemm_avx2_q8"}:
         product, expected = _gemm_f32(library, kernel, stored_as, case, matrix, x), x.astype(np.float64)
     else:
         bits = to_bf16(x)
         product, expected = _gemm_bf16(library, kernel, stored_as, case, matrix, bits), from_bf16(bits)
-    rounds_weights = stored_as in GGML and kernel in {"gemm_avx512bf16", "gemm_amx"}
+    if kernel.endswith("_q8"):
+        expected = in_8_bits(expected)
+    rounds_weights = stored_as in GGML and kernel == "gemm_amx"
     values = from_bf16(to_bf16(matrix.values)) if rounds_weights else matrix.values
     expected = expected @ values.T
     return float(np.abs(product - expected).max() / np.abs(expected).max())
+
+
+def in_8_bits(x: Array) -> Array:
+    """Rows as products of integers read them: 32 columns are multiples of their largest absolute value / 127 (q8.h)."""
+    parts = x.astype(np.float32).reshape(len(x), -1, 32)
+    most = np.abs(parts).max(-1, keepdims=True)
+    codes = np.rint(parts * (np.float32(127) / most))
+    values: Array = (codes.astype(np.float64) * (most / np.float32(127))).reshape(x.shape)
+    return values
 
 
 def block_type(stored_as: str) -> BlockType:
@@ -179,11 +195,17 @@ def _output_columns(stored_as: str, matrix: Matrix) -> int:
     return rows + -rows % BLOCK_ROWS if stored_as in GGML else rows
 
 
+def _units(case: Case) -> Array:
+    """Scratch for rows of x as 8-bit integers."""
+    return np.empty((-(-case.columns // UNIT_COLUMNS), case.rows, UNIT_NBYTES), np.uint8)
+
+
 def _gemm_f32(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, matrix: Matrix, x: Array) -> Array:
     """The kernel's product in float64; the caller of the int8 kernel multiplies by the scale."""
     out = np.empty((case.rows, _output_columns(stored_as, matrix)), np.float32)
     parts = {name: part for name, part in matrix.parts.items() if name != "scale"}
-    call(library, function_name(kernel, stored_as), {**parts, "x": x, "out": out}, **_sizes(stored_as, case, matrix))
+    arrays = {**parts, "x": x, "out": out} | ({"units": _units(case)} if kernel.endswith("_q8") else {})
+    call(library, function_name(kernel, stored_as), arrays, **_sizes(stored_as, case, matrix))
     scale = matrix.parts["scale"].astype(np.float64) if stored_as == "int8" else 1.0
     product: Array = out[:, : len(matrix.values)].astype(np.float64) * scale
     return product
@@ -193,12 +215,12 @@ def _gemm_bf16(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, ma
     """The kernel's product in float64."""
     out = np.empty((case.rows, _output_columns(stored_as, matrix)), np.uint16)
     arrays = {**matrix.parts, "x": x, "out": out}
-    if not kernel.startswith("gemv"):
+    if kernel.endswith("_q8"):
+        arrays["units"] = _units(case)
+    elif not kernel.startswith("gemv"):
         arrays["packed_x"] = np.empty((-(-case.rows // TILE_ROWS) * TILE_ROWS, case.columns), np.uint16)
     if stored_as in PAIRS:
         arrays["x_sums"] = from_bf16(x).reshape(case.rows, -1, case.group).sum(-1).astype(np.float32)
-    elif kernel.startswith("gemv") and stored_as in GGML:
-        arrays["x_sums"] = np.empty((case.rows, -(-case.columns // UNIT_COLUMNS), UNIT_SUMS), np.float32)
     call(library, function_name(kernel, stored_as), arrays, **_sizes(stored_as, case, matrix))
     return from_bf16(out[:, : len(matrix.values)])
 
@@ -219,6 +241,48 @@ def _decode_sizes(stored_as: str, case: Case) -> dict[str, int]:
     if stored_as == "fp8":
         return {"rows": FP8_ROWS, "columns": case.group}
     return {"group": case.group, "scale_format": SCALE_FORMATS[stored_as]}
+
+
+def experts_error(library: ctypes.CDLL, kernel: str) -> float:
+    """The largest difference of the weighted sums of two experts on three rows, relative to the largest number.
+
+    Both have two of the rows, and biases; gate and up are clamped as in gpt-oss.
+    """
+    random, (hidden, middle), rows = np.random.default_rng(0), (320, 192), np.array([0, 2, 1, 2])
+    x, is_f32 = random.standard_normal((3, hidden)).astype(np.float32), kernel == "avx2_q8"
+    number = x if is_f32 else to_bf16(x)
+    rounded = in_8_bits(x if is_f32 else from_bf16(number))
+    types = {"type": BLOCK_TYPES["Q8_0"].number, "down_type": BLOCK_TYPES["MXFP4"].number}
+    units, out, total = _units(Case(3, 0, hidden, 0)), np.empty((4, hidden), number.dtype), np.empty_like(number)
+    table, alive, expected = [], list[Array](), np.empty((4, hidden))
+    for first in (0, 2):
+        own = slice(first, first + 2)
+        addresses, arrays, expected[own] = _random_expert(rounded[rows[own]], middle, random)
+        table += [*addresses, first, 2, first]
+        alive += arrays
+    call(library, f"quantise_{kernel}", {"x": number, "units": units}, M=3, K=hidden, type=types["type"])
+    arrays_of_call = {"experts": np.array(table, np.int64), "x": units, "rows": rows, "out": out}
+    sizes = {"E": 2, "T": 3, "scratch_rows": 4, "H": hidden, "I": middle, **types, "limit": 2.0, "alpha": 1.5}
+    call(library, f"experts_{kernel}", {**arrays_of_call, "middle": _units(Case(4, 0, middle, 0))}, **sizes)
+    places, weights = np.array([[0, 0], [2, 2], [1, 3]]), np.full((3, 2), 0.5, np.float32)
+    combined = {"experts_out": out, "places": places, "weights": weights, "out": total}
+    call(library, f"combine_{kernel}", combined, T=3, H=hidden, K=2)
+    found, wanted = total.astype(np.float64) if is_f32 else from_bf16(total), expected[places].mean(1)
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def _random_expert(x: Array, middle: int, random: np.random.Generator) -> tuple[list[int], list[Array], Array]:
+    """What the kernel reads, the arrays that it is in, and the results in float64 for rows in 8 bits."""
+    hidden = x.shape[1]
+    both = random_matrix("ggml:Q8_0", Case(0, 2 * middle, hidden, 0), random)
+    down = random_matrix("ggml:MXFP4", Case(0, hidden, middle, 0), random)
+    biases = [random.standard_normal(size).astype(np.float32) for size in (2 * middle, hidden)]
+    arrays = [both.parts["blocks"], down.parts["blocks"], *biases]
+    parts = [arrays[0], arrays[0][middle:], arrays[1], biases[0], biases[0][middle:], biases[1]]
+    gate, up = np.split(x @ both.values.T + biases[0], 2, 1)
+    gate, up = np.minimum(gate, 2), np.clip(up, -2, 2) + 1
+    out: Array = in_8_bits(gate * up / (1 + np.exp(-1.5 * gate))) @ down.values.T + biases[1]
+    return [part.ctypes.data for part in parts], arrays, out
 
 
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
@@ -254,10 +318,13 @@ def reference_attention(queries: Array, keys: Array, values: Array) -> Array:
 def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
     """Run every kernel of a level on its cases."""
     for kernel in LEVELS[level]:
-        tolerance = 1e-5 if kernel == "gemm_avx2" else 2**-8
+        tolerance = 1e-5 if "_avx2" in kernel else 2**-8
         for stored_as in FORMATS:
             for case in CASES[kernel] if function_name(kernel, stored_as) in SIGNATURES else ():
                 yield Comparison(f"{kernel}_{stored_as}", gemm_error(library, kernel, stored_as, case), tolerance)
+    if level in Q8_KERNELS:
+        name = Q8_KERNELS[level]
+        yield Comparison(f"experts_{name}", experts_error(library, name), 2**-6)  # codes may differ by one
     if level == Level.AVX2:
         for stored_as in (*GGML, *DECODED):
             yield Comparison(f"decode_avx2_{stored_as}", decode_error(library, stored_as, F32_CASES[0]), 2**-23)

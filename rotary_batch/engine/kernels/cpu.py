@@ -7,7 +7,7 @@ M = rows of x, N = rows of the matrix, K = columns, T = rows of a batch, D = hea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache, partial
 
 import torch
@@ -48,8 +48,8 @@ MAX_ATTENTION_ROWS = 64  # rows of one sequence times the query heads of a KV he
 HEAD_DIM_MULTIPLE, MAX_HEAD_DIM = 32, 256
 TILE_ROWS, TILE_COLUMNS = 16, 32  # gemm_bf16.c: of x, of a matrix
 BLOCK_ROWS = 64  # of an int4 matrix, and of what the kernels write for blocks of GGUF files
-GEMV_ROWS, GEMV_GGML_ROWS = 4, 8  # gemv_avx512bf16.c: rows of x
-UNIT_COLUMNS, UNIT_SCALES = 256, 16  # gemv_avx512bf16.c: columns of a matrix, and their sums of x
+GEMV_ROWS = 4  # gemv_avx512bf16.c: rows of x
+UNIT_COLUMNS, UNIT_NBYTES = 256, 384  # q8.h: of rows of x as 8-bit integers
 SELECTED_PRODUCTS = 2**12  # whose kernels are remembered
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 C_FORMATS = {torch.bfloat16: 0, torch.float32: 2, torch.float16: 3}  # common.h
@@ -66,6 +66,7 @@ class CpuKernels:
         self._functions: dict[str, Callable[..., None]] = {}
         if (functions := library.functions) is not None:
             self._functions = {name: bind(functions, name) for name in SIGNATURES if hasattr(functions, name)}
+        self.experts_level = _experts_level(library.levels)
         self._has_attention = functions is not None and Level.AVX2 in library.levels
 
     def kernel_for(self, x: torch.Tensor, matrix: Matrix) -> str:
@@ -75,7 +76,7 @@ class CpuKernels:
         gemm = Gemm(DTYPES[x.dtype], format_name(matrix), _is_contiguous(matrix), shape, group)
         return self._select(gemm)
 
-    def _call(self, name: str, tensors: Mapping[str, torch.Tensor], **numbers: float) -> None:
+    def call(self, name: str, tensors: Mapping[str, torch.Tensor], **numbers: float) -> None:
         """Run a C function.  The mapping keeps every tensor alive until it returns."""
         addresses = {parameter: tensor.data_ptr() for parameter, tensor in tensors.items()}
         self._functions[name](**addresses, **numbers, threads=num_threads())
@@ -87,29 +88,44 @@ class CpuKernels:
         if isinstance(matrix, Int4Matrix):
             return self._int4("gemm_avx2", x, matrix)
         if isinstance(matrix, GgmlMatrix):
-            return self._ggml("gemm_avx2", x, matrix)
+            raise ValueError(f"{matrix.format_name} is not for gemm_avx2")  # noqa: TRY004 - as every refusal
         out = x.new_empty(rows, num_rows(matrix))
         if isinstance(matrix, Int8Matrix):
             tensors = {"weights": matrix.values, "x": x, "out": out}
-            self._call("gemm_avx2_int8", tensors, M=rows, N=out.shape[1], K=columns)
+            self.call("gemm_avx2_int8", tensors, M=rows, N=out.shape[1], K=columns)
             return out.mul_(matrix.scale)
-        self._call("gemm_avx2_bf16", {**parts_of(matrix), "x": x, "out": out}, M=rows, N=out.shape[1], K=columns)
+        self.call("gemm_avx2_bf16", {**parts_of(matrix), "x": x, "out": out}, M=rows, N=out.shape[1], K=columns)
         return out
 
     def gemv_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] bf16 -> [M, N] bf16, for 1 to 4 rows (blocks of GGUF files: 8) and no int4."""
+        """x [M, K] bf16 -> [M, N] bf16, for 1 to 4 rows, bf16 and int8."""
         x = _checked(x, matrix, torch.bfloat16, multiples=(4, 32))
         rows, columns = x.shape
-        max_rows = GEMV_GGML_ROWS if isinstance(matrix, GgmlMatrix) else GEMV_ROWS
-        if not 1 <= rows <= max_rows or isinstance(matrix, Int4Matrix):
+        if not 1 <= rows <= GEMV_ROWS or isinstance(matrix, (Int4Matrix, GgmlMatrix)):
             raise ValueError(f"{rows} rows times {type(matrix).__name__} are not for gemv_avx512bf16")
-        if isinstance(matrix, GgmlMatrix):
-            x_sums = torch.empty(rows, -(-columns // UNIT_COLUMNS), UNIT_SCALES)
-            return self._ggml("gemv_avx512bf16", x, matrix, x_sums=x_sums)
         out = x.new_empty(rows, num_rows(matrix))
         tensors = {**parts_of(matrix), "x": x, "out": out}
-        self._call(function_name("gemv_avx512bf16", format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
+        self.call(function_name("gemv_avx512bf16", format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
         return out
+
+    def gemm_avx2_q8(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """x [M, K] float32, quantised to 8 bits, -> [M, N] float32, for blocks of GGUF files."""
+        return self._q8("gemm_avx2_q8", x, matrix, torch.float32)
+
+    def gemm_avx512_q8(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """The same in bf16; rounded, the results are those of gemm_avx2_q8."""
+        return self._q8("gemm_avx512_q8", x, matrix, torch.bfloat16)
+
+    def _q8(self, name: str, x: torch.Tensor, matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
+        x = _checked(x, matrix, dtype, multiples=(1, 1))
+        if not isinstance(matrix, GgmlMatrix):
+            raise ValueError(f"{type(matrix).__name__} is not for {name}")  # noqa: TRY004 - as every refusal
+        return self._ggml(name, x, matrix, units=self.units(*x.shape))
+
+    @staticmethod
+    def units(rows: int, columns: int) -> torch.Tensor:
+        """Memory for rows of 8-bit integers (q8.h)."""
+        return torch.empty(-(-columns // UNIT_COLUMNS), rows, UNIT_NBYTES, dtype=torch.uint8)
 
     def gemm_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """x [M, K] bf16 -> [M, N] bf16."""
@@ -132,21 +148,21 @@ class CpuKernels:
             return self._ggml(name, x, matrix, packed_x=packed_x)
         out = x.new_empty(rows, num_rows(matrix))
         tensors = {**parts_of(matrix), "x": x, "packed_x": packed_x, "out": out}
-        self._call(function_name(name, format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
+        self.call(function_name(name, format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
         return out
 
     def _int4(self, name: str, x: torch.Tensor, matrix: Int4Matrix, **scratch: torch.Tensor) -> torch.Tensor:
         out = x.new_empty(len(x), len(matrix.nibbles) * BLOCK_ROWS)
         tensors = {**parts_of(matrix), "x": x, **scratch, "out": out}
         sizes = {"M": len(x), "N": out.shape[1], "K": x.shape[1], "group": matrix.group}
-        self._call(f"{name}_int4", tensors, **sizes, pair=PAIRS[matrix.format_name])
+        self.call(f"{name}_int4", tensors, **sizes, pair=PAIRS[matrix.format_name])
         return out[:, : matrix.num_rows]
 
     def _ggml(self, name: str, x: torch.Tensor, matrix: GgmlMatrix, **scratch: torch.Tensor) -> torch.Tensor:
         out = x.new_empty(len(x), -(-matrix.num_rows // BLOCK_ROWS) * BLOCK_ROWS)
         tensors = {**parts_of(matrix), "x": x, **scratch, "out": out}
         sizes = {"M": len(x), "N": matrix.num_rows, "K": x.shape[1]}
-        self._call(f"{name}_ggml", tensors, **sizes, type=BLOCK_TYPES[matrix.type_name].number)
+        self.call(f"{name}_ggml", tensors, **sizes, type=BLOCK_TYPES[matrix.type_name].number)
         return out[:, : matrix.num_rows]
 
     def decodes(self, matrix: Matrix) -> bool:
@@ -166,7 +182,7 @@ class CpuKernels:
             raise ValueError(f"{format_name(matrix)} {shape} cannot be decoded into {tuple(out.shape)} of {out.dtype}")
         tensors = {**parts_of(matrix), "out": out}
         sizes = {"N": shape[0], "K": shape[1], **_decode_sizes(matrix), "out_format": C_FORMATS[out.dtype]}
-        self._call(function_name("decode_avx2", format_name(matrix)), tensors, **sizes)
+        self.call(function_name("decode_avx2", format_name(matrix)), tensors, **sizes)
         return out
 
     def supports_head_dim(self, head_dim: int) -> bool:
@@ -196,7 +212,7 @@ class CpuKernels:
             raise ValueError(
                 f"segments {segments.tolist()} or window {window} leave {len(queries)} rows, {len(keys)} KV tokens"
             )
-        self._call(
+        self.call(
             "attention_avx2",
             tensors,
             num_segments=len(segments),
@@ -229,6 +245,13 @@ def load(max_level: Level) -> CpuKernels:
     cannot_build = library.functions is None and max_level >= Level.AVX512_BF16
     has_bf16 = library.level >= Level.AVX512_BF16 or (cannot_build and torch_has_bf16())
     return CpuKernels(library, has_bf16=has_bf16)
+
+
+def _experts_level(levels: Collection[Level]) -> Level | None:
+    """That of the kernels for whole experts: with tiles of bf16, products of many rows are faster than in integers."""
+    if Level.AMX in levels:
+        return None
+    return next((level for level in (Level.AVX512_BF16, Level.AVX2) if level in levels), None)
 
 
 def torch_has_bf16() -> bool:

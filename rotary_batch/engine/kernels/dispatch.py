@@ -47,12 +47,12 @@ class CompileUnit(NamedTuple):
 
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
-_AVX512_BF16 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vbmi", "bf16")))
+_AVX512_BF16 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vbmi", "bf16", "vnni")))
 _AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 COMPILE_UNITS = (
     CompileUnit(Level.PORTABLE, ("detect.c", "pool.c"), ()),
-    CompileUnit(Level.AVX2, ("gemm_avx2.c", "decode_avx2.c", "attention_avx2.c"), _AVX2),
-    CompileUnit(Level.AVX512_BF16, ("gemv_avx512bf16.c", "gemm_bf16.c"), _AVX512_BF16),
+    CompileUnit(Level.AVX2, ("gemm_avx2.c", "gemm_q8.c", "decode_avx2.c", "attention_avx2.c"), _AVX2),
+    CompileUnit(Level.AVX512_BF16, ("gemv_avx512bf16.c", "gemm_bf16.c", "gemm_q8.c"), (*_AVX512_BF16, "-DUSE_AVX512")),
     CompileUnit(Level.AMX, ("gemm_bf16.c",), _AMX),
 )
 DETECTORS = {Level.AVX2: "has_avx2", Level.AVX512_BF16: "has_avx512_bf16", Level.AMX: "has_amx"}
@@ -103,24 +103,24 @@ class Candidate(NamedTuple):
 # torch's weight-only operators versus dequantising: int8 0.8 versus 0.9 ms at 8 rows (unless K is a multiple of 16 it
 # reads past the end of rows, and crashes); int4 11.3 versus 13 ms at 32 rows of [14336, 2048], 22 versus 14 at 64.
 # Blocks of GGUF files always win, for torch dequantises them in many passes.  In ms of one thread for [1536, 2048] with
-# bf16 rows, no AMX, at 1, 4, 8, 32, 128 rows: Q4_K 0.32, 0.59, 1.0, 2.8, 10, Q6_K 0.38, 0.66, 1.1, 3.0, 11, Q8_0 0.44,
-# 0.71, 1.1, 2.8, 10, MXFP4 0.33, 0.59, 1.0, 2.7, 10, next to int4 0.33, 0.54, 0.83, 2.6, 11 and bf16 0.51, 0.60, 1.2,
-# 2.8, 10; dequantised first 11 (Q8_0) to 37 (MXFP4) at 8.  f32 rows: Q4_K 0.65, 0.88, 1.3, 3.5, 12; at 1,024 as long as
-# dequantised first.  Without AMX up to 8 rows multiply codes in registers: 0.45 ms versus 0.53 in tiles ([768, 2048]).
+# bf16 rows as 8-bit integers, at 1, 4, 8, 32, 128, 512 rows: Q4_K 0.20, 0.24, 0.26, 0.67, 1.9, 8.1, Q6_K 0.26, 0.33,
+# 0.38, 0.81, 2.6, 11, Q8_0 0.34, 0.40, 0.40, 0.74, 2.1, 8.0, MXFP4 0.21, 0.25, 0.29, 0.68, 1.9, 7.9; decoded to bf16
+# Q4_K took 0.24, 0.49, 0.85, 2.6, 9.5, 37, which tiles of AMX may beat (not measured: they stay from 5 rows on).  f32
+# rows with AVX2, as integers at 1, 4, 8, 32, 128 rows: Q4_K 0.28, 0.42, 0.59, 1.9, 5.9, Q6_K 0.38, 0.53, 0.71, 2, 7.1,
+# Q8_0 0.37, 0.55, 0.82, 2.5, 9.2; as float32 Q4_K took 0.60, 0.87, 1.2, 3.6, 12; dequantised by torch 11 to 37 at 8.
 # f32 rows times a bf16 matrix in place: 1.9 ms at 2 rows, 4.1 at 4, 5.6 at 6; dequantised 4.2 to 5.5.
 CANDIDATES = (
     Candidate("gemm_avx2", Level.AVX2, "f32", ("bf16", "int8"), range(257), (4, 8)),
     Candidate("gemm_avx2", Level.AVX2, "f32", INT4, ANY),
-    Candidate("gemm_avx2", Level.AVX2, "f32", GGML, ANY),
+    Candidate("gemm_avx2_q8", Level.AVX2, "f32", GGML, ANY),
     Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), range(1, 5), (4, 32)),
-    Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", GGML, range(1, 5)),
+    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", GGML, range(1, 5)),
     Candidate("gemm_amx", Level.AMX, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
     Candidate("gemm_amx", Level.AMX, "bf16", INT4, ANY[2:], (1, 32), GEMM_GROUPS),
     Candidate("gemm_amx", Level.AMX, "bf16", GGML, ANY[1:]),
-    Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", GGML, range(1, 9)),
+    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", GGML, ANY),
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
     Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", INT4, ANY[1:], (1, 32), GEMM_GROUPS),
-    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", GGML, ANY[1:]),
     Candidate("torch_decoded", Level.AVX2, "f32", DECODED, ANY),
     Candidate("torch_decoded", Level.AVX2, "bf16", DECODED, ANY),
     Candidate("torch_linear", Level.PORTABLE, "bf16", ("bf16",), ANY),

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from rotary_batch.engine.kernels.cpu import CpuKernels
+from rotary_batch.engine.kernels.experts import WHOLE, Activation, LayerProducts
 from rotary_batch.engine.kernels.linear import FastMatmul, pad_rows
 from rotary_batch.engine.kernels.matrices import GgmlMatrix, Matrix, in_order, num_columns, num_rows
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
 from rotary_batch.engine.kernels.threads import threads_for
+from rotary_batch.model.geometry import Geometry
 
 CUDA_ROWS = 64
 
@@ -58,6 +60,12 @@ class Numerics:
             matrix = self._dequantised(matrix)
         weight = matrix
         return map_row_tiles(lambda rows: F.linear(rows, weight), x if x.is_cuda else pad_rows(x))[: x.shape[0]]
+
+    def layer_products(self, x: torch.Tensor, rows: torch.Tensor, geometry: Geometry) -> LayerProducts | None:
+        """For experts of one layer on rows of x [T, H] in one compiled call; None where there are no such kernels."""
+        if self.exact or self.kernels.experts_level is None or x.shape[1] % WHOLE or x.is_cuda:
+            return None
+        return LayerProducts(self.kernels, x, rows, Activation(geometry.swiglu_limit, geometry.swiglu_alpha))
 
     def linear_of_heads(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
         """Each head of x [T, heads, in] times its matrix, of [heads, out, in] -> [T, heads, out]."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from rotary_batch.core import ExpertKey
+from rotary_batch.engine.kernels.experts import ExpertAddresses, expert_addresses
 from rotary_batch.engine.kernels.grouped import HeldExperts
 from rotary_batch.engine.kernels.matrices import Matrix
 from rotary_batch.engine.kernels.quant import matrix_from
@@ -30,13 +33,19 @@ from rotary_batch.model.slabs import expert_shapes
 NUM_LOADERS = 4  # threads that load residents: checking a digest takes longer than reading a slab
 
 
-class Slab(NamedTuple):
-    """Views of one expert's weights; valid only inside the `hold` that gave it."""
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Views of one expert's weights; valid only inside the `hold` that gave it, unless it is resident."""
 
     gate_up: tuple[Matrix, ...]  # gate over up, [2 * intermediate, hidden], or each by itself
     down: Matrix  # [hidden, intermediate]
     gate_up_bias: torch.Tensor | None = None  # float32 [2 * intermediate]
     down_bias: torch.Tensor | None = None  # float32 [hidden]
+
+    @cached_property
+    def addresses(self) -> ExpertAddresses | None:
+        """For kernels that compute whole experts on a CPU; None where they cannot read it."""
+        return expert_addresses(self.gate_up, self.down, self.gate_up_bias, self.down_bias)
 
 
 class ExpertSource(Protocol):
@@ -70,6 +79,11 @@ class ExpertSource(Protocol):
 
     def lend_groups(self, layer: int, keys: Sequence[ExpertKey]) -> Generator[HeldExperts, None, None]:
         """Lend at least these experts of a layer, some after the others; each group until the next one is asked for."""
+        ...
+
+    @property
+    def residents(self) -> Mapping[ExpertKey, Slab]:
+        """The experts that never move, which may be used all at once."""
         ...
 
     def close(self) -> None:
@@ -158,6 +172,11 @@ class AllResident:
         """All residents of the layer, with rows or without."""
         if layer in self._groups:
             yield self._groups[layer]
+
+    @property
+    def residents(self) -> Mapping[ExpertKey, Slab]:
+        """All of them."""
+        return self._slabs
 
     def close(self) -> None:
         """Free the weights."""
@@ -254,6 +273,11 @@ class RingSource:
             self._ring.release(*keys)
             self._advance_sweep(self._position[keys[-1]] + 1)
 
+    @property
+    def residents(self) -> Mapping[ExpertKey, Slab]:
+        """None: every one passes through the ring."""
+        return {}
+
     def _advance_sweep(self, position: int) -> None:
         if self._sweeping:
             self._ring.set_window(sweep_window(self._order, position, self._ring.num_slots))
@@ -308,6 +332,11 @@ class RingWithResidents:
         """The residents of the layer, then the others as the ring does."""
         yield from self._residents.lend_groups(layer, keys)
         yield from self._ring.lend_groups(layer, [key for key in keys if key not in self._keys])
+
+    @property
+    def residents(self) -> Mapping[ExpertKey, Slab]:
+        """Those outside the ring."""
+        return self._residents.residents
 
     def close(self) -> None:
         """Stop the prefetchers, free the residents."""

@@ -1,4 +1,4 @@
-/* The instructions of AVX-512 (F, BW, VBMI, BF16) that the kernels use, for processors with AVX2: compiled with
+/* The instructions of AVX-512 (F, BW, VBMI, BF16, VNNI) that the kernels use, for processors with AVX2: compiled with
    -include.
 
    The types are the compiler's, which supports vectors of 64 bytes without the instructions for them. */
@@ -133,12 +133,133 @@ EMULATED __m512 emulated_cvtepi32_ps(__m512i a) {
   return v;
 }
 
+EMULATED __m512i emulated_cvtepu8(__m128i bytes) {
+  uint8_t at[16];
+  emulated_u32 v;
+  memcpy(at, &bytes, 16);
+  for (int n = 0; n < 16; n++) v[n] = at[n];
+  return (__m512i)v;
+}
+EMULATED __m512i emulated_cvtepu16(__m256i words) {
+  uint16_t at[16];
+  emulated_u32 v;
+  memcpy(at, &words, 32);
+  for (int n = 0; n < 16; n++) v[n] = at[n];
+  return (__m512i)v;
+}
+EMULATED __m128i emulated_cvtepi32_epi8(__m512i a) {
+  uint8_t at[16];
+  for (int n = 0; n < 16; n++) at[n] = (uint8_t)((emulated_u32)a)[n];
+  return _mm_loadu_si128((const __m128i *)at);
+}
+EMULATED __m256i emulated_cvtepi32_epi16(__m512i a) {
+  uint16_t at[16];
+  for (int n = 0; n < 16; n++) at[n] = (uint16_t)((emulated_u32)a)[n];
+  return _mm256_loadu_si256((const __m256i *)at);
+}
+/* To the nearest, ties to even; the smallest integer for what is not in range. */
+EMULATED __m512i emulated_cvtps(__m512 a) {
+  emulated_u32 v;
+  for (int n = 0; n < 16; n++) v[n] = fabsf(a[n]) < 0x1p31f ? (uint32_t)(int32_t)lrintf(a[n]) : 0x80000000u;
+  return (__m512i)v;
+}
+
+EMULATED __m512i emulated_insert_16(__m512i a, __m128i b, int place) {
+  memcpy((char *)&a + 16 * place, &b, 16);
+  return a;
+}
+EMULATED __m512i emulated_insert_32(__m512i a, __m256i b, int place) {
+  memcpy((char *)&a + 32 * place, &b, 32);
+  return a;
+}
+EMULATED __m512i emulated_broadcast_16(__m128i a) {
+  __m512i v;
+  for (int n = 0; n < 4; n++) memcpy((char *)&v + 16 * n, &a, 16);
+  return v;
+}
+EMULATED __m512i emulated_shuffle_epi8(__m512i a, __m512i places) {
+  emulated_u8 v;
+  for (int n = 0; n < 64; n++) {
+    const uint8_t place = ((emulated_u8)places)[n];
+    v[n] = place & 128 ? 0 : ((emulated_u8)a)[(n & 48) + (place & 15)];
+  }
+  return (__m512i)v;
+}
+
+EMULATED __m512i emulated_sub(__m512i a, __m512i b) { return (__m512i)((emulated_u32)a - (emulated_u32)b); }
+EMULATED __m512i emulated_xor(__m512i a, __m512i b) { return (__m512i)((emulated_u32)a ^ (emulated_u32)b); }
+EMULATED __m512i emulated_sllv(__m512i a, __m512i by) {
+  emulated_u32 v;
+  for (int n = 0; n < 16; n++) {
+    const uint32_t bits = ((emulated_u32)by)[n];
+    v[n] = bits > 31 ? 0 : ((emulated_u32)a)[n] << bits;
+  }
+  return (__m512i)v;
+}
+EMULATED __m512i emulated_srai(__m512i a, int by) {
+  emulated_u32 v;
+  for (int n = 0; n < 16; n++) v[n] = (uint32_t)((int32_t)((emulated_u32)a)[n] >> by);
+  return (__m512i)v;
+}
+EMULATED __m512i emulated_max_epu32(__m512i a, __m512i b) {
+  emulated_u32 v;
+  for (int n = 0; n < 16; n++) {
+    const uint32_t x = ((emulated_u32)a)[n], y = ((emulated_u32)b)[n];
+    v[n] = x > y ? x : y;
+  }
+  return (__m512i)v;
+}
+EMULATED uint32_t emulated_reduce_max(__m512i a) {
+  uint32_t most = 0;
+  for (int n = 0; n < 16; n++)
+    if (((emulated_u32)a)[n] > most) most = ((emulated_u32)a)[n];
+  return most;
+}
+EMULATED int emulated_reduce_add_epi32(__m512i a) {
+  uint32_t sum = 0;
+  for (int n = 0; n < 16; n++) sum += ((emulated_u32)a)[n];
+  return (int)sum;
+}
+/* Bit n of the mask: whether a is greater than b as a signed number; and choosing by such a mask. */
+EMULATED uint16_t emulated_cmpgt(__m512i a, __m512i b) {
+  unsigned mask = 0;
+  for (int n = 0; n < 16; n++) mask |= (unsigned)((int32_t)((emulated_u32)a)[n] > (int32_t)((emulated_u32)b)[n]) << n;
+  return (uint16_t)mask;
+}
+EMULATED __m512i emulated_mask_mov(__m512i a, uint16_t mask, __m512i b) {
+  emulated_u32 v;
+  for (int n = 0; n < 16; n++) v[n] = (mask >> n & 1 ? (emulated_u32)b : (emulated_u32)a)[n];
+  return (__m512i)v;
+}
+
+/* Four unsigned bytes times four signed ones. */
+EMULATED __m512i emulated_dpbusd(__m512i sums, __m512i a, __m512i b) {
+  uint8_t x[64];
+  int8_t y[64];
+  emulated_u32 v = (emulated_u32)sums;
+  memcpy(x, &a, 64), memcpy(y, &b, 64);
+  for (int n = 0; n < 64; n++) v[n / 4] += (uint32_t)(x[n] * y[n]);
+  return (__m512i)v;
+}
+
 EMULATED __m512 emulated_fmadd(__m512 a, __m512 b, __m512 c) {
   __m512 v;
   for (int n = 0; n < 16; n++) v[n] = fmaf(a[n], b[n], c[n]);
   return v;
 }
 EMULATED __m512 emulated_fnmadd(__m512 a, __m512 b, __m512 c) { return emulated_fmadd(-a, b, c); }
+EMULATED __m512 emulated_add_ps(__m512 a, __m512 b) { return a + b; }
+EMULATED __m512 emulated_div_ps(__m512 a, __m512 b) { return a / b; }
+/* b where one of them is not a number. */
+EMULATED __m512 emulated_max_ps(__m512 a, __m512 b) {
+  for (int n = 0; n < 16; n++) b[n] = a[n] > b[n] ? a[n] : b[n];
+  return b;
+}
+EMULATED __m512 emulated_min_ps(__m512 a, __m512 b) {
+  for (int n = 0; n < 16; n++) b[n] = a[n] < b[n] ? a[n] : b[n];
+  return b;
+}
+EMULATED __m512 emulated_sub_ps(__m512 a, __m512 b) { return a - b; }
 EMULATED __m512 emulated_mul(__m512 a, __m512 b) { return a * b; }
 
 EMULATED float emulated_reduce_add(__m512 a) {
@@ -178,6 +299,10 @@ EMULATED __m128bh emulated_cvtneps_128(__m128 a) {
 #undef _mm512_shuffle_i32x4
 #undef _mm512_slli_epi32
 #undef _mm512_srli_epi32
+#undef _mm512_srai_epi32
+#undef _mm512_cmpgt_epi32_mask
+#undef _mm512_inserti32x4
+#undef _mm512_inserti64x4
 #undef _mm512_ternarylogic_epi32
 #define _mm512_loadu_si512 emulated_load
 #define _mm512_load_si512 emulated_load_aligned
@@ -211,6 +336,33 @@ EMULATED __m128bh emulated_cvtneps_128(__m128 a) {
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_castsi512_ps(a) ((__m512)(a))
+#define _mm512_castps_si512(a) ((__m512i)(a))
+#define _mm512_castsi128_si512(a) emulated_insert_16(emulated_set1(0), a, 0)
+#define _mm512_castsi256_si512(a) emulated_insert_32(emulated_set1(0), a, 0)
+#define _mm512_inserti32x4 emulated_insert_16
+#define _mm512_inserti64x4 emulated_insert_32
+#define _mm512_broadcast_i32x4 emulated_broadcast_16
+#define _mm512_shuffle_epi8 emulated_shuffle_epi8
+#define _mm512_sub_epi32 emulated_sub
+#define _mm512_xor_si512 emulated_xor
+#define _mm512_sllv_epi32 emulated_sllv
+#define _mm512_srai_epi32 emulated_srai
+#define _mm512_max_epu32 emulated_max_epu32
+#define _mm512_reduce_max_epu32 emulated_reduce_max
+#define _mm512_reduce_add_epi32 emulated_reduce_add_epi32
+#define _mm512_cmpgt_epi32_mask emulated_cmpgt
+#define _mm512_mask_mov_epi32 emulated_mask_mov
+#define _mm512_dpbusd_epi32 emulated_dpbusd
+#define _mm512_cvtepu8_epi32 emulated_cvtepu8
+#define _mm512_cvtepu16_epi32 emulated_cvtepu16
+#define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
+#define _mm512_cvtepi32_epi16 emulated_cvtepi32_epi16
+#define _mm512_cvtps_epi32 emulated_cvtps
+#define _mm512_add_ps emulated_add_ps
+#define _mm512_div_ps emulated_div_ps
+#define _mm512_max_ps emulated_max_ps
+#define _mm512_min_ps emulated_min_ps
+#define _mm512_sub_ps emulated_sub_ps
 #define _mm512_fmadd_ps emulated_fmadd
 #define _mm512_fnmadd_ps emulated_fnmadd
 #define _mm512_mul_ps emulated_mul

@@ -31,4 +31,27 @@ INLINE __m512i nibbles_to_bf16(__m512i words) {
   return _mm512_ternarylogic_epi32(words, _mm512_set1_epi32(NIBBLE), _mm512_set1_epi32(EXPONENT), AND_OR);
 }
 
+/* 16 registers of 16 pairs, or of four bytes each. */
+INLINE void transpose16x16(__m512i r[TILE_ROWS]) {
+  __m512i t[TILE_ROWS];
+  for (int n = 0; n < TILE_ROWS; n += 2) {
+    t[n] = _mm512_unpacklo_epi32(r[n], r[n + 1]);
+    t[n + 1] = _mm512_unpackhi_epi32(r[n], r[n + 1]);
+  }
+  for (int n = 0; n < TILE_ROWS; n += 4)
+    for (int h = 0; h < 2; h++) {
+      r[n + 2 * h] = _mm512_unpacklo_epi64(t[n + h], t[n + h + 2]);
+      r[n + 2 * h + 1] = _mm512_unpackhi_epi64(t[n + h], t[n + h + 2]);
+    }
+  for (int n = 0; n < 4; n++)
+    for (int h = 0; h < 2; h++) {
+      t[n + 8 * h] = _mm512_shuffle_i32x4(r[n + 8 * h], r[n + 8 * h + 4], 0x88);
+      t[n + 8 * h + 4] = _mm512_shuffle_i32x4(r[n + 8 * h], r[n + 8 * h + 4], 0xdd);
+    }
+  for (int n = 0; n < 8; n++) {
+    r[n] = _mm512_shuffle_i32x4(t[n], t[n + 8], 0x88);
+    r[n + 8] = _mm512_shuffle_i32x4(t[n], t[n + 8], 0xdd);
+  }
+}
+
 #endif

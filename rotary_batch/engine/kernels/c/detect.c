@@ -38,7 +38,7 @@ int has_avx2(void) {
 int has_avx512_bf16(void) {
   return has_avx2() && os_saves(REGISTERS_AVX512) &&
          has_bits(cpuid(7, 0).b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && /* F, DQ, BW, VL */
-         has_bits(cpuid(7, 0).c, 1u << 1) &&                                   /* VBMI */
+         has_bits(cpuid(7, 0).c, 1u << 1 | 1u << 11) &&                        /* VBMI, VNNI */
          has_bits(cpuid(7, 1).a, 1u << 5);
 }
 

@@ -8,7 +8,6 @@
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "avx2.h"
-#include "ggml_avx2.h"
 #include "pool.h"
 
 #define GEMV_ROWS 48  /* up to N rows of x weights are dequantised in registers */
@@ -222,70 +221,4 @@ void gemm_avx2_int4(const uint8_t *nibbles, const char *scale_zero, const float 
                     long group, long pair, int threads) {
   struct product_int4 p = {nibbles, (enum format)pair, scale_zero, x, out, M, N, K, group};
   parallel_for(N / NC * div_up(M, MC), gemm_int4_task, &p, threads);
-}
-
-/* ---- blocks of GGUF files: some columns are decoded into the first-level cache, from where they go on as above ----
- */
-
-struct product_ggml {
-  enum ggml_type type;
-  const uint8_t *blocks;
-  const float *x;
-  float *out;
-  long M, N, K, out_stride;
-};
-
-/* The block of row n, or of the last one, that begins with column k. */
-INLINE const uint8_t *block_at(const struct product_ggml *p, long n, long k) {
-  return p->blocks + min_long(n, p->N - 1) * blocks_nbytes(p->type, p->K) + blocks_nbytes(p->type, k);
-}
-
-/* A group of rows of the matrix times all rows of x. */
-static void gemv_ggml_task(void *context, long task) {
-  const struct product_ggml *p = context;
-  float rows[GEMV_NR * DECODED] ALIGNED;
-  for (long n = task * GEMV_GROUP; n < min_long((task + 1) * GEMV_GROUP, p->N); n += GEMV_NR)
-    for (long k = 0; k < p->K; k += DECODED) {
-      const struct strip strip = {F32, (const char *)rows, DECODED, min_long(p->K - k, DECODED)};
-      for (int i = 0; i < GEMV_NR; i++) {
-        prefetch_blocks(block_at(p, n + i + GEMV_NR, k), blocks_nbytes(p->type, strip.count));
-        decode(p->type, block_at(p, n + i, k), strip.count, rows + i * DECODED);
-      }
-      gemv_strip(strip, p->x + k, p->out + n, p->M, p->out_stride, p->K, k > 0);
-    }
-}
-
-/* NC rows of the matrix by `count` columns -> f32_tile [count, NC]. */
-static void dequant_ggml(const struct product_ggml *p, long n, long k, long count, float *f32_tile) {
-  float rows[8 * DECODED] ALIGNED;
-  for (int i = 0; i < NC; i += 8) {
-    const char *lanes[8];
-    for (int row = 0; row < 8; row++) decode(p->type, block_at(p, n + i + row, k), count, rows + row * DECODED);
-    for (long j = 0; j < count; j += 8) {
-      for (int row = 0; row < 8; row++) lanes[row] = (const char *)(rows + row * DECODED + j);
-      transpose8x8(F32, lanes, f32_tile + j * NC + i, NC);
-    }
-  }
-}
-
-/* NC rows of the matrix and MC rows of x. */
-static void gemm_ggml_task(void *context, long task) {
-  const struct product_ggml *p = context;
-  const long n = task / div_up(p->M, MC) * NC, m = task % div_up(p->M, MC) * MC, rows = min_long(p->M - m, MC);
-  float f32_tile[DECODED * NC] ALIGNED, sums[MC * NC] ALIGNED;
-  memset(sums, 0, rows * NC * sizeof(float));
-  for (long k = 0; k < p->K; k += DECODED) {
-    const long count = min_long(p->K - k, DECODED);
-    dequant_ggml(p, n, k, count, f32_tile);
-    for (long j = 0; j < count; j += KC)
-      gemm_tile(f32_tile + j * NC, p->x + m * p->K + k + j, sums, min_long(count - j, KC), rows, p->K);
-  }
-  for (long i = 0; i < rows; i++) memcpy(p->out + (m + i) * p->out_stride + n, sums + i * NC, NC * sizeof(float));
-}
-
-/* blocks [N, K] of a ggml type, x [M, K] -> the first N columns of out [M, N in whole NC].  K is whole blocks. */
-void gemm_avx2_ggml(const uint8_t *blocks, const float *x, float *out, long M, long N, long K, long type, int threads) {
-  struct product_ggml p = {(enum ggml_type)type, blocks, x, out, M, N, K, div_up(N, NC) * NC};
-  if (M <= GEMV_ROWS) parallel_for(div_up(N, GEMV_GROUP), gemv_ggml_task, &p, threads);
-  else parallel_for(div_up(N, NC) * div_up(M, MC), gemm_ggml_task, &p, threads);
 }

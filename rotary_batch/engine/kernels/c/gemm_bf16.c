@@ -45,29 +45,6 @@ struct product {
 
 /* ---- weights: NC rows of the matrix by `steps` times TILE_COLUMNS columns -> tiles [steps, TILES, TILE_SIZE] ---- */
 
-/* 16 registers of 16 pairs. */
-INLINE void transpose16x16(__m512i r[TILE_ROWS]) {
-  __m512i t[TILE_ROWS];
-  for (int n = 0; n < TILE_ROWS; n += 2) {
-    t[n] = _mm512_unpacklo_epi32(r[n], r[n + 1]);
-    t[n + 1] = _mm512_unpackhi_epi32(r[n], r[n + 1]);
-  }
-  for (int n = 0; n < TILE_ROWS; n += 4)
-    for (int h = 0; h < 2; h++) {
-      r[n + 2 * h] = _mm512_unpacklo_epi64(t[n + h], t[n + h + 2]);
-      r[n + 2 * h + 1] = _mm512_unpackhi_epi64(t[n + h], t[n + h + 2]);
-    }
-  for (int n = 0; n < 4; n++)
-    for (int h = 0; h < 2; h++) {
-      t[n + 8 * h] = _mm512_shuffle_i32x4(r[n + 8 * h], r[n + 8 * h + 4], 0x88);
-      t[n + 8 * h + 4] = _mm512_shuffle_i32x4(r[n + 8 * h], r[n + 8 * h + 4], 0xdd);
-    }
-  for (int n = 0; n < 8; n++) {
-    r[n] = _mm512_shuffle_i32x4(t[n], t[n + 8], 0x88);
-    r[n + 8] = _mm512_shuffle_i32x4(t[n], t[n + 8], 0xdd);
-  }
-}
-
 /* TILE_ROWS rows, `stride` elements apart -> tiles, of which every one is in another panel of TILES. */
 INLINE void transpose_rows(enum format format, const char *rows, long stride, pair *tiles, long steps) {
   for (long step = 0; step < steps; step++) {
@@ -276,10 +253,13 @@ void EXPORTED(int4)(const char *nibbles, const char *scale_zero, const uint16_t 
   gemm(p, threads);
 }
 
-/* blocks [N, K] of a ggml type; the same, but N is any number, and out is [M, N in whole 64]. */
-void EXPORTED(ggml)(const char *blocks, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
-                    long type, int threads) {
+#ifdef USE_AMX
+/* blocks [N, K] of a ggml type; the same, but N is any number, and out is [M, N in whole 64].  Without AMX
+   gemm_avx512_q8.c is faster. */
+void gemm_amx_ggml(const char *blocks, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
+                   long type, int threads) {
   struct product p = {.weights = blocks, .x = x, .packed_x = packed_x, .out = out, .M = M, .K = K};
   p.N = div_up(N, NC) * NC, p.block_rows = N, p.type = (enum ggml_type)type;
   gemm(p, threads);
 }
+#endif

@@ -107,47 +107,6 @@ INLINE void scales_of(enum ggml_type type, const uint8_t *block, struct scales *
   }
 }
 
-INLINE short short_at(const uint8_t *bytes) {
-  short value;
-  memcpy(&value, bytes, 2);
-  return value;
-}
-
-/* A float16 of each of 8 blocks. */
-INLINE __m256 eight_halves(const uint8_t *at, long stride) {
-  return _mm256_cvtph_ps(_mm_setr_epi16(short_at(at), short_at(at + stride), short_at(at + 2 * stride),
-                                        short_at(at + 3 * stride), short_at(at + 4 * stride), short_at(at + 5 * stride),
-                                        short_at(at + 6 * stride), short_at(at + 7 * stride)));
-}
-
-/* half_power of a byte of each of 8 blocks. */
-INLINE __m256 eight_half_powers(const uint8_t *at, long stride) {
-  const __m256i exponents = _mm256_setr_epi32(at[0], at[stride], at[2 * stride], at[3 * stride], at[4 * stride],
-                                              at[5 * stride], at[6 * stride], at[7 * stride]);
-  const __m256i one = _mm256_set1_epi32(1), normal = _mm256_slli_epi32(_mm256_sub_epi32(exponents, one), 23);
-  const __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), exponents);
-  return _mm256_castsi256_ps(_mm256_blendv_epi8(subnormal, normal, _mm256_cmpgt_epi32(exponents, one)));
-}
-
-/* The scales of 8 blocks of one part each. */
-INLINE void scales_of_blocks(enum ggml_type type, const uint8_t *blocks, struct scales *s) {
-  const long nbytes = block_nbytes(type);
-  const __m256 scale = type == MXFP4 ? eight_half_powers(blocks, nbytes) : eight_halves(blocks, nbytes);
-  _mm256_storeu_ps(s->scale, scale);
-  if (type == Q4_0) _mm256_storeu_ps(s->offset, _mm256_mul_ps(scale, _mm256_set1_ps(-8)));
-  if (type == Q4_1) _mm256_storeu_ps(s->offset, eight_halves(blocks + 2, nbytes));
-}
-
-/* The same for fewer blocks, and then zeros. */
-INLINE void scales_of_few_blocks(enum ggml_type type, const uint8_t *blocks, int count, struct scales *s) {
-  memset(s, 0, sizeof *s);
-  for (int n = 0; n < count; n++) {
-    struct scales one = {{0}, {0}};
-    scales_of(type, blocks + n * block_nbytes(type), &one);
-    s->scale[n] = one.scale[0], s->offset[n] = one.offset[0];
-  }
-}
-
 /* ---- codes of a part: 32 bytes ---- */
 
 INLINE __m256i low_nibbles(__m256i bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi8(15)); }

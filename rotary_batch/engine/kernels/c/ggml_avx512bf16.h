@@ -62,46 +62,4 @@ INLINE void decode(enum ggml_type type, const uint8_t *blocks, long columns, uin
   }
 }
 
-/* ---- codes as bf16, for products that are scaled afterwards ---- */
-
-#define CODE_BIAS 128.0f /* of codes_as_bf16, but in Q8_0 and MXFP4 */
-
-INLINE int has_bias(enum ggml_type type) { return type != Q8_0 && type != MXFP4; }
-
-/* 32 bytes as words. */
-INLINE __m512i words(const uint8_t *bytes) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)bytes)); }
-
-/* Bits from `bit` on of each word moved to bit 4 on; those that `mask` names are set in `pairs`. */
-INLINE __m512i with_upper_bits(__m512i pairs, __m512i all, int bit, int mask) {
-  const __m512i moved = bit < 4 ? _mm512_slli_epi32(all, 4 - bit) : _mm512_srli_epi32(all, bit - 4);
-  return _mm512_ternarylogic_epi32(moved, _mm512_set1_epi32(mask << 16 | mask), pairs, AND_OR);
-}
-
-INLINE __m512i nibbles_of_words(__m512i words, int high) {
-  return nibbles_to_bf16(high ? _mm512_srli_epi32(words, 4) : words);
-}
-
-/* Codes + CODE_BIAS of a part, or the values that they stand for, exactly. */
-INLINE __m512i codes_as_bf16(enum ggml_type type, const uint8_t *block, int part) {
-  const int half = part / 4, quarter = part % 4;
-  __m512i nibbles;
-  switch (type) {
-    case Q4_0:
-    case Q4_1: return nibbles_to_bf16(_mm512_cvtepu8_epi16(codes_of(type, block, part)));
-    case Q4_K: return nibbles_of_words(words(block + 16 + part / 2 * 32), part & 1);
-    case Q5_K:
-      nibbles = nibbles_of_words(words(block + 48 + part / 2 * 32), part & 1);
-      return with_upper_bits(nibbles, words(block + 16), part, 16);
-    case Q6_K:
-      nibbles = nibbles_of_words(words(block + 64 * half + 32 * (quarter & 1)), quarter & 2);
-      return with_upper_bits(nibbles, words(block + 128 + 32 * half), 2 * quarter, 48);
-    case Q8_0: return load_bf16(INT8, (const char *)block + 2);
-    case MXFP4: {
-      const __m512 values = floats(mxfp4_values());
-      return _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(codes_of(MXFP4, block, part)), rounded(values, values));
-    }
-  }
-  return _mm512_setzero_si512();
-}
-
 #endif

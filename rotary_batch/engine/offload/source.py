@@ -99,7 +99,10 @@ def _of(name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 def held_experts(memory: torch.Tensor, slot_nbytes: int, slots: Mapping[ExpertKey, int]) -> HeldExperts:
     """Experts of one layer and their slots; the host does not wait for the device."""
-    held = torch.tensor([(key.expert, slot) for key, slot in slots.items()], dtype=torch.int32)
+    # page-locked: from other memory a copy may wait for all that was launched before
+    held = torch.tensor(
+        [(key.expert, slot) for key, slot in slots.items()], dtype=torch.int32, pin_memory=memory.is_cuda
+    )
     return HeldExperts(memory, slot_nbytes, held.to(memory.device, non_blocking=True), interval_label(list(slots)))
 
 

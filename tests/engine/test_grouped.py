@@ -14,7 +14,7 @@ from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise
 from rotary_batch.engine.measuring.grouped import GroupedRate, grouped_rate
 from rotary_batch.engine.moe import Dispatch, feed_forward
-from rotary_batch.engine.offload.source import Slab, slab_views
+from rotary_batch.engine.offload.slab import Slab, slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import ORIGINAL, Manifest
 from rotary_batch.model.shapes import SHAPES

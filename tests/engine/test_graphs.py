@@ -119,3 +119,10 @@ def test_what_cannot_be_recorded_is_computed_anew(folder, monkeypatch):
 def test_steps_with_kv_cache_in_host_memory_are_not_recorded(folder):
     with closing(open_engine(folder, host_kv_tokens=2000, **OPTIONS)) as engine:
         assert engine.model.graphs is None
+
+
+def test_rows_with_more_heads_than_the_kernel_takes_are_not_recorded(tmp_path):
+    sizes = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 17, "num_key_value_heads": 1}
+    pack(write_tiny_checkpoint(tmp_path / "hf", **sizes), tmp_path / "pack")
+    with closing(open_engine(tmp_path / "pack", resident_share=1.0, ring_slots=2, **OPTIONS)) as engine:
+        assert engine.model.graphs is None

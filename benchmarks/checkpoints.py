@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.matrices import Matrix, num_columns, num_rows
 from rotary_batch.engine.kernels.quant import dequantise
-from rotary_batch.engine.offload.source import slab_views
+from rotary_batch.engine.offload.slab import slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, EXPERTS_NAME, Manifest
 from rotary_batch.model.tokens import TOKENIZER_FILES

@@ -91,7 +91,8 @@ fi
 if has one; then
     bench 8x7b-int4-one-24 60 $one --device-memory 24GB
 fi
-if has profile; then # where the time of a decode step goes, everything resident
+if has profile; then # where the time of a step goes
+    step profile-fine-12.txt 60 "$PYTHON" -m benchmarks.gpu_profile qwen3-30b-a3b int4 256 12GB
     step profile-fine.txt 50 "$PYTHON" -m benchmarks.gpu_profile qwen3-30b-a3b int4 128 40GB
     step profile-8x7b.txt 50 "$PYTHON" -m benchmarks.gpu_profile mixtral-8x7b int4 1 40GB
 fi

@@ -1,12 +1,11 @@
-"""Where one decode step spends its time: `python -m benchmarks.gpu_profile SHAPE EXPERTS SEQUENCES DEVICE_MEMORY [DEVICE]`.
+"""Where a step spends its time: `python -m benchmarks.gpu_profile SHAPE EXPERTS SEQUENCES DEVICE_MEMORY [DEVICE]`.
 
-Random weights; prompts are skipped.  Two tables of torch's profiler, by time of the host and of the device, then what
-one step costs without the profiler.
+Random weights.  Prints how long three steps take that read prompts, and four that decode, then for one of each two tables
+of torch's profiler, by time of the host and of the device.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from contextlib import closing
@@ -19,56 +18,48 @@ from rotary_batch.config import Settings, parse_nbytes
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.engine import RotaryEngine
+from rotary_batch.model.footprint import Workload
 
-PROMPT_TOKENS, NEW_TOKENS = 100, 40
-STEPS = 4  # timed, after as many that warm up
+PROMPT_TOKENS, NEW_TOKENS = 600, 100
+PREFILL_STEPS, DECODE_STEPS = 3, 4  # timed, before one that is profiled
+ROWS = 16  # of each table
 
 
 def main(shape_name: str, experts: str, sequences: int, device_memory: str, device: str = "cuda") -> None:
-    """Profile one step and print what it found."""
+    """Profile a step of each kind and print what was found."""
     settings = Settings(device=device, experts=experts)
     pack = pack_for(settings, shape_name, "bf16", lambda _done, _total: None)
-    with closing(
-        open_engine(
-            pack,
-            device=device,
-            device_memory=parse_nbytes(device_memory),
-            numerics="fast",
-            kv="int8",
-            max_batch=sequences,
-            draft_tokens=0,
-        )
-    ) as engine:
-        begin(engine, sequences)
+    workload = Workload(sequences, PROMPT_TOKENS, NEW_TOKENS, PROMPT_TOKENS + NEW_TOKENS)
+    options = {"numerics": "fast", "kv": "int8", "max_batch": sequences, "draft_tokens": 0, "workload": workload}
+    with closing(open_engine(pack, device=device, device_memory=parse_nbytes(device_memory), **options)) as engine:
         print(f"{shape_name} {experts}, {sequences} sequences, {engine.memory_plan}", torch.__version__)
-        for _ in range(STEPS):
-            engine.step()
-        times = [step_s(engine) for _ in range(STEPS)]
-        with profile(activities=activities(device)) as profiler:
-            engine.step()
-        table = profiler.key_averages()
-        by_device = "self_cuda_time_total" if device != "cpu" else "self_cpu_time_total"
-        for order in ("self_cpu_time_total", by_device):
-            print(table.table(sort_by=order, row_limit=30, max_name_column_width=70))
-        launches = sum(event.count for event in table if "LaunchKernel" in event.key)
-        print(f"kernel launches in the step: {launches}")
-        print(f"a step without the profiler: {statistics.median(times) * 1e3:.1f} ms, {min(times) * 1e3:.1f} at best")
+        admit(engine, sequences)
+        show("prompts", engine, PREFILL_STEPS)
+        engine.skip_prompts()
+        engine.step()
+        show("decode", engine, DECODE_STEPS)
 
 
-def begin(engine: RotaryEngine, sequences: int) -> None:
-    """Admit the sequences and take them past their prompts."""
+def admit(engine: RotaryEngine, sequences: int) -> None:
+    """As many sequences as fit."""
     engine.stop_ids = frozenset()
     vocabulary = engine.manifest.geometry.vocab_size
     for number in range(sequences):
         prompt = tuple((7 * number + 13 * place) % vocabulary for place in range(PROMPT_TOKENS))
-        engine.admit(Request(request_id=number, prompt_ids=prompt, max_new_tokens=NEW_TOKENS))
-    engine.skip_prompts()
-    engine.step()
+        request = Request(request_id=number, prompt_ids=prompt, max_new_tokens=NEW_TOKENS)
+        if engine.has_room(request):
+            engine.admit(request)
 
 
-def activities(device: str) -> list[ProfilerActivity]:
-    """What is recorded on this device."""
-    return [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device != "cpu" else [])
+def show(kind: str, engine: RotaryEngine, count: int) -> None:
+    """Time some steps and profile one."""
+    print(f"{kind}: steps of", *(f"{step_s(engine) * 1e3:.1f}" for _ in range(count)), "ms")
+    on_cuda = engine.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]) as profiler:
+        engine.step()
+    averages = profiler.key_averages()
+    for order in ("self_cpu_time_total", "self_device_time_total")[: 1 + on_cuda]:
+        print(averages.table(sort_by=order, row_limit=ROWS, max_name_column_width=60))
 
 
 def step_s(engine: RotaryEngine) -> float:

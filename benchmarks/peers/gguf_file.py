@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from benchmarks.checkpoints import DiskReader
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.offload.source import slab_views
+from rotary_batch.engine.offload.slab import slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import DENSE_NAME, Manifest
 

@@ -128,7 +128,7 @@ def _load(
 
 def decode_graphs(decoder: Decoder, kv: KvArena, attentions: Sequence[Attention]) -> DecodeGraphs | None:
     """The graphs of decode steps, where such a step can be recorded."""
-    by_kernel = [attention for attention in attentions if isinstance(attention, TritonAttention)]
+    by_kernel = [one for one in attentions if isinstance(one, TritonAttention) and one.takes_decode_rows]
     if kv.host_tokens or len(by_kernel) < len(attentions):
         return None
     return DecodeGraphs(decoder, kv, by_kernel)

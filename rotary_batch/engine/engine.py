@@ -49,6 +49,8 @@ class LoadedModel:
 
     def close(self) -> None:
         """Stop the prefetchers, free the memory; idempotent."""
+        if self.graphs is not None:
+            self.graphs.close()
         self.experts.close()
         self.tier.close()
         self.kv.close()

@@ -86,6 +86,10 @@ class DecodeGraphs:
         self._graphs[key] = graph
         return choices_of(graph.output)
 
+    def close(self) -> None:
+        """Free what graphs keep; idempotent."""
+        self._graphs.clear()
+
     def _recorded(self, inputs: torch.Tensor) -> _Graph | None:
         """A graph that has been run once."""
         if len(self._graphs) >= MAX_GRAPHS:

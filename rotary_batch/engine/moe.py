@@ -18,7 +18,8 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.kernels.experts import LayerProducts
 from rotary_batch.engine.kernels.grouped import GroupedLayout, GroupedProducts, Rows
 from rotary_batch.engine.kernels.numerics import Numerics
-from rotary_batch.engine.offload.source import ExpertSource, Slab
+from rotary_batch.engine.offload.slab import Slab
+from rotary_batch.engine.offload.source import ExpertSource
 from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.geometry import Geometry
 

@@ -25,7 +25,7 @@ from rotary_batch.engine.kernels.matrices import Matrix, num_columns, num_rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise, matrix_from
 from rotary_batch.engine.kvcache.arena import KvArena
-from rotary_batch.engine.offload.source import Slab, slab_views
+from rotary_batch.engine.offload.slab import Slab, slab_views
 from rotary_batch.engine.packs.checkpoint import Checkpoint
 from rotary_batch.engine.packs.encoding import encoded
 from rotary_batch.engine.packs.tensors import Source, read_bytes

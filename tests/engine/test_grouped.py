@@ -12,8 +12,9 @@ from rotary_batch.engine.kernels.grouped import GroupedProducts, HeldExperts, Ro
 from rotary_batch.engine.kernels.matrices import Matrix, num_columns, num_rows
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise
+from rotary_batch.engine.measuring.grouped import GroupedRate, grouped_rate
 from rotary_batch.engine.moe import Dispatch, feed_forward
-from rotary_batch.engine.offload.source import Slab, slab_views
+from rotary_batch.engine.offload.slab import Slab, slab_views
 from rotary_batch.model.geometry import Geometry
 from rotary_batch.model.manifest import ORIGINAL, Manifest
 from rotary_batch.model.shapes import SHAPES
@@ -167,3 +168,13 @@ def test_gates_that_share_a_block_with_what_they_multiply_are_computed_one_by_on
 
 def test_tiles_have_as_many_rows_as_experts_have():
     assert [tile_rows(mean) for mean in (0.1, 16, 17, 64, 65, 5000)] == [16, 16, 32, 64, 128, 128]
+
+
+@pytest.mark.parametrize("stored_as", ["int4", "bf16", "ggml:MXFP4"])
+def test_rates_of_experts_in_groups_are_measured(stored_as):
+    """In seconds per weight; a format without kernels has none, and on a CPU no format has."""
+    rate = GroupedRate(stored_as, DEVICE, DTYPE, replace(TINY, num_experts=2))
+    assert rate.is_possible
+    assert 0 < rate.weight_s(3, rounds=1) < 1
+    assert not GroupedRate("int8", DEVICE, DTYPE, TINY).is_possible
+    assert grouped_rate(stored_as, torch.device("cpu")) is None

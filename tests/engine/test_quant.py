@@ -18,7 +18,7 @@ from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.linear import FastMatmul, int4pack_block_rows, int4pack_mm
 from rotary_batch.engine.kernels.matrices import Int4Matrix, Int8Matrix
 from rotary_batch.engine.kernels.quant import dequantise, matrix_from, quantise
-from rotary_batch.engine.offload.source import slab_views
+from rotary_batch.engine.offload.slab import slab_views
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import ModelError

@@ -12,7 +12,8 @@ from rotary_batch.core import ExpertKey
 from rotary_batch.engine.offload.policy import assign_tiers, sweep_window
 from rotary_batch.engine.offload.prefetch import CpuTransfer
 from rotary_batch.engine.offload.ring import Load, Ring, SlotState
-from rotary_batch.engine.offload.source import Placement, RingSource, open_experts, open_tier, slab_views
+from rotary_batch.engine.offload.slab import slab_views
+from rotary_batch.engine.offload.source import Placement, RingSource, open_experts, open_tier
 from rotary_batch.engine.offload.tiers import DiskTier
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.engine.runtime.buffers import page_buffer

@@ -21,17 +21,18 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
     if numerics.exact:
         return ExactAttention(geometry, device)
     gather = GatherAttention(geometry, numerics.dtype, device)
-    has_triton = device.type == "cuda" and HAS_TRITON and TritonAttention.supports_head_dim(geometry.head_dim)
-    if geometry.attention_sinks:  # the other kernels give no log-sum-exps
-        return TritonAttention(geometry, numerics.dtype, device) if has_triton else gather
     if geometry.kv_lora_rank:  # the kernels read values as wide as keys, of at most 256 numbers
         return gather
+    has_triton = device.type == "cuda" and HAS_TRITON and TritonAttention.supports_head_dim(geometry.head_dim)
+    is_plain = kv.stored_as == "bf16" and not geometry.attention_sinks  # what the other kernels read
+    has_varlen = device.type == "cuda" and is_plain and supports_varlen(geometry, device)
+    if has_triton:  # decode steps by it can be recorded as graphs
+        others = VarlenAttention(device) if has_varlen and not kv.host_tokens else gather
+        return TritonAttention(geometry, numerics.dtype, device, others)
     on_device: Attention  # reads only the KV cache that is in device memory
-    if device.type == "cuda" and kv.stored_as == "bf16" and supports_varlen(geometry, device):
+    if has_varlen:
         on_device = VarlenAttention(device)
-    elif has_triton:
-        return TritonAttention(geometry, numerics.dtype, device)
-    elif device.type == "cpu" and kv.stored_as == "bf16" and numerics.kernels.supports_head_dim(geometry.head_dim):
+    elif device.type == "cpu" and is_plain and numerics.kernels.supports_head_dim(geometry.head_dim):
         on_device = CpuAttention(geometry, numerics.dtype, device, numerics.kernels)
     else:
         return gather

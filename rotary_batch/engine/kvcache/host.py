@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from rotary_batch.engine.runtime.buffers import page_buffer, page_lock, page_unlock
@@ -99,7 +100,7 @@ class HostKvCache:
         if self._write_backs[layer] and self._on_cuda:
             self._swapped_out[layer].synchronize()
         for target, indices, source in self._write_backs[layer]:
-            target.index_copy_(0, indices, source)
+            _as_bytes(target)[indices.numpy()] = _as_bytes(source)
         self._write_backs[layer].clear()
 
     def close(self) -> None:
@@ -107,3 +108,8 @@ class HostKvCache:
         if self._on_cuda:
             self._stream.synchronize()
         self._unlock()
+
+
+def _as_bytes(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Rows of bytes.  Torch copies rows of int8 number by number: 0.9 ms for 2,048 rows of 512 bytes, numpy 0.1."""
+    return tensor.view(len(tensor), -1).view(torch.uint8).numpy()

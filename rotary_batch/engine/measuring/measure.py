@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,8 @@ from rotary_batch.engine.kernels.matrices import Matrix
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import matrix_from, quantise
 from rotary_batch.engine.kvcache.arena import KV_FORMATS, KvArena
+from rotary_batch.engine.measuring.grouped import grouped_rate
+from rotary_batch.engine.measuring.timing import ROUNDS, seconds
 from rotary_batch.engine.offload.tiers import READ_NBYTES
 from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.engine.runtime.buffers import copy_to_pages, page_buffer
@@ -41,7 +43,6 @@ from rotary_batch.model.manifest import EXPERTS_NAME, Manifest
 from rotary_batch.model.rates import Rates
 from rotary_batch.model.slabs import matrix_parts, parse_stored_as
 
-ROUNDS = 5
 ROW_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 MATRIX = (4096, 2048)  # rows and columns: between the matrices of a small and of a large model
 CUDA_MATRIX = (14336, 4096)  # of Mixtral 8x7B: launching kernels takes longer than the product of a smaller one
@@ -140,18 +141,6 @@ def machine_name(device: torch.device) -> str:
     )
 
 
-def seconds(work: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
-    """The best time of several runs, after one to warm up."""
-    times_s = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times_s.append(time.perf_counter() - start)
-    return min(times_s[1:])
-
-
 def _matrix(
     stored_as: str,
     device: torch.device,
@@ -171,13 +160,14 @@ def _matrix(
         matrix_from({name: copy_to_pages(part, part.dtype).to(device) for name, part in parts.items()}, rows, stored_as)
         for _ in range(num_copies)
     ]
-    matmul = FastMatmul(device)
+    matmul, grouped = FastMatmul(device), grouped_rate(stored_as, device)
     for count in row_counts:
         if until is not None and time.monotonic() >= until:
             return
         x = torch.randn(count, columns, device=device, dtype=matmul.dtype)
         work = partial(_multiply, matmul, x, copies)
-        yield count, seconds(work, device, rounds) / num_copies / (rows * columns)
+        alone_s = seconds(work, device, rounds) / num_copies / (rows * columns)
+        yield count, min(alone_s, grouped.weight_s(count, rounds)) if grouped else alone_s
 
 
 def _parts(stored_as: str, rows: int, columns: int) -> tuple[dict[str, torch.Tensor], int]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -16,36 +14,17 @@ from typing import NamedTuple, Protocol
 import torch
 
 from rotary_batch.core import ExpertKey
-from rotary_batch.engine.kernels.experts import ExpertAddresses, expert_addresses
 from rotary_batch.engine.kernels.grouped import HeldExperts
-from rotary_batch.engine.kernels.matrices import Matrix
-from rotary_batch.engine.kernels.quant import matrix_from
 from rotary_batch.engine.offload.policy import assign_tiers, prefers_sweep, sweep_window
 from rotary_batch.engine.offload.prefetch import Prefetcher, Transfer, open_transfer
 from rotary_batch.engine.offload.ring import Load, Ring
+from rotary_batch.engine.offload.slab import Slab, SlotViews, held_experts, slab_views
 from rotary_batch.engine.offload.tiers import DiskTier, RamTier, Tier
-from rotary_batch.engine.packs.loading import DTYPES
 from rotary_batch.engine.runtime.trace import Trace, interval_label
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import MIN_SLOTS, SLOTS, copy_batch_slabs
-from rotary_batch.model.slabs import expert_shapes
 
 NUM_LOADERS = 4  # threads that load residents: checking a digest takes longer than reading a slab
-
-
-@dataclass(frozen=True, eq=False)
-class Slab:
-    """Views of one expert's weights; valid only inside the `hold` that gave it, unless it is resident."""
-
-    gate_up: tuple[Matrix, ...]  # gate over up, [2 * intermediate, hidden], or each by itself
-    down: Matrix  # [hidden, intermediate]
-    gate_up_bias: torch.Tensor | None = None  # float32 [2 * intermediate]
-    down_bias: torch.Tensor | None = None  # float32 [hidden]
-
-    @cached_property
-    def addresses(self) -> ExpertAddresses | None:
-        """For kernels that compute whole experts on a CPU; None where they cannot read it."""
-        return expert_addresses(self.gate_up, self.down, self.gate_up_bias, self.down_bias)
 
 
 class ExpertSource(Protocol):
@@ -89,48 +68,6 @@ class ExpertSource(Protocol):
     def close(self) -> None:
         """Stop the prefetchers and free the memory; idempotent."""
         ...
-
-
-def slab_views(buffer: torch.Tensor, manifest: Manifest, layer: int) -> Slab:
-    """The matrices of a slab of this layer, as views of its bytes."""
-    stored, parts = manifest.stored(layer), manifest.layout(layer).parts
-    tensors = {
-        name: buffer[part.offset : part.offset + part.nbytes].view(DTYPES[part.dtype]).view(part.shape)
-        for name, part in parts.items()
-    }
-    matrices = {
-        name: matrix_from(_of(name, tensors), rows, stored[name])
-        for name, (rows, _) in expert_shapes(manifest.geometry, stored).items()
-    }
-    gate_up = tuple(matrices[name] for name in ("gate_up", "gate", "up") if name in matrices)
-    return Slab(gate_up, matrices["down"], tensors.get("gate_up.bias"), tensors.get("down.bias"))
-
-
-def _of(name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The parts of one matrix, by suffix."""
-    return {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.partition(".")[0] == name}
-
-
-def held_experts(memory: torch.Tensor, slot_nbytes: int, slots: Mapping[ExpertKey, int]) -> HeldExperts:
-    """Experts of one layer and their slots; the host does not wait for the device."""
-    held = torch.tensor([(key.expert, slot) for key, slot in slots.items()], dtype=torch.int32)
-    return HeldExperts(memory, slot_nbytes, held.to(memory.device, non_blocking=True), interval_label(list(slots)))
-
-
-class SlotViews:
-    """Views of the same memory as a slab of each layer; layers that are stored alike share them."""
-
-    def __init__(self, buffer: torch.Tensor, manifest: Manifest) -> None:
-        self._buffer = buffer
-        self._manifest = manifest
-        self._views: dict[tuple[tuple[str, str], ...], Slab] = {}
-
-    def of(self, layer: int) -> Slab:
-        """The matrices of a slab of this layer."""
-        stored = tuple(self._manifest.stored(layer).items())
-        if stored not in self._views:
-            self._views[stored] = slab_views(self._buffer, self._manifest, layer)
-        return self._views[stored]
 
 
 class AllResident:

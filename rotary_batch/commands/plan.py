@@ -106,7 +106,7 @@ def as_last_run(speed: Speed | None, workload: Workload) -> dict[str, Any]:
     """The time that it takes at the speed of the last run of this model; empty when there was none."""
     if speed is None:
         return {}
-    tokens = workload.num_items * (workload.prompt_tokens + workload.new_tokens)
+    tokens = workload.num_items * (workload.prefill_tokens + workload.new_tokens)
     return {
         "last_run": speed.at,
         "last_run_tokens_per_s": speed.tokens_per_s,

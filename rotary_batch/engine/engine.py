@@ -190,10 +190,12 @@ class RotaryEngine:
         """The least time that this step could have taken; 0 without rates."""
         if self.rates is None:
             return 0.0
-        context_tokens = [part.sequence.num_cached for part in scheduled if part.sequence.is_decoding]
-        num_decode = len(context_tokens)
+        decoding = [part.sequence for part in scheduled if part.sequence.is_decoding]
+        num_decode = len(decoding)
         num_prefill = sum(part.num_rows for part in scheduled) - num_decode
-        mean_context = sum(context_tokens) / max(1, num_decode)
+        prefixes = {one.prefix for one in decoding if one.prefix}  # each is read once for all
+        own_tokens = sum(one.num_cached - (one.prefix.num_tokens if one.prefix else 0) for one in decoding)
+        mean_context = (own_tokens + sum(one.num_tokens for one in prefixes)) / max(1, num_decode)
         return step_roofline(self.footprint, self.memory_plan, self.rates, num_decode, num_prefill, mean_context).step_s
 
     def _shrink(self, scheduled: Seq[ScheduledTokens]) -> StepReport:

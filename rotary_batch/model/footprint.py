@@ -27,16 +27,29 @@ class Workload(NamedTuple):
     prompt_tokens: float
     new_tokens: float
     longest_tokens: int  # prompt and new tokens of the longest item
+    shared_tokens: float = 0.0  # of prompt_tokens, those at the beginning that an item has in common with its siblings
+    siblings: float = 1.0  # items that share a beginning, which is computed and stored once for them
+
+    @property
+    def prefill_tokens(self) -> float:
+        """Prompt tokens that are computed, with an item's part of what it shares."""
+        return self.prompt_tokens - self.shared_tokens + self.shared_tokens / self.siblings
 
     @property
     def kv_tokens(self) -> int:
-        """KV cache tokens that a sequence reserves."""
-        return max(1, round(self.prompt_tokens + self.new_tokens) - 1)
+        """KV cache tokens that a sequence reserves, with its part of what it shares."""
+        return max(1, math.ceil(self.prefill_tokens + self.new_tokens) - 1)
+
+    @property
+    def own_kv_tokens(self) -> int:
+        """KV cache tokens that a sequence reserves for itself alone."""
+        shared = self.shared_tokens if self.siblings > 1 else 0
+        return max(1, math.ceil(self.prompt_tokens - shared + self.new_tokens) - 1)
 
     @property
     def mean_context_tokens(self) -> float:
-        """Tokens that a decode row attends to on average."""
-        return self.prompt_tokens + self.new_tokens / 2
+        """Tokens whose KV cache is read for a decode row on average; siblings read what they share once."""
+        return self.prefill_tokens + self.new_tokens / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +84,15 @@ class Footprint:
             unpacked += [math.prod(shape) for name, shape in shapes if self.geometry.is_quantisable(name)]
         return max(unpacked, default=0) * self.number_nbytes
 
-    def num_states(self, batch: int) -> int:
-        """States of a batch: one for each sequence, and some for shared prefixes."""
-        return batch + min(batch, PREFIX_STATES) if self.state_nbytes else 0
+    def num_states(self, batch: int, siblings: float = 1.0) -> int:
+        """States of a batch: one for each sequence, and some for shared prefixes; siblings have one of their own."""
+        if not self.state_nbytes:
+            return 0
+        return batch + min(batch, PREFIX_STATES) + (math.ceil(batch / siblings) if siblings > 1 else 0)
 
-    def batch_nbytes(self, batch: int) -> int:
+    def batch_nbytes(self, batch: int, siblings: float = 1.0) -> int:
         """What a batch takes besides its KV cache: a decode row and a state for each sequence."""
-        return batch * self.row_nbytes() + self.num_states(batch) * self.state_nbytes
+        return batch * self.row_nbytes() + self.num_states(batch, siblings) * self.state_nbytes
 
     def row_nbytes(self) -> int:
         """Activations of one row: in the experts, or where they take more, in linear attention."""

@@ -91,7 +91,7 @@ class _Search:
 
     def prefill_tokens(self) -> int:
         """Prompt tokens of a step: as many as wait at most, and only as many as leave room for the longest item."""
-        waiting = math.ceil(self.max_batch * self.workload.prompt_tokens)
+        waiting = math.ceil(self.max_batch * self.workload.prefill_tokens)
         prefill_tokens = max(MIN_PREFILL_TOKENS, min(PREFILL_TOKENS, waiting, self._max_rows()))
         return prefill_tokens if self._holds_longest(prefill_tokens) else MIN_PREFILL_TOKENS
 
@@ -105,7 +105,9 @@ class _Search:
     def device_plans(self, prefill_tokens: int) -> list[MemoryPlan]:
         """Plans without KV cache in host memory, by batch, the largest last."""
         max_kv_tokens = self._max_kv_tokens(prefill_tokens)
-        own_nbytes = self.model.row_nbytes() + self.model.state_nbytes
+        siblings = self.workload.siblings
+        num_states = 1 + (1 / siblings if siblings > 1 else 0)
+        own_nbytes = self.model.row_nbytes() + math.ceil(num_states * self.model.state_nbytes)
         sequence_nbytes = self.workload.kv_tokens * self.model.kv_token_nbytes + own_nbytes
         max_batch = max(1, min(self.max_batch, max_kv_tokens * self.model.kv_token_nbytes // sequence_nbytes))
         plans = [self._device_plan(batch, prefill_tokens, max_kv_tokens) for batch in _batches(max_batch)]
@@ -115,7 +117,7 @@ class _Search:
     def _prefill_choices(self) -> Iterable[int]:
         """Prompt tokens of a step to try: more of them where prompts would otherwise wait, and rows have room."""
         least, workload = self.prefill_tokens(), self.workload
-        wanted = self.max_batch * workload.prompt_tokens / max(1.0, workload.new_tokens)
+        wanted = self.max_batch * workload.prefill_tokens / max(1.0, workload.new_tokens)
         larger = [least * factor for factor in PREFILL_FACTORS if least * factor // 2 < wanted]
         return [least, *(count for count in larger if count <= self._max_rows() and self._holds_longest(count))]
 
@@ -125,12 +127,15 @@ class _Search:
 
     def _room_nbytes(self, prefill_tokens: int) -> int:
         """Device memory for KV cache and experts, with a batch of one sequence."""
-        rows_nbytes = prefill_tokens * self.model.row_nbytes() + self.model.batch_nbytes(1)
+        rows_nbytes = prefill_tokens * self.model.row_nbytes() + self._batch_nbytes(1)
         return self.memory_nbytes - fixed_nbytes(self.model) - rows_nbytes
 
     def _more_nbytes(self, batch: int) -> int:
         """What a batch takes besides KV cache, beyond what one sequence takes."""
-        return self.model.batch_nbytes(batch) - self.model.batch_nbytes(1)
+        return self._batch_nbytes(batch) - self._batch_nbytes(1)
+
+    def _batch_nbytes(self, batch: int) -> int:
+        return self.model.batch_nbytes(batch, self.workload.siblings)
 
     def _holds_longest(self, prefill_tokens: int) -> bool:
         kv_nbytes = self.workload.longest_tokens * self.model.kv_token_nbytes
@@ -162,7 +167,7 @@ class _Search:
             draft_tokens=0,
             num_host_slabs=0,
             sequence_kv_tokens=workload.kv_tokens,
-            num_states=model.num_states(batch),
+            num_states=model.num_states(batch, workload.siblings),
         )
 
     def _num_slots(self, batch: int, room_nbytes: int, fitting: int) -> int:
@@ -181,13 +186,14 @@ class _Search:
         """
         model, room = self.model, self._room_nbytes(prefill_tokens)
         sequence_nbytes = self.workload.kv_tokens * model.kv_token_nbytes
-        window_nbytes = _window_nbytes(model, sequence_nbytes)
+        own_nbytes = self.workload.own_kv_tokens * model.kv_token_nbytes  # what it shares stays on the device
+        window_nbytes = _window_nbytes(model, own_nbytes)
         slots_nbytes = min(SLOTS, max(MIN_SLOTS, largest.num_slots)) * model.slab_nbytes
         for batch in _batches(self.max_batch):
             excess_nbytes = batch * sequence_nbytes - (room - slots_nbytes)
-            fewest = max(0, math.ceil(excess_nbytes / max(1, sequence_nbytes - window_nbytes)))
+            fewest = max(0, math.ceil(excess_nbytes / max(1, own_nbytes - window_nbytes)))
             for num_in_host in {fewest, batch}:
-                if 0 < num_in_host <= batch and num_in_host * sequence_nbytes <= self.host_nbytes:
+                if 0 < num_in_host <= batch and num_in_host * own_nbytes <= self.host_nbytes:
                     yield from self._host_kv_plan(largest._replace(batch=batch), num_in_host, room, slots_nbytes)
 
     def _host_kv_plan(
@@ -195,10 +201,10 @@ class _Search:
     ) -> Iterator[MemoryPlan]:
         """The plan with the KV cache of `num_in_host` sequences in host memory, if its slots have room."""
         model = self.model
-        sequence_nbytes = self.workload.kv_tokens * model.kv_token_nbytes
-        longest_nbytes = self.workload.longest_tokens * model.kv_token_nbytes
-        kv_nbytes = max(longest_nbytes, (plan.batch - num_in_host) * sequence_nbytes)
-        windows_nbytes = num_in_host * _window_nbytes(model, sequence_nbytes)
+        in_host_tokens = num_in_host * self.workload.own_kv_tokens
+        on_device_tokens = max(self.workload.longest_tokens, plan.batch * self.workload.kv_tokens - in_host_tokens)
+        kv_nbytes = on_device_tokens * model.kv_token_nbytes
+        windows_nbytes = _window_nbytes(model, in_host_tokens * model.kv_token_nbytes)
         slabs_nbytes = room_nbytes - kv_nbytes - windows_nbytes - self._more_nbytes(plan.batch)
         if slabs_nbytes < slots_nbytes:
             return
@@ -207,15 +213,15 @@ class _Search:
         yield plan._replace(
             num_residents=fitting - num_slots,
             num_slots=num_slots,
-            kv_tokens=kv_nbytes // model.kv_token_nbytes,
-            host_kv_tokens=num_in_host * self.workload.kv_tokens,
-            num_states=model.num_states(plan.batch),
+            kv_tokens=on_device_tokens,
+            host_kv_tokens=in_host_tokens,
+            num_states=model.num_states(plan.batch, self.workload.siblings),
         )
 
 
-def _window_nbytes(model: Footprint, sequence_nbytes: int) -> int:
-    """Device memory for a sequence with KV cache in host memory: two windows of one layer each."""
-    return 2 * sequence_nbytes // len(model.geometry.kv_layers)
+def _window_nbytes(model: Footprint, kv_nbytes: int) -> int:
+    """Device memory for KV cache in host memory: two windows of one layer each."""
+    return 2 * kv_nbytes // len(model.geometry.kv_layers)
 
 
 def _has_enough_slots(plan: MemoryPlan) -> bool:

@@ -55,7 +55,7 @@ def activated_share(num_rows: float, num_experts: int, top_k: int) -> float:
 def step_roofline(
     model: Footprint, memory_plan: MemoryPlan, rates: Rates, decode_rows: float, prefill_rows: float, context: float
 ) -> Roofline:
-    """The roofline of a step; decode rows attend to `context` tokens on average.
+    """The roofline of a step; for each decode row the KV cache of `context` tokens is read, on average.
 
     A sweep moves every expert that is not resident.  Few rows move those that they choose, under uniform routing, and
     that are in no slot.  KV cache in host memory moves in every step.
@@ -92,7 +92,7 @@ def max_draft_tokens(limit: int, num_rows: int, num_experts: int, top_k: int) ->
 
 def steady_prefill_rows(memory_plan: MemoryPlan, workload: Workload) -> float:
     """Prompt tokens of a step when as many sequences begin as end."""
-    return min(memory_plan.prefill_tokens, memory_plan.batch * workload.prompt_tokens / max(1.0, workload.new_tokens))
+    return min(memory_plan.prefill_tokens, memory_plan.batch * workload.prefill_tokens / max(1.0, workload.new_tokens))
 
 
 def tokens_per_s(model: Footprint, memory_plan: MemoryPlan, rates: Rates, workload: Workload) -> float:
@@ -104,12 +104,12 @@ def steady_step_s(model: Footprint, memory_plan: MemoryPlan, rates: Rates, workl
     """The roofline of a step in mid-run; the prompts of few sequences are sweeps of their own."""
     if activated_share(memory_plan.batch, model.geometry.num_experts, model.geometry.top_k) < SWEEP_SHARE:
         alone = step_roofline(model, memory_plan, rates, memory_plan.batch, 0, workload.mean_context_tokens).step_s
-        span = min(memory_plan.prefill_tokens, workload.prompt_tokens)
-        sweeps = memory_plan.batch / max(1.0, workload.new_tokens) * math.ceil(workload.prompt_tokens / span)
+        span = min(memory_plan.prefill_tokens, workload.prefill_tokens)
+        sweeps = memory_plan.batch / max(1.0, workload.new_tokens) * math.ceil(workload.prefill_tokens / span)
         return alone + sweeps * step_roofline(model, memory_plan, rates, 0, span, 0).step_s
     prefill = steady_prefill_rows(memory_plan, workload)
     riding = step_roofline(model, memory_plan, rates, memory_plan.batch, prefill, workload.mean_context_tokens)
-    unserved = memory_plan.batch * workload.prompt_tokens / max(1.0, workload.new_tokens) / max(1.0, prefill)
+    unserved = memory_plan.batch * workload.prefill_tokens / max(1.0, workload.new_tokens) / max(1.0, prefill)
     return riding.step_s * max(1.0, unserved)
 
 
@@ -117,6 +117,6 @@ def drain_s(model: Footprint, memory_plan: MemoryPlan, rates: Rates, workload: W
     """Seconds for the whole workload at the roofline: prompts of the first batch, then steady steps."""
     batch = max(1, min(memory_plan.batch, workload.num_items))
     full = memory_plan._replace(batch=batch)
-    first = step_roofline(model, full, rates, 0, min(memory_plan.prefill_tokens, batch * workload.prompt_tokens), 0)
-    ramp = first.step_s * batch * workload.prompt_tokens / memory_plan.prefill_tokens
+    first = step_roofline(model, full, rates, 0, min(memory_plan.prefill_tokens, batch * workload.prefill_tokens), 0)
+    ramp = first.step_s * batch * workload.prefill_tokens / memory_plan.prefill_tokens
     return ramp + workload.num_items * workload.new_tokens / tokens_per_s(model, full, rates, workload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from functools import partial
 
 import pytest
@@ -328,6 +329,34 @@ def test_attention_is_that_of_torch(kernels, mixed_segments, heads, kv_heads, di
         outputs.append(attention.attend(1, queries, kv))
     assert [out.dtype for out in outputs] == [dtype, dtype]
     assert (outputs[0] - outputs[1]).abs().max() <= apart
+
+
+@pytest.mark.parametrize("window", [None, 30])
+@pytest.mark.parametrize("num_siblings", [1, 2, 9, 40])
+def test_siblings_get_what_each_gets_alone(kernels, num_siblings, window):
+    """In one call and in one for each, in any order, among others: more rows than a block has room for, and drafts."""
+    geometry = dataclasses.replace(
+        Manifest.load(EMBEDDED).geometry, num_layers=1, num_heads=6, num_kv_heads=2, head_dim=32, sliding_window=window
+    )
+    draw, generator = random.Random(num_siblings), torch.Generator().manual_seed(0)
+    segments, row = [], 0
+    for n in range(num_siblings):
+        rows, own = draw.choice((1, 1, 3)), draw.randint(0, 70)
+        segments.append(QuerySegment(row, rows, 100 + own, 400 + 75 * n, *draw.choice(((20, 100), (200, 100), (0, 0)))))
+        row += rows
+    num_tokens = 500 + 75 * num_siblings + 200
+    kv = KvArena(geometry, num_tokens, "bf16", torch.bfloat16, torch.device("cpu"))
+    kv.write(0, torch.arange(num_tokens), *(torch.randn(num_tokens, 2, 32, generator=generator) for _ in "kv"))
+    queries = torch.randn(row, 6, 32, generator=generator)
+    draw.shuffle(segments)
+    attention = CpuAttention(geometry, torch.float32, torch.device("cpu"), kernels)
+    attention.plan(segments)
+    together = attention.attend(0, queries, kv)
+    for segment in segments:
+        attention.plan([segment])
+        torch.testing.assert_close(
+            attention.attend(0, queries, kv)[segment.rows()], together[segment.rows()], atol=1e-6, rtol=1e-5
+        )
 
 
 def test_scores_that_differ_by_hundreds(kernels):

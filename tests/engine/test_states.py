@@ -63,6 +63,9 @@ class World:
         if self.scheduler.has_room(request):
             self.scheduler.admit(request)
             self.num_admitted += 1
+        else:
+            with pytest.raises(ValueError, match="no room now"):
+                self.scheduler.admit(request)
 
     def step(self, *, prefill_tokens: int, span: int | None, breaks_off: bool) -> None:
         scheduled = self.scheduler.schedule_step(max_prefill_tokens=prefill_tokens, span_tokens=span)

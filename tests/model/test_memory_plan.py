@@ -407,3 +407,35 @@ def test_host_memory_is_never_more_than_is_free():
     answers = [host_nbytes_for("cuda", allowed, 10**11, slab) + staging for allowed in (None, 48 * 10**9, 120 * 10**9)]
     assert answers == [80 * 10**9, 48 * 10**9, 95 * 10**9]
     assert host_nbytes_for("cpu", 48 * 10**9, 10**11, slab) == 0
+
+
+SIBLINGS = Workload(4000, 1306, 40, 2000, shared_tokens=1300, siblings=8)
+
+
+def test_what_siblings_share_is_counted_once_for_all_of_them():
+    assert (SIBLINGS.prefill_tokens, SIBLINGS.kv_tokens, SIBLINGS.own_kv_tokens) == (168.5, 208, 45)
+    alone = SIBLINGS._replace(siblings=1.0)
+    assert (alone.prefill_tokens, alone.kv_tokens, alone.own_kv_tokens) == (1306, 1345, 1345)
+    m = model("mixtral-8x7b")
+    plans = [plan_memory(m, 24 * 10**9, 512, work, rates()) for work in (alone, SIBLINGS)]
+    assert plans[1].batch > plans[0].batch
+    speeds = [tokens_per_s(m, plan, rates(), work) for plan, work in zip(plans, (alone, SIBLINGS), strict=True)]
+    assert speeds[1] > 3 * speeds[0]
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "qwen3.6-35b-a3b"])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 60), st.integers(1, 600), st.floats(1, 40), st.floats(0, 1300), st.sampled_from([0, 64]))
+def test_a_plan_for_siblings_fits_and_holds_their_batch(name, gigabytes, batch, siblings, shared, host):
+    m, work = model(name), SIBLINGS._replace(shared_tokens=shared, siblings=siblings)
+    memory = gigabytes * 10**9
+    if memory < minimum_nbytes(m, work.longest_tokens):
+        return
+    for known in (None, rates()):
+        assert used(m, memory, batch=batch, work=work, rates=known, host=host * 10**9) <= memory
+        plan = plan_memory(m, memory, batch, work, known, host * 10**9)
+        own = plan.batch * work.own_kv_tokens
+        shared_tokens = (work.kv_tokens - work.own_kv_tokens) * plan.batch
+        if plan.batch > 1:
+            assert plan.kv_tokens >= shared_tokens, "what is shared is on the device"
+            assert plan.kv_tokens + plan.host_kv_tokens >= own + shared_tokens

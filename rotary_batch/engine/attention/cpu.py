@@ -1,4 +1,4 @@
-"""Decode attention by the compiled kernel, which reads the bf16 KV cache in place.
+"""Decode attention by the compiled kernel, which reads the bf16 KV cache in place, and a shared prefix once.
 
 Segments that the kernel does not support, such as prefill chunks, go to `GatherAttention`.
 """
@@ -28,8 +28,8 @@ class CpuAttention:
         self._uses_fallback = False
 
     def plan(self, segments: Sequence[QuerySegment]) -> None:
-        """Divide the segments between the kernel and the fallback."""
-        by_kernel = [segment for segment in segments if self._supports(segment)]
+        """Divide the segments between the kernel, where neighbours share a prefix, and the fallback."""
+        by_kernel = sorted((one for one in segments if self._supports(one)), key=lambda one: one[-2:])
         others = [segment for segment in segments if not self._supports(segment)]
         self._kernel_segments = torch.tensor(by_kernel, dtype=torch.int64).view(-1, SEGMENT_FIELDS)
         self._uses_fallback = bool(others)

@@ -286,25 +286,26 @@ def _random_expert(x: Array, middle: int, random: np.random.Generator) -> tuple[
 
 
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
-    """The largest difference for two sequences, with two KV heads of two query heads each, on two threads.
+    """The largest difference for three sequences, with two KV heads of two query heads each, on two threads.
 
-    Row 0 sees 70 tokens back: its 50 own ones, and 20 of a prefix that is stored behind them.  Row 1 sees the 20 tokens
-    between these.
+    Row 0 sees 70 tokens back: its 50 own ones, and 20 of a prefix that is stored behind them.  Row 1 sees all of that
+    prefix, and 5 of the 20 tokens between these.  Row 2 sees those 20.
     """
     random = np.random.default_rng(0)
-    queries = random.standard_normal((2, 4, dim)).astype(np.float32)
+    queries = random.standard_normal((3, 4, dim)).astype(np.float32)
     keys, values = (to_bf16(random.standard_normal((90, 2, dim))) for _ in range(2))
-    out, segments = np.empty_like(queries), np.array([[0, 1, 79, 0, 60, 30], [1, 1, 19, 50, 0, 0]], np.int64)
+    out = np.empty_like(queries)
+    segments = np.array([[0, 1, 79, 0, 60, 30], [1, 1, 34, 50, 60, 30], [2, 1, 19, 50, 0, 0]], np.int64)
     arrays = {"queries": queries, "keys": keys, "values": values, "out": out, "segments": segments}
-    sizes = {"num_segments": 2, "heads": 2, "groups": 2, "D": dim, "window": 70}
+    sizes = {"num_segments": 3, "heads": 2, "groups": 2, "D": dim, "window": 70}
     call(library, "attention_avx2", arrays, **sizes, scale=dim**-0.5)
-    visible = ([*range(70, 90), *range(50)], [*range(50, 70)])
+    visible = ([*range(70, 90), *range(50)], [*range(60, 90), *range(50, 55)], [*range(50, 70)])
     expected = [
         reference_attention(queries[row, 2 * head : 2 * head + 2], keys[visible[row], head], values[visible[row], head])
-        for row in range(2)
+        for row in range(3)
         for head in range(2)
     ]
-    return float(np.abs(out.reshape(4, 2, dim) - expected).max())
+    return float(np.abs(out.reshape(6, 2, dim) - expected).max())
 
 
 def reference_attention(queries: Array, keys: Array, values: Array) -> Array:

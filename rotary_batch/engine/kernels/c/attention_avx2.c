@@ -2,9 +2,9 @@
 
    torch's operators need the keys gathered as float32 first: 1.2 GB of keys a second.  Here a tile of keys is
    dequantised into the first-level caches, and all query heads of its KV head, of all rows of the sequence, use it
-   (online softmax, arXiv 2205.14135).
+   (online softmax, arXiv 2205.14135).  A tile of a shared prefix is used by the rows of several sequences.
 
-   G = query heads of a KV head, D = head dimension, R = rows of a segment times G. */
+   G = query heads of a KV head, D = head dimension, R = rows of a block: those of its segments times G. */
 
 #include "avx2.h"
 #include "pool.h"
@@ -25,7 +25,7 @@ struct attention {
   const uint16_t *keys, *values;
   float *out;
   const struct query_segment *segments;
-  long heads, groups, D, window;
+  long num_segments, heads, groups, D, window;
   float scale;
 };
 
@@ -64,89 +64,151 @@ INLINE void dequant_values(const uint16_t *values, long count, long stride, long
       _mm256_storeu_ps(f32_tile + token * D + d, load_f32(BF16, (const char *)(values + token * stride + d)));
 }
 
+INLINE float largest(__m256 x) {
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+INLINE float sum_of(__m256 x) {
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+
 /* Scores [TILE] of one row, which sees the tokens [begin, end) -> weights relative to its highest score so far. */
 INLINE void online_softmax(float *scores, long begin, long end, float *row_max, float *row_sum, float *sums, long D) {
   for (long n = 0; n < begin; n++) scores[n] = LOWEST;
   for (long n = end; n < TILE; n++) scores[n] = LOWEST;
-  float new_max = *row_max, tile_sum = 0;
-  for (long n = begin; n < end; n++) new_max = scores[n] > new_max ? scores[n] : new_max;
+  __m256 highest = _mm256_set1_ps(*row_max), sum = _mm256_setzero_ps();
+  for (long n = 0; n < TILE; n += 8) /* in this order a NaN is no maximum */
+    highest = _mm256_max_ps(_mm256_loadu_ps(scores + n), highest);
+  const float new_max = largest(highest);
   const float rescale = _mm256_cvtss_f32(exp_f32(_mm256_set1_ps(*row_max - new_max)));
   for (long n = 0; n < TILE; n += 8)
     _mm256_storeu_ps(scores + n, exp_f32(_mm256_sub_ps(_mm256_loadu_ps(scores + n), _mm256_set1_ps(new_max))));
   for (long n = 0; n < begin; n++) scores[n] = 0;
   for (long n = end; n < TILE; n++) scores[n] = 0;
-  for (long n = begin; n < end; n++) tile_sum += scores[n];
-  *row_sum = *row_sum * rescale + tile_sum;
+  for (long n = 0; n < TILE; n += 8) sum = _mm256_add_ps(sum, _mm256_loadu_ps(scores + n));
+  *row_sum = *row_sum * rescale + sum_of(sum);
   *row_max = new_max;
   for (long d = 0; d < D; d += 8)
     _mm256_storeu_ps(sums + d, _mm256_mul_ps(_mm256_loadu_ps(sums + d), _mm256_set1_ps(rescale)));
 }
+
+/* The rows of some segments that share a prefix, or of one segment, and one KV head. */
+struct block {
+  float q[MAX_ROWS * MAX_DIM] ALIGNED, f32_tile[TILE * MAX_DIM] ALIGNED, sums[MAX_ROWS * MAX_DIM] ALIGNED;
+  float scores[MAX_ROWS * TILE] ALIGNED, row_max[MAX_ROWS], row_sum[MAX_ROWS];
+  long position[MAX_ROWS];
+};
 
 /* Where row r of a segment begins in queries and out. */
 INLINE long row_offset(const struct attention *a, struct query_segment segment, long head, long r) {
   return (((segment.first_row + r / a->groups) * a->heads + head) * a->groups + r % a->groups) * a->D;
 }
 
-/* Rows of a segment, scaled -> q [R, D]. */
-INLINE void load_queries(const struct attention *a, struct query_segment segment, long head, long R, float *q) {
-  for (long r = 0; r < R; r++) {
+/* Rows of a segment, scaled -> rows of a block from `first` on. */
+INLINE void load_rows(const struct attention *a, struct query_segment segment, long head, struct block *b, long first) {
+  for (long r = 0; r < segment.num_rows * a->groups; r++) {
     const float *query = a->queries + row_offset(a, segment, head, r);
-    for (long d = 0; d < a->D; d++) q[r * a->D + d] = query[d] * a->scale;
+    for (long d = 0; d < a->D; d++) b->q[(first + r) * a->D + d] = query[d] * a->scale;
+    memset(b->sums + (first + r) * a->D, 0, a->D * sizeof(float));
+    b->row_max[first + r] = LOWEST, b->row_sum[first + r] = 0;
+    b->position[first + r] = segment.first_position + r / a->groups;
   }
 }
 
-/* sums [R, D] divided by row_sum [R] -> rows of a segment. */
-INLINE void store_output(const struct attention *a, struct query_segment segment, long head, long R, const float *sums,
-                         const float *row_sum) {
-  for (long r = 0; r < R; r++) {
+/* Sums of a block from row `first` on, divided by their row_sum -> rows of a segment. */
+INLINE void store_rows(const struct attention *a, struct query_segment segment, long head, const struct block *b,
+                       long first) {
+  for (long r = 0; r < segment.num_rows * a->groups; r++) {
     float *out = a->out + row_offset(a, segment, head, r);
-    for (long d = 0; d < a->D; d++) out[d] = sums[r * a->D + d] / row_sum[r];
+    for (long d = 0; d < a->D; d++) out[d] = b->sums[(first + r) * a->D + d] / b->row_sum[first + r];
   }
 }
 
-/* One segment and one KV head. */
-static void attend_segment(const struct attention *a, struct query_segment segment, long head) {
-  float q[MAX_ROWS * MAX_DIM] ALIGNED, f32_tile[TILE * MAX_DIM] ALIGNED, sums[MAX_ROWS * MAX_DIM] ALIGNED;
-  float scores[MAX_ROWS * TILE] ALIGNED, row_max[MAX_ROWS], row_sum[MAX_ROWS];
-  const long D = a->D, R = segment.num_rows * a->groups, end = segment.first_position + segment.num_rows;
-  const long stride = a->heads * D, window_start = segment.first_position - a->window + 1;
-  load_queries(a, segment, head, R, q);
-  for (long r = 0; r < R; r++) row_max[r] = LOWEST, row_sum[r] = 0;
-  memset(sums, 0, R * D * sizeof(float));
-  for (long position = window_start > 0 ? window_start : 0, count; position < end; position += count) {
-    const int is_shared = position < segment.prefix_tokens;
-    count = min_long((is_shared ? min_long(segment.prefix_tokens, end) : end) - position, TILE);
-    const long kv_index =
-        is_shared ? segment.prefix_start + position : segment.kv_start + position - segment.prefix_tokens;
-    const long kv_offset = (kv_index * a->heads + head) * D;
+/* R rows of a block from `first` on, over the positions [begin, end), the first of which is at `kv_index`. */
+static void attend_tokens(const struct attention *a, struct block *b, long head, long first, long R, long begin,
+                          long end, long kv_index) {
+  const long D = a->D, stride = a->heads * D;
+  float *q = b->q + first * D, *sums = b->sums + first * D, *scores = b->scores, *f32_tile = b->f32_tile;
+  for (long position = begin, count; position < end; position += count) {
+    count = min_long(end - position, TILE);
+    const long kv_offset = ((kv_index + position - begin) * a->heads + head) * D;
     dequant_keys(a->keys + kv_offset, count, stride, D, f32_tile);
     memset(scores, 0, R * TILE * sizeof(float));
     for (long n = 0; n < count; n += NR)
       gemm_f32(R, q, D, (struct matrix){f32_tile + n, TILE}, (struct matrix){scores + n, TILE}, D);
     for (long r = 0; r < R; r++) {
-      const long row_position = segment.first_position + r / a->groups, first = row_position - a->window + 1 - position;
-      const long visible_end = min_long(row_position + 1 - position, count), visible_begin = first > 0 ? first : 0;
+      const long seen = b->position[first + r] + 1 - position; /* tokens of the tile that are not behind the row */
+      const long visible_end = min_long(seen, count), visible_begin = seen > a->window ? seen - a->window : 0;
       if (visible_end > visible_begin)
-        online_softmax(scores + r * TILE, visible_begin, visible_end, row_max + r, row_sum + r, sums + r * D, D);
+        online_softmax(scores + r * TILE, visible_begin, visible_end, b->row_max + first + r, b->row_sum + first + r,
+                       sums + r * D, D);
       else memset(scores + r * TILE, 0, TILE * sizeof(float));
     }
     dequant_values(a->values + kv_offset, count, stride, D, f32_tile);
     for (long d = 0; d < D; d += NR)
       gemm_f32(R, scores, TILE, (struct matrix){f32_tile + d, D}, (struct matrix){sums + d, D}, count);
   }
-  store_output(a, segment, head, R, sums, row_sum);
 }
 
+/* The first position that a row of the segment sees. */
+INLINE long first_visible(const struct attention *a, struct query_segment segment) {
+  const long begin = segment.first_position - a->window + 1;
+  return begin > 0 ? begin : 0;
+}
+
+/* Segments from `first` to before `end`, which share a prefix, and one KV head. */
+static void attend_group(const struct attention *a, long first, long end, long head) {
+  struct block b;
+  const struct query_segment *segments = a->segments, shared = segments[first];
+  long R = 0, begin = shared.prefix_tokens;
+  for (long n = first; n < end; R += segments[n++].num_rows * a->groups) {
+    load_rows(a, segments[n], head, &b, R);
+    begin = min_long(begin, first_visible(a, segments[n]));
+  }
+  attend_tokens(a, &b, head, 0, R, begin, shared.prefix_tokens, shared.prefix_start + begin);
+  for (long n = first, row = 0; n < end; row += segments[n++].num_rows * a->groups) {
+    const struct query_segment one = segments[n];
+    const long visible = first_visible(a, one), own = visible > one.prefix_tokens ? visible : one.prefix_tokens;
+    attend_tokens(a, &b, head, row, one.num_rows * a->groups, own, one.first_position + one.num_rows,
+                  one.kv_start + own - one.prefix_tokens);
+    store_rows(a, one, head, &b, row);
+  }
+}
+
+/* Whether segment n has the prefix of the one before it. */
+static int shares_prefix(const struct attention *a, long n) {
+  const struct query_segment before = a->segments[n - 1], one = a->segments[n];
+  return one.prefix_tokens && before.prefix_tokens == one.prefix_tokens && before.prefix_start == one.prefix_start;
+}
+
+/* Where the group that begins at `first` ends: with the prefix, or the room for rows. */
+static long group_end(const struct attention *a, long first) {
+  long end = first, R = 0;
+  do R += a->segments[end++].num_rows * a->groups;
+  while (end < a->num_segments && shares_prefix(a, end) && R + a->segments[end].num_rows * a->groups <= MAX_ROWS);
+  return end;
+}
+
+/* A segment that begins a group, with all of it; nothing for the others. */
 static void attend_task(void *context, long task) {
   const struct attention *a = context;
-  attend_segment(a, a->segments[task / a->heads], task % a->heads);
+  const long segment = task / a->heads;
+  long first = segment, end;
+  while (first > 0 && shares_prefix(a, first)) first--;
+  while ((end = group_end(a, first)) <= segment) first = end;
+  if (first == segment) attend_group(a, first, end, task % a->heads);
 }
 
 /* queries and out [T, heads * groups, D] float32, keys and values [tokens, heads, D] bf16.  A row sees `window` tokens
-   back, including itself.  D is a multiple of NR up to MAX_DIM.  A segment has at most MAX_ROWS / groups rows. */
+   back, including itself.  D is a multiple of NR up to MAX_DIM.  A segment has at most MAX_ROWS / groups rows.
+   Neighbours with the same prefix read it together. */
 void attention_avx2(const float *queries, const uint16_t *keys, const uint16_t *values, float *out,
                     const struct query_segment *segments, long num_segments, long heads, long groups, long D,
                     long window, float scale, int threads) {
-  struct attention a = {queries, keys, values, out, segments, heads, groups, D, window, scale};
+  struct attention a = {queries, keys, values, out, segments, num_segments, heads, groups, D, window, scale};
   parallel_for(num_segments * heads, attend_task, &a, threads);
 }

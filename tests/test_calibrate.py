@@ -35,6 +35,10 @@ def function(number: int) -> str:
     return f'def work_{number}(table, row, value_0):\n    """{sentence(number)}"""\n{lines}    return value_8\n'
 
 
+def short_function(number: int) -> str:
+    return f'def work_{number}(table):\n    """{sentence(number)}"""\n    found = table.find({number})\n    return found.all()\n'
+
+
 def files(count: int) -> dict[str, str]:
     return {f"m{n // 4}.py": "\n\n".join(map(function, range(n, n + 4))) for n in range(0, count, 4)}
 
@@ -85,7 +89,7 @@ def pack(tmp_path) -> Path:
 
 def request(root: Path, pack: Path, engine: FakeEngine, window: Window | None = None, **options) -> CalibrateRequest:
     return CalibrateRequest(
-        settings=Settings(model=pack),
+        settings=Settings(model=pack, job=options.pop("job", None)),
         root=root,
         window=window or Window(),
         open_engine=lambda _pack, _options: engine,
@@ -110,6 +114,16 @@ def test_the_lowest_threshold_that_keeps_the_target_is_stored_beside_the_pack(ma
     assert Manifest.load(pack).weights_digest == before.weights_digest
     again = calibrate(request(root, pack, Author()))
     assert (again.threshold, again.table) == (found.threshold, found.table)
+
+
+def test_symbols_are_asked_for_one_by_one(make_repository, pack):
+    """With a job that asks about symbols, all of them are, however many are in a chunk."""
+    short = {f"m{n}.py": "\n\n".join(short_function(4 * n + k) for k in range(4)) for n in range(16)}
+    engine = Author()
+    found = calibrate(request(make_repository(short), pack, engine, job="summarize"))
+    assert (found.asked, found.judged) == (64, 64)
+    assert all(re.search(r"`work_\d+`:", prompt) for prompt in engine.prompts)
+    assert json.loads((pack / CALIBRATION_NAME).read_text())["job"] == "summarize"
 
 
 def test_no_threshold_is_stored_when_none_keeps_the_target(make_repository, pack):

@@ -25,7 +25,7 @@ SOURCES = {
     "rotary.toml": 'exclude = ["old/"]\n',
     "../in.jsonl": '{"custom_id": "a", "body": {"prompt": "abc", "max_tokens": 3}}\n',
 }
-MAPS = {"files", "items", "verdicts", "ended", "settings", "open"}  # objects whose keys are data
+MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open"}  # objects whose keys are data
 _MAX_STRING = 120  # characters of a text on the page
 _INTRODUCTION = """# Answers in JSON
 

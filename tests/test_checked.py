@@ -149,6 +149,65 @@ def test_sentences_are_held_against_their_own_code_and_counted(make_repository, 
     assert from_dict(json.loads(report.as_json())) == report
 
 
+SYMBOLS = {
+    "rows.py": """import json
+from store import Base
+
+
+class Rows(Base):
+    def load(self, path):
+        if not path:
+            raise ValueError(path)
+        return json.load(open(path))
+
+    def save(self, path, rows):
+        with open(path, "w") as file:
+            file.write(json.dumps(rows))
+            file.flush()
+
+
+def merge(first, second):
+    for one in second:
+        first.append(one)
+    return sorted(first)
+""",
+    "store.py": "class Base:\n    def reset(self, keep_open):\n        self.rows = []\n        self.open = keep_open\n        return self\n",
+    "other.py": "def elsewhere(a):\n    a.run()\n    return a.result\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Returns all that is there.", {"Rows", "Rows.load", "merge", "Base.reset", "elsewhere", "Base"}),
+        ("Raises ValueError for what is empty.", {"Rows", "Rows.load", "Base"}),
+        ("Works like `Base.reset` with `keep_open`.", {"Rows", "Rows.load", "Rows.save", "Base", "Base.reset"}),
+        ("Works like `elsewhere` does.", {"elsewhere"}),
+        ("Merges.", {"Rows", "Rows.load", "Rows.save", "Base", "Base.reset", "elsewhere"}),
+        ("Gets the reset.", {"Rows", "Rows.load", "Rows.save", "merge", "elsewhere"} | {"Base"}),
+        ("This method is a Python function that keeps what is there.", {"all"}),
+    ],
+)
+def test_each_symbol_is_held_against_its_own_code(make_repository, tmp_path, text, shown):
+    settings = Settings(db=tmp_path / "state" / "work.db", job="summarize")
+    root = make_repository(SYMBOLS)
+    with writing(settings) as store:
+        index_all(store, settings, root)
+        drain_all(store, settings, [root], lambda: SayingEngine(text))
+        found = {
+            row[0]: row[1]
+            for row in store.db.execute(
+                """select qualified_name, shown_text from item join symbol on symbol.path = item.path
+                   and item.subject = item.path || '@' || start_byte || '-' || end_byte where unit = 'symbol'"""
+            )
+        }
+    assert found.keys() == {"Rows", "Rows.load", "Rows.save", "merge", "Base", "Base.reset", "elsewhere"}
+    if shown == {"all"}:
+        assert set(found.values()) == {"Keeps what is there."}
+    else:
+        assert {name for name, words in found.items() if words} == shown
+
+
 def test_another_threshold_gives_verdicts_anew_and_asks_nothing_again(make_repository, tmp_path, monkeypatch):
     """Stored results are judged again; only what reads another text now is another question."""
     pack = tmp_path / "pack"

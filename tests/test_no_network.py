@@ -10,7 +10,12 @@ import sys
 
 import pytest
 
-SOURCE = {"src/a.py": 'def add(a, b):\n    """Adds."""\n    return a + b\n', "b.go": "package b\n\nfunc F() {}\n"}
+SOURCE = {
+    "src/a.py": 'def add(a, b):\n    """Adds."""\n    return a + b\n',
+    "b.go": "package b\n\nfunc F() {}\n",
+    # What finds secrets can verify them over the network, which it must not do.
+    "c.py": 'TOKEN = "gh' + 'p_q7Zt2Lx9Wm4Kc8VbN3pR6sDfH5jY1uTeG0aQ"\n',
+}
 # A pair of connected sockets without a name or an address, between two processes of ours, reaches nobody else.
 _UNNAMED = re.compile(r"socketpair\(AF_UNIX, SOCK_(STREAM|SEQPACKET|DGRAM)(\|SOCK_CLOEXEC)?(\|SOCK_NONBLOCK)?, 0, \[")
 _ON_PAIRS = re.compile(r"(sendto|recvfrom|sendmsg|recvmsg|shutdown|getsockopt|setsockopt|getsockname|getpeername)\(")

@@ -106,7 +106,7 @@ REPORT = "Report: REPORTS/MOMENT.md"
 
 def answers(report: dict) -> str:
     """The line about answers, from the counts of the report."""
-    words = {"low-confidence": "unsure", "unfaithful": "with unknown names", "empty": "empty"}
+    words = {"low-confidence": "unsure", "unfaithful": "not borne out by the code", "empty": "empty"}
     counts = report["verdicts"]
     reasons = [(counts[name], word) for name, word in words.items() if counts.get(name)]
     why = reasons[0][1] if len(reasons) == 1 else ", ".join(f"{number} {word}" for number, word in reasons)

@@ -16,6 +16,7 @@ import typer
 from rotary_batch.cli import (
     agents,
     bench,
+    calibrate,
     config,
     docs,
     doctor,
@@ -48,7 +49,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --he
     "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust, forget.forget),
     "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
 }
-MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify)
+MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify, calibrate.calibrate)
 JOB_COMMANDS: dict[str, Callable[..., None]] = {"list": jobs.jobs_list, "show": jobs.jobs_show, "new": jobs.jobs_new}
 CONFIG_COMMANDS: tuple[Callable[..., None], ...] = (config.show,)
 

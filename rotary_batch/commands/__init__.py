@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rotary_batch.commands import agents as agents
     from rotary_batch.commands import bench as bench
+    from rotary_batch.commands import calibrate as calibrate
     from rotary_batch.commands import configuration as configuration
     from rotary_batch.commands import docs as docs
     from rotary_batch.commands import doctor as doctor

@@ -214,6 +214,6 @@ def _require_current_index(prompt_builder: PromptBuilder, row: RepositoryRow) ->
         raise RepositoryError(f"{row.root}: {NOT_WHOLE}; run `rotary-batch index {row.root}` again")
     if row.plan_key != index_key(prompt_builder, row):
         raise RepositoryError(
-            f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has; give the same "
-            f"flags, or run `rotary-batch index {row.root}` again"
+            f"{row.root}: indexed with another job, prompts, numerics or --kv than this drain has, or before the model "
+            f"was calibrated; give the same flags, or run `rotary-batch index {row.root}` again"
         )

@@ -20,7 +20,7 @@ from rotary_batch.work.verdicts import ModelScore, PageScore
 
 WITHHELD = {  # why answers are not shown, in short and in full
     Verdict.LOW_CONFIDENCE: ("unsure", "the model was unsure"),
-    Verdict.UNFAITHFUL: ("with unknown names", "names that the code does not have"),
+    Verdict.UNFAITHFUL: ("not borne out by the code", "the code does not bear it out"),
     Verdict.EMPTY: ("empty", "nothing is said"),
 }
 ENDINGS = {  # of answers, by what ended them

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
+from rotary_batch.model.calibration import calibrated
 from rotary_batch.model.geometry import MAX_SLABS, MAX_TOKENS, Geometry
 from rotary_batch.model.geometry_table import geometry_as_dict, geometry_from_table
 from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, expert_layout
@@ -123,7 +124,7 @@ class Manifest:
 
     @classmethod
     def load(cls, pack_dir: Path) -> Manifest:
-        """Read and check it.  Raises ModelError."""
+        """Read and check it; the threshold that the model was calibrated with replaces its own.  Raises ModelError."""
         path = pack_dir / MANIFEST_NAME
         values = read_object(path, MAX_NBYTES, "not a complete pack; make one with `model pack`")
         if values.get("format") != FORMAT:
@@ -133,7 +134,7 @@ class Manifest:
         geometry = geometry_from_table(table.table("geometry"))
         experts = table.one_of("experts", (*EXPERT_FORMATS, ORIGINAL))
         layer_formats = _layer_formats(table, geometry) if experts == ORIGINAL else {}
-        return cls(
+        manifest = cls(
             name=table.text("name"),
             geometry=geometry,
             experts=experts,
@@ -150,6 +151,8 @@ class Manifest:
             chunk_tokens=table.whole("chunk_tokens", MAX_TOKENS) if table.has("chunk_tokens") else None,
             min_mean_logprob=table.finite("min_mean_logprob") if table.has("min_mean_logprob") else None,
         )
+        threshold = calibrated(pack_dir, manifest.weights_digest)
+        return manifest if threshold is None else replace(manifest, min_mean_logprob=threshold)
 
 
 def stored_in(

@@ -161,7 +161,7 @@ class ItemProcessor:
             mean_logprob=completion.mean_logprob,
             ended=completion.reason,
             min_mean_logprob=self._prompt_builder.manifest.min_mean_logprob,
-            is_known=scopes.names(item.subject).__contains__,
+            is_known=scopes.is_known(item.subject),
             source=source,
             about=scopes.described(item.subject, source),
         )

@@ -7,9 +7,11 @@ right.  In scope are the names that code at this place could use.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from operator import attrgetter
 
 from rotary_batch.core import Chunk, Import, Subject, Symbol, SymbolId, Unit
 from rotary_batch.pages.faithful.described import Described
@@ -29,35 +31,66 @@ _COMMENT = re.compile(r"\s*(?:///?|\*|/\*|#|--)")
 _WORD = re.compile(r"\w+")
 
 
+class _File:
+    """What the symbols of one file are called, and where each is."""
+
+    def __init__(self, symbols: Sequence[Symbol], imports: Iterable[Import], path: str) -> None:
+        self.symbols = sorted(symbols, key=attrgetter("start_byte"))
+        self.names = frozenset([*_names_of_symbols(symbols), *_names_of_imports(imports), *_names_of_paths([path])])
+        self.by_name = {one.qualified_name: one for one in reversed(self.symbols)}
+        self.by_id = {one.id: one for one in self.symbols}
+        self.members: dict[str, list[Symbol]] = {}
+        for one in self.symbols:
+            self.members.setdefault(_owner(one), []).append(one)
+
+    def starting_in(self, start: int, end: int) -> Sequence[Symbol]:
+        """The symbols that start in a span of bytes."""
+        first = bisect_left(self.symbols, start, key=attrgetter("start_byte"))
+        return self.symbols[first : bisect_left(self.symbols, end, lo=first, key=attrgetter("start_byte"))]
+
+
 class Scopes:
     """The scopes of one repository, whose index does not change meanwhile."""
 
     def __init__(self, store: WorkStore, repository_id: int, view: IndexView) -> None:
         self._store, self._id, self._view = store, repository_id, view
-        self._of_file = lru_cache(_FILES_CACHED)(self._names_of_file)
+        self._file = lru_cache(_FILES_CACHED)(self._read_file)
         self._of_package = lru_cache(_FILES_CACHED)(self._names_of_package)
+        self._of_class = lru_cache(_FILES_CACHED)(self._names_of_class)
 
-    def names(self, subject: Subject) -> frozenset[str]:
-        """The names that an answer about a subject may have without its prompt having them."""
-        path = subject.path
+    def is_known(self, subject: Subject) -> Callable[[str], bool]:
+        """Whether an answer about a subject may have a name without its prompt having it."""
+        names = list(self._names(subject))
+        return lambda name: any(name in some for some in names)
+
+    def _names(self, subject: Subject) -> Iterator[Collection[str]]:
+        path, view = subject.path, self._view
         if subject.unit in {Unit.DIRECTORY, Unit.REPOSITORY}:
-            inside = self._view.inside.get(path)
-            below = [] if inside is None else [*inside.folders, *inside.files]
-            return frozenset([self._view.name, *_names_of_paths([path, *below])])
-        names = self._of_file(path) | words_of_language(self._view.language(path))
-        for symbol in self._symbols(subject):
-            names |= self._names_of_symbol(symbol)
-        return names
+            inside = view.inside.get(path)
+            yield {view.name, *_names_of_paths([path])}
+            yield from (
+                () if inside is None else (set(_names_of_paths(inside.folders)), set(_names_of_paths(inside.files)))
+            )
+            return
+        yield self._file(path).names
+        yield words_of_language(view.language(path))
+        if view.language(path) in _ONE_PACKAGE:
+            yield self._of_package(parent_of(path))
+        symbols = self._symbols(subject)
+        for symbol in symbols:
+            callees = view.callees.get(path, {}).get(symbol.id)
+            yield set(_names_of_symbols(self._found(callees.ids if callees else ())))
+        for name in dict.fromkeys(name for one in symbols for name in (one.qualified_name, _owner(one)) if name):
+            yield self._of_class(path, name)
 
     def described(self, subject: Subject, prompt: str) -> Described | None:
         """The symbol that an answer is about, with its code as far as the prompt has it; None of other units."""
-        if subject.span is None or subject.unit is not Unit.SYMBOL:
-            return None
-        symbol = next((one for one in self._symbols(subject) if one.start_byte == subject.span[0]), None)
-        if symbol is None:
+        symbol = next(iter(self._symbols(subject)), None)
+        if symbol is None or subject.unit is not Unit.SYMBOL:
             return None
         chunks = self._view.chunks.get(subject.path, ())
-        chunk = next((one for one in chunks if one.start_byte <= symbol.start_byte < one.end_byte), None)
+        place = bisect_right(chunks, symbol.start_byte, key=attrgetter("start_byte"))
+        chunk = chunks[place - 1] if place else None
         return Described(
             name=symbol.name,
             qualified_name=symbol.qualified_name,
@@ -67,51 +100,41 @@ class Scopes:
             code=None if chunk is None else code_in_prompt(prompt, chunk, symbol),
         )
 
-    def _symbols(self, subject: Subject) -> list[Symbol]:
-        """The symbols that start in the span of a subject; of a symbol, with what is in it."""
+    def _symbols(self, subject: Subject) -> Sequence[Symbol]:
+        """The symbols that start in a chunk; or the one symbol."""
         if subject.span is None:
-            return []
+            return ()
         start, end = subject.span
-        return [one for one in self._view.symbols.get(subject.path, ()) if start <= one.start_byte < end]
+        return self._file(subject.path).starting_in(start, start + 1 if subject.unit is Unit.SYMBOL else end)
 
-    def _names_of_file(self, path: str) -> frozenset[str]:
-        names = set(_names_of_symbols(self._view.symbols.get(path, ())))
-        names.update(_names_of_imports(stored_imports(self._store, self._id, [path])))
-        names.update(_names_of_paths([path]))
-        if self._view.language(path) in _ONE_PACKAGE:
-            names |= self._of_package(parent_of(path))
-        return frozenset(names)
+    def _read_file(self, path: str) -> _File:
+        return _File(self._view.symbols.get(path, ()), stored_imports(self._store, self._id, [path]), path)
 
     def _names_of_package(self, folder: str) -> frozenset[str]:
         inside = self._view.inside.get(folder)
         files = () if inside is None else inside.files[:MAX_PACKAGE_FILES]
         return frozenset(name for path in files for name in _names_of_symbols(self._view.symbols.get(path, ())))
 
-    def _names_of_symbol(self, symbol: Symbol) -> set[str]:
-        """What it calls, and the members of its class and of those above that, with their parameters."""
-        callees = self._view.callees.get(symbol.path, {}).get(symbol.id)
-        names = set(_names_of_symbols(self._found(callees.ids if callees else ())))
-        for member in self._members(symbol):
-            names.update((member.name, member.qualified_name, *_WORD.findall(member.signature)))
-        return names
-
-    def _members(self, symbol: Symbol) -> Iterator[Symbol]:
-        """The members of the class of a symbol, or of the symbol itself, and of the bases of that."""
-        waiting, seen = [(symbol.path, symbol.qualified_name), (symbol.path, _owner(symbol))], set[tuple[str, str]]()
+    def _names_of_class(self, path: str, name: str) -> frozenset[str]:
+        """The members of a class and of its bases, with their parameters."""
+        names, waiting, seen = set[str](), [(path, name)], set[tuple[str, str]]()
         while waiting and len(seen) < MAX_CLASSES:
-            path, name = waiting.pop()
-            if not name or (path, name) in seen:
+            where = waiting.pop()
+            if where in seen:
                 continue
-            seen.add((path, name))
-            for one in self._view.symbols.get(path, ()):
-                if one.qualified_name.startswith(f"{name}."):
-                    yield one
-                elif one.qualified_name == name and (bases := self._view.bases.get(path, {}).get(one.id)):
-                    waiting += [(base.path, base.qualified_name) for base in self._found(bases.ids)]
+            seen.add(where)
+            file = self._file(where[0])
+            for member in file.members.get(where[1], ()):
+                names.update((member.name, member.qualified_name, *_WORD.findall(member.signature)))
+            own = file.by_name.get(where[1])
+            bases = None if own is None else self._view.bases.get(where[0], {}).get(own.id)
+            waiting += [(base.path, base.qualified_name) for base in self._found(bases.ids if bases else ())]
+        return frozenset(names)
 
     def _found(self, ids: Iterable[SymbolId]) -> Iterator[Symbol]:
         for wanted in ids:
-            yield from (one for one in self._view.symbols.get(wanted.path, ()) if one.id == wanted)
+            if (found := self._file(wanted.path).by_id.get(wanted)) is not None:
+                yield found
 
 
 def _owner(symbol: Symbol) -> str:

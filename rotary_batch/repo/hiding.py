@@ -59,9 +59,10 @@ def _is_string(node: Node) -> bool:
 
 def _comments_above(tree: Tree, source: bytes, symbols: Sequence[Symbol]) -> Iterator[Span]:
     """The comments that end on the line above a symbol, and those above these."""
-    ending_on = {
-        node.end_point.row - (node.end_point.column == 0): node for node in _all_nodes(tree) if "comment" in node.type
-    }
+    ending_on: dict[int, Node] = {}
+    for node in _all_nodes(tree):
+        if "comment" in node.type:  # the outermost comes first
+            ending_on.setdefault(node.end_point.row - (node.end_point.column == 0), node)
     lines = source.split(b"\n")
     for symbol in symbols:
         row = symbol.start_line - 2

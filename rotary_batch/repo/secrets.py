@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, partial
+from types import ModuleType
 from typing import NamedTuple
 
 PLACEHOLDER = b"SECRET_REMOVED"  # a plain word in every language
@@ -99,7 +102,7 @@ def _in_lines(source: bytes) -> Iterator[_Span]:
     users = {found.start() for found in _USER.finditer(source)} if b"://" in source else set[int]()
     for start, end in sorted({_line_around(source, place) for place in known | named | users}):
         line = source[start:end].decode("latin-1")  # one character a byte
-        for detect in (*_detectors(), *([_beside_words] if named else [])):
+        for detect in _detectors():
             for span in detect(line):
                 yield _Span(start + span.start, start + span.end, span.kind)
 
@@ -123,9 +126,31 @@ def _line_around(source: bytes, place: int) -> tuple[int, int]:
 Detect = Callable[[str], Iterator[_Span]]
 
 
+@contextmanager
+def _without_network() -> Iterator[None]:
+    """In this block `requests` is an empty module.
+
+    The library imports it to verify tokens, which is never done here, and importing it binds a socket.
+    """
+    is_there = "requests" in sys.modules
+    if not is_there:
+        sys.modules["requests"] = ModuleType("requests")
+    try:
+        yield
+    finally:
+        if not is_there:
+            del sys.modules["requests"]
+
+
 @cache
 def _detectors() -> tuple[Detect, ...]:
-    """The formats that the library knows.  Imported late: it takes 130 ms, and few files need it."""
+    """The formats that the library knows, and values beside words.  Imported late: few files need it."""
+    with _without_network():
+        return _imported()
+
+
+def _imported() -> tuple[Detect, ...]:
+    from detect_secrets.filters.heuristic import is_potential_uuid, is_sequential_string
     from detect_secrets.plugins import (
         aws,
         azure_storage_key,
@@ -161,7 +186,11 @@ def _detectors() -> tuple[Detect, ...]:
         square_oauth.SquareOAuthDetector,
         stripe.StripeDetector,
     )
-    return tuple(_detector(one) for one in classes)
+
+    def is_an_id(text: str) -> bool:
+        return is_potential_uuid(text) or is_sequential_string(text)
+
+    return (*(_detector(one) for one in classes), partial(_beside_words, is_an_id))
 
 
 _GROUP = {"AWS Access Key": 1, "Basic Auth Credentials": 1, "NPM tokens": 1}  # of the pattern, which has the value
@@ -185,20 +214,18 @@ def _detector(plugin: type) -> Detect:
     return detect
 
 
-def _beside_words(line: str) -> Iterator[_Span]:
+def _beside_words(is_an_id: Callable[[str], bool], line: str) -> Iterator[_Span]:
     """Quoted values beside a word such as `password`, if they look random."""
-    from detect_secrets.filters.heuristic import is_potential_uuid, is_sequential_string
-
     for found in _NAMED_VALUE.finditer(line):
         text = found[2]
-        if _looks_random(text) and not is_potential_uuid(text) and not is_sequential_string(text):
+        if _looks_random(text) and not is_an_id(text):
             yield _Span(*found.span(2), "Secret Keyword")
 
 
 # A name that has the word in it, what may follow a name, an assignment, a quoted value.
 _NAMED_VALUE = re.compile(
     r"(?i)(?:passw|pwd|secret|api_?-?key|(?:auth|private|client|access|service|account|encryption)_?key|token(?!iz)|credential)"
-    r"[\w-]{0,40}[\"'\])?]{0,3}(?:\s*:\s*[\w<>|&\[\] .?]{1,40})?\s*(?:=>|:=|={1,3}|!=|:|,|\()\s*[@rbuf&$]{0,2}([\"'`])"
+    r"[\w-]{0,40}[\"'\])?]{0,3}(?:\s*:\s*[\w<>|&\[\] .?]{1,40})?\s*(?:=>|:=|={1,3}|!=|:|\()\s*[@rbuf&$]{0,2}([\"'`])"
     r"([^\"'`\n]{8,200})\1"
 )
 

@@ -205,11 +205,11 @@ def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
     """Every item, as `inspect items` shows it."""
     rows = store.db.execute(
         """select id, key, job, unit, subject, state, attempts, prompt_tokens, output_tokens, error, verdict,
-                  ended
+                  ended, num_sentences, num_kept, reasons
            from item where repository_id = ? order by id""",
         [repository_id],
     )
-    return [dict(row) for row in rows]
+    return [dict(row) | {"reasons": json.loads(row["reasons"])} for row in rows]
 
 
 def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[Unit]) -> list[Answer]:

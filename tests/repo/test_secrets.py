@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +75,7 @@ def test_the_lines_of_a_private_key_are_replaced(template):
         'secret_id = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"',
         'KEYWORD_TOKENS = ["class1", "function2"]',
         'token_kind = "identifier_2"',
+        'NAMES = ["CU_P2P_TOKENS", "hipPointerAttributeP2pTokens"]',
         "eye = eyJust.a.name",
     ],
 )
@@ -84,6 +88,19 @@ def test_what_is_found_names_line_and_kind_and_no_value():
     _, findings = without_secrets(source)
     assert findings == tuple(Finding(number, kind) for number, (_, _, kind) in enumerate(SECRETS, 1))
     assert not any(value in repr(findings) for _, value, _ in SECRETS)
+
+
+def test_looking_opens_no_socket():
+    """Importing a client of HTTP binds one, and the library that knows the formats imports such a client."""
+    program = (
+        "import sys\n"
+        "sys.addaudithook(lambda event, _: sys.exit(event) if event.startswith('socket') else None)\n"
+        "from rotary_batch.repo.secrets import without_secrets\n"
+        "assert without_secrets(sys.stdin.buffer.read())[1]\n"
+        "assert 'requests' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=f'token = "{GITHUB}"'.encode(), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_long_line_is_looked_at_around_the_words():

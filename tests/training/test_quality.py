@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from rotary_batch.engine import open_engine
+from rotary_batch.model.rouge import rouge_l
+from rotary_batch.model.threshold import Point, choose_and_check, choose_threshold, curve, passing
 from rotary_batch.testing import write_tiny_checkpoint
 from training.corpus import Example
 from training.quality.baselines import first_comment, most_frequent, split_name, subject
@@ -18,9 +20,7 @@ from training.quality.mixture import VOICES, Counted, Row, fit_weights, mixed, p
 from training.quality.ngram import KneserNey
 from training.quality.packs import pack_all, reference
 from training.quality.picking import set_aside
-from training.quality.rouge import rouge_l
 from training.quality.samples import samples
-from training.quality.threshold import Point, choose_and_check, choose_threshold, curve, passing
 
 PROMPT = """Say in one or two plain sentences what this python code does.
 

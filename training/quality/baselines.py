@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from rotary_batch.model.rouge import rouge_l
 from training.corpus import Example
-from training.quality.rouge import rouge_l
 
 NUM_COMPARED = 200
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from rotary_batch.model.rouge import rouge_l
+from rotary_batch.model.threshold import Chosen, choose_and_check
 from rotary_batch.model.tokens import Tokenizer
 from training.corpus import Example, held_out_examples
 from training.quality.generation import Answer, answers
 from training.quality.picking import pick
-from training.quality.rouge import rouge_l
-from training.quality.threshold import Chosen, choose_and_check
 
 GOOD_ROUGE = 0.4
 TARGET = 0.5  # share of right answers among those that pass

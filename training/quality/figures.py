@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rotary_batch.model.rouge import rouge_l
+from rotary_batch.model.threshold import Chosen
 from rotary_batch.model.tokens import Tokenizer
 from training.corpus import Example, held_out_examples, training_examples
 from training.quality.baselines import first_comment, most_frequent, split_name
@@ -23,9 +25,7 @@ from training.quality.mixture import Row, ladder
 from training.quality.packs import FORMATS, Judged, judged_packs, load, reference
 from training.quality.parity import Parity, parity
 from training.quality.picking import pick, set_aside
-from training.quality.rouge import rouge_l
 from training.quality.routing import Routing, routing
-from training.quality.threshold import Chosen
 
 
 class Sizes(NamedTuple):

@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rotary_batch.model.threshold import MIN_PASSING, curve
 from training.quality.confidence import confidences
 from training.quality.figures import BenchResult
-from training.quality.threshold import MIN_PASSING, curve
 
 LOSS, THRESHOLD, ROUTING = "quality_loss.png", "quality_threshold.png", "quality_routing.png"
 OURS, OTHERS = "tab:blue", "tab:gray"
@@ -57,7 +57,7 @@ def _threshold(figures: BenchResult) -> Figure:
     picture, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
     means, scores = confidences(figures.shipped.answers, figures.judged)
     for name, first in (("half that chooses", 0), ("half that checks", 1)):
-        points = [point for point in curve(means[first::2], scores[first::2]) if point.count >= MIN_PASSING]
+        points = [point for point in curve(means[first::2], scores[first::2]) if point.num_passing >= MIN_PASSING]
         left.plot([100 * point.share for point in points], [100 * point.precision for point in points], label=name)
         right.plot([point.threshold for point in points], [100 * point.precision for point in points], label=name)
     left.set_xlabel("% of answers that pass")

@@ -195,7 +195,9 @@ def _confidence(figures: BenchResult) -> list[str]:
     chosen, lines = figures.chosen, ["No threshold reaches the target."]
     if chosen.here and chosen.elsewhere:
         points = (("half that chose it", chosen.here), ("other half", chosen.elsewhere))
-        cells = [(name, f"{point.count:,}, {point.share:.1%}", f"{point.precision:.1%}") for name, point in points]
+        cells = [
+            (name, f"{point.num_passing:,}, {point.share:.1%}", f"{point.precision:.1%}") for name, point in points
+        ]
         lines = [f"Chosen: {chosen.threshold:.3f} mean log-probability of a token.", ""]
         lines += table(("Symbols", "Pass", "Right among them, by the proxy"), cells)
     return [

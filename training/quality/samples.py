@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rotary_batch.model.rouge import rouge_l
 from training.corpus import Example
 from training.quality.baselines import subject
 from training.quality.generation import Answer
-from training.quality.rouge import rouge_l
 
 NUM_SAMPLES = 20
 _ESCAPED = re.compile(r"[<>*_\[\]]")

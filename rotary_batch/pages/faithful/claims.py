@@ -29,7 +29,7 @@ _RAISES = re.compile(
     rf"|\b[Tt]hrow(?:s|ing)?\s+{_ARTICLE}{_EXCEPTION}(?:\s*(?:,|or|and|,\s*or)\s*{_ARTICLE}{_EXCEPTION})?"
 )
 _RAISED = re.compile(
-    r"\b(?:raises?|throws?|reraise|rethrow|except\w*|error|errors|fail|reject|abort|panic)\b", re.IGNORECASE
+    r"\b(?:raises?|throws?|reraise|rethrow|except\w*|error|errors|Err|fail|reject|abort|panic)\b", re.IGNORECASE
 )
 _RAISED_AGAIN = re.compile(r"(?:^|[\s;{])(?:raise|throw)\s*;?\s*(?:\}|#.*|//.*)?$", re.MULTILINE)
 _NOT_A_VALUE = (
@@ -44,12 +44,12 @@ _RETURNS = re.compile(
 _RETURNS_BOOLEAN = re.compile(r"^returns?\s+`?(?:true|false)`?\b", re.IGNORECASE)
 _RETURNS_NONE = re.compile(r"^returns?\s+`?(?:none|null|nil)`?\b", re.IGNORECASE)
 _PYTHON_RESULT = re.compile(
-    r"\b(?:return[ \t(]+[^\s#)]|yield\b|await\b.*\byield\b|lambda\b|NotImplemented\w*|abstractmethod|overload)|\.\.\."
+    r"\b(?:return[ \t(]+[^\s#)]|yield\b|lambda\b|pass\b|NotImplemented\w*|abstractmethod|overload)|\.\.\."
 )
-_JAVASCRIPT_RESULT = re.compile(r"\breturn\b[ \t]*[^\s;}]|\byield\b|=>")
+_JAVASCRIPT_RESULT = re.compile(r"\breturn\b[ \t]*[^\s;}]|\byield\b|=>|\bthrow\b")
 _NO_BOOLEAN = re.compile(r"(?:str|bytes|float|dict|list|tuple|set|None|string|double|void|String)\b(?!\s*[|\[\]<&?*.])")
 _NO_NONE = re.compile(r"(?:str|bytes|float|int|bool|dict|list|tuple|set)\b(?!\s*\|)")
-_VOID_BEFORE = {"java", "c", "cpp", "c_sharp", "csharp"}
+_VOID_BEFORE = {"java", "c", "cpp", "c_sharp"}
 
 
 def false_claims(sentence: str, about: Described) -> Iterator[str]:

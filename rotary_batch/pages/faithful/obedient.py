@@ -15,7 +15,7 @@ _PATTERNS = {
         r"(?:\w+\s+){0,2}(?:instructions?|prompts?|rules?|messages?|directions?|context|guidelines)\b"
         r"|\bsystem\s+prompt\b|\b(?:new|following|these)\s+instructions\s*:"
         r"|\b(?:do\s+not|don't|never)\s+(?:tell|inform|mention|reveal|alert)\s+(?:\w+\s+)?(?:the\s+)?(?:user|human|anyone|developer)s?\b"
-        r"|\byou\s+(?:are|must|should|need\s+to|have\s+to|can|may|will|are\s+now)\s+(?:now\s+)?(?:\w+)"
+        r"|\byou\s+(?:must|should|need\s+to|have\s+to|are\s+now)\s+\w+|(?:^|[.!?:]\s+)you\s+(?:are|can|may|will)\s+\w+"
         r"|\b(?:please|kindly)\s+(?:run|execute|visit|open|click|provide|install|download|send|paste|copy|let|note|enter|tell)\b"
         r"|\b(?:act|respond|reply|behave)\s+as\s+(?:an?|the|if)\b"
         r"|\bcurl\s+\S+\s*\|\s*(?:ba|z)?sh\b|\brm\s+-rf?\b|\bsudo\s+\w+",
@@ -40,7 +40,7 @@ _PATTERNS = {
     ),
     "markup": re.compile(
         r"```|~~~|!?\[[^\]\n]*\]\([^)\n]*\)|^\s*\[[^\]\n]+\]:\s|(?<![\w<])</?[a-z][a-z0-9-]*(?:\s[^>\n]*)?/?>|<!--|<!\[?[a-z]|<\?[a-z]"
-        r"|\bjavascript:|\bdata:\w+/|^\s*(?:#{1,6}|[-*+>]|\d+[.)])\s|&#?\w{2,8};|\{\{|\{%"
+        r"|\bjavascript:|\bdata:\w+/|^\s*(?:#{1,6}|>)\s|&#?\w{2,8};|\{\{|\{%"
     ),
 }
 _ANYWHERE = frozenset({"control marker", "tool call"})  # code spans do not excuse them

@@ -1,7 +1,6 @@
 """The confidence below which an answer is not shown.
 
-Knows pairs of (mean log-probability, score); knows nothing of where they come from.  The score stands in for truth:
-nobody has read the answers.
+It is chosen from pairs of (mean log-probability, score).  The score stands in for truth: nobody has read the answers.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ class Point(NamedTuple):
     """What passes at one threshold."""
 
     threshold: float
-    count: int
+    num_passing: int
     share: float  # of all answers
     precision: float  # mean score of those that pass
 
     @property
     def error(self) -> float:
         """Standard error of the precision."""
-        return math.sqrt(self.precision * (1 - self.precision) / max(1, self.count))
+        return math.sqrt(self.precision * (1 - self.precision) / max(1, self.num_passing))
 
 
 class Chosen(NamedTuple):
@@ -56,7 +55,7 @@ def choose_threshold(
     For sure: less one standard error.  Without that the lowest of many thresholds is the luckiest: 0.50 on the half
     that chose it was 0.33 on the other.  An answer passes when its mean log-probability is at least the threshold.
     """
-    right = [p for p in curve(means, scores) if p.precision - p.error >= target and p.count >= min_passing]
+    right = [p for p in curve(means, scores) if p.precision - p.error >= target and p.num_passing >= min_passing]
     return right[-1].threshold if right else None
 
 

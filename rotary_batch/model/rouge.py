@@ -1,6 +1,6 @@
 """ROUGE-L: how long a sequence of words two sentences share, in order (Lin 2004).
 
-Knows words; knows nothing of who wrote a sentence.  No stemming, one reference.
+No stemming, one reference.
 """
 
 from __future__ import annotations

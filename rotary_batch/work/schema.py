@@ -333,6 +333,35 @@ drop trigger item_update_searched;
     "case when unit in ('chunk', 'symbol') then cast(substr(subject, length(path) + 2) as integer) end"
 )
 
+# A chunk needs the answers that its context tells.  While one of them is open, its items wait, and its source is a
+# draft.  A `label` is what a thing is called in a prompt.
+_M020 = """
+alter table item add column label text;
+alter table item add column chunk_start integer;
+alter table chunk add column is_planned integer not null default 0;
+create table draft (
+  repository_id integer not null references repository on delete cascade, path text not null,
+  start_byte integer not null, text blob not null, primary key (repository_id, path, start_byte)) strict, without rowid;
+create table need (
+  repository_id integer not null, path text not null, start_byte integer not null,
+  item_id integer not null references item on delete cascade,
+  primary key (repository_id, path, start_byte, item_id)) strict, without rowid;
+create index need_by_item on need (item_id);
+create trigger item_needed after update of state on item
+when (old.state in ('done', 'parked')) <> (new.state in ('done', 'parked'))
+  and exists (select 1 from need where item_id = new.id) begin
+  update item set blockers = blockers + case when new.state in ('done', 'parked') then -1 else 1 end
+    where state = 'waiting' and (repository_id, path, chunk_start) in
+      (select repository_id, path, start_byte from need where item_id = new.id);
+end;
+create trigger needed_removed before delete on item
+when old.state not in ('done', 'parked') and exists (select 1 from need where item_id = old.id) begin
+  update item set blockers = blockers - 1
+    where state = 'waiting' and (repository_id, path, chunk_start) in
+      (select repository_id, path, start_byte from need where item_id = old.id);
+end;
+"""
+
 MIGRATIONS = (
     _M001,
     _M002,
@@ -353,6 +382,7 @@ MIGRATIONS = (
     _M017,
     CHECKED,
     _M019,
+    _M020,
 )
 
 

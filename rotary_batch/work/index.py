@@ -281,7 +281,8 @@ def plan_chunks_again(store: WorkStore, repository_id: int, paths: Iterable[str]
         store.db.execute(
             """update chunk set is_planned = 0 where repository_id = :id and path in (
                  select :path union select path from call where repository_id = :id and callee_path = :path
-                 union select callee_path from call where repository_id = :id and path = :path)""",
+                 union select callee_path from call indexed by call_by_caller
+                   where repository_id = :id and path = :path)""",
             {"id": repository_id, "path": path},
         )
 

@@ -35,6 +35,7 @@ drop trigger item_update_searched;
 CONTEXTS = """
 alter table item add column label text;
 alter table item add column chunk_start integer;
+create index item_by_chunk on item (repository_id, path, chunk_start) where chunk_start is not null;
 alter table chunk add column is_planned integer not null default 0;
 create table draft (
   repository_id integer not null references repository on delete cascade, path text not null,
@@ -48,13 +49,15 @@ create trigger item_needed after update of state on item
 when (old.state in ('done', 'parked')) <> (new.state in ('done', 'parked'))
   and exists (select 1 from need where item_id = new.id) begin
   update item set blockers = blockers + case when new.state in ('done', 'parked') then -1 else 1 end
-    where state = 'waiting' and (repository_id, path, chunk_start) in
-      (select repository_id, path, start_byte from need where item_id = new.id);
+    where id in (select item.id from need cross join item on item.repository_id = need.repository_id
+                   and item.path = need.path and item.chunk_start = need.start_byte
+                 where need.item_id = new.id and +item.state = 'waiting');
 end;
 create trigger needed_removed before delete on item
 when old.state not in ('done', 'parked') and exists (select 1 from need where item_id = old.id) begin
   update item set blockers = blockers - 1
-    where state = 'waiting' and (repository_id, path, chunk_start) in
-      (select repository_id, path, start_byte from need where item_id = old.id);
+    where id in (select item.id from need cross join item on item.repository_id = need.repository_id
+                   and item.path = need.path and item.chunk_start = need.start_byte
+                 where need.item_id = old.id and +item.state = 'waiting');
 end;
 """

@@ -71,6 +71,7 @@ EXAMPLES = (
     Example("render ."),
     Example("retry"),
     Example("search put"),
+    Example("why shop/box.py#wrap"),
     Example("explain notes.txt"),
     Example("inspect files"),
     Example("inspect symbols"),

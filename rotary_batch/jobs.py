@@ -36,6 +36,7 @@ class SymbolSpec:
     new_tokens: int
     sentences: int | None = None
     skip: tuple[str, ...] = ()  # words of `SKIP_WORDS`
+    context_tokens: int | None = None  # of what is told of the code around a chunk; None = only where it is in its file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,9 @@ def _unit(path: Path, tables: Mapping[str, Any], unit: Unit) -> UnitSpec:
 
 
 def _symbol(path: Path, tables: Mapping[str, Any]) -> SymbolSpec:
-    values = _table(path, tables, Unit.SYMBOL, {"new_tokens": int, "sentences": int, "skip": list})
+    values = _table(
+        path, tables, Unit.SYMBOL, {"new_tokens": int, "sentences": int, "skip": list, "context_tokens": int}
+    )
     if "new_tokens" not in values:
         raise ConfigError(f"{path}: [symbol] lacks 'new_tokens'")
     skip = tuple(map(str, values.pop("skip", ())))

@@ -39,13 +39,22 @@ from rotary_batch.cli import (
     site,
     status,
     trust,
+    why,
 )
 from rotary_batch.cli.help import SETTINGS, Command, Group
 from rotary_batch.process import guarded
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --help
     "The nightly work": (run.run, index.index, drain.drain, docs.render, docs.check, retry.retry),
-    "Looking at results": (status.status, report.report, plan.plan, search.search, inspect.explain, inspect.inspect),
+    "Looking at results": (
+        status.status,
+        report.report,
+        plan.plan,
+        search.search,
+        why.why,
+        inspect.explain,
+        inspect.inspect,
+    ),
     "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust, forget.forget),
     "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
 }

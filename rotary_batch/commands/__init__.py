@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import settings_file as settings_file
     from rotary_batch.commands import site as site
     from rotary_batch.commands import status as status
+    from rotary_batch.commands import why as why
 else:
 
     def __getattr__(name: str) -> ModuleType:

@@ -104,6 +104,10 @@ class Tokenizer:
         """The text of generated tokens, control tokens left out."""
         return str(self._control.decode(list(token_ids), skip_special_tokens=True))
 
+    def written(self, token_ids: Sequence[int]) -> str:
+        """The text of a prompt, its control tokens as they are spelt."""
+        return str(self._control.decode(list(token_ids), skip_special_tokens=False))
+
     def pieces(self) -> dict[int, str]:
         """Token id -> its text within a sentence: a word that follows a space begins with one."""
         marked = {token_id: token for token, token_id in self._control.get_vocab().items()}

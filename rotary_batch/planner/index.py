@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from rotary_batch.jobs import Job
 from rotary_batch.pages.check import CHECK_VERSION
 from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.pages.symbol_index import entries_of
+from rotary_batch.planner.contexts import ContextPlanner, SourceText, draft_of
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.redacting import Redactor
 from rotary_batch.planner.resolving import resolve, save_parsed
@@ -37,6 +39,7 @@ from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
 from rotary_batch.work import graph, page_stamps
 from rotary_batch.work import index as stored
+from rotary_batch.work.drafts import ChunkId, save_draft
 from rotary_batch.work.expected import save_rooms
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
@@ -96,7 +99,8 @@ def index_repository(
                 counts += file_counts
                 progress(parsed, len(changes.to_read))
         changes = _without_unreadable(changes, repository.unreadable)
-        counts += _roll_up(store, repository, changes, redactor, prompt_builder, row)
+        checkpoint = partial(progress, parsed, len(changes.to_read))
+        counts += _roll_up(store, repository, changes, redactor, prompt_builder, row, checkpoint)
     counts = replace(counts, unchanged=num_items(store, row.id, prompt_builder.job.name) - counts.queued)
     return Indexed(
         repository=row,
@@ -313,6 +317,12 @@ def _store_file(
     if listed != _listed_symbols(store, row.id, one.file.path):
         page_stamps.forget_symbol_index(store, row.id)
     items = list(source_items(one, source, prompt_builder))
+    chunks = {chunk.start_byte: chunk for chunk in one.chunks}
+    for start_byte in dict.fromkeys(
+        item.chunk_start for item in items if item.is_draft and item.chunk_start is not None
+    ):
+        draft = draft_of(chunks[start_byte], source, one.file.language or "text")
+        save_draft(store, row.id, ChunkId(one.file.path, start_byte), draft)
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
 
@@ -330,9 +340,11 @@ def _roll_up(
     redactor: Redactor,
     prompt_builder: PromptBuilder,
     row: RepositoryRow,
+    checkpoint: Callable[[], None],
 ) -> PlanCounts:
-    """Plan everything above the chunks, which completes the plan."""
+    """Plan everything above the chunks, and then the contexts of these, which completes the plan."""
     job, counts, readmes = prompt_builder.job, PlanCounts(), _readmes(repository, changes.readmes, redactor)
+    tells_context = job.symbol is not None and job.symbol.context_tokens is not None
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if is_selected(file, job)]
     changed = stored.not_rolled_up(store, row.id) | changes.were_sources
@@ -340,13 +352,14 @@ def _roll_up(
         counts += drop_other_jobs(store, row.id, job.name)
         save_rooms(store, row.id, prompt_builder.note_rooms())
         texts_before = stored.texts(store, row.id)
-        stored.finish_plan(store, row.id, row.plan_key, changes.others, changes.gone)
+        stored.finish_plan(store, row.id, "" if tells_context else row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)
         redactor.save_rest(store, row.id)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
         if changed or changes.has_manifests:
             is_more = bool(changes.were_sources) or changes.has_manifests
             relinked = resolve(store, row.id, repository, None if is_more else changed)
+            stored.plan_chunks_again(store, row.id, sorted(changed | relinked) if tells_context else ())
             ranks = _ranks(store, repository, row, paths)
             _forget_pages(store, row.id, sources, changed, relinked)
             for path in sorted(changes.were_sources):
@@ -354,7 +367,23 @@ def _roll_up(
             items = list(rollup_items(paths, ranks, job, changed))
             counts += plan_rollups(store, row.id, job.name, items)
             rank_chunks(store, row.id, job.name, ranks)
+    if tells_context:
+        planner = ContextPlanner(store, row.id, prompt_builder, _source_of(repository, changes.files))
+        counts += planner.plan(checkpoint)
+        stored.set_plan_key(store, row.id, row.plan_key)
     return counts
+
+
+def _source_of(repository: Repository, files: Sequence[SourceFile]) -> Callable[[str], SourceText]:
+    """A function that reads a source again."""
+    languages_of = {file.path: file.language or "text" for file in files}
+    entries = {entry.path: entry for entry in repository.entries() if entry.path in languages_of}
+
+    def read(path: str) -> SourceText:
+        ((_, data),) = repository.read([entries[path]])
+        return SourceText(languages_of[path], Redactor().clean(path, read_source(path, data)))
+
+    return read
 
 
 def _forget_pages(

@@ -19,9 +19,11 @@ from rotary_batch.pages.page import (
     symbol_summary,
 )
 from rotary_batch.planner.asked import symbol_label
-from rotary_batch.planner.prompt_builder import EncodedPrompt, Note, PromptBuilder
+from rotary_batch.planner.contexts import begun_of
+from rotary_batch.planner.prompt_builder import BegunPrompt, EncodedPrompt, Note, PromptBuilder
 from rotary_batch.planner.scope import Scopes
 from rotary_batch.planner.units import LABEL_NAMES
+from rotary_batch.work import drafts
 from rotary_batch.work.counts import children
 from rotary_batch.work.rows import Answer, Claim, Failed, Finished, StoredResult
 from rotary_batch.work.store import WorkStore
@@ -36,6 +38,7 @@ class ItemProcessor:
         self._store = store
         self._prompt_builder = prompt_builder
         self._views = views
+        self._begun: tuple[tuple[int, drafts.ChunkId], BegunPrompt] | None = None  # the last one that items waited for
         self._scopes = {repository_id: Scopes(store, repository_id, view) for repository_id, view in views.items()}
 
     def reuse_answers(self) -> Iterator[list[WorkItem]]:
@@ -56,6 +59,8 @@ class ItemProcessor:
 
     def _prepare_one(self, item: WorkItem) -> bool:
         """Make an item READY, DONE, PARKED, or the reader of new parts; returns whether it is DONE."""
+        if not item.subject.unit.is_rollup:
+            return self._prepare_draft(item)
         try:
             encoded = self._encode_or_split(item)
         except PromptError as error:
@@ -69,20 +74,62 @@ class ItemProcessor:
         self._store.make_ready(item.id, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
         return False
 
+    def _prepare_draft(self, item: WorkItem) -> bool:
+        """As `_prepare_one`, of an item whose chunk needed the answers on others."""
+        place, label = drafts.place_of(self._store, item.id)
+        try:
+            is_done = self._ask(item, place, label)
+        except PromptError as error:
+            self._store.park(item.id, str(error))
+            is_done = False
+        drafts.drop_draft(self._store, item.repository_id, place)
+        return is_done
+
+    def _ask(self, item: WorkItem, place: drafts.ChunkId, label: str) -> bool:
+        is_first = self._begun is None or self._begun[0] != (item.repository_id, place)
+        begun = self._begin(item.repository_id, place)
+        encoded, head_ids = self._prompt_builder.continue_prompt(begun, label, item.subject.unit), begun.chat.head_ids
+        if result := self._store.result(encoded.key):
+            self._complete_reused(item, encoded.key, result, (*head_ids, *encoded.prompt_ids))
+            return True
+        self._store.make_ready(
+            item.id,
+            key=encoded.key,
+            prompt_ids=encoded.prompt_ids,
+            num_markers=encoded.num_markers,
+            shared_ids=head_ids,
+            is_first=is_first,
+        )
+        return False
+
+    def _begin(self, repository_id: int, place: drafts.ChunkId) -> BegunPrompt:
+        """The prompt of a chunk, whose items come one after the other.  Raises PromptError."""
+        if self._begun is None or self._begun[0] != (repository_id, place):
+            draft = drafts.load_draft(self._store, repository_id, place)
+            if draft is None:
+                raise PromptError(f"{place.path}: the source of a prompt is gone; run `rotary-batch index` again")
+            self._begun = (repository_id, place), begun_of(self._prompt_builder, self._store, place, draft)
+        return self._begun[1]
+
     def _encode_or_split(self, item: WorkItem) -> EncodedPrompt | None:
         """The prompt of a roll-up, or None when its notes were too long and got parts.  Raises PromptError."""
-        view = self._views[item.repository_id]
-        inputs = children(self._store, item.id)
-        named = {symbol.subject: symbol for symbol in view.symbols.get(item.subject.path, ())}
-        notes = [self._note(item, answer, named) for _, answer in inputs]
-        part = item.subject.part is not None
-        name = _title(item, view)
-        own = [] if part else self._own_notes(item, view)
-        encoded = self._prompt_builder.build_rollup_prompt(item.subject.unit, name, [*own, *notes], part=part)
+        encoded = self.encode(item)
         if encoded is None:
-            runs = self._prompt_builder.split_notes(item.subject.unit, name, notes)
+            inputs, name = children(self._store, item.id), _title(item, self._views[item.repository_id])
+            runs = self._prompt_builder.split_notes(item.subject.unit, name, self._notes(item, inputs))
             self._store.add_parts(item.id, [[inputs[i][0] for i in run] for run in runs])
         return encoded
+
+    def encode(self, item: WorkItem) -> EncodedPrompt | None:
+        """The prompt of a roll-up from its inputs as they are; None when they are too long."""
+        view, is_part = self._views[item.repository_id], item.subject.part is not None
+        own = [] if is_part else self._own_notes(item, view)
+        notes = [*own, *self._notes(item, children(self._store, item.id))]
+        return self._prompt_builder.build_rollup_prompt(item.subject.unit, _title(item, view), notes, part=is_part)
+
+    def _notes(self, item: WorkItem, inputs: Sequence[tuple[int, Answer]]) -> list[Note]:
+        named = {one.subject: one for one in self._views[item.repository_id].symbols.get(item.subject.path, ())}
+        return [self._note(item, answer, named) for _, answer in inputs]
 
     def _reuse(self, item: WorkItem) -> bool:
         result = self._store.result(item.key) if item.key else None

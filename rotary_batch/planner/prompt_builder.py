@@ -89,7 +89,7 @@ class PromptBuilder:
         """The most source tokens in a chunk.  Raises PromptError when the context is too small."""
         spec, new_tokens = self.job.units[Unit.CHUNK], self._chunk_new_tokens
         frame_tokens = len(self._encode(self._fill_chunk("", "x", "", "language")))
-        frame_tokens += OPENING_TOKENS if self.job.symbol else 0
+        frame_tokens += OPENING_TOKENS + self._context_tokens if self.job.symbol else 0
         room = self.manifest.context_tokens - new_tokens - frame_tokens
         budget = min(spec.chunk_tokens or room, self.manifest.chunk_tokens or room, room * 3 // 4)
         if budget < MIN_CHUNK_TOKENS:
@@ -114,21 +114,42 @@ class PromptBuilder:
             encoded = self._encode_and_key(spec, self._fill_chunk(text, chunk.path, breadcrumb, language))
             if len(encoded.prompt_ids) + spec.new_tokens <= self.manifest.context_tokens:
                 return encoded
-        raise self._too_long(chunk, len(encoded.prompt_ids))
+        raise self._too_long(f"{chunk.path}:{chunk.start_line}", len(encoded.prompt_ids))
 
     def begin_chunk_prompt(self, chunk: Chunk, source: bytes, language: str) -> BegunPrompt:
-        """The prompt of a chunk up to where each of its answers is begun, without context when both do not fit.
+        """The prompt of a chunk of a source up to where each of its answers is begun.  Raises PromptError."""
+        text = source[chunk.start_byte : chunk.end_byte].decode("utf-8", "replace")
+        contexts = [chunk_context(chunk.breadcrumb), ""]
+        return self.begin_prompt(f"{chunk.path}:{chunk.start_line}", chunk.path, text, language, contexts)
 
-        Raises PromptError.
+    def begin_prompt(self, place: str, path: str, source: str, language: str, contexts: Sequence[str]) -> BegunPrompt:
+        """The prompt of a chunk up to where each of its answers is begun, with the first context that fits.
+
+        `place` is what an error names.  Raises PromptError.
         """
-        text = source.decode("utf-8", "replace")
-        for context in (chunk_context(chunk), ""):
-            filled = self._fill_chunk(text, chunk.path, context, language)
+        for context in contexts:
+            filled = self._fill_chunk(source, path, context, language)
             chat = self.tokenizer.begin_chat(filled.text, self.job.template)
             tokens = len(chat.head_ids) + len(chat.tail_ids) + OPENING_TOKENS
             if tokens + self._chunk_new_tokens <= self.manifest.context_tokens:
                 return BegunPrompt(chat=chat, num_markers=filled.num_markers, digest=_ids_digest(chat.head_ids))
-        raise self._too_long(chunk, tokens)
+        raise self._too_long(place, tokens)
+
+    def contexts(self, lines: Sequence[str]) -> list[str]:
+        """The lines of a context that fit into its budget; then none, for a chunk with which they do not fit."""
+        kept, used = list[str](), 0
+        for line in lines:
+            tokens = self.tokenizer.count(line + "\n")
+            if used + tokens <= self._context_tokens:
+                kept.append(line)
+                used += tokens
+        return ["\n".join(kept), ""]
+
+    @property
+    def _context_tokens(self) -> int:
+        """What a context may take; a model with little context keeps seven eighths for the rest."""
+        wanted = self.job.symbol.context_tokens if self.job.symbol else None
+        return min(wanted or 0, self.manifest.context_tokens // 8)
 
     def continue_prompt(self, begun: BegunPrompt, label: str, unit: Unit) -> EncodedPrompt:
         """What comes behind a begun prompt to ask about the thing with this label.  Raises PromptError.
@@ -155,9 +176,9 @@ class PromptBuilder:
             return self.job.symbol
         return self.job.units[unit]
 
-    def _too_long(self, chunk: Chunk, tokens: int) -> PromptError:
+    def _too_long(self, place: str, tokens: int) -> PromptError:
         return PromptError(
-            f"{chunk.path}:{chunk.start_line}: its prompt of {tokens} tokens and an answer of "
+            f"{place}: its prompt of {tokens} tokens and an answer of "
             f"{self._chunk_new_tokens} exceed the context of {self.manifest.context_tokens}; lower [chunk] chunk_tokens"
         )
 

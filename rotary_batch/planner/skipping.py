@@ -54,15 +54,22 @@ _ASSIGNMENT = re.compile(
 
 
 def wants_answer(symbol: Symbol, text: str, language: str | None, skip: tuple[str, ...]) -> bool:
-    """Whether a model is asked what a symbol does; `text` is its source.
+    """Whether a model is asked what a symbol does; `text` is its source."""
+    return reason_to_skip(symbol, text, language, skip) is None
+
+
+def reason_to_skip(symbol: Symbol, text: str, language: str | None, skip: tuple[str, ...]) -> str | None:
+    """Why a model is not asked what a symbol does; None = it is.
 
     Data and declarations hold nothing to read, whatever the job skips.
     """
     if symbol.kind in DATA_KINDS or symbol.kind == "declaration":
-        return False
+        return f"a {symbol.kind} has no code"
     if "documented" in skip and is_documented(symbol, language):
-        return False
-    return not ("trivial" in skip and is_trivial(symbol, text, language))
+        return "its author says what it does (documented)"
+    if "trivial" in skip and is_trivial(symbol, text, language):
+        return "its name and its code say it all (trivial)"
+    return None
 
 
 def is_documented(symbol: Symbol, language: str | None) -> bool:

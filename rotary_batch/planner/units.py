@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice, takewhile
 from operator import attrgetter
 
@@ -13,8 +14,8 @@ from rotary_batch.errors import PromptError
 from rotary_batch.jobs import Job
 from rotary_batch.pages.page import MAX_LISTED
 from rotary_batch.pages.page_paths import folders_of, parent_of
-from rotary_batch.planner.asked import AskedOfChunk, asked_of
-from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.planner.asked import asked_of
+from rotary_batch.planner.prompt_builder import BegunPrompt, PromptBuilder
 from rotary_batch.repo.languages import LANGUAGES
 from rotary_batch.work.rows import PlannedItem
 
@@ -32,13 +33,21 @@ def is_selected(file: SourceFile, job: Job) -> bool:
 
 
 def source_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) -> Iterator[PlannedItem]:
-    """The chunks or the symbols of a file, each with its prompt; their priority is set once all files are known."""
+    """The chunks or the symbols of a file, each with its prompt; their priority is set once all files are known.
+
+    Where a job tells of the code around, the prompts are made then too.
+    """
     job = prompt_builder.job
     if Unit.CHUNK not in job.units or not is_selected(one.file, job):
         return
     if job.symbol is not None:
         for asked in asked_of(one, source, job.symbol.skip):
-            yield from _items_of(asked, one.file, source, prompt_builder)
+            items = [planned_item(*question, asked.chunk.start_byte, job) for question in asked.questions]
+            if job.symbol.context_tokens:
+                yield from (replace(item, is_draft=True) for item in items)
+            else:
+                begin = partial(prompt_builder.begin_chunk_prompt, asked.chunk, source, one.file.language or "text")
+                yield from with_prompts(items, begin, prompt_builder)
     else:
         symbols = sorted(one.symbols, key=attrgetter("start_byte"))
         for chunk in _worth_describing(one.chunks, one.symbols):
@@ -82,25 +91,22 @@ def _chunk_item(chunk: Chunk, file: SourceFile, text: bytes, prompt_builder: Pro
     return replace(item, key=encoded.key, prompt_ids=encoded.prompt_ids, num_markers=encoded.num_markers)
 
 
-def _items_of(
-    asked: AskedOfChunk, file: SourceFile, source: bytes, prompt_builder: PromptBuilder
+def with_prompts(
+    items: Sequence[PlannedItem], begin: Callable[[], BegunPrompt], prompt_builder: PromptBuilder
 ) -> Iterator[PlannedItem]:
-    """What is asked about one chunk; all of it begins with the same prompt."""
-    chunk, language = asked.chunk, file.language or "text"
+    """The items of one chunk with their prompts, which all begin with the same one."""
     try:
-        begun = prompt_builder.begin_chunk_prompt(chunk, source[chunk.start_byte : chunk.end_byte], language)
+        begun = begin()
     except PromptError as error:
-        yield from (replace(_item(label, subject, prompt_builder.job), error=str(error)) for subject, label in asked)
+        yield from (replace(item, error=str(error)) for item in items)
         return
-    is_shared = len(asked.questions) > 1
-    for place, (subject, label) in enumerate(asked):
-        item = _item(label, subject, prompt_builder.job)
+    head_ids, is_shared = begun.chat.head_ids, len(items) > 1
+    for place, item in enumerate(items):
         try:
-            encoded = prompt_builder.continue_prompt(begun, label, subject.unit)
+            encoded = prompt_builder.continue_prompt(begun, item.label or "", item.subject.unit)
         except PromptError as error:
             yield replace(item, error=str(error))
             continue
-        head_ids = begun.chat.head_ids
         yield replace(
             item,
             key=encoded.key,
@@ -111,8 +117,8 @@ def _items_of(
         )
 
 
-def _item(label: str, subject: Subject, job: Job) -> PlannedItem:
-    """An item whose answer is one line."""
+def planned_item(subject: Subject, label: str, chunk_start: int, job: Job) -> PlannedItem:
+    """An item whose answer is one line, without its prompt."""
     spec = job.symbol if subject.unit is Unit.SYMBOL and job.symbol else job.units[Unit.CHUNK]
     start, _ = subject.span or (0, 0)
     return PlannedItem(
@@ -122,6 +128,8 @@ def _item(label: str, subject: Subject, job: Job) -> PlannedItem:
         max_new_tokens=spec.new_tokens,
         max_sentences=spec.sentences,
         at_line_end=True,
+        label=label,
+        chunk_start=chunk_start,
         note_chars=_NOTE_FRAME_CHARS + len(label) + _ANSWER_CHARS,
     )
 

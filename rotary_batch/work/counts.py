@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Subject, Unit, Verdict
+from rotary_batch.core import Subject, Unit, Verdict, WorkItem
 from rotary_batch.model.footprint import Workload
 from rotary_batch.work.expected import Expected, expected
 from rotary_batch.work.rows import Answer, RunRow, Speed, UnitWork
 from rotary_batch.work.store import WorkStore
 
 _PATHS_IN_A_QUERY = 500
+_OF_SOURCE = "unit in ('chunk', 'symbol')"
 
 
 def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
@@ -140,6 +141,8 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
     places = ",".join("?" * len(repository_ids))
     row = store.db.execute(
         f"""select count(*) as n, sum(read_tokens) as prompt, avg(max_new_tokens) as new,
+                   coalesce(avg(read_tokens) filter (where {_OF_SOURCE}), 0)
+                     * sum(prompt_tokens is null and {_OF_SOURCE}) as drafts,
                    max(prompt_tokens + max_new_tokens) as longest, sum(prompt_tokens is null) as unknown
             from item where state in ('waiting', 'ready', 'leased') and repository_id in ({places})""",
         list(repository_ids),
@@ -149,7 +152,7 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
     unknown = longest_unknown_tokens if row["unknown"] else 0
     late = expected(store, repository_ids).values()
     num_items = row["n"] + sum(one.num_parts for one in late)
-    prompt_tokens = row["prompt"] + sum(one.prompt_tokens for one in late)
+    prompt_tokens = row["prompt"] + row["drafts"] + sum(one.prompt_tokens for one in late)
     return Workload(num_items, prompt_tokens / num_items, row["new"], max(row["longest"], unknown))
 
 
@@ -160,6 +163,7 @@ def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]
         f"""select unit, sum(open) as num_open,
                    coalesce(sum(read_tokens) filter (where open), 0) as prompt_tokens,
                    coalesce(sum(read_tokens), 0) as known_tokens,
+                   coalesce(sum(open and prompt_tokens is null) * avg(read_tokens), 0) as draft_tokens,
                    sum(state = 'done') as num_done, sum(state = 'parked') as num_parked,
                    coalesce(sum(output_tokens) filter (where state = 'done'), 0) as output_tokens,
                    coalesce(sum(output_tokens * output_tokens) filter (where state = 'done'), 0) as output_squares,
@@ -176,10 +180,12 @@ def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]
 
 
 def _unit_work(row: dict[str, Any], late: Expected) -> UnitWork:
-    row["unit"] = Unit(row["unit"])
+    """A row, with what is expected of roll-ups; a chunk that waits is taken to have a prompt as long as the others."""
+    row["unit"], draft_tokens = Unit(row["unit"]), row.pop("draft_tokens")
+    unknown_tokens = late.prompt_tokens if row["unit"].is_rollup else draft_tokens
     row["num_open"] += late.num_parts
     row["num_levels"] += late.num_parts > 0
-    return UnitWork(**row, unknown_tokens=late.prompt_tokens)
+    return UnitWork(**row, unknown_tokens=unknown_tokens)
 
 
 def text_counts(store: WorkStore, repository_id: int) -> tuple[int, int]:
@@ -210,6 +216,15 @@ def items(store: WorkStore, repository_id: int) -> list[dict[str, Any]]:
         [repository_id],
     )
     return [dict(row) | {"reasons": json.loads(row["reasons"])} for row in rows]
+
+
+def items_of(store: WorkStore, repository_id: int, subject: Subject) -> list[WorkItem]:
+    """The items on one thing, of whatever job."""
+    rows = store.db.execute(
+        "select id from item where repository_id = ? and path = ? and unit = ? and subject = ?",
+        [repository_id, subject.path, *subject.identity],
+    )
+    return [store.item(row["id"]) for row in rows.fetchall()]
 
 
 def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: Sequence[Unit]) -> list[Answer]:

@@ -229,7 +229,12 @@ def _symbol_row(symbol: Symbol) -> tuple[object, ...]:
     return tuple((values | lists | {"is_public": int(symbol.is_public)}).values())
 
 
-def _symbol(row: sqlite3.Row) -> Symbol:
+def symbol_of_row(row: sqlite3.Row) -> Symbol:
+    """A symbol from a row that has its columns, among others."""
+    return _symbol({name: row[name] for name in _SYMBOL.split(", ")})
+
+
+def _symbol(row: sqlite3.Row | dict[str, Any]) -> Symbol:
     values = dict(row)
     lists = {name: tuple(json.loads(values[name])) if values[name] != "[]" else () for name in ("bases", "decorators")}
     return Symbol(**values | lists | {"is_public": bool(values["is_public"])})
@@ -265,6 +270,41 @@ def stored_chunks(store: WorkStore, repository_id: int, path: str | None = None)
     """The chunks of one file or of all, in path order."""
     rows = _rows(store, "chunk", _CHUNK, repository_id, path)
     return (Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in rows)
+
+
+def plan_chunks_again(store: WorkStore, repository_id: int, paths: Iterable[str]) -> None:
+    """Within a transaction: the context of the chunks of some files is to be planned again, and of their neighbours.
+
+    Neighbours use them or are used by them.
+    """
+    for path in paths:
+        store.db.execute(
+            """update chunk set is_planned = 0 where repository_id = :id and path in (
+                 select :path union select path from call where repository_id = :id and callee_path = :path
+                 union select callee_path from call indexed by call_by_caller
+                   where repository_id = :id and path = :path)""",
+            {"id": repository_id, "path": path},
+        )
+
+
+def chunks_to_plan(store: WorkStore, repository_id: int) -> set[tuple[str, int]]:
+    """(path, start byte) of the chunks whose context is to be planned."""
+    query = "select path, start_byte from chunk where repository_id = ? and not is_planned"
+    return {(row["path"], row["start_byte"]) for row in store.db.execute(query, [repository_id])}
+
+
+def set_chunk_planned(store: WorkStore, repository_id: int, path: str, start_byte: int) -> None:
+    """Within a transaction: the context of a chunk is planned."""
+    store.db.execute(
+        "update chunk set is_planned = 1 where repository_id = ? and path = ? and start_byte = ?",
+        [repository_id, path, start_byte],
+    )
+
+
+def set_plan_key(store: WorkStore, repository_id: int, plan_key: str) -> None:
+    """Mark the plan as complete."""
+    with store.transaction():
+        store.db.execute("update repository set plan_key = ? where id = ?", [plan_key, repository_id])
 
 
 def _rows(store: WorkStore, table: str, columns: str, repository_id: int, path: str | None) -> sqlite3.Cursor:

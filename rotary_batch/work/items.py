@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from rotary_batch.core import ItemState, Unit
-from rotary_batch.work.rows import PlanCounts, PlannedItem
+from rotary_batch.core import ItemState, Subject, Unit
+from rotary_batch.work.rows import AskedItem, PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
 
 # Another plan of an item begins it anew: nothing of its answer or of its attempts remains.
 _UPSERT = """
   insert into item (repository_id, job, unit, subject, path, position, state, key, priority, max_new_tokens,
-                    max_sentences, at_line_end, prompt_tokens, read_tokens, num_markers, note_chars, error)
+                    max_sentences, at_line_end, label, chunk_start, prompt_tokens, read_tokens, num_markers,
+                    note_chars, error)
   values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority, :max_new_tokens,
-          :max_sentences, :at_line_end, :prompt_tokens, :read_tokens, :num_markers, :note_chars, :error)
+          :max_sentences, :at_line_end, :label, :chunk_start, :prompt_tokens, :read_tokens, :num_markers,
+          :note_chars, :error)
   on conflict (repository_id, job, unit, subject) do update set
     path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
     priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, max_sentences = excluded.max_sentences,
-    at_line_end = excluded.at_line_end, prompt_tokens = excluded.prompt_tokens, read_tokens = excluded.read_tokens,
-    num_markers = excluded.num_markers,
+    at_line_end = excluded.at_line_end, label = excluded.label, chunk_start = excluded.chunk_start,
+    prompt_tokens = excluded.prompt_tokens, read_tokens = excluded.read_tokens, num_markers = excluded.num_markers,
     note_chars = excluded.note_chars, error = excluded.error,
     ended = null, attempts = 0, epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null,
     verdict = null, shown_text = null, reused = 0, num_sentences = 0, num_kept = 0, reasons = '[]', unchecked = 0
@@ -48,7 +50,7 @@ def plan_chunks(
         [repository_id, path, job],
     )
     removed = _remove(store, [row["id"] for row in rows if (row["unit"], row["subject"]) not in wanted])
-    queued = sum(_plan_item(store, repository_id, job, item) for item in planned)
+    queued = sum(plan_item(store, repository_id, job, item) for item in planned)
     return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=removed)
 
 
@@ -66,9 +68,7 @@ def plan_rollups(store: WorkStore, repository_id: int, job: str, planned: Sequen
         elif not item.touched and (priority, position) == (item.priority, item.position):
             settled.add(item.subject.identity)
     _remove(store, removed)
-    queued = sum(
-        _plan_item(store, repository_id, job, item) for item in planned if item.subject.identity not in settled
-    )
+    queued = sum(plan_item(store, repository_id, job, item) for item in planned if item.subject.identity not in settled)
     _set_parents(store, repository_id, job, wanted)
     return PlanCounts(queued=queued, unchanged=len(planned) - queued, removed=len(removed))
 
@@ -90,8 +90,8 @@ def _remove(store: WorkStore, item_ids: Sequence[int]) -> int:
     return len(item_ids)
 
 
-def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem) -> bool:
-    """Insert or refresh one item; returns whether it has work to do now."""
+def plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem) -> bool:
+    """Within a transaction: insert or refresh one item; returns whether it has work to do now."""
     row = store.db.execute(
         """select id, key, state, error, unchecked from item
            where repository_id = ? and job = ? and unit = ? and subject = ?""",
@@ -99,7 +99,8 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
     ).fetchone()
     if row is not None and not _is_stale(row, item):
         store.db.execute(
-            "update item set priority = ?, position = ? where id = ?", [item.priority, item.position, row["id"]]
+            "update item set priority = ?, position = ?, label = ?, chunk_start = ? where id = ?",
+            [item.priority, item.position, item.label, item.chunk_start, row["id"]],
         )
         return False
     if row is not None:
@@ -108,7 +109,7 @@ def _plan_item(store: WorkStore, repository_id: int, job: str, item: PlannedItem
     (item_id,) = store.db.execute(_UPSERT, _columns(repository_id, job, item)).fetchone()
     if item.key and not item.error:
         store.save_prompt(item_id, item.prompt_ids, item.shared_ids)
-    return not item.error
+    return not item.error and not item.is_draft
 
 
 def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, object]:
@@ -126,6 +127,8 @@ def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, objec
         "max_new_tokens": item.max_new_tokens,
         "max_sentences": item.max_sentences,
         "at_line_end": item.at_line_end,
+        "label": item.label,
+        "chunk_start": item.chunk_start,
         "prompt_tokens": len(item.shared_ids) + len(item.prompt_ids) or None,
         "read_tokens": len(item.shared_ids) * item.is_first + len(item.prompt_ids) or None,
         "num_markers": item.num_markers,
@@ -138,6 +141,8 @@ def _is_stale(row: sqlite3.Row, item: PlannedItem) -> bool:
     """Whether an item must be begun anew.  An item that was parked because it failed stays parked."""
     if item.subject.unit.is_rollup:
         return item.touched
+    if item.is_draft:  # its prompt tells
+        return False
     return item.key != row["key"] or bool(row["unchecked"]) or item.error not in {None, row["error"]}
 
 
@@ -224,6 +229,34 @@ def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
         below = [row["id"] for row in rows if row["id"] not in readers]
         readers |= set(below)
     return readers
+
+
+def wait_again_for(store: WorkStore, item_ids: Sequence[int]) -> None:
+    """Within a transaction: make the roll-ups wait that read some items, directly or not."""
+    for reader in _readers_of(store, item_ids):
+        row = store.db.execute("select state from item where id = ?", [reader]).fetchone()
+        if row["state"] != ItemState.WAITING:
+            _wait_again(store, reader)
+
+
+def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int] | None = None) -> Iterator[AskedItem]:
+    """The items on symbols and chunks whose prompts begin with that of their chunk, in file order; all, or some."""
+    some = "" if item_ids is None else "and id in (select value from json_each(?))"
+    rows = store.db.execute(
+        f"""select id, unit, path, subject, label, chunk_start, priority, state from item
+            where repository_id = ? and chunk_start is not null {some} order by path, position, id""",
+        [repository_id, *([] if item_ids is None else [json.dumps(list(item_ids))])],
+    )
+    for row in rows:
+        yield AskedItem(
+            id=row["id"],
+            subject=Subject.parse(row["unit"], row["path"], row["subject"]),
+            label=row["label"],
+            chunk_start=row["chunk_start"],
+            priority=row["priority"],
+            is_open=row["state"] not in {ItemState.DONE, ItemState.PARKED},
+            is_waiting=row["state"] == ItemState.WAITING,
+        )
 
 
 def _wait_again(store: WorkStore, item_id: int) -> None:

@@ -41,6 +41,9 @@ class PlannedItem:
     max_new_tokens: int
     max_sentences: int | None = None
     at_line_end: bool = False  # where the answer ends
+    label: str | None = None  # what it is called in the prompt of its chunk
+    chunk_start: int | None = None  # the first byte of that chunk
+    is_draft: bool = False  # its prompt is made once all files are known
     key: str | None = None
     shared_ids: tuple[int, ...] = ()  # with which the prompts of its siblings begin too
     prompt_ids: tuple[int, ...] = ()  # the rest
@@ -49,6 +52,19 @@ class PlannedItem:
     note_chars: int | None = None  # of the note on a chunk, about, by its structure
     error: str | None = None  # why it has no prompt; parks it
     touched: bool = True  # of a roll-up: whether any of its inputs may have changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedItem:
+    """An item on a symbol or a chunk, as it is stored."""
+
+    id: int
+    subject: Subject
+    label: str
+    chunk_start: int
+    priority: int
+    is_open: bool  # neither answered nor parked
+    is_waiting: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

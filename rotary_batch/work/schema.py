@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rotary_batch.errors import ConfigError, UnavailableError
 from rotary_batch.work.checked_schema import CHECKED
-from rotary_batch.work.search_schema import SEARCH_AND_VIEWS, entered_answers
+from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
+from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS
 
 _M001 = """
 create table repository (
@@ -307,32 +308,6 @@ alter table repository add column model_by_flag integer not null default 1;
 update repository set model_by_flag = 0 where demonstration;
 """
 
-# Answers on symbols.  The prompt of a chunk, which the prompts of its symbols begin with, is stored once.  Of a prompt,
-# `read_tokens` are those that no item before it reads: so the sums of items are what an engine has to read.  Before,
-# the one job that came with the program was the default of every model.
-_M019 = """
-create table shared_prompt (id integer primary key, digest text not null unique, token_ids blob not null) strict;
-alter table prompt add column shared_id integer references shared_prompt;
-create index prompt_by_shared on prompt (shared_id) where shared_id is not null;
-create trigger prompt_removed after delete on prompt when old.shared_id is not null begin
-  delete from shared_prompt where id = old.shared_id
-    and not exists (select 1 from prompt where shared_id = old.shared_id);
-end;
-alter table item add column read_tokens integer;
-alter table item add column at_line_end integer not null default 0;
-update item set read_tokens = prompt_tokens;
-drop index item_rollups;
-create index item_rollups on item (repository_id) where unit not in ('chunk', 'symbol');
-drop index item_ready;
-create index item_ready on item (repository_id, priority desc, position, id) where state = 'ready';
-alter table repository add column job_by_name integer not null default 0;
-update repository set job_by_name = job <> 'summarize';
-drop trigger item_insert_searched;
-drop trigger item_update_searched;
-""" + entered_answers(
-    "case when unit in ('chunk', 'symbol') then cast(substr(subject, length(path) + 2) as integer) end"
-)
-
 MIGRATIONS = (
     _M001,
     _M002,
@@ -352,7 +327,8 @@ MIGRATIONS = (
     _M016,
     _M017,
     CHECKED,
-    _M019,
+    ANSWERS_ON_SYMBOLS,
+    CONTEXTS,
 )
 
 

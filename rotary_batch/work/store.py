@@ -135,15 +135,25 @@ class WorkStore:
         row = self.db.execute(_PROMPT, [item_id]).fetchone()
         return (_ids(row["shared_ids"] or b""), _ids(row["token_ids"])) if row else ((), ())
 
-    def make_ready(self, item_id: int, *, key: str, prompt_ids: Sequence[int], num_markers: int) -> None:
-        """Give a WAITING item its prompt."""
+    def make_ready(
+        self,
+        item_id: int,
+        *,
+        key: str,
+        prompt_ids: Sequence[int],
+        num_markers: int,
+        shared_ids: Sequence[int] = (),
+        is_first: bool = True,
+    ) -> None:
+        """Give a WAITING item its prompt; `is_first` as in `PlannedItem`."""
+        tokens = len(shared_ids) + len(prompt_ids)
         with self.transaction():
             self.db.execute(
                 """update item set state = 'ready', key = ?, prompt_tokens = ?, read_tokens = ?, num_markers = ?,
                           error = null where id = ? and state = 'waiting'""",
-                [key, len(prompt_ids), len(prompt_ids), num_markers, item_id],
+                [key, tokens, tokens if is_first else len(prompt_ids), num_markers, item_id],
             )
-            self.save_prompt(item_id, prompt_ids)
+            self.save_prompt(item_id, prompt_ids, shared_ids)
 
     def save_prompt(self, item_id: int, prompt_ids: Sequence[int], shared_ids: Sequence[int] = ()) -> None:
         """Within a transaction: store the prompt of an item that has none; `shared_ids` come before the others."""

@@ -93,7 +93,11 @@ class TellingEngine(FakeEngine):
 
 @pytest.fixture
 def settings(tmp_path, tiny_pack) -> Settings:
-    return Settings(model=tiny_pack, db=tmp_path / "work.db")
+    """Of a job that tells nothing of the code around."""
+    (tmp_path / "jobs").mkdir()
+    job = re.sub("context_tokens = .*", "", (bundled("jobs") / "summarize.toml").read_text())
+    (tmp_path / "jobs" / "summarize.toml").write_text(job)
+    return Settings(model=tiny_pack, db=tmp_path / "work.db", jobs=tmp_path / "jobs")
 
 
 def claimed(store: WorkStore) -> list[Claim]:
@@ -236,7 +240,7 @@ def test_a_model_that_is_to_think_gets_the_name_in_the_message(make_repository, 
     (pack / "tokenizer.json").write_text(json.dumps(table))
     jobs = tmp_path / "jobs"
     jobs.mkdir()
-    text = (bundled("jobs") / "summarize.toml").read_text()
+    text = re.sub("context_tokens = .*", "", (bundled("jobs") / "summarize.toml").read_text())
     (jobs / "summarize.toml").write_text(text + "\n[template]\nenable_thinking = true\n")
     settings = Settings(model=pack, jobs=jobs, db=tmp_path / "work.db")
     with writing(settings) as store:

@@ -1,0 +1,188 @@
+"""Give the chunks of a repository their context, and their items the prompts that follow from it.
+
+The last stage of an index of a job with context, once it is known what uses what.  A chunk is planned anew when its
+file changed or something around it did, and when an answer that it tells is open again.  Its prompt is made now if it
+needs no open answer; else its items wait, with its source as a draft.  An answer that is the same as before gives the
+same prompt, and nothing more is asked: so a change ends where it changes no words.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from rotary_batch.core import Chunk, SymbolId, Unit
+from rotary_batch.planner.context import context_lines
+from rotary_batch.planner.ordering import waits
+from rotary_batch.planner.prompt_builder import BegunPrompt, PromptBuilder
+from rotary_batch.planner.units import planned_item, with_prompts
+from rotary_batch.work import drafts
+from rotary_batch.work.drafts import ChunkId, ContextLine, Draft
+from rotary_batch.work.index import chunks_to_plan, set_chunk_planned, stored_chunks
+from rotary_batch.work.items import asked_items, plan_item, wait_again_for
+from rotary_batch.work.rows import AskedItem, PlanCounts
+from rotary_batch.work.store import WorkStore
+
+CHUNKS_A_COMMIT = 200
+_FILES_KEPT = 20  # sources of unchanged files whose chunks are planned anew
+
+
+class SourceText(NamedTuple):
+    """A source as it is now."""
+
+    language: str
+    text: bytes
+
+
+@dataclass(slots=True)
+class _Group:
+    """A chunk and what is asked about it."""
+
+    chunk: Chunk
+    items: list[AskedItem]
+
+    @property
+    def item_ids(self) -> list[int]:
+        return [item.id for item in self.items]
+
+
+class ContextPlanner:
+    """Plans the items of one repository, all of which are known; `source_of` reads a file again."""
+
+    def __init__(
+        self,
+        store: WorkStore,
+        repository_id: int,
+        prompt_builder: PromptBuilder,
+        source_of: Callable[[str], SourceText],
+    ) -> None:
+        self._store, self._id, self._prompt_builder = store, repository_id, prompt_builder
+        self._source_of = lru_cache(_FILES_KEPT)(source_of)
+        self._groups = _groups(store, repository_id)
+        items = [item for group in self._groups.values() for item in group.items]
+        self._is_open = {item.id: item.is_open for item in items}
+        self._is_waiting = {item.id: item.is_waiting for item in items}
+        self._by_symbol = {
+            SymbolId(item.subject.path, item.subject.span[0]): item.id
+            for item in items
+            if item.subject.unit is Unit.SYMBOL and item.subject.span
+        }
+        self._due = chunks_to_plan(store, repository_id)
+        self._needs = drafts.stored_needs(store, repository_id)
+
+    def plan(self, checkpoint: Callable[[], None]) -> PlanCounts:
+        """Plan all that is due, what is told before what tells it; `checkpoint` is called between commits."""
+        waited = waits(_edges(self._store, self._id, self._groups, self._by_symbol))
+        order, counts = list(waited), PlanCounts()
+        for start in range(0, len(order), CHUNKS_A_COMMIT):
+            with self._store.transaction():
+                for place in order[start : start + CHUNKS_A_COMMIT]:
+                    if self._is_due(place):
+                        counts += PlanCounts(queued=self._plan(place, waited[place]))
+            checkpoint()
+        with self._store.transaction():
+            drafts.drop_drafts(self._store, self._id)
+        return counts
+
+    def _is_due(self, place: ChunkId) -> bool:
+        if place in self._due:
+            return True
+        is_told_anew = any(self._is_open.get(item_id, False) for item_id in self._needs.get(place, ()))
+        return is_told_anew and not all(self._is_waiting[item_id] for item_id in self._groups[place].item_ids)
+
+    def _plan(self, place: ChunkId, waited: Sequence[ChunkId]) -> int:
+        """Plan the items of one chunk; returns how many have work to do."""
+        group = self._groups[place]
+        allowed = {item_id for other in waited for item_id in self._groups[other].item_ids}
+        lines = context_lines(self._store, self._id, group.chunk, self._by_symbol, allowed)
+        needs = {line.item_id for line in lines if line.item_id is not None}
+        draft = replace(self._draft(place), lines=lines)
+        drafts.save_needs(self._store, self._id, place, needs)
+        if any(self._is_open[item_id] for item_id in needs):
+            drafts.save_draft(self._store, self._id, place, draft)
+            drafts.make_wait(self._store, self._id, place, group.item_ids)
+            asked = group.item_ids
+            self._is_waiting |= dict.fromkeys(asked, True)
+        else:
+            asked = self._ask_now(group, draft)
+        self._is_open |= dict.fromkeys(asked, True)
+        wait_again_for(self._store, asked)
+        set_chunk_planned(self._store, self._id, *place)
+        return len(asked)
+
+    def _ask_now(self, group: _Group, draft: Draft) -> list[int]:
+        """Make the prompts of a chunk; returns the items that are asked another question than before."""
+        place, job = ChunkId(group.chunk.path, group.chunk.start_byte), self._prompt_builder.job
+        planned = [
+            replace(planned_item(item.subject, item.label, place.start_byte, job), priority=item.priority)
+            for item in group.items
+        ]
+        begin = partial(begun_of, self._prompt_builder, self._store, place, draft)
+        prompted = with_prompts(planned, begin, self._prompt_builder)
+        asked = []
+        for item, one in zip(group.items, prompted, strict=True):
+            is_asked = plan_item(self._store, self._id, job.name, one)
+            self._is_waiting[item.id] = False
+            self._is_open[item.id] &= one.error is None
+            asked += [item.id] if is_asked else []
+        return asked
+
+    def _draft(self, place: ChunkId) -> Draft:
+        draft = drafts.load_draft(self._store, self._id, place)
+        if draft is not None:
+            return draft
+        chunk, (language, text) = self._groups[place].chunk, self._source_of(place.path)
+        return draft_of(chunk, text, language)
+
+
+def draft_of(chunk: Chunk, source: bytes, language: str) -> Draft:
+    """The draft of a chunk of a source, without context."""
+    text = source[chunk.start_byte : chunk.end_byte].decode("utf-8", "replace")
+    return Draft(start_line=chunk.start_line, language=language, source=text)
+
+
+def begun_of(prompt_builder: PromptBuilder, store: WorkStore, place: ChunkId, draft: Draft) -> BegunPrompt:
+    """The prompt of a chunk, with the answers that it needs.  Raises PromptError."""
+    lines = [_told(store, line) for line in draft.lines]
+    return prompt_builder.begin_prompt(
+        f"{place.path}:{draft.start_line}", place.path, draft.source, draft.language, prompt_builder.contexts(lines)
+    )
+
+
+def _told(store: WorkStore, line: ContextLine) -> str:
+    answer = None if line.item_id is None else drafts.answer_of(store, line.item_id)
+    return f"{line.text}: {answer}" if answer else line.text
+
+
+def _groups(store: WorkStore, repository_id: int) -> dict[ChunkId, _Group]:
+    items: dict[ChunkId, list[AskedItem]] = {}
+    for item in asked_items(store, repository_id):
+        items.setdefault(ChunkId(item.subject.path, item.chunk_start), []).append(item)
+    chunks = {ChunkId(one.path, one.start_byte): one for one in stored_chunks(store, repository_id)}
+    return {place: _Group(chunks[place], items[place]) for place in chunks if place in items}
+
+
+def _edges(
+    store: WorkStore, repository_id: int, groups: Mapping[ChunkId, _Group], by_symbol: Mapping[SymbolId, int]
+) -> dict[ChunkId, list[ChunkId]]:
+    """Chunk -> chunks with items on symbols that it uses."""
+    starts: dict[str, list[int]] = {}
+    for path, start_byte in groups:
+        starts.setdefault(path, []).append(start_byte)
+    asked_in = {item.id: place for place, group in groups.items() for item in group.items}
+    edges: dict[ChunkId, dict[ChunkId, None]] = {place: {} for place in groups}
+    for path, start_byte, callee_path, callee_start_byte in store.db.execute(
+        "select path, start_byte, callee_path, callee_start_byte from call where repository_id = ? order by id",
+        [repository_id],
+    ):
+        item_id = by_symbol.get(SymbolId(callee_path, callee_start_byte))
+        at = bisect_right(starts.get(path, ()), start_byte)
+        if item_id is None or not at:
+            continue
+        user, used = ChunkId(path, starts[path][at - 1]), asked_in[item_id]
+        if start_byte < groups[user].chunk.end_byte and user != used:
+            edges[user][used] = None
+    return {place: list(targets) for place, targets in edges.items()}

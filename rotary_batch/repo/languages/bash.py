@@ -26,6 +26,7 @@ BASH = Language(
     name="bash",
     grammar=("tree_sitter_bash", "language"),
     queries=("bash",),
+    doc_mark="#",
     endings=(".sh", ".bash", ".zsh", ".ksh", ".bats"),
     interpreters=("bash", "sh", "dash", "zsh", "ksh", "bats"),
     refine=_refine,

@@ -12,6 +12,7 @@ C = Language(
     name="c",
     grammar=("tree_sitter_c", "language"),
     queries=("c",),
+    doc_mark="/**",
     endings=(".c", ".h"),
     headers=(".h",),
     clean=lambda source: without_macros(without_conditionals(source, is_cpp=False), is_cpp=False),

@@ -49,6 +49,7 @@ C_SHARP = Language(
     name="c_sharp",
     grammar=("tree_sitter_c_sharp", "language"),
     queries=("c_sharp",),
+    doc_mark="///",
     endings=(".cs", ".csx"),
     decorators=frozenset({"attribute_list"}),
     dotted=frozenset({"member_access_expression", "qualified_name"}),

@@ -14,6 +14,7 @@ CPP = Language(
     name="cpp",
     grammar=("tree_sitter_cpp", "language"),
     queries=("c", "cpp"),
+    doc_mark="/**",
     endings=(".cc", ".cpp", ".cxx", ".c++", ".cu", *_HEADERS),
     exact_endings=(".C", ".H"),
     headers=(".h", *_HEADERS),

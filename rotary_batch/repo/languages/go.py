@@ -182,6 +182,7 @@ GO = Language(
     name="go",
     grammar=("tree_sitter_go", "language"),
     queries=("go",),
+    doc_mark="//",
     endings=(".go",),
     dotted=frozenset({"selector_expression"}),
     refine=_refine,

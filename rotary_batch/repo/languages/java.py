@@ -114,6 +114,7 @@ JAVA = Language(
     name="java",
     grammar=("tree_sitter_java", "language"),
     queries=("java",),
+    doc_mark="/**",
     endings=(".java",),
     dotted=frozenset({"method_invocation", "scoped_identifier"}),
     calls_members_by_name=True,

@@ -67,6 +67,7 @@ JAVASCRIPT = Language(
     name="javascript",
     grammar=("tree_sitter_javascript", "language"),
     queries=("javascript", "javascript_fields"),
+    doc_mark="/**",
     endings=(".js", ".mjs", ".cjs", ".jsx"),
     interpreters=("node", "nodejs", "bun", "deno"),
     decorators=frozenset({"decorator"}),

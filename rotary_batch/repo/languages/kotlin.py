@@ -71,6 +71,7 @@ KOTLIN = Language(
     name="kotlin",
     grammar=("tree_sitter_kotlin", "language"),
     queries=("kotlin",),
+    doc_mark="/**",
     endings=(".kt", ".kts"),
     decorators=frozenset({"annotation"}),
     dotted=frozenset({"navigation_expression", "qualified_identifier"}),

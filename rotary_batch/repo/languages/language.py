@@ -100,6 +100,7 @@ class Language:
     is_public: Callable[[Definition], bool] = _is_public
     complete: Callable[[Sequence[Symbol], Sequence[Definition]], Sequence[Symbol]] = _all  # given all, and all exports
     docstring: Callable[[Definition], str | None] = lambda definition: comment_above(definition.outer)
+    doc_mark: str | None = None  # begins what documents a symbol, above it, or in Python in it; None = none is written
     unparsed: Callable[[Node], Iterable[Node]] = lambda root: ()  # nodes in brackets that may hold code as mere tokens
     embedded: Callable[[bytes], tuple[str, bytes]] | None = None  # the language of the code in a file, all else blank
     file_docstring: Callable[[Node], str | None] = leading_comment

@@ -25,6 +25,7 @@ LUA = Language(
     name="lua",
     grammar=("tree_sitter_lua", "language"),
     queries=("lua",),
+    doc_mark="---",
     endings=(".lua",),
     interpreters=("lua", "luajit"),
     wrappers=frozenset({"variable_declaration"}),

@@ -49,6 +49,7 @@ PHP = Language(
     name="php",
     grammar=("tree_sitter_php", "language_php"),
     queries=("php",),
+    doc_mark="/**",
     endings=(".php", ".phtml", ".inc"),
     interpreters=("php",),
     decorators=frozenset({"attribute_list"}),

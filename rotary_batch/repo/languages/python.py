@@ -144,6 +144,7 @@ PYTHON = Language(
     name="python",
     grammar=("tree_sitter_python", "language"),
     queries=("python",),
+    doc_mark='"""',
     endings=(".py", ".pyi", ".pyw"),
     interpreters=("python", "python2", "python3"),
     misread_breaks=breaks_within_brackets,
@@ -157,4 +158,4 @@ PYTHON = Language(
     scoping=Scoping(hoists=True, is_closed=True),
     imports=python_imports,
 )
-NOTEBOOK = replace(PYTHON, name="notebook", endings=(".ipynb",), interpreters=())
+NOTEBOOK = replace(PYTHON, name="notebook", endings=(".ipynb",), interpreters=(), doc_mark=None)

@@ -80,6 +80,7 @@ RUBY = Language(
     name="ruby",
     grammar=("tree_sitter_ruby", "language"),
     queries=("ruby",),
+    doc_mark="#",
     endings=(".rb", ".rake", ".gemspec", ".ru"),
     file_names=("Rakefile", "Gemfile", "Vagrantfile"),
     interpreters=("ruby", "jruby"),

@@ -157,6 +157,7 @@ RUST = Language(
     name="rust",
     grammar=("tree_sitter_rust", "language"),
     queries=("rust",),
+    doc_mark="///",
     endings=(".rs",),
     dotted=frozenset({"field_expression", "scoped_identifier"}),
     refine=_refine,

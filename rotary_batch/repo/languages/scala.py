@@ -39,6 +39,7 @@ SCALA = Language(
     name="scala",
     grammar=("tree_sitter_scala", "language"),
     queries=("scala",),
+    doc_mark="/**",
     endings=(".scala", ".sc", ".sbt"),
     decorators=frozenset({"annotation"}),
     dotted=frozenset({"field_expression"}),

@@ -21,6 +21,7 @@ SQL = Language(
     name="sql",
     grammar=("tree_sitter_sql", "language"),
     queries=("sql",),
+    doc_mark="--",
     endings=(".sql", ".ddl"),
     wrappers=frozenset({"statement"}),
     refine=_refine,

@@ -51,6 +51,7 @@ SWIFT = Language(
     name="swift",
     grammar=("tree_sitter_swift", "language"),
     queries=("swift",),
+    doc_mark="///",
     endings=(".swift",),
     decorators=frozenset({"attribute"}),
     dotted=frozenset({"navigation_expression", "navigation_suffix"}),

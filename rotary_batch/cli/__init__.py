@@ -19,6 +19,7 @@ from rotary_batch.cli import (
     calibrate,
     config,
     docs,
+    docstrings,
     doctor,
     drain,
     export,
@@ -56,7 +57,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --he
         inspect.inspect,
     ),
     "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust, forget.forget),
-    "Integrating": (site.site, export.export, generate.generate, mcp.mcp, agents.agents),
+    "Integrating": (site.site, docstrings.docstrings, export.export, generate.generate, mcp.mcp, agents.agents),
 }
 MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify, calibrate.calibrate)
 JOB_COMMANDS: dict[str, Callable[..., None]] = {"list": jobs.jobs_list, "show": jobs.jobs_show, "new": jobs.jobs_new}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import calibrate as calibrate
     from rotary_batch.commands import configuration as configuration
     from rotary_batch.commands import docs as docs
+    from rotary_batch.commands import docstrings as docstrings
     from rotary_batch.commands import doctor as doctor
     from rotary_batch.commands import drain as drain
     from rotary_batch.commands import dry_run as dry_run

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rotary_batch.errors import InputError
-from rotary_batch.pages.descriptors import TRAVERSE, BlockedError, descend, read_at, sync_at, temporary_prefix, write_at
+from rotary_batch.pages.descriptors import BlockedError, opened, read_at, replace_at
 from rotary_batch.pages.page_paths import LLMS_NAME
 from rotary_batch.pages.sanitise import code
 
@@ -89,42 +85,16 @@ def update(root: Path, text: str) -> bool:
     """
     path = root / FILE_NAME
     try:
-        with _opened(root) as folder:
+        with opened(root) as folder:
             old = read_at(folder, FILE_NAME, str(path))
             data = old.data if old else b""
             new = with_block(data, text, path)
             if new == data:
                 return False
             if new:
-                _replace(folder, new)
+                replace_at(folder, FILE_NAME, new)
             else:
                 os.unlink(FILE_NAME, dir_fd=folder)
     except BlockedError as error:
         raise InputError(f"{error}; write the block into the file yourself") from error
     return True
-
-
-@contextmanager
-def _opened(root: Path) -> Iterator[int]:
-    folder = descend(os.open("/", TRAVERSE), root.parts[1:], "", flags=TRAVERSE | os.O_NOFOLLOW)
-    if folder is None:
-        raise InputError(f"{root}: no such folder")
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def _replace(folder: int, data: bytes) -> None:
-    """Write the file whole or not at all; it keeps its permissions."""
-    temporary = temporary_prefix(folder) + secrets.token_hex(8)
-    write_at(folder, temporary, data)
-    try:
-        with suppress(FileNotFoundError):
-            mode = stat.S_IMODE(os.stat(FILE_NAME, dir_fd=folder, follow_symlinks=False).st_mode)
-            os.chmod(temporary, mode, dir_fd=folder)
-        sync_at(folder, temporary)
-        os.rename(temporary, FILE_NAME, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        os.unlink(temporary, dir_fd=folder)
-        raise

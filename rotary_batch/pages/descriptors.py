@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.errors import InputError
@@ -55,6 +58,18 @@ def descend(
             return None
         descriptor = below
     return descriptor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A folder by its absolute path, in which no name is a link.  Raises InputError when it does not exist."""
+    folder = descend(os.open("/", TRAVERSE), path.parts[1:], "", flags=TRAVERSE | os.O_NOFOLLOW)
+    if folder is None:
+        raise InputError(f"{path}: no such folder")
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def open_folder(above: int, name: str, path: str, *, create: bool = False, flags: int = _FOLDER) -> int | None:
@@ -111,6 +126,21 @@ def write_at(folder: int, name: str, data: bytes) -> None:
         except BaseException:
             os.unlink(name, dir_fd=folder)
             raise
+
+
+def replace_at(folder: int, name: str, data: bytes) -> None:
+    """Write a file in an open folder whole or not at all; it keeps its permissions."""
+    temporary = temporary_prefix(folder) + secrets.token_hex(8)
+    write_at(folder, temporary, data)
+    try:
+        with suppress(FileNotFoundError):
+            mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            os.chmod(temporary, mode, dir_fd=folder)
+        sync_at(folder, temporary)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        os.unlink(temporary, dir_fd=folder)
+        raise
 
 
 def sync_at(folder: int, name: str) -> str:

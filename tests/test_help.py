@@ -117,7 +117,7 @@ def test_bash_completes_commands_options_and_choices():
         "drain",
         "--numerics",
         "exact",
-        "pack info verify",
+        "pack info verify calibrate",
     ]
 
 

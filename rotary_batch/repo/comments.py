@@ -67,7 +67,8 @@ def comment_above(node: Node) -> str | None:
         elif above.type != "attribute_item":
             break
         line, above = above.start_point.row, above.prev_sibling
-    return clean_comments(comments[::-1] or _right_before(node))
+    text = clean_comments(comments[::-1] or _right_before(node))
+    return None if text and speaks_for_file(text) else text
 
 
 def _right_before(node: Node) -> list[Node]:

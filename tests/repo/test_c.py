@@ -48,6 +48,8 @@ BOTH = pytest.mark.parametrize("language", ["c", "cpp"])
         ("BOOL\nf(void)\n{ return 1; }", "BOOL f(void)"),
         ('__attribute__((weak, alias("g"))) int f(void) {}', "int f(void)"),
         ("int f(void) __attribute__((const));", "int f(void)"),
+        ("int f __P((int a, char *b));", "int f (int a, char *b)"),
+        ("lid_t f _((int a));", "lid_t f (int a)"),
         ("__declspec(dllexport) int f(void);", "int f(void)"),
         ("LIB_BEGIN_DECLS\nthing_t *f(void);", "thing_t *f(void)"),
         ("LIB_DEFINE(thing)\nint f(void) {}", "int f(void)"),
@@ -316,6 +318,12 @@ def test_a_typedef_of_a_struct_is_one_type():
         *("struct shelf", "field shelf.n", "struct box", "field box.n", "type box_ptr"),
         *("struct cup_s", "field cup_s.n", "type cup", "type lid"),
     ]
+
+
+@BOTH
+def test_what_follows_a_function_that_returns_a_function_of_a_struct_is_read_as_ever(language):
+    source = "static const struct ops *(*pick(void))(int) { return 0; }\nint shut PARAMS((int a));\n"
+    assert names(language, source) == ["function pick", "declaration shut"]
 
 
 @BOTH

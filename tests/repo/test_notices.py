@@ -362,3 +362,17 @@ def test_a_documenting_comment_is_no_title(language):
 
 def _symbols(language: str, text: str) -> list[Symbol]:
     return list(extract(language, text.encode(), "x", parse(language, text.encode())).symbols)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("typescript", "/** @file Draws things. */\nexport const a = 1;\n"),
+        ("javascript", "/**\n * Draws things.\n * @module draw\n */\nfunction a() {}\n"),
+        ("c", "/**\n * @file a.h\n * Draws things.\n */\nint a(void);\n"),
+    ],
+)
+def test_a_comment_that_says_that_it_is_about_its_file_is_not_about_the_symbol_below_it(language, text):
+    found = extract(language, text.encode(), "a", parse(language, text.encode()))
+    assert (found.docstring or "").startswith("Draws things.")
+    assert [symbol.docstring for symbol in found.symbols] == [None]

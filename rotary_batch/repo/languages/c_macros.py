@@ -167,8 +167,10 @@ def _holds_declarations(statement: list[_Token]) -> bool:
     if b"enum" in words or not words & _CLASS_KEYS or any(token.text == b"=" for token in statement):
         return False
     colon = next((place for place, token in enumerate(statement) if token.text == b":"), len(statement))
-    called = [one.text for one, other in pairwise(statement[:colon]) if one.kind == "word" and other.text == b"("]
-    return all(map(_is_macro, called))
+    pairs = list(pairwise(statement[:colon]))
+    if any(one.text == other.text == b"(" for one, other in pairs):  # `struct a *(*f(void))(int) {`
+        return False
+    return all(_is_macro(one.text) for one, other in pairs if one.kind == "word" and other.text == b"(")
 
 
 def _name_of_class(statement: list[_Token]) -> bytes:
@@ -283,7 +285,8 @@ class _Statement:
         """Macros before the name, if there is a type too, and behind the parameters."""
         macros, types, place = self._before_name()
         if place + 1 < len(self._tokens) and self._tokens[place].kind == "word":
-            self._behind_parameters(place, has_type=bool(types))
+            has_name = len(types) > 1 and types[-1][0].text not in _PRIMITIVES
+            self._behind_parameters(place, has_type=bool(types), has_name=has_name)
         elif place + 1 < len(self._tokens) and self._tokens[place + 1].text == b"(":
             self._behind(place + 2)  # of a pointer to a function
         elif macros and types and macros[-1][-1] is self._tokens[place - 1] and len(macros[-1]) == 1:
@@ -355,10 +358,11 @@ class _Statement:
             return not _is_macro(after[0].text) or len(after) > 1
         return not types and len(after) > 1 and after[1].text == b"("
 
-    def _behind_parameters(self, name: int, *, has_type: bool) -> None:
+    def _behind_parameters(self, name: int, *, has_type: bool, has_name: bool) -> None:
         parameters = self._tokens[name + 1]
-        if has_type and _is_macro(self._tokens[name].text) and self._source.startswith(b"((", parameters.start):
-            end = parameters.end  # `int f OF((int));`
+        is_macro = has_name or (has_type and _is_macro(self._tokens[name].text))
+        if is_macro and self._source.startswith(b"((", parameters.start):
+            end = parameters.end  # `int f OF((int));`, `int f __P((int));`
             self._spans += [(self._tokens[name].start, parameters.start + 1), (end - 1, end)]
         self._behind(name + 2)
 

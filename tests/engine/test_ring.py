@@ -40,7 +40,7 @@ class RingMachine(RuleBasedStateMachine):
         self.quota = None
         self.loading: dict[int, ExpertKey] = {}
         self.content: dict[int, ExpertKey] = {}  # what the bytes of a slot are
-        self.held: tuple[ExpertKey, int] | None = None
+        self.held: dict[ExpertKey, int] = {}
         self.num_holds = 0
 
     @rule(data=st.data())
@@ -54,7 +54,7 @@ class RingMachine(RuleBasedStateMachine):
         loads = self.ring.claim_loads(at_most, wait=False)
         assert len(loads) <= (at_most if self.quota is None else 1), "what is asked for now waits for nothing else"
         for key, slot in loads:
-            assert self.held is None or slot != self.held[1], "a held slot was given to another key"
+            assert slot not in self.held.values(), "a held slot was given to another key"
             assert slot not in self.loading
             self.loading[slot] = key
             self.content.pop(slot, None)
@@ -70,26 +70,27 @@ class RingMachine(RuleBasedStateMachine):
         self.content |= {slot: key for key, slot in loads}
         self.ring.finish_loads(loads)
 
-    @precondition(lambda self: self.held is None)
+    @precondition(lambda self: not self.held)
     @rule(data=st.data())
     def hold(self, data):
-        key = data.draw(st.sampled_from(self.order))
+        """One key or several, as many as there are slots, whatever is in the slots."""
+        most = min(self.ring.num_slots, len(self.order))
+        keys = data.draw(st.lists(st.sampled_from(self.order), unique=True, min_size=1, max_size=most))
         self.arrive(sorted(self.loading))  # hold waits for a prefetcher; this machine has one thread
-        slot = self.ring.hold(key, self.load_one)
-        self.num_holds += 1
-        assert self.content[slot] == key, "the slot has the bytes of another key"
-        self.held = (key, slot)
+        slots = self.ring.hold_all(keys, self.load_one)
+        self.num_holds += len(keys)
+        self.held = dict(zip(keys, slots, strict=True))
 
     def load_one(self):
         [(key, slot)] = self.ring.claim_loads(1, wait=False)
         self.content[slot] = key
         self.ring.finish_loads([Load(key, slot)])
 
-    @precondition(lambda self: self.held is not None)
+    @precondition(lambda self: self.held)
     @rule()
     def release(self):
-        self.ring.release(self.held[0])
-        self.held = None
+        self.ring.release(*self.held)
+        self.held = {}
 
     @invariant()
     def laws(self):
@@ -99,9 +100,9 @@ class RingMachine(RuleBasedStateMachine):
         totals = self.trace.totals()
         assert totals["ring_hits"] + totals["late_prefetches"] + totals["fetches"] == self.num_holds
         assert totals["bytes_to_host"] == 0
-        if self.held is not None:
-            assert self.ring._states[self.held[1]] is SlotState.HELD
-            assert self.content[self.held[1]] == self.held[0]
+        for key, slot in self.held.items():
+            assert self.ring._states[slot] is SlotState.HELD
+            assert self.content[slot] == key, "the slot has the bytes of another key"
 
 
 RingMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

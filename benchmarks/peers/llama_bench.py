@@ -2,7 +2,7 @@
 
 It calls the shared libraries of a folder (LLAMA_CPP), so that nothing is compiled: those of the npm package
 `@node-llama-cpp/linux-x64`, which has one for each kind of processor.  LLAMA_CPP_API is the folder of the Python package
-`llama-cpp-py-sync`, whose declarations of llama.h are used.  Prints tokens per second of prefill and decode as JSON.
+`llama-cpp-py-sync`, whose declarations of llama.h are used.  LLAMA_CPP_REPACK=0 leaves weights as they are mapped.  Prints tokens per second of prefill and decode as JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 LLAMA, API = Path(os.environ["LLAMA_CPP"]), Path(os.environ["LLAMA_CPP_API"])
 MAX_BATCH = 2048
+MMAP = 1  # llama_load_mode
 THREADS = len(os.sched_getaffinity(0))
 
 
@@ -41,6 +42,8 @@ def measure(path: str, sequences: int, prompt_tokens: int, steps: int) -> dict[s
     """Prefill all prompts, then decode `steps` tokens of every sequence; the median of the steps."""
     ffi, llama = library()
     model_params, params = llama.llama_model_default_params(), llama.llama_context_default_params()
+    if os.environ.get("LLAMA_CPP_REPACK") == "0":
+        model_params.use_extra_bufts, model_params.load_mode = 0, MMAP
     model = llama.llama_model_load_from_file(path.encode(), model_params)
     assert model != ffi.NULL, f"{path} cannot be loaded"
     params.n_ctx = sequences * 256

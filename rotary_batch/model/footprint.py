@@ -17,6 +17,10 @@ from rotary_batch.model.slabs import stored_nbytes
 WORKSPACE_HIDDEN, WORKSPACE_EXPERT_HIDDEN, WORKSPACE_INTERMEDIATE = 4, 4, 4
 WORKSPACE_CHANNELS = 8  # of linear attention, in float32: its channels, their chunks, and what the chunks solve to
 PREFIX_STATES = 4  # prompts about chunks, files, folders and repositories begin differently
+# Numbers of a matrix in a format of a model's file that torch's operators dequantise at once, and what each takes
+# meanwhile: 8 to 17 bytes, the most in formats that look up levels.  Fewer fit into the caches of a CPU.
+UNPACKED_NUMBERS = {"cpu": 2**19, "cuda": 2**22}
+UNPACKING_NBYTES = 18
 LIBRARY_NBYTES = {"cpu": 0, "cuda": 400 * 2**20}  # 32 MiB of cuBLAS, logits, fragmentation of the allocator
 
 
@@ -74,15 +78,34 @@ class Footprint:
     number_nbytes: int  # of one number of the dense matrices and the KV cache
     activation_nbytes: int  # of one number of a row
     library_nbytes: int  # device memory that libraries take
+    unpacking_nbytes: int = 0  # of temporaries, where torch's operators dequantise
+    has_equal_slots: bool = False  # residents take as much as the largest slab
+
+    def slabs_within(self, nbytes: int) -> int:
+        """How many slabs fit, each with its own size, of neighbours in the order expert by expert, layer by layer.
+
+        That is the order of those that stay in one place.  One expert of all layers takes the same bytes wherever
+        it begins; of what is left, each may be the largest.
+        """
+        experts = self.geometry.num_experts
+        whole, rest = divmod(max(0, nbytes), self.experts_nbytes // experts)
+        layers = self.num_slabs // experts
+        return min(self.num_slabs, whole * layers + min(layers - 1, rest // self.slab_nbytes))
+
+    def residents_within(self, nbytes: int) -> int:
+        """How many slabs fit into device memory."""
+        if self.has_equal_slots:
+            return min(self.num_slabs, max(0, nbytes) // self.slab_nbytes)
+        return self.slabs_within(nbytes)
 
     def scratch_nbytes(self) -> int:
-        """The largest matrix that is unpacked at once: of an expert, or in float32 the int8 head."""
+        """The largest matrix that is unpacked at once, of an expert, or in float32 the int8 head; and temporaries."""
         is_wide = self.number_nbytes == 4
         unpacked = [self.geometry.expert_params * 2 // 3] if self.experts != "bf16" or is_wide else []
         if self.has_packed_dense and is_wide:
             shapes = self.geometry.dense_shapes().items()
             unpacked += [math.prod(shape) for name, shape in shapes if self.geometry.is_quantisable(name)]
-        return max(unpacked, default=0) * self.number_nbytes
+        return max(unpacked, default=0) * self.number_nbytes + self.unpacking_nbytes
 
     def num_states(self, batch: int, siblings: float = 1.0) -> int:
         """States of a batch: one for each sequence, and some for shared prefixes; siblings have one of their own."""
@@ -109,6 +132,7 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
     kv_token_nbytes = geometry.kv_token_params * number_nbytes
     if kv == "int8":
         kv_token_nbytes = geometry.kv_token_params + 4 * geometry.kv_token_scales
+    kind = device.partition(":")[0]
     return Footprint(
         name=manifest.name,
         geometry=geometry,
@@ -127,8 +151,28 @@ def footprint(manifest: Manifest, kv: str, number_nbytes: int, activation_nbytes
         state_nbytes=geometry.state_nbytes,
         number_nbytes=number_nbytes,
         activation_nbytes=activation_nbytes,
-        library_nbytes=LIBRARY_NBYTES[device.partition(":")[0]],
+        library_nbytes=LIBRARY_NBYTES[kind],
+        unpacking_nbytes=_unpacking_nbytes(manifest, kind, number_nbytes),
+        has_equal_slots=kind == "cuda",
     )
+
+
+def _unpacking_nbytes(manifest: Manifest, kind: str, number_nbytes: int) -> int:
+    """What torch's operators take while they dequantise the largest matrix of a model's own formats.
+
+    On CUDA they dequantise in exact numerics (4 bytes a number), and in fast ones what Triton kernels do not.
+    """
+    formats = {
+        *manifest.dense_formats.values(),
+        *(one for own in manifest.layer_formats.values() for one in own.values()),
+    }
+    if kind == "cuda" and number_nbytes < 4:
+        formats = {one for one in formats if not one.startswith(("ggml:", "int4:"))}
+    if not formats:
+        return 0
+    dense = manifest.geometry.dense_shapes()
+    sizes = [math.prod(dense[name]) for name in manifest.dense_formats]
+    return UNPACKING_NBYTES * min(UNPACKED_NUMBERS[kind], max([manifest.geometry.expert_params * 2 // 3, *sizes]))
 
 
 def dense_nbytes(geometry: Geometry, stored: Callable[[str], str], number_nbytes: int) -> int:

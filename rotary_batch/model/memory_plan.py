@@ -84,7 +84,7 @@ def with_host_slabs(model: Footprint, memory_plan: MemoryPlan, host_nbytes: int)
     """The plan with as many streamed slabs in host memory as its KV cache leaves room for."""
     room = host_nbytes - memory_plan.host_kv_tokens * model.kv_token_nbytes
     streamed = model.num_slabs - memory_plan.num_residents
-    return memory_plan._replace(num_host_slabs=max(0, min(streamed, room // model.slab_nbytes)))
+    return memory_plan._replace(num_host_slabs=min(streamed, model.slabs_within(room)))
 
 
 def minimum_nbytes(model: Footprint, longest_tokens: int) -> int:

@@ -154,11 +154,9 @@ class _Search:
         model, workload = self.model, self.workload
         room = self._room_nbytes(prefill_tokens) - self._more_nbytes(batch)
         kv_tokens = min(max_kv_tokens, max(workload.longest_tokens, batch * workload.kv_tokens))
-        fitting = (room - kv_tokens * model.kv_token_nbytes) // model.slab_nbytes
-        fitting = min(model.num_slabs, fitting)
-        num_slots = self._num_slots(batch, room, fitting)
+        num_residents, num_slots = self._slabs(batch, room, room - kv_tokens * model.kv_token_nbytes)
         return MemoryPlan(
-            num_residents=fitting - num_slots,
+            num_residents=num_residents,
             num_slots=num_slots,
             kv_tokens=kv_tokens,
             host_kv_tokens=0,
@@ -170,13 +168,20 @@ class _Search:
             num_states=model.num_states(batch, workload.siblings),
         )
 
-    def _num_slots(self, batch: int, room_nbytes: int, fitting: int) -> int:
-        """Slots among the `fitting` slabs that fit: all of them for few rows, which keep what was used last."""
-        geometry = self.model.geometry
-        if fitting == self.model.num_slabs:
-            return 0
-        is_cache = activated_share(batch, geometry.num_experts, geometry.top_k) < CACHE_SHARE
-        return fitting if is_cache else ring_slots(self.model, room_nbytes, fitting)
+    def _slabs(self, batch: int, room_nbytes: int, nbytes: int) -> tuple[int, int]:
+        """Residents, each of its own size, and slots of the largest, in `nbytes` of the room.
+
+        Few rows have no residents, but slots that keep what was used last.
+        """
+        model, geometry = self.model, self.model.geometry
+        if model.residents_within(nbytes) == model.num_slabs:
+            return model.num_slabs, 0
+        fitting = min(model.num_slabs, nbytes // model.slab_nbytes)
+        if activated_share(batch, geometry.num_experts, geometry.top_k) < CACHE_SHARE:
+            return 0, fitting
+        num_slots = ring_slots(model, room_nbytes, fitting)
+        residents = model.residents_within(nbytes - num_slots * model.slab_nbytes)
+        return min(residents, model.num_slabs - num_slots), num_slots
 
     def _host_kv_plans(self, prefill_tokens: int, largest: MemoryPlan) -> Iterator[MemoryPlan]:
         """Plans with the KV cache of some sequences in host memory; `largest` is the largest without.
@@ -208,10 +213,9 @@ class _Search:
         slabs_nbytes = room_nbytes - kv_nbytes - windows_nbytes - self._more_nbytes(plan.batch)
         if slabs_nbytes < slots_nbytes:
             return
-        fitting = min(model.num_slabs, slabs_nbytes // model.slab_nbytes)
-        num_slots = self._num_slots(plan.batch, room_nbytes, fitting)
+        num_residents, num_slots = self._slabs(plan.batch, room_nbytes, slabs_nbytes)
         yield plan._replace(
-            num_residents=fitting - num_slots,
+            num_residents=num_residents,
             num_slots=num_slots,
             kv_tokens=on_device_tokens,
             host_kv_tokens=in_host_tokens,

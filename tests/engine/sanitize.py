@@ -143,6 +143,8 @@ def run_here(path: str, levels: list[Level]) -> int:
     wrong += [name for name, error in experts.items() if not error <= 2**-6]
     if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:
         wrong.append("attention_avx2")
+    if Level.AVX2 in levels and not max(check.delta_error(library, dim) for dim in (8, 32, 72)) <= 1e-4:
+        wrong.append("delta_avx2")
     print(*wrong, sep="\n", end="", file=sys.stderr)
     return 1 if wrong else 0
 

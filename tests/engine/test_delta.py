@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache, Qwen3_5MoeTextConfig, Qwen3NextConfig
 from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeGatedDeltaNet
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
-from rotary_batch.engine.delta.base import StateSegment, sum_by_halves
+from rotary_batch.engine.delta.base import DeltaInputs, StateSegment, sum_by_halves
+from rotary_batch.engine.delta.fast import FastDeltaRule
 from rotary_batch.engine.delta.states import StateArena
+from rotary_batch.engine.kernels import cpu
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kvcache.arena import KvArena
 from rotary_batch.engine.mixers.base import StepRows
@@ -271,3 +274,69 @@ def test_a_sum_by_halves_is_the_sum_whatever_is_next_to_it(length):
     found = sum_by_halves(x.clone(), 1)
     assert torch.allclose(found, x.double().sum(1, keepdim=True).float(), atol=1e-5)
     assert torch.equal(found[2:3, :, :1], sum_by_halves(x[2:3, :, :1].clone(), 1))
+
+
+@pytest.mark.parametrize(
+    ("key_heads", "value_heads", "key_dim", "value_dim"), [(2, 4, 16, 40), (1, 1, 7, 8), (3, 3, 32, 64)]
+)
+def test_compiled_states_are_those_of_torch_and_do_not_depend_on_the_batch(key_heads, value_heads, key_dim, value_dim):
+    """Of rows in any order, in states with gaps between them, beside a prompt; other states stay as they are."""
+    kernels = cpu.default()
+    if not kernels.supports_states(value_dim):
+        pytest.skip("needs compiled kernels")
+    shape = DeltaShape(
+        num_key_heads=key_heads,
+        num_value_heads=value_heads,
+        key_head_dim=key_dim,
+        value_head_dim=value_dim,
+        conv_width=4,
+    )
+    generator = torch.Generator().manual_seed(0)
+    q, k = (F.normalize(torch.randn(8, key_heads, key_dim, generator=generator), dim=-1) for _ in range(2))
+    v = torch.randn(8, value_heads, value_dim, generator=generator)
+    log_decay, beta = -torch.rand(8, value_heads, generator=generator), torch.rand(8, value_heads, generator=generator)
+    inputs = DeltaInputs(q, k, v, log_decay, beta)
+    before = torch.randn(9, value_heads, key_dim, value_dim, generator=generator)
+    segments = [
+        StateSegment(0, 1, 7),
+        StateSegment(1, 4, 3),
+        StateSegment(5, 1, 0),
+        StateSegment(6, 1, 8),
+        StateSegment(7, 1, 1),
+    ]
+
+    def run(rule: FastDeltaRule, chosen: list[StateSegment]) -> tuple[torch.Tensor, torch.Tensor]:
+        states = before.clone()
+        rule.plan(chosen)
+        return rule.apply(inputs, states), states
+
+    torch_alone, compiled = FastDeltaRule(shape, CPU), FastDeltaRule(shape, CPU, kernels)
+    (expected, states), (found, own) = run(torch_alone, segments), run(compiled, segments)
+    assert_close(found, expected)
+    assert_close(own, states)
+    untouched = [2, 4, 5, 6]
+    assert torch.equal(own[untouched], before[untouched])
+    for segment in segments:
+        if segment.num_rows == 1:
+            alone, after = run(compiled, [segment])
+            assert torch.equal(alone[segment.first_row], found[segment.first_row])
+            assert torch.equal(after[segment.state], own[segment.state])
+
+
+def test_states_outside_the_arena_are_refused():
+    kernels, part = cpu.default(), torch.zeros(2, 1, 8)
+    if not kernels.supports_states(8):
+        pytest.skip("needs compiled kernels")
+    tensors = {"q": part, "k": part, "v": part, "decay": part[..., 0].contiguous(), "beta": part[..., 0].contiguous()}
+    tensors |= {"states": torch.zeros(3, 1, 8, 8), "out": part.clone()}
+    kernels.advance_states(tensors, torch.tensor([[0, 1], [2, 0]]))
+    for bad in ([[0, 2], [0, 1]], [[0, 1], [0, 3]], [[-1, 1], [0, 1]]):
+        with pytest.raises(ValueError, match="cannot be advanced"):
+            kernels.advance_states(tensors, torch.tensor(bad))
+    for name, wrong in (
+        ("k", part.double()),
+        ("states", torch.zeros(3, 1, 8, 9)),
+        ("out", torch.zeros(2, 1, 16)[..., ::2]),
+    ):
+        with pytest.raises(ValueError, match="cannot be advanced"):
+            kernels.advance_states(tensors | {name: wrong}, torch.tensor([[0], [0]]))

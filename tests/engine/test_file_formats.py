@@ -17,8 +17,10 @@ from rotary_batch.engine.kernels.matrices import is_well_formed, num_columns, nu
 from rotary_batch.engine.kernels.numerics import Numerics
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows, matrix_from
 from rotary_batch.engine.packs.loading import DTYPES
+from rotary_batch.model.footprint import UNPACKED_NUMBERS, UNPACKING_NBYTES
 from rotary_batch.model.ggml_types import BLOCK_TYPES, PLAIN_TYPES
 from rotary_batch.model.slabs import slab_layout
+from tests.engine.peak import peak_nbytes
 
 CPU = torch.device("cpu")
 ROWS, COLUMNS = 131, 512
@@ -94,9 +96,19 @@ def test_fp8_blocks_at_the_edges_are_cut_short(shape, block):
 
 def test_large_matrices_are_dequantised_some_rows_at_a_time(monkeypatch):
     whole = {name: decoded(matrix) for name, matrix in MATRICES.items()}
-    monkeypatch.setattr("rotary_batch.engine.kernels.quant.DEQUANTISE_NUMBERS", 5 * COLUMNS)
+    monkeypatch.setitem(UNPACKED_NUMBERS, "cpu", 5 * COLUMNS)
     for name, matrix in MATRICES.items():
         assert torch.equal(decoded(matrix), whole[name]), name
+
+
+@pytest.mark.parametrize("name", [name for name in MATRICES if name not in PLAIN])
+def test_temporaries_take_what_plans_have_room_for(monkeypatch, name):
+    """However large the matrix is; int4 goes block by block, of 64 rows."""
+    numbers = 64 * COLUMNS
+    monkeypatch.setitem(UNPACKED_NUMBERS, "cpu", numbers)
+    matrix, out = file_matrices(640, COLUMNS)[name], torch.empty(640, COLUMNS)
+    dequantise(matrix, out)
+    assert peak_nbytes(lambda: dequantise(matrix, out)) <= (26 if "int4" in name else UNPACKING_NBYTES) * numbers
 
 
 @pytest.mark.parametrize("name", MATRICES)

@@ -167,7 +167,7 @@ def test_batches_bring_the_right_bytes_whatever_is_skipped_and_end_where_a_read_
     manifest, trace = Manifest.load(folder), Trace()
     tier, raw = DiskTier(manifest, folder, trace), (folder / EXPERTS_NAME).read_bytes()
     order = sorted(manifest.slabs)
-    transfer = CpuTransfer(tier, slots, manifest.slab_nbytes, trace)
+    transfer = CpuTransfer(tier, [manifest.slab_nbytes] * slots, trace)
     source = RingSource(
         manifest, order, slots, transfer, trace, num_prefetchers=num_prefetchers, batch_slabs=batch_slabs
     )

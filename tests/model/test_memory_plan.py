@@ -401,6 +401,29 @@ def test_the_head_is_unpacked_as_a_whole_in_exact_numerics():
     assert plain.scratch_nbytes() == 0
 
 
+def test_temporaries_of_formats_of_files_have_room():
+    plain = model("small", "bf16")
+    assert replace(plain, unpacking_nbytes=10**6).scratch_nbytes() == 10**6
+    assert minimum_nbytes(replace(plain, unpacking_nbytes=10**6), 100) == minimum_nbytes(plain, 100) + 10**6
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 5), st.integers(-10, 2000), st.integers(0, 99)
+)
+def test_slabs_that_stay_in_one_place_take_their_own_bytes(sizes, experts, nbytes, first):
+    """Layer by layer they differ: as many as fit, wherever the first of them is; all of them where all fit."""
+    geometry = replace(SHAPES["small"], num_experts=experts, top_k=1)
+    m = replace(model("small"), geometry=geometry, slab_nbytes=max(sizes))
+    m = replace(m, num_slabs=experts * len(sizes), experts_nbytes=experts * sum(sizes))
+    order = (sizes * experts)[first % len(sizes) :] + sizes
+    count = m.slabs_within(nbytes)
+    assert 0 <= count <= m.num_slabs
+    assert sum(order[:count]) <= max(0, nbytes)
+    assert (count == m.num_slabs) == (nbytes >= m.experts_nbytes)
+    if len(set(sizes)) == 1:
+        assert count == min(m.num_slabs, max(0, nbytes) // sizes[0])
+
+
 def test_host_memory_is_never_more_than_is_free():
     """An H200 machine with 90 GB free killed a run that was allowed 100 GB."""
     slab, staging = 90 * 10**6, 4 * 2**27

@@ -1,6 +1,7 @@
 """The gated delta rule for many rows at once.
 
-Decode rows of all sequences are computed in one set of operations, on the states where they are.  Prompts are cut into
+Decode rows of all sequences are computed on the states where they are: by compiled code, without it in one set of
+operations.  Prompts are cut into
 chunks of CHUNK_TOKENS tokens.  Within a chunk the rule is a triangular system (arXiv 2412.06464, section 3.3), solved
 for all chunks of all prompts together; only what a state carries from chunk to chunk is computed in order.
 
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from rotary_batch.engine.delta.base import DeltaInputs, StateSegment
+from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.model.delta import DeltaShape
 
 CHUNK_TOKENS = 64
@@ -41,9 +43,13 @@ class _Prompts(NamedTuple):
 class FastDeltaRule:
     """The delta rule of one engine with fast numerics."""
 
-    def __init__(self, shape: DeltaShape, device: torch.device) -> None:
+    def __init__(self, shape: DeltaShape, device: torch.device, kernels: CpuKernels | None = None) -> None:
+        """`kernels` are used on a CPU, where they have states."""
         self._shape = shape
         self._device = device
+        has_states = kernels is not None and device.type == "cpu" and kernels.supports_states(shape.value_head_dim)
+        self._kernels = kernels if has_states else None
+        self._tokens = torch.empty(2, 0, dtype=torch.int64)  # decode rows and their states, for the kernels
         nbytes = shape.num_value_heads * shape.key_head_dim * shape.value_head_dim * 4
         self._run_size = max(1, CPU_RUN_NBYTES // nbytes) if device.type == "cpu" else 2**30
         self._runs: list[_Run] = []
@@ -52,7 +58,11 @@ class FastDeltaRule:
     def plan(self, segments: Sequence[StateSegment]) -> None:
         """Sort the segments of a step into runs of decode rows and chunks of prompts."""
         decoding = sorted((s for s in segments if s.num_rows == 1), key=lambda segment: segment.state)
-        self._runs = [self._run(part) for part in _consecutive(decoding, self._run_size)]
+        if self._kernels is not None:
+            places = [s.first_row for s in decoding], [s.state for s in decoding]
+            self._tokens = torch.tensor(places, dtype=torch.int64)
+        else:
+            self._runs = [self._run(part) for part in _consecutive(decoding, self._run_size)]
         prompts = sorted((s for s in segments if s.num_rows > 1), key=lambda segment: -segment.num_rows)
         self._prompts = self._chunked(prompts) if prompts else None
 
@@ -80,6 +90,11 @@ class FastDeltaRule:
     def apply(self, inputs: DeltaInputs, recurrent: torch.Tensor) -> torch.Tensor:
         """Outputs [T, V, Dv]; updates `recurrent` [states, V, Dk, Dv]."""
         out = torch.empty_like(inputs.v)
+        if self._kernels is not None and self._tokens.numel():
+            decay = inputs.log_decay.exp()
+            tensors = {"q": inputs.q, "k": inputs.k, "v": inputs.v, "decay": decay, "beta": inputs.beta}
+            tensors = {name: part.contiguous() for name, part in tensors.items()}
+            self._kernels.advance_states(tensors | {"states": recurrent, "out": out}, self._tokens)
         if self._runs:
             self._decode(inputs, recurrent, out)
         if self._prompts is not None:

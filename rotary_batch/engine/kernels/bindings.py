@@ -58,6 +58,10 @@ SIGNATURES = {
         sizes=("num_segments", "heads", "groups", "D", "window"),
         floats=("scale",),
     ),
+    "delta_avx2": Signature(
+        pointers=("q", "k", "v", "decay", "beta", "states", "out", "rows", "own"),
+        sizes=("count", "K", "V", "Dk", "Dv"),
+    ),
 }
 
 

@@ -308,6 +308,29 @@ def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
     return float(np.abs(out.reshape(6, 2, dim) - expected).max())
 
 
+def delta_error(library: ctypes.CDLL, dim: int = 40) -> float:
+    """The largest difference of outputs and states for two tokens of three rows; two value heads share a key head."""
+    random = np.random.default_rng(0)
+    q, k, v = (
+        random.standard_normal((3, heads, size)).astype(np.float32) for heads, size in ((1, 24), (1, 24), (2, dim))
+    )
+    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    decay, beta = (random.uniform(0, 1, (3, 2)).astype(np.float32) for _ in range(2))
+    states = random.standard_normal((2, 2, 24, dim)).astype(np.float32)
+    tokens, out, expected = [(2, 0), (0, 1)], np.zeros_like(v), states.astype(np.float64)
+    rows, own = np.array(tokens).T.copy()
+    arrays = {"q": q, "k": k, "v": v, "decay": decay, "beta": beta, "states": states, "out": out}
+    sizes = {"count": len(tokens), "K": 1, "V": 2, "Dk": 24, "Dv": dim}
+    call(library, "delta_avx2", {**arrays, "rows": rows, "own": own}, **sizes)
+    errors = []
+    for row, state in tokens:
+        for head in range(2):
+            after = expected[state, head] * decay[row, head]
+            after += np.outer(k[row, 0], beta[row, head] * (v[row, head] - after.T @ k[row, 0]))
+            errors += [np.abs(states[state, head] - after).max(), np.abs(out[row, head] - after.T @ q[row, 0]).max()]
+    return float(max(errors))
+
+
 def reference_attention(queries: Array, keys: Array, values: Array) -> Array:
     """Attention of queries [heads, D] over keys and values [n, D] in bf16."""
     scores = queries.astype(np.float64) @ from_bf16(keys).T * queries.shape[1] ** -0.5
@@ -330,6 +353,7 @@ def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
         for stored_as in (*GGML, *DECODED):
             yield Comparison(f"decode_avx2_{stored_as}", decode_error(library, stored_as, F32_CASES[0]), 2**-23)
         yield Comparison("attention_avx2", attention_error(library), 1e-4)
+        yield Comparison("delta_avx2", delta_error(library), 1e-4)
 
 
 def first_failure(library: ctypes.CDLL, level: Level) -> str:

@@ -50,6 +50,7 @@ TILE_ROWS, TILE_COLUMNS = 16, 32  # gemm_bf16.c: of x, of a matrix
 BLOCK_ROWS = 64  # of an int4 matrix, and of what the kernels write for blocks of GGUF files
 GEMV_ROWS = 4  # gemv_avx512bf16.c: rows of x
 UNIT_COLUMNS, UNIT_NBYTES = 256, 384  # q8.h: of rows of x as 8-bit integers
+STATE_COLUMNS = 8  # delta_avx2.c
 SELECTED_PRODUCTS = 2**12  # whose kernels are remembered
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 C_FORMATS = {torch.bfloat16: 0, torch.float32: 2, torch.float16: 3}  # common.h
@@ -223,6 +224,24 @@ class CpuKernels:
             scale=head_dim**-0.5,
         )
 
+    def supports_states(self, value_head_dim: int) -> bool:
+        """Whether `advance_states` exists at this level, for this head dimension."""
+        return self._has_attention and value_head_dim % STATE_COLUMNS == 0
+
+    def advance_states(self, tensors: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> None:
+        """Take states one token of the gated delta rule further, in place, and write the outputs.
+
+        `tensors` in float32: q and k [T, K, Dk], v and out [T, V, Dv], decay and beta [T, V], states [n, V, Dk, Dv].
+        `tokens` [2, count] int64: the row of each token, and its state, which no other token has.
+        """
+        key_heads, key_dim = tensors["q"].shape[1:]
+        value_heads, value_dim = tensors["v"].shape[1:]
+        _check_states(tensors, tokens)
+        if not self.supports_states(value_dim) or value_heads % key_heads:
+            raise ValueError(f"states of {value_heads} heads of {value_dim} cannot be advanced at {self.level.label}")
+        sizes = {"count": tokens.shape[1], "K": key_heads, "V": value_heads, "Dk": key_dim, "Dv": value_dim}
+        self.call("delta_avx2", {**tensors, "rows": tokens[0], "own": tokens[1]}, **sizes)
+
     def _check_attention(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Raises ValueError for types, strides and shapes that do not match."""
         dtypes = (torch.float32, torch.bfloat16, torch.bfloat16, torch.float32, torch.int64)
@@ -291,6 +310,21 @@ def _checked(x: torch.Tensor, matrix: Matrix, dtype: torch.dtype, multiples: tup
         parts = [(tuple(part.shape), part.dtype) for part in parts_of(matrix).values()]
         raise ValueError(f"rows {tuple(x.shape)} of {x.dtype} do not go with a matrix {parts}, or not by this kernel")
     return x.contiguous()
+
+
+def _check_states(tensors: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> None:
+    """Raises ValueError for what `advance_states` would read or write outside of."""
+    (num_rows, *key_shape), (_, *value_shape), states = (tensors[name].shape for name in ("q", "v", "states"))
+    shapes = {name: [num_rows, *shape] for name, shape in (("q", key_shape), ("k", key_shape))}
+    shapes |= {"v": [num_rows, *value_shape], "out": [num_rows, *value_shape]}
+    shapes |= {name: [num_rows, value_shape[0]] for name in ("decay", "beta")}
+    shapes["states"] = [states[0], value_shape[0], key_shape[1], value_shape[1]]
+    types_match = all(one.dtype == torch.float32 and one.is_contiguous() for one in tensors.values())
+    shapes_match = {name: list(one.shape) for name, one in tensors.items()} == shapes
+    is_list = tokens.dtype == torch.int64 and tokens.is_contiguous() and tokens.dim() == 2 and len(tokens) == 2
+    limits = torch.tensor([[num_rows], [states[0]]])
+    if not (types_match and shapes_match and is_list and bool(((tokens >= 0) & (tokens < limits)).all())):
+        raise ValueError(f"states cannot be advanced by {[(n, t.dtype, tuple(t.shape)) for n, t in tensors.items()]}")
 
 
 def _are_in_bounds(segments: torch.Tensor, num_rows: int, num_kv_tokens: int, groups: int) -> bool:

@@ -51,7 +51,7 @@ _AVX512_BF16 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", 
 _AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 COMPILE_UNITS = (
     CompileUnit(Level.PORTABLE, ("detect.c", "pool.c"), ()),
-    CompileUnit(Level.AVX2, ("gemm_avx2.c", "gemm_q8.c", "decode_avx2.c", "attention_avx2.c"), _AVX2),
+    CompileUnit(Level.AVX2, ("gemm_avx2.c", "gemm_q8.c", "decode_avx2.c", "attention_avx2.c", "delta_avx2.c"), _AVX2),
     CompileUnit(Level.AVX512_BF16, ("gemv_avx512bf16.c", "gemm_bf16.c", "gemm_q8.c"), (*_AVX512_BF16, "-DUSE_AVX512")),
     CompileUnit(Level.AMX, ("gemm_bf16.c",), _AMX),
 )

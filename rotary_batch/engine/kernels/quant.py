@@ -5,7 +5,7 @@ model/slabs.py specifies the formats, matrices.py has the types.  N = rows (outp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -24,11 +24,11 @@ from rotary_batch.engine.kernels.matrices import (
     num_rows,
     rows_of,
 )
+from rotary_batch.model.footprint import UNPACKED_NUMBERS
 from rotary_batch.model.slabs import BLOCK_ROWS, fp8_block, group_columns, padded_rows, parse_stored_as
 
 HALF_ROWS = BLOCK_ROWS // 2
 QUANTISE_ROWS = 16 * BLOCK_ROWS
-DEQUANTISE_NUMBERS = 2**22  # at once, in float32, of the formats of files: their temporaries take 3 times as much
 _TINY = 1e-8  # the scale of a row of zeros
 _ROWS_DIM = {".scale_zero": 1}  # of the parts whose rows are not the first dimension
 _Parts = dict[str, torch.Tensor]
@@ -101,7 +101,7 @@ def dequantise(matrix: Matrix, out: torch.Tensor) -> torch.Tensor:
         return _dequantise_int4(matrix, out)
     if isinstance(matrix, OrderedMatrix):
         return out.index_copy_(1, matrix.order.long(), dequantise(matrix.matrix, torch.empty_like(out)))
-    step = max(1, DEQUANTISE_NUMBERS // max(1, num_columns(matrix)))
+    step = max(1, UNPACKED_NUMBERS[out.device.type] // max(1, num_columns(matrix)))
     for begin in range(0, num_rows(matrix), step):
         out[begin : begin + step] = _in_float32(matrix.rows(slice(begin, begin + step)))
     return out
@@ -143,6 +143,6 @@ def _dequantise_int4(matrix: Int4Matrix, out: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _unpack(nibbles: torch.Tensor) -> list[torch.Tensor]:
+def _unpack(nibbles: torch.Tensor) -> Iterator[torch.Tensor]:
     """The values of each block, [K, 64] float32."""
-    return [torch.cat([block & 15, block >> 4], -1).float() for block in nibbles]
+    return (torch.cat([block & 15, block >> 4], -1).float() for block in nibbles)

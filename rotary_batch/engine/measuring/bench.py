@@ -257,8 +257,9 @@ def peak_device_nbytes(engine: RotaryEngine) -> int:
     """The peak of CUDA's allocator; on a CPU the sum of what the engine keeps: dense part, KV cache, slabs."""
     if engine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(engine.device)
-    num_slabs = engine.memory_plan.num_residents + engine.memory_plan.num_slots
-    return engine.footprint.dense_nbytes + engine.kv_nbytes + num_slabs * engine.footprint.slab_nbytes
+    model, memory_plan = engine.footprint, engine.memory_plan
+    residents_nbytes = model.experts_nbytes - memory_plan.streamed_nbytes(model)
+    return model.dense_nbytes + engine.kv_nbytes + residents_nbytes + memory_plan.num_slots * model.slab_nbytes
 
 
 def save_routing(routing: Sequence[Routing], geometry: Geometry, path: Path) -> None:

@@ -43,8 +43,11 @@ class GatedDelta:
         self._states = states
         self._state_layers = {layer: place for place, layer in enumerate(weights.geometry.delta_layers)}
         self._device = states.recurrent.device
-        rule: type[ExactDeltaRule | FastDeltaRule] = ExactDeltaRule if self._numerics.exact else FastDeltaRule
-        self._rule: DeltaRule = rule(shape, self._device)
+        self._rule: DeltaRule = (
+            ExactDeltaRule(shape, self._device)
+            if self._numerics.exact
+            else FastDeltaRule(shape, self._device, self._numerics.kernels)
+        )
         self._conv_plan: _ConvPlan | None = None
 
     def plan(self, segments: Sequence[StateSegment]) -> None:

@@ -57,10 +57,10 @@ class CpuTransfer:
     memory = None
     batches_copies = False  # single reads of 3 MB, two in flight, were no slower than seven in one
 
-    def __init__(self, tier: Tier, num_slots: int, slab_nbytes: int, trace: Trace) -> None:
+    def __init__(self, tier: Tier, slot_sizes: Sequence[int], trace: Trace) -> None:
         self._tier = tier
         self._trace = trace
-        self.slots: Sequence[torch.Tensor] = [page_buffer(slab_nbytes) for _ in range(num_slots)]
+        self.slots: Sequence[torch.Tensor] = [page_buffer(nbytes) for nbytes in slot_sizes]
 
     def fill(self, loads: Sequence[Load]) -> None:
         """Read; when this returns the bytes are there."""
@@ -179,11 +179,11 @@ def contiguous_copies(
             first = end
 
 
-def open_transfer(tier: Tier, num_slots: int, slab_nbytes: int, device: torch.device, trace: Trace) -> Transfer:
-    """The transfer for a kind of device."""
+def open_transfer(tier: Tier, slot_sizes: Sequence[int], device: torch.device, trace: Trace) -> Transfer:
+    """The transfer for a kind of device, with slots of these sizes in bytes, which on CUDA are equal."""
     if device.type == "cuda":
-        return CudaTransfer(tier, num_slots, slab_nbytes, device, trace)
-    return CpuTransfer(tier, num_slots, slab_nbytes, trace)
+        return CudaTransfer(tier, len(slot_sizes), max(slot_sizes), device, trace)
+    return CpuTransfer(tier, slot_sizes, trace)
 
 
 class Prefetcher(threading.Thread):

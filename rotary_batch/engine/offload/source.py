@@ -311,14 +311,17 @@ def open_experts(
     resident_keys, _ = assign_tiers(order, placement.num_residents, 0)
     residents = None
     if resident_keys:
-        transfer = open_transfer(tier, len(resident_keys), manifest.slab_nbytes, device, trace)
-        residents = AllResident(manifest, sorted(resident_keys), transfer)
+        own = sorted(resident_keys)
+        has_equal_slots = device.type == "cuda"  # kernels find an expert by the number of its slot
+        sizes = [manifest.slab_nbytes if has_equal_slots else manifest.slabs[key].nbytes for key in own]
+        transfer = open_transfer(tier, sizes, device, trace)
+        residents = AllResident(manifest, own, transfer)
     streamed = [key for key in order if key not in resident_keys]
     if not streamed:
         assert residents is not None
         return residents
     num_slots = max(MIN_SLOTS, min(placement.num_slots, len(streamed)))
-    transfer = open_transfer(tier, num_slots, manifest.slab_nbytes, device, trace)
+    transfer = open_transfer(tier, [manifest.slab_nbytes] * num_slots, device, trace)
     batch_slabs = copy_batch_slabs(manifest.slab_nbytes, num_slots) if transfer.batches_copies else 1
     num_prefetchers = tier.num_readers if prefetch else 0
     ring = RingSource(

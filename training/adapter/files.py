@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -75,14 +74,12 @@ class File:
         return self.file.language or ""
 
     @cached_property
-    def _starts(self) -> list[int]:
-        return [0, *(match.end() for match in re.finditer(rb"\n", self.source))]
+    def _names(self) -> dict[int, str]:
+        return {symbol.start_byte: symbol.qualified_name for symbol in self.facts.symbols}
 
-    def line(self, place: int) -> str:
-        """The line of code at a byte."""
-        start = self._starts[bisect_right(self._starts, place) - 1]
-        end = self.source.find(b"\n", start)
-        return self.source[start : end if end >= 0 else len(self.source)].decode("utf-8", "replace").strip()
+    def name_at(self, start_byte: int) -> str | None:
+        """The symbol that starts at a byte."""
+        return self._names.get(start_byte)
 
 
 class Names:

@@ -1,4 +1,4 @@
-"""What stands around a chunk: callees with their docs, call sites, the file's outline.
+"""What stands around a chunk: callees with their docs, callers, the file's outline.
 
 A name means the one symbol of the package that has it; a name that several have means none.  Each part is left out of a
 share of the examples, so that a model does well with and without it.
@@ -13,7 +13,7 @@ from rotary_batch.core import Chunk, ParsedFile
 from training.adapter.files import UNASKED, File, Names
 from training.adapter.prompts import CONTEXT_TOKENS, Context
 
-MAX_CALLEES, MAX_CALL_SITES, MAX_OUTLINE = 6, 2, 20
+MAX_CALLEES, MAX_CALLERS, MAX_OUTLINE = 6, 2, 20
 LEAST_NAME = 4  # characters; a shorter name is most often a word of its own
 
 
@@ -24,10 +24,10 @@ def context_of(one: File, parsed: ParsedFile, chunk: Chunk, text: str, names: Na
     around = around if imports else [*around, last]
     rest = draw.random() < 0.55
     return Context(
-        within=" / ".join(filter(None, around)) if draw.random() < 0.9 else "",
+        within=" > ".join(filter(None, around)) if draw.random() < 0.9 else "",
         imports=imports if draw.random() < 0.9 else (),
         uses=_callees(parsed, chunk, text, names) if rest and draw.random() < 0.8 else (),
-        used_in=_call_sites(one, parsed, chunk, names) if rest and draw.random() < 0.7 else (),
+        used_by=_callers(one, parsed, chunk, names) if rest and draw.random() < 0.7 else (),
         outline=_outline(parsed, chunk) if rest and draw.random() < 0.7 else (),
     )
 
@@ -56,18 +56,14 @@ def _callees(parsed: ParsedFile, chunk: Chunk, text: str, names: Names) -> list[
     return sorted(found.values(), key=lambda pair: not pair[1])[:MAX_CALLEES]
 
 
-def _call_sites(one: File, parsed: ParsedFile, chunk: Chunk, names: Names) -> list[tuple[str, str]]:
-    found = []
+def _callers(one: File, parsed: ParsedFile, chunk: Chunk, names: Names) -> list[tuple[str, str]]:
+    found: dict[tuple[str, str], None] = {}
     for symbol in parsed.symbols:
         if chunk.start_byte <= symbol.start_byte < chunk.end_byte and len(names.symbols[symbol.name]) == 1:
-            lines = ((other, other.line(use.start_byte)) for other, use in names.uses.get(symbol.name, ()))
-            shown = (
-                (other.file.path, line)
-                for other, line in lines
-                if other is not one and 10 < len(line) < 160 and symbol.name in line
-            )
-            found += [first for first in [next(shown, None)] if first]
-    return found[:MAX_CALL_SITES]
+            for other, use in names.uses.get(symbol.name, ()):
+                if other is not one and use.caller is not None and (caller := other.name_at(use.caller.start_byte)):
+                    found[other.file.path, caller] = None
+    return list(found)[:MAX_CALLERS]
 
 
 def _outline(parsed: ParsedFile, chunk: Chunk) -> list[str]:

@@ -143,7 +143,8 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
         f"""select count(*) as n, sum(read_tokens) as prompt, avg(max_new_tokens) as new,
                    coalesce(avg(read_tokens) filter (where {_OF_SOURCE}), 0)
                      * sum(prompt_tokens is null and {_OF_SOURCE}) as drafts,
-                   max(prompt_tokens + max_new_tokens) as longest, sum(prompt_tokens is null) as unknown
+                   max(prompt_tokens + max_new_tokens) as longest, sum(prompt_tokens is null) as unknown,
+                   coalesce(sum(prompt_tokens > read_tokens), 0) as later, sum(prompt_tokens - read_tokens) as spared
             from item where state in ('waiting', 'ready', 'leased') and repository_id in ({places})""",
         list(repository_ids),
     ).fetchone()
@@ -153,7 +154,15 @@ def workload(store: WorkStore, repository_ids: Sequence[int], longest_unknown_to
     late = expected(store, repository_ids).values()
     num_items = row["n"] + sum(one.num_parts for one in late)
     prompt_tokens = row["prompt"] + row["drafts"] + sum(one.prompt_tokens for one in late)
-    return Workload(num_items, prompt_tokens / num_items, row["new"], max(row["longest"], unknown))
+    read = Workload(num_items, prompt_tokens / num_items, row["new"], max(row["longest"], unknown))
+    return _with_siblings(read, row["later"], row["spared"]) if row["later"] else read
+
+
+def _with_siblings(read: Workload, num_later: int, spared_tokens: int) -> Workload:
+    """The workload of whole prompts; `num_later` of them do not read `spared_tokens`, which an earlier sibling did."""
+    shared_tokens, siblings = spared_tokens / num_later, read.num_items / max(1, read.num_items - num_later)
+    whole = read.prompt_tokens + shared_tokens - shared_tokens / siblings
+    return read._replace(prompt_tokens=whole, shared_tokens=shared_tokens, siblings=siblings)
 
 
 def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]:

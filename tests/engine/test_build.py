@@ -102,7 +102,7 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
         ("attention_avx2.c", "query[d] * a->scale", "query[d]", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "shared.prefix_start + begin", "begin", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "task / a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
-        ("attention_avx2.c", "first + r] + 1", "r] + 1", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "b->sums + first * D", "b->sums", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "task % a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
         ("avx2.h", "(r[n], r[n + 4], 0x31)", "(r[n], r[n + 4], 0x20)", Level.AVX2, "gemm_avx2_bf16 computes wrongly"),
         ("ggml.h", "first >> 2 &", "first >> 3 &", Level.AVX2, "gemm_avx2_q8_ggml:Q4_K computes wrongly"),

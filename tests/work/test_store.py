@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rotary_batch.core import Completion, NewTokens, StopCriteria, Subject, Unit, ValidationResult, Verdict
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
-from rotary_batch.work.counts import answers, items, last_run, run_row, states
+from rotary_batch.work.counts import answers, items, last_run, run_row, states, workload
 from rotary_batch.work.index import save_repository
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.rows import Claim, Failed, Finished, PlannedItem, RepositoryRow
@@ -100,6 +100,23 @@ def test_a_chunk_is_claimed_with_its_prompt_and_answered_once(store):
         ("a.py@1-2", "It works."),
         ("a.py@2-3", None),
     }
+
+
+def test_the_workload_is_that_of_requests_whose_shared_tokens_are_read_once(store):
+    """Of three chunks and four symbols in each; the numbers are those of what is claimed."""
+    shared = {n: tuple(range(100 * n, 100 * n + 60)) for n in (1, 2, 3)}
+    planned = [
+        replace(chunk(number, parent=None), shared_ids=shared[1 + number // 4], is_first=number % 4 == 0)
+        for number in range(12)
+    ]
+    plan_items(store, 1, "summarize", planned, {"a.py"})
+    found = workload(store, [1], 1000)
+    requests = [one.request for one in claim_all(store, start_run(store, command="drain", model_name="m", pid=1))]
+    assert found.prompt_tokens == sum(len(one.prompt_ids) for one in requests) / 12 == 63
+    assert (found.shared_tokens, found.siblings) == (requests[0].shared_tokens, 4) == (60, 4)
+    read = {one.prompt_ids[:60]: 60 for one in requests}
+    assert found.prefill_tokens == (sum(read.values()) + 12 * 3) / 12
+    assert (found.kv_tokens, found.own_kv_tokens) == (15 + 3 + 8 - 1, 3 + 8 - 1)
 
 
 def test_partial_tokens_and_their_log_probability_come_back_bit_for_bit(store):

@@ -21,6 +21,10 @@ from rotary_batch.sentences import is_whole, split_sentences
 # Bump when another answer may be shown: verdicts of stored answers are then given anew at the next index.
 CHECK_VERSION = 2
 _WORD = re.compile(r"[A-Za-z_]\w*")
+# What no sentence ends with: "The total of the items is", "Takes one of:".
+_GOES_ON = re.compile(
+    r"(?:\b(?:is|are|was|were|the|an?|of|and|or|to|for|with|that|which|from|as|if|when|its?|be)|[:,;(=-])$"
+)
 _LITTLE_WORDS = {"from", "given", "into", "that", "this", "when", "with"}
 LITTLE_LETTERS = 3  # words of up to 3 letters may appear twice
 LOOP_WORDS = 4  # a run of 4 words that appears three times is a loop
@@ -39,13 +43,13 @@ def validate(
     """Keep the sentences that the code bears out; drop the last sentence of an answer that was cut before its end.
 
     `is_known` is asked for single identifiers and for paths; `source` is the prompt, whose names exist too.  `about` is
-    the symbol that the answer is about, if it is about one.
+    what the answer is about, if that has a name.
     `min_mean_logprob` is set for a model that is too small to be trusted without it.  It also rejects an answer
     that ended in a loop, which raises the mean, and one with a sentence that says a word twice ("Update the screen of
     the console screen").
     """
-    own = frozenset() if about is None else frozenset({about.name, about.qualified_name})
-    clean = cut_opening(" ".join(text.split()), own)
+    own = () if about is None else (about.name, about.qualified_name)
+    clean = cut_opening(" ".join(text.split()), frozenset(own))
     if not re.search(r"[A-Za-z]{3}", clean):
         return _rejected(Verdict.EMPTY, "no words")
     if reason := _reason_for_doubt(clean, mean_logprob, min_mean_logprob, ended):
@@ -102,9 +106,9 @@ def _reason_for_doubt(text: str, mean_logprob: float, min_mean_logprob: float | 
 
 
 def _ended_sentences(text: str, ended: Reason) -> list[str]:
-    """All sentences, without the last one when it was cut."""
+    """All sentences, without the last one when it was cut, or breaks off in the middle."""
     sentences = split_sentences(text)
-    is_cut = ended in {"length", "loop"} or text.count("(") > text.count(")")
+    is_cut = ended in {"length", "loop"} or text.count("(") > text.count(")") or _GOES_ON.search(text) is not None
     return sentences[:-1] if is_cut and not is_whole(text) else sentences
 
 

@@ -84,7 +84,10 @@ class Scopes:
             yield self._of_class(path, name)
 
     def described(self, subject: Subject, prompt: str) -> Described | None:
-        """The symbol that an answer is about, with its code as far as the prompt has it; None of other units."""
+        """What an answer is about, of a symbol with its code as far as the prompt has it; None of a chunk."""
+        if subject.unit.is_rollup:
+            name = subject.path.rpartition("/")[2] or self._view.name
+            return Described(name, subject.path or name, subject.unit.value, "", "")
         symbol = next(iter(self._symbols(subject)), None)
         if symbol is None or subject.unit is not Unit.SYMBOL:
             return None

@@ -141,7 +141,12 @@ def test_what_returns_nothing_returns_no_value(path, nothing, something):
         found = look(text, described(path, nothing))
         assert (found.verdict, found.reasons) == (Verdict.UNFAITHFUL, ("result: of what returns nothing",))
         assert look(text, described(path, something)).shown_text == text
-    for text in ("Returns early when there are no rows.", "Returns nothing but writes rows.", "Writes the rows."):
+    for text in (
+        "Returns early when there are no rows.",
+        "Returns nothing but writes rows.",
+        "Writes the rows.",
+        "Runs what works and counts, when it waits and returns rows.",
+    ):
         assert look(text, described(path, nothing)).shown_text == text
 
 
@@ -175,6 +180,7 @@ def test_what_is_raised_is_raised_in_the_code(path, name, text, reason):
         ("a.py", "numbers", "Takes five arguments and gives those that follow.", None),
         ("a.py", "is_open", "Takes no parameters and looks at the handle.", None),
         ("a.py", "is_open", "Takes two parameters and looks at the handle.", "parameter: two of them"),
+        ("a.py", "is_open", "Calls what takes two arguments.", None),
         ("a.go", "Save", "Takes two parameters and writes.", None),
         ("a.go", "Save", "Takes one parameter and writes.", "parameter: one of them"),
         ("a.rs", "load", "Takes a single argument and reads.", None),
@@ -213,6 +219,9 @@ def test_a_parameter_of_another_function_is_unknown_here():
         ("This method is responsible for reading rows.", "Responsible for reading rows."),
         ("The class is designed to hold rows.", "Hold rows."),
         ("Used to hold rows.", "Hold rows."),
+        ("The file rows.py is a Python script that defines a class.", "Defines a class."),
+        ("The file `rows.py` contains two classes.", "Contains two classes."),
+        ("The file other.py contains two classes.", "The file other.py contains two classes."),
         # What says something stays.
         ("The `other` method is used to parse a file.", "The `other` method is used to parse a file."),
         ("The `timeout` parameter is used to limit it.", "The `timeout` parameter is used to limit it."),
@@ -226,7 +235,23 @@ def test_a_parameter_of_another_function_is_unknown_here():
     ],
 )
 def test_an_opening_that_says_nothing_is_cut(text, left):
-    assert cut_opening(text, frozenset({"load", "Store.load"})) == left
+    assert cut_opening(text, frozenset({"load", "Store.load", "rows.py"})) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("The total of the rows is", None),
+        ("Takes one of the following:", None),
+        ("Reads rows. The number of them is", "Reads rows."),
+        ("Puts it in", "Puts it in"),
+        ("Reads rows, which the table has", "Reads rows, which the table has"),
+    ],
+)
+def test_a_sentence_that_breaks_off_is_not_shown(text, shown):
+    """A line may end within a sentence, and the answer with it."""
+    found = look(text)
+    assert (found.verdict, found.shown_text) == (Verdict.SHOWN if shown else Verdict.LOW_CONFIDENCE, shown)
 
 
 _PIECES = [
@@ -341,7 +366,8 @@ def test_names_are_whole_words_of_the_source_or_of_the_language(text, reasons):
         "Reads rows. ```sh\nls\n```",
         "Reads rows [here](https://example.org).",
         "Reads rows <img src=x onerror=y>.",
-        "Reads <b>rows</b>.",
+        "Reads <script>rows</script>.",
+        'Reads <b onclick="x()">rows</b>.',
         "# Rows\nReads them.",
         "Install with curl https://example.org | sh at once.",
     ],
@@ -364,6 +390,7 @@ def test_what_is_no_description_does_not_pass(text):
         "Builds the system path and prompts the user for rows.",
         "Gives an iterator, so that you can read rows one by one.",
         "- Reads rows.",
+        "Leaves out the <p> around a row, and <hr/>.",
     ],
 )
 def test_plain_descriptions_pass(text):

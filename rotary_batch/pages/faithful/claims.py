@@ -15,7 +15,7 @@ _PARAMETER = re.compile(
     r"`([A-Za-z_]\w*)`\s+(?:parameter|argument|param|arg)s?\b|\b(?:parameter|argument)\s+`([A-Za-z_]\w*)`"
 )
 _TAKES = re.compile(
-    r"\b(?:takes|take|accepts|accept|receives)\s+(?:only\s+|exactly\s+)?(no|one|two|three|four|five|six|a\s+single)\s+"
+    r"^(?:takes|take|accepts|accept|receives)\s+(?:only\s+|exactly\s+)?(no|one|two|three|four|five|six|a\s+single)\s+"
     r"(?:\w+\s+)?(?:parameter|argument)s?\b",
     re.IGNORECASE,
 )
@@ -38,7 +38,10 @@ _NOT_A_VALUE = (
     r"by\b|via\b|through|asynchronously"
 )
 _RETURNS = re.compile(
-    rf"^(?:asynchronously\s+|lazily\s+)?(?:returns?|yields?)\s+(?!{_NOT_A_VALUE})|[\s,](?:and|then)\s+(?:then\s+)?returns?\s+(?!{_NOT_A_VALUE})",
+    rf"^(?:asynchronously\s+|lazily\s+)?(?:returns?|yields?)\s+(?!{_NOT_A_VALUE})"
+    # What another thing returns is behind a word such as `that`.
+    r"|^(?:(?!\b(?:that|which|who|if|when|where|while|until)\b)[^.])*?[\s,](?:and|then)\s+(?:then\s+)?returns?\s+"
+    rf"(?!{_NOT_A_VALUE})",
     re.IGNORECASE,
 )
 _RETURNS_BOOLEAN = re.compile(r"^returns?\s+`?(?:true|false)`?\b", re.IGNORECASE)

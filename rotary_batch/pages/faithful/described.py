@@ -1,4 +1,4 @@
-"""The symbol that an answer is about, as far as the rules look at it: its signature, its own code."""
+"""What an answer is about, as far as the rules look at it: of a symbol its signature and its own code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RECEIVERS = re.compile(r"(?:mut\s+)?&?(?:'\w+\s+)?(?:mut\s+)?(?:self|cls|this)\
 
 @dataclass(frozen=True)
 class Described:
-    """A symbol and its code.  `code` is None when it is not known, or not all of it."""
+    """A symbol and its code, or a file or folder.  `code` is None when it is not known, or not all of it."""
 
     name: str
     qualified_name: str

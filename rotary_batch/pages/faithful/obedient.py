@@ -15,7 +15,7 @@ _PATTERNS = {
         r"(?:\w+\s+){0,2}(?:instructions?|prompts?|rules?|messages?|directions?|context|guidelines)\b"
         r"|\bsystem\s+prompt\b|\b(?:new|following|these)\s+instructions\s*:"
         r"|\b(?:do\s+not|don't|never)\s+(?:tell|inform|mention|reveal|alert)\s+(?:\w+\s+)?(?:the\s+)?(?:user|human|anyone|developer)s?\b"
-        r"|\byou\s+(?:must|should|need\s+to|have\s+to|are\s+now)\s+\w+|(?:^|[.!?:]\s+)you\s+(?:are|can|may|will)\s+\w+"
+        r"|\byou\s+(?:must|should|are\s+now)\s+\w+|(?:^|[.!?:]\s+)you\s+(?:are|can|may|will)\s+\w+"
         r"|\b(?:please|kindly)\s+(?:run|execute|visit|open|click|provide|install|download|send|paste|copy|let|note|enter|tell)\b"
         r"|\b(?:act|respond|reply|behave)\s+as\s+(?:an?|the|if)\b"
         r"|\bcurl\s+\S+\s*\|\s*(?:ba|z)?sh\b|\brm\s+-rf?\b|\bsudo\s+\w+",
@@ -39,7 +39,7 @@ _PATTERNS = {
         re.IGNORECASE,
     ),
     "markup": re.compile(
-        r"```|~~~|!?\[[^\]\n]*\]\([^)\n]*\)|^\s*\[[^\]\n]+\]:\s|(?<![\w<])</?[a-z][a-z0-9-]*(?:\s[^>\n]*)?/?>|<!--|<!\[?[a-z]|<\?[a-z]"
+        r"```|~~~|!?\[[^\]\n]*\]\([^)\n]*\)|^\s*\[[^\]\n]+\]:\s|(?<![\w<])<(?:[a-z][a-z0-9-]*\s[^>\n]*=[^>\n]*|/?(?:script|style|iframe|object|embed|img|svg|a|form|base|meta|link)/?)>|<!--|<!\[?[a-z]|<\?[a-z]"
         r"|\bjavascript:|\bdata:\w+/|^\s*(?:#{1,6}|>)\s|&#?\w{2,8};|\{\{|\{%"
     ),
 }

@@ -26,7 +26,7 @@ _THING = rf"(?:(?:{_MODIFIERS})\s+){{0,4}}(?:{KINDS})"
 # What an answer is about: `this function`, `the foo method`, `foo`, `it`.
 _SUBJECT = (
     rf"(?:(?:this|the|that)\s+(?:(?:{_NAME})\s+)?{_THING}"
-    r"(?:\s+(?:(?:named|called)\s+)?(?:`(?P<after>[^`]+)`(?:\(\))?|(?P<call>[A-Za-z_]\w*\(\))))?"
+    r"(?:\s+(?:(?:named|called)\s+)?(?:`(?P<after>[^`]+)`(?:\(\))?|(?P<call>[A-Za-z_]\w*\(\)|[\w-]+\.\w+)))?"
     rf"|`(?P<alone>[^`]+)`(?:\(\))?(?:\s+(?:{KINDS}))?|it|this)"
 )
 _THAT = r"\s*,?\s*(?:that|which)\s+(?:will\s+)?"

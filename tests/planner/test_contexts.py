@@ -159,7 +159,7 @@ def test_a_killed_index_goes_on_with_the_contexts_that_are_left(make_repository,
 
         with pytest.raises(KeyboardInterrupt):
             index_all(store, settings, root, progress=stop)
-        left = store.db.execute("select count(*) from chunk where not is_planned").fetchone()[0]
+        left = store.db.execute("select count(*) from chunk where waits_for is null").fetchone()[0]
         assert 0 < left < 6
         prompts = asked(store, settings, root)
         assert "Uses `def middle(x)`: Does middle blue." in prompts["top"]

@@ -105,7 +105,7 @@ def test_what_a_chunk_uses_is_asked_first_and_told_with_its_answer(make_reposito
         "Uses `def told(x)`: Say it twice.",
     ]
     assert "Uses `def base(x)`: Does base red." in prompts["middle"]
-    assert "Used by `middle` in shop/middle.py" in prompts["base"]
+    assert "Used in shop/middle.py: def middle(x)" in prompts["base"]
     for one, other in (("ping", "pong"), ("pong", "ping")):
         assert f"Uses `def {other}(x)`\n" in prompts[one], "in a cycle nothing waits, and signatures stand alone"
 

@@ -1,14 +1,15 @@
 """What a model is told about the code around a chunk: lines, the most useful first, as many as a budget has room for.
 
 Only what the index knows.  A callee is told by its signature and the words of its author; where it has none, by what
-the model said of it, if the chunk may wait for that.
+the model said of it, if the chunk may wait for that.  A caller is told by its signature, not by the line of the call:
+so an edit of its body asks nothing again about what it uses.  Adapters are trained on lines of these forms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from rotary_batch.core import Chunk, SymbolId
+from rotary_batch.core import Chunk, Symbol, SymbolId
 from rotary_batch.pages.authored.reading import authored_summary
 from rotary_batch.pages.page import brief
 from rotary_batch.work import around
@@ -16,7 +17,7 @@ from rotary_batch.work.drafts import ChunkId, ContextLine
 from rotary_batch.work.store import WorkStore
 
 _IMPORTS = "imports: "
-_MAX_SIGNATURE = 120  # characters
+_MAX_SIGNATURE = 160  # characters
 
 
 def chunk_context(breadcrumb: str) -> str:
@@ -24,7 +25,7 @@ def chunk_context(breadcrumb: str) -> str:
     lines = breadcrumb.splitlines()
     imports = [line.removeprefix(_IMPORTS) for line in lines if line.startswith(_IMPORTS)]
     place = [line for line in lines if not line.startswith(_IMPORTS)]
-    within = [f"Within: {' > '.join(place)}"] if place else []
+    within = [f"Within: {' / '.join(place)}"] if place else []
     return "\n".join([*within, *(f"Imports: {names}" for names in imports)])
 
 
@@ -37,8 +38,8 @@ def context_lines(
         *(ContextLine(line) for line in chunk_context(chunk.breadcrumb).splitlines()),
         *_used(around.callees(store, repository_id, place, chunk.end_byte), items, waited),
         *(
-            ContextLine(f"Used by `{name}` in {path}")
-            for path, name in around.callers(store, repository_id, place, chunk.end_byte)
+            ContextLine(f"Used in {user.path}: {_signature(user)}")
+            for user in around.callers(store, repository_id, place, chunk.end_byte)
         ),
         *_outline(list(around.outline_names(store, repository_id, place, chunk.end_byte))),
     )
@@ -48,16 +49,17 @@ def _used(
     callees: Sequence[around.Used], items: Mapping[SymbolId, int], waited: Collection[int]
 ) -> Iterator[ContextLine]:
     for symbol, language in callees:
-        signature = " ".join(symbol.signature.split()) or symbol.qualified_name
-        if len(signature) > _MAX_SIGNATURE:
-            signature = signature[:_MAX_SIGNATURE].rsplit(" ", 1)[0] + " ..."
-        text = f"Uses `{signature}`"
+        text = f"Uses `{_signature(symbol)}`"
         by_author = brief(authored_summary(symbol.docstring, language)) if symbol.docstring else ""
         item_id = items.get(symbol.id)
         if by_author:
             yield ContextLine(f"{text}: {by_author}")
         else:
             yield ContextLine(text, item_id if item_id in waited else None)
+
+
+def _signature(symbol: Symbol) -> str:
+    return (" ".join(symbol.signature.split()) or symbol.qualified_name)[:_MAX_SIGNATURE]
 
 
 def _outline(names: Sequence[str]) -> Iterator[ContextLine]:

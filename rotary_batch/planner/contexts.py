@@ -9,7 +9,7 @@ same prompt, and nothing more is asked: so a change ends where it changes no wor
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from rotary_batch.planner.prompt_builder import BegunPrompt, PromptBuilder
 from rotary_batch.planner.units import planned_item, with_prompts
 from rotary_batch.work import drafts
 from rotary_batch.work.drafts import ChunkId, ContextLine, Draft
-from rotary_batch.work.index import chunks_to_plan, set_chunk_planned, stored_chunks
+from rotary_batch.work.index import planned_chunks, set_chunk_planned, stored_chunks
 from rotary_batch.work.items import asked_items, plan_item, wait_again_for
 from rotary_batch.work.rows import AskedItem, PlanCounts
 from rotary_batch.work.store import WorkStore
@@ -70,34 +70,37 @@ class ContextPlanner:
             for item in items
             if item.subject.unit is Unit.SYMBOL and item.subject.span
         }
-        self._due = chunks_to_plan(store, repository_id)
+        self._planned = planned_chunks(store, repository_id)
         self._needs = drafts.stored_needs(store, repository_id)
 
     def plan(self, checkpoint: Callable[[], None]) -> PlanCounts:
         """Plan all that is due, what is told before what tells it; `checkpoint` is called between commits."""
-        waited = waits(_edges(self._store, self._id, self._groups, self._by_symbol))
+        uses = _uses(self._store, self._id, self._groups, self._by_symbol)
+        asked_in = {item.id: place for place, group in self._groups.items() for item in group.items}
+        waited = waits({place: list(dict.fromkeys(asked_in[one] for one in used)) for place, used in uses.items()})
         order, counts = list(waited), PlanCounts()
         for start in range(0, len(order), CHUNKS_A_COMMIT):
             with self._store.transaction():
                 for place in order[start : start + CHUNKS_A_COMMIT]:
-                    if self._is_due(place):
-                        counts += PlanCounts(queued=self._plan(place, waited[place]))
+                    others = set(waited[place])
+                    may_need = {item_id for item_id in uses[place] if asked_in[item_id] in others}
+                    if self._is_due(place, may_need):
+                        counts += PlanCounts(queued=self._plan(place, may_need))
             checkpoint()
         with self._store.transaction():
             drafts.drop_drafts(self._store, self._id)
         return counts
 
-    def _is_due(self, place: ChunkId) -> bool:
-        if place in self._due:
+    def _is_due(self, place: ChunkId, may_need: Collection[int]) -> bool:
+        if self._planned.get(place) != _text(may_need):
             return True
         is_told_anew = any(self._is_open.get(item_id, False) for item_id in self._needs.get(place, ()))
         return is_told_anew and not all(self._is_waiting[item_id] for item_id in self._groups[place].item_ids)
 
-    def _plan(self, place: ChunkId, waited: Sequence[ChunkId]) -> int:
+    def _plan(self, place: ChunkId, may_need: Collection[int]) -> int:
         """Plan the items of one chunk; returns how many have work to do."""
         group = self._groups[place]
-        allowed = {item_id for other in waited for item_id in self._groups[other].item_ids}
-        lines = context_lines(self._store, self._id, group.chunk, self._by_symbol, allowed)
+        lines = context_lines(self._store, self._id, group.chunk, self._by_symbol, may_need)
         needs = {line.item_id for line in lines if line.item_id is not None}
         draft = replace(self._draft(place), lines=lines)
         drafts.save_needs(self._store, self._id, place, needs)
@@ -110,7 +113,7 @@ class ContextPlanner:
             asked = self._ask_now(group, draft)
         self._is_open |= dict.fromkeys(asked, True)
         wait_again_for(self._store, asked)
-        set_chunk_planned(self._store, self._id, *place)
+        set_chunk_planned(self._store, self._id, *place, _text(may_need))
         return len(asked)
 
     def _ask_now(self, group: _Group, draft: Draft) -> list[int]:
@@ -165,24 +168,28 @@ def _groups(store: WorkStore, repository_id: int) -> dict[ChunkId, _Group]:
     return {place: _Group(chunks[place], items[place]) for place in chunks if place in items}
 
 
-def _edges(
+def _uses(
     store: WorkStore, repository_id: int, groups: Mapping[ChunkId, _Group], by_symbol: Mapping[SymbolId, int]
-) -> dict[ChunkId, list[ChunkId]]:
-    """Chunk -> chunks with items on symbols that it uses."""
+) -> dict[ChunkId, dict[int, None]]:
+    """Chunk -> the items on symbols of other chunks that it uses, in order."""
     starts: dict[str, list[int]] = {}
     for path, start_byte in groups:
         starts.setdefault(path, []).append(start_byte)
-    asked_in = {item.id: place for place, group in groups.items() for item in group.items}
-    edges: dict[ChunkId, dict[ChunkId, None]] = {place: {} for place in groups}
+    uses: dict[ChunkId, dict[int, None]] = {place: {} for place in groups}
+    own = {item.id: place for place, group in groups.items() for item in group.items}
     for path, start_byte, callee_path, callee_start_byte in store.db.execute(
-        "select path, start_byte, callee_path, callee_start_byte from call where repository_id = ? order by id",
+        "select path, start_byte, callee_path, callee_start_byte from call where repository_id = ? order by path, id",
         [repository_id],
     ):
         item_id = by_symbol.get(SymbolId(callee_path, callee_start_byte))
         at = bisect_right(starts.get(path, ()), start_byte)
         if item_id is None or not at:
             continue
-        user, used = ChunkId(path, starts[path][at - 1]), asked_in[item_id]
-        if start_byte < groups[user].chunk.end_byte and user != used:
-            edges[user][used] = None
-    return {place: list(targets) for place, targets in edges.items()}
+        user = ChunkId(path, starts[path][at - 1])
+        if start_byte < groups[user].chunk.end_byte and own[item_id] != user:
+            uses[user][item_id] = None
+    return uses
+
+
+def _text(item_ids: Collection[int]) -> str:
+    return ",".join(map(str, sorted(item_ids)))

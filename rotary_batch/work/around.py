@@ -10,9 +10,9 @@ from rotary_batch.work.drafts import ChunkId
 from rotary_batch.work.index import symbol_of_row
 from rotary_batch.work.store import WorkStore
 
-MAX_CALLEES = 12  # symbols that one chunk uses, in the order of their first use
+MAX_CALLEES = 8  # symbols that one chunk uses, in the order of their first use
 MAX_CALLERS = 2
-MAX_OUTLINE = 24  # names of one file
+MAX_OUTLINE = 20  # names of one file
 _CALLS_READ = 50  # to a chunk: a symbol may have 100,000 callers
 
 
@@ -45,8 +45,8 @@ def _symbol(store: WorkStore, repository_id: int, path: str, start_byte: int) ->
     return None if row is None else Used(symbol_of_row(row), row["language"])
 
 
-def callers(store: WorkStore, repository_id: int, chunk: ChunkId, end_byte: int) -> list[tuple[str, str]]:
-    """(path, qualified name) of symbols outside a chunk that use those which start in it."""
+def callers(store: WorkStore, repository_id: int, chunk: ChunkId, end_byte: int) -> list[Symbol]:
+    """Symbols outside a chunk that use those which start in it."""
     rows = store.db.execute(
         """select path, start_byte from call
            where repository_id = ? and callee_path = ? and callee_start_byte >= ? and callee_start_byte < ?
@@ -56,7 +56,7 @@ def callers(store: WorkStore, repository_id: int, chunk: ChunkId, end_byte: int)
     ).fetchall()
     places = list(dict.fromkeys((row[0], row[1]) for row in rows))[:MAX_CALLERS]
     found = (_symbol(store, repository_id, *place) for place in places)
-    return [(one.symbol.path, one.symbol.qualified_name) for one in found if one is not None]
+    return [one.symbol for one in found if one is not None]
 
 
 def outline_names(store: WorkStore, repository_id: int, chunk: ChunkId, end_byte: int) -> Iterator[str]:

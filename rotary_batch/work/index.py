@@ -279,7 +279,7 @@ def plan_chunks_again(store: WorkStore, repository_id: int, paths: Iterable[str]
     """
     for path in paths:
         store.db.execute(
-            """update chunk set is_planned = 0 where repository_id = :id and path in (
+            """update chunk set waits_for = null where repository_id = :id and path in (
                  select :path union select path from call where repository_id = :id and callee_path = :path
                  union select callee_path from call indexed by call_by_caller
                    where repository_id = :id and path = :path)""",
@@ -287,17 +287,17 @@ def plan_chunks_again(store: WorkStore, repository_id: int, paths: Iterable[str]
         )
 
 
-def chunks_to_plan(store: WorkStore, repository_id: int) -> set[tuple[str, int]]:
-    """(path, start byte) of the chunks whose context is to be planned."""
-    query = "select path, start_byte from chunk where repository_id = ? and not is_planned"
-    return {(row["path"], row["start_byte"]) for row in store.db.execute(query, [repository_id])}
+def planned_chunks(store: WorkStore, repository_id: int) -> dict[tuple[str, int], str]:
+    """(path, start byte) of the chunks whose context is planned -> what they may wait for."""
+    query = "select path, start_byte, waits_for from chunk where repository_id = ? and waits_for is not null"
+    return {(row[0], row[1]): row[2] for row in store.db.execute(query, [repository_id])}
 
 
-def set_chunk_planned(store: WorkStore, repository_id: int, path: str, start_byte: int) -> None:
+def set_chunk_planned(store: WorkStore, repository_id: int, path: str, start_byte: int, waits_for: str) -> None:
     """Within a transaction: the context of a chunk is planned."""
     store.db.execute(
-        "update chunk set is_planned = 1 where repository_id = ? and path = ? and start_byte = ?",
-        [repository_id, path, start_byte],
+        "update chunk set waits_for = ? where repository_id = ? and path = ? and start_byte = ?",
+        [waits_for, repository_id, path, start_byte],
     )
 
 

@@ -31,12 +31,13 @@ drop trigger item_update_searched;
 )
 
 # A chunk needs the answers that its context tells.  While one of them is open, its items wait, and its source is a
-# draft.  A `label` is what a thing is called in a prompt.
+# draft.  A `label` is what a thing is called in a prompt.  A chunk was planned by the items that it `waits_for`, if
+# they are still open; null = it is to be planned.
 CONTEXTS = """
 alter table item add column label text;
 alter table item add column chunk_start integer;
 create index item_by_chunk on item (repository_id, path, chunk_start) where chunk_start is not null;
-alter table chunk add column is_planned integer not null default 0;
+alter table chunk add column waits_for text;
 create table draft (
   repository_id integer not null references repository on delete cascade, path text not null,
   start_byte integer not null, text blob not null, primary key (repository_id, path, start_byte)) strict, without rowid;

@@ -105,7 +105,7 @@ def test_what_a_chunk_uses_is_asked_first_and_told_with_its_answer(make_reposito
         "Uses `def told(x)`: Say it twice.",
     ]
     assert "Uses `def base(x)`: Does base red." in prompts["middle"]
-    assert "Used by `middle` in shop/middle.py" in prompts["base"]
+    assert "Used in shop/middle.py: def middle(x)" in prompts["base"]
     for one, other in (("ping", "pong"), ("pong", "ping")):
         assert f"Uses `def {other}(x)`\n" in prompts[one], "in a cycle nothing waits, and signatures stand alone"
 
@@ -159,7 +159,7 @@ def test_a_killed_index_goes_on_with_the_contexts_that_are_left(make_repository,
 
         with pytest.raises(KeyboardInterrupt):
             index_all(store, settings, root, progress=stop)
-        left = store.db.execute("select count(*) from chunk where not is_planned").fetchone()[0]
+        left = store.db.execute("select count(*) from chunk where waits_for is null").fetchone()[0]
         assert 0 < left < 6
         prompts = asked(store, settings, root)
         assert "Uses `def middle(x)`: Does middle blue." in prompts["top"]

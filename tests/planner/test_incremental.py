@@ -187,10 +187,10 @@ def fresh_pages(root: Path, folder: Path) -> dict[str, bytes]:
     return fresh_index(root, folder)[1]
 
 
-def fresh_index(root: Path, folder: Path) -> tuple[dict[str, list[tuple]], dict[str, bytes]]:
+def fresh_index(root: Path, folder: Path, job: str | None = None) -> tuple[dict[str, list[tuple]], dict[str, bytes]]:
     """What is stored by an index that knows nothing of an earlier one, and its pages."""
     shutil.move(root / "rotary-docs", folder / "kept")
-    settings = Settings(db=folder / "fresh.db", worktree=True)
+    settings = Settings(db=folder / "fresh.db", worktree=True, job=job)
     settings.db.unlink(missing_ok=True)
     with writing(settings) as store:
         index_all(store, settings, root)
@@ -200,18 +200,18 @@ def fresh_index(root: Path, folder: Path) -> tuple[dict[str, list[tuple]], dict[
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_after_any_edits_database_and_docs_are_those_of_a_fresh_index(seed, make_repository, tmp_path):
+@pytest.mark.parametrize(("seed", "job"), [(0, None), (1, None), (2, None), (3, "summarize")])
+def test_after_any_edits_database_and_docs_are_those_of_a_fresh_index(seed, job, make_repository, tmp_path):
     draw = random.Random(seed)
     root = make_repository({"a.py": python(draw)})
     exclude_docs(root)
     for _ in range(25):
         edit(root, draw)
-    settings = Settings(db=tmp_path / "work.db", worktree=True)
+    settings = Settings(db=tmp_path / "work.db", worktree=True, job=job)
     with writing(settings) as store:
         for step in range(10):
             index_all(store, settings, root)
-            fresh_contents, fresh = fresh_index(root, tmp_path)
+            fresh_contents, fresh = fresh_index(root, tmp_path, job)
             assert different_rows(contents(settings), fresh_contents) == {}, step
             assert differing(pages(root), fresh) == set(), step
             for _ in range(draw.randrange(1, 4)):

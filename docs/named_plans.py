@@ -20,7 +20,7 @@ from rotary_batch.model.rates import Rates
 from rotary_batch.model.roofline import drain_s, steady_prefill_rows, step_roofline, tokens_per_s
 
 README = Path(__file__).parent.parent / "README.md"
-HEADING, NEXT = "## What ten models would do", "## Ten figures that matter"
+HEADING, NEXT = "## What ten models would do", "## Figures that matter"
 NAMES = (
     "gpt-oss-20b",
     "qwen3-coder-30b",

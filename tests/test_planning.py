@@ -20,6 +20,7 @@ from rotary_batch.core import Failure, Unit
 from rotary_batch.errors import ConfigError
 from rotary_batch.jobs import Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.planner import prompt_builder
 from rotary_batch.planner.prompt_builder import CHUNK_VARIABLES, NOTES_VARIABLES, Note
 from rotary_batch.prompts import load_prompts
 from rotary_batch.testing import FakeEngine
@@ -252,6 +253,17 @@ def test_the_variables_of_a_job_reach_the_prompt_and_the_keys(tiny_pack, tmp_pat
         ids.append(prompt.prompt_ids)
     assert (ids[0], ids[1]) == (ids[2], (*builder.tokenizer.encode("think"), *ids[0]))
     assert len(keys) == 2
+
+
+def test_a_version_of_fast_numerics_makes_fast_results_new_and_no_others(tiny_pack, monkeypatch):
+    def keys():
+        builders = [load_prompt_builder(Settings(numerics=numerics), tiny_pack) for numerics in ("exact", "fast")]
+        return [builder.build_rollup_prompt(Unit.FILE, "a.py", [Note("a", "b")]).key for builder in builders]
+
+    (exact, fast), _ = keys(), monkeypatch.setattr(prompt_builder, "FAST_VERSION", "the next one")
+    exact_then, fast_then = keys()
+    assert exact == exact_then
+    assert len({exact, fast, fast_then}) == 3
 
 
 class StubbornEngine(FakeEngine):

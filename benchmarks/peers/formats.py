@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ WORK = Path(os.environ.get("FORMATS_FOLDER", cache_dir(os.environ) / "formats"))
 SEQUENCES = (1, 8, 32, 128)
 MAX_PROMPT_TOKENS = 2048  # of all sequences together
 STEPS = 8
+ROUNDS = 3
 
 
 class Found(NamedTuple):
@@ -67,6 +70,11 @@ def llama_cpp(model: str, sequences: int) -> Found:
     return Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def median(runs: Sequence[Found]) -> Found:
+    """Of each number by itself."""
+    return Found(*(statistics.median(values) if values[0] is not None else None for values in zip(*runs, strict=True)))
+
+
 Runs = dict[str, list[tuple[int, list[float], list[float]]]]  # model -> sequences, ours, theirs
 
 
@@ -80,7 +88,8 @@ def main() -> None:
         pack(path, WORK / model)
         rows = []
         for sequences in SEQUENCES:
-            theirs, mine = llama_cpp(model, sequences), ours(model, sequences)
+            turns = [(llama_cpp(model, sequences), ours(model, sequences)) for _ in range(ROUNDS)]
+            theirs, mine = (median(runs) for runs in zip(*turns, strict=True))
             rows.append((sequences, list(mine), list(theirs)))
             print(model, *rows[-1], file=sys.stderr, flush=True)
             found[model] = rows
@@ -102,7 +111,7 @@ def report(found: Runs) -> str:
         "",
         "The very same GGUF file of random blocks, at true layer shapes: 2 layers of Qwen3-30B-A3B (Q4_K, one down in Q6_K), 2",
         "of gpt-oss-20b (MXFP4, the rest Q8_0), 4 of Qwen3.6-35B-A3B (Q4_K, Gated DeltaNet in 3); 2,048 tokens of vocabulary.",
-        f"One run of each, in turns, all in RAM: {prompt_tokens(1)} prompt tokens a sequence (16 at 128), {STEPS} steps, their median.",
+        f"Medians of {ROUNDS} runs in turns, all in RAM: {prompt_tokens(1)} prompt tokens a sequence (16 at 128), {STEPS} steps, their median.",
         "llama.cpp is release v0.5.0 with its own choice among its builds (AVX-512 with VNNI and BF16; repacking, flash",
         "attention).  Shares of the bound go by rates that were measured once, before: where other work left more of the core",
         "to a run than to that measurement, they exceed 100 %.",

@@ -22,6 +22,7 @@ from rotary_batch.work.expected import NoteRoom
 
 # Bump when the same prompt, weights and limits may give other tokens: numerics, sampling, stop rules.
 KEY_VERSION = "rotary-batch result 2"
+FAST_VERSION = "in 8 bits"  # the same for fast numerics alone
 CHUNK_VARIABLES = frozenset({"language", "name", "path", "context", "source", "fence"})
 NOTES_VARIABLES = frozenset({"name", "notes", "fence"})
 OPENING_TOKENS = 48  # of what begins the answer on one symbol; names take 5 to 15
@@ -246,7 +247,8 @@ class PromptBuilder:
         """Everything that decides the answer: not the path, the commit, the time, the batch or the device."""
         model = [self.tokenizer.digest, self.manifest.weights_digest, self.manifest.experts]
         limits = ["greedy", spec.new_tokens, spec.sentences, *(["line"] if at_line_end else [])]
-        return _digest([KEY_VERSION, prompt.hexdigest(), *model, *limits, self.numerics])
+        numerics = [self.numerics, FAST_VERSION] if self.numerics.startswith("fast") else [self.numerics]
+        return _digest([KEY_VERSION, prompt.hexdigest(), *model, *limits, *numerics])
 
 
 def note_line(note: Note) -> str:

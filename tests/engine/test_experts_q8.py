@@ -26,7 +26,7 @@ SWIGLU, CLAMPED = Activation(0.0, 0.0), Activation(2.0, 1.702)
 def machines(tmp_path_factory) -> dict[str, CpuKernels]:
     """By AVX2, by AVX-512 in plain C, and by AVX-512 itself where the processor has it; AMX would be preferred."""
     native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))
-    emulated = emulated_library(tmp_path_factory.mktemp("emulated"))
+    emulated = emulated_library(tmp_path_factory.getbasetemp() / "emulated")
     libraries = {"avx2": (native, Level.AVX2), "emulated": (emulated, Level.AVX512_BF16)}
     libraries |= {"native": (native, Level.AVX512_BF16)} if HAS_NATIVE else {}
     return {

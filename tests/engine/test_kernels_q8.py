@@ -30,7 +30,7 @@ def machines(tmp_path_factory) -> dict[str, CpuKernels]:
     native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))
     return {
         "native": kernels_of(native),
-        "emulated": kernels_of(emulated_library(tmp_path_factory.mktemp("emulated"))),
+        "emulated": kernels_of(emulated_library(tmp_path_factory.getbasetemp() / "emulated")),
     }
 
 

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz check lint types layers format benchmarks peers corpus embedded-model quality clean
+.PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## document REPO with the embedded model and print where the docs are
 	$(BIN)/rotary-batch run $(REPO)
@@ -66,8 +66,16 @@ embedded-model: $(VENV)/.installed-dev  ## train the demonstration model (hours 
 	$(BIN)/python -m training.train --out training/out --steps 3600
 	$(BIN)/python -m training.export --out training/out --pack rotary_batch/embedded
 
-quality: $(VENV)/.installed-dev  ## evaluate the embedded model on packages that it never saw (ten minutes); writes into benchmarks/
+adapter-corpus: $(VENV)/.installed-dev  ## the training data of the adapter, from packages in training/out/sources; half an hour
+	$(BIN)/python -m training.adapter.build $(MODEL)
+	$(BIN)/python -m training.adapter.corpus $(MODEL) training/out/adapter
+
+quality: $(VENV)/.installed-dev  ## evaluate the models on packages that none of them saw (two hours); writes into benchmarks/
 	$(BIN)/python -m training.quality
+	$(BIN)/python -m training.quality.symbols ask small rotary_batch/embedded
+	test -z "$(BASE)" || $(BIN)/python -m training.quality.symbols ask untuned $(BASE)
+	test -z "$(MODEL)" || $(BIN)/python -m training.quality.symbols ask tuned $(MODEL)
+	$(BIN)/python -m training.quality.symbols report
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -190,3 +190,11 @@ def test_docstrings_are_hidden_and_nothing_else(path):
     after = parse_file(file, cleaned, 10_000, ByteCounter()).symbols
     assert [one.qualified_name for one in after] == [one.qualified_name for one in before]
     assert not any(one.docstring for one in after if one.name not in {"g", "x"})
+
+
+def test_only_the_docs_of_the_symbols_that_are_named_go():
+    code = '@a\ndef f():\n    """One."""\n    return 1\n\n\nclass C:\n    """Two."""\n\n    x = 1\n'
+    file = SourceFile(path="a.py", blob="", nbytes=0, language="python", file_class=FileClass.SOURCE, reason="")
+    f, c = (one for one in parse_file(file, code.encode(), 10_000, ByteCounter()).symbols if one.name in {"f", "C"})
+    assert without_docstrings("python", code.encode(), [f]).decode() == code.replace('    """One."""\n', "")
+    assert without_docstrings("python", code.encode(), [c]).decode() == code.replace('    """Two."""\n', "")

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotary_batch.commands.engines import LazyEngine, OpenEngine, engine_options, prepare_kernels
 from rotary_batch.commands.jobs import load_prompt_builder
@@ -62,6 +62,13 @@ class CalibrateRequest:
     progress: Report
 
 
+class Said(NamedTuple):
+    """What the author says of a symbol."""
+
+    name: str  # qualified
+    sentence: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
     """What was learnt."""
@@ -91,9 +98,9 @@ def calibrate(request: CalibrateRequest) -> Calibrated:
     pack = find_pack(request.settings, lambda done, total: report("packing the model", done, total))
     builder = load_prompt_builder(request.settings, pack)
     with tempfile.TemporaryDirectory(prefix="rotary-calibrate-") as name:
-        answers, said = _answers(request, _unlimited(builder), pack, Path(name))
+        answers, asked = ask_undocumented(request, unlimited(builder), pack, Path(name))
     means = [one.mean_logprob if one.is_shown else -math.inf for one, _ in answers]
-    scores = [float(rouge_l(one.shown_text or one.text, sentence) >= GOOD_ROUGE) for one, sentence in answers]
+    scores = [float(rouge_l(one.shown_text or one.text, said) >= GOOD_ROUGE) for one, (_, said) in answers]
     threshold = choose_threshold(means, scores, target=request.target)
     file = None
     if threshold is not None:
@@ -109,7 +116,7 @@ def calibrate(request: CalibrateRequest) -> Calibrated:
         model=builder.manifest.name,
         pack=str(pack),
         repository=str(request.root),
-        asked=said,
+        asked=asked,
         judged=sum(mean > -math.inf for mean in means),
         target=request.target,
         threshold=threshold,
@@ -119,7 +126,7 @@ def calibrate(request: CalibrateRequest) -> Calibrated:
     )
 
 
-def _unlimited(builder: PromptBuilder) -> PromptBuilder:
+def unlimited(builder: PromptBuilder) -> PromptBuilder:
     """The same questions on chunks and symbols alone, with a threshold that all answers pass."""
     small = {unit: spec for unit, spec in builder.job.units.items() if unit in {"chunk", "symbol"}}
     return replace(
@@ -129,10 +136,10 @@ def _unlimited(builder: PromptBuilder) -> PromptBuilder:
     )
 
 
-def _answers(
+def ask_undocumented(
     request: CalibrateRequest, builder: PromptBuilder, pack: Path, folder: Path
-) -> tuple[list[tuple[Judged, str]], int]:
-    """(answer, what the author says) of each symbol, and how many were asked for."""
+) -> tuple[list[tuple[Judged, Said]], int]:
+    """(answer, what the author says) of each symbol, and how many were asked for; works in an empty folder."""
     window, report = request.window, request.progress
 
     def check(phase: str) -> Callable[[int, int], None]:
@@ -154,7 +161,7 @@ def _answers(
         indexed = index_repository(
             store, open_repository(copy), builder, row, PathPatterns((), ()), check("reading files"), window.is_closed
         )
-        sentences = _sentence_of(store, indexed.repository.id, said)
+        sentences = _said_of(store, indexed.repository.id, said)
         _require_enough(request.root, len(sentences))
         keep_only(store, indexed.repository.id, list(sentences))
         _drain(request, store, builder, pack, indexed.repository)
@@ -187,13 +194,13 @@ def _row(copy: Path, builder: PromptBuilder, pack: Path) -> RepositoryRow:
     )
 
 
-def _sentence_of(store: WorkStore, repository_id: int, said: Mapping[tuple[str, str], str]) -> dict[Subject, str]:
+def _said_of(store: WorkStore, repository_id: int, said: Mapping[tuple[str, str], str]) -> dict[Subject, Said]:
     """What the author says of the subject of each item: of a symbol, or of the one symbol that starts in a chunk."""
     starts: dict[str, dict[int, str]] = {}
     for symbol in stored_symbols(store, repository_id):
         if symbol.kind not in DATA_KINDS:
             starts.setdefault(symbol.path, {})[symbol.start_byte] = symbol.qualified_name
-    found: dict[Subject, str] = {}
+    found: dict[Subject, Said] = {}
     for subject in asked_subjects(store, repository_id):
         start, end = subject.span or (0, 0)
         names = starts.get(subject.path, {})
@@ -202,7 +209,7 @@ def _sentence_of(store: WorkStore, repository_id: int, said: Mapping[tuple[str, 
         else:
             inside = [name for place, name in names.items() if place == start]
         if len(inside) == 1 and (sentence := said.get((subject.path, inside[0]))):
-            found[subject] = sentence
+            found[subject] = Said(inside[0], sentence)
     return found
 
 

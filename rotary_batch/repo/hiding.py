@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tree_sitter import Node, Tree
 
@@ -14,7 +14,7 @@ _BETWEEN = (b"#[", b"@")  # attributes and annotations between a comment and wha
 
 
 def without_docstrings(language: str, source: bytes, symbols: Sequence[Symbol]) -> bytes:
-    """The source without the docstrings of symbols and the comments right above them.
+    """The source without the docstrings of these symbols and the comments right above them.
 
     Whole lines go, so that nothing tells where they were.  A Python body that is nothing but its docstring becomes
     `...`.
@@ -22,7 +22,8 @@ def without_docstrings(language: str, source: bytes, symbols: Sequence[Symbol]) 
     tree = parse(language, source)
     documented = [symbol for symbol in symbols if symbol.docstring]
     if language == "python":
-        spans = [*_docstrings_in_bodies(tree, source), *_comments_above(tree, source, documented)]
+        starts = {symbol.start_byte for symbol in documented}
+        spans = [*_docstrings_in_bodies(tree, source, starts), *_comments_above(tree, source, documented)]
     else:
         spans = list(_comments_above(tree, source, documented))
     return _replaced(source, spans)
@@ -40,9 +41,14 @@ def _replaced(source: bytes, spans: Iterable[Span]) -> bytes:
     return b"".join([*parts, source[place:]])
 
 
-def _docstrings_in_bodies(tree: Tree, source: bytes) -> Iterator[Span]:
+def _docstrings_in_bodies(tree: Tree, source: bytes, starts: Collection[int]) -> Iterator[Span]:
+    """Of the definitions that start at these bytes, decorators included."""
+    outer_starts: dict[int, int] = {}  # of definitions below decorators
     for node in _all_nodes(tree):
-        body = node.child_by_field_name("body") if node.type in _PYTHON_BODIES else None
+        if node.type == "decorated_definition" and (inner := node.child_by_field_name("definition")) is not None:
+            outer_starts[inner.start_byte] = node.start_byte
+        is_wanted = node.type in _PYTHON_BODIES and outer_starts.get(node.start_byte, node.start_byte) in starts
+        body = node.child_by_field_name("body") if is_wanted else None
         children = [] if body is None else [child for child in body.named_children if child.type != "comment"]
         if body is None or not children or not _is_string(children[0]):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ class Judged(NamedTuple):
     shown_text: str | None
     mean_logprob: float
     is_shown: bool
+    ended: str  # what ended it, as `core.Reason`
+    reasons: tuple[str, ...]  # why some of it, or all, is not shown
 
 
 def asked_subjects(store: WorkStore, repository_id: int) -> list[Subject]:
@@ -43,8 +46,9 @@ def keep_only(store: WorkStore, repository_id: int, subjects: Collection[Subject
 def judged(store: WorkStore, repository_id: int) -> list[Judged]:
     """The answers so far."""
     rows = store.db.execute(
-        """select unit, path, subject, verdict, shown_text, text, logprob_sum, num_scored from item
-           join result on result.key = item.key where repository_id = ? and state = 'done' order by item.id""",
+        """select unit, path, subject, verdict, shown_text, text, logprob_sum, num_scored, reasons, ended
+           from item join result on result.key = item.key
+           where repository_id = ? and state = 'done' order by item.id""",
         [repository_id],
     )
     return [
@@ -54,6 +58,8 @@ def judged(store: WorkStore, repository_id: int) -> list[Judged]:
             shown_text=row["shown_text"],
             mean_logprob=row["logprob_sum"] / max(1, row["num_scored"]),
             is_shown=row["verdict"] == Verdict.SHOWN,
+            ended=row["ended"],
+            reasons=tuple(json.loads(row["reasons"])),
         )
         for row in rows
     ]

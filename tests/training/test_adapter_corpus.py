@@ -11,11 +11,9 @@ from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import bundled
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.prompts import Prompt, load_prompts
-from rotary_batch.repo.symbols import extract, parse
 from training.adapter.corpus import balanced, shingles, unlike, unrepeated
 from training.adapter.corpus import fenced as fenced_text
 from training.adapter.examples import Example, examples
-from training.adapter.hiding import hidden
 from training.adapter.sentences import first_sentence, is_borne_out, with_ticks
 from training.adapter.sources import Package, is_permissive
 
@@ -54,40 +52,6 @@ def test_a_sentence_is_borne_out_when_its_names_numbers_and_words_are_in_the_pro
     assert not is_borne_out("Reads at most 200 lines of a `path`.", prompt)
     assert not is_borne_out("Reads the lines of a `file`.", prompt)
     assert not is_borne_out("Transmogrifies quantum entanglement.", prompt)
-
-
-CODE = {
-    "python": (
-        'class A:\n    """Docs of A."""\n\n    x = 1  # kept\n\n    def f(self):\n        """Docs of f."""\n        return 1\n'
-        '\n    def g(self):\n        """Docs of g."""\n',
-        "class A:\n    x = 1  # kept\n\n    def f(self):\n        return 1\n\n    def g(self):\n        ...\n",
-    ),
-    "go": (
-        "package a\n\n// Docs of F.\n// More of it.\nfunc F() int {\n\t// kept\n\treturn 1\n}\n",
-        "package a\n\nfunc F() int {\n\t// kept\n\treturn 1\n}\n",
-    ),
-    "rust": (
-        "/// Docs of f.\n#[inline]\npub fn f() -> u8 {\n    1 // kept\n}\n",
-        "#[inline]\npub fn f() -> u8 {\n    1 // kept\n}\n",
-    ),
-    "javascript": (
-        "/**\n * Docs of f.\n * @param {number} a\n */\nexport function f(a) {\n  return a; // kept\n}\n",
-        "export function f(a) {\n  return a; // kept\n}\n",
-    ),
-    "java": (
-        "class A {\n    /** Docs of f. */\n    @Override\n    int f() {\n        return 1; // kept\n    }\n}\n",
-        "class A {\n    @Override\n    int f() {\n        return 1; // kept\n    }\n}\n",
-    ),
-}
-
-
-@pytest.mark.parametrize("language", CODE)
-def test_docs_are_taken_out_and_nothing_else(language: str) -> None:
-    source, expected = (text.encode() for text in CODE[language])
-    tree = parse(language, source)
-    symbols = [one for one in extract(language, source, "a", tree).symbols if one.docstring]
-    assert symbols
-    assert hidden(source, tree, symbols, language).decode() == expected.decode()
 
 
 def test_a_package_gives_chunks_without_the_docs_that_are_asked(tmp_path: Path) -> None:

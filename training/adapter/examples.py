@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from rotary_batch.core import Chunk, ParsedFile, Symbol
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.prompts import Prompt
+from rotary_batch.repo.hiding import without_docstrings
 from rotary_batch.repo.parse import parse_file
-from rotary_batch.repo.symbols import parse
 from training.adapter.files import LARGE, File, Names, base_of, read_files
-from training.adapter.hiding import hidden, without_file_docs
 from training.adapter.prompts import chunk_prompt
 from training.adapter.rollups import rollups
 from training.adapter.sentences import is_borne_out, is_in
@@ -94,10 +93,7 @@ class _Reader:
         """The source without the docs of what is asked; docs that are no answers go or stay, as by chance."""
         others = [s for s in one.facts.symbols if s.docstring and s.start_byte not in one.sentences]
         dropped = others if self.draw.random() < 0.6 else []
-        source = hidden(one.source, parse(one.language, one.source), [*asked, *dropped], one.language)
-        if self.draw.random() < 0.5:
-            source = without_file_docs(source, one.language, parse(one.language, source))
-        return source
+        return without_docstrings(one.language, one.source, [*asked, *dropped])
 
     def _of_chunk(
         self, one: File, parsed: ParsedFile, chunk: Chunk, source: bytes, wanted: Mapping[int, str]

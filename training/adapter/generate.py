@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from rotary_batch.model.rouge import rouge_l
 from training.adapter.llama import Cache, Linears, Llama
 from training.adapter.rows import Row
-from training.quality.rouge import rouge_l
 
 MAX_NEW_TOKENS = 48
 BATCH = 60

@@ -26,12 +26,12 @@ def samples(pairs: Sequence[tuple[Example, Answer]]) -> list[str]:
     for example, answer in pairs:
         notes = [
             *(["repeats"] if answer.repeats else []),
-            *(f"invents {_cell(f'`{name}`')}" for name in answer.invented),
+            *(f"invents {cell(f'`{name}`')}" for name in answer.invented),
         ]
         cells = [
-            f"{example.package}: {_cell(subject(example.prompt))}",
-            _cell(example.answer),
-            _cell(answer.text),
+            f"{example.package}: {cell(subject(example.prompt))}",
+            cell(example.answer),
+            cell(answer.text),
             f"{rouge_l(answer.text, example.answer):.2f}",
             f"{answer.mean_logprob:.2f}",
             ", ".join([answer.reason, *notes]),
@@ -40,7 +40,7 @@ def samples(pairs: Sequence[tuple[Example, Answer]]) -> list[str]:
     return lines
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A text of one line that breaks no table and commands no Markdown but code spans."""
     parts = " ".join(text.split()).replace("|", "\\|").split("`")
     if len(parts) % 2 == 0:  # one backtick too many: none of them is a span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from rotary_batch.core import DATA_KINDS, Completion, Subject, Symbol, Unit, ValidationResult, WorkItem
@@ -24,7 +24,7 @@ from rotary_batch.planner.prompt_builder import BegunPrompt, EncodedPrompt, Note
 from rotary_batch.planner.scope import Scopes
 from rotary_batch.planner.units import LABEL_NAMES
 from rotary_batch.work import drafts
-from rotary_batch.work.counts import children
+from rotary_batch.work.counts import answers, children
 from rotary_batch.work.rows import Answer, Claim, Failed, Finished, StoredResult
 from rotary_batch.work.store import WorkStore
 
@@ -149,7 +149,8 @@ class ItemProcessor:
         if item.subject.unit is not Unit.FILE or asked is None:
             return own
         if "documented" in asked.skip:
-            own += self._prompt_builder.that_fit(Unit.FILE, _described(path, view))
+            told = {one.subject for one in answers(self._store, item.repository_id, [path], [Unit.SYMBOL])}
+            own += self._prompt_builder.that_fit(Unit.FILE, _described(path, view, told))
         return own or [Note(_title(item, view), file_summary(path, view).text)]
 
     def _own_note(self, item: WorkItem, view: IndexView) -> list[Note]:
@@ -219,11 +220,11 @@ def _title(item: WorkItem, view: IndexView) -> str:
     return PurePosixPath(path).name if path else view.name
 
 
-def _described(path: str, view: IndexView) -> list[Note]:
-    """What authors say of the symbols of a file."""
+def _described(path: str, view: IndexView, told: Collection[Subject]) -> list[Note]:
+    """What authors say of the symbols of a file, without those that have a note: words in a header are found later."""
     summaries = (
         (symbol, brief(authored_summary(symbol.docstring, view.language(path))))
         for symbol in view.outline(path).sections
-        if symbol.docstring and symbol.kind not in DATA_KINDS
+        if symbol.docstring and symbol.kind not in DATA_KINDS and symbol.subject not in told
     )
     return [Note(f"`{symbol_label(symbol)}`", text) for symbol, text in summaries if text]

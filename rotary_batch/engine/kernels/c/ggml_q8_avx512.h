@@ -8,12 +8,12 @@
 
 #include "q8_avx512.h"
 
-INLINE __m512i bytes(int value) { return _mm512_set1_epi32(value * 0x01010101); }
+INLINE __m512i bytes(uint32_t value) { return _mm512_set1_epi32((int)(value * 0x01010101u)); }
 INLINE __m512i low_codes(__m512i r) { return _mm512_and_si512(r, bytes(15)); }
 INLINE __m512i high_codes(__m512i r) { return _mm512_and_si512(_mm512_srli_epi32(r, 4), bytes(15)); }
 
 /* The bits of each byte from `bit` on, moved to bit 4 on, those that `mask` names, set in `codes`. */
-INLINE __m512i with_bits_at_4(__m512i codes, __m512i r, int bit, int mask) {
+INLINE __m512i with_bits_at_4(__m512i codes, __m512i r, int bit, uint32_t mask) {
   const __m512i moved = bit < 4 ? _mm512_slli_epi32(r, 4 - bit) : _mm512_srli_epi32(r, bit - 4);
   return _mm512_ternarylogic_epi32(moved, bytes(mask), codes, AND_OR);
 }

@@ -20,10 +20,10 @@ from rotary_batch.engine.packs.pack import pack
 from rotary_batch.testing import write_tiny_checkpoint
 
 CODE = {
-    "pkg/box.py": "def put(thing):\n    '''Put it in.'''\n    return wrap(thing)\n",
+    "pkg/box.py": "def put(thing):\n    return [thing, thing]\n",
     "pkg/wrap.py": "def wrap(thing):\n    return [thing]\n",
 }
-NUM_ITEMS = 6  # two chunks, two files, a folder, the repository
+NUM_ITEMS = 6  # two functions, two files, a folder, the repository
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_change_is_said_with_what_it_costs_and_answers_of_the_old_model_stay(m
     assert answer("status", root)["repositories"][0]["done"] == NUM_ITEMS
     model, queued, (note,) = indexed(root, "--model", first)
     assert (model, queued) == ("first", NUM_ITEMS)
-    assert f"up to {NUM_ITEMS - 2} items are asked again" in note, "the two chunks have answers"
+    assert f"up to {NUM_ITEMS - 2} items are asked again" in note, "the two functions have answers"
     (outcome,) = answer("drain", root)
     assert (outcome["done"], outcome["reused"]) == (0, NUM_ITEMS)
 

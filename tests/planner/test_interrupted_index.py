@@ -206,7 +206,7 @@ def test_what_is_not_indexed_to_its_end_is_not_drained_and_the_others_are(make_r
     root, other = make_repository(FILES), make_repository({"a.py": "x = 1\n"}, name="other")
     settings = Settings(model=tiny_pack, db=tmp_path / "work.db")
     with pytest.raises(Interrupted):
-        index(settings, root, 40)
+        index(settings, root, 160)
     index(settings, other)
     (failure,) = failures(answer_everything(settings, root, other))
     assert (failure.repository, failure.exit_code) == (str(root), 3)

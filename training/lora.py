@@ -172,6 +172,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         path.with_suffix(".tmp").replace(path)
+        write_adapter(self.model, self.out)
 
 
 def tried_rate(model: Llama, rows: list[Row], judged: list[Row], arguments: argparse.Namespace) -> float:
@@ -276,11 +277,12 @@ def main() -> None:
     arguments = _arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # without AMX bfloat16 is slower on a CPU
     torch.backends.cuda.matmul.allow_tf32 = True
     if device.type == "cpu":
         torch.set_num_threads(arguments.threads)
     began = time.monotonic()
-    model = Llama(load_base(arguments.base), arguments.rank, arguments.scale, device=device, dtype=torch.bfloat16)
+    model = Llama(load_base(arguments.base), arguments.rank, arguments.scale, device=device, dtype=dtype)
     rows = load_rows(arguments.data / "train.rows.npz")
     held_out = load_rows(arguments.data / "held_out.rows.npz")
     judged = held_out[:: max(1, len(held_out) // max(1, arguments.judged_rows))] if arguments.judged_rows else []

@@ -343,6 +343,15 @@ def test_an_index_that_stops_while_it_classifies_says_why(make_repository, tmp_p
     assert (failure.exit_code, failure.error.partition(":")[0]) == (75, "interrupted")
 
 
+def num_rows(database: Path, table: str) -> int:
+    """Of a database that another process may be about to make."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+            return db.execute(f"select count(*) from {table}").fetchone()[0]
+    except sqlite3.Error:
+        return 0
+
+
 @pytest.mark.parametrize(("command", "number"), [("index", signal.SIGTERM), ("run", signal.SIGINT)])
 def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, make_repository):
     files = {
@@ -357,11 +366,9 @@ def test_a_signal_ends_an_index_soon_and_another_finishes_it(command, number, ma
         text=True,
         start_new_session=True,
     )
-    time.sleep(0.2)
     database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
-    while not database.exists() or not database.stat().st_size:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    while not num_rows(database, "file"):  # it has begun to store what it reads
+        time.sleep(0.02)
     os.kill(child.pid, number)
     stdout, stderr = child.communicate(timeout=100)
     assert (child.returncode, "interrupted: stopped before the work was done" in stderr) == (75, True), stderr

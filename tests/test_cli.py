@@ -111,6 +111,9 @@ def test_questions_answer_without_torch_and_in_the_documented_fields(make_reposi
             "error",
             "verdict",
             "ended",
+            "sentences",
+            "kept",
+            "reasons",
         ],
     }
     (repository,) = answer("plan", root)["repositories"]
@@ -180,7 +183,9 @@ def test_a_second_interrupt_ends_at_once_and_loses_nothing(make_repository, tmp_
         time.sleep(0.005)
     child.communicate()
     assert child.returncode == 130
-    assert answer("report")["outcome"] == answer("status")["last_run"]["outcome"] == "killed"
+    outcome = answer("report")["outcome"]
+    assert outcome == answer("status")["last_run"]["outcome"]
+    assert outcome in {"killed", "interrupted"}  # the first signal may have ended the run before the second came
     (rest,) = answer("drain", root)
     assert rest["open"] == 0
 

@@ -15,7 +15,11 @@ from rotary_batch import cli
 from rotary_batch.config import LINK_FIELD, bundled
 from rotary_batch.own_file import HARMLESS, MAX_NBYTES, OwnSettings, read_own
 
-CODE = {"pkg/a.py": "def a():\n    return 1\n", "pkg/b.py": "def b():\n    return 2\n", "tests/t.py": "x = 1\n"}
+CODE = {
+    "pkg/a.py": "def a(x):\n    y = x + 1\n    return y * x\n",
+    "pkg/b.py": "def b(x):\n    y = x - 1\n    return y * x\n",
+    "tests/t.py": "x = 1\n",
+}
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_harmless_keys_count_and_all_others_are_named_and_touch_nothing(make_rep
     assert (outcome["docs"], outcome["files"]) == (f"{root}/docs/api", {"ignored": 1, "source": 3})
     assert outcome["model"] != "tiny"
     page = (root / "docs/api/pkg/a.py.md").read_text()
-    assert "https://e.org/x/pkg/a.py#L1-L2" in page
+    assert "https://e.org/x/pkg/a.py#L1-L3" in page
 
 
 @pytest.mark.parametrize(

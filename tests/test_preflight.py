@@ -16,7 +16,7 @@ import torch
 from rotary_batch.commands import preflight
 from rotary_batch.errors import StorageError
 
-FILES = {"a.py": 'def a():\n    """Doc."""\n    return 1\n'}
+FILES = {"a.py": "def a(rows):\n    row = rows.pop()\n    return row + 1\n"}
 
 
 def rotary(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

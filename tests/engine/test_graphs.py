@@ -42,7 +42,7 @@ class RunAgain:
 def _as_on_cuda(monkeypatch):
     if INTERPRETED:
         monkeypatch.setattr(build, "computes_groups", lambda *_: True)
-        one_block = lambda tier, slots, nbytes, device, trace: OneBlock(tier, slots, nbytes, trace)  # noqa: E731
+        one_block = lambda tier, sizes, device, trace: OneBlock(tier, sizes, trace)  # noqa: E731
         monkeypatch.setattr(source, "open_transfer", one_block)
         attention = lambda geometry, numerics, kv: TritonAttention(geometry, numerics.dtype, kv.device)  # noqa: E731
         monkeypatch.setattr(build, "attention_for", attention)

@@ -36,10 +36,10 @@ PLACES = {
 class OneBlock(CpuTransfer):
     """Slots as they are on a CUDA device."""
 
-    def __init__(self, tier, num_slots, slab_nbytes, trace):
-        super().__init__(tier, num_slots, slab_nbytes, trace)
-        self.memory = page_buffer(num_slots * slab_nbytes)
-        self.slots = torch.split(self.memory, slab_nbytes)
+    def __init__(self, tier, slot_sizes, trace):
+        super().__init__(tier, slot_sizes, trace)
+        self.memory = page_buffer(len(slot_sizes) * max(slot_sizes))
+        self.slots = torch.split(self.memory, max(slot_sizes))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_experts_in_groups_are_those_one_by_one(place, folder, monkeypatch):
         expected, _, one_by_one = run(folder, **PLACES[place])
     if INTERPRETED:
         monkeypatch.setattr(build, "computes_groups", lambda *_: True)
-        one_block = lambda tier, slots, nbytes, device, trace: OneBlock(tier, slots, nbytes, trace)  # noqa: E731
+        one_block = lambda tier, sizes, device, trace: OneBlock(tier, sizes, trace)  # noqa: E731
         monkeypatch.setattr(source, "open_transfer", one_block)
     found, counts, totals = run(folder, **PLACES[place])
     apart = (found - expected).norm(dim=1) / expected.norm(dim=1)

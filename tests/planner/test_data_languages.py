@@ -9,7 +9,11 @@ from rotary_batch.repo.files import MAX_DATA_NBYTES, classify
 from rotary_batch.repo.git import open_repository
 from tests.in_process import index_all
 
-FILES = {"a.py": "def f():\n    pass\n", "ci.yml": "token: hunter2\njobs:\n  a: 1\n", "guide.md": "# Guide\n\nHow.\n"}
+FILES = {
+    "a.py": "def f(rows):\n    row = rows.pop()\n    return row + 1\n",
+    "ci.yml": "token: hunter2\njobs:\n  a: 1\n",
+    "guide.md": "# Guide\n\nHow.\n",
+}
 
 
 def test_prose_and_settings_have_pages_and_no_items(make_repository, tiny_pack, tmp_path):
@@ -18,7 +22,7 @@ def test_prose_and_settings_have_pages_and_no_items(make_repository, tiny_pack, 
     with writing(settings) as store:
         (outcome,), (again,) = index_all(store, settings, root), index_all(store, settings, root)
     pages = {path.name: path.read_text() for path in (root / "rotary-docs").glob("*.md")}
-    assert outcome.indexed.counts.queued == len(["chunk of a.py", "file a.py", "repository"])
+    assert outcome.indexed.counts.queued == len(["symbol of a.py", "file a.py", "repository"])
     assert {"a.py.md", "ci.yml.md", "guide.md.md"} < pages.keys()
     assert "jobs" in pages["ci.yml.md"]
     assert not any("hunter2" in page for page in pages.values()), "values of settings may be passwords"

@@ -111,8 +111,8 @@ def test_questions_answer_without_torch_and_in_the_documented_fields(make_reposi
             "error",
             "verdict",
             "ended",
-            "sentences",
-            "kept",
+            "num_sentences",
+            "num_kept",
             "reasons",
         ],
     }

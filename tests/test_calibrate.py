@@ -1,4 +1,4 @@
-"""A model's threshold is learnt on what authors say, is stored beside the pack, and gives verdicts anew."""
+"""A model's threshold is learnt on what authors say, is stored next to the pack, and gives verdicts anew."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_every_bundled_job_is_listed_and_shown_as_it_is():
 
 
 def test_a_copy_answers_as_the_job_does_until_it_is_changed(make_repository, tmp_path):
-    """Its prompts are its own files, and the bundled jobs stay beside it."""
+    """Its prompts are its own files, and the bundled jobs stay available."""
     root = make_repository(CODE)
     (first,) = answer("run", root)
     made = answer("jobs", "new", "mine", "--from", "summarize-small", "--to", tmp_path / "own")

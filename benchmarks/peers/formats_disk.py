@@ -20,7 +20,7 @@ from benchmarks.shapes import machine
 HERE = Path(__file__).parent
 STEPS, PROMPT_TOKENS = 6, 16
 MIB = 2**20
-OVERHEAD_MIB = 400  # of a process with Python and torch, beside what --device-memory counts
+OVERHEAD_MIB = 400  # of a process with Python and torch, besides what --device-memory counts
 # MB of device memory: files have 761 and 918 MB, so the first cap of each holds the whole file, the second does not.
 CASES = {"Qwen3-30B-A3B": (450, 230), "gpt-oss-20b": (550, 330)}
 SEQUENCES = (8, 32, 128)

@@ -46,7 +46,7 @@ def calibrate(
 ) -> None:
     """Learn from documented symbols how sure a model must be.
 
-    Their docstrings are hidden in a copy, and the model is asked for them. The threshold is stored beside the pack.
+    Their docstrings are hidden in a copy, and the model is asked for them. The threshold is stored next to the pack.
     The next `index` and `drain` judge stored answers by it; nothing is asked again but what reads other texts then.
 
     Examples:

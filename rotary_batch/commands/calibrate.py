@@ -2,7 +2,7 @@
 
 Their docstrings are hidden in a copy of their files, which is indexed into a database of its own and drained as any
 repository is.  An answer counts as right when it is like what the author says: its ROUGE-L is at least GOOD_ROUGE.
-That is a proxy.  Of 100 answers of the embedded model, read beside their code, 70 were right and 47 reached it.
+That is a proxy.  Of 100 answers of the embedded model, read next to their code, 70 were right and 47 reached it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Calibrated:
 
 
 def calibrate(request: CalibrateRequest) -> Calibrated:
-    """Learn the threshold of a model and store it beside its pack.
+    """Learn the threshold of a model and store it next to its pack.
 
     Raises InputError when the repository has too few documented symbols, StoppedError when it is stopped.
     """

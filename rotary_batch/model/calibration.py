@@ -1,4 +1,4 @@
-"""The confidence threshold that a model was calibrated with: a file beside its pack, whose weights stay as they are."""
+"""The confidence threshold that a model was calibrated with: a file next to its pack.  The weights stay as they are."""
 
 from __future__ import annotations
 

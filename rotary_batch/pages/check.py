@@ -1,4 +1,4 @@
-"""Validation of what a model wrote, without another model: its confidence, then each sentence beside the code.
+"""Validation of what a model wrote, without another model: its confidence, then each sentence versus the code.
 
 A reason is a kind, a colon, and what was found; reports count the kinds.
 """

@@ -84,7 +84,7 @@ def _comments_above(tree: Tree, source: bytes, symbols: Sequence[Symbol]) -> Ite
 
 
 def _is_alone(node: Node, source: bytes) -> bool:
-    """Whether nothing else stands on the lines of a node."""
+    """Whether nothing else is on the lines of a node."""
     start, end = _lines(node.start_byte, node.end_byte, source)
     return not source[start : node.start_byte].strip() and not source[node.end_byte : end].strip()
 

@@ -1,8 +1,8 @@
 """Secrets in sources: passwords, keys, tokens.  They are removed before anything else reads the file.
 
-What counts as one is what detect-secrets (Apache-2.0) knows: the formats of tokens, and values beside words such as
+What counts as one is what detect-secrets (Apache-2.0) knows: the formats of tokens, and values next to words such as
 `password`, here only those that look random.  Nothing is verified over a network.  Most files have none of the words
-that a secret stands beside; for those nothing is imported and one pass over the bytes is all.
+that a secret is next to; for those nothing is imported and one pass over the bytes is all.
 
 A secret is replaced by as many bytes, so that every symbol and every line stays at its place.
 """
@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 PLACEHOLDER = b"SECRET_REMOVED"  # a plain word in every language
 MAX_LINE_NBYTES = 600  # looked at around a word; longer lines are minified code or data
-_LEAST_ENTROPY = 3.0  # bits a character, of a value beside a word: "correcthorse" has 3.0, "hunter2hunter" 2.6
-_FORMATS = (  # words, in lower case, that a token of a known format has in it or beside it
+_LEAST_ENTROPY = 3.0  # bits a character, of a value next to a word: "correcthorse" has 3.0, "hunter2hunter" 2.6
+_FORMATS = (  # words, in lower case, that a token of a known format has in it or next to it
     b"akia asia abia acca a3t aws accountkey= ghp_ gho_ ghu_ ghs_ ghr_ glpat- gldt- glft- glsoat- glrt- glptt- glcbt- "
     b"glimt- glagent- gloas- _authtoken t3blbkfj pypi-age sg. xox hooks.slack.com sq0csp k_live_ eyj -us"
 ).split()
@@ -144,7 +144,7 @@ def _without_network() -> Iterator[None]:
 
 @cache
 def _detectors() -> tuple[Detect, ...]:
-    """The formats that the library knows, and values beside words.  Imported late: few files need it."""
+    """The formats that the library knows, and values next to words.  Imported late: few files need it."""
     with _without_network():
         return _imported()
 
@@ -215,7 +215,7 @@ def _detector(plugin: type) -> Detect:
 
 
 def _beside_words(is_an_id: Callable[[str], bool], line: str) -> Iterator[_Span]:
-    """Quoted values beside a word such as `password`, if they look random."""
+    """Quoted values next to a word such as `password`, if they look random."""
     for found in _NAMED_VALUE.finditer(line):
         text = found[2]
         if _looks_random(text) and not is_an_id(text):

@@ -137,7 +137,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
 def test_a_module_that_the_model_lacks_is_named(tmp_path):
     saved_adapter(plain(tmp_path / "base", "llama"), tmp_path / "adapter", target_modules=["gate_proj"])
     plain(tmp_path / "moe", "mixtral")
-    with pytest.raises(ModelError, match=r"module .model.layers.0.mlp.\w+_proj. is none that can be changed in moe"):
+    with pytest.raises(ModelError, match=r"module .model.layers.0.mlp.\w+_proj. is not one that can be changed in moe"):
         open_model(Adapted(tmp_path / "moe", tmp_path / "adapter"))
 
 

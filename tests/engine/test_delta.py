@@ -280,7 +280,7 @@ def test_a_sum_by_halves_is_the_sum_whatever_is_next_to_it(length):
     ("key_heads", "value_heads", "key_dim", "value_dim"), [(2, 4, 16, 40), (1, 1, 7, 8), (3, 3, 32, 64)]
 )
 def test_compiled_states_are_those_of_torch_and_do_not_depend_on_the_batch(key_heads, value_heads, key_dim, value_dim):
-    """Of rows in any order, in states with gaps between them, beside a prompt; other states stay as they are."""
+    """Of rows in any order, in states with gaps between them, while a prompt is read; other states stay as they are."""
     kernels = cpu.default()
     if not kernels.supports_states(value_dim):
         pytest.skip("needs compiled kernels")

@@ -1,4 +1,4 @@
-"""One reading, many answers: each symbol's answer continues the prompt of its chunk, and stands under the symbol."""
+"""One reading, many answers: each symbol's answer continues the prompt of its chunk, and is shown under the symbol."""
 
 from __future__ import annotations
 

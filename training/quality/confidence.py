@@ -2,7 +2,7 @@
 
 Knows examples and answers; the choice itself is a pure function of threshold.py.  "Right" is a proxy: an
 answer counts as right when its ROUGE-L with the author's sentence is at least GOOD_ROUGE.  Of the 100 most confident
-answers of 2026-11-26, read beside their code by hand, 70 were right and 47 reached it.
+answers of 2026-11-26, read next to their code by hand, 70 were right and 47 reached it.
 """
 
 from __future__ import annotations

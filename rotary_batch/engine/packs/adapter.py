@@ -70,7 +70,7 @@ def open_model(model: Path | Adapted) -> Checkpoint:
 def with_adapter(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """The checkpoint with an adapter merged into it.
 
-    Raises ModelError for an adapter that is no plain LoRA, or has a module that the model does not.
+    Raises ModelError for an adapter that is not plain LoRA, or has a module that the model does not.
     """
     adapter = _Adapter(checkpoint, folder)
     dense = {name: adapter.dense(name, source) for name, source in checkpoint.dense.items()}
@@ -191,7 +191,7 @@ class _Adapter:
         """Raise ModelError for a module that the model does not have, or that cannot be changed."""
         if name := next(iter(self._unused), None):
             raise ModelError(
-                f"{self._path}: module {shown(name.removesuffix('.weight'))} is none that can be changed in "
+                f"{self._path}: module {shown(name.removesuffix('.weight'))} is not one that can be changed in "
                 f"{self._checkpoint.name}; {_REMEDY}"
             )
 
@@ -215,7 +215,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, _Pair]]:
     for name, place in tensors.items():
         module, half = name[: -len(_A)], name[-len(_A) :]
         if half not in (_A, _B) or place.dtype not in _FLOATS or len(place.shape) != 2:
-            raise ModelError(f"{path}: tensor {shown(name)} is no matrix of a LoRA of a linear layer; {_REMEDY}")
+            raise ModelError(f"{path}: tensor {shown(name)} is not a matrix of a LoRA of a linear layer; {_REMEDY}")
         other = module + (_B if half == _A else _A)
         if other not in tensors:
             raise ModelError(f"{path}: tensor {shown(name)} has no {shown(other)}; fetch the adapter again")
@@ -223,7 +223,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, _Pair]]:
             pair = _Pair(place, tensors[other])
             if len(pair.b.shape) != 2 or pair.b.shape[1] != place.shape[0] or not 0 < place.shape[0] <= MAX_RANK:
                 raise ModelError(
-                    f"{path}: module {shown(module)}: {list(place.shape)} and {list(pair.b.shape)} are no pair; fetch "
-                    "the adapter again"
+                    f"{path}: module {shown(module)}: {list(place.shape)} and {list(pair.b.shape)} are not a pair; "
+                    "fetch the adapter again"
                 )
             yield plain_name(module.removeprefix(_PREFIX)) + ".weight", pair

@@ -1,4 +1,4 @@
-"""What a sentence says of parameters, results and exceptions, beside what the code has.
+"""What a sentence says of parameters, results and exceptions, versus what the code has.
 
 Each rule fires only where the code leaves no doubt: a parameter that neither the signature nor the code has, a number
 of parameters that no call could have, an exception that is raised nowhere, a result of what returns nothing.
@@ -94,7 +94,7 @@ def _unknown_exceptions(sentence: str, about: Described) -> list[str]:
 
 
 def _is_raised(code: str, name: str) -> bool:
-    """Whether a name stands on a line that raises, on the line below one, or in the signature."""
+    """Whether a name is on a line that raises, on the line below one, or in the signature."""
     lines = code.splitlines()
     return any(
         _has_word(line, name) and any(_RAISED.search(near) for near in lines[max(0, place - 1) : place + 1])

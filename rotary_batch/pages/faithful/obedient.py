@@ -1,4 +1,4 @@
-"""What is no description: words to the reader or to a program, calls of tools, control markers, markup with effects.
+"""What is not a description: words to the reader or to a program, calls of tools, control markers, markup with effects.
 
 Pages escape all of it, so it has no effect there.  It is not shown at all because other programs read the pages, and a
 model that was talked into it by a repository describes nothing.

@@ -130,7 +130,7 @@ def _read() -> list[str]:
     right = sum(one["right"] for one in judged)
     wrong = [(one["key"], one["says"], one["author"]) for one in judged if not one["right"]]
     about = prose(
-        f"{len(judged)} of what is shown, drawn with a fixed seed, were read beside their code: {right} are right, "
+        f"{len(judged)} of what is shown, drawn with a fixed seed, were read next to their code: {right} are right, "
         f"{right / len(judged):.1%}.  Right is a sentence of which everything is true of the code and that says more "
         "than the name; another wording than the author's is no fault.  The wrong ones:"
     )

@@ -22,7 +22,7 @@ from rotary_batch.work.expected import NoteRoom
 
 # Bump when the same prompt, weights and limits may give other tokens: numerics, sampling, stop rules.
 KEY_VERSION = "rotary-batch result 2"
-FAST_VERSION = "in 8 bits"  # the same for fast numerics alone
+FAST_VERSION = "all in 8 bits"  # the same for fast numerics alone
 CHUNK_VARIABLES = frozenset({"language", "name", "path", "context", "source", "fence"})
 NOTES_VARIABLES = frozenset({"name", "notes", "fence"})
 OPENING_TOKENS = 48  # of what begins the answer on one symbol; names take 5 to 15

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from rotary_batch.engine.kernels.matrices import Fp8Matrix, GgmlMatrix, Int4Matrix, Int8GroupMatrix, Matrix
+from rotary_batch.engine.kernels.dispatch import GGML_TYPES
+from rotary_batch.engine.kernels.matrices import (
+    Fp8Matrix,
+    GgmlMatrix,
+    Int4Matrix,
+    Int8GroupMatrix,
+    Int8Matrix,
+    Matrix,
+)
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 from rotary_batch.model.slabs import BLOCK_ROWS, padded_rows
 
@@ -53,6 +61,21 @@ def int4_matrix(rows: int, columns: int, group: int, dtype: torch.dtype, seed: i
     nibbles = torch.randint(0, 256, (blocks, columns, BLOCK_ROWS // 2), dtype=torch.uint8, generator=generator)
     scale_zero = torch.randn(columns // group, blocks * BLOCK_ROWS, 2, generator=generator) * 0.1
     return Int4Matrix(nibbles, scale_zero.to(dtype), rows)
+
+
+INTEGER_FORMATS = (*GGML_TYPES, "int4", "int4:f16", "int4:f32", "int8")  # that are multiplied as integers
+
+
+def integer_matrix(name: str, rows: int, columns: int, seed: int = 0) -> GgmlMatrix | Int4Matrix | Int8Matrix:
+    """Noise in one of INTEGER_FORMATS; in int4 all columns share a scale if 64 do not divide them."""
+    if name == "int8":
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.randint(-128, 128, (rows, columns), dtype=torch.int8, generator=generator)
+        return Int8Matrix(values, torch.randn(rows, generator=generator) * 0.01)
+    if name.startswith("int4"):
+        dtype = {"": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[name[5:]]
+        return int4_matrix(rows, columns, columns if columns % 64 else 64, dtype, seed)
+    return ggml_matrix(name, rows, columns, seed)
 
 
 def int8_group_matrix(rows: int, columns: int, group: int, dtype: torch.dtype, seed: int = 0) -> Int8GroupMatrix:

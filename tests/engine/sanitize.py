@@ -56,7 +56,7 @@ def cases(kernel: str, stored_as: str) -> list[Case]:
     """What a kernel is called with, in a format that it has."""
     if function_name(kernel, stored_as) not in SIGNATURES:
         return []
-    return CASES.get(kernel, []) + (GGML_CASES if stored_as in GGML else [])
+    return CASES.get(kernel, []) + (GGML_CASES if stored_as in GGML or kernel.endswith("_q8") else [])
 
 
 def main() -> int:
@@ -139,7 +139,12 @@ def run_here(path: str, levels: list[Level]) -> int:
         formats = (*GGML, *DECODED)
         errors = {name: max(check.decode_error(library, name, case) for case in GGML_CASES) for name in formats}
         wrong += [("decode_avx2", name) for name, error in errors.items() if not error <= 2**-23]
-    experts = {name: check.experts_error(library, name) for level, name in check.Q8_KERNELS.items() if level in levels}
+    experts = {
+        f"experts {name} {formats}": check.experts_error(library, name, formats)
+        for level, name in check.Q8_KERNELS.items()
+        if level in levels
+        for formats in check.EXPERT_FORMATS
+    }
     wrong += [name for name, error in experts.items() if not error <= 2**-6]
     if Level.AVX2 in levels and not max(check.attention_error(library, dim) for dim in (32, 96, 256)) <= 1e-4:
         wrong.append("attention_avx2")

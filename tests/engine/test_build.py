@@ -135,7 +135,8 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
             Level.AMX,
             "gemm_amx_bf16 computes wrongly",
         ),
-        ("gemm_bf16.c", "BIAS 136.0f", "BIAS 135.0f", Level.AVX512_BF16, "_int4 computes wrongly"),
+        ("gemm_bf16.c", "BIAS 136.0f", "BIAS 135.0f", Level.AMX, "gemm_amx_int4 computes wrongly"),
+        ("q8.h", "INT4_ZERO 8.0f", "INT4_ZERO 7.0f", Level.AVX512_BF16, "gemm_avx512_q8_int4 computes wrongly"),
         ("gemm_bf16.c", BEGIN, BEGIN + "\n  if (N) __builtin_trap();", Level.AMX, "ended by SIGILL"),
         ("gemm_bf16.c", BEGIN, BEGIN + "\n  *(volatile int *)8 = 1;", Level.AMX, "ended by SIGSEGV"),
         ("tiles_amx.h", "  _tile_loadconfig(shapes);", "", Level.AMX, "ended by SIGABRT"),
@@ -398,8 +399,8 @@ def test_a_child_that_the_environment_does_not_let_start_is_a_reason(whole, monk
 @pytest.mark.parametrize(
     ("old", "new", "report"),
     [
-        ("(sum, out + m * N + n)", "(sum, out + m * N + n + 1)", "heap-buffer-overflow"),
-        ("const float sum = ", "const float sum = (float)(int)(0x7fffffff + M) + ", "signed integer overflow"),
+        (", out + m * N + n);", ", out + m * N + n + 1);", "heap-buffer-overflow"),
+        ("store_rounded(_mm512", "store_rounded((float)(int)(0x7fffffff + rows) + _mm512", "signed integer overflow"),
     ],
 )
 def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, new, report):
@@ -409,11 +410,7 @@ def test_the_sanitizers_find_what_is_planted(tmp_path, monkeypatch, capfd, old, 
         pytest.skip(f"{compiler} is no gcc with a libasan.so")
     monkeypatch.setattr(build, "FLAGS", ("-pthread", "-fPIC", *sanitize.SANITIZERS))
     sources, path = emulating_sources(tmp_path / "c"), tmp_path / "planted.so"
-    text = (
-        (sources / "gemv_avx512bf16.c")
-        .read_text()
-        .replace("long K) {\n  __m512 sums", "long K) {\n  const int M = rows;\n  __m512 sums")
-    )
+    text = (sources / "gemv_avx512bf16.c").read_text()
     assert old in text
     (sources / "gemv_avx512bf16.c").write_text(text.replace(old, new))
     units = [unit._replace(files=["gemv_avx512bf16.c"]) if unit.level else unit for unit in only(Level.AVX512_BF16)]

@@ -35,24 +35,23 @@ SHAPE = (128, 96)
         ("f32", "bf16", 256, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
         ("f32", "bf16", 257, ["torch_dequant"] * 4),
         ("f32", "f32", 7, ["torch_linear"] * 4),
-        ("f32", "int8", 8, ["torch_int8pack_mm", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "int8", 9, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "int8", 257, ["torch_dequant"] * 4),
-        ("f32", "int4", 32, ["torch_int4pack_mm", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
-        ("f32", "int4", 4096, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("f32", "int8", 8, ["torch_int8pack_mm", *["gemm_avx2_q8"] * 3]),
+        ("f32", "int8", 9, ["torch_dequant", *["gemm_avx2_q8"] * 3]),
+        ("f32", "int4", 32, ["torch_int4pack_mm", *["gemm_avx2_q8"] * 3]),
+        ("f32", "int4", 4096, ["torch_dequant", *["gemm_avx2_q8"] * 3]),
         ("bf16", "bf16", 0, ["torch_linear"] * 4),
         ("bf16", "bf16", 1, ["torch_linear", "torch_linear", "gemv_avx512bf16", "gemv_avx512bf16"]),
         ("bf16", "bf16", 4, ["torch_linear", "torch_linear", "gemv_avx512bf16", "gemv_avx512bf16"]),
         ("bf16", "bf16", 5, ["torch_linear", "torch_linear", "gemm_avx512bf16", "gemm_amx"]),
         ("bf16", "bf16", 4096, ["torch_linear", "torch_linear", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int8", 4, ["torch_int8pack_mm", "torch_int8pack_mm", "gemv_avx512bf16", "gemv_avx512bf16"]),
-        ("bf16", "int8", 5, ["torch_int8pack_mm", "torch_int8pack_mm", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int8", 64, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int4", 1, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512bf16", "gemm_avx512bf16"]),
-        ("bf16", "int4", 2, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int4", 33, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
-        ("bf16", "int4:f16", 2, ["torch_dequant", "torch_dequant", "gemm_avx512bf16", "gemm_amx"]),
-        ("f32", "int4:f32", 2, ["torch_dequant", "gemm_avx2", "gemm_avx2", "gemm_avx2"]),
+        ("bf16", "int8", 4, ["torch_int8pack_mm", "torch_int8pack_mm", "gemm_avx512_q8", "gemm_avx512_q8"]),
+        ("bf16", "int8", 5, ["torch_int8pack_mm", "torch_int8pack_mm", "gemm_avx512_q8", "gemm_amx"]),
+        ("bf16", "int8", 64, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_amx"]),
+        ("bf16", "int4", 1, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512_q8", "gemm_avx512_q8"]),
+        ("bf16", "int4", 2, ["torch_int4pack_mm", "torch_int4pack_mm", "gemm_avx512_q8", "gemm_amx"]),
+        ("bf16", "int4", 33, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_amx"]),
+        ("bf16", "int4:f16", 2, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_amx"]),
+        ("f32", "int4:f32", 2, ["torch_dequant", *["gemm_avx2_q8"] * 3]),
         ("f32", "ggml:Q4_K", 1, ["torch_dequant", "gemm_avx2_q8", "gemm_avx2_q8", "gemm_avx2_q8"]),
         ("bf16", "ggml:Q6_K", 4, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_avx512_q8"]),
         ("bf16", "ggml:Q8_0", 5, ["torch_dequant", "torch_dequant", "gemm_avx512_q8", "gemm_amx"]),
@@ -76,7 +75,8 @@ def test_the_kernel_at_each_level(x, stored_as, rows, kernels):
         ("bf16", "bf16", (4, 100, 40), True, "torch_linear"),
         ("bf16", "bf16", (5, 100, 96), True, "torch_linear"),
         ("bf16", "bf16", (5, 128, 96), False, "torch_linear"),
-        ("bf16", "int8", (5, 100, 96), True, "torch_int8pack_mm"),
+        ("bf16", "int8", (5, 100, 96), True, "gemm_avx512_q8"),
+        ("bf16", "int8", (5, 100, 80), True, "torch_int8pack_mm"),
         ("bf16", "int8", (5, 100, 100), True, "torch_dequant"),
         ("bf16", "int8", (5, 128, 96), False, "torch_dequant"),
         ("bf16", "int4", (5, 100, 96), True, "gemm_amx"),
@@ -95,10 +95,11 @@ def test_torch_computes_what_no_compiled_kernel_supports(x, stored_as, shape, is
 @pytest.mark.parametrize(
     ("x", "stored_as", "group", "kernels"),
     [
-        ("f32", "int4", 96, ["torch_dequant", "gemm_avx2"]),
+        ("f32", "int4", 96, ["torch_dequant", "gemm_avx2_q8"]),
+        ("f32", "int4", 48, ["torch_dequant", "gemm_avx2"]),
         ("bf16", "int4", 512, ["torch_dequant", "gemm_amx"]),
         ("bf16", "int4", 48, ["torch_dequant", "torch_dequant"]),
-        ("bf16", "int4", 1024, ["torch_dequant", "torch_dequant"]),
+        ("bf16", "int4", 1024, ["torch_dequant", "gemm_avx512_q8"]),
         ("bf16", "int4", 256, ["torch_int4pack_mm", "gemm_amx"]),
         ("f32", "int8:f16", 0, ["torch_dequant", "torch_decoded"]),
         ("bf16", "fp8", 0, ["torch_dequant", "torch_decoded"]),
@@ -129,12 +130,12 @@ def test_every_candidate_is_a_method_and_every_c_function_belongs_to_one():
     assert {name.rsplit("_", 1)[0] for name in products} == compiled
 
 
-EXPORTED = r"^void ([\w()]+)\(([^)]*)\) \{"
+EXPORTED = r"^void (\w+(?:\([\w, ]+\))?)\(([^)]*)\) \{"
 # What the macros around names make of them, in files that are compiled for two levels.
 COMPILED_TWICE = {
     ("gemm_bf16.c", "EXPORTED"): ("gemm_avx512bf16_{}", "gemm_amx_{}"),
     ("gemm_q8.c", "EXPORTED"): ("{}_avx2_q8", "{}_avx512_q8"),
-    ("gemm_q8.c", "EXPORTED_GGML"): ("{}_avx2_q8_ggml", "{}_avx512_q8_ggml"),
+    ("gemm_q8.c", "EXPORTED_FOR"): ("{}_avx2_q8_{}", "{}_avx512_q8_{}"),
 }
 
 
@@ -148,7 +149,9 @@ def test_signatures_are_those_of_the_c_functions():
         names = tuple(words[-1].lstrip("*") for words in parameters)
         types = ["pointer" if words[-1].startswith("*") else words[-2] for words in parameters]
         macro, _, argument = name.rstrip(")").partition("(")
-        functions = [form.format(argument) for form in COMPILED_TWICE[path.name, macro]] if argument else [name]
+        functions = (
+            [form.format(*argument.split(", ")) for form in COMPILED_TWICE[path.name, macro]] if argument else [name]
+        )
         exported |= dict.fromkeys(functions, (names, types))
     assert exported == {
         name: (

@@ -7,12 +7,13 @@ import dataclasses
 import pytest
 import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
-from matrices import ggml_matrix, int4_matrix
+from matrices import INTEGER_FORMATS, ggml_matrix, int4_matrix, integer_matrix
 
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import GGML_TYPES, Level
+from rotary_batch.engine.kernels.dispatch import Level
 from rotary_batch.engine.kernels.experts import ROWS, Activation, ExpertAddresses, LayerProducts
+from rotary_batch.engine.kernels.matrices import Int4Matrix
 from rotary_batch.engine.kernels.quant import dequantise
 from rotary_batch.engine.offload.source import Slab
 
@@ -36,11 +37,18 @@ def machines(tmp_path_factory) -> dict[str, CpuKernels]:
 
 
 def slab(types: tuple[str, str], hidden: int, middle: int, seed: int, *, split: bool = False, biased: bool = False):
-    both, down = ggml_matrix(types[0], 2 * middle, hidden, seed), ggml_matrix(types[1], hidden, middle, seed + 1)
+    both, down = integer_matrix(types[0], 2 * middle, hidden, seed), integer_matrix(types[1], hidden, middle, seed + 1)
     generator = torch.Generator().manual_seed(seed)
     biases = [torch.randn(size, generator=generator) for size in (2 * middle, hidden)] if biased else [None, None]
-    gate_up = (both.rows(slice(0, middle)), both.rows(slice(middle, None))) if split else (both,)
+    gate_up = (rows_of(both, 0, middle), rows_of(both, middle, 2 * middle)) if split else (both,)
     return Slab(gate_up, down, *biases)
+
+
+def rows_of(matrix, first: int, end: int):
+    if not isinstance(matrix, Int4Matrix):
+        return matrix.rows(slice(first, end))
+    pairs = matrix.scale_zero[:, first:end].contiguous()
+    return Int4Matrix(matrix.nibbles[first // 64 : end // 64], pairs, end - first)
 
 
 def in_8_bits(x: torch.Tensor) -> torch.Tensor:
@@ -90,12 +98,13 @@ def bits(x: torch.Tensor) -> torch.Tensor:
     return x.view(torch.int16)
 
 
+GGML_PAIRS = [("Q4_K", "Q6_K"), ("MXFP4", "MXFP4"), ("Q8_0", "Q4_1"), ("Q5_K", "Q4_0")]
 OWN_ROWS = [[0], [3, 1, 0], [], list(range(9))]
 
 
 @pytest.mark.parametrize("how", RUNS)
 @pytest.mark.parametrize("activation", [SWIGLU, CLAMPED])
-@pytest.mark.parametrize("types", [("Q4_K", "Q6_K"), ("MXFP4", "MXFP4"), ("Q8_0", "Q4_1"), ("Q5_K", "Q4_0")])
+@pytest.mark.parametrize("types", [*GGML_PAIRS, ("int4", "int8"), ("int8", "int4:f16"), ("int4:f32", "Q4_K")])
 def test_an_expert_is_two_products_swiglu_and_a_third(machines, how, types, activation):
     """Near the same in float64 with inputs of 8 bits; that is near the same with the inputs as they are."""
     middle = 256 if types[1].endswith("K") else 320  # a unit, and more
@@ -111,7 +120,7 @@ def test_an_expert_is_two_products_swiglu_and_a_third(machines, how, types, acti
     assert relative_error(out, torch.cat(exact)) <= 0.02
 
 
-@pytest.mark.parametrize("type_name", GGML_TYPES)
+@pytest.mark.parametrize("type_name", INTEGER_FORMATS)
 def test_the_bits_of_a_row_depend_on_nothing_that_shares_the_call(machines, threads, type_name):
     kernels, x = machines[RUNS[-1]], some(140, 256)
     slabs = [slab((type_name, type_name), 256, 256, seed) for seed in range(3)]
@@ -131,18 +140,20 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_gate_and_up_may_be_two_matrices(machines):
+@pytest.mark.parametrize("types", [("Q4_K", "Q6_K"), ("int4", "int8"), ("int4:f32", "int4"), ("int8", "int4")])
+def test_gate_and_up_may_be_two_matrices(machines, types):
     kernels, x = machines[RUNS[-1]], some(3, 512)
     products = [
-        run(kernels, x, [slab(("Q4_K", "Q6_K"), 512, 256, 0, split=split, biased=True)], [[0, 1, 2]], CLAMPED)
+        run(kernels, x, [slab(types, 512, 256, 0, split=split, biased=True)], [[0, 1, 2]], CLAMPED)
         for split in (False, True)
     ]
     assert torch.equal(*map(bits, products))
 
 
 @pytest.mark.parametrize("activation", [SWIGLU, CLAMPED])
-def test_every_level_gives_the_same_bits(machines, activation):
-    slabs = [slab(("MXFP4", "MXFP4"), 320, 192, seed, biased=True) for seed in range(2)]
+@pytest.mark.parametrize("types", [("MXFP4", "MXFP4"), ("int4", "int8")])
+def test_every_level_gives_the_same_bits(machines, activation, types):
+    slabs = [slab(types, 320, 192, seed, biased=True) for seed in range(2)]
     for scale in (1.0, 1e-3, 1e4, 1e15):
         first, *others = (run(machines[how], some(9, 320) * scale, slabs, [[0, 8], [2]], activation) for how in RUNS)
         assert all(torch.equal(bits(first), bits(other)) for other in others), scale
@@ -173,7 +184,7 @@ def test_what_the_kernel_cannot_read_has_no_addresses():
     assert isinstance(whole.addresses, ExpertAddresses)
     down, both = whole.down, whole.gate_up[0]
     bad = [
-        {"down": int4_matrix(256, 256, 32, torch.float16)},
+        {"down": int4_matrix(256, 256, 16, torch.float16)},
         {"down": down.rows(slice(0, 200))},
         {"down": down._replace(blocks=down.blocks[:, :-1])},
         {"down": ggml_matrix("Q2_K", 256, 256)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
-from matrices import ggml_matrix
+from matrices import INTEGER_FORMATS, ggml_matrix, int4_matrix, integer_matrix
 
 from rotary_batch.engine.kernels.build import open_library
 from rotary_batch.engine.kernels.cpu import CpuKernels
@@ -70,10 +70,10 @@ def multiply(machines, run: tuple[str, str], x: torch.Tensor, matrix) -> torch.T
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize(("rows", "units", "more"), SHAPES)
-@pytest.mark.parametrize("type_name", GGML_TYPES)
+@pytest.mark.parametrize("type_name", INTEGER_FORMATS)
 def test_products_are_those_of_the_integers(machines, run, type_name, rows, units, more):
     """Within the rounding of the result to bf16, and of float32 sums."""
-    matrix = ggml_matrix(type_name, rows, 256 * units + (0 if type_name.endswith("K") else more))
+    matrix = integer_matrix(type_name, rows, 256 * units + (0 if type_name.endswith("K") else more))
     values = values_of(matrix)
     for count in ROWS if run[0] == "native" else ROWS[:-1]:
         x = some(count, matrix.num_columns)
@@ -83,27 +83,27 @@ def test_products_are_those_of_the_integers(machines, run, type_name, rows, unit
         assert ((product - expected).abs() <= 2**-8 * expected.abs() + slack).all(), count
 
 
-@pytest.mark.parametrize("type_name", GGML_TYPES)
+@pytest.mark.parametrize("type_name", INTEGER_FORMATS)
 def test_products_are_near_those_of_the_real_rows(machines, type_name):
     """The root mean square of the error is below 1 % of that of the results; llama.cpp's rows have the same codes."""
-    matrix, x = ggml_matrix(type_name, 256, 2048), torch.randn(32, 2048, generator=torch.Generator().manual_seed(1))
+    matrix, x = integer_matrix(type_name, 256, 2048), torch.randn(32, 2048, generator=torch.Generator().manual_seed(1))
     expected = x.bfloat16().double() @ values_of(matrix).T
     error = multiply(machines, RUNS[0], x.bfloat16(), matrix) - expected
     assert error.square().mean().sqrt() <= 0.01 * expected.square().mean().sqrt()
 
 
-@pytest.mark.parametrize("type_name", GGML_TYPES)
+@pytest.mark.parametrize("type_name", INTEGER_FORMATS)
 def test_every_level_gives_the_same_bits(machines, type_name):
-    matrix, x = ggml_matrix(type_name, 70, 512), some(9, 512)
+    matrix, x = integer_matrix(type_name, 70, 512), some(9, 512)
     for scale in (1.0, 1e-30, 1e-38, 1e30):
         first, *others = (multiply(machines, run, x * scale, matrix) for run in RUNS)
         assert all(torch.equal(bits(first), bits(other)) for other in others), scale
 
 
 @pytest.mark.parametrize("run", [RUNS[0], RUNS[-1]])
-@pytest.mark.parametrize("type_name", GGML_TYPES)
+@pytest.mark.parametrize("type_name", INTEGER_FORMATS)
 def test_the_bits_of_a_row_depend_on_no_other_row(machines, threads, run, type_name):
-    matrix, x = ggml_matrix(type_name, 130, 768), some(300, 768)
+    matrix, x = integer_matrix(type_name, 130, 768), some(300, 768)
     together = multiply(machines, run, x, matrix)
     for first, count in ((0, 1), (3, 2), (17, 5), (250, 50)):
         alone = multiply(machines, run, x[first : first + count], matrix)
@@ -149,6 +149,21 @@ def test_codes_as_large_as_they_can_be(machines, run, type_name):
 
 
 @pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", ["int4", "int8"])
+def test_own_codes_as_large_as_they_can_be(machines, run, name):
+    for byte in (0, 127, 128, 240, 255):
+        matrix = integer_matrix(name, 3, 512)
+        codes = matrix[0].view(torch.uint8)
+        matrix = matrix._replace(**{matrix._fields[0]: torch.full_like(codes, byte).view(matrix[0].dtype)})
+        x = torch.ones(2, 512)
+        x[1, ::2] = -1
+        expected = x.double() @ values_of(matrix).T
+        slack = 1e-6 * (x.double().abs() @ values_of(matrix).abs().T)
+        product = multiply(machines, run, x.bfloat16(), matrix)
+        assert ((product - expected).abs() <= 2**-8 * expected.abs() + slack).all(), byte
+
+
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("type_name", ["Q4_K", "Q6_K", "MXFP4"])
 def test_extreme_scales(machines, run, type_name):
     """The smallest and the largest exponents of a matrix."""
@@ -167,11 +182,11 @@ def test_extreme_scales(machines, run, type_name):
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("type_name", GGML_TYPES)
+@pytest.mark.parametrize("type_name", INTEGER_FORMATS)
 def test_what_is_finite_stays_so_and_what_is_not_stays_visible(machines, run, type_name):
     """The smallest and the largest numbers, alone and next to others; in a row with NaN or infinity every result is
     not finite, and no other row changes."""
-    matrix, x = ggml_matrix(type_name, 64, 512), some(4, 512)
+    matrix, x = integer_matrix(type_name, 64, 512), some(4, 512)
     tiny, huge = torch.finfo(torch.bfloat16).smallest_normal / 64, 1e34
     for value in (0.0, tiny, huge):
         assert multiply(machines, run, torch.full((1, 512), value).bfloat16(), matrix).isfinite().all(), value
@@ -191,8 +206,10 @@ def test_what_is_finite_stays_so_and_what_is_not_stays_visible(machines, run, ty
 def test_other_formats_and_rows_are_refused(machines, kernel):
     emulated, x = machines["emulated"], some(2, 256).to(DTYPES[kernel])
     for matrix in (torch.zeros(64, 256, dtype=torch.bfloat16), ggml_matrix("Q2_K", 64, 256)):
-        with pytest.raises(ValueError, match=rf"not for {kernel}|do not go with"):
+        with pytest.raises(ValueError, match=rf"{kernel} cannot read|do not go with"):
             getattr(emulated, kernel)(x, matrix)
+    with pytest.raises(ValueError, match="cannot read int4 with its groups"):
+        getattr(emulated, kernel)(some(2, 192).to(DTYPES[kernel]), int4_matrix(64, 192, 48, torch.bfloat16))
     for wrong in (x.double(), x[:, :128]):
         with pytest.raises(ValueError, match="do not go with"):
             getattr(emulated, kernel)(wrong, ggml_matrix("Q4_K", 64, 256))

@@ -32,10 +32,15 @@ _GEMM_BF16 = {
 }
 _Q8 = {
     "gemm_{}_q8_ggml": Signature(("blocks", "x", "units", "out"), (*_MNK, "type")),
+    "gemm_{}_q8_int4": Signature(("nibbles", "scale_zero", "x", "units", "out"), (*_MNK, "group", "pair")),
+    "gemm_{}_q8_int8": Signature(("weights", "scale", "x", "units", "out"), _MNK),
     "quantise_{}_q8": Signature(("x", "units"), ("M", "K", "type")),
     "experts_{}_q8": Signature(
         pointers=("experts", "x", "rows", "middle", "out"),
-        sizes=("E", "T", "scratch_rows", "H", "I", "type", "down_type"),
+        sizes=(
+            *("E", "T", "scratch_rows", "H", "I", "type", "group", "pair", "scale_rows"),
+            *("down_type", "down_group", "down_pair"),
+        ),
         floats=("limit", "alpha"),
     ),
     "combine_{}_q8": Signature(("experts_out", "places", "weights", "out"), ("T", "H", "K")),
@@ -48,8 +53,7 @@ SIGNATURES = {
     "decode_avx2_fp8": Signature(("weights", "scale", "out"), ("N", "K", "rows", "columns", "out_format")),
     "decode_avx2_int8": Signature(("weights", "scale", "out"), ("N", "K", "group", "scale_format", "out_format")),
     "gemv_avx512bf16_bf16": Signature(("weights", "x", "out"), _MNK),
-    "gemv_avx512bf16_int8": Signature(("weights", "scale", "x", "out"), _MNK),
-    **{f"gemm_avx512bf16_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
+    "gemm_avx512bf16_bf16": _GEMM_BF16["bf16"],
     **{f"gemm_amx_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
     "gemm_amx_ggml": Signature(("blocks", "x", "packed_x", "out"), (*_MNK, "type")),
     **{name.format(level): signature for level in ("avx2", "avx512") for name, signature in _Q8.items()},

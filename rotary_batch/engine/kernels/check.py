@@ -63,7 +63,11 @@ LEVELS = {
 }
 
 
-Q8_KERNELS = {Level.AVX2: "avx2_q8", Level.AVX512_BF16: "avx512_q8"}  # for whole experts
+# For whole experts: kernels, formats of gate and up and of down, columns that share a scale in int4, types in q8.h.
+Q8_KERNELS = {Level.AVX2: "avx2_q8", Level.AVX512_BF16: "avx512_q8"}
+EXPERT_FORMATS = (("ggml:Q8_0", "ggml:MXFP4"), ("int4", "int8"), ("int8", "int4"))
+EXPERT_GROUP = 64
+OWN_TYPES = {"int4": 256, "int8": 257}
 
 
 class Matrix(NamedTuple):
@@ -189,10 +193,10 @@ def _sizes(stored_as: str, case: Case, matrix: Matrix) -> dict[str, int]:
     return {**sizes, "type": block_type(stored_as).number} if stored_as in GGML else sizes
 
 
-def _output_columns(stored_as: str, matrix: Matrix) -> int:
-    """Of the array that a kernel writes: in blocks of GGUF files there may be more than rows of the matrix."""
+def _output_columns(kernel: str, stored_as: str, matrix: Matrix) -> int:
+    """Of the array that a kernel writes: there may be more than rows of the matrix."""
     rows = len(matrix.values)
-    return rows + -rows % BLOCK_ROWS if stored_as in GGML else rows
+    return rows + -rows % BLOCK_ROWS if stored_as in GGML or kernel.endswith("_q8") else rows
 
 
 def _units(case: Case) -> Array:
@@ -201,25 +205,24 @@ def _units(case: Case) -> Array:
 
 
 def _gemm_f32(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, matrix: Matrix, x: Array) -> Array:
-    """The kernel's product in float64; the caller of the int8 kernel multiplies by the scale."""
-    out = np.empty((case.rows, _output_columns(stored_as, matrix)), np.float32)
-    parts = {name: part for name, part in matrix.parts.items() if name != "scale"}
-    arrays = {**parts, "x": x, "out": out} | ({"units": _units(case)} if kernel.endswith("_q8") else {})
+    """The kernel's product in float64; the caller of `gemm_avx2_int8` multiplies by the scale."""
+    out = np.empty((case.rows, _output_columns(kernel, stored_as, matrix)), np.float32)
+    arrays = {**matrix.parts, "x": x, "out": out} | ({"units": _units(case)} if kernel.endswith("_q8") else {})
+    scale = arrays.pop("scale").astype(np.float64) if (kernel, stored_as) == ("gemm_avx2", "int8") else 1.0
     call(library, function_name(kernel, stored_as), arrays, **_sizes(stored_as, case, matrix))
-    scale = matrix.parts["scale"].astype(np.float64) if stored_as == "int8" else 1.0
     product: Array = out[:, : len(matrix.values)].astype(np.float64) * scale
     return product
 
 
 def _gemm_bf16(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case, matrix: Matrix, x: Array) -> Array:
     """The kernel's product in float64."""
-    out = np.empty((case.rows, _output_columns(stored_as, matrix)), np.uint16)
+    out = np.empty((case.rows, _output_columns(kernel, stored_as, matrix)), np.uint16)
     arrays = {**matrix.parts, "x": x, "out": out}
     if kernel.endswith("_q8"):
         arrays["units"] = _units(case)
     elif not kernel.startswith("gemv"):
         arrays["packed_x"] = np.empty((-(-case.rows // TILE_ROWS) * TILE_ROWS, case.columns), np.uint16)
-    if stored_as in PAIRS:
+    if stored_as in PAIRS and not kernel.endswith("_q8"):
         arrays["x_sums"] = from_bf16(x).reshape(case.rows, -1, case.group).sum(-1).astype(np.float32)
     call(library, function_name(kernel, stored_as), arrays, **_sizes(stored_as, case, matrix))
     return from_bf16(out[:, : len(matrix.values)])
@@ -243,26 +246,28 @@ def _decode_sizes(stored_as: str, case: Case) -> dict[str, int]:
     return {"group": case.group, "scale_format": SCALE_FORMATS[stored_as]}
 
 
-def experts_error(library: ctypes.CDLL, kernel: str) -> float:
+def experts_error(library: ctypes.CDLL, kernel: str, formats: tuple[str, str]) -> float:
     """The largest difference of the weighted sums of two experts on three rows, relative to the largest number.
 
-    Both have two of the rows, and biases; gate and up are clamped as in gpt-oss.
+    `formats` are those of gate and up, and of down.  Both experts have two of the rows, and biases; gate and up are
+    clamped as in gpt-oss.
     """
     random, (hidden, middle), rows = np.random.default_rng(0), (320, 192), np.array([0, 2, 1, 2])
     x, is_f32 = random.standard_normal((3, hidden)).astype(np.float32), kernel == "avx2_q8"
     number = x if is_f32 else to_bf16(x)
     rounded = in_8_bits(x if is_f32 else from_bf16(number))
-    types = {"type": BLOCK_TYPES["Q8_0"].number, "down_type": BLOCK_TYPES["MXFP4"].number}
+    types = {"type": _type_number(formats[0]), "down_type": _type_number(formats[1])}
+    scales = {"group": EXPERT_GROUP, "pair": 0, "scale_rows": 2 * middle, "down_group": EXPERT_GROUP, "down_pair": 0}
     units, out, total = _units(Case(3, 0, hidden, 0)), np.empty((4, hidden), number.dtype), np.empty_like(number)
     table, alive, expected = [], list[Array](), np.empty((4, hidden))
     for first in (0, 2):
         own = slice(first, first + 2)
-        addresses, arrays, expected[own] = _random_expert(rounded[rows[own]], middle, random)
+        addresses, arrays, expected[own] = _random_expert(rounded[rows[own]], middle, formats, random)
         table += [*addresses, first, 2, first]
         alive += arrays
     call(library, f"quantise_{kernel}", {"x": number, "units": units}, M=3, K=hidden, type=types["type"])
     arrays_of_call = {"experts": np.array(table, np.int64), "x": units, "rows": rows, "out": out}
-    sizes = {"E": 2, "T": 3, "scratch_rows": 4, "H": hidden, "I": middle, **types, "limit": 2.0, "alpha": 1.5}
+    sizes = {"E": 2, "T": 3, "scratch_rows": 4, "H": hidden, "I": middle, **types, **scales, "limit": 2.0, "alpha": 1.5}
     call(library, f"experts_{kernel}", {**arrays_of_call, "middle": _units(Case(4, 0, middle, 0))}, **sizes)
     places, weights = np.array([[0, 0], [2, 2], [1, 3]]), np.full((3, 2), 0.5, np.float32)
     combined = {"experts_out": out, "places": places, "weights": weights, "out": total}
@@ -271,18 +276,35 @@ def experts_error(library: ctypes.CDLL, kernel: str) -> float:
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-def _random_expert(x: Array, middle: int, random: np.random.Generator) -> tuple[list[int], list[Array], Array]:
+def _type_number(stored_as: str) -> int:
+    """In q8.h."""
+    return OWN_TYPES[stored_as] if stored_as in OWN_TYPES else block_type(stored_as).number
+
+
+def _random_expert(
+    x: Array, middle: int, formats: tuple[str, str], random: np.random.Generator
+) -> tuple[list[int], list[Array], Array]:
     """What the kernel reads, the arrays that it is in, and the results in float64 for rows in 8 bits."""
     hidden = x.shape[1]
-    both = random_matrix("ggml:Q8_0", Case(0, 2 * middle, hidden, 0), random)
-    down = random_matrix("ggml:MXFP4", Case(0, hidden, middle, 0), random)
+    both = random_matrix(formats[0], Case(0, 2 * middle, hidden, EXPERT_GROUP), random)
+    down = random_matrix(formats[1], Case(0, hidden, middle, EXPERT_GROUP), random)
     biases = [random.standard_normal(size).astype(np.float32) for size in (2 * middle, hidden)]
-    arrays = [both.parts["blocks"], down.parts["blocks"], *biases]
-    parts = [arrays[0], arrays[0][middle:], arrays[1], biases[0], biases[0][middle:], biases[1]]
+    arrays = [*both.parts.values(), *down.parts.values(), *biases]
+    matrices = ((formats[0], both, 0), (formats[0], both, middle), (formats[1], down, 0))
+    codes, scales = zip(*(_from_row(*one) for one in matrices), strict=True)
+    parts = [*codes, *scales, biases[0], biases[0][middle:], biases[1]]
     gate, up = np.split(x @ both.values.T + biases[0], 2, 1)
     gate, up = np.minimum(gate, 2), np.clip(up, -2, 2) + 1
     out: Array = in_8_bits(gate * up / (1 + np.exp(-1.5 * gate))) @ down.values.T + biases[1]
-    return [part.ctypes.data for part in parts], arrays, out
+    return [0 if part is None else part.ctypes.data for part in parts], arrays, out
+
+
+def _from_row(stored_as: str, matrix: Matrix, row: int) -> tuple[Array, Array | None]:
+    """The codes of a matrix from a row on, and the scales, if they are apart."""
+    if stored_as == "int4":
+        return matrix.parts["nibbles"][row // BLOCK_ROWS :], matrix.parts["scale_zero"][0, row:]
+    codes, *scales = matrix.parts.values()
+    return codes[row:], scales[0][row:] if scales else None
 
 
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
@@ -348,7 +370,8 @@ def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
                 yield Comparison(f"{kernel}_{stored_as}", gemm_error(library, kernel, stored_as, case), tolerance)
     if level in Q8_KERNELS:
         name = Q8_KERNELS[level]
-        yield Comparison(f"experts_{name}", experts_error(library, name), 2**-6)  # codes may differ by one
+        for formats in EXPERT_FORMATS:
+            yield Comparison(f"experts_{name}", experts_error(library, name, formats), 2**-6)  # codes may differ by one
     if level == Level.AVX2:
         for stored_as in (*GGML, *DECODED):
             yield Comparison(f"decode_avx2_{stored_as}", decode_error(library, stored_as, F32_CASES[0]), 2**-23)

@@ -50,6 +50,7 @@ TILE_ROWS, TILE_COLUMNS = 16, 32  # gemm_bf16.c: of x, of a matrix
 BLOCK_ROWS = 64  # of an int4 matrix, and of what the kernels write for blocks of GGUF files
 GEMV_ROWS = 4  # gemv_avx512bf16.c: rows of x
 UNIT_COLUMNS, UNIT_NBYTES = 256, 384  # q8.h: of rows of x as 8-bit integers
+PART_COLUMNS = 32  # q8.h: of them that share a scale
 STATE_COLUMNS = 8  # delta_avx2.c
 SELECTED_PRODUCTS = 2**12  # whose kernels are remembered
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -99,18 +100,18 @@ class CpuKernels:
         return out
 
     def gemv_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] bf16 -> [M, N] bf16, for 1 to 4 rows, bf16 and int8."""
+        """x [M, K] bf16 -> [M, N] bf16, for 1 to 4 rows and a matrix in bf16."""
         x = _checked(x, matrix, torch.bfloat16, multiples=(4, 32))
         rows, columns = x.shape
-        if not 1 <= rows <= GEMV_ROWS or isinstance(matrix, (Int4Matrix, GgmlMatrix)):
+        if not 1 <= rows <= GEMV_ROWS or not isinstance(matrix, torch.Tensor):
             raise ValueError(f"{rows} rows times {type(matrix).__name__} are not for gemv_avx512bf16")
         out = x.new_empty(rows, num_rows(matrix))
         tensors = {**parts_of(matrix), "x": x, "out": out}
-        self.call(function_name("gemv_avx512bf16", format_name(matrix)), tensors, M=rows, N=out.shape[1], K=columns)
+        self.call("gemv_avx512bf16_bf16", tensors, M=rows, N=out.shape[1], K=columns)
         return out
 
     def gemm_avx2_q8(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] float32, quantised to 8 bits, -> [M, N] float32, for blocks of GGUF files."""
+        """x [M, K] float32, quantised to 8 bits, -> [M, N] float32, for int4, int8 and blocks of GGUF files."""
         return self._q8("gemm_avx2_q8", x, matrix, torch.float32)
 
     def gemm_avx512_q8(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
@@ -118,10 +119,18 @@ class CpuKernels:
         return self._q8("gemm_avx512_q8", x, matrix, torch.bfloat16)
 
     def _q8(self, name: str, x: torch.Tensor, matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
-        x = _checked(x, matrix, dtype, multiples=(1, 1))
-        if not isinstance(matrix, GgmlMatrix):
-            raise ValueError(f"{type(matrix).__name__} is not for {name}")  # noqa: TRY004 - as every refusal
-        return self._ggml(name, x, matrix, units=self.units(*x.shape))
+        x = _checked(x, matrix, dtype, multiples=(1, PART_COLUMNS))
+        units = self.units(*x.shape)
+        if isinstance(matrix, GgmlMatrix):
+            return self._ggml(name, x, matrix, units=units)
+        if isinstance(matrix, Int4Matrix) and matrix.group % PART_COLUMNS == 0:
+            return self._int4(name, x, matrix, units=units)
+        if not isinstance(matrix, Int8Matrix):
+            raise ValueError(f"{name} cannot read {format_name(matrix)} with its groups")  # noqa: TRY004 - as every refusal
+        out = x.new_empty(len(x), -(-matrix.num_rows // BLOCK_ROWS) * BLOCK_ROWS)
+        tensors = {**parts_of(matrix), "x": x, "units": units, "out": out}
+        self.call(f"{name}_int8", tensors, M=len(x), N=matrix.num_rows, K=x.shape[1])
+        return out[:, : matrix.num_rows]
 
     @staticmethod
     def units(rows: int, columns: int) -> torch.Tensor:
@@ -129,7 +138,7 @@ class CpuKernels:
         return torch.empty(-(-columns // UNIT_COLUMNS), rows, UNIT_NBYTES, dtype=torch.uint8)
 
     def gemm_avx512bf16(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
-        """x [M, K] bf16 -> [M, N] bf16."""
+        """x [M, K] bf16 -> [M, N] bf16, for a matrix in bf16."""
         return self._gemm_bf16("gemm_avx512bf16", x, matrix)
 
     def gemm_amx(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
@@ -139,6 +148,8 @@ class CpuKernels:
     def _gemm_bf16(self, name: str, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         x = _checked(x, matrix, torch.bfloat16, multiples=(BLOCK_ROWS, TILE_COLUMNS))
         rows, columns = x.shape
+        if function_name(name, format_name(matrix)) not in self._functions:
+            raise ValueError(f"{format_name(matrix)} is not for {name}")
         packed_x = x.new_empty(-(-rows // TILE_ROWS) * TILE_ROWS, columns)
         if isinstance(matrix, Int4Matrix):
             if matrix.group not in GEMM_GROUPS:

@@ -60,10 +60,12 @@ DETECTORS = {Level.AVX2: "has_avx2", Level.AVX512_BF16: "has_avx512_bf16", Level
 
 ANY = range(2**62)
 GEMM_GROUPS = range(32, 513, 32)  # gemm_bf16.c
+PART_GROUPS = range(32, 2**62, 32)  # gemm_q8.c
 TORCH_GROUPS = (32, 64, 128, 256)  # of torch's operator
 GGML_TYPES = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4")  # that ggml.h decodes
 PAIRS = {"int4": 0, "int4:f32": 2, "int4:f16": 3}  # how int4 stores scale and zero -> the number in common.h
 INT4 = tuple(PAIRS)
+OWN = (*INT4, "int8")  # that are multiplied in integers, besides blocks of GGUF files
 GGML = tuple(f"ggml:{name}" for name in GGML_TYPES)
 FORMATS = ("bf16", "int8", *INT4, *GGML)  # that the compiled products read
 RARE_TYPES = ("Q5_0", "Q5_1", "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS")  # that ggml_rare.h decodes
@@ -110,17 +112,17 @@ class Candidate(NamedTuple):
 # Q8_0 0.37, 0.55, 0.82, 2.5, 9.2; as float32 Q4_K took 0.60, 0.87, 1.2, 3.6, 12; dequantised by torch 11 to 37 at 8.
 # f32 rows times a bf16 matrix in place: 1.9 ms at 2 rows, 4.1 at 4, 5.6 at 6; dequantised 4.2 to 5.5.
 CANDIDATES = (
+    Candidate("gemm_avx2_q8", Level.AVX2, "f32", (*GGML, *OWN), ANY, (1, 32), PART_GROUPS),
     Candidate("gemm_avx2", Level.AVX2, "f32", ("bf16", "int8"), range(257), (4, 8)),
     Candidate("gemm_avx2", Level.AVX2, "f32", INT4, ANY),
-    Candidate("gemm_avx2_q8", Level.AVX2, "f32", GGML, ANY),
-    Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), range(1, 5), (4, 32)),
-    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", GGML, range(1, 5)),
+    Candidate("gemv_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16",), range(1, 5), (4, 32)),
+    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", (*GGML, "int8"), range(1, 5), (1, 32)),
+    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", INT4, range(1, 2), (1, 32), PART_GROUPS),
     Candidate("gemm_amx", Level.AMX, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
     Candidate("gemm_amx", Level.AMX, "bf16", INT4, ANY[2:], (1, 32), GEMM_GROUPS),
     Candidate("gemm_amx", Level.AMX, "bf16", GGML, ANY[1:]),
-    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", GGML, ANY),
-    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16", "int8"), ANY[1:], (64, 32)),
-    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", INT4, ANY[1:], (1, 32), GEMM_GROUPS),
+    Candidate("gemm_avx512_q8", Level.AVX512_BF16, "bf16", (*GGML, *OWN), ANY, (1, 32), PART_GROUPS),
+    Candidate("gemm_avx512bf16", Level.AVX512_BF16, "bf16", ("bf16",), ANY[1:], (64, 32)),
     Candidate("torch_decoded", Level.AVX2, "f32", DECODED, ANY),
     Candidate("torch_decoded", Level.AVX2, "bf16", DECODED, ANY),
     Candidate("torch_linear", Level.PORTABLE, "bf16", ("bf16",), ANY),

@@ -11,6 +11,7 @@
    M = rows of x, N = rows of the matrix (output channels), K = columns.  Formats: model/slabs.py. */
 
 #include "ggml_avx512bf16.h"
+#include "pairs_avx512.h"
 #include "pool.h"
 
 #ifdef USE_AMX
@@ -105,27 +106,6 @@ INLINE void dequant_int4(const uint8_t *nibbles, pair *tiles, long steps) {
 }
 
 /* ---- groups of int4, and rounding ---- */
-
-/* 16 pairs of scale and zero. */
-struct pairs {
-  __m512 scale, zero;
-};
-
-INLINE struct pairs pairs_from_f32(__m512 first, __m512 second) {
-  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  return (struct pairs){_mm512_permutex2var_ps(first, even, second), _mm512_permutex2var_ps(first, odd, second)};
-}
-
-INLINE struct pairs load_pairs(enum format format, const char *stored) {
-  if (format == F32) return pairs_from_f32(_mm512_loadu_ps(stored), _mm512_loadu_ps(stored + 64));
-  if (format == F16)
-    return pairs_from_f32(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)stored)),
-                          _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)stored + 1)));
-  const __m512i pairs = _mm512_loadu_si512(stored);
-  return (struct pairs){_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), /* bf16 is the upper half of float32 */
-                        _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)))};
-}
 
 /* Scales the sums of a group of columns, subtracts the bias, and adds the result to totals [rows, NC], or sets them. */
 INLINE void add_scaled_group(const float *group_sums, enum format pair, const char *scale_zero, const float *x_sums,
@@ -236,9 +216,10 @@ void EXPORTED(bf16)(const char *weights, const uint16_t *x, pair *packed_x, uint
   gemm((struct product){.weights = weights, .x = x, .packed_x = packed_x, .out = out, .M = M, .N = N, .K = K}, threads);
 }
 
+#ifdef USE_AMX /* without it, gemm_q8.c is faster */
 /* weights [N, K] int8, scale [N]; the same. */
-void EXPORTED(int8)(const char *weights, const float *scale, const uint16_t *x, pair *packed_x, uint16_t *out, long M,
-                    long N, long K, int threads) {
+void gemm_amx_int8(const char *weights, const float *scale, const uint16_t *x, pair *packed_x, uint16_t *out, long M,
+                   long N, long K, int threads) {
   struct product p = {.weights = weights, .x = x, .packed_x = packed_x, .out = out, .M = M, .N = N, .K = K};
   p.scale = scale;
   gemm(p, threads);
@@ -246,16 +227,14 @@ void EXPORTED(int8)(const char *weights, const float *scale, const uint16_t *x, 
 
 /* nibbles [N / 64, K, 32], scale_zero [K / group, N, 2] in the format `pair`, x_sums [M, K / group] float32; the
    same. */
-void EXPORTED(int4)(const char *nibbles, const char *scale_zero, const uint16_t *x, pair *packed_x, uint16_t *out,
-                    const float *x_sums, long M, long N, long K, long group, long pair, int threads) {
+void gemm_amx_int4(const char *nibbles, const char *scale_zero, const uint16_t *x, pair *packed_x, uint16_t *out,
+                   const float *x_sums, long M, long N, long K, long group, long pair, int threads) {
   struct product p = {.weights = nibbles, .x = x, .packed_x = packed_x, .out = out, .M = M, .N = N, .K = K};
   p.scale_zero = scale_zero, p.x_sums = x_sums, p.group = group, p.pair = (enum format)pair;
   gemm(p, threads);
 }
 
-#ifdef USE_AMX
-/* blocks [N, K] of a ggml type; the same, but N is any number, and out is [M, N in whole 64].  Without AMX
-   gemm_avx512_q8.c is faster. */
+/* blocks [N, K] of a ggml type; the same, but N is any number, and out is [M, N in whole 64]. */
 void gemm_amx_ggml(const char *blocks, const uint16_t *x, pair *packed_x, uint16_t *out, long M, long N, long K,
                    long type, int threads) {
   struct product p = {.weights = blocks, .x = x, .packed_x = packed_x, .out = out, .M = M, .K = K};

@@ -1,6 +1,6 @@
-/* Blocks of GGUF files times rows of x in integers: rows are quantised to 8 bits first (q8.h).  Compiled for processors
-   with AVX-512 VNNI, whose VPDPBUSD multiplies four columns of x by four codes in every lane, and for those with AVX2
-   only.
+/* Blocks of GGUF files, and int4 and int8 of model/slabs.py, times rows of x in integers: rows are quantised to 8 bits
+   first (q8.h).  Compiled for processors with AVX-512 VNNI, whose VPDPBUSD multiplies four columns of x by four codes
+   in every lane, and for those with AVX2 only.
 
    On Sapphire Rapids that is 8.7 times as many multiplications in a second as VDPBF16PS makes.  A panel, 64 rows of the
    matrix by 256 columns, is unpacked into the first-level cache, and all rows of x use it: for one row that takes less
@@ -13,13 +13,13 @@
    T = rows of a layer's input, A = rows of all its experts, H = hidden, I = intermediate, E = experts. */
 
 #ifdef USE_AVX512
-#include "ggml_q8_avx512.h"
+#include "slabs_q8_avx512.h"
 #define EXPORTED(name) name##_avx512_q8
-#define EXPORTED_GGML(name) name##_avx512_q8_ggml
+#define EXPORTED_FOR(name, format) name##_avx512_q8_##format
 #else
-#include "ggml_q8_avx2.h"
+#include "slabs_q8_avx2.h"
 #define EXPORTED(name) name##_avx2_q8
-#define EXPORTED_GGML(name) name##_avx2_q8_ggml
+#define EXPORTED_FOR(name, format) name##_avx2_q8_##format
 #endif
 #include "pool.h"
 
@@ -62,44 +62,74 @@ void EXPORTED(quantise)(const number *x, struct x_unit *units, long M, long K, l
 
 /* ---- a matrix ---- */
 
-/* A matrix [N, K] of blocks. */
-struct matrix {
+/* How matrices [N, K] are stored. */
+struct layout {
   enum ggml_type type;
-  const uint8_t *blocks;
   long N, K;
+  long group, scale_rows; /* of int4: columns that share a pair, pairs of a group */
+  enum format pair;       /* of int4 */
 };
+
+/* A matrix: its blocks, or its codes and scales: pairs [K / group, scale_rows, 2] of int4, [N] of int8. */
+struct matrix {
+  const struct layout *layout;
+  const uint8_t *blocks;
+  const char *scales;
+};
+
+INLINE long row_nbytes(const struct layout *l, long columns) {
+  return l->type == OWN_INT8 ? columns : blocks_nbytes(l->type, columns);
+}
 
 /* Prefetches what is unpacked AHEAD groups after a group of a unit: of the same panel, or of the next one.  Behind the
    last row there often is the next matrix.  (The next unit of the same rows instead: a fifth slower.) */
 INLINE void prefetch_ahead(const struct matrix *w, long n, long k, int group) {
-  const long later = k / UNIT * GROUPS + group + AHEAD, units = div_up(w->K, UNIT), unit = later / GROUPS;
-  const long row = n + unit / units * NC + later % GROUPS * GROUP_ROWS, row_nbytes = blocks_nbytes(w->type, w->K);
-  const uint8_t *blocks = w->blocks + row * row_nbytes + unit % units * blocks_nbytes(w->type, UNIT);
-  for (int i = 0; i < GROUP_ROWS; i++, blocks += row_nbytes)
-    for (long line = 0; line < blocks_nbytes(w->type, UNIT); line += 64) __builtin_prefetch(blocks + line, 0, 2);
+  const struct layout *l = w->layout;
+  const long later = k / UNIT * GROUPS + group + AHEAD, units = div_up(l->K, UNIT), unit = later / GROUPS;
+  const long row = n + unit / units * NC + later % GROUPS * GROUP_ROWS, nbytes = row_nbytes(l, UNIT);
+  const uint8_t *blocks = w->blocks + row * row_nbytes(l, l->K) + unit % units * nbytes;
+  for (int i = 0; i < GROUP_ROWS; i++, blocks += row_nbytes(l, l->K))
+    for (long line = 0; line < nbytes; line += 64) __builtin_prefetch(blocks + line, 0, 2);
 }
 
 /* NC rows from row n on, or the last one instead of those behind it, by UNIT columns from column k on -> a panel. */
 static void unpack_panel(const struct matrix *w, long n, long k, int parts, struct panel *panel) {
-  const long row_nbytes = blocks_nbytes(w->type, w->K);
+  const struct layout *l = w->layout;
+  if (l->type == OWN_INT4) {
+    unpack_int4(w->blocks + (n / NC * l->K + k) * HALF, parts, panel);
+    for (int part = 0; part < parts; part++) {
+      const long place = (k + part * PART) / l->group * l->scale_rows + n;
+      unpack_pairs(l->pair, w->scales + 2 * place * itemsize(l->pair), panel, part);
+    }
+    return;
+  }
   for (int group = 0; group < GROUPS; group++) {
     struct lanes lanes;
     prefetch_ahead(w, n, k, group);
     for (int i = 0; i < GROUP_ROWS; i++)
       lanes.rows[i] =
-          w->blocks + min_long(n + group * GROUP_ROWS + i, w->N - 1) * row_nbytes + blocks_nbytes(w->type, k);
-    unpack(w->type, &lanes, panel, group, parts);
+          w->blocks + min_long(n + group * GROUP_ROWS + i, l->N - 1) * row_nbytes(l, l->K) + row_nbytes(l, k);
+    if (l->type == OWN_INT8) unpack_int8(&lanes, panel, group, parts);
+    else unpack(l->type, &lanes, panel, group, parts);
   }
+}
+
+/* The scales of the same rows in int8, which all parts share. */
+static void set_row_scales(const struct matrix *w, long n, struct panel *panel) {
+  for (int i = 0; i < NC; i++)
+    memcpy(&panel->scale[0][i], w->scales + min_long(n + i, w->layout->N - 1) * sizeof(float), sizeof(float));
+  for (int part = 1; part < PARTS_K; part++) memcpy(panel->scale[part], panel->scale[0], sizeof panel->scale[0]);
 }
 
 /* The same rows of the matrix times `count` rows of x -> totals [count, NC]; units of x are `stride` apart. */
 static void multiply_matrix(const struct matrix *w, long n, struct x_rows x, long stride, long count, float *totals) {
   struct panel panel;
   memset(totals, 0, count * NC * sizeof(float));
-  for (long k = 0; k < w->K; k += UNIT, x.units += stride) {
-    const int parts = (int)min_long(w->K - k, UNIT) / PART;
+  if (w->layout->type == OWN_INT8) set_row_scales(w, n, &panel);
+  for (long k = 0; k < w->layout->K; k += UNIT, x.units += stride) {
+    const int parts = (int)min_long(w->layout->K - k, UNIT) / PART;
     unpack_panel(w, n, k, parts, &panel);
-    multiply(w->type, count, x, &panel, parts, totals);
+    multiply(w->layout->type, count, x, &panel, parts, totals);
   }
 }
 
@@ -121,20 +151,43 @@ static void gemm_task(void *context, long task) {
   for (long m = 0; m < count; m++) store_numbers(totals + m * NC, p->out + (first + m) * p->out_stride + n);
 }
 
+static void gemm(struct matrix w, const number *x, struct x_unit *units, number *out, long M, int threads) {
+  const struct layout *l = w.layout;
+  struct product p = {w, units, out, M, div_up(l->N, NC) * NC};
+  EXPORTED(quantise)(x, units, M, l->K, l->type, threads);
+  parallel_for(div_up(l->N, NC) * div_up(M, MC), gemm_task, &p, threads);
+}
+
 /* blocks [N, K] of a ggml type, x [M, K], units: scratch [K / 256, M] of 384 bytes -> the first N columns of out [M, N
    in whole 64].  K is whole blocks. */
-void EXPORTED_GGML(gemm)(const uint8_t *blocks, const number *x, struct x_unit *units, number *out, long M, long N,
-                         long K, long type, int threads) {
-  struct product p = {{(enum ggml_type)type, blocks, N, K}, units, out, M, div_up(N, NC) * NC};
-  EXPORTED(quantise)(x, units, M, K, type, threads);
-  parallel_for(div_up(N, NC) * div_up(M, MC), gemm_task, &p, threads);
+void EXPORTED_FOR(gemm, ggml)(const uint8_t *blocks, const number *x, struct x_unit *units, number *out, long M, long N,
+                              long K, long type, int threads) {
+  const struct layout layout = {.type = (enum ggml_type)type, .N = N, .K = K};
+  gemm((struct matrix){&layout, blocks, 0}, x, units, out, M, threads);
+}
+
+/* The same for nibbles [N / 64, K, 32] and scale_zero [K / group, N, 2] in the format `pair`.  `group` is a multiple of
+   32. */
+void EXPORTED_FOR(gemm, int4)(const uint8_t *nibbles, const char *scale_zero, const number *x, struct x_unit *units,
+                              number *out, long M, long N, long K, long group, long pair, int threads) {
+  const struct layout layout = {OWN_INT4, N, K, group, N, (enum format)pair};
+  gemm((struct matrix){&layout, nibbles, scale_zero}, x, units, out, M, threads);
+}
+
+/* The same for weights [N, K] and scale [N].  K is a multiple of 32. */
+void EXPORTED_FOR(gemm, int8)(const uint8_t *weights, const char *scale, const number *x, struct x_unit *units,
+                              number *out, long M, long N, long K, int threads) {
+  const struct layout layout = {.type = OWN_INT8, .N = N, .K = K};
+  gemm((struct matrix){&layout, weights, scale}, x, units, out, M, threads);
 }
 
 /* ---- the experts of a layer ---- */
 
-/* An expert: its matrices, biases or 0, its rows among the A, and where they are in the scratch of a call. */
+/* An expert: its matrices and their scales or 0, biases or 0, its rows among the A, and where they are in the scratch
+   of a call. */
 struct expert {
   const uint8_t *gate, *up, *down;
+  const char *gate_scales, *up_scales, *down_scales;
   const float *gate_bias, *up_bias, *down_bias;
   int64_t first, count, scratch;
 };
@@ -146,8 +199,8 @@ struct call {
   struct x_unit *middle;  /* [I / UNIT, scratch_rows] */
   number *out;            /* [A, H] */
   long E, T, scratch_rows, H, I;
-  enum ggml_type type, down_type; /* of gate and up, and of down */
-  float limit, alpha;             /* 0, or those of gpt-oss */
+  struct layout gate_up, down;
+  float limit, alpha; /* 0, or those of gpt-oss */
 };
 
 /* Totals [count, NC] of gate and up, columns from n on -> two parts of the rows of a unit of the middle. */
@@ -158,7 +211,7 @@ static void set_middle(const struct call *p, const struct expert *e, long n, lon
     if (e->gate_bias) add_bias(gate, e->gate_bias + n), add_bias(up, e->up_bias + n);
     activate(gate, up, p->limit, p->alpha, values);
     for (int i = 0; i < NC; i += PART)
-      quantise_part(F32, p->down_type, (const char *)(values + i), units + m, (int)((n + i) % UNIT / PART));
+      quantise_part(F32, p->down.type, (const char *)(values + i), units + m, (int)((n + i) % UNIT / PART));
   }
 }
 
@@ -166,7 +219,7 @@ static void set_middle(const struct call *p, const struct expert *e, long n, lon
 static void gate_up_task(void *context, long task) {
   const struct call *p = context;
   const struct expert *e = p->experts + task / (p->I / NC);
-  const struct matrix gate = {p->type, e->gate, p->I, p->H}, up = {p->type, e->up, p->I, p->H};
+  const struct matrix gate = {&p->gate_up, e->gate, e->gate_scales}, up = {&p->gate_up, e->up, e->up_scales};
   const long n = task % (p->I / NC) * NC;
   float gate_totals[MC_EXPERT * NC] __attribute__((aligned(64))),
       up_totals[MC_EXPERT * NC] __attribute__((aligned(64)));
@@ -183,7 +236,7 @@ static void gate_up_task(void *context, long task) {
 static void down_task(void *context, long task) {
   const struct call *p = context;
   const struct expert *e = p->experts + task / (p->H / NC);
-  const struct matrix down = {p->down_type, e->down, p->H, p->I};
+  const struct matrix down = {&p->down, e->down, e->down_scales};
   const long n = task % (p->H / NC) * NC;
   float totals[MC_EXPERT * NC] __attribute__((aligned(64)));
   int64_t places[MC_EXPERT];
@@ -200,14 +253,16 @@ static void down_task(void *context, long task) {
 }
 
 /* x [T, H] quantised, rows [A], middle: scratch [I / 256, scratch_rows] of 384 bytes -> the rows of these experts in
-   out [A, H].  H and I are multiples of 64, type that of gate and up. */
+   out [A, H].  H and I are multiples of 64; type, group, pair and scale_rows are those of gate and up. */
 void EXPORTED(experts)(const struct expert *experts, const struct x_unit *x, const int64_t *rows, struct x_unit *middle,
-                       number *out, long E, long T, long scratch_rows, long H, long I, long type, long down_type,
-                       float limit, float alpha, int threads) {
+                       number *out, long E, long T, long scratch_rows, long H, long I, long type, long group, long pair,
+                       long scale_rows, long down_type, long down_group, long down_pair, float limit, float alpha,
+                       int threads) {
   struct call p = {
       .experts = experts, .x = x, .rows = rows, .middle = middle, .out = out, .E = E, .T = T, .H = H, .I = I};
-  p.scratch_rows = scratch_rows, p.type = (enum ggml_type)type, p.down_type = (enum ggml_type)down_type;
-  p.limit = limit, p.alpha = alpha;
+  p.gate_up = (struct layout){(enum ggml_type)type, I, H, group, scale_rows, (enum format)pair};
+  p.down = (struct layout){(enum ggml_type)down_type, H, I, down_group, H, (enum format)down_pair};
+  p.scratch_rows = scratch_rows, p.limit = limit, p.alpha = alpha;
   parallel_for(E * (I / NC), gate_up_task, &p, threads);
   parallel_for(E * (H / NC), down_task, &p, threads);
 }
@@ -231,8 +286,8 @@ static void combine_task(void *context, long task) {
     }
 }
 
-/* experts_out [A, H], places [T, K] in it, weights [T, K] -> out [T, H]: weighted sums in the order of
-   places.  H is a multiple of 64. */
+/* experts_out [A, H], places [T, K] in it, weights [T, K] -> out [T, H]: weighted sums in the order of places.  H is a
+   multiple of 64. */
 void EXPORTED(combine)(const number *experts_out, const int64_t *places, const float *weights, number *out, long T,
                        long H, long K, int threads) {
   struct combined p = {experts_out, places, weights, out, T, H, K};

@@ -150,10 +150,10 @@ INLINE void unpack_q6(const struct lanes *l, struct panel *w, int v) {
   }
 }
 
-/* Two blocks of Q8_0 at a time; a last one counts twice. */
-INLINE void unpack_q8(const struct lanes *l, struct panel *w, int v, int parts) {
+/* Signed bytes of parts that are `nbytes` apart, from `begin` on.  Two parts at a time; a last one counts twice. */
+INLINE void unpack_bytes(const struct lanes *l, long begin, long nbytes, struct panel *w, int v, int parts) {
   for (int part = 0; part < parts; part += 2) {
-    const long first = part * block_nbytes(Q8_0) + 2, second = first + (part + 1 < parts ? block_nbytes(Q8_0) : 0);
+    const long first = part * nbytes + begin, second = first + (part + 1 < parts ? nbytes : 0);
     __m512i r[LANES];
     for (int n = 0; n < LANES; n++)
       r[n] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(l->rows[n] + first))),
@@ -213,7 +213,7 @@ INLINE void unpack_as(enum ggml_type type, const struct lanes *l, struct panel *
       return;
     case Q8_0:
       unpack_scales_of_parts(type, l, w, v, parts);
-      unpack_q8(l, w, v, parts);
+      unpack_bytes(l, 2, block_nbytes(Q8_0), w, v, parts);
       return;
     default: unpack_scales_of_parts(type, l, w, v, parts); unpack_nibbles(type, l, w, v, parts);
   }

@@ -1,19 +1,26 @@
 /* Rows of x as 8-bit integers, for products of integers with the codes of GGUF blocks.
 
    32 columns of a row share a scale, the largest of their absolute values / 127; llama.cpp quantises rows the same way
-   (Q8_0).  Codes of a matrix are unsigned here, shifted by a bias where the format has signs, and what is too much goes
-   away with sums of x.  A sum of 32 products is exact; sums are scaled and added up in float32, one after the other in
-   the order of the columns.  So a result has the same bits on every processor, and whatever shares the product. */
+   (Q8_0).  The matrix is one of a GGUF file, or in int4 or int8 of model/slabs.py.  Its codes are unsigned here, shifted
+   by a bias where the format has signs, and what is too much goes away with sums of x.  A sum of 32 products is exact;
+   sums are scaled and added up in float32, one after the other in the order of the columns.  So a result has the same
+   bits on every processor, and whatever shares the product. */
 
 #ifndef ROTARY_BATCH_Q8_H
 #define ROTARY_BATCH_Q8_H
 
 #include "ggml.h"
 
+/* Beside ggml's types: codes of model/slabs.py, whose scales are apart. */
+#define OWN_INT4 ((enum ggml_type)256)
+#define OWN_INT8 ((enum ggml_type)257)
+#define INT4_ZERO 8.0f /* weight = (nibble - 8) * scale + zero */
+
 #define UNIT (PART * PARTS_K) /* columns whose codes and scales are together: one block or eight */
 #define MAX_CODE 127.0f
 #define MAX_INVERSE 0x1p126f /* of a scale: a larger one would not be finite */
 #define NC 64                /* rows of the matrix in a panel */
+#define HALF (NC / 2)        /* byte j of a column in int4 holds rows j and j + HALF */
 #define GROUP_ROWS 16        /* of them are unpacked at a time */
 #define GROUPS (NC / GROUP_ROWS)
 #define STEPS (PART / 4) /* of 4 columns, in a part */
@@ -49,11 +56,12 @@ enum kind { WHOLE, WITH_OFFSET, HALVES }; /* of scales: one for each part, an of
 
 INLINE enum kind kind_of(enum ggml_type type) {
   if (type == Q6_K) return HALVES;
-  return type == Q4_1 || type == Q4_K || type == Q5_K ? WITH_OFFSET : WHOLE;
+  return type == Q4_1 || type == Q4_K || type == Q5_K || type == OWN_INT4 ? WITH_OFFSET : WHOLE;
 }
 
-/* What is added to the codes of a format, so that they are unsigned; `q8_bias` is that of Q8_0. */
+/* What is added to the codes of a format, so that they are unsigned; `q8_bias` is that of Q8_0 and int8. */
 INLINE int code_bias(enum ggml_type type, int q8_bias) {
+  if (type == OWN_INT8) return q8_bias;
   switch (type) {
     case Q8_0: return q8_bias;
     case Q6_K: return 32;

@@ -1,7 +1,7 @@
 /* Rows of float32 -> 8-bit integers (q8.h), and products of such rows with a panel, by AVX2.
 
    VPMADDUBSW multiplies unsigned bytes by signed ones and adds pairs in 16 bits: as many steps as fit are added up
-   there before they go to 32 bits.  Pairs of codes of 8 bits would not fit, so those of Q8_0 stay signed. */
+   there before they go to 32 bits.  Pairs of codes of 8 bits would not fit, so those of Q8_0 and int8 stay signed. */
 
 #ifndef ROTARY_BATCH_Q8_AVX2_H
 #define ROTARY_BATCH_Q8_AVX2_H
@@ -131,7 +131,7 @@ static void multiply(enum ggml_type type, long rows, struct x_rows x, const stru
     case HALVES: multiply_as(HALVES, 2, rows, x, w, parts, totals); break;
     case WITH_OFFSET: multiply_as(WITH_OFFSET, 4, rows, x, w, parts, totals); break;
     case WHOLE:
-      if (type == Q8_0) multiply_as(WHOLE, 1, rows, x, w, parts, totals);
+      if (type == Q8_0 || type == OWN_INT8) multiply_as(WHOLE, 1, rows, x, w, parts, totals);
       else multiply_as(WHOLE, 4, rows, x, w, parts, totals);
   }
 }

@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev  ## the test suite without the slow tests; fails be
 	$(BIN)/pytest -n 2 -m "not faults" --cov
 
 test-isa: $(VENV)/.installed-dev  ## the engine's tests, limited to the instructions of older processors
-	for isa in portable avx2 avx512_bf16; do echo "== $$isa"; ROTARY_BATCH_MAX_ISA=$$isa $(BIN)/pytest -n 2 -m "not faults" -rs tests/engine || exit 1; done
+	for isa in portable avx2 avx_vnni avx512_bf16; do echo "== $$isa"; ROTARY_BATCH_MAX_ISA=$$isa $(BIN)/pytest -n 2 -m "not faults" -rs tests/engine || exit 1; done
 
 sanitize: $(VENV)/.installed-dev  ## every kernel at every instruction level under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/engine/sanitize.py

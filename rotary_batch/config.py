@@ -26,7 +26,7 @@ ExpertFormat = Literal["bf16", "int8", "int4"]  # how a pack stores expert weigh
 EXPERT_FORMATS: tuple[str, ...] = get_args(ExpertFormat)
 NUMERICS = ("exact", "fast")
 KV_FORMATS = ("bf16", "int8")
-ISA_LEVELS = ("portable", "avx2", "avx512_bf16", "amx")  # CPU instructions; each level includes those before it
+ISA_LEVELS = ("portable", "avx2", "avx_vnni", "avx512_bf16", "amx")  # CPU instructions, the highest that may be used
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 

@@ -19,13 +19,14 @@ AVX2 = next(unit.flags for unit in COMPILE_UNITS if unit.level == Level.AVX2)
 # At the optimisation of the program compiling takes 13 s of a processor, at this one 5.
 _AVX512 = (*AVX2, "-O1", "-Wno-psabi", "-include", str(HEADERS / "avx512.h"))
 _FLAGS = {
+    Level.AVX_VNNI: (*AVX2, "-O1", "-Wno-psabi", "-include", str(HEADERS / "avxvnni.h"), "-DUSE_AVX_VNNI"),
     Level.AVX512_BF16: (*_AVX512, "-DUSE_AVX512"),
     Level.AMX: (*_AVX512, "-include", str(HEADERS / "amx.h"), "-DUSE_AMX"),
 }
 EMULATED_UNITS = tuple(
     CompileUnit(unit.level, unit.files, _FLAGS.get(unit.level, unit.flags)) for unit in COMPILE_UNITS
 )
-DETECT = "int has_avx2(void) { return 1; }\nint has_avx512_bf16(void) { return 1; }\nint has_amx(void) { return 1; }\n"
+DETECT = "int has_avx2(void) { return 1; }\nint has_avx_vnni(void) { return 1; }\nint has_avx512_bf16(void) { return 1; }\nint has_amx(void) { return 1; }\n"
 
 
 def emulating_sources(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from rotary_batch.engine import open_engine
 from rotary_batch.engine.kernels import build, cpu
 from rotary_batch.engine.kernels.bindings import SIGNATURES, bind
 from rotary_batch.engine.kernels.cpu import CpuKernels
-from rotary_batch.engine.kernels.dispatch import CANDIDATES, FALLBACK, Gemm, Level, cap, select_kernel
+from rotary_batch.engine.kernels.dispatch import CANDIDATES, FALLBACK, FORMATS, Gemm, Level, cap, select_kernel
 from rotary_batch.engine.kernels.linear import FastMatmul
 from rotary_batch.errors import ConfigError
 
@@ -22,7 +22,7 @@ def up_to(level: Level) -> frozenset[Level]:
     return frozenset(one for one in Level if one <= level)
 
 
-PORTABLE, AVX2, AVX512_BF16, AMX = Level
+PORTABLE, AVX2, AVX_VNNI, AVX512_BF16, AMX = Level
 SHAPE = (128, 96)
 
 
@@ -63,7 +63,20 @@ SHAPE = (128, 96)
 )
 def test_the_kernel_at_each_level(x, stored_as, rows, kernels):
     gemm = Gemm(x, stored_as, is_contiguous=True, shape=(rows, *SHAPE))
-    assert [select_kernel(gemm, up_to(level)) for level in Level] == kernels
+    levels = [up_to(level) - {AVX_VNNI} for level in Level if level != AVX_VNNI]
+    assert [select_kernel(gemm, one) for one in levels] == kernels
+
+
+@pytest.mark.parametrize("stored_as", FORMATS)
+@pytest.mark.parametrize("level", [AVX_VNNI, AVX512_BF16, AMX])
+def test_float32_rows_are_multiplied_by_avx_vnni_where_they_are_integers(stored_as, level):
+    for x in ("f32", "bf16"):
+        gemm = Gemm(
+            x, stored_as, is_contiguous=True, shape=(3, *SHAPE), group=32 if stored_as.startswith("int4") else 0
+        )
+        without = select_kernel(gemm, up_to(level) - {AVX_VNNI})
+        expected = "gemm_avxvnni_q8" if without == "gemm_avx2_q8" else without
+        assert select_kernel(gemm, up_to(level)) == expected
 
 
 # Rows of a matrix that are not whole blocks, columns that do not fill a register, a matrix that is not contiguous.
@@ -95,7 +108,7 @@ def test_torch_computes_what_no_compiled_kernel_supports(x, stored_as, shape, is
 @pytest.mark.parametrize(
     ("x", "stored_as", "group", "kernels"),
     [
-        ("f32", "int4", 96, ["torch_dequant", "gemm_avx2_q8"]),
+        ("f32", "int4", 96, ["torch_dequant", "gemm_avxvnni_q8"]),
         ("f32", "int4", 48, ["torch_dequant", "gemm_avx2"]),
         ("bf16", "int4", 512, ["torch_dequant", "gemm_amx"]),
         ("bf16", "int4", 48, ["torch_dequant", "torch_dequant"]),
@@ -125,17 +138,19 @@ def test_every_candidate_is_a_method_and_every_c_function_belongs_to_one():
     for kernel in kernels:
         assert hasattr(FastMatmul if kernel.startswith("torch_") else CpuKernels, kernel)
     compiled = {kernel for kernel in kernels if not kernel.startswith("torch_")}
-    q8 = {f"{part}_{level}_q8" for part in ("quantise", "experts", "combine") for level in ("avx2", "avx512")}
+    q8 = {
+        f"{part}_{level}_q8" for part in ("quantise", "experts", "combine") for level in ("avx2", "avxvnni", "avx512")
+    }
     products = [name for name in SIGNATURES.keys() - q8 if not name.startswith(("decode_", "attention_", "delta_"))]
     assert {name.rsplit("_", 1)[0] for name in products} == compiled
 
 
 EXPORTED = r"^void (\w+(?:\([\w, ]+\))?)\(([^)]*)\) \{"
-# What the macros around names make of them, in files that are compiled for two levels.
-COMPILED_TWICE = {
+# What the macros around names make of them, in files that are compiled for several levels.
+COMPILED_OFTEN = {
     ("gemm_bf16.c", "EXPORTED"): ("gemm_avx512bf16_{}", "gemm_amx_{}"),
-    ("gemm_q8.c", "EXPORTED"): ("{}_avx2_q8", "{}_avx512_q8"),
-    ("gemm_q8.c", "EXPORTED_FOR"): ("{}_avx2_q8_{}", "{}_avx512_q8_{}"),
+    ("gemm_q8.c", "EXPORTED"): ("{}_avx2_q8", "{}_avxvnni_q8", "{}_avx512_q8"),
+    ("gemm_q8.c", "EXPORTED_FOR"): ("{}_avx2_q8_{}", "{}_avxvnni_q8_{}", "{}_avx512_q8_{}"),
 }
 
 
@@ -150,7 +165,7 @@ def test_signatures_are_those_of_the_c_functions():
         types = ["pointer" if words[-1].startswith("*") else words[-2] for words in parameters]
         macro, _, argument = name.rstrip(")").partition("(")
         functions = (
-            [form.format(*argument.split(", ")) for form in COMPILED_TWICE[path.name, macro]] if argument else [name]
+            [form.format(*argument.split(", ")) for form in COMPILED_OFTEN[path.name, macro]] if argument else [name]
         )
         exported |= dict.fromkeys(functions, (names, types))
     assert exported == {
@@ -200,7 +215,7 @@ def test_the_cap_is_no_unknown_key_and_a_wrong_one_is_named():
 
     assert settings("avx2") == {"job": ("review", "ROTARY_BATCH_JOB")}
     for wrong in ("avx", "", "AVX2"):
-        message = f"ROTARY_BATCH_MAX_ISA: '{wrong}' is not one of portable, avx2, avx512_bf16, amx"
+        message = f"ROTARY_BATCH_MAX_ISA: '{wrong}' is not one of portable, avx2, avx_vnni, avx512_bf16, amx"
         with pytest.raises(ConfigError, match=message):
             settings(wrong)
         with pytest.raises(ConfigError, match=message):

@@ -18,8 +18,8 @@ from rotary_batch.engine.kernels.quant import dequantise
 from rotary_batch.engine.offload.source import Slab
 
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")
-HAS_NATIVE = Level.AVX512_BF16 in NATIVE_LEVELS
-RUNS = ["avx2", "emulated", *(["native"] if HAS_NATIVE else [])]
+RUNS = ["avx2", "emulated vnni", "emulated"]
+RUNS += [name for name, level in (("vnni", Level.AVX_VNNI), ("native", Level.AVX512_BF16)) if level in NATIVE_LEVELS]
 SWIGLU, CLAMPED = Activation(0.0, 0.0), Activation(2.0, 1.702)
 
 
@@ -28,11 +28,13 @@ def machines(tmp_path_factory) -> dict[str, CpuKernels]:
     """By AVX2, by AVX-512 in plain C, and by AVX-512 itself where the processor has it; AMX would be preferred."""
     native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))
     emulated = emulated_library(tmp_path_factory.getbasetemp() / "emulated")
-    libraries = {"avx2": (native, Level.AVX2), "emulated": (emulated, Level.AVX512_BF16)}
-    libraries |= {"native": (native, Level.AVX512_BF16)} if HAS_NATIVE else {}
+    libraries = {"avx2": (native, Level.AVX2), "emulated vnni": (emulated, Level.AVX_VNNI)}
+    libraries |= {"vnni": (native, Level.AVX_VNNI), "native": (native, Level.AVX512_BF16)}
+    libraries |= {"emulated": (emulated, Level.AVX512_BF16)}
     return {
         how: kernels_of(library._replace(levels=frozenset(one for one in library.levels if one <= level)))
         for how, (library, level) in libraries.items()
+        if how in RUNS
     }
 
 

@@ -15,10 +15,12 @@ from rotary_batch.model.ggml_types import BLOCK_TYPES
 
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="needs a C compiler and a processor with AVX2")
 HAS_NATIVE = Level.AVX512_BF16 in NATIVE_LEVELS
-AVX2, AVX512 = "gemm_avx2_q8", "gemm_avx512_q8"
-DTYPES = {AVX2: torch.float32, AVX512: torch.bfloat16}
-# By AVX2, by AVX-512 in plain C, and by AVX-512 itself where the processor has it.
-RUNS = [("native", AVX2), ("emulated", AVX512), *([("native", AVX512)] if HAS_NATIVE else [])]
+AVX2, VNNI, AVX512 = "gemm_avx2_q8", "gemm_avxvnni_q8", "gemm_avx512_q8"
+DTYPES = {AVX2: torch.float32, VNNI: torch.float32, AVX512: torch.bfloat16}
+# By AVX2, by the others in plain C, and by these themselves where the processor has them.
+RUNS = [("native", AVX2), ("emulated", VNNI), ("emulated", AVX512)]
+RUNS += [("native", VNNI)] if Level.AVX_VNNI in NATIVE_LEVELS else []
+RUNS += [("native", AVX512)] if HAS_NATIVE else []
 # Rows of a matrix: fewer than a register's 16, not whole panels of 64, several.  Columns in units of 256, and 32s more.
 SHAPES = [(1, 1, -224), (15, 1, 0), (130, 2, 96), (67, 3, 0), (64, 1, 32)]
 # Rows of x: groups of 1 to 6, and more than the 256 that share a panel.
@@ -202,7 +204,7 @@ def test_what_is_finite_stays_so_and_what_is_not_stays_visible(machines, run, ty
         assert torch.equal(bits(product[[0, 1, 3]]), bits(expected[[0, 1, 3]]))
 
 
-@pytest.mark.parametrize("kernel", [AVX2, AVX512])
+@pytest.mark.parametrize("kernel", [AVX2, VNNI, AVX512])
 def test_other_formats_and_rows_are_refused(machines, kernel):
     emulated, x = machines["emulated"], some(2, 256).to(DTYPES[kernel])
     for matrix in (torch.zeros(64, 256, dtype=torch.bfloat16), ggml_matrix("Q2_K", 64, 256)):

@@ -170,7 +170,7 @@ def test_rates_that_lack_a_format_are_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"[1]", b"null", b"3", b'"x"', b"{", b"\xff\x00", b"[" * 100_000, b'{"version": 6}']
+    "content", [b"", b"[]", b"[1]", b"null", b"3", b'"x"', b"{", b"\xff\x00", b"[" * 100_000, b'{"version": 7}']
 )
 def test_a_file_of_anything_else_is_none(tmp_path, content):
     rates_path("cpu", tmp_path).write_bytes(content)

@@ -56,7 +56,7 @@ SIGNATURES = {
     "gemm_avx512bf16_bf16": _GEMM_BF16["bf16"],
     **{f"gemm_amx_{stored_as}": signature for stored_as, signature in _GEMM_BF16.items()},
     "gemm_amx_ggml": Signature(("blocks", "x", "packed_x", "out"), (*_MNK, "type")),
-    **{name.format(level): signature for level in ("avx2", "avx512") for name, signature in _Q8.items()},
+    **{name.format(level): signature for level in ("avx2", "avxvnni", "avx512") for name, signature in _Q8.items()},
     "attention_avx2": Signature(
         pointers=("queries", "keys", "values", "out", "segments"),
         sizes=("num_segments", "heads", "groups", "D", "window"),

@@ -48,9 +48,11 @@ class Case(NamedTuple):
 F32_CASES = (Case(3, 132, 544, 32), Case(50, 132, 544, 32))
 GEMV_CASES = (Case(1, 12, 96, 32), Case(3, 132, 544, 32), Case(4, 132, 544, 32))
 GEMM_CASES = (Case(5, 128, 544, 32), Case(50, 128, 544, 32))
+F32_KERNELS = {"gemm_avx2", "gemm_avx2_q8", "gemm_avxvnni_q8"}
 CASES = {
     "gemm_avx2": F32_CASES,
     "gemm_avx2_q8": F32_CASES,
+    "gemm_avxvnni_q8": F32_CASES,
     "gemv_avx512bf16": GEMV_CASES,
     "gemm_avx512bf16": GEMM_CASES,
     "gemm_avx512_q8": F32_CASES,
@@ -58,13 +60,14 @@ CASES = {
 }
 LEVELS = {
     Level.AVX2: ("gemm_avx2", "gemm_avx2_q8"),
+    Level.AVX_VNNI: ("gemm_avxvnni_q8",),
     Level.AVX512_BF16: ("gemv_avx512bf16", "gemm_avx512bf16", "gemm_avx512_q8"),
     Level.AMX: ("gemm_amx",),
 }
 
 
 # For whole experts: kernels, formats of gate and up and of down, columns that share a scale in int4, types in q8.h.
-Q8_KERNELS = {Level.AVX2: "avx2_q8", Level.AVX512_BF16: "avx512_q8"}
+Q8_KERNELS = {Level.AVX2: "avx2_q8", Level.AVX_VNNI: "avxvnni_q8", Level.AVX512_BF16: "avx512_q8"}
 EXPERT_FORMATS = (("ggml:Q8_0", "ggml:MXFP4"), ("int4", "int8"), ("int8", "int4"))
 EXPERT_GROUP = 64
 OWN_TYPES = {"int4": 256, "int8": 257}
@@ -153,7 +156,7 @@ def gemm_error(library: ctypes.CDLL, kernel: str, stored_as: str, case: Case) ->
     case = with_whole_blocks(case, stored_as)
     matrix = random_matrix(stored_as, case, random)
     x = random.standard_normal((case.rows, case.columns)).astype(np.float32)
-    if kernel in {"gemm_avx2", "gemm_avx2_q8"}:
+    if kernel in F32_KERNELS:
         product, expected = _gemm_f32(library, kernel, stored_as, case, matrix, x), x.astype(np.float64)
     else:
         bits = to_bf16(x)
@@ -253,7 +256,7 @@ def experts_error(library: ctypes.CDLL, kernel: str, formats: tuple[str, str]) -
     clamped as in gpt-oss.
     """
     random, (hidden, middle), rows = np.random.default_rng(0), (320, 192), np.array([0, 2, 1, 2])
-    x, is_f32 = random.standard_normal((3, hidden)).astype(np.float32), kernel == "avx2_q8"
+    x, is_f32 = random.standard_normal((3, hidden)).astype(np.float32), kernel != "avx512_q8"
     number = x if is_f32 else to_bf16(x)
     rounded = in_8_bits(x if is_f32 else from_bf16(number))
     types = {"type": _type_number(formats[0]), "down_type": _type_number(formats[1])}
@@ -364,7 +367,7 @@ def reference_attention(queries: Array, keys: Array, values: Array) -> Array:
 def comparisons(library: ctypes.CDLL, level: Level) -> Iterator[Comparison]:
     """Run every kernel of a level on its cases."""
     for kernel in LEVELS[level]:
-        tolerance = 1e-5 if "_avx2" in kernel else 2**-8
+        tolerance = 1e-5 if kernel in F32_KERNELS else 2**-8
         for stored_as in FORMATS:
             for case in CASES[kernel] if function_name(kernel, stored_as) in SIGNATURES else ():
                 yield Comparison(f"{kernel}_{stored_as}", gemm_error(library, kernel, stored_as, case), tolerance)

@@ -114,6 +114,10 @@ class CpuKernels:
         """x [M, K] float32, quantised to 8 bits, -> [M, N] float32, for int4, int8 and blocks of GGUF files."""
         return self._q8("gemm_avx2_q8", x, matrix, torch.float32)
 
+    def gemm_avxvnni_q8(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+        """The same, and the same results, by AVX-VNNI."""
+        return self._q8("gemm_avxvnni_q8", x, matrix, torch.float32)
+
     def gemm_avx512_q8(self, x: torch.Tensor, matrix: Matrix) -> torch.Tensor:
         """The same in bf16; rounded, the results are those of gemm_avx2_q8."""
         return self._q8("gemm_avx512_q8", x, matrix, torch.bfloat16)
@@ -281,7 +285,7 @@ def _experts_level(levels: Collection[Level]) -> Level | None:
     """That of the kernels for whole experts: with tiles of bf16, products of many rows are faster than in integers."""
     if Level.AMX in levels:
         return None
-    return next((level for level in (Level.AVX512_BF16, Level.AVX2) if level in levels), None)
+    return next((level for level in (Level.AVX512_BF16, Level.AVX_VNNI, Level.AVX2) if level in levels), None)
 
 
 def torch_has_bf16() -> bool:

@@ -13,15 +13,17 @@ from rotary_batch.config import isa_named, max_isa
 
 
 class Level(IntEnum):
-    """Instructions that the processor has and the OS allows; each level includes those below it.
+    """Instructions that the processor has and the OS allows; each level includes those below it, but for AVX_VNNI.
 
-    AVX512_BF16 also needs VBMI, which only Cooper Lake lacks.
+    AMD's Zen 4 has AVX512_BF16 without AVX_VNNI.  AVX512_BF16 also needs VBMI, which only Cooper Lake
+    lacks.
     """
 
     PORTABLE = 0  # only torch's operators
     AVX2 = 1
-    AVX512_BF16 = 2
-    AMX = 3
+    AVX_VNNI = 2
+    AVX512_BF16 = 3
+    AMX = 4
 
     @property
     def label(self) -> str:
@@ -52,10 +54,16 @@ _AMX = (*_AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-DUSE_AMX")
 COMPILE_UNITS = (
     CompileUnit(Level.PORTABLE, ("detect.c", "pool.c"), ()),
     CompileUnit(Level.AVX2, ("gemm_avx2.c", "gemm_q8.c", "decode_avx2.c", "attention_avx2.c", "delta_avx2.c"), _AVX2),
+    CompileUnit(Level.AVX_VNNI, ("gemm_q8.c",), (*_AVX2, "-mavxvnni", "-DUSE_AVX_VNNI")),
     CompileUnit(Level.AVX512_BF16, ("gemv_avx512bf16.c", "gemm_bf16.c", "gemm_q8.c"), (*_AVX512_BF16, "-DUSE_AVX512")),
     CompileUnit(Level.AMX, ("gemm_bf16.c",), _AMX),
 )
-DETECTORS = {Level.AVX2: "has_avx2", Level.AVX512_BF16: "has_avx512_bf16", Level.AMX: "has_amx"}
+DETECTORS = {
+    Level.AVX2: "has_avx2",
+    Level.AVX_VNNI: "has_avx_vnni",
+    Level.AVX512_BF16: "has_avx512_bf16",
+    Level.AMX: "has_amx",
+}
 
 
 ANY = range(2**62)
@@ -95,13 +103,12 @@ class Candidate(NamedTuple):
     groups: Container[int] = ANY  # of columns in int4
 
 
-# f32 rows: kernels for bf16 and int8 win up to 256 rows; torch's keep a large x in the caches.  In 1e-10 s for each
-# weight of [1024, 3584] at 1, 8, 64, 256, 512 rows: bf16 0.8, 1.7, 11, 42, 96 versus torch's 1.2, 5.3, 14, 44, 85;
-# int8 0.5, 1.7, 11, 41, 82 versus 0.7, 2.7, 14, 37, 72.  int4 always wins: 0.7, 1.6, 10, 37, 82 versus 1.3, 2.9, 18,
-# 46, 90.
+# f32 rows: the kernel for bf16 wins up to 256 rows; torch's keeps a large x in the caches.  In 1e-10 s for each weight
+# of [1024, 3584] at 1, 8, 64, 256, 512 rows: 0.8, 1.7, 11, 42, 96 versus torch's 1.2, 5.3, 14, 44, 85.
 # bf16 rows without AMX, in ms for [3584, 1024] at 4, 5, 16, 17, 64 rows: bf16 0.4 (gemv), 0.9, 1.9, 2.0, 6.5 versus
-# torch's 1.9, 1.9, 1.8, 3.5, 10.4; int8 0.6 (gemv), 1.0, 1.9, 2.2, 6.1 versus 0.5, 0.8, 3.8, 6.3, 14.1; int4 0.4, 0.5,
-# 1.5, 1.6, 13 versus 0.4, 0.7, 1.7, 7.7, 21.
+# torch's 1.9, 1.9, 1.8, 3.5, 10.4.
+# int4 and int8 as integers win at every number of rows: docs/lab-notes/cpu-kernels.md has the table.  Tiles of AMX stay
+# from 2 rows of int4 and 5 of int8 on, for they were not measured against integers.
 # torch's weight-only operators versus dequantising: int8 0.8 versus 0.9 ms at 8 rows (unless K is a multiple of 16 it
 # reads past the end of rows, and crashes); int4 11.3 versus 13 ms at 32 rows of [14336, 2048], 22 versus 14 at 64.
 # Blocks of GGUF files always win, for torch dequantises them in many passes.  In ms of one thread for [1536, 2048] with
@@ -112,6 +119,7 @@ class Candidate(NamedTuple):
 # Q8_0 0.37, 0.55, 0.82, 2.5, 9.2; as float32 Q4_K took 0.60, 0.87, 1.2, 3.6, 12; dequantised by torch 11 to 37 at 8.
 # f32 rows times a bf16 matrix in place: 1.9 ms at 2 rows, 4.1 at 4, 5.6 at 6; dequantised 4.2 to 5.5.
 CANDIDATES = (
+    Candidate("gemm_avxvnni_q8", Level.AVX_VNNI, "f32", (*GGML, *OWN), ANY, (1, 32), PART_GROUPS),
     Candidate("gemm_avx2_q8", Level.AVX2, "f32", (*GGML, *OWN), ANY, (1, 32), PART_GROUPS),
     Candidate("gemm_avx2", Level.AVX2, "f32", ("bf16", "int8"), range(257), (4, 8)),
     Candidate("gemm_avx2", Level.AVX2, "f32", INT4, ANY),

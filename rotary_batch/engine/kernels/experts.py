@@ -31,7 +31,11 @@ from rotary_batch.model.slabs import BLOCK_ROWS
 
 WHOLE = 64  # H and I are multiples of it
 # Level -> the end of names of functions, dtype of rows.
-ROWS = {Level.AVX512_BF16: ("avx512_q8", torch.bfloat16), Level.AVX2: ("avx2_q8", torch.float32)}
+ROWS = {
+    Level.AVX512_BF16: ("avx512_q8", torch.bfloat16),
+    Level.AVX_VNNI: ("avxvnni_q8", torch.float32),
+    Level.AVX2: ("avx2_q8", torch.float32),
+}
 
 
 OWN_INT4, OWN_INT8 = 256, 257  # q8.h

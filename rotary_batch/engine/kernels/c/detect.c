@@ -35,6 +35,8 @@ int has_avx2(void) {
          has_bits(cpuid(7, 0).b, 1u << 5);
 }
 
+int has_avx_vnni(void) { return has_avx2() && has_bits(cpuid(7, 1).a, 1u << 4); }
+
 int has_avx512_bf16(void) {
   return has_avx2() && os_saves(REGISTERS_AVX512) &&
          has_bits(cpuid(7, 0).b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && /* F, DQ, BW, VL */

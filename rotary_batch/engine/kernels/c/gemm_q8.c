@@ -1,6 +1,7 @@
 /* Blocks of GGUF files, and int4 and int8 of model/slabs.py, times rows of x in integers: rows are quantised to 8 bits
    first (q8.h).  Compiled for processors with AVX-512 VNNI, whose VPDPBUSD multiplies four columns of x by four codes
-   in every lane, and for those with AVX2 only.
+   in every lane, for those that have it with 256 bits (AVX-VNNI: Intel's without AVX-512, since 2021), and for those with
+   AVX2 only.
 
    On Sapphire Rapids that is 8.7 times as many multiplications in a second as VDPBF16PS makes.  A panel, 64 rows of the
    matrix by 256 columns, is unpacked into the first-level cache, and all rows of x use it: for one row that takes less
@@ -16,6 +17,10 @@
 #include "slabs_q8_avx512.h"
 #define EXPORTED(name) name##_avx512_q8
 #define EXPORTED_FOR(name, format) name##_avx512_q8_##format
+#elif defined USE_AVX_VNNI
+#include "slabs_q8_avx2.h"
+#define EXPORTED(name) name##_avxvnni_q8
+#define EXPORTED_FOR(name, format) name##_avxvnni_q8_##format
 #else
 #include "slabs_q8_avx2.h"
 #define EXPORTED(name) name##_avx2_q8

@@ -25,10 +25,13 @@ INLINE void transpose8x8_bytes(__m256i r[LANES]) {
   for (int n = 0; n < LANES; n++) r[n] = t[n];
 }
 
+INLINE __m256i biased_bytes(__m256i codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8((char)Q8_BIAS)); }
+
 /* The codes of a part plus their bias. */
 INLINE __m256i biased_codes(enum ggml_type type, const uint8_t *block, int part) {
   const __m256i codes = codes_of(type, block, part);
   if (type == Q6_K) return _mm256_add_epi8(codes, _mm256_set1_epi8(32));
+  if (type == Q8_0) return biased_bytes(codes);
   if (type != MXFP4) return codes;
   const __m128i biased = _mm_add_epi8(mxfp4_values(), _mm_set1_epi8(12));
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(biased), codes);

@@ -1,7 +1,8 @@
-/* Rows of float32 -> 8-bit integers (q8.h), and products of such rows with a panel, by AVX2.
+/* Rows of float32 -> 8-bit integers (q8.h), and products of such rows with a panel, by AVX2, and AVX-VNNI.
 
-   VPMADDUBSW multiplies unsigned bytes by signed ones and adds pairs in 16 bits: as many steps as fit are added up
-   there before they go to 32 bits.  Pairs of codes of 8 bits would not fit, so those of Q8_0 and int8 stay signed. */
+   Without AVX-VNNI, VPMADDUBSW multiplies unsigned bytes by signed ones and adds pairs in 16 bits: as many steps as fit
+   are added up there before they go to 32 bits.  Pairs of codes of 8 bits would not fit, so those of Q8_0 and int8 stay
+   signed. */
 
 #ifndef ROTARY_BATCH_Q8_AVX2_H
 #define ROTARY_BATCH_Q8_AVX2_H
@@ -11,7 +12,11 @@
 typedef float number; /* of rows of x and of results */
 
 #define X_FORMAT F32
+#ifdef USE_AVX_VNNI
+#define Q8_BIAS 128
+#else
 #define Q8_BIAS 0
+#endif
 #define LANES 8                      /* rows of a matrix in a register, with 4 columns of each */
 #define VECTORS (GROUP_ROWS / LANES) /* registers of a group */
 #define MR 4                         /* rows of x at once, at most: with two registers of sums for each */
@@ -54,6 +59,26 @@ INLINE void quantise_part(enum format format, enum ggml_type type, const char *x
 
 /* ---- products ---- */
 
+#ifdef USE_AVX_VNNI
+
+INLINE void add_steps(int together, int rows, const struct x_unit *const x[MR], const struct panel *w, int group,
+                      int step, int count, __m256i sums[MR][VECTORS]) {
+  (void)together;
+  const int end = step + count;
+#pragma GCC unroll 8
+  for (; step < end; step++) {
+    __m256i codes[VECTORS];
+    for (int i = 0; i < VECTORS; i++)
+      codes[i] = _mm256_load_si256((const __m256i *)(w->codes[step][group] + 4 * LANES * i));
+    for (int m = 0; m < rows; m++) {
+      const __m256i x_codes = _mm256_set1_epi32(four_codes(x[m]->codes + 4 * step));
+      for (int i = 0; i < VECTORS; i++) sums[m][i] = _mm256_dpbusd_avx_epi32(sums[m][i], codes[i], x_codes);
+    }
+  }
+}
+
+#else
+
 /* 4 columns of 8 rows: sums of pairs in 16 bits. */
 INLINE __m256i multiply_pairs(int is_signed, __m256i codes, __m256i x_codes) {
   if (!is_signed) return _mm256_maddubs_epi16(codes, x_codes);
@@ -83,6 +108,8 @@ INLINE void add_steps(int together, int rows, const struct x_unit *const x[MR], 
       for (int i = 0; i < VECTORS; i++) sums[m][i] = _mm256_add_epi32(sums[m][i], _mm256_madd_epi16(pairs[m][i], ones));
   }
 }
+
+#endif
 
 /* `rows` rows of x times a group of a panel: adds to totals [rows, NC]. */
 INLINE void multiply_rows(enum kind kind, int together, int rows, struct x_rows x_rows, const struct panel *w,

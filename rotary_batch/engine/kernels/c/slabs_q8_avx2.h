@@ -43,7 +43,8 @@ static void unpack_int8(const struct lanes *l, struct panel *w, int group, int p
   for (int part = 0; part < parts; part++)
     for (int first = 0; first < GROUP_ROWS; first += LANES) {
       __m256i r[LANES];
-      for (int n = 0; n < LANES; n++) r[n] = _mm256_loadu_si256((const __m256i *)(l->rows[first + n] + part * PART));
+      for (int n = 0; n < LANES; n++)
+        r[n] = biased_bytes(_mm256_loadu_si256((const __m256i *)(l->rows[first + n] + part * PART)));
       transpose8x8_bytes(r);
       for (int n = 0; n < LANES; n++)
         _mm256_store_si256((__m256i *)(w->codes[part * STEPS + n][group] + 4 * first), r[n]);

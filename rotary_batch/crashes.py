@@ -11,7 +11,14 @@ from pathlib import Path
 
 from rotary_batch import __version__, private_file
 from rotary_batch.config import state_dir
-from rotary_batch.errors import RotaryError, StorageError, UnavailableError, storage_error
+from rotary_batch.errors import (
+    ENGINE_LIBRARIES,
+    RotaryError,
+    StorageError,
+    UnavailableError,
+    engine_missing,
+    storage_error,
+)
 
 _NO_MEMORY = "not enough memory; allow more (`ulimit -v`, the limit of the container), or use less: --device-memory 1GB"
 _NO_THREADS = "no more threads or processes are allowed here; raise `ulimit -u`, or set OMP_NUM_THREADS=1"
@@ -36,6 +43,8 @@ def understood(error: BaseException) -> RotaryError | None:
     lack = next((words for fact, words in _LACKS.items() if fact in str(error)), None)
     if isinstance(error, RuntimeError | ImportError) and lack:
         return UnavailableError(lack)
+    if isinstance(error, ModuleNotFoundError) and error.name in ENGINE_LIBRARIES:
+        return engine_missing(error.name)
     if isinstance(error, ImportError):
         return UnavailableError(f"{error.name or 'a library'} cannot be loaded: {error}; install the package again")
     if isinstance(error, OSError):

@@ -95,6 +95,17 @@ class StoppedError(RotaryError):
         super().__init__(why)
 
 
+# The libraries of the extra `[engine]`; without them, everything works that needs no model.
+ENGINE_LIBRARIES = ("torch", "numpy", "safetensors")
+
+
+def engine_missing(library: str) -> UnavailableError:
+    """A library of the engine is not installed."""
+    return UnavailableError(
+        f"{library} is not installed, and the model needs it; run `pip install 'rotary-batch[engine]'`"
+    )
+
+
 def storage_error(error: OSError) -> StorageError:
     """The same as a StorageError; some libraries raise an OSError that has only a text."""
     return StorageError(f"{error.filename or 'input or output'}: {error.strerror or error}")

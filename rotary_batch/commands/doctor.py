@@ -21,9 +21,9 @@ from rotary_batch.commands.cards import Cards, find_cards
 from rotary_batch.commands.database import database_path
 from rotary_batch.commands.jobs import find_job
 from rotary_batch.commands.packs import described_pack
-from rotary_batch.commands.preflight import require_disk, require_room, require_torch, require_whole
+from rotary_batch.commands.preflight import require_disk, require_libraries, require_room, require_whole
 from rotary_batch.config import Settings, c_compiler, cache_dir, kernel_dir
-from rotary_batch.errors import InputError, RotaryError
+from rotary_batch.errors import InputError, RotaryError, UnavailableError
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import MANIFEST_NAME
 from rotary_batch.model.rates import cached_rates
@@ -101,12 +101,13 @@ def _sqlite() -> Check:
 
 
 def _torch() -> Check:
-    advice = "run `pip install torch` (index, plan and render work without it)"
+    advice = "run `pip install 'rotary-batch[engine]'` (all that needs no model works without it: index, render, check)"
     try:
-        require_torch()
+        require_libraries()
         return Check(what="torch", ok=True, fact=importlib.metadata.version("torch"))
     except (RotaryError, importlib.metadata.PackageNotFoundError):
-        return Check(what="torch", ok=False, essential=True, fact="not installed", advice=advice)
+        fact = "it, numpy or safetensors is not installed"
+        return Check(what="torch", ok=False, essential=True, fact=fact, advice=advice)
 
 
 def _card(settings: Settings, cards: Cards) -> Check:
@@ -123,6 +124,10 @@ def _card(settings: Settings, cards: Cards) -> Check:
 
 def _processor() -> Check:
     """The level of the compiled kernels, and why others are left out.  Raises ConfigError."""
+    try:
+        require_libraries()
+    except UnavailableError:
+        return Check(what="processor", ok=True, fact="its kernels are part of the engine, which is not installed")
     from rotary_batch.engine.kernels.build import open_library
     from rotary_batch.engine.kernels.dispatch import Level, cap
 

@@ -19,7 +19,7 @@ from rotary_batch.commands.keeping import keeping_model_and_job
 from rotary_batch.commands.packs import described_pack
 from rotary_batch.commands.repositories import full_name, resolved
 from rotary_batch.config import Settings, cache_dir
-from rotary_batch.errors import StorageError, UnavailableError
+from rotary_batch.errors import ENGINE_LIBRARIES, StorageError, UnavailableError, engine_missing
 from rotary_batch.model.footprint import footprint
 from rotary_batch.model.host import allowed_nbytes, free_nbytes
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -52,7 +52,7 @@ def ready_to_run(
             root = resolved(repo)
             require_folder(root)
             settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings
-            require_torch()
+            require_libraries()
             pack, manifest = described_pack(settings)
             longest = find_job(settings, manifest).longest_rollup_tokens(manifest.context_tokens)
             require_engine(pack, manifest, settings, longest)
@@ -67,16 +67,17 @@ def require_engine(pack: Path, manifest: Manifest, settings: Settings, longest_t
 
     UnavailableError: the device is not there, or has too little memory.  ModelError: the pack is not whole.
     """
-    require_torch()
+    require_libraries()
     if (pack / MANIFEST_NAME).is_file():
         require_whole(pack, manifest)
     require_room(manifest, settings, longest_tokens, _device_nbytes(settings.device))
 
 
-def require_torch() -> None:
-    """Raise UnavailableError unless torch is installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise UnavailableError("torch is not installed, and the model needs it; run `pip install torch`")
+def require_libraries() -> None:
+    """Raise UnavailableError unless the libraries of the extra `[engine]` are installed."""
+    for library in ENGINE_LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            raise engine_missing(library)
 
 
 def require_whole(pack: Path, manifest: Manifest) -> None:

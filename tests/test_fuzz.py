@@ -32,6 +32,7 @@ NAMES = (
     "prompt",
     "requests",
     "results",
+    "answers",
     "config.json",
     "quantization_config",
     "manifest.json",

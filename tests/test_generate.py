@@ -99,7 +99,15 @@ BAD_LINES = {
     "a body of a list": (b'{"custom_id": "a", "body": [1]}', "body: [1] is not an object"),
     "nothing asked": (b'{"custom_id": "a", "body": {}}', "needs body.messages or body.prompt"),
     "both": (b'{"custom_id": "a", "body": {"prompt": "x", "messages": []}}', "and not both"),
-    "a prompt of numbers": (b'{"custom_id": "a", "body": {"prompt": [5, 6]}}', "body.prompt: [5, 6] is not a string"),
+    "a prompt of other numbers": (
+        b'{"custom_id": "a", "body": {"prompt": [5, -6]}}',
+        "body.prompt: [5, -6] is not a string or a list of token ids",
+    ),
+    "a token of another model": (
+        b'{"custom_id": "a", "body": {"prompt": [5, 260]}}',
+        "token 260 is not one of the 260",
+    ),
+    "no tokens": (b'{"custom_id": "a", "body": {"prompt": []}}', "the prompt is empty"),
     "an empty prompt": (b'{"custom_id": "a", "body": {"prompt": ""}}', "the prompt is empty"),
     "no messages": (b'{"custom_id": "a", "body": {"messages": []}}', "the prompt is empty"),
     "messages of a text": (b'{"custom_id": "a", "body": {"messages": "hi"}}', "body.messages: 'hi' is not a list"),
@@ -426,3 +434,14 @@ def test_a_full_disk_ends_the_run_with_whole_lines_and_the_next_goes_on(tmp_path
     finally:
         busy.terminate()
         busy.wait()
+
+
+def test_a_prompt_of_token_ids_is_taken_as_it_is(answer, tokenizer, tmp_path):
+    """As `export --requests` writes it; the answer of the fake engine depends on the prompt alone."""
+    ids = tokenizer.encode("Say hello")
+    _, rows = answer(
+        {"custom_id": "text", "body": {"prompt": "Say hello", "logprobs": 1}},
+        {"custom_id": "ids", "url": "/v1/completions", "method": "POST", "body": {"prompt": ids, "logprobs": 1}},
+    )
+    one, other = (row["response"]["body"]["choices"] for row in rows)
+    assert one == other

@@ -57,7 +57,8 @@ def commands_shown(path: str) -> list[str]:
     """Every call of the program that a page or a recipe shows, in a block, in the text or in a line of its own."""
     text = (ROOT / path).read_text()
     spans = re.findall(r"`(rotary-batch [^`\n]+)`", without_blocks(text))
-    lines = re.findall(r"(?:bin/|- run: |\* {2})(rotary-batch [^>\n]+)", text) if path.startswith("deploy/") else []
+    lines = re.findall(r"(?:bin/|- run: |\* {2}|^ +- )(rotary-batch [^>|\n]+)", text, re.MULTILINE)
+    lines = lines if path.startswith("deploy/") else []
     return [line for line in [*shell_lines(path), *spans, *lines] if line.startswith("rotary-batch ")]
 
 
@@ -108,7 +109,15 @@ def test_commands_that_are_shown_are_accepted(path):
 
 def test_recipes_show_commands():
     shown = {path: len(commands_shown(path)) for path in RECIPES}
-    assert shown == {path: int(not path.endswith(".timer")) for path in RECIPES}
+    assert shown == {
+        "deploy/crontab.example": 1,
+        "deploy/github-actions.yml": 1,
+        "deploy/github-default-model.yml": 2,
+        "deploy/github-nightly.yml": 4,
+        "deploy/gitlab-ci.yml": 5,
+        "deploy/rotary-batch.service": 1,
+        "deploy/rotary-batch.timer": 0,
+    }
 
 
 def test_the_user_guide_runs_from_top_to_bottom(make_repository, tmp_path, monkeypatch):

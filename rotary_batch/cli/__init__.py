@@ -25,6 +25,7 @@ from rotary_batch.cli import (
     export,
     forget,
     generate,
+    import_,
     index,
     init,
     inspect,
@@ -57,7 +58,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --he
         inspect.inspect,
     ),
     "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust, forget.forget),
-    "Integrating": (site.site, docstrings.docstrings, export.export, generate.generate, mcp.mcp, agents.agents),
+    "Integrating": (
+        site.site,
+        docstrings.docstrings,
+        export.export,
+        import_.import_,
+        generate.generate,
+        mcp.mcp,
+        agents.agents,
+    ),
 }
 MODEL_COMMANDS: tuple[Callable[..., None], ...] = (model.pack, model.info, model.verify, calibrate.calibrate)
 JOB_COMMANDS: dict[str, Callable[..., None]] = {"list": jobs.jobs_list, "show": jobs.jobs_show, "new": jobs.jobs_new}
@@ -91,7 +100,8 @@ jobs_app = _app("List the jobs, show one, copy one to change it.")
 config_app = _app("Show the settings, and where each comes from.")
 for section, commands in COMMANDS.items():
     for command in commands:
-        app.command(cls=Command, rich_help_panel=section)(command)
+        # `import` is a word of Python
+        app.command(command.__name__.rstrip("_"), cls=Command, rich_help_panel=section)(command)
 for command in MODEL_COMMANDS:
     model_app.command(cls=Command)(command)
 for command in CONFIG_COMMANDS:

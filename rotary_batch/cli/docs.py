@@ -48,6 +48,9 @@ def render(
 ) -> None:
     """Write the pages from the database; no model is needed.
 
+    The database may come from another machine, where the repository lay elsewhere: it is known by its commits and
+    files.
+
     Examples:
         rotary-batch render ~/src/app
         rotary-batch render ~/src/app --accept theirs pkg/a.py.md
@@ -55,6 +58,8 @@ def render(
     root = commands.repositories.repository_root(repo)
     settings, window = command_settings(config, [root], db=db), Window()
     with stop_on_signals(window), writing(settings, create=False, should_stop=window.is_closed) as store:
+        if note := commands.moved.follow_move(store, root):
+            console.note(note)
         if accept:
             whose, page = accept
             if whose not in {"ours", "theirs"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -12,9 +13,11 @@ from rotary_batch import console
 from rotary_batch.commands.meter import Reading
 from rotary_batch.console import BarLine
 from rotary_batch.interrupts import kept_from_new_threads
+from rotary_batch.systemd import Notifier
 
 LINE_EVERY_S = 60.0
 MIN_BAR = 5  # columns
+_NOTIFIER = Notifier(os.environ)  # systemd's, if it started this process
 
 
 class Display:
@@ -33,10 +36,12 @@ class Display:
             return
         self._phase, self._counted, self._reading = name, None, None
         self._print_line()
+        self._notify()
 
     def count(self, done: int, total: int) -> None:
         """So many of the things in this phase are done."""
         self._counted = (done, total) if total else None
+        self._notify()
 
     def count_in(self, phase: str, done: int, total: int) -> None:
         """The same, of a phase that may begin now."""
@@ -48,6 +53,7 @@ class Display:
         is_first, self._reading = self._reading is None, reading
         if is_first:
             self._print_line()
+        self._notify()
 
     def tell(self, text: str) -> None:
         """A line that stays."""
@@ -89,6 +95,10 @@ class Display:
             return f"{now:%H:%M} {self._phase}{counted}"
         parts = (items(reading), left(reading), stops(reading, now))
         return f"{now:%H:%M} {', '.join(part for part in parts if part)}"
+
+    def _notify(self) -> None:
+        """Called by the main thread alone, when something was done: a run that is stuck says nothing."""
+        _NOTIFIER.alive(lambda: self.text_line(datetime.now()))  # noqa: DTZ005 - the wall clock of the person
 
     def _print_line(self) -> None:
         if not self._is_live and not self._quiet:

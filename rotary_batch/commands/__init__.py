@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from rotary_batch.commands import engines as engines
     from rotary_batch.commands import explain as explain
     from rotary_batch.commands import export as export
+    from rotary_batch.commands import export_jsonl as export_jsonl
     from rotary_batch.commands import forget as forget
     from rotary_batch.commands import generate as generate
+    from rotary_batch.commands import import_answers as import_answers
     from rotary_batch.commands import index as index
     from rotary_batch.commands import index_words as index_words
     from rotary_batch.commands import inspect as inspect
     from rotary_batch.commands import job_files as job_files
     from rotary_batch.commands import mcp as mcp
     from rotary_batch.commands import models as models
+    from rotary_batch.commands import moved as moved
     from rotary_batch.commands import named_models as named_models
     from rotary_batch.commands import packs as packs
     from rotary_batch.commands import plan as plan

@@ -80,7 +80,7 @@ def _drain_group(request: DrainRequest, group: Group, run: Run, outcomes: list[F
     for row in group.rows:
         with isolated([row.root], outcomes):
             request.window.check()
-            _require_current_index(prompt_builder, row)
+            require_current_index(prompt_builder, row)
             views[row.id] = request.views.of(row)
     if views:
         with request.window.finishing(FINISHING):
@@ -208,7 +208,7 @@ class _PageSync:
         return total
 
 
-def _require_current_index(prompt_builder: PromptBuilder, row: RepositoryRow) -> None:
+def require_current_index(prompt_builder: PromptBuilder, row: RepositoryRow) -> None:
     """Prompts and keys were made at `index`; answers computed otherwise must not be stored under them."""
     if not row.plan_key:
         raise RepositoryError(f"{row.root}: {NOT_WHOLE}; run `rotary-batch index {row.root}` again")

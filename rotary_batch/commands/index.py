@@ -12,7 +12,7 @@ from rotary_batch.commands.groups import Group
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.keeping import ModelChange, is_by_flag, keeping_model_and_job, model_change, model_digest
-from rotary_batch.commands.moved import moved_from
+from rotary_batch.commands.moved import follow_move
 from rotary_batch.commands.packs import find_pack
 from rotary_batch.commands.page_notes import text_notes
 from rotary_batch.commands.plan import seconds_for
@@ -30,7 +30,7 @@ from rotary_batch.sizes import duration_text
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending
 from rotary_batch.window import Window, explain_stop
 from rotary_batch.work import counts
-from rotary_batch.work.index import move_repository, repositories
+from rotary_batch.work.index import repositories
 from rotary_batch.work.page_stamps import num_current
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -145,10 +145,10 @@ def _unreadable(indexed: Indexed) -> Iterator[Failure]:
 
 def _place_notes(store: WorkStore, indexed_rows: dict[str, RepositoryRow], root: Path) -> Iterator[str]:
     """What to say of where a repository is.  One that was moved gets the row that it had."""
-    if str(root) not in indexed_rows and (old := moved_from(store, list(indexed_rows.values()), root)) is not None:
-        move_repository(store, old.id, str(root))
-        indexed_rows[str(root)] = replace(indexed_rows.pop(old.root), root=str(root))
-        yield f"moved from {old.root}; what is stored of it is used"
+    if note := follow_move(store, root):
+        indexed_rows.clear()
+        indexed_rows |= {row.root: row for row in repositories(store)}
+        yield note
     if (around := whole_repository(root)) is not None:
         yield f"only this part of {around} is read; to read all of it, run `rotary-batch index {around}`"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rotary_batch.errors import RotaryError
 from rotary_batch.repo.folder import Files
 from rotary_batch.repo.plumbing import run_git
-from rotary_batch.work.index import stored_files
+from rotary_batch.work.index import move_repository, repositories, stored_files
 from rotary_batch.work.page_stamps import source_paths
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
@@ -26,6 +26,15 @@ def moved_from(store: WorkStore, rows: Sequence[RepositoryRow], root: Path) -> R
     with suppress(RotaryError):  # git is missing, or refuses the folder
         return next((row for row in gone if _is_continued(store, row, root)), None)
     return None
+
+
+def follow_move(store: WorkStore, root: Path) -> str | None:
+    """Give a folder the row of the repository that was moved here, if there is one; returns what to say of it."""
+    rows = repositories(store)
+    if any(row.root == str(root) for row in rows) or (old := moved_from(store, rows, root)) is None:
+        return None
+    move_repository(store, old.id, str(root))
+    return f"moved from {old.root}; what is stored of it is used"
 
 
 def _is_continued(store: WorkStore, row: RepositoryRow, root: Path) -> bool:

@@ -78,11 +78,20 @@ def _request(row: dict[str, Any], number: int, tokenizer: Tokenizer) -> Request:
     _check(body, _BODY, "body.")
     if ("prompt" in body) == ("messages" in body):
         raise ValueError("needs body.messages or body.prompt, and not both")
-    ids = tokenizer.encode(body["prompt"]) if "prompt" in body else _chat_ids(body["messages"], tokenizer)
+    ids = _prompt_ids(body["prompt"], tokenizer) if "prompt" in body else _chat_ids(body["messages"], tokenizer)
     if not ids:
         raise ValueError("the prompt is empty")
     limit = body.get("max_tokens") or DEFAULT_MAX_TOKENS
     return Request(request_id=number, prompt_ids=tuple(ids), max_new_tokens=limit)
+
+
+def _prompt_ids(prompt: str | list[int], tokenizer: Tokenizer) -> list[int]:
+    """Token ids of a text, as content; ids stand for themselves, as `export --requests` writes them."""
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    if prompt and max(prompt) >= tokenizer.num_tokens:
+        raise ValueError(f"body.prompt: token {max(prompt)} is not one of the {tokenizer.num_tokens:,} of this model")
+    return prompt
 
 
 def _chat_ids(rows: list[Any], tokenizer: Tokenizer) -> list[int]:
@@ -132,6 +141,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_prompt(value: object) -> bool:
+    """Whether it is a text or a list of token ids."""
+    return isinstance(value, str) or (isinstance(value, list) and all(type(one) is int and one >= 0 for one in value))
+
+
 def _is_only(*values: object) -> Callable[[Any], bool]:
     """Accept only values that do not change the answer; False is not 0 here."""
     return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
@@ -152,10 +166,11 @@ _ROW: _Allowed = {
 # `generate` has one model and its answers are greedy.  A parameter is accepted when it does not change the answer.
 _BODY: _Allowed = {
     "messages": (lambda value: isinstance(value, list), "a list"),
-    "prompt": (_is_text, "a string"),
+    "prompt": (_is_prompt, "a string or a list of token ids"),
     "max_tokens": (_is_whole(1), "a whole number above 0"),
     "model": (_is_text, "a string"),
     "user": (_is_text, "a string"),
+    "logprobs": (_is_whole(0), "a whole number; each result has its mean_logprob"),
     "seed": (_is_whole(-(2**63)), "a whole number"),
     "temperature": (_is_only(0, None), "0; answers are greedy"),
     "top_p": (_is_only(1, None), "1; answers are greedy"),

@@ -9,9 +9,8 @@ from rotary_batch.core import Completion, NewTokens, Reason, Request
 from rotary_batch.engine.delta.states import SequenceState
 from rotary_batch.engine.drafting import PromptLookup
 from rotary_batch.engine.kvcache.prefix import Prefix
-from rotary_batch.engine.stopping import loop_tokens
+from rotary_batch.engine.stopping import end_of
 from rotary_batch.model.answers import AnswerForm
-from rotary_batch.sentences import num_sentences
 
 
 @dataclass(slots=True)
@@ -121,15 +120,9 @@ class Sequence:
             return self._complete("stop", num_scored=self.num_generated + 1)
         self.token_ids.append(token_id)
         self.new_ids.append(token_id)
-        criteria, generated = self.request.stop, self.token_ids[len(self.request.prompt_ids) :]
-        if criteria.at_line_end and (surplus := answers.behind_line(generated, self.request.prompt_ids)) is not None:
-            return self._complete("stop", surplus=surplus)
-        if criteria.max_sentences is not None:
-            text = answers.text(generated, self.request.prompt_ids)
-            if num_sentences(text) > criteria.max_sentences:
-                return self._complete("sentences", surplus=1)  # the word that would begin one more
-        if criteria.stops_loops and (repeated := loop_tokens(generated)):
-            return self._complete("loop", surplus=repeated)
+        prompt_ids = self.request.prompt_ids
+        if (end := end_of(self.token_ids[len(prompt_ids) :], prompt_ids, self.request.stop, answers)) is not None:
+            return self._complete(end.reason, surplus=end.surplus)
         return self._complete("length") if self.num_left <= 0 else None
 
     def _complete(self, reason: Reason, *, surplus: int = 0, num_scored: int | None = None) -> Completion:

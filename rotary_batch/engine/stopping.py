@@ -1,4 +1,4 @@
-"""Detect a sequence that repeats the same tokens.
+"""Where a sequence ends before its limit, and whether it repeats the same tokens.
 
 Only generated tokens count, so a resumed sequence ends where an uninterrupted one does.
 """
@@ -6,10 +6,36 @@ Only generated tokens count, so a resumed sequence ends where an uninterrupted o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+from rotary_batch.core import Reason, StopCriteria
+from rotary_batch.model.answers import AnswerForm
+from rotary_batch.sentences import num_sentences
 
 LOOP_REPEATS = 3  # repetitions at the end that are a loop
 LOOP_TOKENS = 24  # that they cover at least: "0, 0, 0" in a sentence is no loop
 LONGEST_PERIOD = 32  # tokens
+
+
+class End(NamedTuple):
+    """Why a sequence ends, and how many of its last tokens are no part of the answer."""
+
+    reason: Reason
+    surplus: int
+
+
+def end_of(
+    generated: Sequence[int], prompt_ids: Sequence[int], criteria: StopCriteria, answers: AnswerForm
+) -> End | None:
+    """Whether the last generated token ends its sequence; it is asked for every token in turn."""
+    if criteria.at_line_end and (surplus := answers.behind_line(generated, prompt_ids)) is not None:
+        return End("stop", surplus)
+    most = criteria.max_sentences
+    if most is not None and num_sentences(answers.text(generated, prompt_ids)) > most:
+        return End("sentences", 1)  # the word that would begin one more
+    if criteria.stops_loops and (repeated := loop_tokens(generated)):
+        return End("loop", repeated)
+    return None
 
 
 def loop_tokens(token_ids: Sequence[int]) -> int:

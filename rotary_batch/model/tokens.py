@@ -76,6 +76,15 @@ class Tokenizer:
             return ids
         return list(self._content.encode(clean, add_special_tokens=False).ids)
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of what a model wrote, in which control tokens are spelt out."""
+        return list(self._control.encode(encodable(text), add_special_tokens=False).ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """The size of the vocabulary, with control tokens."""
+        return int(self._control.get_vocab_size(with_added_tokens=True))
+
     def encode_chat(self, content: str, variables: Variables = MappingProxyType({})) -> list[int]:
         """Token ids of one user message in the checkpoint's chat template, up to where the answer begins."""
         return self.encode_messages([Message("user", content)], variables)

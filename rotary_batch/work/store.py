@@ -15,10 +15,11 @@ import array
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
+from typing import Any
 
 from rotary_batch.core import (
     Completion,
@@ -265,21 +266,27 @@ class WorkStore:
         )
         if not changed.rowcount:
             return
+        assert key is not None
+        self.save_result(key, StoredResult(text=done.text, completion=completion), done.provenance)
+        for table in ("partial", "prompt"):
+            self.db.execute(f"delete from {table} where item_id = ?", [done.claim.item.id])
+
+    def save_result(self, key: str, result: StoredResult, provenance: Mapping[str, Any]) -> None:
+        """Within a transaction: store an answer under its key; the first one stays."""
+        completion = result.completion
         self.db.execute(
             """insert into result (key, token_ids, text, logprob_sum, num_scored, reason, provenance)
                values (?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing""",
             [
                 key,
                 _blob(completion.token_ids),
-                done.text,
+                result.text,
                 completion.logprob_sum,
                 completion.num_scored,
                 completion.reason,
-                json.dumps(done.provenance),
+                json.dumps(provenance),
             ],
         )
-        for table in ("partial", "prompt"):
-            self.db.execute(f"delete from {table} where item_id = ?", [done.claim.item.id])
 
     def _fail(self, lost: Failed) -> None:
         state = ItemState.PARKED if lost.retry_at is None else ItemState.READY

@@ -15,6 +15,7 @@ import torch
 
 from rotary_batch import commands
 from rotary_batch.commands import docs
+from rotary_batch.commands.answer_rows import open_answers
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
@@ -66,6 +67,10 @@ ROTARY_TOML = (
 REQUESTS = (
     b'{"custom_id": "1", "body": {"prompt": "hello", "max_tokens": 3}}\n',
     b'{"custom_id": "2", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}\n{"custom_id": "3", "body": {"prompt": "x"}}\n',
+)
+ANSWERS = (
+    b'{"id": "r", "custom_id": "a", "response": {"status_code": 200, "body": {"model": "m", "choices": [{"index": 0, "text": "Adds.", "finish_reason": "stop", "logprobs": {"token_logprobs": [-0.5, null]}}]}}, "error": null}\n{"custom_id": "b", "error": {"message": "no"}}\n',
+    b'{"custom_id": "c", "response": {"status_code": 500, "body": {"error": {"message": "x"}}}}\n{"custom_id": "d", "response": {"body": {"choices": [{"message": {"content": "Adds."}, "finish_reason": "length", "mean_logprob": -1}]}}}',
 )
 IGNORES = (b"*.py\n!a.py\n/src/**\n# c\n\\#x\n[a-z]?.js\n**/b/*\n", b"build/\n*~\n", b"a*a*a*\n[!a-\n")
 QUANTISATIONS = tuple(
@@ -127,6 +132,7 @@ def formats(folder: Path) -> dict[str, Format]:
         ),
         "requests": Format(REQUESTS, "in.jsonl", _requests(tokenizer)),
         "results": Format([_results(folder, tokenizer)], "out.jsonl", _resume(folder, tokenizer)),
+        "answers": Format(ANSWERS, "answers.jsonl", _answers),
         "config.json": Format([(model / "config.json").read_bytes()], "config.json", _beside(model, open_checkpoint)),
         "quantization_config": Format(QUANTISATIONS, "config.json", _quantised(folder)),
         "manifest.json": Format(
@@ -193,6 +199,12 @@ def _requests(tokenizer: Tokenizer) -> Callable[[Path], None]:
         path.with_name("new.jsonl").unlink(missing_ok=True)
 
     return read
+
+
+def _answers(path: Path) -> None:
+    answers = open_answers([path])
+    for custom_id in answers.places:
+        answers.read(custom_id)
 
 
 def _results(folder: Path, tokenizer: Tokenizer) -> bytes:

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean
+.PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz audit check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## document REPO with the embedded model and print where the docs are
 	$(BIN)/rotary-batch run $(REPO)
@@ -30,6 +30,12 @@ fuzz: $(VENV)/.installed-dev  ## 10,000 seeded mutations of each input format
 
 installed: $(VENV)/.installed-dev  ## build wheel and sdist, install them into a new environment, document a small repository there
 	$(BIN)/python tests/installed.py build/installed "$(TORCH)"
+
+audit: $(VENV)/.installed-dev  ## look up known vulnerabilities of all that is installed; needs pypi.org, and fails without it
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet "pip-audit>=2.10,<3"
+	$(BIN)/pip list --format=freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > build/audit/requirements.txt
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r build/audit/requirements.txt
 
 check: lint types layers sanitize test installed  ## everything that must pass before a commit; `.ci/run` runs this
 

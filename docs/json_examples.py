@@ -25,7 +25,7 @@ SOURCES = {
     "rotary.toml": 'exclude = ["old/"]\n',
     "../in.jsonl": '{"custom_id": "a", "body": {"prompt": "abc", "max_tokens": 3}}\n',
 }
-MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open"}  # objects whose keys are data
+MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open", "failed"}  # objects whose keys are data
 _MAX_STRING = 120  # characters of a text on the page
 _INTRODUCTION = """# Answers in JSON
 
@@ -79,6 +79,9 @@ EXAMPLES = (
     Example("inspect items --state ready"),
     Example("inspect graph"),
     Example("export --sqlite ../index.db"),
+    Example("export --requests ../requests.jsonl", "One object for each file; `--shards` makes several."),
+    Example("export --answers ../answers.jsonl"),
+    Example("import ../answers.jsonl", "In `failed`, how many rows had no usable answer, by the reason."),
     Example("agents"),
     Example("trust"),
     Example("doctor", "A list with one object for each part.", (0, 69)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -39,8 +40,12 @@ class _Handler(logging.FileHandler):
 
 
 def log_to(path: Path) -> None:
-    """Append every event of this process to a file, and create its folder.  Raises OSError."""
+    """Append every event of this process to a file, and create it for the user alone, with its folder.  Raises OSError.
+
+    Paths and errors are in it, which can quote code.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
     handler = _Handler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())
     _LOGGER.addHandler(handler)

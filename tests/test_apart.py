@@ -239,10 +239,10 @@ def test_nobody_else_reads_what_a_run_leaves_and_its_notes_are_said_once(make_re
     root, state = make_repository(CODE | {"rotary.toml": 'device = "cuda"\n'}), tmp_path / "state"
     environment = {"XDG_STATE_HOME": str(state)}
     assert rotary("trust", root, **environment).returncode == 0
-    answer("run", root, **environment, ROTARY_BATCH_DEVICE="cpu")
+    answer("run", root, "--log", state / "rotary-batch" / "log.jsonl", **environment, ROTARY_BATCH_DEVICE="cpu")
     modes = {path: path.stat().st_mode & 0o777 for path in [state, *state.rglob("*")]}
     assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
-    assert {path.name for path in modes} >= {"trusted", "reports", "work.db", "work.db.lock"}
+    assert {path.name for path in modes} >= {"trusted", "reports", "work.db", "work.db.lock", "log.jsonl"}
     (root / "rotary.toml").write_text('device = "cuda:1"\n')
     done = rotary("run", root, **environment)
     note = f"note: {root / 'rotary.toml'}: ignored: device"

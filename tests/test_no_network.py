@@ -103,7 +103,9 @@ def test_no_python_of_ours_asks_for_a_socket(make_repository, tmp_path):
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
     assert "socket.__new__" in trip.read_text()
     trip.unlink()
+    requests, results = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
     for command in (
+        ["index", root], ["export", "--requests", requests], ["generate", requests, "-o", results], ["import", results],
         ["run", root], ["search", "add"], ["inspect", "graph", root, "--format", "dot"], ["report", root], ["mcp"],
         ["export", "--sqlite", tmp_path / "code.db"], ["site", root], ["agents", root], ["forget", root],
     ):  # fmt: skip

@@ -44,6 +44,11 @@ def why(
     print_answer(answer, json, lambda: print_why(answer))
 
 
+def _origin(imported: Mapping[str, Any]) -> str:
+    """Where the answer of another runner was read, and which model the runner named."""
+    return f"{imported['file']}" + (f", answered by {imported['model']}" if imported["model"] else "")
+
+
 def print_why(answer: Mapping[str, Any]) -> None:
     """The facts, then the prompt as the model reads it."""
     text = answer["text"]
@@ -51,7 +56,8 @@ def print_why(answer: Mapping[str, Any]) -> None:
     if text is None:
         console.print_facts(facts | {"not asked": answer["not_asked"]})
         return
-    console.print_facts(facts | {name: text[name] for name in _FACTS if text[name] not in (None, [])})
+    given = {name: text[name] for name in _FACTS if text[name] not in (None, [])}
+    console.print_facts(facts | given | ({"imported": _origin(text["imported"])} if text["imported"] else {}))
     for one in text["inputs"]:
         console.out(f"input: {one['name']}: {one['shown'] or 'its structure'}")
     if text["prompt"] is None:

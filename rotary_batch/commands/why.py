@@ -26,8 +26,15 @@ from rotary_batch.planner.retold import Reteller
 from rotary_batch.planner.skipping import reason_to_skip
 from rotary_batch.sync import IndexViews
 from rotary_batch.work.counts import children, items_of
-from rotary_batch.work.rows import Answer, RepositoryRow
+from rotary_batch.work.exchange import provenance_of
+from rotary_batch.work.rows import Answer, RepositoryRow, StoredResult
 from rotary_batch.work.store import WorkStore
+
+
+def _confidence(result: StoredResult | None) -> float | None:
+    """The mean log-probability of an answer; None when another runner did not say it."""
+    known = result is not None and result.completion.num_scored > 0
+    return round(result.completion.mean_logprob, 4) if result is not None and known else None
 
 
 def why(store: WorkStore, settings_of: SettingsOf, root: Path, named: str) -> dict[str, Any]:
@@ -122,9 +129,10 @@ class _Why:
             **self._prompt(reteller, item),
             "inputs": list(self._inputs(item)),
             "answer": None if result is None else result.text,
-            "mean_logprob": None if result is None else round(result.completion.mean_logprob, 4),
+            "mean_logprob": _confidence(result),
             "ended": item.ended,
             "reused": bool(row["reused"]),
+            "imported": provenance_of(self._store, item.key).get("imported") if item.key else None,
             "verdict": row["verdict"],
             "reasons": json.loads(row["reasons"]),
             "shown": row["shown_text"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -41,6 +42,16 @@ def test_everything_that_needs_no_model_works_without_the_engine(make_repository
     root = make_repository(FILES)
     done = bare("index", root)
     assert done.returncode == 0, done.stderr
+    requests, results = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    assert bare("export", "--requests", requests).returncode == 0
+    choice = {"index": 0, "text": " Adds both.", "finish_reason": "stop", "logprobs": {"token_logprobs": [-0.1]}}
+    response = {"status_code": 200, "body": {"model": "m", "choices": [choice]}}
+    with requests.open() as asked, results.open("w") as given:
+        for line in asked:
+            row = {"custom_id": json.loads(line)["custom_id"], "response": response, "error": None}
+            given.write(json.dumps(row) + "\n")
+    done = bare("import", results, "--json")
+    assert (done.returncode, json.loads(done.stdout)["stored"]) == (0, 1), done.stderr
     refused = bare("drain", root)
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (69, f"rotary-batch: {root}: {MISSING}")
     for command in (

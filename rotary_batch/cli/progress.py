@@ -33,6 +33,7 @@ class Display:
     def phase(self, name: str) -> None:
         """Something else begins."""
         if name == self._phase and self._reading is None:
+            self._notify()  # it still goes on
             return
         self._phase, self._counted, self._reading = name, None, None
         self._print_line()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.deviation import functions
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
 from rotary_batch.model.tokens import Tokenizer

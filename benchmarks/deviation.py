@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.checkpoints import as_checkpoint
 from benchmarks.shapes import machine
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.model.tokens import Tokenizer

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tree_sitter import Parser
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.repo.chunks import chunks, cut

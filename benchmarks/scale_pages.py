@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.core import Chunk, FileClass, ParsedFile, Reference, SourceFile, Subject, Symbol, Unit
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.sync import load_index_view, sync_all, sync_pending, sync_some

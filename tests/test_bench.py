@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rotary_batch import commands
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from rotary_batch.cli import app
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.testing import write_tiny_checkpoint
 

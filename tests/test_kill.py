@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.model.manifest import Manifest
 
 STAGES = ("prefill", "decode", "commit", "pages")

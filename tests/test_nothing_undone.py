@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_cli import answer, docs_of, rotary
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 
 CODE = {
     "pkg/box.py": '''"""Boxes."""

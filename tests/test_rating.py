@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.plan import as_last_run
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.config import Settings

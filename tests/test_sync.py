@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import pytest
 
 from rotary_batch import sync
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Subject, Symbol, Unit
 from rotary_batch.pages import site
 from rotary_batch.pages.front import read

@@ -13,7 +13,7 @@ from rotary_batch.cli.answers import print_answer
 from rotary_batch.cli.help import MODEL
 from rotary_batch.cli.options import Dense, Json, ModelPath, PackPath, choice
 from rotary_batch.cli.progress import counting
-from rotary_batch.config import EXPERT_FORMATS, ExpertFormat
+from rotary_batch.config import EXPERT_FORMATS, ExpertFormat, Settings
 from rotary_batch.errors import ModelError
 from rotary_batch.sizes import count, size_text
 
@@ -58,10 +58,10 @@ def info(path: ModelPath = None, json: Json = False) -> None:
         rotary-batch model info ~/models/mixtral-int4
         rotary-batch model info ~/models/SmolLM2-135M-Instruct.Q4_1.gguf
     """
-    _print_info(commands.packs.model_folder(path or commands.packs.EMBEDDED), json)
+    _print_info(path and commands.packs.model_folder(path), json)
 
 
-def _print_info(model: Path, json: bool) -> None:
+def _print_info(model: Path | None, json: bool) -> None:
     facts = commands.models.info(model)
     print_answer(facts, json, lambda: _print_facts(facts))
 
@@ -84,7 +84,7 @@ def verify(path: PackPath = None, json: Json = False) -> None:
     """
     from rotary_batch.engine.packs.pack import verify
 
-    pack_dir = commands.packs.model_folder(path or commands.packs.EMBEDDED)
+    pack_dir = commands.packs.model_folder(path) if path else commands.packs.pack_folder(Settings())
     commands.models.require_pack(pack_dir)
     with counting("reading the model") as progress:
         damaged = verify(pack_dir, progress)

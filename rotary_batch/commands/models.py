@@ -8,13 +8,25 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.packs import described_pack
+from rotary_batch.config import Settings
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 from rotary_batch.model.slabs import expert_shapes, stored_nbytes
 
 
-def info(model: Path) -> dict[str, Any]:
-    """What a pack holds; of a checkpoint or a GGUF file, what its pack would hold.  Raises ModelError."""
+def info(model: Path | None) -> dict[str, Any]:
+    """What a pack holds; of a checkpoint or a GGUF file, what its pack would hold; None = the default model.
+
+    Raises ModelError.
+    """
+    if model is None:
+        pack, manifest = described_pack(Settings())
+        is_packed = (pack / MANIFEST_NAME).is_file()
+        return _facts(pack, manifest) | {
+            "is_packed": is_packed,
+            "weights_digest": manifest.weights_digest if is_packed else None,
+        }
     if (model / MANIFEST_NAME).is_file():
         manifest = Manifest.load(model)
         return _facts(model, manifest) | {"is_packed": True, "weights_digest": manifest.weights_digest}

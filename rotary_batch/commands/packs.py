@@ -1,27 +1,30 @@
-"""The pack that the settings name: the embedded one, a folder, or the pack of a checkpoint in the cache."""
+"""The pack that the settings name: that of the default model, a folder, or the pack of a checkpoint in the cache."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
+from rotary_batch.commands.default_model import default_model
 from rotary_batch.commands.hub import not_on_disk
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
 
-EMBEDDED = Path(__file__).parent.parent / "embedded"
+if TYPE_CHECKING:
+    from rotary_batch.engine.packs.adapter import Adapted
 
 
 def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Path:
-    """The embedded pack, `--model PACK`, or `--model CHECKPOINT` packed into the cache.
+    """The pack of the default model, `--model PACK`, or `--model CHECKPOINT` packed into the cache.
 
     `progress` gets (experts packed, experts to pack).  If it raises, packing stops, and the next call continues it.
     Raises ModelError.
     """
-    model = _folder(settings)
-    if (model / MANIFEST_NAME).is_file():
+    model = _model(settings)
+    if _is_pack(model):
         return model
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
     from rotary_batch.engine.self_check import self_check
@@ -34,32 +37,38 @@ def described_pack(settings: Settings) -> tuple[Path, Manifest]:
 
     Nothing is packed.  Raises ModelError.
     """
-    model, pack = _folder(settings), pack_folder(settings)
+    model, pack = _model(settings), pack_folder(settings)
     if (pack / MANIFEST_NAME).is_file():
         return pack, Manifest.load(pack)
-    from rotary_batch.engine.packs.checkpoint import open_checkpoint, unpacked_manifest  # headers only, without torch
+    from rotary_batch.engine.packs.adapter import open_model  # headers only, without torch
+    from rotary_batch.engine.packs.checkpoint import unpacked_manifest
 
-    return pack, unpacked_manifest(open_checkpoint(model), settings.experts)
+    return pack, unpacked_manifest(open_model(model), settings.experts)
 
 
 def pack_folder(settings: Settings) -> Path:
     """Where the pack is that `find_pack` would return, made or not.  Raises ModelError."""
-    model = _folder(settings)
-    if (model / MANIFEST_NAME).is_file():
+    model = _model(settings)
+    if _is_pack(model):
         return model
-    from rotary_batch.engine.packs.checkpoint import cached_pack, open_checkpoint  # headers only, without torch
+    from rotary_batch.engine.packs.adapter import open_model  # headers only, without torch
+    from rotary_batch.engine.packs.checkpoint import cached_pack
 
-    return cached_pack(open_checkpoint(model), _cache(), settings.experts)
+    return cached_pack(open_model(model), _cache(), settings.experts)
 
 
-def _folder(settings: Settings) -> Path:
-    """The folder that is named, a pack or a checkpoint.  Raises ModelError, also for experts of another format."""
-    model = model_folder(settings.model or EMBEDDED)
-    if settings.experts is not None and (model / MANIFEST_NAME).is_file():
+def _model(settings: Settings) -> Path | Adapted:
+    """What is named, or the default.  Raises ModelError, also for experts of another format than the pack's."""
+    model = default_model() if settings.model is None else model_folder(settings.model)
+    if settings.experts is not None and _is_pack(model):
         experts = Manifest.load(model).experts
         if settings.experts != experts:
             raise ModelError(f"{model}: its experts are {experts}, not {settings.experts}; pack the checkpoint again")
     return model
+
+
+def _is_pack(model: Path | Adapted) -> TypeGuard[Path]:
+    return isinstance(model, Path) and (model / MANIFEST_NAME).is_file()
 
 
 def model_folder(model: Path) -> Path:

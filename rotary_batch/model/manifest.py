@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rotary_batch.config import EXPERT_FORMATS
 from rotary_batch.core import ExpertKey
@@ -24,6 +24,7 @@ from rotary_batch.model.slabs import PAGE_NBYTES, SlabLayout, expert_layout
 from rotary_batch.model.tables import Table, read_object, shown
 
 MANIFEST_NAME = "manifest.json"
+PACK_FIELDS_NAME = "pack.json"  # in the folder of an adapter: what its author says of the packs that have it
 EXPERTS_NAME = "experts.safetensors"
 DENSE_NAME = "dense.safetensors"
 FORMAT = "rotary-batch pack 1"
@@ -145,14 +146,34 @@ class Manifest:
             slabs=_slabs(table, geometry, experts, layer_formats),
             dense_sha256=table.sha256("dense_sha256"),
             tokenizer_sha256=table.sha256("tokenizer_sha256"),
-            demonstration=table.boolean("demonstration"),
-            job=table.text("job") if table.has("job") else None,
             context_tokens=table.whole("context_tokens", MAX_TOKENS),
-            chunk_tokens=table.whole("chunk_tokens", MAX_TOKENS) if table.has("chunk_tokens") else None,
-            min_mean_logprob=table.finite("min_mean_logprob") if table.has("min_mean_logprob") else None,
+            **_author_fields(table),
         )
         threshold = calibrated(pack_dir, manifest.weights_digest)
         return manifest if threshold is None else replace(manifest, min_mean_logprob=threshold)
+
+
+def _author_fields(table: Table) -> dict[str, Any]:
+    """What the author of a model says of its packs."""
+    return {
+        "demonstration": table.boolean("demonstration"),
+        "job": table.text("job") if table.has("job") else None,
+        "chunk_tokens": table.whole("chunk_tokens", MAX_TOKENS) if table.has("chunk_tokens") else None,
+        "min_mean_logprob": table.finite("min_mean_logprob") if table.has("min_mean_logprob") else None,
+    }
+
+
+def pack_fields(folder: Path) -> dict[str, Any]:
+    """The name of a pack and what the author says of it, in the folder of an adapter; empty without that file.
+
+    Raises ModelError.
+    """
+    path = folder / PACK_FIELDS_NAME
+    if not path.exists():
+        return {}
+    remedy = "fetch the adapter again, or delete this file"
+    table = Table(read_object(path, MAX_NBYTES, remedy), path, remedy)
+    return {"name": table.text("name")} | _author_fields(table)
 
 
 def stored_in(

@@ -8,7 +8,7 @@ import json
 
 import torch
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.pack import verify

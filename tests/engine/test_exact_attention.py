@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.engine.attention import exact
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.exact import KV_TILE, ExactAttention

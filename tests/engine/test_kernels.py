@@ -11,7 +11,7 @@ import torch
 from emulated import HAS_AVX2, NATIVE_LEVELS, emulated_library, kernels_of
 from matrices import fp8_matrix, ggml_matrix, int4_matrix, int8_group_matrix
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.gather import GatherAttention

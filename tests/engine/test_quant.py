@@ -222,7 +222,7 @@ def test_layouts_start_every_part_on_a_cache_line_and_end_on_a_page():
 
 
 def open_embedded():
-    from rotary_batch.commands.packs import EMBEDDED
+    from rotary_batch.commands.default_model import EMBEDDED
 
     return EMBEDDED
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from matrices import ggml_matrix, int4_matrix
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.triton import TritonAttention
 from rotary_batch.engine.kernels.cuda import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.attention.varlen import VarlenAttention, supports_varlen

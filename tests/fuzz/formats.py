@@ -17,7 +17,7 @@ from rotary_batch import commands
 from rotary_batch.commands import docs
 from rotary_batch.commands.answer_rows import open_answers
 from rotary_batch.commands.database import reading
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.config import EXPERT_FORMATS, Settings, user_values
 from rotary_batch.core import FileClass, SourceFile
 from rotary_batch.engine.packs.checkpoint import open_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.errors import ModelError
 from rotary_batch.model.ggml_types import BLOCK_TYPES
 from rotary_batch.model.manifest import Manifest

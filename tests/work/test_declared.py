@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.declared import documented_symbols

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from training.quality.figures import Sizes, measure, note
 from training.quality.packs import EXPORTED
 from training.quality.plots import draw

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rotary_batch.core import ExpertKey
 from rotary_batch.engine.packs.folder_checkpoint import open_folder
@@ -20,6 +21,14 @@ from rotary_batch.model.manifest import ORIGINAL, Manifest, SlabPlace, stored_in
 from rotary_batch.model.slabs import expert_layout
 
 
+class MergedAdapter(NamedTuple):
+    """An adapter that is merged into the tensors of a checkpoint."""
+
+    name: str
+    config: bytes
+    fields: Mapping[str, Any]  # of the manifest of a pack
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A checkpoint in which every tensor exists with the right shape."""
@@ -31,13 +40,13 @@ class Checkpoint:
     experts: dict[ExpertKey, Expert]
     notes: tuple[str, ...] = ()  # what of the files is left out
     gguf_keys: Mapping[str, Value] | None = None  # they hold the tokenizer of a GGUF file
-    adapter: tuple[str, bytes] | None = None  # name and configuration of one that is merged into it
+    adapter: MergedAdapter | None = None
 
     @property
     def name(self) -> str:
         """What people call it: the name of the folder, or of the file."""
         name = self.path.resolve().name if self.gguf_keys is None else model_name(self.path)
-        return name if self.adapter is None else f"{name}+{self.adapter[0]}"
+        return name if self.adapter is None else self.adapter.fields.get("name", f"{name}+{self.adapter.name}")
 
     @property
     def digest(self) -> str:
@@ -46,7 +55,8 @@ class Checkpoint:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         configs = [self.path / name for name in CONFIG_NAMES]
         config = self.config + b"".join(path.read_bytes() for path in configs if path.is_file())
-        config += self.adapter[1] if self.adapter else b""
+        if self.adapter is not None:
+            config += self.adapter.config + repr(self.adapter.fields).encode()
         return hashlib.sha256(config + repr(stats).encode()).hexdigest()
 
     def _places(self) -> Iterator[TensorPlace]:
@@ -66,6 +76,12 @@ class Checkpoint:
     def dense_formats(self) -> dict[str, str]:
         """The dense tensors that the checkpoint stores quantised, and how."""
         return {name: source.stored_as for name, source in self.dense.items() if source.stored_as != "bf16"}
+
+    @property
+    def manifest_fields(self) -> Mapping[str, Any]:
+        """What the manifest of a pack says besides the tensors."""
+        fields = {"name": self.name, "context_tokens": self.geometry.max_position}
+        return fields | dict(self.adapter.fields if self.adapter else {})
 
     @property
     def is_plain(self) -> bool:
@@ -118,7 +134,6 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
         slabs[key] = SlabPlace(offset, sizes[key.layer], "")
         offset += sizes[key.layer]
     return Manifest(
-        name=checkpoint.name,
         geometry=geometry,
         experts=experts,
         layer_formats=layer_formats,
@@ -127,5 +142,5 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
         slabs=slabs,
         dense_sha256="",
         tokenizer_sha256="",
-        context_tokens=geometry.max_position,
+        **checkpoint.manifest_fields,
     )

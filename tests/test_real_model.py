@@ -1,4 +1,6 @@
-"""A whole run with a real model: packed from its GGUF file, killed, continued, and what the other commands say of it."""
+"""A whole run with the default model: packed from SmolLM2's GGUF file with our adapter, killed, continued; what the other
+commands say of it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from rotary_batch.commands import default_model
 from tests.model.gguf_keys import smollm2_path
 from tests.test_cli import answer
 from tests.test_kill import JOB
 
 PACKAGE, FILE = "click", "click/globals.py"
-NAME = "SmolLM2-135M-Instruct.Q4_1"
+NAME = "SmolLM2-135M-Instruct+rotary"
 
 
 def rows(database: Path, query: str) -> list[tuple[str]]:
@@ -37,11 +40,13 @@ def killed(make_repository, tmp_path, monkeypatch) -> tuple[Path, list[object]]:
     (tmp_path / "jobs" / "summarize.toml").write_text(
         JOB.replace("new_tokens = 12", "new_tokens = 48")
     )  # whole sentences
-    database = tmp_path / "work.db"
+    database, model = tmp_path / "work.db", smollm2_path()
+    monkeypatch.setattr(default_model, "_base", lambda: model)
+    monkeypatch.delenv("PYTHONPATH")
     monkeypatch.setenv("ROTARY_BATCH_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setenv("ROTARY_BATCH_DB", str(database))
     root = make_repository({FILE: Path(str(distribution(PACKAGE).locate_file(FILE))).read_bytes()})
-    arguments = ["run", root, "--model", smollm2_path(), "--numerics", "fast", "--for", "30m"]
+    arguments = ["run", root, "--numerics", "fast", "--for", "30m"]
     command = [sys.executable, "-m", "rotary_batch.cli", *map(str, arguments)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while run.poll() is None and not rows(database, "select 1 from partial"):
@@ -53,7 +58,7 @@ def killed(make_repository, tmp_path, monkeypatch) -> tuple[Path, list[object]]:
 
 def test_a_real_file_is_documented_by_a_real_model(killed, tmp_path):
     root, arguments = killed
-    (plan,) = answer("plan", root, "--model", smollm2_path())["models"]
+    (plan,) = answer("plan", root)["models"]
     assert (plan["model"], plan["experts"]) == (NAME, "original")
     (report,) = answer(*arguments)
     assert (report["outcome"], report["open"], report["parked"]) == ("done", 0, 0)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ SOURCES = Path(__file__).with_name("c")
 FLAGS = ("-O3", "-pthread", "-fPIC")
 IS_X86 = platform.machine().lower() in {"x86_64", "amd64"}
 COMPILE_TIMEOUT_S = 120
+COMPILERS = 4  # at once; each takes up to 200 MB
 CHECK_TIMEOUT_S = 60
 # Signals that kernels themselves cause; others (SIGKILL, SIGTERM, SIGINT) come from outside.
 CRASH_SIGNALS = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
@@ -155,19 +157,27 @@ def compile_units(compiler: str, units: Sequence[CompileUnit], sources: Path, pa
     Raises OSError when the portable unit does not compile, or nothing can be linked.
     """
     command, objects, errors = [*_split_command(compiler), *FLAGS], list[str](), dict[str, OSError]()
-    for unit in units:
-        targets = {str(path.with_name(f"{unit.level.label}-{name}.o")): str(sources / name) for name in unit.files}
+    with ThreadPoolExecutor(min(COMPILERS, os.cpu_count() or 1)) as pool:  # one by one they take 16 s
+        running = [
+            (unit, [pool.submit(_compile, [*command, *unit.flags], unit, name, sources, path) for name in unit.files])
+            for unit in units
+        ]
+    for unit, compiled in running:
         try:
-            for target, source in targets.items():
-                _run_compiler([*command, *unit.flags, "-c", source, "-o", target])
+            objects += [one.result() for one in compiled]
         except OSError as error:  # an old compiler, or an old assembler behind a new one
             errors[unit.level.name] = error
-        else:
-            objects += targets
     if Level.PORTABLE.name in errors:
         raise errors[Level.PORTABLE.name]
     _run_compiler([*command, "-shared", *objects, "-o", str(path)])
     return errors
+
+
+def _compile(command: Sequence[str], unit: CompileUnit, name: str, sources: Path, path: Path) -> str:
+    """One file of a unit, next to `path`; returns the object."""
+    target = str(path.with_name(f"{unit.level.label}-{name}.o"))
+    _run_compiler([*command, "-c", str(sources / name), "-o", target])
+    return target
 
 
 def _split_command(compiler: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands.calibrate import CalibrateRequest, calibrate
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.config import Settings
 from rotary_batch.core import Completion, FileClass, NewTokens, Request, SourceFile, StepReport
 from rotary_batch.errors import InputError, ModelError, StoppedError, StorageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.reports import markdown
 from rotary_batch.commands.run_report import from_dict
 from rotary_batch.config import Settings

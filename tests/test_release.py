@@ -73,7 +73,7 @@ def test_the_sdist_holds_the_source_and_nothing_else(sdist):
 
 
 def test_the_wheel_fits_a_package_index(wheel):
-    assert wheel.stat().st_size < 20_000_000
+    assert wheel.stat().st_size < 30_000_000  # of which the adapter is 13; an index takes 100
 
 
 def test_the_newest_version_of_the_changelog_is_this_one():

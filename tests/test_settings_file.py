@@ -86,4 +86,4 @@ def test_every_setting_says_where_it_comes_from(make_repository, tmp_path):
     table = {line.split()[0]: re.split(r"  +", line)[1:] for line in shown.stdout.splitlines()}
     assert table["setting"] == ["value", "from"]
     assert table["device_memory"] == ["3.0 GB", "--device-memory"]
-    assert table["model"] == ["the embedded demonstration model", "default"]
+    assert table["model"] == ["the demonstration model", "default"]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rotary_batch.sync import IndexViews
 
 DEMONSTRATION = (
-    "Model: the embedded demonstration model. It shows how everything works; do not rely on its sentences. "
+    "Model: the demonstration model. It shows how everything works; do not rely on its sentences. "
     "Name a real one with --model."
 )
 

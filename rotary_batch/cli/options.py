@@ -116,7 +116,7 @@ Model = Annotated[
     typer.Option(
         metavar="MODEL",
         help="A pack, a Hugging Face checkpoint, or a GGUF file.",
-        show_default="the embedded demonstration model",
+        show_default="the demonstration model",
         rich_help_panel=MODEL,
     ),
 ]

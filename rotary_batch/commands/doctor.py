@@ -188,7 +188,7 @@ def _model(settings: Settings) -> Check:
         require_whole(pack, manifest)
     except RotaryError as error:
         return _failed("model", error)
-    demonstration = "embedded demonstration model; name a real one with --model" if manifest.demonstration else pack
+    demonstration = "demonstration model; name a real one with --model" if manifest.demonstration else pack
     return Check(what="model", ok=True, fact=f"{what} ({demonstration})")
 
 

@@ -36,7 +36,7 @@ DESCRIBED = {
     "model": Described(
         "The model: a pack, a Hugging Face checkpoint, or a GGUF file.",
         '"~/models/mixtral-int4"',
-        "the embedded demonstration model",
+        "the demonstration model",
     ),
     "job": Described("The job to run.", '"summarize"', "the one of the last index, else summarize"),
     "jobs": Described("A folder of your own jobs, besides the bundled ones.", '"~/rotary/jobs"', "none"),

@@ -35,7 +35,7 @@ from rotary_batch.pages.symbol_index import is_index_thing
 ProseMap = Mapping[tuple[str, str], Prose]
 MAX_LINKS = 8  # callers or callees named at one symbol
 MAX_CRUMBS = 8  # folders named above a page; links up from 1,000 nested ones would take 3 MB on each page
-DEMONSTRATION = "Sentences in *italics* were written by the embedded **demonstration model**: do not rely on them."
+DEMONSTRATION = "Sentences in *italics* were written by the **demonstration model**: do not rely on them."
 
 
 class Pages:

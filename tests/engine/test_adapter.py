@@ -19,6 +19,7 @@ from rotary_batch.engine.packs.recipes import stored_parts
 from rotary_batch.engine.packs.tensors import Source
 from rotary_batch.engine.self_check import self_check
 from rotary_batch.errors import ModelError
+from rotary_batch.model.manifest import Manifest
 from tests.engine.gguf_models import FAMILIES, tiny_model
 from tests.engine.test_gguf_checkpoint import PROMPT, rounded, written
 
@@ -98,6 +99,22 @@ def test_a_quantised_file_with_an_adapter_answers_as_the_merged_model(tmp_path, 
     assert pack(adapted, tmp_path / "pack") == manifest
     with pytest.raises(ModelError, match="already holds a pack of another checkpoint"):
         pack(path, tmp_path / "pack")
+
+
+def test_what_keeps_its_blocks_is_read_again_when_the_rest_was_quantised_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, model, _ = written(tmp_path, "llama", {"token_embd": "Q8_0"})
+    saved_adapter(model, tmp_path / "adapter")
+    made = pack(Adapted(path, tmp_path / "adapter"), tmp_path / "pack", experts="int8", dense="int8")
+    assert Manifest.load(tmp_path / "pack") == made
+    assert {made.dense_stored(name) for name in ("embed", "layers.0.q")} == {"ggml:Q8_0", "int8"}
+    engines = [open_engine(tmp_path / "pack", numerics=numerics) for numerics in ("exact", "fast")]
+    try:
+        exact, fast = (engine.logits(PROMPT) for engine in engines)
+        assert (exact - fast).abs().max() <= 0.2 * exact.abs().max()  # of a random model in 8 bits: 0.1
+    finally:
+        for engine in engines:
+            engine.close()
 
 
 def _changed(folder: Path, **values: Any) -> Path:

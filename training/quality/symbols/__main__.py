@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from rotary_batch.config import Settings
-from training.quality.symbols.asking import ask, load, save, write_sample
+from training.quality.symbols.asking import PER_PACKAGE, ask, load, save, write_sample
 from training.quality.symbols.report import write
 from training.quality.symbols.scores import threshold_of
 
@@ -29,6 +29,7 @@ def main() -> None:
     asking.add_argument("--job")
     asking.add_argument("--device", default="cpu")
     asking.add_argument("--numerics")
+    asking.add_argument("--symbols", type=int, default=PER_PACKAGE, help="of each package")
     sampling = commands.add_parser("sample")
     sampling.add_argument("name")
     sampling.add_argument("--count", type=int, default=200)
@@ -36,7 +37,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "ask":
         settings = Settings(model=given.model, job=given.job, device=given.device, numerics=given.numerics)
-        save(given.name, ask(settings))
+        save(given.name, ask(settings, given.symbols))
     elif given.command == "sample":
         answers = load()[given.name]
         write_sample(answers, given.count, threshold_of(answers))

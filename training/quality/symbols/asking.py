@@ -61,20 +61,20 @@ def held_out() -> list[Package]:
     return [package for package in all_packages() if package.is_held_out]
 
 
-def ask(settings: Settings) -> list[Answered]:
+def ask(settings: Settings, per_package: int = PER_PACKAGE) -> list[Answered]:
     """Ask a model about symbols of every held-out package."""
     found: list[Answered] = []
     for package in held_out():
         with tempfile.TemporaryDirectory(prefix="rotary-quality-") as folder:
             try:
-                found += _of_package(package, settings, Path(folder))
+                found += _of_package(package, settings, Path(folder), per_package)
             except InputError as error:
                 print(f"{package.name}: left out, {error}", flush=True)
         print(f"{package.name}: {len(found)} symbols so far", flush=True)
     return found
 
 
-def _of_package(package: Package, settings: Settings, folder: Path) -> list[Answered]:
+def _of_package(package: Package, settings: Settings, folder: Path, num_symbols: int) -> list[Answered]:
     source, work = folder / package.name.replace("/", "+"), folder / "work"
     work.mkdir()
     for one in read_files(package, base_of(package.root)):
@@ -83,7 +83,7 @@ def _of_package(package: Package, settings: Settings, folder: Path) -> list[Answ
     request = CalibrateRequest(
         settings=settings,
         root=source,
-        num_symbols=PER_PACKAGE,
+        num_symbols=num_symbols,
         target=0.5,
         window=Window(),
         open_engine=open_engine,

@@ -24,10 +24,11 @@ from rotary_batch.commands import drain, engines, watching
 from rotary_batch.commands.configuration import configure
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.index import IndexRequest, index, index_views
-from rotary_batch.commands.meter import Meter, StepWork
+from rotary_batch.commands.meter import Meter
 from rotary_batch.commands.recording import recording
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.commands.run_report import RunReport
+from rotary_batch.commands.step_costs import StepWork
 from rotary_batch.core import Unit
 from rotary_batch.window import Window
 from rotary_batch.work.rows import UnitWork

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import shutil
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -52,6 +53,8 @@ class Settings:
     numerics: str | None = None  # exact or fast
     kv: str = "bf16"  # format of the KV cache: bf16 (as computed) or int8
     experts: str | None = None  # bf16, int8 or int4: a checkpoint is packed in it, a pack must have it
+    prometheus: Path | None = None  # a file for metrics
+    on_finish: str | None = None  # a command that gets the report on stdin; words as in a shell, but no shell runs
 
 
 def parse_nbytes(text: str) -> int:
@@ -133,6 +136,16 @@ def _link_template(text: str) -> str:
     return text
 
 
+def _command(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:  # a quotation mark without its partner
+        raise ConfigError(f"{excerpt(text)} is not a command: {error}") from error
+    if not words or "\0" in text:
+        raise ConfigError(f"{excerpt(text)} is not a command; write for example 'mail -s Night me@example.org'")
+    return text
+
+
 def _patterns(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split("\n")))
 
@@ -155,6 +168,8 @@ _READERS: dict[str, Callable[[str], object]] = {
     "numerics": one_of(*NUMERICS),
     "kv": one_of(*KV_FORMATS),
     "experts": one_of(*EXPERT_FORMATS),
+    "prometheus": _path,
+    "on_finish": _command,
 }
 # The TOML type that a file may hold instead of a string.
 _KINDS: dict[str, type] = {

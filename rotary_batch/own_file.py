@@ -23,6 +23,7 @@ from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, rea
 from rotary_batch.errors import ConfigError, StorageError
 
 HARMLESS = ("job", "include", "exclude", "out", "link_template")
+USERS_OWN = ("prometheus", "on_finish")  # not even of a trusted file: a command that runs, a file outside of the docs
 _READ_FROM = ("model", "jobs", "prompts")  # folders with the model and its prompts
 MAX_NBYTES = 64 * 1024
 _MAX_LINE_NBYTES = 2_000  # tomllib takes 10 s for one key of 30,000 parts, and its time grows with their square
@@ -117,13 +118,13 @@ def _trusted(path: Path, table: Mapping[str, Any]) -> OwnSettings:
     refuse_unknown(str(path), table, _KNOWN)
     values: dict[str, Any] = {name: read_value(path, name, value) for name, value in table.items()}
     inside = [name for name in _READ_FROM if name in values and _is_in_repository(values[name], path.parent)]
-    return OwnSettings(
-        {name: value for name, value in values.items() if name not in inside},
-        tuple(
-            f"{path}: {name}: points into the repository, whose files can change; copy the folder out of it"
-            for name in inside
-        ),
-    )
+    users = [name for name in USERS_OWN if name in values]
+    notes = [
+        f"{path}: {name}: points into the repository, whose files can change; copy the folder out of it"
+        for name in inside
+    ]
+    notes += [f"{path}: {name}: ignored: it applies in your own settings only" for name in users]
+    return OwnSettings({name: value for name, value in values.items() if name not in {*inside, *users}}, tuple(notes))
 
 
 def _is_in_repository(path: Path, root: Path) -> bool:

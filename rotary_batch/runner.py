@@ -47,6 +47,12 @@ class RunStats:
     roofline_s: float = 0.0  # the least the same steps could have taken; 0 = the machine was not measured
     rates_raised: float = 1.0  # by how much, because steps were faster than the roofline
     device: str = ""
+    numerics: str = ""
+    kv: str = ""
+    max_batch: int = 0  # as set; 0 = the default
+    drain_s: float = 0.0  # since work on the queue began: with opening the model, without indexing
+    pace: dict[str, float] = field(default_factory=dict)  # of `commands.meter.Pace`
+    forecast: dict[str, Any] = field(default_factory=dict)  # made when work on the queue began
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
     pages_failed: list[PageFailure] = field(default_factory=list)
@@ -106,6 +112,7 @@ class Progress:
     num_live: int
     num_allowed: int | None  # items that may still end in this run; None = all
     elapsed_s: float
+    is_full: bool = False  # items wait that the engine had no room for
 
 
 @dataclass(kw_only=True)
@@ -155,6 +162,7 @@ class Runner:
                 raise
         finally:
             self._release_claims()
+            self.stats.drain_s = round(self.clock() - self._started_at, 3)
         self._sync_pages()
         return why or ("done" if not self.num_open() else "limit")
 
@@ -162,6 +170,7 @@ class Runner:
         """Step the engine once and commit all that it gave in one transaction."""
         prompts = {item_id: claim.read_tokens for item_id, claim in self._claims.items()}
         report = self.engine.step()
+        self.stats.drain_s = round(self.clock() - self._started_at, 3)
         self.stats.add_step(report)
         ended = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
         finished = [one for one in ended if isinstance(one, Finished)]
@@ -180,6 +189,7 @@ class Runner:
                 num_live=self.engine.num_live,
                 num_allowed=self._num_allowed(),
                 elapsed_s=self.clock() - self._started_at,
+                is_full=bool(self._waiting),
             )
         )
 

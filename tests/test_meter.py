@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rotary_batch.commands.meter import Meter, StepWork, bias, expected_lengths
+from rotary_batch.commands.meter import Meter, bias, expected_lengths
+from rotary_batch.commands.step_costs import StepWork
 from rotary_batch.core import Unit
 from rotary_batch.work.rows import UnitWork
 

@@ -23,6 +23,8 @@ from rotary_batch.cli.options import (
     Log,
     MaxBatch,
     Numerics,
+    OnFinish,
+    Prometheus,
     Quiet,
     Until,
     Verbose,
@@ -39,6 +41,7 @@ from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:
+    from rotary_batch.commands.finishing import Outlets
     from rotary_batch.commands.recording import Recorder
     from rotary_batch.sync import IndexViews
 
@@ -58,6 +61,8 @@ def drain(
     db: Db = None,
     config: Config = None,
     log: Log = None,
+    prometheus: Prometheus = None,
+    on_finish: OnFinish = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -83,6 +88,8 @@ def drain(
         kv=kv,
         job=job,
         db=db,
+        prometheus=prometheus,
+        on_finish=on_finish,
     )
     settings = user.for_command().settings
     start_log(log)
@@ -91,7 +98,7 @@ def drain(
     with (
         stop_on_signals(window),
         writing(settings, create=False, should_stop=window.is_closed) as store,
-        commands.recording.recording(store, "drain", window) as recorder,
+        commands.recording.recording(store, "drain", window, outlets_of(user)) as recorder,
     ):
         rows = commands.repositories.select_each(store, repos or [], recorder.failures)
         gone = commands.repositories.without_folder(rows)
@@ -102,6 +109,15 @@ def drain(
         if rows:
             drain_all(store, user, rows, window, recorder, views=commands.index.index_views(store), quiet=quiet)
     finish(recorder, json=json, verbose=verbose, quiet=quiet)
+
+
+def outlets_of(user: UserSettings) -> Outlets:
+    """Where the end of the command is told: only what the user sets counts, not what a repository does."""
+    return commands.finishing.Outlets(
+        prometheus=user.values.get("prometheus"),
+        on_finish=user.values.get("on_finish"),
+        say=lambda text: console.err(f"warning: {text}"),
+    )
 
 
 def drain_all(

@@ -213,6 +213,16 @@ Log = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Append a log in JSON lines to this file.", rich_help_panel=OUTPUT),
 ]
+Prometheus = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write metrics of the run for Prometheus.", rich_help_panel=OUTPUT),
+]
+OnFinish = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND", help="At the end, run this command with the report on stdin.", rich_help_panel=OUTPUT
+    ),
+]
 Db = Annotated[
     Path | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from rotary_batch.cli.settings import user_settings
 from rotary_batch.cli.status import UNITS
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.isolation import Failure
-from rotary_batch.sizes import duration_text
+from rotary_batch.sizes import count, duration_text
 from rotary_batch.window import open_window
 
 
@@ -112,10 +112,12 @@ def _print_forecast(model: Mapping[str, Any]) -> None:
     if "needs" in model:
         known = "The speed of this machine is not known" if "last_run" in model else "The hours are not known"
         _print_last_run(model)
+        _print_expected(model)
         console.out(f"{known}: measure this machine once with `rotary-batch {model['needs']}`")
         return
     _forecast_table(model).print()
     _print_last_run(model)
+    _print_expected(model)
     if model["numerics"] == "exact":
         console.out("These are the rates of fast numerics; exact numerics, as set here, take longer.")
 
@@ -132,8 +134,6 @@ def _forecast_table(model: Mapping[str, Any]) -> console.Table:
     table.row("  moving experts / compute", f"{model['move_s']:.2f} s / {model['compute_s']:.2f} s")
     table.row("new tokens a second", f"{model['decode_tokens_per_s']:,.1f}")
     table.row("least time for everything", _nights(model["hours"]))
-    if model["items_by_deadline"] is not None:
-        table.row("items done by the deadline", f"{model['items_by_deadline']:,} of {model['items']:,}")
     table.row("what would help most", model["best_next"] or "nothing known")
     table.row("the machine's rates", model["rates"])
     return table
@@ -145,6 +145,33 @@ def _print_last_run(model: Mapping[str, Any]) -> None:
             f"{model['model']} on {model['device']} at the speed of its last run ({model['last_run']}, "
             f"{model['last_run_tokens_per_s']:,.1f} tokens a second): {_nights(model['hours_as_last_run'])}"
         )
+
+
+def _print_expected(model: Mapping[str, Any]) -> None:
+    """What will be done by the deadline, and what would help."""
+    for line in expected_lines(model.get("expected", {})):
+        console.paragraph(line)
+
+
+def expected_lines(expected: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences; none without a forecast."""
+    if not expected:
+        return
+    is_bound = expected["basis"] == "the bound"
+    basis = "at the bound" if is_bound else f"as fast as {expected['basis']}"
+    yield f"All {expected['items']:,} items take {_nights(expected['seconds'] / 3600)}, {basis}."
+    if "files_by_deadline" in expected:
+        files = expected["files_by_deadline"]
+        yield (
+            f"By the deadline {expected['items_by_deadline']:,} of {expected['items']:,} items are done, "
+            f"and all of {files['done']:,} of {count(files['files'], 'file')}, those of the most worth first."
+        )
+        for title, paths in (("First", files["first"]), ("Not done by then, of the most worth", files["left"])):
+            if paths:
+                yield f"{title}: {', '.join(paths)}"
+    for one in expected["helps"]:
+        then = "" if one["items_by_deadline"] is None else f", {one['items_by_deadline']:,} items by the deadline"
+        yield f"{one['change']}: {one['gain']:.1f}x as fast{then} (going by {one['source']})"
 
 
 def _nights(hours: float) -> str:

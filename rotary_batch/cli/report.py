@@ -40,13 +40,21 @@ def print_report(report: RunReport) -> None:
     words = commands.report_words
     model = f", with {report.model}" if report.model else ""
     console.paragraph(f"Run {report.run}: rotary-batch {report.command}, {words.period(report)}{model}")
-    _print_sentences(words.headline(report), words.reason(report), words.answers(report), words.next_step(report))
+    _print_sentences(
+        words.headline(report),
+        words.reason(report),
+        words.answers(report),
+        words.forecast(report),
+        words.next_step(report),
+    )
     for section in words.sections(report):
         console.out(f"\n{section.title}")
         _print_lines(section, report.docs)
     print_figures(report)
     console.out("")
     _print_files(report)
+    if report.file is not None:
+        console.paths("Plots: ", [Path(report.file).with_suffix(".html")])
 
 
 def _print_lines(section: Section, docs: Sequence[str]) -> None:

@@ -27,7 +27,9 @@ from rotary_batch.cli.options import (
     MaxBatch,
     Model,
     Numerics,
+    OnFinish,
     Out,
+    Prometheus,
     Quiet,
     Repos,
     Until,
@@ -61,6 +63,8 @@ def run(
     db: Db = None,
     config: Config = None,
     log: Log = None,
+    prometheus: Prometheus = None,
+    on_finish: OnFinish = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -92,6 +96,8 @@ def run(
         kv=kv,
         experts=experts,
         db=db,
+        prometheus=prometheus,
+        on_finish=on_finish,
     )
     settings = user.for_command().settings
     window = open_window(until=until, duration=for_, max_items=limit)
@@ -102,7 +108,7 @@ def run(
     with (
         stop_on_signals(window),
         writing(settings, should_stop=window.is_closed) as store,
-        commands.recording.recording(store, "run", window) as recorder,
+        commands.recording.recording(store, "run", window, drain.outlets_of(user)) as recorder,
     ):
         views = commands.index.index_views(store)
         named = repos or [commands.repositories.repository_root(None)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import explain as explain
     from rotary_batch.commands import export as export
     from rotary_batch.commands import export_jsonl as export_jsonl
+    from rotary_batch.commands import finishing as finishing
     from rotary_batch.commands import forget as forget
     from rotary_batch.commands import generate as generate
     from rotary_batch.commands import import_answers as import_answers

@@ -41,6 +41,8 @@ class RepositorySettings(NamedTuple):
             out=DEFAULT_DOCS_DIR,
             link_template=None,
             worktree=False,
+            prometheus=None,
+            on_finish=None,
         )
 
 

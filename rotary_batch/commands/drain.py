@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options, prepare_kernels
+from rotary_batch.commands.forecasting import engine_of, forecast
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
@@ -107,12 +108,20 @@ class _Drain:
             if workload := self._workload():
                 manifest = self._prompt_builder.manifest
                 require_engine(self._group.pack, manifest, self._group.settings, workload.longest_tokens)
+            self._describe()
             self._run.outcome = self._runner(engine, pages).drain()
         finally:
             engine.close()
             self._request.watcher.phase("writing pages")
             pages.sync_rest(self._run.stats)
             outcomes += pages.failures
+
+    def _describe(self) -> None:
+        """Note how the engine is set, and what is forecast, which the report holds against what happens."""
+        stats, window = self._run.stats, self._request.window
+        stats.numerics, stats.kv, stats.max_batch = engine_of(self._group)
+        if found := forecast(self._store, replace(self._group, rows=self._rows)):
+            stats.forecast = found.as_dict(window.seconds_left)
 
     def _open_engine(self) -> RatedEngine:
         pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest

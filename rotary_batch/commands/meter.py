@@ -1,7 +1,8 @@
 """How far a run is, and how long it still takes.  Plain arithmetic: no clock, no database, no terminal.
 
 What is left is counted in seconds: each prompt token, each generated token and each step costs what it has cost so far.
-The three costs are learned apart, because a run ends with few live sequences: short steps of expensive tokens.
+The three costs are learned apart (`step_costs`), because a run ends with few live sequences: short steps of expensive
+tokens.
 """
 
 from __future__ import annotations
@@ -10,82 +11,17 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import exp, log, log10, sqrt
+from math import exp, log, sqrt
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.step_costs import USUAL, Costs, Pace, StepCosts, StepWork
 from rotary_batch.core import Unit
 from rotary_batch.work.rows import UnitWork
 
 ESTIMATE_FROM = 0.05  # of this run's work; before, the costs are those of a few prompts
-HALF_LIFE_S = 90.0  # of what a step has cost, in seconds of steps: other programs come and go
 SMOOTH_S = 8.0  # how fast what is shown follows the estimate
 FEW_ANSWERS = 8  # with fewer of a unit, their length is that of all units, as a share of the token limit
 UNKNOWN_LENGTH = 0.25  # that share while there is no answer at all
-# What a step and a generated token may cost in prompt tokens, and what they do while no step has told.
-STEP_COSTS = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
-GENERATED_COSTS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
-USUAL = (100.0, 10.0)
-_PRIOR = 0.5  # how much worse, in squared logarithms, what is usual may explain the steps than what is ten times it
-
-
-class StepWork(NamedTuple):
-    """One step, as the meter sees it."""
-
-    seconds: float  # since the step before, writing pages included
-    prompt_tokens: int
-    generated: Mapping[int, int]  # item -> tokens of it
-    ended: Sequence[int]  # items that are answered or have failed
-    prompts: Mapping[int, int]  # item -> prompt tokens, of every sequence that the engine had
-
-
-class Costs(NamedTuple):
-    """Seconds."""
-
-    step: float
-    prompt_token: float
-    generated_token: float
-
-
-class StepCosts:
-    """Learns the costs from steps.
-
-    Their proportions are those that explain best how much longer or shorter each step was than the one before it:
-    between two steps the machine does not change, while over minutes other programs slow it down and let it go.  Their
-    height is that of the last minutes.
-    """
-
-    def __init__(self) -> None:
-        shapes = [(step, generated) for step in STEP_COSTS for generated in GENERATED_COSTS]
-        self._errors = {one: _PRIOR * _distance(one) for one in shapes}
-        self._before: dict[tuple[float, float], float] = {}  # logarithm of the speed of the step before
-        self._recent_s = 0.0
-        self._recent = (0.0, 0.0, 0.0)  # steps, prompt tokens, generated tokens
-
-    def add(self, step: StepWork) -> None:
-        """Count one step."""
-        if step.seconds <= 0:
-            return
-        generated = sum(step.generated.values())
-        for shape in self._errors:
-            speed = log((shape[0] + step.prompt_tokens + shape[1] * generated) / step.seconds)
-            self._errors[shape] += min(1.0, (speed - self._before.get(shape, speed)) ** 2)
-            self._before[shape] = speed
-        keep = 0.5 ** (step.seconds / HALF_LIFE_S)
-        self._recent_s = keep * self._recent_s + step.seconds
-        counted = zip(self._recent, (1, step.prompt_tokens, generated), strict=True)
-        self._recent = tuple(keep * before + now for before, now in counted)
-
-    def costs(self) -> Costs:
-        """The costs; all 0 before the first step."""
-        of_step, of_generated = min(self._errors, key=self._errors.__getitem__)
-        steps, prompt_tokens, generated = self._recent
-        units = of_step * steps + prompt_tokens + of_generated * generated
-        unit_s = self._recent_s / units if units else 0.0
-        return Costs(of_step * unit_s, unit_s, of_generated * unit_s)
-
-
-def _distance(shape: tuple[float, float]) -> float:
-    return sum(log10(cost / usual) ** 2 for cost, usual in zip(shape, USUAL, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +64,8 @@ class Meter:
     _read: int = 0  # prompt tokens read, and those of the prompts they are from: prompts may share their beginning
     _asked: int = 0
     _most_read: int = 0  # prompt tokens of one step
+    _written: tuple[int, int] = (0, 0)  # tokens generated, and how often a sequence generated any in a step
+    _full: tuple[int, int] = (0, 0)  # sequences in steps without room for one more, and those steps
     _units: float = 0.0  # of work in this run, as it usually costs
     _recent_s: float = 0.0
     _recent_tokens: float = 0.0
@@ -144,6 +82,10 @@ class Meter:
         self._step_costs.add(step)
         self._read += step.prompt_tokens
         self._most_read = max(self._most_read, step.prompt_tokens)
+        tokens, times = self._written
+        self._written = (tokens + sum(step.generated.values()), times + len(step.generated))
+        if step.is_full:
+            self._full = (self._full[0] + len(step.prompts), self._full[1] + 1)
         for item, count in step.generated.items():
             if item not in self._generated:
                 self._asked += step.prompts[item]
@@ -166,6 +108,18 @@ class Meter:
             keep = exp(-step.seconds / min(SMOOTH_S, max(1.0, left_s / 20)))
             left_s = keep * expected_s + (1 - keep) * left_s
         self._shown_s = left_s
+
+    def pace(self) -> Pace:
+        """How fast the run was so far."""
+        costs = self._step_costs.mean_costs()
+        return Pace(
+            *costs,
+            step_tokens=self._written[0] / max(1, self._written[1]),
+            most_prompt_tokens=self._most_read,
+            read_share=min(1.0, self._read / self._asked) if self._asked else 1.0,
+            full_batch=self._full[0] / max(1, self._full[1]),
+            seconds=self._step_costs.all_s,
+        )
 
     @property
     def num_items(self) -> int:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.expecting import MIN_GAIN, Bound, expected
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import find_job
 from rotary_batch.commands.repositories import select_repositories
+from rotary_batch.commands.step_costs import Pace
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError, UnavailableError
 from rotary_batch.model.footprint import Footprint, Workload, footprint
@@ -32,7 +34,6 @@ from rotary_batch.work.rows import RepositoryRow, Speed
 from rotary_batch.work.store import WorkStore
 
 NIGHT_S = 8 * 3600
-MIN_GAIN = 1.05  # an alternative that helps less is not named
 
 
 def plan_with(
@@ -90,7 +91,13 @@ def plan_group(store: WorkStore, group: Group, window_s: float | None) -> list[d
     if workload is None:
         return []
     speed = counts.last_speed(store, manifest.name, group.settings.device)
-    return [forecast(manifest, group.settings, workload, window_s) | as_last_run(speed, workload)]
+    rates = cached_rates(group.settings.device, cache_dir(os.environ))
+    task = None if rates is None else _Task(manifest=manifest, settings=group.settings, workload=workload, rates=rates)
+    return [
+        forecast(manifest, group.settings, workload, window_s)
+        | as_last_run(speed, workload)
+        | expected(store, group, window_s, None if task is None else task.at_bound())
+    ]
 
 
 def seconds_for(store: WorkStore, group: Group) -> float | None:
@@ -137,7 +144,7 @@ def forecast(manifest: Manifest, settings: Settings, workload: Workload, window_
             "hours": seconds / 3600,
             "nights": seconds / NIGHT_S,
             "items_by_deadline": None if window_s is None else int(workload.num_items * min(1.0, window_s / seconds)),
-            "best_next": task.best_next(setup, seconds),
+            "best_next": task.best_next(),
         }
     )
 
@@ -217,16 +224,42 @@ class _Task:
             "decode_tokens_per_s": tokens_per_s(setup.model, memory_plan, self.rates, workload),
         }
 
-    def best_next(self, setup: _Setup, seconds: float) -> str | None:
+    def best_next(self) -> str | None:
         """The change that shortens the run most; None when none helps enough to mention."""
-        gains = []
-        for name, alternative in self._alternatives(setup):
-            try:
-                gains.append((seconds / self.drain_s(alternative), name))
-            except UnavailableError:
-                continue
-        gain, name = max(gains, default=(1.0, ""))
+        gain, name = max(self.gains(), default=(1.0, ""))
         return f"{name}: {gain:.1f}x" if gain >= MIN_GAIN else None
+
+    def gains(self) -> list[tuple[float, str]]:
+        """How many times as fast each change makes the run."""
+        setup, gains = self.setup(), []
+        seconds = self.drain_s(setup)
+        for name, alternative in self._alternatives(setup):
+            with suppress(UnavailableError):
+                gains.append((seconds / self.drain_s(alternative), name))
+        return gains
+
+    def at_bound(self) -> Bound:
+        """The pace of an engine that reaches the roofline: step times on a straight line around a full batch."""
+        setup = self.setup()
+        memory_plan, context = self.memory_plan(setup), self.workload.mean_context_tokens
+
+        def step_s(decode_rows: float, prefill_rows: float) -> float:
+            return step_roofline(setup.model, memory_plan, self.rates, decode_rows, prefill_rows, context).step_s
+
+        batch, most = memory_plan.batch, memory_plan.prefill_tokens
+        full_s = step_s(batch, 0)
+        generated_s = (full_s - step_s(batch / 2, 0)) / (batch / 2)
+        pace = Pace(
+            step_s=full_s - batch * generated_s,
+            prompt_token_s=(step_s(batch, most) - full_s) / most,
+            generated_token_s=generated_s,
+            step_tokens=1.0,
+            most_prompt_tokens=most,
+            read_share=1.0,
+            full_batch=batch,
+            seconds=0.0,
+        )
+        return Bound(pace, [] if self.is_exact else self.gains(), is_reachable=not self.is_exact)
 
     def _alternatives(self, setup: _Setup) -> Iterator[tuple[str, _Setup]]:
         model, settings, manifest = setup.model, self.settings, self.manifest

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotary_batch.commands import reports
+from rotary_batch.commands.finishing import Outlets
 from rotary_batch.commands.isolation import Failure
 from rotary_batch.commands.run_report import MAX_LISTED, RunReport, of_run, without_database
+from rotary_batch.commands.sampling import samples_of
 from rotary_batch.crashes import crash_file, described, understood
 from rotary_batch.errors import RotaryError, storage_error
 from rotary_batch.log import event
@@ -23,6 +25,7 @@ from rotary_batch.work.connection import explained
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow, RunRow
 from rotary_batch.work.runs import ENDED, FAILED, INTERRUPTED, KILLED, killed
+from rotary_batch.work.samples import Sample
 from rotary_batch.work.store import WorkStore
 
 INTERNAL = 70  # the exit code of a bug
@@ -126,7 +129,8 @@ class Recorder:
     def _close(self, run: Run, outcome: str, reason: str | None = None, crash: Path | None = None) -> RunReport:
         stats = run.stats.as_dict()
         runs.end_run(self._store, run.id, outcome, stats, reason=reason)
-        event("run ended", run=run.id, outcome=outcome, **stats)
+        logged = {name: value for name, value in stats.items() if name not in {"pace", "forecast"}}
+        event("run ended", run=run.id, outcome=outcome, **logged)
         report = self._save(run, of_run(self._store, counts.run_row(self._store, run.id)), crash)
         runs.save_report(self._store, run.id, report.as_json())
         return report
@@ -147,26 +151,34 @@ class Recorder:
         )
         self.reports.append(report)
         try:
-            reports.write(report)
+            reports.write(report, self._samples(report))
         except OSError as error:
             refused = storage_error(error)
             self.add_failures([Failure(repository="", error=str(refused), exit_code=refused.exit_code)])
         return report
 
+    def _samples(self, report: RunReport) -> list[Sample]:
+        try:
+            return samples_of(self._store, report)
+        except Exception:  # noqa: BLE001 - the database may be what failed
+            return []
+
 
 @contextmanager
-def recording(store: WorkStore, command: str, window: Window) -> Iterator[Recorder]:
-    """Record the runs of a command.  However the block ends, no run stays without an end."""
-    recorder = Recorder(store, command, window)
+def recording(store: WorkStore, command: str, window: Window, outlets: Outlets | None = None) -> Iterator[Recorder]:
+    """Record the runs of a command, and tell of their end.  However the block ends, no run stays without an end."""
+    recorder, outlets = Recorder(store, command, window), outlets or Outlets()
     try:
         with explained(store.db.path):
             yield recorder
     except BaseException as error:
         with window.finishing(""):
             recorder.end_by(error)
+            outlets.tell(store, recorder.reports)
         raise
     with window.finishing(""):
         recorder.end_command()
+        outlets.tell(store, recorder.reports)
 
 
 def record_killed(store: WorkStore) -> None:
@@ -177,7 +189,7 @@ def record_killed(store: WorkStore) -> None:
         report = of_run(store, run)
         report = replace(report, file=str(reports.new_path(store.db.path, report.started_at)))
         with suppress(OSError):  # what this command does is more important
-            reports.write(report)
+            reports.write(report, samples_of(store, report))
         runs.save_report(store, run_id, report.as_json())
 
 

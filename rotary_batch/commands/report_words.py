@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from rotary_batch.commands.happened import happened
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import state_dir
 from rotary_batch.core import Verdict
-from rotary_batch.sizes import count
+from rotary_batch.sizes import count, duration_text
 from rotary_batch.work.counts import ParkedFile
 from rotary_batch.work.runs import ENDED, FAILED, KILLED, RUNNING
 from rotary_batch.work.secrets import StoredSecret
@@ -128,6 +129,20 @@ def answers(report: RunReport) -> str:
     withheld = f"{report.new_answers - shown:,} withheld ({why})" if reasons else "none withheld"
     cut = ", ".join(f"{ended[name]:,} {short}" for name, short in _CUT.items() if ended.get(name))
     return f"{again}New answers: {shown:,} shown, {withheld}.{f' Cut short: {cut}.' if cut else ''}"
+
+
+def forecast(report: RunReport) -> str:
+    """What was forecast at the start of the run, and what came of it; empty without a forecast."""
+    found = happened(report.stats, is_done=report.outcome == ENDED)
+    if found is None:
+        return ""
+    if found.what == "seconds":
+        said = f"{duration_text(found.forecast)} for everything; it took {duration_text(found.actual)}"
+        wrong = "too long" if found.error > 0 else "too short"
+    else:
+        said = f"{count(round(found.forecast), 'item')} in this time; {found.actual:,} ended"
+        wrong = "too many" if found.error > 0 else "too few"
+    return f"Forecast at the start: {said}, so it was {100 * abs(found.error):.0f} % {wrong}."
 
 
 def problems(report: RunReport) -> str:

@@ -1,4 +1,4 @@
-"""Reports of runs as files, in the folder of the database: Markdown for a person, JSON for a program."""
+"""Reports of runs as files, in the folder of the database: Markdown and a page for a person, JSON for a program."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 from rotary_batch import private_file
 from rotary_batch.commands import report_words as words
+from rotary_batch.commands.report_page import page
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.pages.sanitise import inline, path_link
+from rotary_batch.work.samples import Sample
 
 
 def new_path(database: Path, started_at: str) -> Path:
@@ -22,16 +24,17 @@ def new_path(database: Path, started_at: str) -> Path:
     return next(path for name in names if not (path := folder / f"{name}.md").with_suffix(".json").exists())
 
 
-def write(report: RunReport) -> None:
-    """Write the two files of a report.  Raises OSError."""
+def write(report: RunReport, samples: Sequence[Sample] = ()) -> None:
+    """Write the files of a report.  Raises OSError."""
     if report.file is not None:
         private_file.write(Path(report.file).with_suffix(".json"), report.as_json() + "\n")
+        private_file.write(Path(report.file).with_suffix(".html"), page(report, samples))
         private_file.write(Path(report.file), markdown(report))
 
 
 def markdown(report: RunReport) -> str:
     """The report as Markdown that has no effect, whatever names and texts of repositories it shows."""
-    sentences = (words.headline(report), words.reason(report), words.answers(report))
+    sentences = (words.headline(report), words.reason(report), words.answers(report), words.forecast(report))
     return "\n".join(
         [
             f"# {inline(words.headline(report).partition('. ')[0].rstrip('.'))}",

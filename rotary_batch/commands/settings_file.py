@@ -67,6 +67,16 @@ DESCRIBED = {
         '"int4"',
         "that of the pack, or bf16",
     ),
+    "prometheus": Described(
+        "A file for metrics of each run, for the textfile collector of node_exporter.",
+        '"/var/lib/node_exporter/rotary-batch.prom"',
+        "none",
+    ),
+    "on_finish": Described(
+        "A command that gets the report as JSON on stdin when a run has ended.",
+        "\"mail -s 'The night' me@example.org\"",
+        "none",
+    ),
 }
 assert list(DESCRIBED) == [field.name for field in fields(Settings)], "every setting is described, in the same order"
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotary_batch.commands.meter import Meter, Reading, StepWork
+from rotary_batch.commands.meter import Meter, Reading
+from rotary_batch.commands.sampling import sample_of
+from rotary_batch.commands.step_costs import StepWork
 from rotary_batch.log import event
 from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.runs import save_stats
+from rotary_batch.work.samples import Sampler
 from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:  # `--help` imports this module, and the runner imports much
@@ -51,7 +54,9 @@ class RunWatch:
 
     def __post_init__(self) -> None:
         self._meter = Meter(counts.unit_work(self.store, self.repository_ids))
+        self._sampler = Sampler(self.store, self.run_id)
         self._stepped_at: float | None = None
+        self._opening_s = 0.0  # until the first step
         self._read_at = self._saved_at = self._logged_at = float("-inf")
         self._read_again_s = READ_QUEUE_EVERY_S
 
@@ -59,6 +64,8 @@ class RunWatch:
         """Count the step and tell the watcher."""
         now, report = self.clock(), progress.report
         since_s = report.step_s if self._stepped_at is None else now - self._stepped_at
+        if self._stepped_at is None:
+            self._opening_s = max(0.0, progress.elapsed_s - report.step_s)
         self._stepped_at = now
         self._meter.add(
             StepWork(
@@ -67,8 +74,10 @@ class RunWatch:
                 generated={new.request_id: len(new.token_ids) for new in report.new_tokens},
                 ended=[*(one.request_id for one in report.completions), *(one.request_id for one in report.failures)],
                 prompts=progress.prompts,
+                is_full=progress.is_full,
             )
         )
+        progress.stats.pace = {**self._meter.pace()._asdict(), "opening_s": round(self._opening_s, 3)}
         self._read_queue(now)
         reading = self._reading(progress)
         self._keep(reading, progress, now)
@@ -102,6 +111,9 @@ class RunWatch:
         )
 
     def _keep(self, reading: Reading, progress: Progress, now: float) -> None:
+        if self._sampler.is_due(progress.stats.drain_s):
+            num_open = max(0, reading.num_items - reading.num_done)
+            self._sampler.add(sample_of(progress.stats.as_dict(), num_open))
         if now - self._saved_at >= SAVE_EVERY_S:
             save_stats(self.store, self.run_id, progress.stats.as_dict() | {"progress": reading.as_dict()})
             self._saved_at = now

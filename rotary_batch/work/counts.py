@@ -13,6 +13,7 @@ from rotary_batch.work.rows import Answer, RunRow, Speed, UnitWork
 from rotary_batch.work.store import WorkStore
 
 _PATHS_IN_A_QUERY = 500
+_MAX_PACES = 30  # runs
 _OF_SOURCE = "unit in ('chunk', 'symbol')"
 
 
@@ -277,6 +278,17 @@ def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:
         [model_name, device, device],
     ).fetchone()
     return None if row is None else Speed(row["at"], (row["prefill"] + row["decode"]) / row["step_s"])
+
+
+def paces(store: WorkStore, model_name: str, device: str) -> list[tuple[str, dict[str, Any]]]:
+    """(when it ended, what it did) of the newest runs of a model on a device that say how fast they were."""
+    rows = store.db.execute(
+        f"""select coalesce(ended_at, saved_at, started_at) as at, tally from run
+            where model_name = ? and tally ->> '$.device' = ? and tally ->> '$.pace.seconds' > 0
+            order by id desc limit {_MAX_PACES}""",
+        [model_name, device],
+    )
+    return [(row["at"], json.loads(row["tally"])) for row in rows]
 
 
 def last_run(store: WorkStore, repository_ids: Sequence[int] | None = None) -> RunRow | None:

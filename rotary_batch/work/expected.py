@@ -72,6 +72,25 @@ def expected(store: WorkStore, repository_ids: Sequence[int]) -> dict[Unit, Expe
     return totals
 
 
+def expected_each(store: WorkStore, repository_ids: Sequence[int]) -> dict[int, Expected]:
+    """Item -> what is expected of it, for every roll-up without a prompt."""
+    rooms = _rooms(store, repository_ids)
+    char_tokens = _char_tokens(_rollups(store, repository_ids), rooms)
+    rows = store.db.execute(
+        f"""select item.id, item.repository_id, item.unit, count(note.id) as num_notes,
+                   coalesce(sum(coalesce(note.note_chars, {NOTE_CHARS})) filter (where note.id), 0) as note_chars
+            from item left join item as note on note.parent_id = item.id
+            where item.unit not in ('chunk', 'symbol') and item.state = 'waiting' and item.prompt_tokens is null
+              and item.repository_id in ({",".join("?" * len(repository_ids))}) group by item.id""",
+        list(repository_ids),
+    )
+    found = {}
+    for item_id, repository_id, unit, num_notes, note_chars in rows:
+        note_tokens = note_chars * char_tokens[Unit(unit)] / max(1, num_notes)
+        found[item_id] = of_notes(num_notes, note_tokens, rooms.get((repository_id, Unit(unit))))
+    return found
+
+
 def of_notes(num_notes: int, note_tokens: float, room: NoteRoom | None) -> Expected:
     """What is expected of one roll-up: parts read its notes, and parts of parts their notes, until one prompt can."""
     if room is None:  # nothing was planned by `index`

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rotary_batch.work.rows import RunRow
+from rotary_batch.work.samples import forget_old
 from rotary_batch.work.store import WorkStore
 
 # Outcomes, besides `deadline` and `limit`.
@@ -29,6 +30,7 @@ def start_run(
             [_now(), pid, command, model_name],
         ).fetchone()
         _link(store, row["id"], repository_ids)
+        forget_old(store, row["id"])
         return int(row["id"])
 
 
@@ -67,6 +69,13 @@ def end_run(
             "update run set ended_at = ?, outcome = ?, reason = ?, tally = ? where id = ?",
             [ended_at or _now(), outcome, reason and _storable(reason), json.dumps(stats), run_id],
         )
+
+
+def last_success(store: WorkStore) -> str | None:
+    """When a run last ended without an error, in ISO 8601; None when none did."""
+    query = "select max(ended_at) as at from run where outcome in ('done', 'deadline', 'limit', 'interrupted')"
+    at = store.db.execute(query).fetchone()["at"]
+    return None if at is None else str(at)
 
 
 def unended_runs(store: WorkStore) -> list[int]:

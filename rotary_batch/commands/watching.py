@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rotary_batch.commands.meter import Meter, Reading, StepWork
 from rotary_batch.log import event
@@ -16,7 +17,8 @@ from rotary_batch.work.runs import save_stats
 from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:  # `--help` imports this module, and the runner imports much
-    from rotary_batch.runner import Progress
+    from rotary_batch.pacing import Pace
+    from rotary_batch.runner import Progress, RunStats
 
 SAVE_EVERY_S = 3.0
 LOG_EVERY_S = 60.0
@@ -37,6 +39,13 @@ class Watcher:
     first_page: Callable[[Path], None] = _ignore  # the first page with words of the model is written
 
 
+def pace_words(state: str, share: float, why: str) -> str:
+    """What a run does that does not work as fast as it can: `yielding (its memory is free): other programs ...`."""
+    if state == "paused":
+        return f"{why}; its memory is free"
+    return f"yielding ({f'at {share:.0%} of its pace'.replace('%', ' %') if share else 'its memory is free'}): {why}"
+
+
 @dataclass(kw_only=True)
 class RunWatch:
     """Called after every step of one run."""
@@ -52,6 +61,7 @@ class RunWatch:
     def __post_init__(self) -> None:
         self._meter = Meter(counts.unit_work(self.store, self.repository_ids))
         self._stepped_at: float | None = None
+        self._told: dict[str, Any] = {"progress": None, "activity": None}  # what `status` shows
         self._read_at = self._saved_at = self._logged_at = float("-inf")
         self._read_again_s = READ_QUEUE_EVERY_S
 
@@ -73,6 +83,19 @@ class RunWatch:
         reading = self._reading(progress)
         self._keep(reading, progress, now)
         self.watcher.reading(reading)
+
+    def pace(self, pace: Pace, stats: RunStats) -> None:
+        """Tell that the run is paused, yields to others, or works as fast as it can again."""
+        is_held = pace.state != "working"
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._told["activity"] = {**pace._asdict(), "since": since} if is_held else None
+        save_stats(self.store, self.run_id, stats.as_dict() | self._told)
+        if is_held:
+            self.waits(pace)
+
+    def waits(self, pace: Pace) -> None:
+        """The run waits, and is not stuck."""
+        self.watcher.phase(pace_words(pace.state, pace.share, pace.why))
 
     def _read_queue(self, now: float) -> None:
         if now - self._read_at < self._read_again_s:
@@ -103,7 +126,8 @@ class RunWatch:
 
     def _keep(self, reading: Reading, progress: Progress, now: float) -> None:
         if now - self._saved_at >= SAVE_EVERY_S:
-            save_stats(self.store, self.run_id, progress.stats.as_dict() | {"progress": reading.as_dict()})
+            self._told["progress"] = reading.as_dict()
+            save_stats(self.store, self.run_id, progress.stats.as_dict() | self._told)
             self._saved_at = now
         if now - self._logged_at >= LOG_EVERY_S:
             event("progress", **reading.as_dict())

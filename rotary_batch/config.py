@@ -50,6 +50,7 @@ class Settings:
     device_memory: int | None = None  # bytes
     host_memory: int | None = None  # bytes
     max_batch: int | None = None  # sequences at once
+    yields: bool = True  # to other programs that need the processors, memory or the card
     numerics: str | None = None  # exact or fast
     kv: str = "bf16"  # format of the KV cache: bf16 (as computed) or int8
     experts: str | None = None  # bf16, int8 or int4: a checkpoint is packed in it, a pack must have it
@@ -165,6 +166,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "device_memory": parse_nbytes,
     "host_memory": parse_nbytes,
     "max_batch": _positive,
+    "yields": _boolean,
     "numerics": one_of(*NUMERICS),
     "kv": one_of(*KV_FORMATS),
     "experts": one_of(*EXPERT_FORMATS),
@@ -174,6 +176,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 # The TOML type that a file may hold instead of a string.
 _KINDS: dict[str, type] = {
     "worktree": bool,
+    "yields": bool,
     "max_batch": int,
     "include": list,
     "exclude": list,

@@ -396,6 +396,7 @@ class Failure:
     request_id: int
     error: str
     retry: bool
+    is_temporary: bool = False  # the machine is the cause, not the request: it does not count as an attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@
         PromptError         a prompt that cannot fit the context
       BusyError             another run holds the database or the device    exit 6
       UnavailableError      the model or the device is not there            exit 69
+        DeviceMemoryError   the device has too little free memory now
       StorageError          the disk refused                                exit 74
         DatabaseError       the same for the database, which all repositories share
       StoppedError          the window closed first; run it again           exit 75
@@ -74,6 +75,10 @@ class UnavailableError(RotaryError):
     """The model or the device is not there."""
 
     exit_code = 69
+
+
+class DeviceMemoryError(UnavailableError):
+    """The device ran out of memory, which other programs may have: it may do later."""
 
 
 class StorageError(RotaryError):

@@ -1,6 +1,7 @@
 """The JSON-lines log: one object a line, stable event names, never source text.
 
-Every module logs through `event`.  A line is ASCII without control characters, whatever the fields hold.
+Every module logs through `event`, by a name of `EVENTS`.  A line is ASCII without control characters, whatever the
+fields hold.
 """
 
 from __future__ import annotations
@@ -15,6 +16,32 @@ from pathlib import Path
 
 _LOGGER = logging.getLogger("rotary_batch")
 _LOGGER.addHandler(logging.NullHandler())
+
+# Every event, with what it means and its fields besides `at` and `event`.  A name is never used for anything else, and
+# fields are only added.  docs/log.md lists them.
+EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bench": ("`bench` has measured an engine; the fields are those of `bench --json`", ()),
+    "database free": ("a statement went through that another program had kept waiting", ("waited_s",)),
+    "database locked": ("another program keeps the database locked", ("by",)),
+    "indexed": ("a repository was indexed; the fields are those of `index --json`", ()),
+    "item done": ("an item has an answer, and whether it is shown", ("item", "verdict")),
+    "item failed": ("an attempt at an item failed; the last one parks it", ("item", "error", "parked")),
+    "kernels left out": ("kernels that this processor computes wrongly are not used", ("level", "reason")),
+    "memory ran out": (
+        "on the device: `items` were given back, or the engine was closed, for the `tries`th time without a step",
+        ("error", "items", "tries"),
+    ),
+    "pace": ("a run is paused, yields to other programs, or works as fast as it can again", ("state", "share", "why")),
+    "progress": ("once a minute; the fields are those of `running.progress` of `status --json`", ()),
+    "rates measured anew": ("the rates of the machine were measured", ("why",)),
+    "rates not kept": ("rates that were raised could not be stored", ("why",)),
+    "rates not refreshed": ("the rates of the machine could not be measured", ("why",)),
+    "rates probed": ("the rates of the machine were measured for a second", ("rates",)),
+    "rates raised": ("steps were faster than the rates of the machine allow, so these are raised", ("gain", "why")),
+    "repository failed": ("an error ended the work on one repository", ("repository", "error", "exit_code")),
+    "run ended": ("a run has ended; besides these fields, the figures of its report", ("run", "outcome")),
+    "run started": ("work on the queue begins", ("run", "command", "model")),
+}
 
 
 class _JsonLines(logging.Formatter):
@@ -53,5 +80,5 @@ def log_to(path: Path) -> None:
 
 
 def event(name: str, **fields: object) -> None:
-    """Log an event; without `--log` it goes nowhere."""
+    """Log an event of `EVENTS`; without `--log` it goes nowhere."""
     _LOGGER.info(name, extra={"fields": fields})

@@ -9,14 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rotary_batch.core import Engine, Failure, Lease, NewTokens, StepReport, WorkItem
-from rotary_batch.errors import PromptError, StoppedError
+from rotary_batch.errors import DeviceMemoryError, PromptError, StoppedError
 from rotary_batch.log import event
+from rotary_batch.pacing import MEMORY_TRIES, Pace, Pacekeeper, Pacer
 from rotary_batch.pages.files import PageFailure, SyncResult
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.window import Window, boot_clock
+from rotary_batch.work.accounting import Accounts, Cost, save_costs
 from rotary_batch.work.rows import Claim, Failed, Finished
 from rotary_batch.work.store import WorkStore
 
@@ -56,6 +58,10 @@ class RunStats:
     pages_written: int = 0
     conflicts: list[str] = field(default_factory=list)
     pages_failed: list[PageFailure] = field(default_factory=list)
+    paused_s: float = 0.0
+    yielded_s: float = 0.0  # waited for other programs
+    memory_ran_out: int = 0  # times, on the device
+    energy_j: float | None = None  # of the card, pauses left out; None = it does not count it
     tier: str = ""  # where experts came from, and how
     engine: dict[str, float] = field(default_factory=dict)
 
@@ -115,15 +121,24 @@ class Progress:
     is_full: bool = False  # items wait that the engine had no room for
 
 
+class ReleasableEngine(Engine, Protocol):
+    """An engine that gives back its memory in between."""
+
+    def release(self) -> None:
+        """Free all memory; every live sequence is forgotten.  The next one that is admitted takes it again."""
+        ...
+
+
 @dataclass(kw_only=True)
 class Runner:
     """One run over some repositories.
 
-    `sync_pages` brings the pages of items up to date; `on_step` is called after every step.
+    `sync_pages` brings the pages of items up to date; `on_step` is called after every step, `on_pace` when the pace
+    changes.
     """
 
     store: WorkStore
-    engine: Engine
+    engine: ReleasableEngine
     processor: ItemProcessor
     window: Window
     run_id: int
@@ -132,6 +147,10 @@ class Runner:
     on_step: Callable[[Progress], None]
     num_open: Callable[[], int]
     max_attempts: int
+    pacer: Pacer = field(default_factory=Pacer)
+    on_pace: Callable[[Pace], None] = lambda _: None
+    on_wait: Callable[[Pace], None] = lambda _: None  # every second in which there is no work
+    energy_j: Callable[[], float | None] = lambda: None  # of the card, in all
     clock: Callable[[], float] = boot_clock  # also sets when a failed item is due, which no other run reads
     sleep: Callable[[float], None] = time.sleep
     stats: RunStats = field(default_factory=RunStats)
@@ -140,6 +159,17 @@ class Runner:
         self._claims: dict[int, Claim] = {}  # by item, of what the engine has
         self._waiting: deque[Claim] = deque()  # for room in the engine
         self._unsynced: list[WorkItem] = []
+        self._step_s = 0.0  # of the last step
+        self._accounts = Accounts()
+        self._energy_j = self.energy_j()
+        self._memory_tries = 0  # since the last step
+        self._pacekeeper = Pacekeeper(
+            pacer=self.pacer,
+            is_closed=self.window.is_closed,
+            on_change=self._note_pace,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
         self._synced_at = self._started_at = self.clock()
 
     def drain(self) -> str:
@@ -148,15 +178,10 @@ class Runner:
         try:
             self._count_reused(self.processor.reuse_answers())
             while (why := self.window.why_closed()) is None:
-                self._count_reused(self.processor.prepare())
-                self._admit()
-                if self.window.is_closed():
-                    continue  # opening the engine may have taken long
-                if self.engine.num_live:
-                    self._step()
-                elif not self._wait_for_retry():
+                if self._pacekeeper.look().share == 0.0:
+                    self._wait_without_memory()
+                elif not self._work():
                     break
-                self._sync_pages_if_due()
         except StoppedError:  # a signal, while the engine was being opened
             if (why := self.window.why_closed()) is None:
                 raise
@@ -164,23 +189,89 @@ class Runner:
             self._release_claims()
             self.stats.drain_s = round(self.clock() - self._started_at, 3)
         self._sync_pages()
-        return why or ("done" if not self.num_open() else "limit")
+        return why or self._why_idle()
+
+    def _work(self) -> bool:
+        """Admit and take one step; returns False when there is nothing to do."""
+        try:
+            self._count_reused(self.processor.prepare())
+            self._admit()
+            if self.window.is_closed():
+                return True  # opening the engine may have taken long
+            if self.engine.num_live:
+                self._step()
+            elif self.window.is_closing(self._step_s) or not self._wait_for_retry():
+                return False
+        except DeviceMemoryError as error:
+            self._yield_memory(error)
+        self._sync_pages_if_due()
+        return True
+
+    def _yield_memory(self, error: DeviceMemoryError) -> None:
+        """No item is to blame when the device has no memory left: others have it, and give it back.
+
+        Without a deadline, or before the first step, it may as well be too small: then `error` ends the run after a few
+        tries.
+        """
+        self._memory_tries += 1
+        self.stats.memory_ran_out += 1
+        event("memory ran out", error=str(error), tries=self._memory_tries)
+        self._give_back_memory()
+        if self._memory_tries >= MEMORY_TRIES and not (self.stats.revolutions and self.window.deadlines):
+            raise error
+        self.pacer.yielding.memory_ran_out("the device ran out of memory, which other programs have")
+
+    def _give_back_memory(self) -> None:
+        self._release_claims()
+        self._claims.clear()
+        self._waiting.clear()
+        self.engine.release()
+
+    def _wait_without_memory(self) -> None:
+        self._give_back_memory()
+        self._sync_pages()
+        self._pacekeeper.wait()
+        self.on_wait(self._pacekeeper.pace)
+        self._energy_j = self.energy_j()  # what others took meanwhile is not ours
+        self._count_waits()
+
+    def _count_waits(self) -> None:
+        waited_s = self._pacekeeper.waited_s
+        self.stats.paused_s, self.stats.yielded_s = (round(waited_s[one], 3) for one in ("paused", "yielding"))
+
+    def _note_pace(self, pace: Pace) -> None:
+        event("pace", state=pace.state, share=pace.share, why=pace.why)
+        self._count_waits()
+        self.on_pace(pace)
+
+    def _why_idle(self) -> str:
+        if not self.num_open():
+            return "done"
+        return "deadline" if self.window.is_closing(self._step_s) else "limit"
 
     def _step(self) -> None:
         """Step the engine once and commit all that it gave in one transaction."""
         prompts = {item_id: claim.read_tokens for item_id, claim in self._claims.items()}
         report = self.engine.step()
         self.stats.drain_s = round(self.clock() - self._started_at, 3)
+        self._step_s = report.step_s
+        if report.prefill_tokens or report.decode_tokens:
+            self._memory_tries = 0
+        self._accounts.add_step(self._cost(report), prompts)
         self.stats.add_step(report)
         ended = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
         finished = [one for one in ended if isinstance(one, Finished)]
-        failed = [self._failed(failure) for failure in report.failures]
+        failed = [self._failed(failure) for failure in report.failures if not failure.is_temporary]
         failed += [one for one in ended if isinstance(one, Failed)]
-        self.store.commit_step(self._unfinished(report), finished, failed)
+        with self.store.transaction():
+            self.store.commit_step(self._unfinished(report), finished, failed)
+            over = [one.claim.item.id for one in finished] + [one.claim.item.id for one in failed]
+            save_costs(self.store, self._accounts.take(over))
         for one in finished:
             self._note_finished(one)
         for lost in failed:
             self._note_failed(lost)
+        self._hand_back([failure for failure in report.failures if failure.is_temporary])
         self.on_step(
             Progress(
                 stats=self.stats,
@@ -192,6 +283,28 @@ class Runner:
                 is_full=bool(self._waiting),
             )
         )
+        self._pacekeeper.rest(report.step_s)
+        self._count_waits()
+
+    def _cost(self, report: StepReport) -> Cost:
+        """What this step cost, by how far the counters moved."""
+        before, self._energy_j = self._energy_j, self.energy_j()
+        moved, waited = (
+            report.counters.get(name, 0.0) - self.stats.engine.get(name, 0.0) for name in ("bytes_moved", "stall_s")
+        )
+        energy_j = None
+        if before is not None and self._energy_j is not None:
+            energy_j = self._energy_j - before
+            self.stats.energy_j = (self.stats.energy_j or 0.0) + energy_j
+        return Cost(report.step_s, moved, waited, energy_j)
+
+    def _hand_back(self, failures: Sequence[Failure]) -> None:
+        """Return items that the machine had no room for to the queue; no attempt is counted."""
+        if failures:
+            self.stats.memory_ran_out += 1
+            event("memory ran out", error=failures[0].error, items=len(failures))
+            self.pacer.yielding.memory_is_short("the device ran out of memory for this batch")
+            self.store.release([self._claims.pop(failure.request_id).lease for failure in failures])
 
     def _num_allowed(self) -> int | None:
         left = self.window.items_left
@@ -223,8 +336,8 @@ class Runner:
         event("item failed", item=item_id, error=failed.error, parked=failed.retry_at is None)
 
     def _admit(self) -> None:
-        """Claim and admit while the engine has room."""
-        while True:
+        """Claim and admit while the engine has room, and time is left to read what is new."""
+        while not self.window.is_closing(self._step_s) and self._pacekeeper.admits(self.engine.num_live):
             if not self._waiting:
                 self._claim()
             if not self._waiting or not self.engine.has_room(self._waiting[0].request):
@@ -263,7 +376,10 @@ class Runner:
                 return
 
     def _release_claims(self) -> None:
-        self.store.release([claim.lease for claim in (*self._claims.values(), *self._waiting)])
+        if claims := [*self._claims.values(), *self._waiting]:
+            with self.store.transaction():
+                self.store.release([claim.lease for claim in claims])
+                save_costs(self.store, self._accounts.take(self._claims))
 
     def _sync_pages_if_due(self) -> None:
         if self.clock() - self._synced_at >= SYNC_EVERY_S:

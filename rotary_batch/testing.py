@@ -122,6 +122,10 @@ class FakeEngine:
         digest = hashlib.sha256(f"{request.prompt_ids} {place}".encode()).digest()
         return int.from_bytes(digest[:4], "big") % self._vocabulary
 
+    def release(self) -> None:
+        """Forget every live sequence."""
+        self._live.clear()
+
     def close(self) -> None:
         """Forget everything."""
         self._live.clear()

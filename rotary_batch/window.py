@@ -1,4 +1,4 @@
-"""When a run must stop: a time of day, a duration, a number of items, a signal.
+"""When a run may work and must stop: hours of the day, a duration, a number of items, a signal.
 
 A command makes one `Window` at its start, and every phase checks it.  Loops in modules that do not import this one
 take `should_stop` (`Window.is_closed`) and raise `StoppedError` when it returns true.  A signal ends a phase at once,
@@ -24,9 +24,23 @@ from rotary_batch.interrupts import Interrupt
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _PROBE_S = 900  # no time zone ever changed its clock twice within 15 minutes
+SOFT_STOP_STEPS = 2  # that must fit before a deadline, for anything new to begin
 
 Clock = Callable[[], float]
 ShowWall = Callable[[float], datetime]  # local time without a zone at an instant
+
+
+def boot_clock() -> float:
+    """Seconds since boot, including time in suspension."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Clocks(NamedTuple):
+    """The clocks of the machine: seconds since 1970, seconds since boot, and what the wall clock shows."""
+
+    wall: Clock
+    boot: Clock
+    show: ShowWall = datetime.fromtimestamp
 
 
 class Deadline(NamedTuple):
@@ -73,6 +87,14 @@ class Window:
         """Whether to stop now; passed down as `should_stop`."""
         return self.why_closed() is not None
 
+    def is_closing(self, step_s: float) -> bool:
+        """Whether nothing new should begin, as the deadline is less than two steps of `step_s` away.
+
+        What is live goes on.  A new sequence would be read in the first of them, and again in the next run.
+        """
+        left = self.seconds_left
+        return left is not None and left < SOFT_STOP_STEPS * step_s
+
     def check(self) -> None:
         """Raise StoppedError when it is time to stop."""
         if why := self.why_closed():
@@ -101,9 +123,20 @@ class Window:
             self.answer = before
 
 
-def open_window(*, until: str | None, duration: str | None, max_items: int | None = None) -> Window:
-    """The window that `--until`, `--for` and `--limit` ask for.  Raises UsageError."""
-    return Window(deadlines=deadlines(until=until, duration=duration), max_items=max_items)
+def open_window(
+    *,
+    until: str | None,
+    duration: str | None,
+    hours: str | None = None,
+    max_items: int | None = None,
+    clocks: Clocks | None = None,
+) -> Window:
+    """The window that `--until`, `--for`, `--window` and `--limit` ask for.
+
+    Raises UsageError, and StoppedError outside the hours of `--window`.
+    """
+    found = deadlines(until=until, duration=duration, hours=hours, clocks=clocks)
+    return Window(deadlines=found, max_items=max_items)
 
 
 @contextmanager
@@ -120,23 +153,46 @@ def explain_stop(window: Window) -> Iterator[None]:
         raise
 
 
-def deadlines(*, until: str | None, duration: str | None) -> list[Deadline]:
-    """The deadlines that `--until` and `--for` ask for.
+def deadlines(
+    *, until: str | None, duration: str | None, hours: str | None = None, clocks: Clocks | None = None
+) -> list[Deadline]:
+    """The deadlines that `--until`, `--for` and `--window` ask for.
 
     A time of day is an instant on the wall clock, so it moves when that clock is set.  A duration is counted on the
-    clock since boot, which no time server sets and which runs on while the machine is suspended.  Raises UsageError.
+    clock since boot, which no time server sets and which runs on while the machine is suspended.  Raises UsageError,
+    and StoppedError outside the hours: a timer that missed its hour fires when the machine is next switched on.
     """
+    clocks = clocks or Clocks(time.time, boot_clock)
+    now = clocks.wall()
     result = []
     if duration is not None:
-        result.append(Deadline(boot_clock() + seconds_for(duration), boot_clock))
+        result.append(Deadline(clocks.boot() + seconds_for(duration), clocks.boot))
     if until is not None:
-        result.append(Deadline(next_instant(*time_of_day(until), time.time()), time.time))
+        result.append(Deadline(next_instant(*time_of_day(until), now, clocks.show), clocks.wall))
+    if hours is not None:
+        result.append(Deadline(_end_of_hours(hours, now, clocks.show), clocks.wall))
     return result
 
 
-def boot_clock() -> float:
-    """Seconds since boot, including time in suspension."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def _end_of_hours(hours: str, now: float, show: ShowWall) -> float:
+    """When `23:00-07:00` ends; the wall clock must show a time in them now."""
+    start, end = hours_of_day(hours)
+    shown = show(now).hour, show(now).minute
+    is_inside = start <= shown < end if start < end else shown >= start or shown < end
+    if not is_inside:
+        raise StoppedError(
+            f"--window: it is {show(now):%H:%M}, outside {hours}; nothing was done, and the same command works from "
+            f"{start[0]:02}:{start[1]:02} on"
+        )
+    return next_instant(*end, now, show)
+
+
+def hours_of_day(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Read `HH:MM-HH:MM`: the start, which belongs to the hours, and the end, which does not.  Raises UsageError."""
+    parts = [_time_of_day(part) for part in text.split("-")]
+    if len(parts) == 2 and parts[0] and parts[1] and parts[0] != parts[1]:
+        return parts[0], parts[1]
+    raise UsageError(f"--window: {text!r} is not two times of day; write HH:MM-HH:MM, for example 23:00-07:00")
 
 
 def seconds_for(text: str) -> float:
@@ -148,10 +204,14 @@ def seconds_for(text: str) -> float:
 
 def time_of_day(text: str) -> tuple[int, int]:
     """Read `HH:MM`.  Raises UsageError."""
-    match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
-    if not match or int(match[1]) > 23 or int(match[2]) > 59:
+    if (found := _time_of_day(text)) is None:
         raise UsageError(f"--until: {text!r} is not a time of day; write HH:MM, for example 07:00")
-    return int(match[1]), int(match[2])
+    return found
+
+
+def _time_of_day(text: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
+    return (int(match[1]), int(match[2])) if match and int(match[1]) < 24 and int(match[2]) < 60 else None
 
 
 def next_instant(hour: int, minute: int, now: float, show: ShowWall = datetime.fromtimestamp) -> float:

@@ -51,6 +51,7 @@ def _own_folders(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_") and name != "ROTARY_BATCH_MAX_ISA"]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("ROTARY_BATCH_YIELDS", "false")  # whatever else this machine does while tests run
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))

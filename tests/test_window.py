@@ -16,11 +16,14 @@ from rotary_batch import window
 from rotary_batch.errors import StoppedError, StorageError, UsageError
 from rotary_batch.testing import FrozenClock
 from rotary_batch.window import (
+    Clocks,
     Deadline,
     Window,
     deadlines,
     explain_stop,
+    hours_of_day,
     next_instant,
+    open_window,
     seconds_for,
     stop_on_signals,
     time_of_day,
@@ -251,3 +254,57 @@ def test_a_second_interrupt_ends_at_once():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     said = "rotary-batch: quit at once; nothing stored is lost, and `rotary-batch run 'a b'` continues"
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"once\n{said} from there\n")
+
+
+def berlin(at: float) -> datetime:
+    return datetime.fromtimestamp(at, ZoneInfo("Europe/Berlin")).replace(tzinfo=None)
+
+
+def hours_left(now: str, hours: str) -> float | None:
+    """Hours until `--window` ends for a command that is started then; None = it is refused."""
+    at = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp()
+    clock = FrozenClock(at)
+    try:
+        window = open_window(until=None, duration=None, hours=hours, clocks=Clocks(clock, clock, berlin))
+    except StoppedError:
+        return None
+    return window.seconds_left and window.seconds_left / 3600
+
+
+@pytest.mark.parametrize(
+    ("now", "hours", "left"),
+    [
+        ("2026-11-24 23:00", "23:00-07:00", 8),
+        ("2026-11-24 22:59:59", "23:00-07:00", None),
+        ("2026-11-25 03:00", "23:00-07:00", 4),
+        ("2026-11-25 07:00", "23:00-07:00", None),
+        ("2026-11-25 12:00", "09:00-17:00", 5),
+        ("2026-11-25 17:00", "9:00-17:00", None),
+        ("2026-03-28 23:00", "23:00-07:00", 7),  # the night of summer time
+        ("2026-10-24 23:00", "23:00-07:00", 9),
+        ("2026-03-29 01:59", "02:10-02:50", None),  # the hours are skipped that night
+        ("2026-03-29 01:59", "01:30-02:30", 1 / 60),
+        ("2026-10-25 02:30", "02:00-03:00", 1.5),  # shown twice: the first time
+    ],
+)
+def test_hours_of_the_day_are_checked_at_the_start(now, hours, left):
+    assert hours_left(now, hours) == (None if left is None else pytest.approx(left))
+
+
+def test_outside_the_hours_a_command_says_so_and_bad_hours_are_refused():
+    clock = FrozenClock(datetime(2026, 11, 25, 10, 0, tzinfo=ZoneInfo("Europe/Berlin")).timestamp())
+    with pytest.raises(StoppedError) as stopped:
+        open_window(until="07:00", duration=None, hours="23:00-7:00", clocks=Clocks(clock, clock, berlin))
+    assert str(stopped.value) == (
+        "--window: it is 10:00, outside 23:00-7:00; nothing was done, and the same command works from 23:00 on"
+    )
+    for text in ("", "23:00", "23:00-", "7-8", "23:00-24:00", "07:00-07:00", "7:00-07:00", "1:00-2:00-3:00"):
+        with pytest.raises(UsageError, match="is not two times of day"):
+            hours_of_day(text)
+
+
+def test_nothing_new_begins_when_fewer_than_two_steps_fit_before_the_deadline():
+    clock = FrozenClock()
+    window = Window(deadlines=[Deadline(100.0, clock)])
+    assert [window.is_closing(step_s) for step_s in (0.0, 50.0, 50.1)] == [False, False, True]
+    assert not Window().is_closing(1e9)

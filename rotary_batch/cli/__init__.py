@@ -33,6 +33,7 @@ from rotary_batch.cli import (
     mcp,
     model,
     models,
+    pause,
     plan,
     report,
     retry,
@@ -47,7 +48,16 @@ from rotary_batch.cli.help import SETTINGS, Command, Group
 from rotary_batch.process import guarded
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --help
-    "The nightly work": (run.run, index.index, drain.drain, docs.render, docs.check, retry.retry),
+    "The nightly work": (
+        run.run,
+        index.index,
+        drain.drain,
+        docs.render,
+        docs.check,
+        retry.retry,
+        pause.pause,
+        pause.unpause,
+    ),
     "Looking at results": (
         status.status,
         report.report,

@@ -19,7 +19,7 @@ def announce_deadline(window: Window, *, until: str | None, duration: str | None
     if left is None:
         return
     console.info(deadline_text(left, time.time()))
-    if left > LONG_S:
+    if left > LONG_S and (until or duration):
         console.info(f"warning: that is more than 16 hours away; {_instead(until, duration)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from rotary_batch import commands, console
@@ -15,6 +16,7 @@ from rotary_batch.cli.options import (
     DeviceMemory,
     For,
     HostMemory,
+    Hours,
     IndexedRepos,
     JobName,
     Json,
@@ -33,7 +35,7 @@ from rotary_batch.cli.progress import shown_progress
 from rotary_batch.cli.report import print_ending
 from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
-from rotary_batch.commands.database import writing
+from rotary_batch.commands.database import database_path, writing
 from rotary_batch.commands.watching import Watcher
 from rotary_batch.errors import RepositoryError
 from rotary_batch.window import Window, open_window, stop_on_signals
@@ -50,6 +52,7 @@ def drain(
     repos: IndexedRepos = None,
     until: Until = None,
     for_: For = None,
+    hours: Hours = None,
     limit: Limit = None,
     device: Device = None,
     device_memory: DeviceMemory = None,
@@ -74,6 +77,7 @@ def drain(
     Examples:
         rotary-batch drain --until 07:00
         rotary-batch drain ~/src/app --for 30m --device cuda
+        rotary-batch drain --window 23:00-07:00
         rotary-batch drain --limit 20 --device-memory 4GB
     """
     console.be_quiet(wanted=quiet)
@@ -93,7 +97,7 @@ def drain(
     )
     settings = user.for_command().settings
     start_log(log)
-    window = open_window(until=until, duration=for_, max_items=limit)
+    window = open_window(until=until, duration=for_, hours=hours, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
     with (
         stop_on_signals(window),
@@ -139,6 +143,7 @@ def drain_all(
             open_engine=commands.engines.open_engine,
             recorder=recorder,
             views=views,
+            pacer_for=partial(commands.pace.pacer_for, database_path(user.for_command().settings)),
             watcher=Watcher(phase=display.phase, reading=display.reading, first_page=display.first_page),
         )
         for _ in commands.drain.drain(request, rows):

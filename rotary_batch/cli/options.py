@@ -110,6 +110,15 @@ For = Annotated[
         "--for", metavar="DURATION", help="Stop after this long, for example 30m or 1h30m.", rich_help_panel=WHEN
     ),
 ]
+Hours = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="HH:MM-HH:MM",
+        help="Work only between these times of day, for example 23:00-07:00.",
+        rich_help_panel=WHEN,
+    ),
+]
 Limit = Annotated[int | None, number(help="Start at most N items.", group=WHEN)]
 Model = Annotated[
     Path | None,

@@ -18,6 +18,7 @@ from rotary_batch.cli.options import (
     Experts,
     For,
     HostMemory,
+    Hours,
     JobName,
     Json,
     Kv,
@@ -46,6 +47,7 @@ def run(
     repos: Repos = None,
     until: Until = None,
     for_: For = None,
+    hours: Hours = None,
     limit: Limit = None,
     dry_run: DryRun = False,
     model: Model = None,
@@ -100,7 +102,7 @@ def run(
         on_finish=on_finish,
     )
     settings = user.for_command().settings
-    window = open_window(until=until, duration=for_, max_items=limit)
+    window = open_window(until=until, duration=for_, hours=hours, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
     if dry_run:
         print_dry_run(repos, user, window.seconds_left, answers=True, json=json)

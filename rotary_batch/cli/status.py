@@ -15,10 +15,11 @@ import typer
 from rotary_batch import commands, console
 from rotary_batch.cli.answers import NOTHING_INDEXED, print_answer
 from rotary_batch.cli.options import Config, Db, IndexedRepos, Json
-from rotary_batch.cli.progress import percent, reading_text
+from rotary_batch.cli.progress import items, percent, reading_text
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.meter import Reading
+from rotary_batch.commands.watching import pace_words
 from rotary_batch.config import Settings
 from rotary_batch.errors import StoppedError, UsageError
 from rotary_batch.window import Window, stop_on_signals
@@ -101,12 +102,16 @@ def _what_runs(answer: Mapping[str, Any]) -> str:
     """One line: `A drain is running (process 17, since 19:53): 38 % 269/718, 1,240 tok/s, 6 min left`."""
     pid, running = answer["driver_pid"], answer["running"]
     if pid is None:
-        return "No drain is running."
+        return "No drain is running." + (" The next one starts paused." if answer["paused"] else "")
     place = f"process {pid}" if pid else "a process in another container or on another machine"
     if running is None:
         return f"Another command is at work, or a drain that has not begun yet ({place})."
     begun = f"A drain is running ({place}, since {local_time(running['started_at'])})"
-    if (progress := running["progress"]) is None:
+    activity, progress = running["activity"], running["progress"]
+    if activity is not None:
+        words = pace_words(activity["state"], activity["share"], activity["why"])
+        return f"{begun}: {words}." if progress is None else f"{begun}: {words}; {items(Reading(**progress))}."
+    if progress is None:
         return f"{begun}; it opens the model."
     return f"{begun}: {reading_text(Reading(**progress))}."
 

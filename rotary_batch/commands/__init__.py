@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from rotary_batch.commands import models as models
     from rotary_batch.commands import moved as moved
     from rotary_batch.commands import named_models as named_models
+    from rotary_batch.commands import pace as pace
     from rotary_batch.commands import packs as packs
+    from rotary_batch.commands import pause as pause
     from rotary_batch.commands import plan as plan
     from rotary_batch.commands import preflight as preflight
     from rotary_batch.commands import recording as recording

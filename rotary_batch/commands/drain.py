@@ -12,6 +12,7 @@ from rotary_batch.commands.forecasting import engine_of, forecast
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
+from rotary_batch.commands.pace import PacerFor, energy_of, full_pace, within_free
 from rotary_batch.commands.preflight import require_engine
 from rotary_batch.commands.rates import RateWatch, refresh_rates
 from rotary_batch.commands.recording import Recorder, Run
@@ -20,6 +21,7 @@ from rotary_batch.commands.run_report import RunReport
 from rotary_batch.commands.watching import RunWatch, Watcher
 from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
+from rotary_batch.machine.nvml import open_card
 from rotary_batch.model.footprint import Workload
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pages.page import IndexView
@@ -50,6 +52,7 @@ class DrainRequest:
     recorder: Recorder
     views: IndexViews
     watcher: Watcher = field(default_factory=Watcher)
+    pacer_for: PacerFor = full_pace
 
 
 def drain(request: DrainRequest, rows: Sequence[RepositoryRow]) -> Iterator[RunReport | Failure]:
@@ -99,6 +102,7 @@ class _Drain:
         self._store = request.store
         self._rows = [row for row in group.rows if row.id in views]
         self._ids = [row.id for row in self._rows]
+        self._pacer = request.pacer_for(group.settings)
 
     def drain(self, outcomes: list[Failure]) -> None:
         """Drain, and append what failed.  The pages are brought up to date whatever happens."""
@@ -130,13 +134,23 @@ class _Drain:
             prepare_kernels(settings, lambda: phase("compiling kernels for this processor"))
             refresh_rates(settings, pack, manifest, time.time(), lambda: phase("measuring the machine"))
             phase("opening the model")
-            return self._request.open_engine(pack, engine_options(settings, self._workload()))
+            options = engine_options(settings, self._workload())
+            if self._pacer.yielding.has_freed:
+                options = within_free(options, open_card(settings.device))
+            return self._request.open_engine(pack, options)
 
     def _workload(self) -> Workload | None:
         longest = self._prompt_builder.job.longest_rollup_tokens(self._prompt_builder.manifest.context_tokens)
         return counts.workload(self._store, self._ids, longest)
 
     def _runner(self, engine: LazyEngine, pages: _PageSync) -> Runner:
+        watch = RunWatch(
+            store=self._store,
+            repository_ids=self._ids,
+            run_id=self._run.id,
+            window=self._request.window,
+            watcher=self._request.watcher,
+        )
         return Runner(
             store=self._store,
             engine=engine,
@@ -145,17 +159,11 @@ class _Drain:
             run_id=self._run.id,
             repository_ids=self._ids,
             sync_pages=pages.sync_items,
-            on_step=RateWatch(
-                engine,
-                self._group.settings,
-                RunWatch(
-                    store=self._store,
-                    repository_ids=self._ids,
-                    run_id=self._run.id,
-                    window=self._request.window,
-                    watcher=self._request.watcher,
-                ),
-            ),
+            on_step=RateWatch(engine, self._group.settings, watch),
+            pacer=self._pacer,
+            on_pace=lambda pace: watch.pace(pace, self._run.stats),
+            on_wait=watch.waits,
+            energy_j=energy_of(self._group.settings.device),
             num_open=lambda: counts.open_items(self._store, self._ids),
             max_attempts=self._prompt_builder.job.attempts,
             stats=self._run.stats,

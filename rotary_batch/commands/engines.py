@@ -5,9 +5,10 @@ Imports no torch by itself: the engine is imported when the first one is opened.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -58,12 +59,25 @@ def prepare_kernels(settings: Settings, on_compile: Callable[[], None]) -> None:
         cpu.default()
 
 
-class LazyEngine:
-    """An engine that is opened when the first item needs it: a run without work loads no model."""
+def free_memory() -> None:
+    """Give back what a closed engine used, to the device and to the system."""
+    gc.collect()
+    from rotary_batch.engine.runtime.memory import return_memory
 
-    def __init__(self, open_now: Callable[[], RatedEngine]) -> None:
-        self._open_now = open_now
+    return_memory()
+
+
+class LazyEngine:
+    """An engine that is opened when an item needs it: a run without work loads no model.
+
+    Once released, it is opened again in the same way.  Its counters go on over all of them.
+    """
+
+    def __init__(self, open_now: Callable[[], RatedEngine], free: Callable[[], None] = free_memory) -> None:
+        self._open_now, self._free = open_now, free
         self._engine: RatedEngine | None = None
+        self._counted: dict[str, float] = {}  # up to the last step
+        self._before: dict[str, float] = {}  # by engines that were released
 
     def _opened(self) -> RatedEngine:
         if self._engine is None:
@@ -85,7 +99,10 @@ class LazyEngine:
 
     def step(self) -> StepReport:
         """Run one step for every live sequence."""
-        return self._opened().step()
+        report = self._opened().step()
+        counters = {name: count + self._before.get(name, 0) for name, count in report.counters.items()}
+        self._counted = counters
+        return replace(report, counters=counters)
 
     @property
     def rates(self) -> Rates | None:
@@ -95,6 +112,13 @@ class LazyEngine:
     def use_rates(self, rates: Rates) -> None:
         """Compute the roofline from these from now on."""
         self._opened().use_rates(rates)
+
+    def release(self) -> None:
+        """Free all memory; every live sequence is forgotten."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine, self._before = None, self._counted
+            self._free()
 
     def close(self) -> None:
         """Free the memory if it was opened; idempotent."""

@@ -171,7 +171,7 @@ def _own(run: RunRow, tally: Tally, database: Path) -> dict[str, Any]:
         "parked": tally.parked,
         "stats": {
             "parked_by_run": run.stats.get("parked", 0),
-            **{name: value for name, value in run.stats.items() if name not in own_names | {"progress"}},
+            **{name: value for name, value in run.stats.items() if name not in own_names | {"progress", "activity"}},
         },
     }
 

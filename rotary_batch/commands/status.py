@@ -13,6 +13,7 @@ from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.config import Settings
 from rotary_batch.errors import ModelError
 from rotary_batch.work import counts, runs
+from rotary_batch.work.control import paused
 from rotary_batch.work.lock import holder
 from rotary_batch.work.rows import RepositoryRow, RunRow
 from rotary_batch.work.store import WorkStore
@@ -24,6 +25,7 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
     return {
         "database": str(database_path(settings)),
         "driver_pid": driver,
+        "paused": (pause := paused(database_path(settings))) and pause.as_dict(),
         "running": None if run is None or driver is None or run.outcome else _running(run),
         "repositories": [_standing(store, row, driver) for row in select_repositories(store, roots)],
         "last_run": run and {"id": run.id, "started_at": run.started_at, **_end(run, driver)},
@@ -31,12 +33,16 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
 
 
 def _running(run: RunRow) -> dict[str, Any]:
-    """The run that is under way; `progress` is null until its first step."""
+    """The run that is under way.
+
+    `progress` is null until its first step.  `activity` is null while it works as fast as it can.
+    """
     return {
         "command": run.command,
         "model": run.model_name,
         "started_at": run.started_at,
         "progress": run.stats.get("progress"),
+        "activity": run.stats.get("activity"),
     }
 
 

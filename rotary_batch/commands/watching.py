@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rotary_batch.commands.meter import Meter, Reading
 from rotary_batch.commands.sampling import sample_of
@@ -19,7 +20,8 @@ from rotary_batch.work.samples import Sampler
 from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:  # `--help` imports this module, and the runner imports much
-    from rotary_batch.runner import Progress
+    from rotary_batch.pacing import Pace
+    from rotary_batch.runner import Progress, RunStats
 
 SAVE_EVERY_S = 3.0
 LOG_EVERY_S = 60.0
@@ -40,6 +42,13 @@ class Watcher:
     first_page: Callable[[Path], None] = _ignore  # the first page with words of the model is written
 
 
+def pace_words(state: str, share: float, why: str) -> str:
+    """What a run does that does not work as fast as it can: `yielding (its memory is free): other programs ...`."""
+    if state == "paused":
+        return f"{why}; its memory is free"
+    return f"yielding ({f'at {share:.0%} of its pace'.replace('%', ' %') if share else 'its memory is free'}): {why}"
+
+
 @dataclass(kw_only=True)
 class RunWatch:
     """Called after every step of one run."""
@@ -57,6 +66,7 @@ class RunWatch:
         self._sampler = Sampler(self.store, self.run_id)
         self._stepped_at: float | None = None
         self._opening_s = 0.0  # until the first step
+        self._told: dict[str, Any] = {"progress": None, "activity": None}  # what `status` shows
         self._read_at = self._saved_at = self._logged_at = float("-inf")
         self._read_again_s = READ_QUEUE_EVERY_S
 
@@ -82,6 +92,19 @@ class RunWatch:
         reading = self._reading(progress)
         self._keep(reading, progress, now)
         self.watcher.reading(reading)
+
+    def pace(self, pace: Pace, stats: RunStats) -> None:
+        """Tell that the run is paused, yields to others, or works as fast as it can again."""
+        is_held = pace.state != "working"
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._told["activity"] = {**pace._asdict(), "since": since} if is_held else None
+        save_stats(self.store, self.run_id, stats.as_dict() | self._told)
+        if is_held:
+            self.waits(pace)
+
+    def waits(self, pace: Pace) -> None:
+        """The run waits, and is not stuck."""
+        self.watcher.phase(pace_words(pace.state, pace.share, pace.why))
 
     def _read_queue(self, now: float) -> None:
         if now - self._read_at < self._read_again_s:
@@ -115,7 +138,8 @@ class RunWatch:
             num_open = max(0, reading.num_items - reading.num_done)
             self._sampler.add(sample_of(progress.stats.as_dict(), num_open))
         if now - self._saved_at >= SAVE_EVERY_S:
-            save_stats(self.store, self.run_id, progress.stats.as_dict() | {"progress": reading.as_dict()})
+            self._told["progress"] = reading.as_dict()
+            save_stats(self.store, self.run_id, progress.stats.as_dict() | self._told)
             self._saved_at = now
         if now - self._logged_at >= LOG_EVERY_S:
             event("progress", **reading.as_dict())

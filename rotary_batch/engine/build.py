@@ -35,7 +35,7 @@ from rotary_batch.engine.runtime.memory import tune_malloc
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.self_check import self_check
 from rotary_batch.engine.weights import Weights
-from rotary_batch.errors import ModelError, UnavailableError
+from rotary_batch.errors import DeviceMemoryError, ModelError
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Footprint, Workload, footprint
 from rotary_batch.model.host import free_nbytes
@@ -60,7 +60,8 @@ PROMPT_TOKENS, NEW_TOKENS = 900, 124
 def open_engine(model_dir: Path | str, options: EngineOptions) -> RotaryEngine:
     """Open a pack, or a checkpoint, which is packed into the cache first.
 
-    Raises ModelError, ConfigError, and UnavailableError when the device does not exist or has too little memory.
+    Raises ModelError, ConfigError, UnavailableError when the device does not exist or has too little memory, and
+    DeviceMemoryError when too little of it is free now.
     """
     pack_dir, manifest = _open_pack(Path(model_dir), options.experts)
     device = resolve_device(options.device)
@@ -75,7 +76,7 @@ def open_engine(model_dir: Path | str, options: EngineOptions) -> RotaryEngine:
     try:
         loaded = _load(pack_dir, manifest, model, memory_plan, numerics, trace, options)
     except torch.OutOfMemoryError as error:
-        raise UnavailableError(f"--device {options.device}: {error}; give a smaller --device-memory") from error
+        raise DeviceMemoryError(f"--device {options.device}: {error}; give a smaller --device-memory") from error
     # rates are of fast numerics: exact ones have no roofline
     return RotaryEngine(loaded, memory_plan, None if numerics.exact else rates, options, trace)
 

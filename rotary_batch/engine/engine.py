@@ -22,7 +22,7 @@ from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.sampling import Choice, choose
 from rotary_batch.engine.scheduler import ScheduledTokens, Scheduler, kv_tokens
 from rotary_batch.engine.sequence import Sequence
-from rotary_batch.errors import PromptError
+from rotary_batch.errors import DeviceMemoryError, PromptError
 from rotary_batch.model.answers import AnswerForm
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Footprint
@@ -30,6 +30,8 @@ from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.memory_plan import MIN_PREFILL_TOKENS, MemoryPlan
 from rotary_batch.model.rates import Rates
 from rotary_batch.model.roofline import max_draft_tokens, step_roofline
+
+REGROW_STEPS = 50  # without running out of memory, to try twice as much again; doubled each time that it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class RotaryEngine:
         self.manifest = model.manifest
         self.footprint = model.footprint
         self.memory_plan = memory_plan
+        self._planned: MemoryPlan | None = None  # before device memory ran out
+        self._calm_steps, self._regrow_steps = 0, REGROW_STEPS
         self.rates = rates  # of this machine; None = there is no roofline
         self.trace = trace
         self.stop_ids = model.stop_ids
@@ -152,6 +156,7 @@ class RotaryEngine:
             choices = None
         if choices is None:  # here, because within `except` the traceback keeps the tensors of the step
             return self._shrink(scheduled)
+        self._regrow()
         prefill = [part for part in scheduled if not part.sequence.is_decoding]
         prefill_tokens = sum(part.num_tokens for part in prefill)
         reprefill_tokens = sum(part.num_tokens for part in prefill if part.sequence.request.generated_ids)
@@ -201,8 +206,11 @@ class RotaryEngine:
     def _shrink(self, scheduled: Seq[ScheduledTokens]) -> StepReport:
         """Go on with fewer rows after device memory ran out in mid-step, when nothing is lost yet but states.
 
-        First with half the prompt tokens of a step, then with half the sequences; the others fail and are retried.
+        First with half the prompt tokens of a step, then with half the sequences; the others are to be asked again.
+        Raises DeviceMemoryError with a single one.
         """
+        self._planned = self._planned or self.memory_plan
+        self._calm_steps, self._regrow_steps = 0, 2 * self._regrow_steps
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for part in scheduled:
@@ -213,11 +221,30 @@ class RotaryEngine:
             return self.step()
         live = self.scheduler.live
         num_kept = len(live) // 2
-        self.memory_plan = self.memory_plan._replace(batch=max(1, num_kept))
-        error = f"out of device memory with {len(live)} live sequences"
-        lost = [Failure(request_id=s.request.request_id, error=error, retry=num_kept > 0) for s in live[num_kept:]]
+        error = f"--device {self.options.device}: out of memory with {len(live)} live sequences"
+        if not num_kept:
+            raise DeviceMemoryError(f"{error}; close what else uses it, or give a smaller --device-memory")
+        self.memory_plan = self.memory_plan._replace(batch=num_kept)
+        lost = [
+            Failure(request_id=one.request.request_id, error=error, retry=True, is_temporary=True)
+            for one in live[num_kept:]
+        ]
         self.scheduler.retire({failure.request_id for failure in lost})
         return StepReport(failures=tuple(lost), counters=self.trace.totals(), tier=self.tier_name)
+
+    def _regrow(self) -> None:
+        """After some steps without running out of memory, try twice as much again, up to the plan."""
+        now, planned = self.memory_plan, self._planned
+        if planned is None:
+            return
+        self._calm_steps += 1
+        if self._calm_steps < self._regrow_steps:
+            return
+        self._calm_steps = 0
+        batch, tokens = min(planned.batch, 2 * now.batch), min(planned.prefill_tokens, 2 * now.prefill_tokens)
+        self.memory_plan = now._replace(batch=batch, prefill_tokens=tokens)
+        if self.memory_plan == planned:
+            self._planned = None
 
     def _rows(self, scheduled: Seq[ScheduledTokens]) -> tuple[list[int], list[QuerySegment], list[int]]:
         """Token ids and segments of all rows, and the first row of each part."""

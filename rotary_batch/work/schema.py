@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from rotary_batch.errors import ConfigError, UnavailableError
+from rotary_batch.work.accounting_schema import COSTS
 from rotary_batch.work.checked_schema import CHECKED
 from rotary_batch.work.sample_schema import SAMPLES
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
@@ -331,6 +332,7 @@ MIGRATIONS = (
     ANSWERS_ON_SYMBOLS,
     CONTEXTS,
     SAMPLES,
+    COSTS,
 )
 
 

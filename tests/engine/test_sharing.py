@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from rotary_batch.engine.offload.prediction import MIN_USEFUL, ExpertPredictor
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.engine.runtime.trace import Trace
 from rotary_batch.engine.scheduler import Scheduler
-from rotary_batch.errors import PromptError
+from rotary_batch.errors import DeviceMemoryError, PromptError
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.testing import drain, write_tiny_checkpoint
 
@@ -322,6 +324,44 @@ def test_fewer_sequences_when_halving_the_prompts_was_not_enough(packs, alone, d
     assert drain_with_retries(engine, requests()) == alone["bf16", "bf16"]
     assert failed
     assert engine.memory_plan.batch < 8
+    engine.close()
+
+
+def test_a_sequence_that_runs_out_of_memory_alone_is_not_to_blame(packs, alone, device):
+    engine = opened(packs["bf16"], device=device)
+    engine.stop_ids = frozenset()
+    real = engine.model.decoder.forward
+    fail_above(engine, 0)
+    request = requests()[0]
+    engine.admit(request)
+    with pytest.raises(DeviceMemoryError, match="out of memory with 1 live sequences"):
+        engine.step()
+    engine.model.decoder.forward = real  # others gave it back
+    found = drain_with_retries(engine, [])
+    assert found == {request.request_id: alone["bf16", "bf16"][request.request_id]}
+    engine.close()
+
+
+def test_what_was_halved_grows_again_after_calm_steps(packs, device):
+    engine = opened(packs["bf16"], device=device)
+    planned = engine.memory_plan
+    real = engine.model.decoder.forward
+    fail_above(engine, 66)
+    drain_with_retries(engine, requests())
+    small = engine.memory_plan
+    assert (small.batch < planned.batch, small.prefill_tokens < planned.prefill_tokens) == (True, True)
+    engine.model.decoder.forward = real
+    seen = [engine.memory_plan]
+    for number in range(5000):
+        if not engine.num_live:
+            engine.admit(replace(requests()[0], request_id=number))
+        engine.step()
+        if engine.memory_plan != seen[-1]:
+            seen.append(engine.memory_plan)
+        if seen[-1] == planned:
+            break
+    assert seen[-1] == planned
+    assert all(after.batch <= 2 * before.batch for before, after in pairwise(seen))
     engine.close()
 
 

@@ -1,10 +1,12 @@
-"""When the C library returns freed memory to the OS: never by itself, and all of it on request."""
+"""When freed memory goes back to the OS or the device: never by itself, and all of it on request."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
 from functools import cache
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _MMAP_THRESHOLD_NBYTES = 2**30
@@ -32,6 +34,12 @@ def trim_malloc() -> None:
     malloc_trim = getattr(_c_library(), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def return_memory() -> None:
+    """Return all freed memory, that of the device too; what CUDA keeps for the process itself stays."""
+    torch.cuda.empty_cache()  # does nothing where CUDA was not used
+    trim_malloc()
 
 
 @cache

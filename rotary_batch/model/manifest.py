@@ -167,12 +167,34 @@ def pack_fields(folder: Path) -> dict[str, Any]:
 
     Raises ModelError.
     """
+    table = _pack_table(folder)
+    return {"name": table.text("name")} | _author_fields(table) if table else {}
+
+
+class PackFormats(NamedTuple):
+    """What an adapter's author stores experts and the dense part of a pack in; None = as the checkpoint has them."""
+
+    experts: str | None = None
+    dense: str = "bf16"
+
+
+def pack_formats(folder: Path) -> PackFormats:
+    """As PACK_FIELDS_NAME in the folder of an adapter has it.  Raises ModelError."""
+    table = _pack_table(folder)
+    if table is None:
+        return PackFormats()
+    return PackFormats(
+        experts=table.one_of("experts", EXPERT_FORMATS) if table.has("experts") else None,
+        dense=table.one_of("dense", DENSE_FORMATS) if table.has("dense") else "bf16",
+    )
+
+
+def _pack_table(folder: Path) -> Table | None:
     path = folder / PACK_FIELDS_NAME
     if not path.exists():
-        return {}
+        return None
     remedy = "fetch the adapter again, or delete this file"
-    table = Table(read_object(path, MAX_NBYTES, remedy), path, remedy)
-    return {"name": table.text("name")} | _author_fields(table)
+    return Table(read_object(path, MAX_NBYTES, remedy), path, remedy)
 
 
 def stored_in(

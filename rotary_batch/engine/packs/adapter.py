@@ -20,7 +20,7 @@ from rotary_batch.errors import ModelError
 from rotary_batch.model.families import family_of
 from rotary_batch.model.families.names import expert_spellings, joined_parts, joined_spellings, plain_name, spellings
 from rotary_batch.model.families.rotation import rotating_rows
-from rotary_batch.model.manifest import pack_fields
+from rotary_batch.model.manifest import pack_fields, pack_formats
 from rotary_batch.model.tables import Table, parse_object, read_regular, shown
 
 CONFIG_NAME = "adapter_config.json"
@@ -82,7 +82,7 @@ def with_adapter(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         geometry=replace(checkpoint.geometry, dtype=_plain_type(checkpoint, experts)),
         dense=dense,
         experts=experts,
-        adapter=MergedAdapter(folder.resolve().name, adapter.config, pack_fields(folder)),
+        adapter=MergedAdapter(folder.resolve().name, adapter.config, pack_fields(folder), pack_formats(folder)),
     )
 
 

@@ -17,7 +17,7 @@ from rotary_batch.engine.packs.quantised.method import CONFIG_NAMES
 from rotary_batch.engine.packs.tensors import Expert, Source, TensorPlace
 from rotary_batch.errors import ModelError
 from rotary_batch.model.geometry import Geometry
-from rotary_batch.model.manifest import ORIGINAL, Manifest, SlabPlace, stored_in
+from rotary_batch.model.manifest import ORIGINAL, Manifest, PackFormats, SlabPlace, stored_in
 from rotary_batch.model.slabs import expert_layout
 
 
@@ -27,6 +27,7 @@ class MergedAdapter(NamedTuple):
     name: str
     config: bytes
     fields: Mapping[str, Any]  # of the manifest of a pack
+    formats: PackFormats  # that its author packs it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class Checkpoint:
 
     def experts_format(self, wanted: str | None) -> str:
         """How a pack stores the experts.  Raises ModelError: what is quantised is not quantised again."""
+        wanted = wanted or (self.adapter.formats.experts if self.adapter else None)
         if self.is_plain:
             return wanted or "bf16"
         if wanted is None or wanted == ORIGINAL:
@@ -104,6 +106,11 @@ class Checkpoint:
                 f"{self.path}: its weights are quantised, and are kept as they are; leave out --experts {wanted}"
             )
         return wanted
+
+    @property
+    def dense_format(self) -> str:
+        """How a pack stores the dense part, when nobody says."""
+        return self.adapter.formats.dense if self.adapter else "bf16"
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -136,6 +143,7 @@ def unpacked_manifest(checkpoint: Checkpoint, experts: str | None) -> Manifest:
     return Manifest(
         geometry=geometry,
         experts=experts,
+        dense=checkpoint.dense_format,
         layer_formats=layer_formats,
         dense_formats=checkpoint.dense_formats,
         left_out=checkpoint.notes,

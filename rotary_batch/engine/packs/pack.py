@@ -48,7 +48,7 @@ def pack(
     dst: Path,
     *,
     experts: str | None = None,
-    dense: str = "bf16",
+    dense: str | None = None,
     progress: Progress | None = None,
     extra: dict[str, Any] | None = None,
     check: Check | None = None,
@@ -59,7 +59,7 @@ def pack(
     `check` raises ModelError for a pack that must not be used; it has no manifest yet then.
 
     `experts` is bf16 (the checkpoint's own bits), int8 or int4; None = the checkpoint's own bits, also where they are
-    quantised.  `dense` is bf16 (the checkpoint's own bits) or int8.
+    quantised.  `dense` is bf16 (the checkpoint's own bits) or int8; None is bf16, unless an adapter's author says int8.
     Raises ModelError for a bad checkpoint or a `dst` that has another pack, StorageError for a full disk, BusyError.
     """
     packing = _checked_packing(src, dst, experts, dense)
@@ -80,14 +80,14 @@ def pack(
             return manifest
 
 
-def _checked_packing(src: Path | Adapted, dst: Path, experts: str | None, dense: str) -> Packing:
+def _checked_packing(src: Path | Adapted, dst: Path, experts: str | None, dense: str | None) -> Packing:
     """Everything that can be refused is refused here, before anything is written."""
-    if dense not in DENSE_FORMATS:
+    if dense not in (None, *DENSE_FORMATS):
         raise ModelError(f"--dense {dense!r}: this version packs {', '.join(DENSE_FORMATS)}")
     if dst.exists() and dst.resolve() in {path.resolve() for path in (src if isinstance(src, Adapted) else (src,))}:
         raise ModelError(f"{dst}: source and destination are the same folder; name another destination")
     checkpoint = open_model(src)
-    packing = Packing(checkpoint, dst, checkpoint.experts_format(experts), dense)
+    packing = Packing(checkpoint, dst, checkpoint.experts_format(experts), dense or checkpoint.dense_format)
     assert packing.layouts(), "computing the layouts raises for an impossible format"
     _small_files(checkpoint)
     return packing

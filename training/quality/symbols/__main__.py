@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from rotary_batch.config import Settings
-from training.quality.symbols.asking import PER_PACKAGE, ask, load, save, write_sample
+from training.quality.symbols.asking import PER_PACKAGE, ask, load, write_sample
 from training.quality.symbols.report import write
 from training.quality.symbols.scores import threshold_of
 
@@ -37,7 +37,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "ask":
         settings = Settings(model=given.model, job=given.job, device=given.device, numerics=given.numerics)
-        save(given.name, ask(settings, given.symbols))
+        ask(given.name, settings, given.symbols)
     elif given.command == "sample":
         answers = load()[given.name]
         write_sample(answers, given.count, threshold_of(answers))

@@ -61,8 +61,8 @@ def held_out() -> list[Package]:
     return [package for package in all_packages() if package.is_held_out]
 
 
-def ask(settings: Settings, per_package: int = PER_PACKAGE) -> list[Answered]:
-    """Ask a model about symbols of every held-out package."""
+def ask(name: str, settings: Settings, per_package: int = PER_PACKAGE) -> None:
+    """Ask a model about symbols of every held-out package; what it says is kept package by package."""
     found: list[Answered] = []
     for package in held_out():
         with tempfile.TemporaryDirectory(prefix="rotary-quality-") as folder:
@@ -71,7 +71,7 @@ def ask(settings: Settings, per_package: int = PER_PACKAGE) -> list[Answered]:
             except InputError as error:
                 print(f"{package.name}: left out, {error}", flush=True)
         print(f"{package.name}: {len(found)} symbols so far", flush=True)
-    return found
+        save(name, found)
 
 
 def _of_package(package: Package, settings: Settings, folder: Path, num_symbols: int) -> list[Answered]:

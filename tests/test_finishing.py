@@ -8,6 +8,7 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rotary_batch.commands.finishing import Outlets
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings, user_values
 from rotary_batch.errors import ConfigError
+from rotary_batch.window import Window
 
 CODE = {"a.py": "def f(a):\n    return a + 1\n"}
 REPORT = RunReport(
@@ -161,23 +163,33 @@ def test_a_run_that_fails_before_its_engine_opens_is_told_too(make_repository, t
     assert report["reason"] in done.stderr
 
 
-def told(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def told(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch, seconds: float = 100.0) -> list[str]:
     said: list[str] = []
-    monkeypatch.setattr(finishing, "TIMEOUT_S", 0.5)
-    with writing(Settings(db=tmp_path / "work.db")) as store:
-        Outlets(on_finish=command, say=said.append).tell(store, [REPORT])
+    monkeypatch.setattr(finishing, "TIMEOUT_S", seconds)
+    outlets = Outlets(on_finish=command, say=said.append)
+    with outlets.telling(Window()), writing(Settings(db=tmp_path / "work.db")) as store:
+        outlets.tell(store, [REPORT])
     return said
 
 
 def test_a_command_that_does_not_end_is_ended_with_what_it_started(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
     script = f"sleep 300 & echo $! > {pid}; wait"
-    (why,) = told(tmp_path, shlex.join(["sh", "-c", script]), monkeypatch)
-    assert "ended after 0 s, which is the most it may take" in why
+    (why,) = told(tmp_path, shlex.join(["sh", "-c", script]), monkeypatch, seconds=3.0)
+    assert "ended after 3 s, which is the most it may take" in why
     grandchild = int(pid.read_text())
-    # Init reaps it, or nobody does here: then it is a zombie.
-    state = Path(f"/proc/{grandchild}/stat")
-    assert not state.exists() or state.read_text().split()[2] in "ZX"
+    deadline = time.monotonic() + 60
+    while lives(grandchild):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs: one that ended is a zombie until somebody reaps it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_no_shell_sees_the_command(tmp_path, monkeypatch):
@@ -185,6 +197,16 @@ def test_no_shell_sees_the_command(tmp_path, monkeypatch):
     assert told(tmp_path, f"true ; touch {trap}", monkeypatch) == []
     assert told(tmp_path, f"true $(touch {trap}) `touch {trap}` > {trap}", monkeypatch) == []
     assert not trap.exists()
+
+
+def test_the_command_can_work_with_the_database(tmp_path, monkeypatch):
+    """It was refused: the run still held the lock."""
+    look = (
+        "import pathlib, sys; from rotary_batch.work.lock import holder; "
+        "sys.exit(holder(pathlib.Path(sys.argv[1])) is not None)"
+    )
+    command = shlex.join([sys.executable, "-c", look, str(tmp_path / "work.db")])
+    assert told(tmp_path, command, monkeypatch) == []
 
 
 def test_a_command_that_does_not_read_is_no_error(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -170,6 +171,17 @@ def test_each_plot_has_what_was_asked_for_and_few_points():
     assert 40 <= len(lines[0].split()) <= MAX_BINS
     assert len({point.split(",")[1] for point in lines[0].split()}) == 1, "90 tokens a second, all the time"
     assert found["The queue"].count("<polyline") == 2, "and the forecast"
+
+
+def test_the_time_axis_begins_when_the_queue_does_not_when_indexing_does(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    try:
+        svg = next(figures(report(), night())).svg  # ended at 00:00:00, of which the queue took 990 s
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert re.findall(r'text-anchor="middle">([^<]*)<', svg) == ["23:45", "23:50", "23:55", "00:00"]
 
 
 def test_without_an_engine_there_are_no_plots_and_without_items_no_bar():

@@ -99,10 +99,12 @@ def drain(
     start_log(log)
     window = open_window(until=until, duration=for_, hours=hours, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
+    outlets = outlets_of(user)
     with (
         stop_on_signals(window),
+        outlets.telling(window),
         writing(settings, create=False, should_stop=window.is_closed) as store,
-        commands.recording.recording(store, "drain", window, outlets_of(user)) as recorder,
+        commands.recording.recording(store, "drain", window, outlets) as recorder,
     ):
         rows = commands.repositories.select_each(store, repos or [], recorder.failures)
         gone = commands.repositories.without_folder(rows)

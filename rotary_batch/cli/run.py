@@ -107,10 +107,12 @@ def run(
     if dry_run:
         print_dry_run(repos, user, window.seconds_left, answers=True, json=json)
     start_log(log)
+    outlets = drain.outlets_of(user)
     with (
         stop_on_signals(window),
+        outlets.telling(window),
         writing(settings, should_stop=window.is_closed) as store,
-        commands.recording.recording(store, "run", window, drain.outlets_of(user)) as recorder,
+        commands.recording.recording(store, "run", window, outlets) as recorder,
     ):
         views = commands.index.index_views(store)
         named = repos or [commands.repositories.repository_root(None)]

@@ -10,14 +10,15 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotary_batch.commands import prometheus
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.log import event
+from rotary_batch.window import Window
 from rotary_batch.work.runs import last_success
 from rotary_batch.work.store import WorkStore
 
@@ -26,20 +27,33 @@ TIMEOUT_S = 60.0  # of the user's command
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlets:
-    """Where the end of a command is told; `say` gets what went wrong with that."""
+    """Where the end of a command is told; `say` gets what went wrong with that, and nothing else comes of it."""
 
     prometheus: Path | None = None
     on_finish: str | None = None
     say: Callable[[str], None] = lambda _text: None
+    _ended: list[RunReport] = field(default_factory=list)
 
     def tell(self, store: WorkStore, reports: Sequence[RunReport]) -> None:
-        """Tell of the runs of a command.  Whatever fails is said and goes no further."""
+        """Write the metrics of the runs of a command, and keep their reports for the user's command."""
+        self._ended.extend(reports)
         if self.prometheus is not None:
             try:
                 prometheus.write(self.prometheus, prometheus.text(reports, last_success(store)))
             except Exception as error:  # noqa: BLE001 - the database or the disk may be what ended the run
                 self._failed(f"--prometheus: {self.prometheus}: {getattr(error, 'strerror', None) or error}")
-        for report in reports if self.on_finish is not None else ():
+
+    @contextmanager
+    def telling(self, window: Window) -> Iterator[None]:
+        """However the block ends, which has the lock of the database, the user's command runs after it."""
+        try:
+            yield
+        finally:
+            with window.finishing(""):
+                self._run_command()
+
+    def _run_command(self) -> None:
+        for report in self._ended if self.on_finish is not None else ():
             if why := _run(shlex.split(self.on_finish or ""), report.as_json()):
                 self._failed(f"--on-finish: {self.on_finish}: {why}; the run itself is not changed by that")
 

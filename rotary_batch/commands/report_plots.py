@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from typing import NamedTuple
 
@@ -49,8 +49,7 @@ def figures(report: RunReport, samples: Sequence[Sample]) -> Iterator[Figure]:
     bins = list(_bins(samples))
     if not bins:
         return
-    begun = datetime.fromisoformat(report.started_at).astimezone()
-    axes = Axes(begun, samples[-1].at_s)
+    axes = Axes(_begun(report, samples[-1].at_s), samples[-1].at_s)
     yield from _throughput(axes, bins)
     yield _burn_down(report, axes, samples)
     if samples[-1].bound_s:
@@ -60,6 +59,13 @@ def figures(report: RunReport, samples: Sequence[Sample]) -> Iterator[Figure]:
         yield _stall(axes, bins, samples)
     if samples[-1].sentences:
         yield _faithfulness(axes, bins, samples)
+
+
+def _begun(report: RunReport, seconds: float) -> datetime:
+    """When work on the queue began, in local time: of `run` that is after indexing, which may take long."""
+    if report.ended_at is None:
+        return datetime.fromisoformat(report.started_at).astimezone()
+    return datetime.fromisoformat(report.ended_at).astimezone() - timedelta(seconds=seconds)
 
 
 def _bins(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:

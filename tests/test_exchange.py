@@ -401,6 +401,21 @@ def test_a_pipe_is_refused(store, tmp_path):
         imported(store, tmp_path / "absent.jsonl")
 
 
-def test_an_export_reads_while_a_driver_writes(store, tmp_path):
+def test_an_export_keeps_no_driver_from_committing(store, tmp_path):
+    """With a rollback journal a query that is open would.  What is answered meanwhile is left out."""
+    (row,) = select_repositories(store, [])
     with reading(Settings(db=tmp_path / "work.db")) as reader:
-        assert sorted_rows(exported(reader, tmp_path / "a.jsonl")[0])
+        prompts = open_prompts(reader, row.id)
+        first = next(prompts)
+        drain_all(store, SETTINGS, [], FakeEngine)
+        rest = [one.key for one in prompts]
+        assert first.key not in rest
+        assert not any(reader.prompt_ids(one.item_id) for one in (first, *open_prompts(reader, row.id)))
+        assert exported(reader, tmp_path / "a.jsonl") == []
+
+
+def test_a_file_of_many_faults_names_the_first(store, tmp_path):
+    path = write_rows(tmp_path / "r.jsonl", b"x\n" * 1000)
+    with pytest.raises(InputError) as refused:
+        imported(store, path)
+    assert (str(refused.value).count("not JSON"), "; and more; nothing was imported" in str(refused.value)) == (5, True)

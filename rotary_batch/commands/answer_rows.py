@@ -11,6 +11,7 @@ import stat
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_args
 
@@ -83,11 +84,11 @@ def open_answers(paths: Sequence[Path]) -> AnswerFiles:
     for path in paths:
         try:
             with _open(path) as file:
-                faults += _add_file(answers, path, file)
+                faults += islice(_add_file(answers, path, file), _MAX_NAMED + 1)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; name a readable JSONL file of results") from error
     if faults:
-        more = f" (and {len(faults) - _MAX_NAMED:,} more)" if len(faults) > _MAX_NAMED else ""
+        more = "; and more" if len(faults) > _MAX_NAMED else ""
         raise InputError(f"{'; '.join(faults[:_MAX_NAMED])}{more}; nothing was imported")
     if not answers.places:
         raise InputError(f"{', '.join(map(str, paths))}: no results in it; nothing was imported")

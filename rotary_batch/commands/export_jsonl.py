@@ -68,20 +68,19 @@ def _by_chunk(store: WorkStore, rows: Sequence[RepositoryRow]) -> Iterator[list[
     group, siblings = list[_Line](), None
     for row in rows:
         for prompt in open_prompts(store, row.id):
-            if prompt.key in seen:
+            if prompt.key in seen or not (ids := store.prompt_ids(prompt.item_id)):  # or answered meanwhile
                 continue
             seen.add(prompt.key)
             if group and (siblings is None or prompt.siblings != siblings):
                 yield group
                 group = []
             siblings = prompt.siblings
-            group.append(_request(store, prompt, row.model_name))
+            group.append(_request(prompt, ids, row.model_name))
     if group:
         yield group
 
 
-def _request(store: WorkStore, prompt: OpenPrompt, model: str) -> _Line:
-    ids = store.prompt_ids(prompt.item_id)
+def _request(prompt: OpenPrompt, ids: Sequence[int], model: str) -> _Line:
     # Greedy, with the log-probabilities that tell how sure the model is.
     settings = {"max_tokens": prompt.max_new_tokens, "temperature": 0, "logprobs": 1}
     body = {"model": model, "prompt": list(ids), **settings}

@@ -109,10 +109,11 @@ def import_answers(request: ImportRequest, rows: Sequence[RepositoryRow], paths:
     finally:
         for row in [row for part in parts for row in part.rows]:
             with isolated([row.root], imported.failures):
-                imported.pages.add(sync_pending(request.store, row, views, request.window.is_closed), f"{row.root}: ")
+                synced = sync_pending(request.store, row, views, request.window.is_closed)
+                imported.pages.add(synced, "" if len(rows) == 1 else f"{row.root}: ")
     _count_rest(request.store, files, parts, imported)
     event("imported", **{name: value for name, value in imported.as_dict().items() if name != "failed"})
-    if imported.unknown == imported.rows:
+    if imported.unknown == imported.rows and not imported.failures:
         raise InputError(
             f"{', '.join(map(str, paths))}: none of its {imported.rows:,} results is about what is asked here; export "
             "the requests again, since code, model or job changed, or name the right database with --db"

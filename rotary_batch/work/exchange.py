@@ -23,7 +23,8 @@ class OpenPrompt(NamedTuple):
 def open_prompts(store: WorkStore, repository_id: int) -> Iterator[OpenPrompt]:
     """Those of one repository, in the order of claims: siblings come one after the other.  Leases are not looked at.
 
-    Several items may have one key.
+    Several items may have one key.  All rows are read at once, because with a rollback journal a query that is open
+    keeps a driver from committing; a prompt may be gone when its ids are asked for.
     """
     rows = store.db.execute(
         """select item.id, key, shared_id, max_new_tokens, max_sentences, at_line_end from item
@@ -31,19 +32,19 @@ def open_prompts(store: WorkStore, repository_id: int) -> Iterator[OpenPrompt]:
            where repository_id = ? and state in ('ready', 'leased') and key is not null
            order by priority desc, position, item.id""",
         [repository_id],
-    )
+    ).fetchall()
     for item_id, key, siblings, max_new_tokens, max_sentences, at_line_end in rows:
         stop = StopCriteria(max_sentences, stops_loops=True, at_line_end=bool(at_line_end))
         yield OpenPrompt(item_id, key, siblings, max_new_tokens, stop)
 
 
 def answered_keys(store: WorkStore, repository_ids: Sequence[int]) -> Iterator[str]:
-    """The keys of all answers of some repositories, each once."""
+    """The keys of all answers of some repositories, each once; read as by `open_prompts`."""
     rows = store.db.execute(
         """select distinct item.key from item join result on result.key = item.key
            where item.state = 'done' and repository_id in (select value from json_each(?)) order by item.key""",
         [json.dumps(list(repository_ids))],
-    )
+    ).fetchall()
     for row in rows:
         yield row["key"]
 

@@ -23,6 +23,7 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bench": ("`bench` has measured an engine; the fields are those of `bench --json`", ()),
     "database free": ("a statement went through that another program had kept waiting", ("waited_s",)),
     "database locked": ("another program keeps the database locked", ("by",)),
+    "imported": ("answers of another runner were read; the fields are those of `import --json`", ()),
     "indexed": ("a repository was indexed; the fields are those of `index --json`", ()),
     "item done": ("an item has an answer, and whether it is shown", ("item", "verdict")),
     "item failed": ("an attempt at an item failed; the last one parks it", ("item", "error", "parked")),

@@ -32,7 +32,7 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "on the device: `items` were given back, or the engine was closed, for the `tries`th time without a step",
         ("error", "items", "tries"),
     ),
-    "not told": ("the command of `--on-finish`, or what else was to be told of a run, failed", ("why",)),
+    "not told": ("the end of a run could not be told: `--prometheus` or `--on-finish` failed", ("why",)),
     "pace": ("a run is paused, yields to other programs, or works as fast as it can again", ("state", "share", "why")),
     "progress": ("once a minute; the fields are those of `running.progress` of `status --json`", ()),
     "rates measured anew": ("the rates of the machine were measured", ("why",)),

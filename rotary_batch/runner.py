@@ -178,7 +178,7 @@ class Runner:
         try:
             self._count_reused(self.processor.reuse_answers())
             while (why := self.window.why_closed()) is None:
-                if self._pacekeeper.look().share == 0.0:
+                if self._pacekeeper.look().share == 0.0 and self.num_open():
                     self._wait_without_memory()
                 elif not self._work():
                     break
@@ -223,6 +223,7 @@ class Runner:
 
     def _give_back_memory(self) -> None:
         self._release_claims()
+        self.window.items_taken -= len(self._claims) + len(self._waiting)
         self._claims.clear()
         self._waiting.clear()
         self.engine.release()
@@ -300,11 +301,16 @@ class Runner:
 
     def _hand_back(self, failures: Sequence[Failure]) -> None:
         """Return items that the machine had no room for to the queue; no attempt is counted."""
-        if failures:
-            self.stats.memory_ran_out += 1
-            event("memory ran out", error=failures[0].error, items=len(failures))
-            self.pacer.yielding.memory_is_short("the device ran out of memory for this batch")
-            self.store.release([self._claims.pop(failure.request_id).lease for failure in failures])
+        if not failures:
+            return
+        self.stats.memory_ran_out += 1
+        event("memory ran out", error=failures[0].error, items=len(failures))
+        self.pacer.yielding.memory_is_short("the device ran out of memory for this batch")
+        lost = [self._claims.pop(failure.request_id) for failure in failures]
+        self.window.items_taken -= len(lost)
+        with self.store.transaction():
+            self.store.release([claim.lease for claim in lost])
+            save_costs(self.store, self._accounts.take([claim.item.id for claim in lost]))
 
     def _num_allowed(self) -> int | None:
         left = self.window.items_left

@@ -204,6 +204,19 @@ def test_a_paused_run_has_neither_memory_nor_leases_and_goes_on_with_its_tokens(
     assert runner.stats.decode_tokens == 4 * 5  # those from before the pause were kept
 
 
+def test_what_is_given_back_counts_for_no_limit_and_an_empty_queue_waits_for_nothing(make_runner):
+    clock, asked = FrozenClock(), [None]
+    engine = FullDevice(clock, 5.0, at_opening=False)
+    runner, store, repository_id = make_runner(engine, clock, num_items=9)
+    runner.window.max_items = 6
+    runner.pacer.paused = lambda: "paused by a test" if 20 <= clock.now < 30 else asked[0]
+    assert runner.drain() == "limit"
+    assert states(store, repository_id) == {"chunk": {"done": 6, "ready": 3}}
+    store.db.execute("delete from item where state = 'ready'")
+    asked[0] = "paused for good"
+    assert runner.drain() == "done"
+
+
 def test_a_pause_holds_until_the_deadline(make_runner):
     clock = FrozenClock()
     runner, store, repository_id = make_runner(FakeEngine(), clock, num_items=3, seconds=100.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -308,3 +309,23 @@ def test_nothing_new_begins_when_fewer_than_two_steps_fit_before_the_deadline():
     window = Window(deadlines=[Deadline(100.0, clock)])
     assert [window.is_closing(step_s) for step_s in (0.0, 50.0, 50.1)] == [False, False, True]
     assert not Window().is_closing(1e9)
+
+
+def test_outside_its_hours_a_service_has_begun_and_ends_with_75(tmp_path):
+    """systemd counts a service of Type=notify as failed when it ends before READY=1, also with exit code 75."""
+    address, now = str(tmp_path / "notify"), datetime.now()  # noqa: DTZ005 - the clock that the program reads
+    hours = f"{(now.hour + 11) % 24:02}:00-{(now.hour + 13) % 24:02}:00"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(1)
+        done = subprocess.run(
+            [sys.executable, "-m", "rotary_batch", "run", ".", "--window", hours],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"NOTIFY_SOCKET": address},
+        )
+        assert "READY=1" in systemd.recv(1000).decode()
+    assert (done.returncode, done.stdout) == (75, "")
+    assert f", outside {hours}; nothing was done" in done.stderr
+    assert not list(tmp_path.glob("*.db"))

@@ -31,7 +31,7 @@ from rotary_batch.cli.options import (
     Until,
     Verbose,
 )
-from rotary_batch.cli.progress import shown_progress
+from rotary_batch.cli.progress import shown_progress, tell_begun
 from rotary_batch.cli.report import print_ending
 from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.configuration import UserSettings
@@ -97,6 +97,7 @@ def drain(
     )
     settings = user.for_command().settings
     start_log(log)
+    tell_begun()
     window = open_window(until=until, duration=for_, hours=hours, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
     outlets = outlets_of(user)

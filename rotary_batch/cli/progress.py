@@ -20,6 +20,11 @@ MIN_BAR = 5  # columns
 _NOTIFIER = Notifier(os.environ)  # systemd's, if it started this process
 
 
+def tell_begun() -> None:
+    """Tell systemd that the command has begun: what ends before it says so has failed, whatever its exit code."""
+    _NOTIFIER.alive(lambda: "starting")
+
+
 class Display:
     """What is being done, and how far it is.  Filled by the main thread, read by the one that shows it."""
 

@@ -37,6 +37,7 @@ from rotary_batch.cli.options import (
     Verbose,
     Worktree,
 )
+from rotary_batch.cli.progress import tell_begun
 from rotary_batch.cli.settings import start_log, user_settings
 from rotary_batch.commands.database import database_path, writing
 from rotary_batch.commands.isolation import failures
@@ -102,6 +103,7 @@ def run(
         on_finish=on_finish,
     )
     settings = user.for_command().settings
+    tell_begun()
     window = open_window(until=until, duration=for_, hours=hours, max_items=limit)
     announce_deadline(window, until=until, duration=for_)
     if dry_run:

@@ -31,7 +31,7 @@ from rotary_batch.model.memory_plan import MIN_PREFILL_TOKENS, MemoryPlan
 from rotary_batch.model.rates import Rates
 from rotary_batch.model.roofline import max_draft_tokens, step_roofline
 
-REGROW_STEPS = 50  # without running out of memory, to try twice as much again; doubled each time that it does
+REGROW_STEPS = 50  # without running out of memory, to try twice as much again; doubled when that was too early
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class RotaryEngine:
         self.footprint = model.footprint
         self.memory_plan = memory_plan
         self._planned: MemoryPlan | None = None  # before device memory ran out
-        self._calm_steps, self._regrow_steps = 0, REGROW_STEPS
+        self._calm_steps, self._regrow_steps, self._has_regrown = 0, REGROW_STEPS, False
         self.rates = rates  # of this machine; None = there is no roofline
         self.trace = trace
         self.stop_ids = model.stop_ids
@@ -210,7 +210,8 @@ class RotaryEngine:
         Raises DeviceMemoryError with a single one.
         """
         self._planned = self._planned or self.memory_plan
-        self._calm_steps, self._regrow_steps = 0, 2 * self._regrow_steps
+        self._regrow_steps *= 1 + self._has_regrown
+        self._calm_steps, self._has_regrown = 0, False
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for part in scheduled:
@@ -240,7 +241,7 @@ class RotaryEngine:
         self._calm_steps += 1
         if self._calm_steps < self._regrow_steps:
             return
-        self._calm_steps = 0
+        self._calm_steps, self._has_regrown = 0, True
         batch, tokens = min(planned.batch, 2 * now.batch), min(planned.prefill_tokens, 2 * now.prefill_tokens)
         self.memory_plan = now._replace(batch=batch, prefill_tokens=tokens)
         if self.memory_plan == planned:

@@ -19,6 +19,7 @@ from rotary_batch.sizes import size_text
 PRESSED_WAITS = {"cpu": 0.4, "memory": 0.1}  # share of the last 10 s in which some task waited
 PRESSED_USE = 0.5  # of the processors, by other programs
 LEAST_FREE = 0.1  # of RAM
+LEAST_S = 1.0  # of all processors together: ticks are 0.01 s
 _SOME = re.compile(r"^some avg10=([0-9]+(?:\.[0-9]+)?) ", re.MULTILINE)
 _IDLE = (3, 4, 7)  # columns of /proc/stat: idle, iowait, and what the host gave to other machines
 _NUM_STATES = 8  # columns before the time of guests, which is in them already
@@ -56,7 +57,7 @@ class Processors:
         if waited is None or times is None:
             return None
         all_s, busy_s, own_s = (now - before for now, before in zip(times, self._before, strict=True))
-        if all_s <= 0:
+        if all_s < LEAST_S:
             return None
         self._before = times
         use = max(0.0, busy_s - own_s) / all_s

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rotary_batch.machine.need import Need
@@ -21,7 +22,9 @@ PRESSED_USE = 0.5  # of the processors, by other programs
 LEAST_FREE = 0.1  # of RAM
 LEAST_S = 1.0  # of all processors together: ticks are 0.01 s
 _SOME = re.compile(r"^some avg10=([0-9]+(?:\.[0-9]+)?) ", re.MULTILINE)
-_IDLE = (3, 4, 7)  # columns of /proc/stat: idle, iowait, and what the host gave to other machines
+# Columns of /proc/stat: time of programs of a lower priority, who wait for no user; idle, iowait, and what the host gave
+# to other machines.
+_NICE, _IDLE = 1, (3, 4, 7)
 _NUM_STATES = 8  # columns before the time of guests, which is in them already
 
 
@@ -42,10 +45,14 @@ def _own_s() -> float:
 
 @dataclass
 class Processors:
-    """Whether others need the processors: tasks wait for them, and others use half of them."""
+    """Whether others need the processors: tasks wait for them, and others use half of them.
+
+    Programs of a lower priority than ours need nothing of us.
+    """
 
     proc: Path = PROC
     own_s: Callable[[], float] = _own_s  # processor time of this process
+    niceness: Callable[[], int] = partial(os.getpriority, os.PRIO_PROCESS, 0)
     _before: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +79,8 @@ class Processors:
             return None
         per_s, ticks = os.sysconf("SC_CLK_TCK"), ticks[:_NUM_STATES]
         idle = sum(ticks[column] for column in _IDLE if column < len(ticks))
+        if self.niceness() <= 0:  # else our own time is among it
+            idle += ticks[_NICE]
         return sum(ticks) / per_s, (sum(ticks) - idle) / per_s, self.own_s()
 
 

@@ -35,8 +35,8 @@ class Proc:
             lines = f"some avg10={percent:.2f} avg60=9.00 avg300=9.00 total=1\nfull avg10=9.00 avg60=9.00\n"
             (self.folder / "pressure" / name).write_text(lines)
 
-    def ticks(self, *, user: int, idle: int, stolen: int = 0) -> None:
-        text = f"cpu  {user} 0 0 {idle} 0 0 0 {stolen} 50000 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+    def ticks(self, *, user: int, idle: int, stolen: int = 0, nice: int = 0) -> None:
+        text = f"cpu  {user} {nice} 0 {idle} 0 0 0 {stolen} 50000 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
         (self.folder / "stat").write_text(text)
 
 
@@ -73,6 +73,16 @@ def test_processors_are_needed_when_tasks_wait_and_others_use_them(proc, tmp_pat
     assert others == Need("processors", pytest.approx(1.5), "other programs use 75 % of the processors")
     assert calm == Need("processors", pytest.approx(0.1), "other programs use 80 % of the processors")
     assert look(user_s=0, idle_s=0, own_s=0, waited=90) is None  # hardly any time has gone by
+
+
+@pytest.mark.parametrize(("niceness", "pressure"), [(0, 0.0), (19, 2.0)])
+def test_programs_of_a_lower_priority_need_nothing(proc, tmp_path, niceness, pressure):
+    source = Processors(tmp_path, own_s=lambda: 0.0, niceness=lambda: niceness)
+    proc.waits(cpu=80.0)
+    proc.ticks(user=0, idle=0, nice=10 * os.sysconf("SC_CLK_TCK"))
+    need = source()
+    assert need is not None
+    assert need.pressure == pressure
 
 
 def test_memory_is_needed_when_tasks_wait_and_little_is_free(proc, tmp_path):

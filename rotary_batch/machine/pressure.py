@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from rotary_batch.machine.need import Need
@@ -22,8 +21,8 @@ PRESSED_USE = 0.5  # of the processors, by other programs
 LEAST_FREE = 0.1  # of RAM
 LEAST_S = 1.0  # of all processors together: ticks are 0.01 s
 _SOME = re.compile(r"^some avg10=([0-9]+(?:\.[0-9]+)?) ", re.MULTILINE)
-# Columns of /proc/stat: time of programs of a lower priority, who wait for no user; idle, iowait, and what the host gave
-# to other machines.
+# Columns of /proc/stat: time of programs of a lower priority, for which no user waits; idle, iowait, and what the host
+# gave to other machines.
 _NICE, _IDLE = 1, (3, 4, 7)
 _NUM_STATES = 8  # columns before the time of guests, which is in them already
 
@@ -43,6 +42,10 @@ def _own_s() -> float:
     return times.user + times.system
 
 
+def _niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
 @dataclass
 class Processors:
     """Whether others need the processors: tasks wait for them, and others use half of them.
@@ -52,7 +55,7 @@ class Processors:
 
     proc: Path = PROC
     own_s: Callable[[], float] = _own_s  # processor time of this process
-    niceness: Callable[[], int] = partial(os.getpriority, os.PRIO_PROCESS, 0)
+    niceness: Callable[[], int] = _niceness
     _before: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), init=False)
 
     def __post_init__(self) -> None:

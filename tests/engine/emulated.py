@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rotary_batch.config import c_compiler
@@ -41,6 +44,29 @@ def emulating_sources(folder: Path) -> Path:
 def emulated_library(folder: Path) -> Library:
     """Every level, whatever the processor is."""
     return open_library(folder / "cache", Level.AMX, EMULATED_UNITS, emulating_sources(folder / "c"))
+
+
+def compiling_once(folder: Path) -> Callable[[Sequence[str]], None]:
+    """`build._run_compiler` with a cache of objects: a text that was compiled with the same flags is not compiled anew.
+
+    A test that changes one file compiles what includes that, and links it to the others.
+    """
+    run_compiler = build._run_compiler
+
+    def run(command: Sequence[str]) -> None:
+        *options, action, source, _, target = command
+        expanded = action == "-c" and subprocess.run([*options, "-E", "-P", source], capture_output=True)
+        if not expanded or expanded.returncode:  # the compiler itself says what it refuses
+            return run_compiler(command)
+        kept = folder / f"{hashlib.sha256(repr(options).encode() + expanded.stdout).hexdigest()}.o"
+        if not kept.exists():
+            run_compiler(command)
+            folder.mkdir(parents=True, exist_ok=True)
+            Path(shutil.copy(target, kept.with_suffix(f".{os.getpid()}"))).replace(kept)
+        shutil.copy(kept, target)
+        return None
+
+    return run
 
 
 def kernels_of(library: Library) -> CpuKernels:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sanitize
 import torch
-from emulated import DETECT, EMULATED_UNITS, HAS_AVX2, emulating_sources
+from emulated import DETECT, EMULATED_UNITS, HAS_AVX2, compiling_once, emulating_sources
 
 from rotary_batch.config import c_compiler
 from rotary_batch.engine.kernels import build, cpu
@@ -30,18 +30,21 @@ QUICK = ("-O1", "-pthread", "-fPIC")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def objects(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("objects")
+
+
+@pytest.fixture(scope="module")
+def whole(objects, tmp_path_factory):
     """A folder with a library that works, and its sources."""
     folder = tmp_path_factory.mktemp("whole")
     sources = emulating_sources(folder / "c")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "FLAGS", QUICK)
-        yield from _whole(folder, sources)
-
-
-def _whole(folder, sources):
-    assert open_library(folder / "cache", Level.AMX, EMULATED_UNITS, sources).levels == ALL
-    yield folder
+        with pytest.MonkeyPatch.context() as patch_of_compiler:
+            patch_of_compiler.setattr(build, "_run_compiler", compiling_once(objects))
+            assert open_library(folder / "cache", Level.AMX, EMULATED_UNITS, sources).levels == ALL
+        yield folder
 
 
 def opened(folder, sources, cap=Level.AMX, units=EMULATED_UNITS):
@@ -73,9 +76,10 @@ SMALL = {Level.PORTABLE, Level.AVX2, Level.AMX}
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Compiled without optimisation: the faults are the same."""
+def quick(monkeypatch, objects):
+    """Compiled without optimisation, and no file twice: the faults are the same."""
     monkeypatch.setattr(build, "FLAGS", QUICK)
+    monkeypatch.setattr(build, "_run_compiler", compiling_once(objects))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ run: $(VENV)/.installed  ## document REPO with the default model and print where
 	$(BIN)/rotary-batch run $(REPO)
 
 test: $(VENV)/.installed-dev  ## the test suite without the slow tests; fails below the coverage floor
-	$(BIN)/pytest -n 2 -m "not faults" --cov
+	$(BIN)/pytest -n 2 --dist worksteal -m "not faults" --cov
 
 test-isa: $(VENV)/.installed-dev  ## the engine's tests, limited to the instructions of older processors
 	for isa in portable avx2 avx_vnni avx512_bf16; do echo "== $$isa"; ROTARY_BATCH_MAX_ISA=$$isa $(BIN)/pytest -n 2 -m "not faults" -rs tests/engine || exit 1; done

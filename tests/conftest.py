@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from rotary_batch.commands import default_model
 from rotary_batch.testing import write_tiny_checkpoint
@@ -27,6 +28,9 @@ GIT_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
 }
+
+settings.register_profile("suite", deadline=None)  # by default an example of 0.2 s is a failure, also on a busy machine
+settings.load_profile("suite")
 
 
 WITHOUT_SMOLLM2 = Path(__file__).with_name("without_smollm2")  # its package without the model

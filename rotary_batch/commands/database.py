@@ -17,6 +17,8 @@ from tempfile import TemporaryDirectory
 from rotary_batch.config import Settings, state_dir
 from rotary_batch.errors import BusyError, ConfigError, StorageError
 from rotary_batch.sizes import size_text
+from rotary_batch.work.backup import back_up_before_migrating
+from rotary_batch.work.ballast import keep_ballast
 from rotary_batch.work.connection import explained, needs_recovery, open_database
 from rotary_batch.work.lock import driver_lock, recovery_lock
 from rotary_batch.work.patience import READER_PATIENCE_S
@@ -42,7 +44,9 @@ def writing(
         db = open_database(path, should_stop=should_stop)
         try:
             with explained(path):
+                back_up_before_migrating(db, path)
                 migrate(db)
+                keep_ballast(path)
                 store = WorkStore(db)
                 _record_killed(store)
                 yield store

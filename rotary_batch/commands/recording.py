@@ -16,11 +16,12 @@ from rotary_batch.commands.isolation import Failure
 from rotary_batch.commands.run_report import MAX_LISTED, RunReport, of_run, without_database
 from rotary_batch.commands.sampling import samples_of
 from rotary_batch.crashes import crash_file, described, understood
-from rotary_batch.errors import RotaryError, storage_error
+from rotary_batch.errors import RotaryError, StorageError, storage_error
 from rotary_batch.log import event
 from rotary_batch.runner import RunStats
 from rotary_batch.window import Window
 from rotary_batch.work import counts, runs
+from rotary_batch.work.ballast import free_ballast
 from rotary_batch.work.connection import explained
 from rotary_batch.work.index import repositories
 from rotary_batch.work.rows import RepositoryRow, RunRow
@@ -114,6 +115,8 @@ class Recorder:
             if known is None:
                 with suppress(OSError, RotaryError):
                     crash = crash_file(error)
+            if isinstance(known, StorageError):  # pages on a full disk that the database is on too
+                free_ballast(self._store.db.path)
             reason = str(known) if known else described(error)
             self.failures.append(Failure(repository="", error=reason, exit_code=known.exit_code if known else INTERNAL))
             outcome = self._window.why_closed() or FAILED

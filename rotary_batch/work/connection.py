@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rotary_batch.errors import ConfigError, DatabaseError, RotaryError
+from rotary_batch.work.ballast import free_ballast
 from rotary_batch.work.patience import BUSY_TIMEOUT_MS, READER_PATIENCE_S, WRITER_PATIENCE_S, Connection
 
 # What SQLite reports as errors of the statement.  Every table existed when the file was opened.
@@ -86,6 +87,8 @@ def explained(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_NOTADB:
             raise _foreign(path, str(error)) from error
+        if code == sqlite3.SQLITE_FULL:
+            free_ballast(path)
         if code in _ADVICE:
             raise DatabaseError(f"{path}: {error} ({error.sqlite_errorname}): {_ADVICE[code]}") from error
         if str(error).startswith(_DAMAGED):

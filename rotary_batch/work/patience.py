@@ -24,8 +24,10 @@ WRITER_PATIENCE_S = 3600.0
 READER_PATIENCE_S = 30.0  # a person waits for the answer
 GRACE_S = 5.0  # for a commit after the window has closed
 _RETRY_INTERVAL_S = 0.05  # SQLite does not use its timeout where waiting could be a deadlock
+MAX_WAL_NBYTES = 64 << 20  # a write-ahead log of this size waits for the readers that keep it from starting again
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _LOCK_BYTES = range(0x40000000, 0x40000000 + 512)  # where SQLite puts its locks in the database file
+_SHM_LOCK_BYTES = range(120, 128)  # and in the shared memory of a write-ahead log
 
 
 class Connection(sqlite3.Connection):
@@ -51,6 +53,24 @@ class Connection(sqlite3.Connection):
                     event("database free", waited_s=round(time.monotonic() - since, 1))
                 return cursor
 
+    def bound_log(self) -> None:
+        """After a commit: empty a write-ahead log that has become large.
+
+        SQLite does so by itself, unless a reader always keeps its transaction open: then the log grows without end.
+        So a reader of a large log is waited for, as every commit waits for it where there is a rollback journal.
+        Raises BusyError and StoppedError as `execute` does.
+        """
+        try:
+            nbytes = Path(f"{os.path.realpath(self.path)}-wal").stat().st_size
+        except OSError:
+            return  # another journal
+        since: float | None = None
+        while nbytes > MAX_WAL_NBYTES:
+            is_blocked, *_ = super().execute("pragma wal_checkpoint(truncate)").fetchone()
+            if not is_blocked:
+                return
+            since = self._wait(since, sqlite3.OperationalError("the write-ahead log is in use"))
+
     def _wait(self, since: float | None, error: sqlite3.OperationalError) -> float:
         now = time.monotonic()
         if since is None:
@@ -73,12 +93,13 @@ class Connection(sqlite3.Connection):
 
 
 def locked_by(path: Path) -> str:
-    """The other process that has a lock on a database, as far as `/proc/locks` shows."""
+    """The other process that has a lock on a database, or on its shared memory, as far as `/proc/locks` shows."""
     with suppress(OSError):
-        inode = str(path.stat().st_ino)
+        inodes = {str(file.stat().st_ino) for file in (path, Path(f"{os.path.realpath(path)}-shm")) if file.exists()}
         for line in Path("/proc/locks").read_text().splitlines():
             _, kind, _, _, pid, place, start, *_ = line.replace("-> ", "").split()
-            is_here = (kind, place.rpartition(":")[2]) == ("POSIX", inode) and int(start) in _LOCK_BYTES
+            is_here = kind == "POSIX" and place.rpartition(":")[2] in inodes
+            is_here &= int(start) in _LOCK_BYTES or int(start) in _SHM_LOCK_BYTES
             if is_here and int(pid) not in {0, os.getpid()}:
                 return f"process {pid} ({_name_of(pid)})"
     return "another program"

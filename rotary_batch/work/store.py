@@ -86,6 +86,7 @@ class WorkStore:
                 if self.db.in_transaction:
                     self.db.execute("rollback")
                 raise
+            self.db.bound_log()
 
     def add_parts(self, item_id: int, runs: Sequence[Sequence[int]]) -> None:
         """Insert a part between an item and each run of its children; the part reduces their notes to one."""

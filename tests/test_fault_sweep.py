@@ -1,0 +1,59 @@
+"""Whichever call of the operating system fails, is cut short or is the last: nothing is lost, and nothing is half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "faults"
+SCENARIOS = ("claim", "commit", "migrate", "pages")
+FAULTS = ("eio", "enospc", "eintr", "short", "kill", "full")
+# Of the quick test: each meets other calls, and about ten of them.
+STRIDES = {"claim": 7, "commit": 13, "migrate": 97, "pages": 5}
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory) -> Path:
+    """Compiled by the compiler that the kernels need."""
+    target = tmp_path_factory.mktemp("shim") / "shim.so"
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, FOLDER / "shim.c", "-ldl"]
+    subprocess.run(command, check=True)
+    return target
+
+
+def swept(shim: Path, scenario: str, journal: str, fault: str, first: int, stride: int) -> int:
+    """Break the calls and check what is left; returns how many were broken.  No fault here needs a real disk."""
+    memory = Path("/dev/shm")  # syncs of a disk would take nearly all the time
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        command = [sys.executable, str(FOLDER / "sweep.py"), folder, scenario, journal, fault, str(first), str(stride)]
+        done = subprocess.run(
+            command, env=os.environ | {"LD_PRELOAD": str(shim)}, check=True, stdout=subprocess.PIPE, text=True
+        )
+    answer = json.loads(done.stdout)
+    assert (answer["wrong"], answer["clean"]) == ([], True)
+    return answer["cases"]
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_few_broken_calls_lose_nothing(scenario, journal, shim):
+    """Each fault is met at other calls, and each journal at those between."""
+    stride = STRIDES[scenario]
+    faults = FAULTS[journal == "wal" :: 2] if scenario == "pages" else FAULTS
+    for number, fault in enumerate(faults):
+        first = 1 + (number * 5 + 3 * (journal == "wal")) % stride
+        assert swept(shim, scenario, journal, fault, first, stride) > 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_broken_call_loses_nothing(scenario, journal, fault, shim):
+    assert swept(shim, scenario, journal, fault, 1, 1) >= 12

@@ -19,10 +19,10 @@ from rotary_batch.commands import export_jsonl
 from rotary_batch.commands.answer_rows import MAX_LINE_NBYTES
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import reading, writing
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.engines import engine_options, open_engine
 from rotary_batch.commands.generate import generate
 from rotary_batch.commands.import_answers import Imported, ImportRequest, import_answers
-from rotary_batch.commands.packs import EMBEDDED
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.commands.requests import Accepted, read_requests
 from rotary_batch.config import Settings

@@ -271,6 +271,7 @@ def test_nothing_acts_on_a_terminal(payload, capsys, monkeypatch):
                 }
             ],
             "driver_pid": None,
+            "paused": False,
             "running": None,
             "last_run": {"started_at": "2026-01-02T03:04:05+00:00", "outcome": payload, "reason": payload},
         }

@@ -1,9 +1,9 @@
 """Break one call of the operating system after the other, each in a process of its own, and say what was left.
 
-    LD_PRELOAD=shim.so python sweep.py FOLDER SCENARIO JOURNAL FAULT FIRST STRIDE
+    LD_PRELOAD=shim.so python sweep.py FOLDER SCENARIO JOURNAL STRIDE FAULT:FIRST...
 
 SCENARIO is `claim`, `commit`, `pages` or `migrate`.  The calls FIRST, FIRST + STRIDE, ... are broken until an action
-makes fewer calls.  Prints JSON: how many calls were broken, and what was wrong.  All cases are forks of one process.
+makes fewer calls.  Prints JSON for each fault: how many calls were broken, and what was wrong.  All cases are forks of one process.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def in_a_process(act: Callable[[Path], None], folder: Path, at: int = 0, fault: 
 def sweep(base: Path, name: str, fault: str, first: int, stride: int) -> dict:
     scenario = SCENARIOS[name]
     template, case = base / "template", base / "case"
-    template.mkdir()
+    template.mkdir(parents=True)
     scenario.prepare(template)
     before = scenario.state(template)
     calm = copied(template, base / "calm")
@@ -206,7 +206,11 @@ def copied(template: Path, target: Path) -> Path:
 if __name__ == "__main__":
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     shim.fault_hit.restype = ctypes.c_char_p
-    folder, scenario_name, journal, fault_name, first_call, stride_calls = sys.argv[1:]
+    folder, scenario_name, journal, stride_calls, *given = sys.argv[1:]
     connection.journal_mode_for = lambda _: journal
-    answer = sweep(Path(folder), scenario_name, fault_name, int(first_call), int(stride_calls))
-    sys.stdout.write(json.dumps(answer) + "\n")
+    answers = []
+    for fault_name, first_call in (one.split(":") for one in given):
+        base = Path(folder) / fault_name
+        answers.append(sweep(base, scenario_name, fault_name, int(first_call), int(stride_calls)))
+        shutil.rmtree(base)
+    sys.stdout.write(json.dumps(answers) + "\n")

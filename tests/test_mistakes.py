@@ -29,7 +29,7 @@ COMMANDS = [
     (".", "run --json=3", 2, "--json: takes no value"),
     (".", "doctor app", 2, "unexpected: app; `rotary-batch doctor --help` shows how"),
     (".", "search", 2, "TEXT... is missing; `rotary-batch search --help` shows how"),
-    (".", "export", 2, "--sqlite is missing; `rotary-batch export --help` shows how"),
+    (".", "export", 2, "name one file to write: --sqlite FILE, --requests FILE or --answers FILE"),
 ]
 FOLDERS = [
     (".", "index", 3, "HERE: not inside a git repository; name a repository or a folder"),

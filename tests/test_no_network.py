@@ -98,7 +98,7 @@ def test_no_python_of_ours_asks_for_a_socket(make_repository, tmp_path):
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(AUDIT.replace("TRIP", repr(str(trip))))
-    environment = os.environ | {"PYTHONPATH": str(hook)}
+    environment = os.environ | {"PYTHONPATH": f"{hook}{os.pathsep}{os.environ['PYTHONPATH']}"}
     script = "import socket; socket.socket().close()"
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
     assert "socket.__new__" in trip.read_text()

@@ -64,7 +64,7 @@ def test_a_drain_is_paused_frees_its_memory_and_goes_on(make_repository, tmp_pat
     assert "`rotary-batch unpause` continues; its memory is free" in text
     assert rotary("unpause") == f"Process {child.pid} continues.\n"
     _, said = child.communicate(timeout=300)
-    assert (child.returncode, "paused since" in said) == (0, True)
+    assert (child.returncode, "paused since" in said) == (0, True), said
     report = json.loads(rotary("report", "--json"))
     assert (report["open"], report["parked"], report["paused_s"] > 0) == (0, 0, True)
     paces = [event for event in map(json.loads, log.read_text().splitlines()) if event["event"] == "pace"]

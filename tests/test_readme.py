@@ -79,9 +79,10 @@ def all_commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
 
 
 def rotary(line: str) -> None:
-    """Run one line in this process, where it has to end well."""
+    """Run one line in this process, where it has to end well: by day, what works at night only has nothing to do."""
     done = CliRunner().invoke(app, [str(Path(word).expanduser()) for word in shlex.split(line)[1:]])
-    assert done.exit_code == 0, (line, done.output, done.exception)
+    is_day = "--window" in line and isinstance(done.exception, errors.StoppedError)
+    assert done.exit_code == 0 or is_day, (line, done.output, done.exception)
 
 
 def test_the_table_of_commands_names_all_of_them_and_no_other():

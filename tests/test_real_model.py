@@ -59,7 +59,7 @@ def killed(make_repository, tmp_path, monkeypatch) -> tuple[Path, list[object]]:
 def test_a_real_file_is_documented_by_a_real_model(killed, tmp_path):
     root, arguments = killed
     (plan,) = answer("plan", root)["models"]
-    assert (plan["model"], plan["experts"]) == (NAME, "original")
+    assert (plan["model"], plan["experts"]) == (NAME, "int8")
     (report,) = answer(*arguments)
     assert (report["outcome"], report["open"], report["parked"]) == ("done", 0, 0)
     texts = [text for (text,) in rows(tmp_path / "work.db", "select text from result where text != ''")]

@@ -424,9 +424,10 @@ def test_a_narrow_terminal_breaks_lines_between_words_only(make_repository):
     for columns in (60, 110):
         shown = in_terminal(columns, "report")
         targets = LINK.findall(shown)
-        assert [target for target in targets if target][-2:] == [
+        assert [target for target in targets if target][-3:] == [
             (root / "rotary-docs" / "index.md").as_uri(),
             Path(last_report()["file"]).as_uri(),
+            Path(last_report()["file"]).with_suffix(".html").as_uri(),
         ]
         text = LINK.sub("", shown)
         assert text.replace("\n", "").isprintable()

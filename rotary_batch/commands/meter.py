@@ -91,6 +91,8 @@ class Meter:
                 self._asked += step.prompts[item]
             self._generated[item] = self._generated.get(item, 0) + count
         self._prompts = dict(step.prompts)
+        # A run that was paused handed its sequences back, and may have taken others.
+        self._generated = {item: count for item, count in self._generated.items() if item in self._prompts}
         for item in step.ended:
             self._ended.append(self._prompts.pop(item))
             self._lengths[self._generated.pop(item, 0)] += 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rotary_batch.commands.run_report import RunReport
 from rotary_batch.work.samples import Sample, samples
 from rotary_batch.work.store import WorkStore
+
+if TYPE_CHECKING:  # help loads no pages
+    from rotary_batch.commands.run_report import RunReport
 
 
 def sample_of(stats: Mapping[str, Any], num_open: int) -> Sample:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.core import ExpertKey, Request
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.attention.base import QuerySegment
@@ -174,7 +175,7 @@ def test_fast_attention_is_exact_attention_within_bf16(packs, window, kv_format)
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60), st.booleans()), max_size=30))
 def test_a_prefix_store_gives_everything_back(steps):
-    geometry = Manifest.load(__import__("rotary_batch.commands.packs", fromlist=["x"]).EMBEDDED).geometry
+    geometry = Manifest.load(EMBEDDED).geometry
     kv = KvArena(geometry, 400, "bf16", torch.float32, CPU)
     store, users = PrefixStore(kv), []
     for family, length, leaves in steps:

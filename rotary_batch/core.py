@@ -56,6 +56,7 @@ class Unit(StrEnum):
 
     CHUNK = "chunk"
     SYMBOL = "symbol"
+    DETAIL = "detail"  # a parameter, the result or an exception of a symbol
     FILE = "file"
     DIRECTORY = "directory"
     REPOSITORY = "repository"
@@ -63,24 +64,23 @@ class Unit(StrEnum):
     @property
     def is_rollup(self) -> bool:
         """Whether it is described by what was written about smaller units, not by source text."""
-        return self not in {Unit.CHUNK, Unit.SYMBOL}
+        return self not in {Unit.CHUNK, Unit.SYMBOL, Unit.DETAIL}
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The chunk, symbol, file, directory or repository that a work item is about."""
+    """What a work item is about."""
 
     unit: Unit
     path: str  # of the file or directory; "" = the repository
     span: tuple[int, int] | None = None  # bytes of a chunk or a symbol
-    part: int | None = None  # of a roll-up whose notes are too long for one prompt; the first is 1
+    part: int | None = None  # of a roll-up whose notes are too long for one prompt, or of a symbol; the first is 1
 
     @property
     def text(self) -> str:
-        """Its form in the database: `path`, `path@start-end` of a chunk or symbol, `path#number` of a part."""
-        if self.span is not None:
-            return f"{self.path}@{self.span[0]}-{self.span[1]}"
-        return self.path if self.part is None else f"{self.path}#{self.part}"
+        """Its form in the database: `path`, `path@start-end` of a chunk or symbol; with `#number` that of a part."""
+        span = "" if self.span is None else f"@{self.span[0]}-{self.span[1]}"
+        return self.path + span + ("" if self.part is None else f"#{self.part}")
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -92,8 +92,9 @@ class Subject:
         """Read `text` back; the path tells what is behind it, as it may hold any character itself."""
         kind, rest = text[len(path) : len(path) + 1], text[len(path) + 1 :]
         if kind == "@":
-            start, end = rest.split("-")
-            return cls(Unit(unit), path, span=(int(start), int(end)))
+            span, _, part = rest.partition("#")
+            start, end = span.split("-")
+            return cls(Unit(unit), path, span=(int(start), int(end)), part=int(part) if part else None)
         return cls(Unit(unit), path, part=int(rest) if kind == "#" else None)
 
 
@@ -237,6 +238,13 @@ class Linked(NamedTuple):
 
     ids: Sequence[SymbolId]
     total: int
+
+
+class Example(NamedTuple):
+    """A test that calls a symbol, and its source."""
+
+    test: SymbolId
+    text: str
 
 
 class Inheritance(NamedTuple):

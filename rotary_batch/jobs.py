@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from rotary_batch.core import SourceFile, Unit
 from rotary_batch.errors import ConfigError
 from rotary_batch.model.chat import VARIABLES
 
-# Symbols that get no answer: those whose code says it all, those whose author did.
-SKIP_WORDS = ("trivial", "documented")
+# Symbols that get no answer: those whose code says it all, those whose author did, those that users do not see.
+SKIP_WORDS = ("trivial", "documented", "private")
+# What else of a symbol is told: what its code has, the first three with a line of the model on each; a test of it.
+DETAIL_WORDS = ("parameters", "returns", "raises", "examples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,8 @@ class SymbolSpec:
     sentences: int | None = None
     skip: tuple[str, ...] = ()  # words of `SKIP_WORDS`
     context_tokens: int | None = None  # of what is told of the code around a chunk; None = only where it is in its file
+    # Words of `DETAIL_WORDS`.  The index key has them besides the job's text.
+    details: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,11 @@ def load_job(path: Path) -> Job:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name another folder of jobs") from error
     tables = parse_toml(path, data)
-    refuse_unknown(str(path), tables, {"job", "select", "limits", "template", *(unit.value for unit in Unit)})
+    refuse_unknown(
+        str(path),
+        tables,
+        {"job", "select", "limits", "template", *(unit.value for unit in Unit if unit is not Unit.DETAIL)},
+    )
     head = _table(path, tables, "job", {"name": str, "title": str})
     if head.get("name") != path.stem:
         raise ConfigError(
@@ -131,14 +139,23 @@ def _unit(path: Path, tables: Mapping[str, Any], unit: Unit) -> UnitSpec:
 
 def _symbol(path: Path, tables: Mapping[str, Any]) -> SymbolSpec:
     values = _table(
-        path, tables, Unit.SYMBOL, {"new_tokens": int, "sentences": int, "skip": list, "context_tokens": int}
+        path,
+        tables,
+        Unit.SYMBOL,
+        {"new_tokens": int, "sentences": int, "skip": list, "context_tokens": int, "details": list},
     )
     if "new_tokens" not in values:
         raise ConfigError(f"{path}: [symbol] lacks 'new_tokens'")
-    skip = tuple(map(str, values.pop("skip", ())))
-    if unknown := [word for word in skip if word not in SKIP_WORDS]:
-        raise ConfigError(f"{path}: [symbol] skip: {excerpt(unknown[0])} is not one of {', '.join(SKIP_WORDS)}")
-    return SymbolSpec(**values, skip=skip)
+    skip, details = _words(path, "skip", values, SKIP_WORDS), _words(path, "details", values, DETAIL_WORDS)
+    return SymbolSpec(**values, skip=skip, details=details)
+
+
+def _words(path: Path, key: str, values: dict[str, Any], known: Collection[str]) -> tuple[str, ...]:
+    """Take a list of known words out of the values of [symbol]."""
+    words = tuple(map(str, values.pop(key, ())))
+    if unknown := [word for word in words if word not in known]:
+        raise ConfigError(f"{path}: [symbol] {key}: {excerpt(unknown[0])} is not one of {', '.join(known)}")
+    return words
 
 
 def _select(path: Path, tables: Mapping[str, Any]) -> Select:

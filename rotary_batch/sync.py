@@ -30,6 +30,7 @@ from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
+from rotary_batch.work.examples import examples_of
 from rotary_batch.work.graph import RELATIONS, linked
 from rotary_batch.work.index import load_files, stored_chunks, stored_outline
 from rotary_batch.work.linkage import LINKAGE_RELATIONS, Linkage
@@ -92,6 +93,7 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         docs_dir=row.docs_dir,
         root=row.root,
         link_template=row.link_template,
+        examples=_PerFile(paths, lambda path: examples_of(store, row.id, path)),
         uses=usage.FolderUses(store, row.id, ["", *folders_of(paths)]),
         overview=lru_cache(1)(lambda: _load_overview(store, row.id)),
         text_counts=lambda: text_counts(store, row.id),
@@ -339,10 +341,10 @@ def _load_prose(
     folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
     found = [
-        *answers(store, repository_id, files, (Unit.CHUNK, Unit.SYMBOL, Unit.FILE)),
+        *answers(store, repository_id, files, (Unit.CHUNK, Unit.SYMBOL, Unit.DETAIL, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
     ]
-    prose = {answer.subject.identity: Prose(text=answer.shown_text, verdict=answer.verdict) for answer in found}
+    prose = {one.subject.identity: Prose(text=one.shown_text, verdict=one.verdict, label=one.label) for one in found}
     return prose, set(things_of(answer.subject for answer in found if answer.verdict is None))
 
 

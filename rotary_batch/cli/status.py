@@ -28,6 +28,7 @@ WATCH_EVERY_S = 2.0
 UNITS = {
     "chunk": "chunks of code",
     "symbol": "symbols",
+    "detail": "parameters, results and exceptions",
     "file": "files",
     "directory": "folders",
     "repository": "the repository",

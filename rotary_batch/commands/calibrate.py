@@ -131,7 +131,9 @@ def unlimited(builder: PromptBuilder) -> PromptBuilder:
     small = {unit: spec for unit, spec in builder.job.units.items() if unit in {"chunk", "symbol"}}
     return replace(
         builder,
-        job=replace(builder.job, units=small),
+        job=replace(
+            builder.job, units=small, symbol=replace(builder.job.symbol, details=()) if builder.job.symbol else None
+        ),
         manifest=replace(builder.manifest, min_mean_logprob=-math.inf),
     )
 

@@ -26,6 +26,9 @@ _GOES_ON = re.compile(
     r"(?:\b(?:is|are|was|were|the|an?|of|and|or|to|for|with|that|which|from|as|if|when|its?|be)|[:,;(=-])$"
 )
 _LITTLE_WORDS = {"from", "given", "into", "that", "this", "when", "with"}
+_CODE_SPAN = re.compile(r"`[^`]*`?")
+_OTHER_SUBJECT = re.compile(r"The `([^`]+)`\s+(?:\w+\s+){0,2}(?:is|are|was|can|will|has)\b")
+MIN_DETAIL_WORDS = 4  # in a sentence on a parameter, with the one or two that begin it, without names in backticks
 LITTLE_LETTERS = 3  # words of up to 3 letters may appear twice
 LOOP_WORDS = 4  # a run of 4 words that appears three times is a loop
 
@@ -87,8 +90,13 @@ def _faults(sentence: str, is_known: Callable[[str], bool], source: str, about: 
     yield from (f"unknown quotation: {text}" for text in unknown_quotations(sentence, source))
     if about is not None:
         yield from false_claims(sentence, about)
-        if only_says_the_name(sentence, about.name):
-            yield f"{SAYS_THE_NAME}: {about.name}"
+        name = about.detail or about.name
+        if about.detail and (other := _OTHER_SUBJECT.match(sentence)) and other[1] != about.detail:
+            yield f"about another thing: {other[1]}"
+        if about.detail and len(_WORD.findall(_CODE_SPAN.sub("", sentence))) < MIN_DETAIL_WORDS:
+            yield f"no sentence: {sentence}"
+        if only_says_the_name(sentence, name):
+            yield f"{SAYS_THE_NAME}: {name}"
 
 
 def _rejected(verdict: Verdict, *reasons: str) -> ValidationResult:

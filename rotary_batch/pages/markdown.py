@@ -7,8 +7,10 @@ same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count, takewhile
 
-from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, overloads, stub_of
+from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, Unit, overloads, stub_of
 from rotary_batch.pages.authored.blocks import Notice, Paragraph
 from rotary_batch.pages.authored.reading import authored_summary, read_authored
 from rotary_batch.pages.authored.render import known_language, to_markdown
@@ -30,6 +32,7 @@ from rotary_batch.pages.page import (
 )
 from rotary_batch.pages.page_paths import parent_of
 from rotary_batch.pages.sanitise import code, fenced, inline
+from rotary_batch.pages.symbol_details import ToldDetail, detail_of, detail_tables
 from rotary_batch.pages.symbol_index import is_index_thing
 
 ProseMap = Mapping[tuple[str, str], Prose]
@@ -80,7 +83,18 @@ class Pages:
     def _of_source(self, path: str, arranged: Outline) -> Iterator[tuple[str, str]]:
         """What may have been asked about the source of a file."""
         yield from (chunk.subject.identity for chunk in self._view.chunks.get(path, ()))
-        yield from (symbol.subject.identity for symbol in arranged.sections)
+        for symbol in arranged.sections:
+            yield symbol.subject.identity
+            yield from self._details(symbol)
+
+    def _details(self, symbol: Symbol) -> Iterator[tuple[str, str]]:
+        """What was asked about the parameters, the result and the exceptions of a symbol."""
+        keys = (replace(symbol.subject, unit=Unit.DETAIL, part=number).identity for number in count(1))
+        return takewhile(self._prose.__contains__, keys)
+
+    def _told_details(self, symbol: Symbol) -> list[ToldDetail]:
+        prose = map(self._prose.__getitem__, self._details(symbol))
+        return [ToldDetail(detail_of(one.label), one.text) for one in prose if one.label]
 
     def _answer_on(self, symbol: Symbol) -> str | None:
         prose = self._prose.get(symbol.subject.identity)
@@ -222,6 +236,8 @@ class Pages:
                 blocks += [inline(words.summary), *to_markdown(words.blocks)]
         if answer := self._answer_on(symbol):
             blocks.append(self._styled(answer))
+        blocks += detail_tables(symbol, file.language, self._told_details(symbol), self._styled)
+        blocks += self._example(symbol, arranged)
         blocks += _member_table(arranged.members.get(symbol.id, ()), file.language)
         view = self._view
         places = [("Declared in", view.declared_in), ("Defined in", view.defined_in), ("Other parts in", view.parts)]
@@ -235,6 +251,15 @@ class Pages:
         edges += [(word, ends[path][symbol.id]) for word, ends in calls if symbol.id in ends.get(path, {})]
         blocks += [f"{word} {self._links(path, ends)}." for word, ends in edges]
         return blocks
+
+    def _example(self, symbol: Symbol, arranged: Outline) -> list[str]:
+        """A test that calls a public symbol, if the job tells of any."""
+        found = self._view.examples.get(symbol.path, {}).get(symbol.id)
+        test = self._to.section(found.test) if found and symbol in arranged.parts.get(Part.PUBLIC, ()) else None
+        if found is None or test is None:
+            return []
+        language = known_language(self._view.language(test.path) or "text")
+        return [f"Example, from {self._to.symbol(symbol.path, test)}:", fenced(found.text, language)]
 
     def _lines_link(self, path: str, symbol: Symbol) -> str:
         return f"[{_lines(symbol.start_line, symbol.end_line)}]({self._to.source(path, symbol)})"

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rotary_batch.core import (
     DATA_KINDS,
     Chunk,
+    Example,
     FileClass,
     Linked,
     SourceFile,
@@ -55,6 +56,7 @@ class Prose:
 
     text: str | None
     verdict: Verdict | None  # None = not answered yet
+    label: str | None = None  # of a detail of a symbol
 
 
 class SummarySource(Enum):
@@ -105,6 +107,7 @@ class IndexView:
     declared_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the definition
     defined_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the declaration
     parts: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # others of a type, by the path of one
+    examples: Mapping[str, Mapping[SymbolId, Example]] = field(default_factory=dict)  # by the path of what a test calls
 
     @cached_property
     def sources(self) -> Mapping[str, SourceFile]:

@@ -10,9 +10,11 @@ from operator import attrgetter
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from rotary_batch.core import DATA_KINDS, Chunk, ParsedFile, Subject, Symbol
+from rotary_batch.core import DATA_KINDS, Chunk, ParsedFile, Subject, Symbol, Unit
+from rotary_batch.jobs import SymbolSpec
 from rotary_batch.pages.outline import outline
-from rotary_batch.planner.skipping import is_documented, wants_answer
+from rotary_batch.planner.details import details_of
+from rotary_batch.planner.skipping import is_documented, is_trivial, private_symbols, wants_answer
 from rotary_batch.repo.languages import LANGUAGES
 
 MIN_OWN_LINES = 2  # of code of a chunk itself, for which the model is asked about it
@@ -44,22 +46,16 @@ class AskedOfChunk:
         return iter(self.questions)
 
 
-def asked_of(one: ParsedFile, source: bytes, skip: tuple[str, ...]) -> Iterator[AskedOfChunk]:
+def asked_of(one: ParsedFile, source: bytes, spec: SymbolSpec) -> Iterator[AskedOfChunk]:
     """The chunks of a file about which something is asked, in order."""
     language = one.file.language
     has_symbols = language is not None and not LANGUAGES[language].is_data
-    sections = outline(one.file.path, one.symbols).sections if has_symbols else []
-    wanting = {
-        symbol.subject: symbol
-        for symbol in sorted(sections, key=attrgetter("id"))
-        if wants_answer(symbol, source[symbol.start_byte : symbol.end_byte].decode("utf-8", "replace"), language, skip)
-    }
-    wanted = list(wanting.values())
-    own = _OwnText(one, source, skip, is_data=not has_symbols)
+    asked = list(_asked_symbols(one, source, spec)) if has_symbols else []
+    own = _OwnText(one, source, spec.skip, is_data=not has_symbols)
     for chunk in one.chunks:
-        inside = wanted[_first(wanted, chunk.start_byte) : _first(wanted, chunk.end_byte)]
-        questions = [Question(symbol.subject, f"`{symbol_label(symbol)}`") for symbol in inside]
-        if not questions and own.is_told(chunk):
+        inside = asked[_first(asked, chunk.start_byte) : _first(asked, chunk.end_byte)]
+        questions = [question for symbol in inside for question in symbol.questions]
+        if not questions and "private" not in spec.skip and own.is_told(chunk):
             name = PurePosixPath(chunk.path).name
             questions = [Question(chunk.subject, f"`{name}`, lines {chunk.start_line}-{chunk.end_line}")]
         if questions:
@@ -72,7 +68,37 @@ def symbol_label(symbol: Symbol) -> str:
     return name.replace("`", "")
 
 
-def _first(symbols: Sequence[Symbol], byte: int) -> int:
+class _AskedSymbol(NamedTuple):
+    start_byte: int
+    questions: Sequence[Question]
+
+
+def _asked_symbols(one: ParsedFile, source: bytes, spec: SymbolSpec) -> Iterator[_AskedSymbol]:
+    """What is asked about each symbol, in order."""
+    language, arranged = one.file.language, outline(one.file.path, one.symbols)
+    private = private_symbols(one.file.path, arranged) if "private" in spec.skip else frozenset()
+    seen: set[Subject] = set()
+    for symbol in sorted(arranged.sections, key=attrgetter("id")):
+        if symbol.id in private or symbol.subject in seen:
+            continue
+        seen.add(symbol.subject)
+        text = source[symbol.start_byte : symbol.end_byte].decode("utf-8", "replace")
+        questions = []
+        if wants_answer(symbol, text, language, spec.skip):
+            questions.append(Question(symbol.subject, f"`{symbol_label(symbol)}`"))
+        if spec.details and not ("trivial" in spec.skip and is_trivial(symbol, text, language)):
+            questions += _detail_questions(symbol, text, language, spec.details)
+        if questions:
+            yield _AskedSymbol(symbol.start_byte, questions)
+
+
+def _detail_questions(symbol: Symbol, text: str, language: str | None, wanted: Sequence[str]) -> Iterator[Question]:
+    for number, detail in enumerate(details_of(symbol, text, language, wanted), 1):
+        subject = Subject(Unit.DETAIL, symbol.path, span=(symbol.start_byte, symbol.end_byte), part=number)
+        yield Question(subject, detail.label(symbol_label(symbol)))
+
+
+def _first(symbols: Sequence[_AskedSymbol], byte: int) -> int:
     return bisect_left(symbols, byte, key=attrgetter("start_byte"))
 
 

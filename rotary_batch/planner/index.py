@@ -22,6 +22,7 @@ from rotary_batch.pages.check import CHECK_VERSION
 from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.contexts import ContextPlanner, SourceText, draft_of
+from rotary_batch.planner.examples import plan_examples
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.redacting import Redactor
 from rotary_batch.planner.resolving import resolve, save_parsed
@@ -142,7 +143,7 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         check_key(prompt_builder),
         # Not in the job's text: the keys of jobs without any stay.
         *sorted(prompt_builder.job.template.items()),
-        *([repr(prompt_builder.job.symbol)] if prompt_builder.job.symbol else []),
+        *([repr(prompt_builder.job.symbol), *prompt_builder.job.symbol.details] if prompt_builder.job.symbol else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -362,6 +363,8 @@ def _roll_up(
             stored.plan_chunks_again(store, row.id, sorted(changed | relinked) if tells_context else ())
             ranks = _ranks(store, repository, row, paths)
             _forget_pages(store, row.id, sources, changed, relinked)
+            if job.symbol is not None and "examples" in job.symbol.details:
+                plan_examples(store, row.id, _source_of(repository, changes.files), changed)
             for path in sorted(changes.were_sources):
                 counts += plan_chunks(store, row.id, job.name, path, [])
             items = list(rollup_items(paths, ranks, job, changed))

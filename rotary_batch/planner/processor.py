@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from rotary_batch.core import DATA_KINDS, Completion, Subject, Symbol, Unit, ValidationResult, WorkItem
@@ -18,6 +19,7 @@ from rotary_batch.pages.page import (
     folder_summary,
     symbol_summary,
 )
+from rotary_batch.pages.symbol_details import detail_of
 from rotary_batch.planner.asked import symbol_label
 from rotary_batch.planner.contexts import begun_of
 from rotary_batch.planner.prompt_builder import BegunPrompt, EncodedPrompt, Note, PromptBuilder
@@ -204,6 +206,12 @@ class ItemProcessor:
         self, item: WorkItem, text: str, completion: Completion, prompt_ids: Sequence[int]
     ) -> ValidationResult:
         scopes, source = self._scopes[item.repository_id], self._prompt_builder.tokenizer.decode(prompt_ids)
+        about = scopes.described(item.subject, source)
+        if about is not None and item.subject.unit is Unit.DETAIL:
+            detail = detail_of(drafts.place_of(self._store, item.id)[1])
+            about = replace(about, detail=detail.name or about.name)
+            if source.endswith(f": {detail.beginning}"):  # else the model thinks first, and begins the line itself
+                text = f"{detail.beginning} {text}"
         return validate(
             text,
             mean_logprob=completion.mean_logprob,
@@ -211,7 +219,7 @@ class ItemProcessor:
             min_mean_logprob=self._prompt_builder.manifest.min_mean_logprob,
             is_known=scopes.is_known(item.subject),
             source=source,
-            about=scopes.described(item.subject, source),
+            about=about,
         )
 
 

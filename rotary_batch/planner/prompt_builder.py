@@ -16,6 +16,7 @@ from rotary_batch.jobs import Job, SymbolSpec, UnitSpec
 from rotary_batch.model.begun import BegunChat
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
+from rotary_batch.pages.symbol_details import detail_of
 from rotary_batch.planner.context import chunk_context
 from rotary_batch.prompts import FilledPrompt, Prompt, break_markers
 from rotary_batch.work.expected import NoteRoom
@@ -159,7 +160,8 @@ class PromptBuilder:
         """
         name, num_markers = break_markers(label)
         chat = begun.chat
-        own_ids = chat.ids(f"{name}:" if chat.is_answer else f"\n\nNow the line for {name}.")
+        begun_text = f" {detail_of(label).beginning}" if unit is Unit.DETAIL else ""
+        own_ids = chat.ids(f"{name}:{begun_text}" if chat.is_answer else f"\n\nNow the line for {name}.")
         spec = self._spec(unit)
         tokens = len(chat.head_ids) + len(own_ids)
         if tokens + spec.new_tokens > self.manifest.context_tokens:
@@ -173,7 +175,7 @@ class PromptBuilder:
         return EncodedPrompt(prompt_ids=own_ids, key=key, num_markers=begun.num_markers + num_markers)
 
     def _spec(self, unit: Unit) -> UnitSpec | SymbolSpec:
-        if unit is Unit.SYMBOL and self.job.symbol:
+        if unit in {Unit.SYMBOL, Unit.DETAIL} and self.job.symbol:
             return self.job.symbol
         return self.job.units[unit]
 

@@ -89,7 +89,7 @@ class Scopes:
             name = subject.path.rpartition("/")[2] or self._view.name
             return Described(name, subject.path or name, subject.unit.value, "", "")
         symbol = next(iter(self._symbols(subject)), None)
-        if symbol is None or subject.unit is not Unit.SYMBOL:
+        if symbol is None or subject.unit is Unit.CHUNK:
             return None
         chunks = self._view.chunks.get(subject.path, ())
         place = bisect_right(chunks, symbol.start_byte, key=attrgetter("start_byte"))
@@ -108,7 +108,7 @@ class Scopes:
         if subject.span is None:
             return ()
         start, end = subject.span
-        return self._file(subject.path).starting_in(start, start + 1 if subject.unit is Unit.SYMBOL else end)
+        return self._file(subject.path).starting_in(start, end if subject.unit is Unit.CHUNK else start + 1)
 
     def _read_file(self, path: str) -> _File:
         return _File(self._view.symbols.get(path, ()), stored_imports(self._store, self._id, [path]), path)

@@ -1,8 +1,9 @@
 """Which symbols get no answer of a model, because their code or their author says all that there is to say.
 
 A job names the rules in `[symbol] skip`: `documented` are symbols with words of their author, `trivial` are getters and
-setters, calls that are passed on, methods that every class has, and what has no body.  Only text is looked at, so the
-rule for a body is the same in all languages whose bodies are in braces.
+setters, calls that are passed on, methods that every class has, and what has no body, `private` are those that users of
+the code do not see, and tests.  Only text is looked at, so the rule for a body is the same in all languages whose
+bodies are in braces.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rotary_batch.core import CLASS_KINDS, DATA_KINDS, Symbol
+from rotary_batch.core import CLASS_KINDS, DATA_KINDS, Symbol, SymbolId
 from rotary_batch.pages.authored.reading import authored_summary
+from rotary_batch.pages.outline import Outline, Part, is_test_file
 
 MAX_TRIVIAL_NBYTES = 1000  # of a symbol; longer ones are read by the model, whatever is in them
 MAX_STATEMENT_CHARACTERS = 120
@@ -70,6 +72,12 @@ def reason_to_skip(symbol: Symbol, text: str, language: str | None, skip: tuple[
     if "trivial" in skip and is_trivial(symbol, text, language):
         return "its name and its code say it all (trivial)"
     return None
+
+
+def private_symbols(path: str, arranged: Outline) -> frozenset[SymbolId]:
+    """The symbols of a file that its users do not see; all of a file of tests."""
+    public = () if is_test_file(path) else arranged.parts.get(Part.PUBLIC, ())
+    return frozenset(symbol.id for symbol in arranged.sections) - {symbol.id for symbol in public}
 
 
 def is_documented(symbol: Symbol, language: str | None) -> bool:

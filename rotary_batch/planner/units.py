@@ -41,7 +41,7 @@ def source_items(one: ParsedFile, source: bytes, prompt_builder: PromptBuilder) 
     if Unit.CHUNK not in job.units or not is_selected(one.file, job):
         return
     if job.symbol is not None:
-        for asked in asked_of(one, source, job.symbol.skip):
+        for asked in asked_of(one, source, job.symbol):
             items = [planned_item(*question, asked.chunk.start_byte, job) for question in asked.questions]
             if job.symbol.context_tokens:
                 yield from (replace(item, is_draft=True) for item in items)
@@ -119,11 +119,12 @@ def with_prompts(
 
 def planned_item(subject: Subject, label: str, chunk_start: int, job: Job) -> PlannedItem:
     """An item whose answer is one line, without its prompt."""
-    spec = job.symbol if subject.unit is Unit.SYMBOL and job.symbol else job.units[Unit.CHUNK]
+    spec = job.units[Unit.CHUNK] if subject.unit is Unit.CHUNK or job.symbol is None else job.symbol
     start, _ = subject.span or (0, 0)
+    is_read = Unit.FILE in job.units and subject.unit is not Unit.DETAIL
     return PlannedItem(
         subject=subject,
-        parent=Subject(Unit.FILE, subject.path) if Unit.FILE in job.units else None,
+        parent=Subject(Unit.FILE, subject.path) if is_read else None,
         position=start,
         max_new_tokens=spec.new_tokens,
         max_sentences=spec.sentences,

@@ -14,7 +14,7 @@ from rotary_batch.work.store import WorkStore
 
 _PATHS_IN_A_QUERY = 500
 _MAX_PACES = 30  # runs
-_OF_SOURCE = "unit in ('chunk', 'symbol')"
+_OF_SOURCE = "unit in ('chunk', 'symbol', 'detail')"
 
 
 def states(store: WorkStore, repository_id: int) -> dict[str, dict[str, int]]:
@@ -103,7 +103,7 @@ class ParkedFile(NamedTuple):
 def parked_by_file(store: WorkStore, repository_ids: Sequence[int], limit: int) -> tuple[int, list[ParkedFile]]:
     """How many files and folders have parked items, by reason, and the first of them."""
     places = ",".join("?" * len(repository_ids))
-    groups = f"""select root, case when unit in ('chunk', 'symbol') then 'file' else unit end as unit, path,
+    groups = f"""select root, case when {_OF_SOURCE} then 'file' else unit end as unit, path,
                        count(*) as n, coalesce(error, '') as error
                 from item join repository on repository.id = repository_id
                 where state = 'parked' and repository_id in ({places}) group by 1, 2, 3, 5"""
@@ -178,7 +178,7 @@ def unit_work(store: WorkStore, repository_ids: Sequence[int]) -> list[UnitWork]
                    coalesce(sum(output_tokens) filter (where state = 'done'), 0) as output_tokens,
                    coalesce(sum(output_tokens * output_tokens) filter (where state = 'done'), 0) as output_squares,
                    avg(max_new_tokens) as max_new_tokens,
-                   case when unit in ('chunk', 'symbol') then 0 when unit = 'directory'
+                   case when {_OF_SOURCE} then 0 when unit = 'directory'
                         then count(distinct length(path) - length(replace(path, '/', ''))) filter (where open)
                         else 1 end as num_levels
             from (select *, state in ('waiting', 'ready', 'leased') as open from item
@@ -243,7 +243,7 @@ def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: S
     for start in range(0, len(paths), _PATHS_IN_A_QUERY):
         batch = paths[start : start + _PATHS_IN_A_QUERY]
         rows = store.db.execute(
-            f"""select unit, path, subject, state, verdict, shown_text from item
+            f"""select unit, path, subject, state, verdict, shown_text, label from item
                 where repository_id = ? and part_of is null and path in ({",".join("?" * len(batch))})
                 and unit in ({",".join("?" * len(units))})""",
             [repository_id, *batch, *units],
@@ -255,7 +255,7 @@ def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: S
 def children(store: WorkStore, item_id: int) -> list[tuple[int, Answer]]:
     """(id, answer) of every item that an item reads, in order."""
     rows = store.db.execute(
-        """select id, unit, path, subject, state, verdict, shown_text from item where parent_id = ?
+        """select id, unit, path, subject, state, verdict, shown_text, label from item where parent_id = ?
            order by position, subject""",
         [item_id],
     )
@@ -265,7 +265,9 @@ def children(store: WorkStore, item_id: int) -> list[tuple[int, Answer]]:
 def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
     verdict = None if row["verdict"] is None else Verdict(row["verdict"])
     subject = Subject.parse(row["unit"], row["path"], row["subject"])
-    return Answer(subject=subject, state=row["state"], verdict=verdict, shown_text=row["shown_text"])
+    return Answer(
+        subject=subject, state=row["state"], verdict=verdict, shown_text=row["shown_text"], label=row["label"]
+    )
 
 
 def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:

@@ -80,7 +80,8 @@ def expected_each(store: WorkStore, repository_ids: Sequence[int]) -> dict[int, 
         f"""select item.id, item.repository_id, item.unit, count(note.id) as num_notes,
                    coalesce(sum(coalesce(note.note_chars, {NOTE_CHARS})) filter (where note.id), 0) as note_chars
             from item left join item as note on note.parent_id = item.id
-            where item.unit not in ('chunk', 'symbol') and item.state = 'waiting' and item.prompt_tokens is null
+            where item.unit not in ('chunk', 'symbol') and item.unit <> 'detail'
+              and item.state = 'waiting' and item.prompt_tokens is null
               and item.repository_id in ({",".join("?" * len(repository_ids))}) group by item.id""",
         list(repository_ids),
     )
@@ -128,7 +129,8 @@ def _rollups(store: WorkStore, repository_ids: Sequence[int]) -> list[_Rollups]:
     each = f"""select item.repository_id, item.unit, item.prompt_tokens, count(note.id) as num_notes,
                       coalesce(sum(coalesce(note.note_chars, {NOTE_CHARS})) filter (where note.id), 0) as note_chars
                from item left join item as note on note.parent_id = item.id
-               where item.unit not in ('chunk', 'symbol') and item.repository_id in ({places}) and {{which}}
+               where item.unit not in ('chunk', 'symbol') and item.unit <> 'detail'
+                 and item.repository_id in ({places}) and {{which}}
                group by item.id"""
     waiting = each.format(which="item.state = 'waiting' and item.prompt_tokens is null")
     known = each.format(which="item.prompt_tokens is not null")

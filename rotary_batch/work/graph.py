@@ -272,8 +272,8 @@ def move_symbols(store: WorkStore, repository_id: int, path: str, moved: Mapping
 def stale_paths(store: WorkStore, repository_id: int) -> set[str]:
     """Files of whose texts some are written, and others are to be written again, or for the first time."""
     rows = store.db.execute(
-        """select path from item where repository_id = ? and unit in ('chunk', 'symbol', 'file') and part_of is null
-           group by path
+        """select path from item
+           where repository_id = ? and unit in ('chunk', 'symbol', 'detail', 'file') and part_of is null group by path
            having sum(state = 'done') > 0 and sum(unit <> 'file' and state not in ('done', 'parked')) > 0""",
         [repository_id],
     )

@@ -31,7 +31,7 @@ _UPSERT = """
     verdict = null, shown_text = null, reused = 0, num_sentences = 0, num_kept = 0, reasons = '[]', unchecked = 0
   returning id"""
 
-_OF_SOURCE = "unit in ('chunk', 'symbol')"
+_OF_SOURCE = "unit in ('chunk', 'symbol', 'detail')"
 _ROLLUPS = f"where repository_id = ? and job = ? and part_of is null and not {_OF_SOURCE}"
 
 
@@ -178,7 +178,7 @@ def _set_parents(
         f"""update item set parent_id = (select id from item as reader where reader.repository_id = item.repository_id
                                         and reader.job = item.job and reader.unit = 'file'
                                         and reader.subject = item.path)
-           where repository_id = ? and job = ? and {_OF_SOURCE} and +parent_id is null""",
+           where repository_id = ? and job = ? and {_OF_SOURCE} and +unit <> 'detail' and +parent_id is null""",
         [repository_id, job],
     )
 

@@ -129,6 +129,7 @@ class Answer:
     state: str
     verdict: Verdict | None
     shown_text: str | None
+    label: str | None = None  # what its subject is called in the prompt of its chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from rotary_batch.work.accounting_schema import COSTS
 from rotary_batch.work.checked_schema import CHECKED
 from rotary_batch.work.sample_schema import SAMPLES
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
-from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS
+from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES
 
 _M001 = """
 create table repository (
@@ -333,6 +333,7 @@ MIGRATIONS = (
     CONTEXTS,
     SAMPLES,
     COSTS,
+    EXAMPLES,
 )
 
 

@@ -62,3 +62,11 @@ when old.state not in ('done', 'parked') and exists (select 1 from need where it
                  where need.item_id = old.id and +item.state = 'waiting');
 end;
 """
+
+# A short test that calls a symbol, for the page of the symbol.
+EXAMPLES = """
+create table example (
+  repository_id integer not null references repository on delete cascade, path text not null,
+  start_byte integer not null, test_path text not null, test_start_byte integer not null, text text not null,
+  primary key (repository_id, path, start_byte)) strict, without rowid;
+"""

@@ -16,6 +16,7 @@ from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.config import Settings, bundled
 from rotary_batch.core import Chunk, Completion, NewTokens, StepReport, Unit
+from rotary_batch.jobs import SymbolSpec
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.asked import asked_of
 from rotary_batch.planner.prompt_builder import Note
@@ -185,7 +186,11 @@ def asked(root: Path, *skip: str) -> dict[str, list[str]]:
     texts = {file.path: data for file, data in sources}
     found: dict[str, list[str]] = {}
     for one in parse_files(iter(sources), tokenizer_dir=EMBEDDED, budget_tokens=120, num_workers=1):
-        questions = [question.label for each in asked_of(one, texts[one.file.path], skip) for question in each]
+        questions = [
+            question.label
+            for each in asked_of(one, texts[one.file.path], SymbolSpec(new_tokens=1, skip=skip))
+            for question in each
+        ]
         found[one.file.path] = questions
     return found
 

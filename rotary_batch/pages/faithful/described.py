@@ -22,6 +22,7 @@ class Described:
     language: str
     signature: str
     code: str | None = None
+    detail: str = ""  # the parameter or the exception of the symbol that the answer is about
 
     @cached_property
     def parameters(self) -> tuple[str, ...] | None:

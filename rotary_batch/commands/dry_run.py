@@ -15,7 +15,7 @@ from rotary_batch.commands.database import copied, database_path
 from rotary_batch.commands.index import IndexOutcome, IndexRequest, index, index_views
 from rotary_batch.commands.isolation import Failure, failures
 from rotary_batch.commands.keeping import keeping_model_and_job
-from rotary_batch.commands.packs import pack_folder
+from rotary_batch.commands.packs import find_pack, pack_folder
 from rotary_batch.commands.preflight import ready_to_run
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME
@@ -93,14 +93,17 @@ def dry_run(
 def _packed(
     settings_of: Callable[[Path], RepositorySettings], store: WorkStore
 ) -> Callable[[Path], RepositorySettings]:
-    """The settings of a repository.  Raises ModelError when its model would be packed first, which writes."""
+    """The settings of a repository.  Raises ModelError when its model would be packed first, which writes.
+
+    The default model is packed all the same, into the cache: nobody can name its pack.
+    """
     rows = {row.root: row for row in repositories(store)}
 
     def packed(root: Path) -> RepositorySettings:
         own = keeping_model_and_job(settings_of(root), rows.get(str(root)))
-        pack = pack_folder(own.settings)
+        model = own.settings.model
+        pack = find_pack(own.settings) if model is None else pack_folder(own.settings)
         if not (pack / MANIFEST_NAME).is_file():
-            model = own.settings.model
             raise ModelError(
                 f"{model}: not packed yet, and a dry run writes nothing; run `rotary-batch model pack {model} PACK` "
                 "first, then name PACK with --model"

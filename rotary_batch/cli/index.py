@@ -155,7 +155,8 @@ def print_read(outcome: IndexOutcome, *, to_stderr: bool = False) -> None:
         for line in filter(None, (words.headline(outcome), words.not_read(outcome))):
             console.paragraph(line, to_stderr=to_stderr)
     if outcome.demonstration and not words.did_nothing(outcome):
-        console.paragraph(DEMONSTRATION, to_stderr=to_stderr)
+        hint = commands.default_model.install_hint()
+        console.paragraph(f"{DEMONSTRATION} {hint}".rstrip(), to_stderr=to_stderr)
     for note in outcome.notes:
         console.paragraph(f"note: {note}", to_stderr=to_stderr)
     print_page_problems(pages.conflicts, pages.failed, console.err if to_stderr else console.out)

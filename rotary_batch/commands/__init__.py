@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import bench as bench
     from rotary_batch.commands import calibrate as calibrate
     from rotary_batch.commands import configuration as configuration
+    from rotary_batch.commands import default_model as default_model
     from rotary_batch.commands import docs as docs
     from rotary_batch.commands import docstrings as docstrings
     from rotary_batch.commands import doctor as doctor

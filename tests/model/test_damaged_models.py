@@ -293,7 +293,7 @@ def test_damaged_manifests(a_pack, kind):
 def test_every_field_of_a_manifest_is_needed(a_pack):
     path = a_pack / "manifest.json"
     whole = json.loads(path.read_text())
-    for name in whole.keys() - {"chunk_tokens", "job", "min_mean_logprob"}:
+    for name in whole.keys() - {"chunk_tokens", "numerics", "job", "min_mean_logprob"}:
         path.write_text(json.dumps({key: value for key, value in whole.items() if key != name}))
         refused(lambda: Manifest.load(a_pack), "manifest.json", name)
     for name in whole["geometry"].keys() - {"sliding_window"}:

@@ -69,7 +69,12 @@ SETTINGS = [
         'unit.toml: device_memory: 22 has no unit; write it in quotes, for example "22GB"',
     ),
     (".", "run --config bad.toml", 3, "bad.toml: not valid TOML: Invalid value (at end of document)"),
-    ("app", "run -q --job sumarize", 3, "HERE/app: no job named 'sumarize'; the jobs are summarize-small, summarize"),
+    (
+        "app",
+        "run -q --job sumarize",
+        3,
+        "HERE/app: no job named 'sumarize'; the jobs are api, summarize-small, summarize",
+    ),
     (".", "run --numerics quick", 2, "--numerics: 'quick' is not one of exact, fast"),
     (".", "run --numerics exat", 2, "--numerics: 'exat' is not one of exact, fast; did you mean 'exact'?"),
     (".", "inspect fils", 2, "KIND: 'fils' is not one of files, symbols, chunks, items, graph; did you mean 'files'?"),

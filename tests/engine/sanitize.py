@@ -90,8 +90,9 @@ def main() -> int:
             refused = build.compile_units(
                 compiler, [unit for unit in units if unit.level in (Level.PORTABLE, *levels)], sources, path
             )
-            if refused or run(compiler, path, levels):
-                print(f"sanitize: {name} kernels failed {refused}", file=sys.stderr)
+            status = 1 if refused else run(compiler, path, levels)
+            if status:
+                print(f"sanitize: {name} kernels failed: status {status} {refused or ''}", file=sys.stderr)
                 return 1
             print(f"sanitize: {name} kernels of {', '.join(level.label for level in levels)} are clean")
     return 0
@@ -127,6 +128,8 @@ def run(compiler: str, path: Path, levels: list[Level]) -> int:
 def run_here(path: str, levels: list[Level]) -> int:
     """Call them; the sanitizer ends the process where it finds something, and a wrong sum is an error too."""
     library = ctypes.CDLL(path)
+    if Level.AMX in levels:
+        library.has_amx()  # asks the system for the tiles: without its permission their first use ends the process
     wrong: list[object] = [
         (kernel, stored_as, case)
         for level in levels

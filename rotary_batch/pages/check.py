@@ -8,10 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from rotary_batch.core import Reason, ValidationResult, Verdict
+from rotary_batch.core import Reason, Unit, ValidationResult, Verdict
 from rotary_batch.pages.faithful.claims import false_claims
 from rotary_batch.pages.faithful.described import Described
-from rotary_batch.pages.faithful.literals import unknown_addresses, unknown_numbers, unknown_quotations
+from rotary_batch.pages.faithful.literals import (
+    unknown_addresses,
+    unknown_commands,
+    unknown_numbers,
+    unknown_quotations,
+)
 from rotary_batch.pages.faithful.names import unknown_names
 from rotary_batch.pages.faithful.obedient import not_a_description
 from rotary_batch.pages.faithful.openings import cut_opening
@@ -88,6 +93,8 @@ def _faults(sentence: str, is_known: Callable[[str], bool], source: str, about: 
     yield from (f"unknown address: {one}" for one in unknown_addresses(sentence, source))
     yield from (f"unknown number: {number}" for number in unknown_numbers(sentence, source))
     yield from (f"unknown quotation: {text}" for text in unknown_quotations(sentence, source))
+    if about is not None and about.kind == Unit.TOPIC:
+        yield from (f"unknown command: {command}" for command in unknown_commands(sentence, source))
     if about is not None:
         yield from false_claims(sentence, about)
         name = about.detail or about.name

@@ -26,19 +26,21 @@ from rotary_batch.planner.examples import plan_examples
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.redacting import Redactor
 from rotary_batch.planner.resolving import resolve, save_parsed
+from rotary_batch.planner.topics import plan_needs, save_central, topic_items, topics_to_ask
 from rotary_batch.planner.units import is_selected, rollup_items, source_items
 from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages, own_pages
 from rotary_batch.repo.churn import recent_changes
 from rotary_batch.repo.files import NOT_ALLOWED, PathPatterns, classify, is_by_content
 from rotary_batch.repo.git import Repository
-from rotary_batch.repo.graph import priorities
+from rotary_batch.repo.graph import page_rank, priorities
 from rotary_batch.repo.manifests import NAMES
 from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.project.facts import facts_of, says_facts
 from rotary_batch.repo.read_once import WENT_AWAY, ReadOnce
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
-from rotary_batch.work import graph, page_stamps
+from rotary_batch.work import facts, graph, page_stamps
 from rotary_batch.work import index as stored
 from rotary_batch.work.drafts import ChunkId, save_draft
 from rotary_batch.work.expected import save_rooms
@@ -144,6 +146,7 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         # Not in the job's text: the keys of jobs without any stay.
         *sorted(prompt_builder.job.template.items()),
         *([repr(prompt_builder.job.symbol), *prompt_builder.job.symbol.details] if prompt_builder.job.symbol else []),
+        *([repr(prompt_builder.job.topics)] if prompt_builder.job.topics else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -167,13 +170,14 @@ class _Changes:
     stubs: list[SourceFile]  # of those
     others: list[SourceFile]  # not to be parsed, but stored differently or not at all
     readmes: list[SourceFile]  # whose text may have changed
+    settings: list[SourceFile]  # not parsed, and saying something of the project that may have changed
     gone: list[str]
     were_sources: set[str]  # and are not sources now
     unreadable: dict[str, str]  # path -> why it could not be read
 
     @property
     def is_empty(self) -> bool:
-        return not (self.to_read or self.others or self.readmes or self.gone)
+        return not (self.to_read or self.others or self.readmes or self.settings or self.gone)
 
     @property
     def has_manifests(self) -> bool:
@@ -230,6 +234,7 @@ def _changes(
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     stubs = {file.path: file for file in files if file.file_class is FileClass.STUB}
     read = {file.path for file in files if file.path in known and _is_read_alike(file, old[file.path])}
+    new = [file for file in files if not (is_planned and old.get(file.path) == file)]
     to_read = [file for file in files if is_source[file.path] and file.path not in read]
     return _Changes(
         files=files,
@@ -240,9 +245,8 @@ def _changes(
             for file in files
             if (file.path not in old or old[file.path] != file) and not (is_source[file.path] and file.path not in read)
         ],
-        readmes=[
-            file for file in files if _is_readable_readme(file) and not (is_planned and old.get(file.path) == file)
-        ],
+        readmes=[file for file in new if _is_readable_readme(file)],
+        settings=[file for file in new if file.file_class is FileClass.TEXT and says_facts(file.path)],
         gone=[path for path in old if path not in is_source],
         # By class: a new version of the schema sets the plan key of every file to null, so that all are read again.
         were_sources={
@@ -300,12 +304,12 @@ def _is_readable_readme(file: SourceFile) -> bool:
     return file.file_class is FileClass.TEXT and is_readme(file.path) and file.nbytes <= MAX_README_NBYTES
 
 
-def _readmes(repository: Repository, files: Sequence[SourceFile], redactor: Redactor) -> dict[str, str]:
-    """Path -> the first paragraphs of a README."""
+def _texts(repository: Repository, files: Sequence[SourceFile], redactor: Redactor) -> Iterator[tuple[str, str]]:
+    """(path, text) of files that are not parsed."""
     wanted = {file.path for file in files}
     entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
-    texts = ((entry.path, redactor.clean(entry.path, decoded(data))) for entry, data in repository.read(entries))
-    return {path: "\n\n".join(first_paragraphs(text.decode("utf-8", "replace"))) for path, text in texts}
+    for entry, data in repository.read(entries):
+        yield entry.path, redactor.clean(entry.path, decoded(data)).decode("utf-8", "replace")
 
 
 def _store_file(
@@ -315,6 +319,7 @@ def _store_file(
         one = replace(one, chunks=())
     listed = _listed_symbols(store, row.id, one.file.path)
     save_parsed(store, row.id, one, row.plan_key)
+    facts.save_facts(store, row.id, one.file.path, facts_of(one.file.path, source.decode("utf-8", "replace")))
     if listed != _listed_symbols(store, row.id, one.file.path):
         page_stamps.forget_symbol_index(store, row.id)
     items = list(source_items(one, source, prompt_builder))
@@ -344,7 +349,11 @@ def _roll_up(
     checkpoint: Callable[[], None],
 ) -> PlanCounts:
     """Plan everything above the chunks, and then the contexts of these, which completes the plan."""
-    job, counts, readmes = prompt_builder.job, PlanCounts(), _readmes(repository, changes.readmes, redactor)
+    job, counts = prompt_builder.job, PlanCounts()
+    readmes = {
+        path: "\n\n".join(first_paragraphs(text)) for path, text in _texts(repository, changes.readmes, redactor)
+    }
+    said = {path: facts_of(path, text) for path, text in _texts(repository, changes.settings, redactor)}
     tells_context = job.symbol is not None and job.symbol.context_tokens is not None
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if is_selected(file, job)]
@@ -352,23 +361,30 @@ def _roll_up(
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
         save_rooms(store, row.id, prompt_builder.note_rooms())
-        texts_before = stored.texts(store, row.id)
+        texts_before, facts_before = stored.texts(store, row.id), facts.stored_facts(store, row.id)
         stored.finish_plan(store, row.id, "" if tells_context else row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)
+        for path, found in said.items():
+            facts.save_facts(store, row.id, path, found)
         redactor.save_rest(store, row.id)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
-        if changed or changes.has_manifests:
+        if changed or changes.has_manifests or facts.stored_facts(store, row.id) != facts_before:
             is_more = bool(changes.were_sources) or changes.has_manifests
             relinked = resolve(store, row.id, repository, None if is_more else changed)
             stored.plan_chunks_again(store, row.id, sorted(changed | relinked) if tells_context else ())
-            ranks = _ranks(store, repository, row, paths)
+            scores = page_rank(paths, graph.file_edges(store, row.id))
+            churn = recent_changes(repository.root, repository.commit)
+            ranks = priorities(scores, churn, graph.stale_paths(store, row.id))
+            save_central(store, row.id, scores)
             _forget_pages(store, row.id, sources, changed, relinked)
             if job.symbol is not None and "examples" in job.symbol.details:
                 plan_examples(store, row.id, _source_of(repository, changes.files), changed)
             for path in sorted(changes.were_sources):
                 counts += plan_chunks(store, row.id, job.name, path, [])
-            items = list(rollup_items(paths, ranks, job, changed))
+            topics = topics_to_ask(store, row.id, [file.path for file in sources], job)
+            items = [*rollup_items(paths, ranks, job, changed), *topic_items(topics, job)]
             counts += plan_rollups(store, row.id, job.name, items)
+            plan_needs(store, row.id, job, topics)
             rank_chunks(store, row.id, job.name, ranks)
     if tells_context:
         planner = ContextPlanner(store, row.id, prompt_builder, _source_of(repository, changes.files))
@@ -401,9 +417,3 @@ def _forget_pages(
         page_stamps.forget_file(store, repository_id, path)
     if relinked:
         page_stamps.forget(store, repository_id, (), relinked)
-
-
-def _ranks(store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str]) -> dict[str, int]:
-    """The order of the files in the queue, by what uses what and by their history."""
-    churn = recent_changes(repository.root, repository.commit)
-    return priorities(paths, graph.file_edges(store, row.id), churn, graph.stale_paths(store, row.id))

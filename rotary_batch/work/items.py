@@ -223,12 +223,22 @@ def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
     while below:
         rows = store.db.execute(
             """select distinct coalesce(parent.part_of, parent.id) as id from item
-               join item as parent on parent.id = item.parent_id where item.id in (select value from json_each(?))""",
-            [json.dumps(below)],
+               join item as parent on parent.id = item.parent_id where item.id in (select value from json_each(:below))
+               union select topic.id from need join item as topic on topic.repository_id = need.repository_id
+                 and topic.path = need.path and topic.chunk_start = need.start_byte and topic.unit = 'topic'
+               where need.item_id in (select value from json_each(:below))""",
+            {"below": json.dumps(below)},
         ).fetchall()
         below = [row["id"] for row in rows if row["id"] not in readers]
         readers |= set(below)
     return readers
+
+
+def item_id_of(store: WorkStore, repository_id: int, job: str, subject: Subject) -> int | None:
+    """The item on a subject, if there is one."""
+    query = "select id from item where repository_id = ? and job = ? and unit = ? and subject = ?"
+    row = store.db.execute(query, [repository_id, job, *subject.identity]).fetchone()
+    return None if row is None else int(row["id"])
 
 
 def wait_again_for(store: WorkStore, item_ids: Sequence[int]) -> None:
@@ -244,7 +254,8 @@ def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int] 
     some = "" if item_ids is None else "and id in (select value from json_each(?))"
     rows = store.db.execute(
         f"""select id, unit, path, subject, label, chunk_start, priority, state from item
-            where repository_id = ? and chunk_start is not null {some} order by path, position, id""",
+            where repository_id = ? and chunk_start is not null and unit <> 'topic' {some}
+            order by path, position, id""",
         [repository_id, *([] if item_ids is None else [json.dumps(list(item_ids))])],
     )
     for row in rows:
@@ -259,6 +270,18 @@ def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int] 
         )
 
 
+def count_needed(store: WorkStore, topic_id: int) -> None:
+    """Within a transaction: let a topic that waits begin when the answers that it needs are there; no other item."""
+    store.db.execute(
+        """update item set blockers =
+             (select count(*) from need join item as needed on needed.id = need.item_id
+              where need.repository_id = item.repository_id and need.path = item.path
+                and need.start_byte = item.chunk_start and needed.state not in ('done', 'parked'))
+           where id = ? and unit = 'topic' and state = 'waiting'""",
+        [topic_id],
+    )
+
+
 def _wait_again(store: WorkStore, item_id: int) -> None:
     """Make a roll-up wait for its inputs again."""
     _drop_parts(store, item_id)
@@ -269,3 +292,4 @@ def _wait_again(store: WorkStore, item_id: int) -> None:
                   shown_text = null, reused = 0 where id = ?""",
         [item_id],
     )
+    count_needed(store, item_id)

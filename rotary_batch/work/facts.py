@@ -1,0 +1,51 @@
+"""What files say of the project besides their code, and which files are in its middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rotary_batch.core import Fact, FactKind, FactOf
+from rotary_batch.work.store import WorkStore
+
+
+def save_facts(store: WorkStore, repository_id: int, path: str, facts: Sequence[Fact]) -> bool:
+    """Within a transaction: replace what a file says, which is stored already; returns whether that is a change."""
+    query = "select kind, name, code, words from fact where repository_id = ? and path = ? order by position"
+    new = [(fact.kind.value, *map(_storable, fact[1:])) for fact in facts]
+    if [tuple(row) for row in store.db.execute(query, [repository_id, path])] == new:
+        return False
+    store.db.execute("delete from fact where repository_id = ? and path = ?", [repository_id, path])
+    store.db.executemany(
+        "insert into fact (repository_id, path, position, kind, name, code, words) values (?, ?, ?, ?, ?, ?, ?)",
+        [(repository_id, path, position, *fact) for position, fact in enumerate(new)],
+    )
+    return True
+
+
+def stored_facts(store: WorkStore, repository_id: int) -> list[FactOf]:
+    """What all files say, by path."""
+    rows = store.db.execute(
+        "select path, kind, name, code, words from fact where repository_id = ? order by path, position",
+        [repository_id],
+    )
+    return [FactOf(row["path"], Fact(FactKind(row["kind"]), row["name"], row["code"], row["words"])) for row in rows]
+
+
+def save_central_files(store: WorkStore, repository_id: int, paths: Sequence[str]) -> None:
+    """Within a transaction: replace the files that others use most, the most used first."""
+    store.db.execute("delete from central_file where repository_id = ?", [repository_id])
+    store.db.executemany(
+        "insert into central_file (repository_id, position, path) values (?, ?, ?)",
+        [(repository_id, position, path) for position, path in enumerate(paths)],
+    )
+
+
+def central_files(store: WorkStore, repository_id: int) -> list[str]:
+    """The files that others use most, directly or not."""
+    rows = store.db.execute("select path from central_file where repository_id = ? order by position", [repository_id])
+    return [row["path"] for row in rows]
+
+
+def _storable(text: str) -> str:
+    """Without surrogates, which no database takes."""
+    return text.encode("utf-8", "replace").decode()

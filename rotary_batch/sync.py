@@ -365,7 +365,7 @@ def _load_overview(store: WorkStore, repository_id: int) -> Overview:
         main_functions=usage.main_functions(store, repository_id, MAX_MAIN_FUNCTIONS),
         most_used=[MostUsed(symbol, n) for symbol, n in used if not is_test_file(symbol.path)][:MAX_MOST_USED],
         most_used_files=usage.most_used_files(store, repository_id, MAX_FILES),
-        facts=facts.stored_facts(store, repository_id),
+        facts=facts.stored_facts(store, repository_id, is_test_file),
         central_files=facts.central_files(store, repository_id),
         num_symbols=num_symbols,
         num_described=num_described,

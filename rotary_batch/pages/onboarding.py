@@ -13,7 +13,7 @@ from rotary_batch.pages.commands import command_blocks
 from rotary_batch.pages.entry_points import entry_lines, program_lines
 from rotary_batch.pages.home import project_words
 from rotary_batch.pages.links import Links
-from rotary_batch.pages.maps import map_block
+from rotary_batch.pages.maps import map_block, mapped_folder
 from rotary_batch.pages.outline import is_test_folder
 from rotary_batch.pages.page import IndexView, Prose, Summary, SummarySource, brief, file_summary, folder_summary
 from rotary_batch.pages.page_paths import folders_above
@@ -37,7 +37,7 @@ def topic_blocks(view: IndexView, links: Links, prose: ProseMap, styled: Callabl
     """The sections of the page; `styled` marks the words of a model."""
     lists = _Lists(view, links, prose, styled)
     facts = {
-        Topic.OVERVIEW: [*(project_words(view) or [inline(folder_summary("", view).text)]), languages(view)],
+        Topic.OVERVIEW: [*(project_words(view) or [inline(main_summary(view).text)]), languages(view)],
         Topic.ARCHITECTURE: [lists.folders(), map_block(view, links, "")],
         Topic.ENTRY_POINTS: ["\n".join([*program_lines(view.overview().facts), *entry_lines(view, links)])],
         Topic.BUILD: [*command_blocks(view, links)],
@@ -67,6 +67,13 @@ def _told(folders: Sequence[str]) -> list[str]:
 def start_files(central: Sequence[str]) -> Sequence[str]:
     """The files to begin with."""
     return central[:MAX_START_FILES]
+
+
+def main_summary(view: IndexView) -> Summary:
+    """What is known of a repository without a README; its author may speak in the folder with most code."""
+    own, main = folder_summary("", view), mapped_folder(view, "")
+    inner = folder_summary(main, view) if main else own
+    return inner if own.source is SummarySource.STRUCTURE and inner.source is SummarySource.AUTHOR else own
 
 
 def languages(view: IndexView) -> str:
@@ -101,7 +108,7 @@ class _Lists:
             f"{self._line(('file', path), file_summary(path, self._view))}"
             for number, path in enumerate(start_files(self._view.overview().central_files), 1)
         ]
-        head = "The files that the others use most, directly or through others, the most used first:"
+        head = "The files that the others use most, directly or through others:"
         return "\n".join([head, "", *lines]) if lines else ""
 
     def _line(self, key: tuple[str, str], summary: Summary) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.pages.check import CHECK_VERSION
+from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.contexts import ContextPlanner, SourceText, draft_of
@@ -361,14 +362,14 @@ def _roll_up(
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
         save_rooms(store, row.id, prompt_builder.note_rooms())
-        texts_before, facts_before = stored.texts(store, row.id), facts.stored_facts(store, row.id)
+        texts_before, facts_before = stored.texts(store, row.id), facts.stored_facts(store, row.id, is_test_file)
         stored.finish_plan(store, row.id, "" if tells_context else row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)
         for path, found in said.items():
             facts.save_facts(store, row.id, path, found)
         redactor.save_rest(store, row.id)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
-        if changed or changes.has_manifests or facts.stored_facts(store, row.id) != facts_before:
+        if changed or changes.has_manifests or facts.stored_facts(store, row.id, is_test_file) != facts_before:
             is_more = bool(changes.were_sources) or changes.has_manifests
             relinked = resolve(store, row.id, repository, None if is_more else changed)
             stored.plan_chunks_again(store, row.id, sorted(changed | relinked) if tells_context else ())

@@ -12,7 +12,7 @@ from rotary_batch.core import FactKind, Subject, Topic, Unit
 from rotary_batch.pages.commands import MAX_COMMANDS, commands_by_file
 from rotary_batch.pages.entry_points import files_of, words_on
 from rotary_batch.pages.maps import folder_map, mapped_folder
-from rotary_batch.pages.onboarding import languages, shown_folders, start_files
+from rotary_batch.pages.onboarding import languages, main_summary, shown_folders, start_files
 from rotary_batch.pages.page import IndexView, Summary, SummarySource, brief, file_summary, folder_summary
 from rotary_batch.pages.sanitise import one_line
 from rotary_batch.planner.prompt_builder import Note
@@ -39,7 +39,7 @@ def _overview(view: IndexView, answers: Answers) -> Iterator[Note]:
     yield Note("its README", view.docstrings[readme] if readme else "")
     answer = answers.get(Subject(Unit.REPOSITORY, ""))
     yield Note("a summary of its files", (answer.shown_text or "") if answer else "")
-    yield Note("at its top", folder_summary("", view).text)
+    yield Note("its code", main_summary(view).text)
     yield Note("written in", languages(view).partition(": ")[2])
 
 

@@ -27,16 +27,22 @@ _PRIORITY = 4 * 10**9  # above all roll-ups: few, and what people read first
 
 
 def save_central(store: WorkStore, repository_id: int, scores: Mapping[str, float]) -> None:
-    """Within a transaction: store the files that the others use most, tests left out."""
+    """Within a transaction: store the files that the others use most, tests left out, private ones last."""
     code = {path: score for path, score in scores.items() if score > UNUSED and not is_test_file(path)}
-    facts.save_central_files(store, repository_id, most_central(code)[:MAX_CENTRAL])
+    order = sorted(most_central(code), key=_is_private)
+    facts.save_central_files(store, repository_id, order[:MAX_CENTRAL])
+
+
+def _is_private(path: str) -> bool:
+    """By its name, as Python and JavaScript have it."""
+    return any(part.startswith("_") and not part.startswith("__") for part in path.split("/"))
 
 
 def topics_to_ask(store: WorkStore, repository_id: int, sources: Sequence[str], job: Job) -> dict[Topic, list[Subject]]:
     """The topics of a job on which there are facts, each with the files and folders whose summaries it reads."""
     if job.topics is None or not sources:
         return {}
-    known = facts.stored_facts(store, repository_id)
+    known = facts.stored_facts(store, repository_id, is_test_file)
     mains = [symbol.path for symbol in usage.main_functions(store, repository_id, MAX_MAIN_FUNCTIONS)]
     begin = [Subject(Unit.FILE, path) for path in entry_files(sources, mains, known)]
     folders = [Subject(Unit.DIRECTORY, folder) for folder in shown_folders(folders_of(sources))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rotary_batch.core import Fact, FactKind, FactOf
 from rotary_batch.work.store import WorkStore
@@ -22,13 +22,19 @@ def save_facts(store: WorkStore, repository_id: int, path: str, facts: Sequence[
     return True
 
 
-def stored_facts(store: WorkStore, repository_id: int) -> list[FactOf]:
-    """What all files say, by path."""
+def stored_facts(store: WorkStore, repository_id: int, is_test_file: Callable[[str], bool]) -> list[FactOf]:
+    """What all files say, by path.
+
+    A file that others import, tests left out, is not a script: what it does when it is run is a demonstration.
+    """
+    imports = store.db.execute("select path, target from import_target where repository_id = ?", [repository_id])
+    used = {target for path, target in imports if not is_test_file(path)}
     rows = store.db.execute(
         "select path, kind, name, code, words from fact where repository_id = ? order by path, position",
         [repository_id],
     )
-    return [FactOf(row["path"], Fact(FactKind(row["kind"]), row["name"], row["code"], row["words"])) for row in rows]
+    found = (FactOf(row["path"], Fact(FactKind(row["kind"]), *row[2:])) for row in rows)
+    return [one for one in found if not (one.fact.kind is FactKind.SCRIPT and one.path in used)]
 
 
 def save_central_files(store: WorkStore, repository_id: int, paths: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 # What files say of building, testing and entering the project, and the files that others use most, directly or not.
-# Only an index can fill both, so the next one reads all files again.  A changed source deletes the stamp of that page too.
+# Only an index can fill both, so the next one reads all files again.  A changed source also deletes the stamp of that
+# page.
 TOPICS = """
 create table fact (
   repository_id integer not null, path text not null, position integer not null, kind text not null,

@@ -135,7 +135,7 @@ make test
 ## Where to start
 
 @start
-The files that the others use most, directly or through others, the most used first:
+The files that the others use most, directly or through others:
 
 1. [`shop/cart.py`](shop/cart.py.md): Defines `total`.
 2. [`web/cart.js`](web/cart.js.md): Defines `draw`.
@@ -272,6 +272,26 @@ def test_a_topic_waits_for_the_summaries_that_it_tells(make_repository, settings
         assert asked(store, settings, root) == {}, "the summary is the same, and so are the prompts"
 
 
+def test_what_others_import_is_no_script_and_private_files_are_no_place_to_start(make_repository, settings):
+    guard = "\n\nif __name__ == '__main__':\n    f()\n"
+    root = make_repository(
+        {
+            "demo.py": "def f():\n    pass\n" + guard,
+            "tool.py": "from demo import f\nfrom _own import g\n\n\ndef go():\n    f()\n    g()\n" + guard,
+            "_own.py": "def g():\n    pass\n",
+            "test_tool.py": "from tool import go\n\n\ndef test_go():\n    go()\n" + guard,
+        }
+    )
+    with writing(settings) as store:
+        index_all(store, settings, root)
+    assert body(root).partition("## Entry points\n\n")[2] == (
+        "- [`tool.py`](tool.py.md)\n\n## Where to start\n\n"
+        "The files that the others use most, directly or through others:\n\n"
+        "1. [`demo.py`](demo.py.md): Defines `f`.\n2. [`tool.py`](tool.py.md): Defines `go`.\n"
+        "3. [`_own.py`](_own.py.md): Defines `g`.\n"
+    )
+
+
 def test_facts_that_do_not_fit_are_left_out_and_the_first_ones_are_told(make_repository, settings):
     targets = "".join(f"target{n:03}:\n\techo {'x' * 200}\n" for n in range(60))
     root = make_repository(CODE | {"Makefile": f"test:\n\tpytest\n{targets}"})
@@ -368,8 +388,8 @@ def test_what_a_file_says_is_read_as_text(path, text, facts):
     assert [fact[1:] for fact in facts_of(path, text)] == facts
 
 
-def test_a_command_that_is_not_in_the_facts_is_dropped():
-    about = Described("shop", "shop", "topic", "", "")
+def test_a_command_that_is_not_in_the_facts_is_dropped_and_a_sentence_that_is_on_none_of_them():
+    about = Described("shop", "shop", "", "", "", topic="build")
 
     def shown(text: str) -> str | None:
         found = validate(
@@ -387,6 +407,7 @@ def test_a_command_that_is_not_in_the_facts_is_dropped():
     assert shown("You run `make test` for the tests.") == "You run `make test` for the tests."
     assert shown("You run `make test docs` for the tests.") is None
     assert shown("You run `test make` for the tests.") is None
+    assert shown("You run make test for the tests. It has many tests.") == "You run make test for the tests."
 
 
 def test_facts_are_cut_to_what_a_page_shows():

@@ -287,7 +287,7 @@ def test_what_others_import_is_no_script_and_private_files_are_no_place_to_start
     assert body(root).partition("## Entry points\n\n")[2] == (
         "- [`tool.py`](tool.py.md)\n\n## Where to start\n\n"
         "The files that the others use most, directly or through others:\n\n"
-        "1. [`demo.py`](demo.py.md): Defines `f`.\n2. [`tool.py`](tool.py.md): Defines `go`.\n"
+        "1. [`tool.py`](tool.py.md): Defines `go`.\n2. [`demo.py`](demo.py.md): Defines `f`.\n"
         "3. [`_own.py`](_own.py.md): Defines `g`.\n"
     )
 

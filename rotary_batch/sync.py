@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass, Linked, Subject, Symbol, SymbolId, Unit
+from rotary_batch.core import FileClass, Linked, Subject, SymbolId, Unit
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages, untouched
 from rotary_batch.pages.front import digest_of
 from rotary_batch.pages.markdown import MAX_LINKS, Pages
@@ -32,8 +30,9 @@ from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.examples import examples_of
 from rotary_batch.work.graph import RELATIONS, linked
-from rotary_batch.work.index import load_files, stored_chunks, stored_outline
+from rotary_batch.work.index import load_files, stored_chunks
 from rotary_batch.work.linkage import LINKAGE_RELATIONS, Linkage
+from rotary_batch.work.listed import ListedSymbols
 from rotary_batch.work.page_stamps import (
     known_stamp,
     known_stamps,
@@ -91,19 +90,14 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         model_name=row.model_name,
         demonstration=row.demonstration,
         docs_dir=row.docs_dir,
+        listed=ListedSymbols(store, row.id),
         root=row.root,
         link_template=row.link_template,
         examples=_PerFile(paths, lambda path: examples_of(store, row.id, path)),
         uses=usage.FolderUses(store, row.id, ["", *folders_of(paths)]),
         overview=lru_cache(1)(lambda: _load_overview(store, row.id)),
         text_counts=lambda: text_counts(store, row.id),
-        every_symbol=lambda: _symbols_by_file(store, row.id),
     )
-
-
-def _symbols_by_file(store: WorkStore, repository_id: int) -> Iterator[tuple[str, Sequence[Symbol]]]:
-    for path, symbols in groupby(stored_outline(store, repository_id), attrgetter("path")):
-        yield path, list(symbols)
 
 
 class IndexViews:
@@ -258,8 +252,8 @@ def _late_things(
         for thing in before - index:
             del paths[thing]
         paths |= {thing: thing[1:] for thing in index}
-        result.unchanged -= len(before - pending)
-        late = late | index
+        result.unchanged -= len(before - pending - index)
+        late = late | (index & pending) | (index - before)
     result.unchanged -= len((late & OVERVIEWS) - pending)
     return late
 

@@ -23,13 +23,13 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     `progress` gets (experts packed, experts to pack).  If it raises, packing stops, and the next call continues it.
     Raises ModelError.
     """
-    model = _model(settings)
-    if _is_pack(model):
-        return model
+    pack = pack_folder(settings)
+    if (pack / MANIFEST_NAME).is_file():  # which is written last
+        return pack
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
     from rotary_batch.engine.self_check import self_check
 
-    return pack_into_cache(model, _cache(), self_check, settings.experts, progress)
+    return pack_into_cache(_model(settings), _cache(), self_check, settings.experts, progress)
 
 
 def described_pack(settings: Settings) -> tuple[Path, Manifest]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.pages.check import CHECK_VERSION
+from rotary_batch.pages.page import summary_of
 from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.contexts import ContextPlanner, SourceText, draft_of
@@ -38,11 +39,12 @@ from rotary_batch.repo.parse import parse_files
 from rotary_batch.repo.read_once import WENT_AWAY, ReadOnce
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
-from rotary_batch.work import graph, page_stamps
+from rotary_batch.work import declared, graph, page_stamps
 from rotary_batch.work import index as stored
 from rotary_batch.work.drafts import ChunkId, save_draft
 from rotary_batch.work.expected import save_rooms
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
+from rotary_batch.work.listed import save_listed
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
 from rotary_batch.work.secrets import num_secrets
 from rotary_batch.work.store import WorkStore
@@ -313,10 +315,11 @@ def _store_file(
 ) -> PlanCounts:
     if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
         one = replace(one, chunks=())
-    listed = _listed_symbols(store, row.id, one.file.path)
+    told = _told(store, row.id, one.file.path)
     save_parsed(store, row.id, one, row.plan_key)
-    if listed != _listed_symbols(store, row.id, one.file.path):
-        page_stamps.forget_symbol_index(store, row.id)
+    _save_listed(store, row.id, one.file.path)
+    if told != _told(store, row.id, one.file.path):
+        page_stamps.forget_list(store, row.id)
     items = list(source_items(one, source, prompt_builder))
     chunks = {chunk.start_byte: chunk for chunk in one.chunks}
     for start_byte in dict.fromkeys(
@@ -327,11 +330,27 @@ def _store_file(
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
 
 
-def _listed_symbols(store: WorkStore, repository_id: int, path: str) -> list[tuple[str, ...]]:
-    """What the symbol index has of a file; nothing at the first index, when there are no pages yet."""
-    if not page_stamps.has_stamps(store, repository_id):
-        return []
-    return list(entries_of(path, stored.stored_outline(store, repository_id, path)))
+def _save_listed(store: WorkStore, repository_id: int, path: str) -> None:
+    """Store what the symbol index has of a file."""
+    entries = entries_of(path, stored.stored_outline(store, repository_id, path))
+    if letters := save_listed(store, repository_id, path, entries):
+        page_stamps.forget_symbol_index(store, repository_id, letters)
+
+
+def _told(store: WorkStore, repository_id: int, path: str) -> object:
+    """What summaries, of a file or of others, may say of it; nothing while there are no pages.
+
+    In C and C++ a comment may be that of a symbol of another file.
+    """
+    language = (
+        graph.language_of_source(store, repository_id, path) if page_stamps.has_stamps(store, repository_id) else None
+    )
+    if language is None:
+        return None
+    symbols = list(stored.stored_symbols(store, repository_id, path))
+    docstring = stored.stored_docstring(store, repository_id, path)
+    comments = [(one.qualified_name, one.docstring) for one in symbols if language in declared.LANGUAGES]
+    return docstring, summary_of(path, docstring, language, lambda: symbols), comments
 
 
 def _roll_up(

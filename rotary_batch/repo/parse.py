@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -83,7 +84,7 @@ def parse_files(
 
     Raises UnavailableError when worker processes cannot be started.
     """
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    load_tokenizer = cache(Tokenizer.load)  # the workers have their own
     time_budget = _TimeBudget(timeout_s)
     workers = [_Worker(tokenizer_dir, budget_tokens, parse_one, time_budget) for _ in range(num_workers)]
     waiting, tasks = iter(files), deque[_Task]()  # tasks that run, or wait for one before them
@@ -97,7 +98,7 @@ def parse_files(
                 _wait_for_any(workers)
             while tasks and tasks[0].is_settled:
                 task = tasks.popleft()
-                yield task.parsed or cut_at_lines(*task.file, budget_tokens, tokenizer, task.reason)
+                yield task.parsed or cut_at_lines(*task.file, budget_tokens, load_tokenizer(tokenizer_dir), task.reason)
     finally:
         for worker in workers:
             worker.stop()

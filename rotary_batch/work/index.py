@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol, main_definitions
+from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
 from rotary_batch.work.graph import outline_symbol, save_names
-from rotary_batch.work.page_stamps import forget_file, forget_list, has_stamps
+from rotary_batch.work.page_stamps import forget_file
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
@@ -179,7 +179,6 @@ def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
 def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:
     """Within a transaction: store a source file and what parsing it gave."""
     db, path = store.db, one.file.path
-    told = _told(store, repository_id, path)
     forget_file(store, repository_id, path)
     _save_file(store, repository_id, one.file)
     db.execute(
@@ -207,20 +206,6 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
     )
     save_entries(store, repository_id, one)
-    if told != _told(store, repository_id, path):
-        forget_list(store, repository_id)
-
-
-def _told(store: WorkStore, repository_id: int, path: str) -> object:
-    """What summaries, of the file or of others, may say of it; nothing while there are no pages."""
-    if not has_stamps(store, repository_id):
-        return None
-    query = "select docstring, language from file where repository_id = ? and path = ?"
-    file = store.db.execute(query, [repository_id, path]).fetchone()
-    symbols = list(stored_symbols(store, repository_id, path))
-    names = [(one.kind, one.qualified_name, one.is_public, one.docstring) for one in symbols]
-    order = [one.qualified_name for one in main_definitions(symbols, or_declarations=True)]
-    return file and tuple(file), names, order
 
 
 def _symbol_row(symbol: Symbol) -> tuple[object, ...]:
@@ -259,6 +244,13 @@ def stored_file(store: WorkStore, repository_id: int, path: str) -> SourceFile:
     """One file that is stored."""
     query = "select * from file where repository_id = ? and path = ?"
     return _file(store.db.execute(query, [repository_id, path]).fetchone())
+
+
+def stored_docstring(store: WorkStore, repository_id: int, path: str) -> str | None:
+    """What a file as a whole says."""
+    query = "select docstring from file where repository_id = ? and path = ?"
+    row = store.db.execute(query, [repository_id, path]).fetchone()
+    return None if row is None else row[0]
 
 
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:

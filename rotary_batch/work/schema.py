@@ -10,7 +10,7 @@ from rotary_batch.work.accounting_schema import COSTS
 from rotary_batch.work.checked_schema import CHECKED
 from rotary_batch.work.sample_schema import SAMPLES
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
-from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES
+from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES, NAMES_KEPT
 
 _M001 = """
 create table repository (
@@ -334,6 +334,7 @@ MIGRATIONS = (
     SAMPLES,
     COSTS,
     EXAMPLES,
+    NAMES_KEPT,
 )
 
 

@@ -90,6 +90,12 @@ def delete_repository(store: WorkStore, repository_id: int) -> tuple[int, int]:
     return items.rowcount, results.rowcount
 
 
+def commit_of(store: WorkStore, root: str) -> str | None:
+    """The commit of the last index."""
+    row = store.db.execute("select commit_id from repository where root = ?", [root]).fetchone()
+    return None if row is None else row[0]
+
+
 def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
     """Path -> blob of every source file that is stored with its items under this key.
 
@@ -262,6 +268,19 @@ def stored_chunks(store: WorkStore, repository_id: int, path: str | None = None)
     """The chunks of one file or of all, in path order."""
     rows = _rows(store, "chunk", _CHUNK, repository_id, path)
     return (Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in rows)
+
+
+def stored_chunk(store: WorkStore, repository_id: int, path: str, start_byte: int) -> Chunk:
+    """One chunk that is stored."""
+    query = f"select {_CHUNK} from chunk where repository_id = ? and path = ? and start_byte = ?"
+    row = store.db.execute(query, [repository_id, path, start_byte]).fetchone()
+    return Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))})
+
+
+def chunk_spans(store: WorkStore, repository_id: int) -> Iterator[tuple[str, int, int]]:
+    """(path, start byte, end byte) of every chunk, in path order."""
+    query = "select path, start_byte, end_byte from chunk where repository_id = ? order by path, start_byte"
+    return ((row[0], row[1], row[2]) for row in store.db.execute(query, [repository_id]))
 
 
 def plan_chunks_again(store: WorkStore, repository_id: int, paths: Iterable[str]) -> None:

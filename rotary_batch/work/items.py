@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from rotary_batch.core import ItemState, Subject, Unit
-from rotary_batch.work.rows import AskedItem, PlanCounts, PlannedItem
+from rotary_batch.work.rows import AskedItem, AskedPlace, PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
 
 # Another plan of an item begins it anew: nothing of its answer or of its attempts remains.
@@ -239,13 +239,13 @@ def wait_again_for(store: WorkStore, item_ids: Sequence[int]) -> None:
             _wait_again(store, reader)
 
 
-def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int] | None = None) -> Iterator[AskedItem]:
-    """The items on symbols and chunks whose prompts begin with that of their chunk, in file order; all, or some."""
-    some = "" if item_ids is None else "and id in (select value from json_each(?))"
+def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int]) -> Iterator[AskedItem]:
+    """Some of the items on symbols and chunks whose prompts begin with that of their chunk, in file order."""
     rows = store.db.execute(
-        f"""select id, unit, path, subject, label, chunk_start, priority, state from item
-            where repository_id = ? and chunk_start is not null {some} order by path, position, id""",
-        [repository_id, *([] if item_ids is None else [json.dumps(list(item_ids))])],
+        """select item.id, unit, item.path, subject, label, chunk_start, priority, state
+           from json_each(?) as one cross join item on item.id = one.value
+           where repository_id = ? and chunk_start is not null order by item.path, position, item.id""",
+        [json.dumps(list(item_ids)), repository_id],
     )
     for row in rows:
         yield AskedItem(
@@ -257,6 +257,18 @@ def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int] 
             is_open=row["state"] not in {ItemState.DONE, ItemState.PARKED},
             is_waiting=row["state"] == ItemState.WAITING,
         )
+
+
+def asked_places(store: WorkStore, repository_id: int) -> Iterator[AskedPlace]:
+    """Where the items on symbols and chunks are asked, in file order."""
+    rows = store.db.execute(
+        """select id, path, chunk_start,
+                  case unit when 'symbol' then cast(substr(subject, length(path) + 2) as integer) end,
+                  state not in ('done', 'parked'), state = 'waiting'
+           from item where repository_id = ? and chunk_start is not null order by path, position, id""",
+        [repository_id],
+    )
+    return (AskedPlace(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows)
 
 
 def _wait_again(store: WorkStore, item_id: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rotary_batch.work.store import WorkStore
 
 Entry = tuple[str, str, str, str, str]  # letter, key, name, kind, anchor
-_ORDER = "key, name, path, anchor"
+_IN_ORDER = "from listed_symbol indexed by listed_in_order"
 
 
 class ListedSymbols:
@@ -19,13 +19,13 @@ class ListedSymbols:
 
     def counts(self) -> dict[str, int]:
         """Letter -> how many entries it has."""
-        query = "select letter, count(*) from listed_symbol where repository_id = ? group by letter order by letter"
+        query = f"select letter, count(*) {_IN_ORDER} where repository_id = ? group by letter order by letter"
         return {row[0]: row[1] for row in self._store.db.execute(query, [self._id])}
 
     def rows(self, letter: str, skip: int, number: int) -> list[tuple[str, str, str, str]]:
         """(name, kind, path, anchor) of some entries of a letter."""
-        query = f"""select name, kind, path, anchor from listed_symbol where repository_id = ? and letter = ?
-                    order by {_ORDER} limit ? offset ?"""
+        query = f"""select name, kind, path, anchor {_IN_ORDER} where repository_id = ? and letter = ?
+                    order by key, name, path, anchor limit ? offset ?"""
         return [tuple(row) for row in self._store.db.execute(query, [self._id, letter, number, skip])]
 
 

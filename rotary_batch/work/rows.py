@@ -67,6 +67,17 @@ class AskedItem:
     is_waiting: bool
 
 
+class AskedPlace(NamedTuple):
+    """Where an item on a symbol or a chunk is asked; a few of the columns, as there are millions."""
+
+    id: int
+    path: str
+    chunk_start: int
+    symbol_start: int | None  # None when it is not about a symbol
+    is_open: bool
+    is_waiting: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCounts:
     """What planning did to the queue."""

@@ -78,10 +78,10 @@ create table affected_name (
   repository_id integer not null references repository on delete cascade, name text not null,
   primary key (repository_id, name)) strict, without rowid;
 create table listed_symbol (
-  repository_id integer not null, letter text not null, key text not null, name text not null, path text not null,
-  anchor text not null, kind text not null, primary key (repository_id, letter, key, name, path, anchor),
+  repository_id integer not null, path text not null, letter text not null, key text not null, name text not null,
+  kind text not null, anchor text not null, primary key (repository_id, path, letter, key, name, anchor),
   foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
-create index listed_by_file on listed_symbol (repository_id, path);
+create index listed_in_order on listed_symbol (repository_id, letter, key, name, path, anchor, kind);
 update file set plan_key = null;
 update repository set plan_key = '';
 """

@@ -151,6 +151,23 @@ def test_a_database_of_an_earlier_version_is_said(kept):
     assert kept.problems() == [Fact("schema", str(kept.database), State.DIFFERS, words, "`rotary-batch index REPO`")]
 
 
+def test_an_index_that_was_not_finished_is_said(kept):
+    kept.sql("update repository set plan_key = ''")
+    (problem,) = kept.problems()
+    assert (problem.about, problem.state, problem.mend) == ("pages", State.DIFFERS, f"`rotary-batch index {kept.root}`")
+
+
+def test_a_repository_that_is_gone_is_said_and_others_are_judged(kept):
+    kept.sql(
+        "insert into repository select 99, '/nowhere/at/all', name, commit_id, worktree, docs_dir, model_name, pack_dir,"
+        " plan_key, link_template, job, notes, demonstration, resolved_by, model_digest, model_by_flag, check_key,"
+        " job_by_name from repository"
+    )
+    (problem,) = kept.problems()
+    assert problem[:4] == ("sources", "/nowhere/at/all", State.DIFFERS, "no such folder")
+    assert len([fact for fact in kept.facts() if fact.about == "pack"]) == 1  # of both
+
+
 def test_while_a_driver_works_pages_are_not_judged(kept):
     with writing(Settings(db=kept.database)) as store:
         done = subprocess.run(

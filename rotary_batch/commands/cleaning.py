@@ -58,11 +58,11 @@ def clean(store: WorkStore, window: Window, now: float | None = None) -> Cleaned
     """Delete until there is nothing left that may go, or the window closes."""
     now = time.time() if now is None else now
     before, should_stop = compaction.file_nbytes(store), window.is_closed
-    unneeded.note_unused(store, now, should_stop)
     freed = [  # files first, since a full disk takes no transaction; a report goes before the record that names it
         Freed(each.what, *files.remove(each, should_stop))
         for each in files.leftovers(store.db.path, now, unneeded.old_reports(store))
     ]
+    unneeded.note_unused(store, now, should_stop)
     freed += [Freed(kind.what, *unneeded.delete(store, kind, now - files.UNUSED_S, should_stop)) for kind in _KINDS]
     is_complete = not should_stop()
     if is_complete:

@@ -51,7 +51,8 @@ def _pack_facts(pack: Path, rows: Sequence[RepositoryRow], progress: Callable[[i
     for row in rows:
         if row.model_digest not in {None, model_digest(manifest)}:
             words = f"another model than {row.model_name}, with which {row.root} was indexed"
-            yield Fact("pack", str(pack), State.DIFFERS, words, f"`rotary-batch index {row.root} --model {pack}`")
+            named = "" if row.demonstration else f" --model {pack}"
+            yield Fact("pack", str(pack), State.DIFFERS, words, f"`rotary-batch index {row.root}{named}`")
 
 
 def _damaged(pack: Path, progress: Callable[[int, int], None]) -> list[str]:

@@ -92,15 +92,15 @@ def in_batches(
 
 def note_unused(store: WorkStore, now: float, should_stop: Callable[[], bool]) -> None:
     """Begin the time of answers that nothing uses since an earlier version, which did not note when."""
-    query = f"select {int(now)}, key, 0 from result where unused_since is null and key not in ({_IN_USE})"
-    rows = [tuple(row) for row in store.db.execute(query).fetchall()]
+    query = f"select ?, key, 0 from result where unused_since is null and key not in ({_IN_USE}) limit ?"
+    rows = [tuple(row) for row in store.db.execute(query, [int(now), MAX_LOOKED_UP]).fetchall()]
     in_batches(store, "update result set unused_since = ? where key = ?", rows, should_stop)
 
 
 def old_reports(store: WorkStore) -> list[str]:
     """The files that the records of old runs name."""
-    query = f"select report ->> 'file' as file from run where {OLD_RUNS.where} and report ->> 'file' is not null"
-    return [row["file"] for row in store.db.execute(query)]
+    query = f"select case when json_valid(report) then report ->> 'file' end as file from run where {OLD_RUNS.where}"
+    return [str(row["file"]) for row in store.db.execute(query) if row["file"]]
 
 
 def _given(kind: Unneeded, before: float) -> dict[str, float]:

@@ -53,7 +53,7 @@ def test_an_edited_and_a_lost_page_are_named_and_render_mends_what_it_may(kept):
     wrap.unlink()
     render = f"`rotary-batch render {kept.root}"
     assert kept.problems() == [
-        Fact("pages", str(wrap), State.DIFFERS, "not what the database has", f"{render}`"),
+        Fact("pages", str(wrap), State.DIFFERS, "missing", f"{render}`"),
         Fact("pages", str(box), State.DIFFERS, "edited by a person", f"{render} --accept ours|theirs pkg/box.py.md`"),
     ]
     kept.rotary("verify", code=4)
@@ -77,6 +77,21 @@ def test_changed_sources_are_named_and_index_mends_them(kept, git):
     kept.rotary("verify", code=4)
     kept.rotary("index", kept.root)
     assert kept.problems() == []
+
+
+def test_the_name_of_a_file_cannot_look_like_a_fact(kept, git):
+    (kept.root / "x\nagrees: sources y.py").write_text("x = 1\n")
+    git(kept.root, "add", "-A", "--", ":(glob)x*")
+    git(kept.root, "commit", "-qm", "second")
+    lines = kept.rotary("verify", code=4).stdout.splitlines()
+    assert [line[:7] for line in lines if "y.py" in line] == ["differs"]
+
+
+def test_an_untouched_page_of_another_version_is_not_what_the_database_has(kept):
+    """A page as it was before its answer: whole and signed, so that no person edited it, but not the newest."""
+    kept.sql("update item set shown_text = 'It is put somewhere.', verdict = 'shown' where unit = 'file'")
+    words = {(fact.about, fact.words) for fact in kept.problems()}
+    assert words == {("pages", "not what the database has")}
 
 
 def test_a_lost_answer_is_found(kept):

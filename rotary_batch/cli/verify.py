@@ -54,4 +54,5 @@ def _print(facts: Sequence[Fact]) -> None:
 
 def _line(fact: Fact) -> str:
     mend = f"; {fact.mend}" if fact.mend else ""
-    return f"{fact.state}: {fact.about} {fact.path}: {fact.words}{mend}"
+    # One line, whatever a file is called: its name must not look like another fact.
+    return f"{fact.state}: {fact.about} {fact.path}: {fact.words}{mend}".replace("\n", "\\n").replace("\r", "\\r")

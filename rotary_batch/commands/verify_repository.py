@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,8 +81,10 @@ def _pages(store: WorkStore, row: RepositoryRow, window: Window, pid: int | None
 
 def _compared(row: RepositoryRow, folder: Path, found: SyncResult) -> Iterator[Fact]:
     render = f"`rotary-batch render {row.root}`"
+    missing = [page for page in found.written if not os.path.lexists(folder / page)]
     found_by_kind = (
-        (found.written, "not what the database has", render),
+        (missing, "missing", render),
+        ([page for page in found.written if page not in missing], "not what the database has", render),
         (found.removed, "the page of something that is gone", render),
         (found.conflicts, "edited by a person", f"`rotary-batch render {row.root} --accept ours|theirs PAGE`"),
         (found.kept, "shows a text that the database lacks", f"`rotary-batch render {row.root} --overwrite`"),

@@ -92,6 +92,11 @@ EXAMPLES = (
     Example("model info"),
     Example("model verify"),
     Example("generate ../in.jsonl -o ../out.jsonl"),
+    Example(
+        "verify .",
+        "`state` is `agrees`, `differs`, `damaged` or `not judged`; `mend` says what to do.",
+    ),
+    Example("gc", "`nbytes` of rows is that of their content; `is_complete` is false when the time was too short."),
     Example("forget ."),
 )
 

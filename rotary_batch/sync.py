@@ -25,6 +25,7 @@ from rotary_batch.pages.page_paths import LLMS_FULL_NAME, folders_above, folders
 from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, open_safe_folder
 from rotary_batch.pages.site import LLMS_FULL, OVERVIEWS, page_of, render, site_paths, things_of
 from rotary_batch.pages.symbol_index import is_index_thing
+from rotary_batch.pages.unwritten import open_unwritten
 from rotary_batch.work import usage
 from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
@@ -146,6 +147,13 @@ def open_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
         yield folder
 
 
+@contextmanager
+def open_unwritten_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
+    """The docs folder for comparing only: what is synced with it says what would be written."""
+    with open_unwritten(Path(row.root), row.docs_dir) as folder:
+        yield folder
+
+
 OpenDocs = Callable[[RepositoryRow], AbstractContextManager[SafeFolder]]
 
 
@@ -156,12 +164,15 @@ def sync_all(
     should_stop: Callable[[], bool] = never,
     *,
     overwrite: bool = False,
+    open_folder: OpenDocs = open_docs,
 ) -> SyncResult:
     """Check every page of the docs folder, and remove pages of sources that are gone.
 
     `overwrite`: also replace pages that show texts of a model that this database does not have.
     """
-    return _sync_site(store, row, views or IndexViews(store), {}, should_stop, overwrite=overwrite)
+    return _sync_site(
+        store, row, views or IndexViews(store), {}, should_stop, overwrite=overwrite, open_folder=open_folder
+    )
 
 
 def sync_pending(

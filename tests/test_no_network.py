@@ -107,7 +107,8 @@ def test_no_python_of_ours_asks_for_a_socket(make_repository, tmp_path):
     for command in (
         ["index", root], ["export", "--requests", requests], ["generate", requests, "-o", results], ["import", results],
         ["run", root], ["search", "add"], ["inspect", "graph", root, "--format", "dot"], ["report", root], ["mcp"],
-        ["export", "--sqlite", tmp_path / "code.db"], ["site", root], ["agents", root], ["forget", root],
+        ["export", "--sqlite", tmp_path / "code.db"], ["site", root], ["agents", root], ["verify"], ["gc"],
+        ["forget", root],
     ):  # fmt: skip
         words = [sys.executable, "-m", "rotary_batch", *map(str, command)]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -29,7 +29,7 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
     from rotary_batch.engine.self_check import self_check
 
-    return pack_into_cache(_model(settings), _cache(), self_check, settings.experts, progress)
+    return pack_into_cache(_model(settings), packs_cache(), self_check, settings.experts, progress)
 
 
 def described_pack(settings: Settings) -> tuple[Path, Manifest]:
@@ -54,7 +54,7 @@ def pack_folder(settings: Settings) -> Path:
     from rotary_batch.engine.packs.adapter import open_model  # headers only, without torch
     from rotary_batch.engine.packs.checkpoint import cached_pack
 
-    return cached_pack(open_model(model), _cache(), settings.experts)
+    return cached_pack(open_model(model), packs_cache(), settings.experts)
 
 
 def _model(settings: Settings) -> Path | Adapted:
@@ -85,6 +85,6 @@ def model_folder(model: Path) -> Path:
     return model
 
 
-def _cache() -> Path:
+def packs_cache() -> Path:
     """Where packs of checkpoints are made."""
     return cache_dir(os.environ) / "packs"

@@ -11,6 +11,7 @@ from rotary_batch.work.checked_schema import CHECKED
 from rotary_batch.work.sample_schema import SAMPLES
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
 from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES, NAMES_KEPT
+from rotary_batch.work.unused_schema import UNUSED_SINCE
 
 _M001 = """
 create table repository (
@@ -335,6 +336,7 @@ MIGRATIONS = (
     COSTS,
     EXAMPLES,
     NAMES_KEPT,
+    UNUSED_SINCE,
 )
 
 

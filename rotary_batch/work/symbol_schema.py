@@ -79,7 +79,7 @@ create table affected_name (
   primary key (repository_id, name)) strict, without rowid;
 create table listed_symbol (
   repository_id integer not null, path text not null, letter text not null, key text not null, name text not null,
-  kind text not null, anchor text not null, primary key (repository_id, path, letter, key, name, anchor),
+  anchor text not null, kind text not null, primary key (repository_id, path, letter, key, name, anchor),
   foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
 create index listed_in_order on listed_symbol (repository_id, letter, key, name, path, anchor, kind);
 update file set plan_key = null;

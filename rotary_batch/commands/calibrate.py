@@ -31,7 +31,8 @@ from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import open_repository
-from rotary_batch.runner import Progress, Runner
+from rotary_batch.run_stats import Progress
+from rotary_batch.runner import Runner
 from rotary_batch.sync import IndexViews
 from rotary_batch.window import Window
 from rotary_batch.work import counts

@@ -29,7 +29,8 @@ from rotary_batch.pages.site import things_of
 from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.runner import Runner, RunStats
+from rotary_batch.run_stats import RunStats
+from rotary_batch.runner import Runner
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending, sync_some
 from rotary_batch.window import Window
 from rotary_batch.work import counts

@@ -13,7 +13,7 @@ from rotary_batch.log import event
 from rotary_batch.model.format_shares import formats_of
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, exceeded_by, rates_path, save_rates
-from rotary_batch.runner import Progress
+from rotary_batch.run_stats import Progress
 
 _EXCEEDED = "a run was faster than their bound"
 REMEASURE_EVERY_S = 24 * 3600.0  # at most, when runs are faster than the roofline: measuring takes a minute

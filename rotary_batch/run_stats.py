@@ -44,6 +44,7 @@ class RunStats:
     pages_failed: list[PageFailure] = field(default_factory=list)
     paused_s: float = 0.0
     yielded_s: float = 0.0  # waited for other programs
+    engines_died: int = 0  # with items that were live
     memory_ran_out: int = 0  # times, on the device
     energy_j: float | None = None  # of the card, pauses left out; None = it does not count it
     tier: str = ""  # where experts came from, and how

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 import torch
 
-from rotary_batch.core import Completion, Failure, Request, StepReport
+from rotary_batch.core import Completion, ErrorClass, Failure, Request, StepReport
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.delta.base import StateSegment
@@ -129,6 +130,10 @@ class RotaryEngine:
         """
         self.scheduler.admit(request)
 
+    def drop(self, request_ids: Collection[int]) -> None:
+        """Forget live sequences."""
+        self.scheduler.retire(request_ids)
+
     def skip_prompts(self) -> bool:
         """Count every prompt token but the last of each as cached, whatever the arena holds; whether any was left.
 
@@ -227,7 +232,12 @@ class RotaryEngine:
             raise DeviceMemoryError(f"{error}; close what else uses it, or give a smaller --device-memory")
         self.memory_plan = self.memory_plan._replace(batch=num_kept)
         lost = [
-            Failure(request_id=one.request.request_id, error=error, retry=True, is_temporary=True)
+            Failure(
+                request_id=one.request.request_id,
+                error=error,
+                error_class=ErrorClass.TEMPORARY,
+                is_attempt=False,
+            )
             for one in live[num_kept:]
         ]
         self.scheduler.retire({failure.request_id for failure in lost})
@@ -375,4 +385,8 @@ class RotaryEngine:
 
 def _not_finite(sequence: Sequence) -> Failure:
     at = len(sequence.token_ids)
-    return Failure(request_id=sequence.request.request_id, error=f"logits are not finite at token {at}", retry=False)
+    return Failure(
+        request_id=sequence.request.request_id,
+        error=f"logits are not finite at token {at}",
+        error_class=ErrorClass.BAD_ITEM,
+    )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +20,7 @@ import pytest
 from rotary_batch.backoff import Backoff
 from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.engines import open_engine
-from rotary_batch.core import Completion, Request, StepReport
+from rotary_batch.core import Completion, ErrorClass, Failure, Request, StepReport
 from rotary_batch.errors import DeviceMemoryError, ModelError, PromptError, UnavailableError
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.pages.files import SyncResult
@@ -396,6 +402,22 @@ def test_poison_that_hangs_is_parked(make_runner):
     assert states(runner.store, repository_id) == {"chunk": {"done": 5, "parked": 1}}
 
 
+@pytest.mark.parametrize("error_class", [ErrorClass.BAD_MODEL, ErrorClass.BAD_MACHINE])
+def test_a_bad_model_or_machine_ends_the_run_and_parks_nothing(make_runner, monkeypatch, error_class):
+    def step(engine) -> StepReport:
+        failures = [Failure(request_id=one, error="no number", error_class=error_class) for one in engine._live]
+        engine._live.clear()
+        return StepReport(failures=tuple(failures))
+
+    monkeypatch.setattr(Engine, "step", step)
+    runner, repository_id = make_runner("in process", "raise", num_items=9, poison=set())
+    with pytest.raises(UnavailableError, match="no number; nothing was parked") as raised:
+        runner.drain()
+    assert (raised.value.exit_code, runner.stats.parked) == (69, 0)
+    assert states(runner.store, repository_id) == {"chunk": {"ready": 9}}
+    assert runner.store.db.execute("select sum(attempts) as n from item").fetchone()["n"] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_somebody_kills_costs_no_attempt_and_no_token(make_runner, tmp_path, number):
     watchdog = Watchdog(least_s=1.0, first_step_s=1.0, factor=2.0)
@@ -413,3 +435,42 @@ def test_a_process_that_somebody_kills_costs_no_attempt_and_no_token(make_runner
     assert runner.store.db.execute("select sum(attempts) as n from item").fetchone()["n"] == 0
     assert (runner.stats.engines_died, sum(seen)) == (1, 16 * 5), "every token was generated once"
     assert len(opened(tmp_path)) == 2
+
+
+def test_a_run_writes_the_same_pages_wherever_its_engine_is(make_repository):
+    root, pages = make_repository({"a.py": "def add(a, b):\n    return a + b\n"}), {}
+    for place in ("in-process", "subprocess"):
+        environment = os.environ | {"ROTARY_BATCH_ENGINE": place, "XDG_STATE_HOME": str(root.parent / place)}
+        words = [sys.executable, "-m", "rotary_batch", "run", str(root)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        docs = root / "rotary-docs"
+        pages[place] = {path.relative_to(docs): path.read_bytes() for path in docs.rglob("*") if path.is_file()}
+        shutil.rmtree(docs)
+    assert pages["in-process"] == pages["subprocess"]
+
+
+def test_what_is_parked_is_listed_and_asked_again_by_class(make_repository):
+    root = make_repository({"a.py": "def add(a, b):\n    return a + b\n"})
+
+    def rotary(*words: str) -> str:
+        arguments = [sys.executable, "-m", "rotary_batch", *words]
+        return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+
+    rotary("index", str(root))
+    assert rotary("status", "--parked") == "No item is parked.\n"
+    database = Path(os.environ["XDG_STATE_HOME"]) / "rotary-batch" / "work.db"
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(
+            """update item set state = 'parked', attempts = 3, error = 'the engine died: SIGSEGV',
+                      error_class = 'bad-item' where unit in ('chunk', 'symbol')"""
+        )
+    answer = json.loads(rotary("status", "--parked", "--json"))
+    assert answer["by_class"] == {"bad-item": len(answer["parked"])}
+    assert {(one["repository"], one["attempts"], one["error"]) for one in answer["parked"]} == {
+        (str(root), 3, "the engine died: SIGSEGV")
+    }
+    assert "(bad-item, attempts: 3): the engine died: SIGSEGV" in " ".join(rotary("status", "--parked").split())
+    assert json.loads(rotary("retry", "--class", "temporary", "--json")) == {"retried": 0}
+    assert json.loads(rotary("retry", "--class", "bad-item", "--json")) == {"retried": len(answer["parked"])}
+    assert rotary("status", "--parked") == "No item is parked.\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -72,6 +72,7 @@ class RotaryEngine:
         self.memory_plan = memory_plan
         self._planned: MemoryPlan | None = None  # before device memory ran out
         self._calm_steps, self._regrow_steps, self._has_regrown = 0, REGROW_STEPS, False
+        self._has_generated = False  # any token
         self.rates = rates  # of this machine; None = there is no roofline
         self.trace = trace
         self.stop_ids = model.stop_ids
@@ -170,6 +171,7 @@ class RotaryEngine:
         roofline_s = self._roofline_s(scheduled)  # before its tokens are counted as cached
         completions, failures = self._accept_all(choices, scheduled)
         new_tokens = [new for part in scheduled if (new := part.sequence.take_new_tokens())]
+        failures = self._classed(failures, has_generated=bool(new_tokens))
         self.scheduler.retire({done.request_id for done in completions} | {lost.request_id for lost in failures})
         return StepReport(
             new_tokens=tuple(new_tokens),
@@ -183,6 +185,13 @@ class RotaryEngine:
             counters=self.trace.totals(),
             tier=self.tier_name,
         )
+
+    def _classed(self, failures: list[Failure], *, has_generated: bool) -> list[Failure]:
+        """Several failures where no sequence ever got a token are not those of items."""
+        self._has_generated |= has_generated
+        if self._has_generated or len(failures) < 2:
+            return failures
+        return [replace(one, error_class=ErrorClass.BAD_MODEL) for one in failures]
 
     def _num_drafts(self) -> int:
         """Draft tokens of each sequence: as planned, unless they would make a sweep of few rows.

@@ -138,7 +138,7 @@ class ChildEngine:
 
 def _limit_sending(connection: connections.Connection, limit_s: float) -> None:
     """A process that does not read must not block its parent for ever, once the buffer between them is full."""
-    end = socket.socket(fileno=os.dup(connection.fileno()))
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(connection.fileno()))
     seconds, fraction = divmod(limit_s, 1.0)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6)))
     end.close()

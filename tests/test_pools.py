@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -340,6 +341,26 @@ def test_several_engines_share_a_queue_and_one_that_dies_takes_only_its_own(make
         done |= {one.request_id: one for one in report.completions}
     assert (len(opened(tmp_path)), len(lost), 50 in lost) == (2, 4, True)
     assert done == {number: one for number, one in alone(REQUESTS).items() if number not in lost}
+
+
+def test_several_engines_keep_what_is_apart_in_one_of_them(make_runner):
+    """The others go on; the laws of one engine hold."""
+    runner, repository_id = make_runner("subprocess", "kill", num_items=40, poison={5, 30}, num_engines=2)
+    assert runner.drain() == "done"
+    assert states(runner.store, repository_id) == {"chunk": {"done": 38, "parked": 2}}
+    attempts = runner.store.db.execute("select sum(attempts) as n from item where state = 'done'").fetchone()["n"]
+    assert attempts == 0
+
+
+def test_waits_grow_and_differ_and_a_seed_tells_them():
+    def waits(seed: int) -> list[float]:
+        backoff = Backoff(first_s=2.0, most_s=100.0, random=random.Random(seed))
+        return [backoff.wait_s(number) for number in range(100)]
+
+    assert waits(1) == waits(1) != waits(2)
+    assert all(
+        whole / 2 <= wait <= whole for wait, whole in zip(waits(1), [2, 4, 8, 16, 32, 64, *[100] * 94], strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -80,7 +80,10 @@ def open_measured(
 def pool_for(
     settings: Settings, opener: Callable[[], Opener], phase: Phase, opening: Callable[[], AbstractContextManager[None]]
 ) -> Pool:
-    """The engine that the settings ask for, in this process or in one of its own; nothing is opened yet."""
+    """The engine that the settings ask for, in this process or in one of its own; nothing is opened yet.
+
+    A process of its own costs 25 MB and no time that can be measured, as this one then loads no torch.
+    """
     if settings.engine == "subprocess":
         return subprocess_pool(opener, phase=phase, opening=opening)
     return in_process_pool(opener, phase=phase, free=free_memory, opening=opening)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rotary_batch.core import Request, StepReport
 from rotary_batch.errors import UnavailableError
+from rotary_batch.model.rates import Rates
 from rotary_batch.pool.hosted import HostedEngine
 
 Wait = Callable[[Sequence[HostedEngine]], None]  # until one of them may have ended its step
@@ -21,13 +22,10 @@ class Member:
     live: set[int] = field(default_factory=set)
     is_apart: bool = False  # what is live is on trial, and nothing else may join it
     is_stepping: bool = False
+    new_rates: Rates | None = None  # from the next step on
     starts_at: float = 0.0  # when the next engine may be opened
     counters: Mapping[str, float] = field(default_factory=dict)
     _before: Mapping[str, float] = field(default_factory=dict)  # by engines that are gone
-
-    def rank(self, *, apart: bool) -> tuple[bool, int]:
-        """Where a request goes first: to others like it, then to where the fewest are."""
-        return bool(self.live and self.is_apart) != apart, len(self.live)
 
     def takes(self, *, apart: bool) -> bool:
         """Whether a request may join what is live."""
@@ -36,6 +34,9 @@ class Member:
     def begin_step(self) -> None:
         """Start a step unless one goes on, or nothing is live.  Raises EngineDiedError."""
         if self.engine is not None and self.live and not self.is_stepping:
+            if self.new_rates is not None:  # not before: nothing may be asked of an engine in mid-step
+                self.engine.use_rates(self.new_rates)
+                self.new_rates = None
             self.engine.begin_step()
             self.is_stepping = True
 
@@ -59,7 +60,7 @@ class Member:
         if self.engine is not None:
             self.engine.close()
         self.engine, self._before = None, self.counters
-        self.live, self.is_apart, self.is_stepping = set(), False, False
+        self.live, self.is_apart, self.is_stepping, self.new_rates = set(), False, False, None
 
 
 def prove(engine: HostedEngine, wait: Wait) -> None:

@@ -47,6 +47,7 @@ class Pool:
         self._losses: list[Loss] = []  # not yet reported
         self._num_deaths = self._num_failed_starts = 0  # in a row
         self._has_died = False
+        self._rates: Rates | None = None  # better ones than the engines were opened with
 
     @property
     def num_live(self) -> int:
@@ -84,12 +85,18 @@ class Pool:
 
     def _place(self, request: Request, *, apart: bool) -> Member | None:
         """The member that a request belongs to and that has room."""
-        for member in sorted(self._members, key=lambda one: one.rank(apart=apart)):
+        for member in self._candidates(apart=apart):
             if member.takes(apart=apart) and self._is_open(member) and member.engine is not None:
                 with self._deadly(member):
                     if member.engine.has_room(request):
                         return member
         return None
+
+    def _candidates(self, *, apart: bool) -> list[Member]:
+        """Where a request may go, the best first.  Those that are apart are all in one engine."""
+        if apart and (theirs := [one for one in self._members if one.live and one.is_apart]):
+            return theirs
+        return sorted(self._members, key=lambda one: len(one.live))
 
     def _is_open(self, member: Member) -> bool:
         """Whether a member has an engine, after opening one if it is time."""
@@ -173,6 +180,7 @@ class Pool:
         """Forget live sequences."""
         for member in self._members:
             if member.engine is not None and (mine := member.live & set(request_ids)):
+                assert not member.is_stepping, "what is dropped was in a step that has ended"
                 member.live -= mine
                 with self._deadly(member):
                     member.engine.drop(mine)
@@ -180,14 +188,14 @@ class Pool:
     @property
     def rates(self) -> Rates | None:
         """The rates that the roofline is computed from."""
-        return next((one.engine.rates for one in self._members if one.engine is not None), None)
+        opened = (one.engine.rates for one in self._members if one.engine is not None)
+        return self._rates or next(opened, None)
 
     def use_rates(self, rates: Rates) -> None:
-        """Compute the roofline from these from now on."""
+        """Compute the roofline from these from the next steps on."""
+        self._rates = rates
         for member in self._members:
-            if member.engine is not None:
-                with self._deadly(member):
-                    member.engine.use_rates(rates)
+            member.new_rates = rates
 
     def release(self) -> None:
         """Free all memory; every live sequence is forgotten."""
@@ -200,7 +208,7 @@ class Pool:
         """End every engine; idempotent."""
         for member in self._members:
             member.clear()
-        self._losses = []
+        self._losses, self._rates = [], None
 
 
 def wait_for_any(_: Sequence[HostedEngine]) -> None:

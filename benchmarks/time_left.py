@@ -60,7 +60,7 @@ def record(root: Path, trace: Path) -> None:
     """Index and drain in this process."""
     watching.Meter = Recorder  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
-        configured = configure(None, [root], {"db": Path(folder) / "work.db"})
+        configured = configure(None, [root], {"db": Path(folder) / "work.db", "engine": "in-process"})
         with writing(configured.for_command().settings) as store:
             views = index_views(store)
             index(

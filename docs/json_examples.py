@@ -25,7 +25,8 @@ SOURCES = {
     "rotary.toml": 'exclude = ["old/"]\n',
     "../in.jsonl": '{"custom_id": "a", "body": {"prompt": "abc", "max_tokens": 3}}\n',
 }
-MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open", "failed"}  # objects whose keys are data
+# Objects whose keys are data.
+MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open", "failed", "by_class"}
 _MAX_STRING = 120  # characters of a text on the page
 _INTRODUCTION = """# Answers in JSON
 
@@ -68,6 +69,7 @@ EXAMPLES = (
     Example("drain . --limit 1", "A list with one report for each model; see [Reports](reports.md).", (75,)),
     Example("report", "Its fields are described in [Reports](reports.md)."),
     Example("status", "In `items`, `expected` counts parts of long files that will be queued later."),
+    Example("status --parked", "`by_class` counts the items of each class."),
     Example("render ."),
     Example("retry"),
     Example("search put"),
@@ -92,6 +94,11 @@ EXAMPLES = (
     Example("model info"),
     Example("model verify"),
     Example("generate ../in.jsonl -o ../out.jsonl"),
+    Example(
+        "verify .",
+        "`state` is `agrees`, `differs`, `damaged` or `not judged`; `mend` says what to do.",
+    ),
+    Example("gc", "`nbytes` of rows is that of their content; `is_complete` is false when the time was too short."),
     Example("forget ."),
 )
 

@@ -26,6 +26,7 @@ LINK_FIELD = re.compile(r"\{(path|start|end)\}")
 ExpertFormat = Literal["bf16", "int8", "int4"]  # how a pack stores expert weights; model/slabs.py specifies each
 EXPERT_FORMATS: tuple[str, ...] = get_args(ExpertFormat)
 NUMERICS = ("exact", "fast")
+ENGINE_PLACES = ("in-process", "subprocess")
 KV_FORMATS = ("bf16", "int8")
 ISA_LEVELS = ("portable", "avx2", "avx_vnni", "avx512_bf16", "amx")  # CPU instructions, the highest that may be used
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -51,6 +52,7 @@ class Settings:
     host_memory: int | None = None  # bytes
     max_batch: int | None = None  # sequences at once
     yields: bool = True  # to other programs that need the processors, memory or the card
+    engine: str = "subprocess"  # or in-process: where it runs
     numerics: str | None = None  # exact or fast
     kv: str = "bf16"  # format of the KV cache: bf16 (as computed) or int8
     experts: str | None = None  # bf16, int8 or int4: a checkpoint is packed in it, a pack must have it
@@ -167,6 +169,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "host_memory": parse_nbytes,
     "max_batch": _positive,
     "yields": _boolean,
+    "engine": one_of(*ENGINE_PLACES),
     "numerics": one_of(*NUMERICS),
     "kv": one_of(*KV_FORMATS),
     "experts": one_of(*EXPERT_FORMATS),

@@ -8,7 +8,7 @@ the repository root; undecodable bytes are surrogate escapes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -383,6 +383,7 @@ class WorkItem:
     output_tokens: int | None
     ended: Reason | None  # what ended its answer
     error: str | None
+    error_class: ErrorClass | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -447,14 +448,39 @@ class Completion:
         return self.logprob_sum / max(1, self.num_scored)
 
 
+class ErrorClass(StrEnum):
+    """What is to blame for a failure, and so what comes next."""
+
+    TEMPORARY = "temporary"  # something that passes: it is asked again later, up to its limit of attempts
+    BAD_ITEM = "bad-item"  # this item: it is parked, and all else goes on
+    BAD_MODEL = "bad-model"  # the model: nothing is parked, the run ends
+    BAD_MACHINE = "bad-machine"  # a device, a disk or the memory: the same
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """A sequence that failed; the others of the step are unharmed."""
 
     request_id: int
     error: str
-    retry: bool
-    is_temporary: bool = False  # the machine is the cause, not the request: it does not count as an attempt
+    error_class: ErrorClass
+    is_attempt: bool = True  # False: it was in the way of others, and may be asked again as if nothing had been
+
+    @property
+    def retry(self) -> bool:
+        """Whether another attempt may succeed."""
+        return self.error_class is ErrorClass.TEMPORARY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """An engine of a pool died, or hung and was killed.  What it had live is lost but for the tokens reported so far.
+
+    One of the requests may have killed it.  Which one, `runner` finds out.
+    """
+
+    request_ids: tuple[int, ...]
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,6 +490,7 @@ class StepReport:
     new_tokens: tuple[NewTokens, ...] = ()
     completions: tuple[Completion, ...] = ()
     failures: tuple[Failure, ...] = ()
+    losses: tuple[Loss, ...] = ()  # of a pool
     prefill_tokens: int = 0
     reprefill_tokens: int = 0  # of prefill_tokens, those that earlier runs had generated or computed
     decode_tokens: int = 0
@@ -500,6 +527,56 @@ class Engine(Protocol):
         """Take every live sequence one step further; with nothing live, do nothing."""
         ...
 
+    def drop(self, request_ids: Collection[int]) -> None:
+        """Forget live sequences."""
+        ...
+
     def close(self) -> None:
         """Stop the prefetchers, free the memory; idempotent."""
+        ...
+
+
+class EnginePool(Protocol):
+    """Engines that share a queue: one in this process, some in processes of their own or on other machines.
+
+    Only plain data passes: requests in; reports, failures and losses out.  One thread uses it.  Engines open when they
+    are first needed, and again when they died.  A request that can never fit is refused with PromptError by `admit`, or
+    fails in a later step.
+    """
+
+    @property
+    def num_live(self) -> int:
+        """How many admitted sequences are neither ended nor reported as lost; 0 before an engine is opened."""
+        ...
+
+    @property
+    def starts_in_s(self) -> float:
+        """How long nothing can be admitted because engines wait to be replaced; 0 = not at all."""
+        ...
+
+    def has_room(self, request: Request, *, apart: bool = False) -> bool:
+        """Whether `admit` would take the request now, or refuse it for ever."""
+        ...
+
+    def admit(self, request: Request, *, apart: bool = False) -> None:
+        """Take a request; those that are `apart` get an engine where nothing else is live.  Raises PromptError."""
+        ...
+
+    def step(self) -> StepReport:
+        """Wait until an engine has taken its sequences further or is lost, and report all that did.
+
+        Raises an error of this package when the model or the machine is to blame, not one engine.
+        """
+        ...
+
+    def drop(self, request_ids: Collection[int]) -> None:
+        """Forget live sequences."""
+        ...
+
+    def release(self) -> None:
+        """Free all memory; every live sequence is forgotten.  The next one that is admitted takes it again."""
+        ...
+
+    def close(self) -> None:
+        """Free all memory and end every process; idempotent."""
         ...

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,15 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bench": ("`bench` has measured an engine; the fields are those of `bench --json`", ()),
     "database free": ("a statement went through that another program had kept waiting", ("waited_s",)),
     "database locked": ("another program keeps the database locked", ("by",)),
+    "engine died": ("an engine ended or hung, with so many items; it is replaced", ("error", "items")),
+    "engine suspects": ("an engine died; so many items are asked again apart from all others", ("items",)),
     "imported": ("answers of another runner were read; the fields are those of `import --json`", ()),
     "indexed": ("a repository was indexed; the fields are those of `index --json`", ()),
     "item done": ("an item has an answer, and whether it is shown", ("item", "verdict")),
-    "item failed": ("an attempt at an item failed; the last one parks it", ("item", "error", "parked")),
+    "item failed": (
+        "an attempt at an item failed; the last one parks it",
+        ("item", "error", "error_class", "parked"),
+    ),
     "kernels left out": ("kernels that this processor computes wrongly are not used", ("level", "reason")),
     "memory ran out": (
         "on the device: `items` were given back, or the engine was closed, for the `tries`th time without a step",
@@ -84,3 +90,23 @@ def log_to(path: Path) -> None:
 def event(name: str, **fields: object) -> None:
     """Log an event of `EVENTS`; without `--log` it goes nowhere."""
     _LOGGER.info(name, extra={"fields": fields})
+
+
+def relay(name: str, fields: dict[str, object]) -> None:
+    """Log an event that another process sent."""
+    _LOGGER.info(name, extra={"fields": fields})
+
+
+def send_events(send: Callable[[str, dict[str, object]], None]) -> None:
+    """Give every event of this process to `send`: its parent has the log."""
+    _LOGGER.addHandler(_Sender(send))
+    _LOGGER.setLevel(logging.INFO)
+
+
+class _Sender(logging.Handler):
+    def __init__(self, send: Callable[[str, dict[str, object]], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(record.getMessage(), getattr(record, "fields", {}))

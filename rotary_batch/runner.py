@@ -1,132 +1,33 @@
 """One run: admit ready items, step the engine, commit its tokens and answers, write finished pages.
 
-The runner decides the order of things and when to stop.  Of the engine it uses only the protocol.
+The runner decides the order of things and when to stop.  Of the engines it uses only the protocol of a pool.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from rotary_batch.core import Engine, Failure, Lease, NewTokens, StepReport, WorkItem
-from rotary_batch.errors import DeviceMemoryError, PromptError, StoppedError
+from rotary_batch.backoff import Backoff
+from rotary_batch.blame import Quarantine
+from rotary_batch.core import EnginePool, ErrorClass, Failure, Lease, Loss, NewTokens, StepReport, WorkItem
+from rotary_batch.errors import DeviceMemoryError, PromptError, StoppedError, UnavailableError
 from rotary_batch.log import event
 from rotary_batch.pacing import MEMORY_TRIES, Pace, Pacekeeper, Pacer
-from rotary_batch.pages.files import PageFailure, SyncResult
+from rotary_batch.pages.files import SyncResult
 from rotary_batch.planner.processor import ItemProcessor
+from rotary_batch.run_stats import Progress, RunStats
 from rotary_batch.window import Window, boot_clock
 from rotary_batch.work.accounting import Accounts, Cost, save_costs
 from rotary_batch.work.rows import Claim, Failed, Finished
 from rotary_batch.work.store import WorkStore
 
 CLAIM_BATCH = 16  # claimed in one transaction; those that the engine has no room for yet wait here
-RETRY_AFTER_S = 2.0  # doubled at every further attempt
+RETRY_AFTER_S, MOST_RETRY_AFTER_S = 4.0, 600.0  # doubled at every further attempt
+_ENDS_RUN = {ErrorClass.BAD_MODEL, ErrorClass.BAD_MACHINE}
 SYNC_EVERY_S = 5.0  # finished pages are written in batches, so that their fsyncs do not slow the engine
-
-
-@dataclass(slots=True)
-class RunStats:
-    """What a run did so far; stored with the run, shown while it goes on."""
-
-    revolutions: int = 0
-    done: int = 0
-    reused: int = 0
-    parked: int = 0
-    retried: int = 0
-    verdicts: dict[str, int] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)  # answers by what ended them
-    sentences: int = 0  # of new answers, that were held against the code
-    sentences_shown: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)  # kind -> new answers of which something is not shown for it
-    prefill_tokens: int = 0
-    reprefill_tokens: int = 0
-    reprefill_s: float = 0.0  # its share of step_s, by tokens
-    decode_tokens: int = 0
-    step_s: float = 0.0
-    roofline_s: float = 0.0  # the least the same steps could have taken; 0 = the machine was not measured
-    rates_raised: float = 1.0  # by how much, because steps were faster than the roofline
-    device: str = ""
-    numerics: str = ""
-    kv: str = ""
-    max_batch: int = 0  # as set; 0 = the default
-    drain_s: float = 0.0  # since work on the queue began: with opening the model, without indexing
-    pace: dict[str, float] = field(default_factory=dict)  # of `commands.meter.Pace`
-    forecast: dict[str, Any] = field(default_factory=dict)  # made when work on the queue began
-    pages_written: int = 0
-    conflicts: list[str] = field(default_factory=list)
-    pages_failed: list[PageFailure] = field(default_factory=list)
-    paused_s: float = 0.0
-    yielded_s: float = 0.0  # waited for other programs
-    memory_ran_out: int = 0  # times, on the device
-    energy_j: float | None = None  # of the card, pauses left out; None = it does not count it
-    tier: str = ""  # where experts came from, and how
-    engine: dict[str, float] = field(default_factory=dict)
-
-    def add_step(self, report: StepReport) -> None:
-        """Count one step."""
-        self.revolutions += 1
-        self.prefill_tokens += report.prefill_tokens
-        self.reprefill_tokens += report.reprefill_tokens
-        self.decode_tokens += report.decode_tokens
-        step_tokens = max(1, report.prefill_tokens + report.decode_tokens)
-        self.reprefill_s += report.step_s * min(1.0, report.reprefill_tokens / step_tokens)
-        self.step_s += report.step_s
-        self.roofline_s += report.roofline_s
-        self.tier = report.tier
-        self.engine = dict(report.counters)
-
-    def add_finished(self, finished: Finished) -> None:
-        """Count one answer."""
-        self.done += 1
-        _count(self.verdicts, finished.validation.verdict.value)
-        _count(self.ended, finished.completion.reason)
-        self.sentences += finished.validation.num_sentences
-        self.sentences_shown += finished.validation.num_kept
-        for kind in sorted({reason.partition(":")[0] for reason in finished.validation.reasons}):
-            _count(self.reasons, kind)
-
-    def add_failed(self, failed: Failed) -> None:
-        """Count one attempt that gave no answer."""
-        self.parked += failed.retry_at is None
-        self.retried += failed.retry_at is not None
-
-    def add_pages(self, result: SyncResult) -> None:
-        """Count pages; each conflict and failure is listed once."""
-        self.pages_written += len(result.written)
-        self.conflicts += [page for page in result.conflicts if page not in self.conflicts]
-        self.pages_failed += [failure for failure in result.failed if failure not in self.pages_failed]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The form in the database, in reports and in `--json`, where the roofline is called `bound_s`."""
-        return {"bound_s" if name == "roofline_s" else name: value for name, value in asdict(self).items()}
-
-
-def _count(numbers: dict[str, int], name: str) -> None:
-    numbers[name] = numbers.get(name, 0) + 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """The state of a run after a step."""
-
-    stats: RunStats
-    report: StepReport
-    prompts: Mapping[int, int]  # item -> prompt tokens that it reads, of every sequence that the engine had in the step
-    num_live: int
-    num_allowed: int | None  # items that may still end in this run; None = all
-    elapsed_s: float
-    is_full: bool = False  # items wait that the engine had no room for
-
-
-class ReleasableEngine(Engine, Protocol):
-    """An engine that gives back its memory in between."""
-
-    def release(self) -> None:
-        """Free all memory; every live sequence is forgotten.  The next one that is admitted takes it again."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -138,7 +39,7 @@ class Runner:
     """
 
     store: WorkStore
-    engine: ReleasableEngine
+    pool: EnginePool
     processor: ItemProcessor
     window: Window
     run_id: int
@@ -151,6 +52,7 @@ class Runner:
     on_pace: Callable[[Pace], None] = lambda _: None
     on_wait: Callable[[Pace], None] = lambda _: None  # every second in which there is no work
     energy_j: Callable[[], float | None] = lambda: None  # of the card, in all
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_s=RETRY_AFTER_S, most_s=MOST_RETRY_AFTER_S))
     clock: Callable[[], float] = boot_clock  # also sets when a failed item is due, which no other run reads
     sleep: Callable[[float], None] = time.sleep
     stats: RunStats = field(default_factory=RunStats)
@@ -158,6 +60,7 @@ class Runner:
     def __post_init__(self) -> None:
         self._claims: dict[int, Claim] = {}  # by item, of what the engine has
         self._waiting: deque[Claim] = deque()  # for room in the engine
+        self._quarantine = Quarantine()
         self._unsynced: list[WorkItem] = []
         self._step_s = 0.0  # of the last step
         self._accounts = Accounts()
@@ -198,9 +101,9 @@ class Runner:
             self._admit()
             if self.window.is_closed():
                 return True  # opening the engine may have taken long
-            if self.engine.num_live:
+            if self.pool.num_live:
                 self._step()
-            elif self.window.is_closing(self._step_s) or not self._wait_for_retry():
+            elif self.window.is_closing(self._step_s) or not (self._wait_for_engine() or self._wait_for_retry()):
                 return False
         except DeviceMemoryError as error:
             self._yield_memory(error)
@@ -223,10 +126,11 @@ class Runner:
 
     def _give_back_memory(self) -> None:
         self._release_claims()
-        self.window.items_taken -= len(self._claims) + len(self._waiting)
+        self.window.items_taken -= self._num_taken
         self._claims.clear()
         self._waiting.clear()
-        self.engine.release()
+        self._quarantine.clear()
+        self.pool.release()
 
     def _wait_without_memory(self) -> None:
         self._give_back_memory()
@@ -253,7 +157,7 @@ class Runner:
     def _step(self) -> None:
         """Step the engine once and commit all that it gave in one transaction."""
         prompts = {item_id: claim.read_tokens for item_id, claim in self._claims.items()}
-        report = self.engine.step()
+        report = self.pool.step()
         self.stats.drain_s = round(self.clock() - self._started_at, 3)
         self._step_s = report.step_s
         if report.prefill_tokens or report.decode_tokens:
@@ -262,7 +166,8 @@ class Runner:
         self.stats.add_step(report)
         ended = [self.processor.complete(self._claims[done.request_id], done) for done in report.completions]
         finished = [one for one in ended if isinstance(one, Finished)]
-        failed = [self._failed(failure) for failure in report.failures if not failure.is_temporary]
+        failed = [self._failed(one) for one in report.failures if one.is_attempt and one.error_class not in _ENDS_RUN]
+        failed += [self._blamed(loss) for loss in report.losses if len(loss.request_ids) == 1]
         failed += [one for one in ended if isinstance(one, Failed)]
         with self.store.transaction():
             self.store.commit_step(self._unfinished(report), finished, failed)
@@ -272,13 +177,14 @@ class Runner:
             self._note_finished(one)
         for lost in failed:
             self._note_failed(lost)
-        self._hand_back([failure for failure in report.failures if failure.is_temporary])
+        self._hand_back([failure for failure in report.failures if not failure.is_attempt])
+        self._judge(report)
         self.on_step(
             Progress(
                 stats=self.stats,
                 report=report,
                 prompts=prompts,
-                num_live=self.engine.num_live,
+                num_live=self.pool.num_live,
                 num_allowed=self._num_allowed(),
                 elapsed_s=self.clock() - self._started_at,
                 is_full=bool(self._waiting),
@@ -314,7 +220,11 @@ class Runner:
 
     def _num_allowed(self) -> int | None:
         left = self.window.items_left
-        return None if left is None else left + len(self._claims) + len(self._waiting)
+        return None if left is None else left + self._num_taken
+
+    @property
+    def _num_taken(self) -> int:
+        return len(self._claims) + len(self._waiting) + len(self._quarantine.claims)
 
     def _unfinished(self, report: StepReport) -> list[tuple[Lease, NewTokens]]:
         """The new tokens of sequences that go on, with their leases."""
@@ -324,9 +234,39 @@ class Runner:
 
     def _failed(self, failure: Failure) -> Failed:
         claim = self._claims[failure.request_id]
-        can_retry = failure.retry and claim.item.attempts + 1 < self.max_attempts
-        retry_at = self.clock() + RETRY_AFTER_S * 2**claim.item.attempts if can_retry else None
-        return Failed(claim=claim, error=failure.error, retry_at=retry_at)
+        retry_at = self._retry_at(claim) if failure.retry else None
+        return Failed(claim=claim, error=failure.error, retry_at=retry_at, error_class=failure.error_class)
+
+    def _blamed(self, loss: Loss) -> Failed:
+        """The item that was alone when its engine died."""
+        claim = self._claims[loss.request_ids[0]]
+        return Failed(claim=claim, error=f"the engine died: {loss.error}", retry_at=self._retry_at(claim))
+
+    def _retry_at(self, claim: Claim) -> float | None:
+        """When an item may be asked again; None after the last attempt."""
+        attempts = claim.item.attempts
+        return self.clock() + self.backoff.wait_s(attempts) if attempts + 1 < self.max_attempts else None
+
+    def _judge(self, report: StepReport) -> None:
+        """Send suspects into quarantine, and those that a trial has cleared back to the others."""
+        for failure in report.failures:
+            if failure.error_class in _ENDS_RUN:
+                raise UnavailableError(f"{failure.error}; nothing was parked for it")
+        self.stats.engines_died += len(report.losses)
+        cleared = self._quarantine.note(report)
+        self.pool.drop(cleared)
+        self._waiting.extendleft(self._take_back(cleared))
+        for loss in report.losses:
+            self._quarantine.add_halves(self._take_back([one for one in loss.request_ids if one in self._claims]))
+        if report.losses:
+            event("engine suspects", items=len(self._quarantine.claims))
+
+    def _take_back(self, item_ids: Collection[int]) -> list[Claim]:
+        """Claims of items that no engine has any more, leased anew."""
+        claims = [self._claims.pop(item_id) for item_id in sorted(item_ids)]
+        with self.store.transaction():
+            save_costs(self.store, self._accounts.take(item_ids))
+            return self.store.renew(claims)
 
     def _note_finished(self, finished: Finished) -> None:
         item = finished.claim.item
@@ -339,31 +279,62 @@ class Runner:
         item_id = failed.claim.item.id
         del self._claims[item_id]
         self.stats.add_failed(failed)
-        event("item failed", item=item_id, error=failed.error, parked=failed.retry_at is None)
+        event(
+            "item failed",
+            item=item_id,
+            error=failed.error,
+            error_class=failed.error_class,
+            parked=failed.retry_at is None,
+        )
 
     def _admit(self) -> None:
         """Claim and admit while the engine has room, and time is left to read what is new."""
-        while not self.window.is_closing(self._step_s) and self._pacekeeper.admits(self.engine.num_live):
+        self._admit_suspects()
+        while not self.window.is_closing(self._step_s) and self._pacekeeper.admits(self.pool.num_live):
             if not self._waiting:
                 self._claim()
-            if not self._waiting or not self.engine.has_room(self._waiting[0].request):
-                return
-            claim = self._waiting.popleft()
-            self._claims[claim.item.id] = claim
-            try:
-                self.engine.admit(claim.request)
-            except PromptError as error:
-                lost = Failed(claim=claim, error=str(error), retry_at=None)
-                self.store.commit_step([], [], [lost])
-                self._note_failed(lost)
+            if not self._waiting or not self.pool.has_room(self._waiting[0].request):
+                break
+            self._admit_one(self._waiting.popleft())
+        self._admit_suspects()
+
+    def _admit_suspects(self) -> None:
+        """Begin the next trial, if an engine is free for it."""
+        if self.window.is_closing(self._step_s):
+            return
+        group = deque(self._quarantine.next_group())
+        tried = []
+        while group and self.pool.has_room(group[0].request, apart=True):
+            tried.append(group.popleft())
+            self._admit_one(tried[-1], apart=True)
+        if tried:
+            self._quarantine.begin([one.item.id for one in tried if one.item.id in self._claims], group)
+
+    def _admit_one(self, claim: Claim, *, apart: bool = False) -> None:
+        self._claims[claim.item.id] = claim
+        try:
+            self.pool.admit(claim.request, apart=apart)
+        except PromptError as error:
+            lost = Failed(claim=claim, error=str(error), retry_at=None)
+            self.store.commit_step([], [], [lost])
+            self._note_failed(lost)
 
     def _claim(self) -> None:
         left = self.window.items_left
         limit = CLAIM_BATCH if left is None else min(CLAIM_BATCH, left)
         if limit > 0:
             claims = self.store.claim(self.run_id, limit=limit, now=self.clock(), repository_ids=self.repository_ids)
-            self._waiting.extend(claims)
+            for claim in claims:
+                if self._quarantine.is_suspect(claim):
+                    self._quarantine.add([claim])
+                else:
+                    self._waiting.append(claim)
             self.window.items_taken += len(claims)
+
+    def _wait_for_engine(self) -> bool:
+        """With items but no engine, wait for one to be replaced; returns False when there are no items."""
+        self.sleep(min(1.0, self.pool.starts_in_s))
+        return bool(self._waiting or self._quarantine.claims)
 
     def _wait_for_retry(self) -> bool:
         """With nothing else to do, wait for an item that failed; returns False when there is none."""
@@ -382,7 +353,7 @@ class Runner:
                 return
 
     def _release_claims(self) -> None:
-        if claims := [*self._claims.values(), *self._waiting]:
+        if claims := [*self._claims.values(), *self._waiting, *self._quarantine.claims]:
             with self.store.transaction():
                 self.store.release([claim.lease for claim in claims])
                 save_costs(self.store, self._accounts.take(self._claims))

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import TOPICS_PAGE, FileClass, Linked, Subject, Symbol, SymbolId, Unit
+from rotary_batch.core import TOPICS_PAGE, FileClass, Linked, Subject, SymbolId, Unit
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages, untouched
 from rotary_batch.pages.front import digest_of
 from rotary_batch.pages.markdown import MAX_LINKS, Pages
@@ -28,13 +26,15 @@ from rotary_batch.pages.page_paths import LLMS_FULL_NAME, folders_above, folders
 from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, open_safe_folder
 from rotary_batch.pages.site import LLMS_FULL, OVERVIEWS, page_of, render, site_paths, things_of
 from rotary_batch.pages.symbol_index import is_index_thing
+from rotary_batch.pages.unwritten import open_unwritten
 from rotary_batch.work import facts, usage
 from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.examples import examples_of
 from rotary_batch.work.graph import RELATIONS, linked
-from rotary_batch.work.index import load_files, stored_chunks, stored_outline
+from rotary_batch.work.index import load_files, stored_chunks
 from rotary_batch.work.linkage import LINKAGE_RELATIONS, Linkage
+from rotary_batch.work.listed import ListedSymbols
 from rotary_batch.work.page_stamps import (
     known_stamp,
     known_stamps,
@@ -92,19 +92,14 @@ def load_index_view(store: WorkStore, row: RepositoryRow) -> IndexView:
         model_name=row.model_name,
         demonstration=row.demonstration,
         docs_dir=row.docs_dir,
+        listed=ListedSymbols(store, row.id),
         root=row.root,
         link_template=row.link_template,
         examples=_PerFile(paths, lambda path: examples_of(store, row.id, path)),
         uses=usage.FolderUses(store, row.id, ["", *folders_of(paths)]),
         overview=lru_cache(1)(lambda: _load_overview(store, row.id)),
         text_counts=lambda: text_counts(store, row.id),
-        every_symbol=lambda: _symbols_by_file(store, row.id),
     )
-
-
-def _symbols_by_file(store: WorkStore, repository_id: int) -> Iterator[tuple[str, Sequence[Symbol]]]:
-    for path, symbols in groupby(stored_outline(store, repository_id), attrgetter("path")):
-        yield path, list(symbols)
 
 
 class IndexViews:
@@ -153,6 +148,13 @@ def open_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
         yield folder
 
 
+@contextmanager
+def open_unwritten_docs(row: RepositoryRow) -> Iterator[SafeFolder]:
+    """The docs folder for comparing only: what is synced with it says what would be written."""
+    with open_unwritten(Path(row.root), row.docs_dir) as folder:
+        yield folder
+
+
 OpenDocs = Callable[[RepositoryRow], AbstractContextManager[SafeFolder]]
 
 
@@ -163,12 +165,15 @@ def sync_all(
     should_stop: Callable[[], bool] = never,
     *,
     overwrite: bool = False,
+    open_folder: OpenDocs = open_docs,
 ) -> SyncResult:
     """Check every page of the docs folder, and remove pages of sources that are gone.
 
     `overwrite`: also replace pages that show texts of a model that this database does not have.
     """
-    return _sync_site(store, row, views or IndexViews(store), {}, should_stop, overwrite=overwrite)
+    return _sync_site(
+        store, row, views or IndexViews(store), {}, should_stop, overwrite=overwrite, open_folder=open_folder
+    )
 
 
 def sync_pending(
@@ -259,8 +264,8 @@ def _late_things(
         for thing in before - index:
             del paths[thing]
         paths |= {thing: thing[1:] for thing in index}
-        result.unchanged -= len(before - pending)
-        late = late | index
+        result.unchanged -= len(before - pending - index)
+        late = late | (index & pending) | (index - before)
     result.unchanged -= len((late & OVERVIEWS) - pending)
     return late
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,10 @@ class FakeEngine:
         digest = hashlib.sha256(f"{request.prompt_ids} {place}".encode()).digest()
         return int.from_bytes(digest[:4], "big") % self._vocabulary
 
-    def release(self) -> None:
-        """Forget every live sequence."""
-        self._live.clear()
+    def drop(self, request_ids: Collection[int]) -> None:
+        """Forget live sequences."""
+        for request_id in request_ids:
+            self._live.pop(request_id, None)
 
     def close(self) -> None:
         """Forget everything."""

@@ -56,6 +56,7 @@ def _own_folders(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_") and name != "ROTARY_BATCH_MAX_ISA"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ROTARY_BATCH_YIELDS", "false")  # whatever else this machine does while tests run
+    monkeypatch.setenv("ROTARY_BATCH_ENGINE", "in-process")  # tests put others in its place; test_pools has both
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rotary_batch.commands.configuration import RepositorySettings
@@ -46,7 +47,8 @@ def drain_all(
     """Drain the repositories, all with the same settings or each with its own; no roots = all that are indexed."""
 
     def settings_of(row: RepositoryRow) -> RepositorySettings:
-        return RepositorySettings(Path(row.root), settings if isinstance(settings, Settings) else settings(row))
+        own = settings if isinstance(settings, Settings) else settings(row)
+        return RepositorySettings(Path(row.root), replace(own, engine="in-process"))
 
     window = window or Window()
     with recording(store, "drain", window) as recorder:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from rotary_batch.core import Failure
+from rotary_batch.core import ErrorClass, Failure
 from rotary_batch.pacing import FULL, Pace, Pacer
 from rotary_batch.pages.files import SyncResult
+from rotary_batch.pool.in_process import in_process_pool
 from rotary_batch.runner import Runner
 from rotary_batch.testing import FakeEngine, FrozenClock
 from rotary_batch.window import Window
@@ -24,18 +25,26 @@ class Counting(FakeEngine):
         super().__init__(max_batch=3)
         self.clock, self.steps = clock, 0
         self.moved = self.stalled = 0.0
+        self.all_moved = self.all_stalled = 0.0  # also before it was closed and opened again
 
     def step(self):
         self.steps += 1
         self.moved, self.stalled = self.moved + 100.0 * self.steps, self.stalled + 0.25
+        self.all_moved, self.all_stalled = self.all_moved + 100.0 * self.steps, self.all_stalled + 0.25
         self.clock.now += 2.0
         failures = []
         if self.steps in {3, 5}:
             lost = list(self._live)[-1]
             del self._live[lost]
-            failures = [Failure(request_id=lost, error="e", retry=self.steps == 3, is_temporary=self.steps == 5)]
+            failures = [
+                Failure(request_id=lost, error="e", error_class=ErrorClass.TEMPORARY, is_attempt=self.steps == 3)
+            ]
         counters = {"bytes_moved": self.moved, "stall_s": self.stalled}
         return replace(super().step(), step_s=2.0, counters=counters, failures=tuple(failures))
+
+    def close(self):
+        super().close()
+        self.moved = self.stalled = 0.0
 
 
 @pytest.mark.parametrize("counts_energy", [False, True])
@@ -54,7 +63,7 @@ def test_the_costs_of_items_are_those_of_the_steps(tmp_path, counts_energy):
 
     runner = Runner(
         store=store,
-        engine=engine,
+        pool=in_process_pool(lambda: lambda _phase: engine),
         processor=Answers(),
         window=Window(),
         run_id=1,
@@ -73,8 +82,8 @@ def test_the_costs_of_items_are_those_of_the_steps(tmp_path, counts_energy):
     assert runner.stats.paused_s > 0
     assert tuple(row) == (
         pytest.approx(2.0 * engine.steps),
-        pytest.approx(engine.moved),
-        pytest.approx(engine.stalled),
+        pytest.approx(engine.all_moved),
+        pytest.approx(engine.all_stalled),
         pytest.approx(runner.stats.energy_j) if counts_energy else None,
     )
     if counts_energy:

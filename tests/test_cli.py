@@ -181,11 +181,12 @@ def test_a_second_interrupt_ends_at_once_and_loses_nothing(make_repository, tmp_
     while child.poll() is None:  # an impatient person
         os.kill(child.pid, signal.SIGINT)
         time.sleep(0.005)
-    child.communicate()
-    assert child.returncode == 130
+    _, stderr = child.communicate()
+    # A child that waits for a processor gets several signals as one: its run may end in order before the next comes.
+    assert child.returncode in {130, 75}, stderr
     outcome = answer("report")["outcome"]
     assert outcome == answer("status")["last_run"]["outcome"]
-    assert outcome in {"killed", "interrupted"}  # the first signal may have ended the run before the second came
+    assert outcome in {130: {"killed", "interrupted"}, 75: {"interrupted"}}[child.returncode]
     (rest,) = answer("drain", root)
     assert rest["open"] == 0
 

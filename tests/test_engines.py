@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rotary_batch.commands.engines import LazyEngine, engine_options
+from rotary_batch.commands.engines import engine_options
 from rotary_batch.config import Settings
 from rotary_batch.core import Request
 from rotary_batch.engine import open_engine
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Workload
+from rotary_batch.pool.in_process import in_process_pool
 from rotary_batch.testing import FakeEngine
 
 
@@ -45,18 +46,18 @@ def test_an_option_that_does_not_exist_is_refused(tiny_pack):
 def test_an_engine_is_opened_once_when_it_is_first_needed():
     opened = []
 
-    def open_now() -> FakeEngine:
+    def open_now(_phase) -> FakeEngine:
         opened.append(FakeEngine())
         return opened[-1]
 
-    unused = LazyEngine(open_now)
+    unused = in_process_pool(lambda: open_now)
     assert unused.num_live == 0
     unused.close()
     assert opened == []
-    engine = LazyEngine(open_now)
+    pool = in_process_pool(lambda: open_now)
     request = Request(request_id=1, prompt_ids=(1, 2), max_new_tokens=1)
-    assert engine.has_room(request)
-    engine.admit(request)
-    assert engine.num_live == 1
-    assert [done.request_id for done in engine.step().completions] == [1]
+    assert pool.has_room(request)
+    pool.admit(request)
+    assert pool.num_live == 1
+    assert [done.request_id for done in pool.step().completions] == [1]
     assert len(opened) == 1

@@ -87,6 +87,8 @@ def test_all_together_with_every_command(world):
         ("render", repo),
         ("search", "add"),
         ("report", repo),
+        ("verify",),
+        ("gc",),
         ("forget", repo),
     )
 

@@ -259,6 +259,7 @@ def test_a_run_that_could_not_begin_says_how_to_go_on(world):
         ("status", "Nothing is indexed yet; run `rotary-batch index REPO`."),
         ("search box", "Nothing is indexed yet; run `rotary-batch index REPO`."),
         ("retry", "Nothing to do; no item is parked."),
+        ("gc", "Nothing to delete."),
     ],
 )
 def test_a_command_with_nothing_to_do_says_so(typed, line, indexed):

@@ -29,6 +29,12 @@ sys.addaudithook(hook)
 """
 
 
+@pytest.fixture(autouse=True)
+def _as_by_default(monkeypatch):
+    """The engine in a process of its own, to which a pair of sockets leads."""
+    monkeypatch.delenv("ROTARY_BATCH_ENGINE")
+
+
 def strace_works() -> bool:
     if shutil.which("strace") is None:
         return False
@@ -107,7 +113,8 @@ def test_no_python_of_ours_asks_for_a_socket(make_repository, tmp_path):
     for command in (
         ["index", root], ["export", "--requests", requests], ["generate", requests, "-o", results], ["import", results],
         ["run", root], ["search", "add"], ["inspect", "graph", root, "--format", "dot"], ["report", root], ["mcp"],
-        ["export", "--sqlite", tmp_path / "code.db"], ["site", root], ["agents", root], ["forget", root],
+        ["export", "--sqlite", tmp_path / "code.db"], ["site", root], ["agents", root], ["verify"], ["gc"],
+        ["forget", root],
     ):  # fmt: skip
         words = [sys.executable, "-m", "rotary_batch", *map(str, command)]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)

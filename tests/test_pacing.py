@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rotary_batch.core import Failure, StepReport
+from rotary_batch.core import ErrorClass, Failure, StepReport
 from rotary_batch.errors import DeviceMemoryError
 from rotary_batch.machine.need import Need
 from rotary_batch.pacing import CALM_S, FULL, Pace, Pacekeeper, Pacer, Yielding
@@ -125,12 +125,15 @@ class FullDevice(FakeEngine):
             lost = list(self._live)[self.num_live // 2 :]
             for request_id in lost:
                 del self._live[request_id]
-            failures = [Failure(request_id=one, error="out of memory", retry=True, is_temporary=True) for one in lost]
+            failures = [
+                Failure(request_id=one, error="out of memory", error_class=ErrorClass.TEMPORARY, is_attempt=False)
+                for one in lost
+            ]
             return StepReport(failures=tuple(failures))
         raise DeviceMemoryError("--device cuda: out of memory")
 
-    def release(self):
-        super().release()
+    def close(self):
+        super().close()
         self.released += 1
 
 
@@ -177,8 +180,8 @@ def test_a_paused_run_has_neither_memory_nor_leases_and_goes_on_with_its_tokens(
                 asked[0] = "paused by a test"
             return super().step()
 
-        def release(self):
-            super().release()
+        def close(self):
+            super().close()
             self.released += 1
 
     engine = Counted(max_batch=2)
@@ -229,6 +232,7 @@ def test_a_pause_holds_until_the_deadline(make_runner):
 def make_runner(tmp_path):
     """A runner over a real queue."""
     from rotary_batch.pages.files import SyncResult
+    from rotary_batch.pool.in_process import in_process_pool
     from rotary_batch.runner import Runner
     from rotary_batch.work.counts import open_items
 
@@ -241,7 +245,7 @@ def make_runner(tmp_path):
 
         runner = Runner(
             store=store,
-            engine=engine,
+            pool=in_process_pool(lambda: lambda _phase: engine),
             processor=Answers(),
             window=Window(deadlines=[] if seconds is None else [Deadline(seconds, clock)]),
             run_id=1,

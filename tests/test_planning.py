@@ -16,7 +16,7 @@ from rotary_batch.commands.generate import generate
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings, bundled, parse_nbytes, user_values
-from rotary_batch.core import Failure, Unit
+from rotary_batch.core import ErrorClass, Failure, Unit
 from rotary_batch.errors import ConfigError
 from rotary_batch.jobs import Select, load_job, load_jobs
 from rotary_batch.model.tokens import Tokenizer
@@ -277,7 +277,10 @@ class StubbornEngine(FakeEngine):
         return replace(
             report,
             new_tokens=tuple(new for new in report.new_tokens if new.request_id not in odd),
-            failures=tuple(Failure(request_id=number, error="out of memory", retry=True) for number in sorted(odd)),
+            failures=tuple(
+                Failure(request_id=number, error="out of memory", error_class=ErrorClass.TEMPORARY)
+                for number in sorted(odd)
+            ),
         )
 
 

@@ -21,7 +21,7 @@ from rotary_batch.model.footprint import Workload
 from rotary_batch.model.format_shares import dense_shares, expert_shares, formats_of
 from rotary_batch.model.manifest import ORIGINAL, Manifest
 from rotary_batch.model.rates import Rates, cached_rates, rates_path, save_rates
-from rotary_batch.runner import Progress, RunStats
+from rotary_batch.run_stats import Progress, RunStats
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import last_speed
 from rotary_batch.work.runs import end_run, start_run

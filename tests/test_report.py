@@ -36,7 +36,7 @@ import os, sys
 from dataclasses import replace
 from rotary_batch import cli, testing
 from rotary_batch.commands import engines
-from rotary_batch.core import Failure
+from rotary_batch.core import ErrorClass, Failure
 
 class Engine(testing.FakeEngine):
     steps = 0
@@ -56,7 +56,7 @@ cli.main()
 FAILING = """live = dict(self._live)
         if Engine.steps > 1:
             self._live = {}
-            failures = tuple(Failure(request_id=one, error="the `engine` refused", retry=False) for one in live)
+            failures = tuple(Failure(request_id=one, error="the `engine` refused", error_class=ErrorClass.BAD_ITEM) for one in live)
             return replace(testing.FakeEngine().step(), failures=failures)"""
 
 

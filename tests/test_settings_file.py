@@ -79,6 +79,7 @@ def test_every_setting_says_where_it_comes_from(make_repository, tmp_path):
         "device_memory": (3 * 10**9, "--device-memory"),
         "max_batch": (9, "ROTARY_BATCH_MAX_BATCH"),
         "yields": (False, "ROTARY_BATCH_YIELDS"),
+        "engine": ("in-process", "ROTARY_BATCH_ENGINE"),
         "kv": ("int8", f"{tmp_path}/my.toml"),
     }
     assert rows[0] == {"setting": "db", "value": str(tmp_path / "rotary-batch" / "work.db"), "source": "default"}

@@ -23,10 +23,11 @@ from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Subject,
 from rotary_batch.pages import site
 from rotary_batch.pages.front import read
 from rotary_batch.pages.site import site_paths
+from rotary_batch.planner.storing import store_parsed
 from rotary_batch.sync import sync_all, sync_pending, sync_some
 from rotary_batch.testing import plan_items
 from rotary_batch.work.connection import open_database
-from rotary_batch.work.index import finish_plan, save_parsed, save_repository
+from rotary_batch.work.index import finish_plan, save_repository
 from rotary_batch.work.page_stamps import known_stamps
 from rotary_batch.work.rows import PlannedItem, RepositoryRow
 from rotary_batch.work.schema import migrate
@@ -115,7 +116,7 @@ class Place:
         rows = self.store.db.execute("select path from file where class = 'source'").fetchall()
         with self.store.transaction():
             for path, text in sorted(texts.items()):
-                save_parsed(self.store, self.row.id, parsed(path, text), "k")
+                store_parsed(self.store, self.row.id, parsed(path, text), "k")
             finish_plan(self.store, self.row.id, "k", [], {row["path"] for row in rows} - texts.keys())
 
     def answer(self, unit: str, subject: str, text: str) -> None:
@@ -204,14 +205,13 @@ def test_a_changed_setting_may_reach_any_page(change, place):
 
 
 ABOUT_ALL = {thing for thing in THINGS if thing.startswith("/")}
-LISTS = {"/llms.txt", *OVERVIEWS}
 
 
 @pytest.mark.parametrize(
     ("texts", "forgotten"),
     [
-        ({"pkg/deep/d.py": "Other."}, {"pkg/deep/d.py", "pkg/deep/", "pkg/", *LISTS}),
-        ({"a.py": "Other."}, {"a.py", *LISTS}),
+        ({"pkg/deep/d.py": "Other."}, {"pkg/deep/d.py", "pkg/deep/", "pkg/", *OVERVIEWS}),
+        ({"a.py": "Other."}, {"a.py", *OVERVIEWS}),  # llms.txt says which functions there are
         ({"pkg/z.py": ""}, ABOUT_ALL),  # the folders when it is planned
         ({"pkg/c.py": None}, {"pkg/c.py", "pkg/", *ABOUT_ALL}),
     ],
@@ -221,7 +221,7 @@ def test_a_changed_file_reaches_its_page_and_what_is_above_it(texts, forgotten, 
     with place.store.transaction():
         for path, text in texts.items():
             if text is not None:
-                save_parsed(place.store, place.row.id, parsed(path, text), "k")
+                store_parsed(place.store, place.row.id, parsed(path, text), "k")
         finish_plan(place.store, place.row.id, "k", [], [path for path, text in texts.items() if text is None])
     assert place.forgotten() == forgotten
 

@@ -58,7 +58,8 @@ def test_everything_that_needs_no_model_works_without_the_engine(make_repository
         ["status"], ["report"], ["search", "add"], ["jobs", "list"], ["plan", root], ["why", "src/a.py", root],
         ["inspect", "items", root], ["render", root], ["check", root], ["explain", "src/a.py", root], ["retry"],
         ["site", root], ["export", "--sqlite", tmp_path / "code.db"], ["docstrings", root], ["agents", root],
-        ["models"], ["model", "info"], ["config", "show"], ["index", root, "--dry-run"], ["forget", root],
+        ["models"], ["model", "info"], ["config", "show"], ["index", root, "--dry-run"], ["verify"], ["gc"],
+        ["forget", root],
     ):  # fmt: skip
         done = bare(*command)
         assert done.returncode == 0, (command, done.stderr)

@@ -24,6 +24,7 @@ from rotary_batch.cli import (
     drain,
     export,
     forget,
+    gc,
     generate,
     import_,
     index,
@@ -42,6 +43,7 @@ from rotary_batch.cli import (
     site,
     status,
     trust,
+    verify,
     why,
 )
 from rotary_batch.cli.help import SETTINGS, Command, Group
@@ -67,7 +69,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # in the order of --he
         inspect.explain,
         inspect.inspect,
     ),
-    "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust, forget.forget),
+    "Preparing": (init.init, models.models, doctor.doctor, bench.bench, trust.trust),
+    "Keeping it in order": (verify.verify, gc.gc, forget.forget),
     "Integrating": (
         site.site,
         docstrings.docstrings,

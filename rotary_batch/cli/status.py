@@ -25,6 +25,7 @@ from rotary_batch.errors import StoppedError, UsageError
 from rotary_batch.window import Window, stop_on_signals
 
 WATCH_EVERY_S = 2.0
+MAX_PARKED = 50  # that are printed
 UNITS = {
     "chunk": "chunks of code",
     "symbol": "symbols",
@@ -38,6 +39,7 @@ UNITS = {
 def status(
     repos: IndexedRepos = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until Ctrl-C.")] = False,
+    parked: Annotated[bool, typer.Option("--parked", help="Show the items that failed, and why.")] = False,
     db: Db = None,
     config: Config = None,
     json: Json = False,
@@ -47,12 +49,21 @@ def status(
     Examples:
         rotary-batch status
         rotary-batch status --watch
+        rotary-batch status --parked
         rotary-batch status ~/src/app --json
     """
     settings = command_settings(config, repos, db=db)
-    if not watch:
+    if watch and parked:
+        raise UsageError("--parked shows what runs have left behind; leave out --watch")
+    if parked:
+        _show_parked(settings, repos or [], json)
+    elif watch:
+        _watch(settings, repos or [], json)
+    else:
         _show_status(settings, repos or [], json)
-        return
+
+
+def _watch(settings: Settings, repos: Sequence[Path], json: bool) -> None:
     if json or not sys.stdout.isatty():
         raise UsageError(
             "--watch needs a terminal and no --json; run `rotary-batch status --json` again and again instead"
@@ -60,8 +71,14 @@ def status(
     with suppress(StoppedError), stop_on_signals(Window()):
         while True:
             console.clear()
-            _show_status(settings, repos or [], json)
+            _show_status(settings, repos, json)
             time.sleep(WATCH_EVERY_S)
+
+
+def _show_parked(settings: Settings, repos: Sequence[Path], json: bool) -> None:
+    with reading(settings) as store:
+        answer = commands.status.parked(store, repos)
+    print_answer(answer, json, lambda: print_parked(answer))
 
 
 def _show_status(settings: Settings, repos: Sequence[Path], json: bool) -> None:
@@ -92,6 +109,23 @@ def print_status(answer: Mapping[str, Any]) -> None:
         console.out(f"Last run: {run['outcome']}, started {local_time(run['started_at'])}.")
         if run["reason"]:
             console.paragraph(f"Reason: {run['reason']}")
+
+
+def print_parked(answer: Mapping[str, Any]) -> None:
+    """The first parked items, and what to do with them."""
+    if not answer["parked"]:
+        console.out("No item is parked.")
+        return
+    table = console.Table("", "what is to blame", "items")
+    for error_class, count in answer["by_class"].items():
+        table.row(error_class, count)
+    table.print()
+    for one in answer["parked"][:MAX_PARKED]:
+        place = f"{one['repository']}: {one['unit']} {one['subject']}".rstrip()
+        console.paragraph(f"{place} ({one['error_class']}, attempts: {one['attempts']}): {one['error']}")
+    if (more := len(answer["parked"]) - MAX_PARKED) > 0:
+        console.out(f"{more:,} more; --json has all.")
+    console.out("`rotary-batch retry` queues them again, `rotary-batch retry --class CLASS` those of one class.")
 
 
 def _add_row(table: console.Table, name: str, done: int, parked: int, num_items: int) -> None:

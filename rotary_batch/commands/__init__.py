@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import agents as agents
     from rotary_batch.commands import bench as bench
     from rotary_batch.commands import calibrate as calibrate
+    from rotary_batch.commands import cleaning as cleaning
     from rotary_batch.commands import configuration as configuration
     from rotary_batch.commands import default_model as default_model
     from rotary_batch.commands import docs as docs
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from rotary_batch.commands import settings_file as settings_file
     from rotary_batch.commands import site as site
     from rotary_batch.commands import status as status
+    from rotary_batch.commands import verify as verify
     from rotary_batch.commands import why as why
 else:
 

@@ -12,10 +12,11 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rotary_batch.commands.engines import LazyEngine, OpenEngine, engine_options, prepare_kernels
+from rotary_batch.commands.engines import OpenEngine, engine_options, free_memory, open_prepared
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.packs import find_pack
 from rotary_batch.config import Settings
@@ -29,9 +30,12 @@ from rotary_batch.planner.documented import copy_undocumented
 from rotary_batch.planner.index import index_repository
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
+from rotary_batch.pool.hosted import Opener
+from rotary_batch.pool.in_process import in_process_pool
 from rotary_batch.repo.files import PathPatterns
 from rotary_batch.repo.git import open_repository
-from rotary_batch.runner import Progress, Runner
+from rotary_batch.run_stats import Progress
+from rotary_batch.runner import Runner
 from rotary_batch.sync import IndexViews
 from rotary_batch.window import Window
 from rotary_batch.work import counts
@@ -222,16 +226,17 @@ def _drain(request: CalibrateRequest, store: WorkStore, builder: PromptBuilder, 
     def on_step(progress: Progress) -> None:
         request.progress("answering", progress.stats.done, total)
 
-    def open_now() -> Any:  # noqa: ANN401 - a RatedEngine
-        prepare_kernels(request.settings, lambda: request.progress("compiling kernels for this processor", 0, 0))
-        request.progress("opening the model", 0, 0)
-        workload = counts.workload(store, ids, builder.manifest.context_tokens)
-        return request.open_engine(pack, engine_options(request.settings, workload))
+    def phase(text: str) -> None:
+        request.progress(text, 0, 0)
 
-    engine = LazyEngine(open_now)
+    def opener() -> Opener:
+        options = engine_options(request.settings, counts.workload(store, ids, builder.manifest.context_tokens))
+        return partial(open_prepared, request.settings, pack, options, request.open_engine)
+
+    pool = in_process_pool(opener, phase=phase, free=free_memory)
     runner = Runner(
         store=store,
-        engine=engine,
+        pool=pool,
         processor=ItemProcessor(store, builder, {row.id: IndexViews(store).of(row)}),
         window=request.window,
         run_id=start_run(
@@ -247,7 +252,7 @@ def _drain(request: CalibrateRequest, store: WorkStore, builder: PromptBuilder, 
         with device_lock(request.settings.device):
             runner.drain()
     finally:
-        engine.close()
+        pool.close()
     if request.window.is_closed():
         raise StoppedError("stopped before all answers were there; nothing is stored; run the same command again")
 

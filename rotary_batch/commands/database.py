@@ -21,7 +21,7 @@ from rotary_batch.work.backup import back_up_before_migrating
 from rotary_batch.work.ballast import keep_ballast
 from rotary_batch.work.connection import explained, needs_recovery, open_database
 from rotary_batch.work.lock import driver_lock, recovery_lock
-from rotary_batch.work.patience import READER_PATIENCE_S
+from rotary_batch.work.patience import READER_PATIENCE_S, Connection
 from rotary_batch.work.runs import unended_runs
 from rotary_batch.work.schema import migrate, require_current
 from rotary_batch.work.store import WorkStore
@@ -85,18 +85,32 @@ def copied(path: Path) -> Iterator[WorkStore]:
     with TemporaryDirectory(prefix="rotary-batch-") as folder:
         copy = Path(folder) / "work.db"
         if path.is_file() and path.stat().st_size:
-            _require_room(path, Path(folder))
-            _recover(path)
-            with (
-                explained(path),
-                closing(open_database(path, read_only=True)) as source,
-                closing(sqlite3.connect(copy)) as target,
-            ):
-                source.backup(target)
+            with explained(path):
+                _copy(path, copy)
         with closing(open_database(copy, journal_mode="memory")) as db, explained(path):
             db.execute("pragma synchronous = off")
             migrate(db)
             yield WorkStore(db)
+
+
+@contextmanager
+def copied_as_it_is(path: Path) -> Iterator[Connection]:
+    """As `copied`, but of whatever version and however damaged it is.  Raises sqlite3.DatabaseError, ConfigError."""
+    _require_database(path)
+    with TemporaryDirectory(prefix="rotary-batch-") as folder:
+        copy = Path(folder) / "work.db"
+        _copy(path, copy)
+        with closing(sqlite3.connect(copy, isolation_level=None, factory=Connection)) as db:
+            db.row_factory, db.path = sqlite3.Row, path
+            yield db
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """With a write-ahead log a driver commits meanwhile; else it waits for as long as reading the file takes."""
+    _require_room(path, copy.parent)
+    _recover(path)
+    with closing(open_database(path, read_only=True)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
 
 
 def _require_room(path: Path, folder: Path) -> None:

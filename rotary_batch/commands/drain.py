@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from rotary_batch.commands.engines import LazyEngine, OpenEngine, RatedEngine, engine_options, prepare_kernels
+from rotary_batch.commands.engines import OpenEngine, engine_options, open_measured, pool_for
 from rotary_batch.commands.forecasting import engine_of, forecast
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
 from rotary_batch.commands.isolation import Failure, isolated
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.pace import PacerFor, energy_of, full_pace, within_free
 from rotary_batch.commands.preflight import require_engine
-from rotary_batch.commands.rates import RateWatch, refresh_rates
+from rotary_batch.commands.rates import RateWatch
 from rotary_batch.commands.recording import Recorder, Run
 from rotary_batch.commands.repositories import without_folder
 from rotary_batch.commands.run_report import RunReport
@@ -29,7 +29,10 @@ from rotary_batch.pages.site import things_of
 from rotary_batch.planner.index import index_key
 from rotary_batch.planner.processor import ItemProcessor
 from rotary_batch.planner.prompt_builder import PromptBuilder
-from rotary_batch.runner import Runner, RunStats
+from rotary_batch.pool.hosted import Opener
+from rotary_batch.pool.pool import Pool
+from rotary_batch.run_stats import RunStats
+from rotary_batch.runner import Runner
 from rotary_batch.sync import IndexViews, docs_folder, sync_pending, sync_some
 from rotary_batch.window import Window
 from rotary_batch.work import counts
@@ -107,15 +110,15 @@ class _Drain:
     def drain(self, outcomes: list[Failure]) -> None:
         """Drain, and append what failed.  The pages are brought up to date whatever happens."""
         pages = _PageSync(self._store, self._rows, self._request)
-        engine = LazyEngine(self._open_engine)
+        pool = pool_for(self._group.settings, self._opener, self._request.watcher.phase, self._request.window.at_once)
         try:
             if workload := self._workload():
                 manifest = self._prompt_builder.manifest
                 require_engine(self._group.pack, manifest, self._group.settings, workload.longest_tokens)
             self._describe()
-            self._run.outcome = self._runner(engine, pages).drain()
+            self._run.outcome = self._runner(pool, pages).drain()
         finally:
-            engine.close()
+            pool.close()
             self._request.watcher.phase("writing pages")
             pages.sync_rest(self._run.stats)
             outcomes += pages.failures
@@ -127,23 +130,19 @@ class _Drain:
         if found := forecast(self._store, replace(self._group, rows=self._rows)):
             stats.forecast = found.as_dict(window.seconds_left)
 
-    def _open_engine(self) -> RatedEngine:
-        pack, settings, manifest = self._group.pack, self._group.settings, self._prompt_builder.manifest
-        phase = self._request.watcher.phase
-        with self._request.window.at_once():
-            prepare_kernels(settings, lambda: phase("compiling kernels for this processor"))
-            refresh_rates(settings, pack, manifest, time.time(), lambda: phase("measuring the machine"))
-            phase("opening the model")
-            options = engine_options(settings, self._workload())
-            if self._pacer.yielding.has_freed:
-                options = within_free(options, open_card(settings.device))
-            return self._request.open_engine(pack, options)
+    def _opener(self) -> Opener:
+        """How to open an engine for what is in the queue now."""
+        settings = self._group.settings
+        options = engine_options(settings, self._workload())
+        if self._pacer.yielding.has_freed:
+            options = within_free(options, open_card(settings.device))
+        return partial(open_measured, settings, self._group.pack, options, self._request.open_engine)
 
     def _workload(self) -> Workload | None:
         longest = self._prompt_builder.job.longest_rollup_tokens(self._prompt_builder.manifest.context_tokens)
         return counts.workload(self._store, self._ids, longest)
 
-    def _runner(self, engine: LazyEngine, pages: _PageSync) -> Runner:
+    def _runner(self, pool: Pool, pages: _PageSync) -> Runner:
         watch = RunWatch(
             store=self._store,
             repository_ids=self._ids,
@@ -153,13 +152,13 @@ class _Drain:
         )
         return Runner(
             store=self._store,
-            engine=engine,
+            pool=pool,
             processor=ItemProcessor(self._store, self._prompt_builder, self._views),
             window=self._request.window,
             run_id=self._run.id,
             repository_ids=self._ids,
             sync_pages=pages.sync_items,
-            on_step=RateWatch(engine, self._group.settings, watch),
+            on_step=RateWatch(pool, self._group.settings, watch),
             pacer=self._pacer,
             on_pace=lambda pace: watch.pace(pace, self._run.stats),
             on_wait=watch.waits,

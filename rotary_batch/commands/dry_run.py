@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ from rotary_batch.commands.preflight import ready_to_run
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME
 from rotary_batch.pages.files import SyncResult
-from rotary_batch.pages.safe_folder import SafeFolder
-from rotary_batch.pages.unwritten import open_unwritten
-from rotary_batch.sync import IndexViews, sync_pending
+from rotary_batch.sync import IndexViews, open_unwritten_docs, sync_pending
 from rotary_batch.window import Window
 from rotary_batch.work import counts
 from rotary_batch.work.index import repositories
@@ -116,13 +113,7 @@ def _packed(
 def _sync_unwritten(
     store: WorkStore, row: RepositoryRow, views: IndexViews, should_stop: Callable[[], bool]
 ) -> SyncResult:
-    return sync_pending(store, row, views, should_stop, _open_unwritten)
-
-
-@contextmanager
-def _open_unwritten(row: RepositoryRow) -> Iterator[SafeFolder]:
-    with open_unwritten(Path(row.root), row.docs_dir) as folder:
-        yield folder
+    return sync_pending(store, row, views, should_stop, open_unwritten_docs)
 
 
 def _as_dict(store: WorkStore, outcome: IndexOutcome) -> dict[str, Any]:

@@ -7,32 +7,24 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
-from typing import Protocol
 
+from rotary_batch.commands.rates import refresh_rates
 from rotary_batch.config import Settings, kernel_dir
-from rotary_batch.core import Engine, Request, StepReport
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.model.footprint import Workload
-from rotary_batch.model.rates import Rates
+from rotary_batch.model.manifest import Manifest
+from rotary_batch.pool.hosted import Opener, Phase, RatedEngine
+from rotary_batch.pool.in_process import in_process_pool
+from rotary_batch.pool.pool import Pool
+from rotary_batch.pool.subprocess_pool import subprocess_pool
 
 # A setting that has the name of an option is that option.  `experts` decided which pack is opened.
 _SHARED = sorted({one.name for one in fields(EngineOptions)} & {one.name for one in fields(Settings)} - {"experts"})
-
-
-class RatedEngine(Engine, Protocol):
-    """An engine whose roofline is computed from rates that can be replaced while it works."""
-
-    @property
-    def rates(self) -> Rates | None:
-        """The rates that the roofline is computed from; None = there is no roofline."""
-        ...
-
-    def use_rates(self, rates: Rates) -> None:
-        """Compute the roofline from these from now on."""
-        ...
 
 
 OpenEngine = Callable[[Path, EngineOptions], RatedEngine]
@@ -67,60 +59,31 @@ def free_memory() -> None:
     return_memory()
 
 
-class LazyEngine:
-    """An engine that is opened when an item needs it: a run without work loads no model.
+def open_prepared(
+    settings: Settings, pack: Path, options: EngineOptions, open_engine: OpenEngine, phase: Phase
+) -> RatedEngine:
+    """Open an engine once its kernels are there."""
+    prepare_kernels(settings, lambda: phase("compiling kernels for this processor"))
+    phase("opening the model")
+    return open_engine(pack, options)
 
-    Once released, it is opened again in the same way.  Its counters go on over all of them.
+
+def open_measured(
+    settings: Settings, pack: Path, options: EngineOptions, open_engine: OpenEngine, phase: Phase
+) -> RatedEngine:
+    """The same, after the rates of the machine were brought up to date."""
+    prepare_kernels(settings, lambda: phase("compiling kernels for this processor"))
+    refresh_rates(settings, pack, Manifest.load(pack), time.time(), lambda: phase("measuring the machine"))
+    return open_prepared(settings, pack, options, open_engine, phase)
+
+
+def pool_for(
+    settings: Settings, opener: Callable[[], Opener], phase: Phase, opening: Callable[[], AbstractContextManager[None]]
+) -> Pool:
+    """The engine that the settings ask for, in this process or in one of its own; nothing is opened yet.
+
+    A process of its own costs 25 MB and no time that can be measured, as this one then loads no torch.
     """
-
-    def __init__(self, open_now: Callable[[], RatedEngine], free: Callable[[], None] = free_memory) -> None:
-        self._open_now, self._free = open_now, free
-        self._engine: RatedEngine | None = None
-        self._counted: dict[str, float] = {}  # up to the last step
-        self._before: dict[str, float] = {}  # by engines that were released
-
-    def _opened(self) -> RatedEngine:
-        if self._engine is None:
-            self._engine = self._open_now()
-        return self._engine
-
-    @property
-    def num_live(self) -> int:
-        """How many admitted sequences are unfinished; 0 before it is opened."""
-        return self._engine.num_live if self._engine is not None else 0
-
-    def has_room(self, request: Request) -> bool:
-        """Whether `admit` would take the request now, or refuse it for ever."""
-        return self._opened().has_room(request)
-
-    def admit(self, request: Request) -> None:
-        """Take a request; raises PromptError when it can never fit."""
-        self._opened().admit(request)
-
-    def step(self) -> StepReport:
-        """Run one step for every live sequence."""
-        report = self._opened().step()
-        counters = {name: count + self._before.get(name, 0) for name, count in report.counters.items()}
-        self._counted = counters
-        return replace(report, counters=counters)
-
-    @property
-    def rates(self) -> Rates | None:
-        """The rates that the roofline is computed from."""
-        return self._opened().rates
-
-    def use_rates(self, rates: Rates) -> None:
-        """Compute the roofline from these from now on."""
-        self._opened().use_rates(rates)
-
-    def release(self) -> None:
-        """Free all memory; every live sequence is forgotten."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine, self._before = None, self._counted
-            self._free()
-
-    def close(self) -> None:
-        """Free the memory if it was opened; idempotent."""
-        if self._engine is not None:
-            self._engine.close()
+    if settings.engine == "subprocess":
+        return subprocess_pool(opener, phase=phase, opening=opening)
+    return in_process_pool(opener, phase=phase, free=free_memory, opening=opening)

@@ -23,13 +23,13 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     `progress` gets (experts packed, experts to pack).  If it raises, packing stops, and the next call continues it.
     Raises ModelError.
     """
-    model = _model(settings)
-    if _is_pack(model):
-        return model
+    pack = pack_folder(settings)
+    if (pack / MANIFEST_NAME).is_file():  # which is written last
+        return pack
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
     from rotary_batch.engine.self_check import self_check
 
-    return pack_into_cache(model, _cache(), self_check, settings.experts, progress)
+    return pack_into_cache(_model(settings), packs_cache(), self_check, settings.experts, progress)
 
 
 def described_pack(settings: Settings) -> tuple[Path, Manifest]:
@@ -54,7 +54,7 @@ def pack_folder(settings: Settings) -> Path:
     from rotary_batch.engine.packs.adapter import open_model  # headers only, without torch
     from rotary_batch.engine.packs.checkpoint import cached_pack
 
-    return cached_pack(open_model(model), _cache(), settings.experts)
+    return cached_pack(open_model(model), packs_cache(), settings.experts)
 
 
 def _model(settings: Settings) -> Path | Adapted:
@@ -85,6 +85,6 @@ def model_folder(model: Path) -> Path:
     return model
 
 
-def _cache() -> Path:
+def packs_cache() -> Path:
     """Where packs of checkpoints are made."""
     return cache_dir(os.environ) / "packs"

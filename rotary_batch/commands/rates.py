@@ -6,14 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from rotary_batch.commands.engines import RatedEngine
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.log import event
 from rotary_batch.model.format_shares import formats_of
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.rates import Rates, cached_rates, exceeded_by, rates_path, save_rates
-from rotary_batch.runner import Progress
+from rotary_batch.run_stats import Progress
 
 _EXCEEDED = "a run was faster than their bound"
 REMEASURE_EVERY_S = 24 * 3600.0  # at most, when runs are faster than the roofline: measuring takes a minute
@@ -65,10 +65,23 @@ def _why_outdated(stored: Rates | None, machine: str, now: float) -> str | None:
     return _EXCEEDED if stored.is_exceeded and is_old else None
 
 
+class Rated(Protocol):
+    """What has a roofline: an engine, or a pool of them."""
+
+    @property
+    def rates(self) -> Rates | None:
+        """The rates that the roofline is computed from; None = there is no roofline."""
+        ...
+
+    def use_rates(self, rates: Rates) -> None:
+        """Compute the roofline from these from now on."""
+        ...
+
+
 class RateWatch:
     """Called after every step; raises the rates of the engine, and the stored ones, when a run beats its roofline."""
 
-    def __init__(self, engine: RatedEngine, settings: Settings, on_step: Callable[[Progress], None]) -> None:
+    def __init__(self, engine: Rated, settings: Settings, on_step: Callable[[Progress], None]) -> None:
         self._engine = engine
         self._path = rates_path(settings.device, cache_dir(os.environ))
         self._on_step = on_step

@@ -18,7 +18,7 @@ from rotary_batch.commands.sampling import samples_of
 from rotary_batch.crashes import crash_file, described, understood
 from rotary_batch.errors import RotaryError, StorageError, storage_error
 from rotary_batch.log import event
-from rotary_batch.runner import RunStats
+from rotary_batch.run_stats import RunStats
 from rotary_batch.window import Window
 from rotary_batch.work import counts, runs
 from rotary_batch.work.ballast import free_ballast

@@ -66,7 +66,7 @@ class RunReport:
     secrets: Sequence[StoredSecret] = ()  # the first of those
     notes: Sequence[str] = ()
     file: str | None = None  # this report as Markdown; the JSON is next to it
-    stats: Mapping[str, Any] = field(default_factory=dict)  # of `runner.RunStats`
+    stats: Mapping[str, Any] = field(default_factory=dict)  # of `run_stats.RunStats`
 
     @property
     def open(self) -> int:

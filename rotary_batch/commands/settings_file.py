@@ -57,6 +57,10 @@ DESCRIBED = {
     "host_memory": Described("With a GPU: RAM for experts and KV cache.", '"48GB"', "80 % of the free RAM"),
     "max_batch": Described("Maximum sequences in flight.", "128", "128"),
     "yields": Described("Work less while other programs need the processors, memory or the card.", "true"),
+    "engine": Described(
+        "subprocess: when it crashes or hangs, it is replaced. in-process: a crash ends the run.",
+        '"subprocess"',
+    ),
     "numerics": Described(
         "exact: answers do not depend on the batch. fast: higher speed.",
         '"fast"',

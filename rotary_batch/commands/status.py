@@ -15,6 +15,8 @@ from rotary_batch.errors import ModelError
 from rotary_batch.work import counts, runs
 from rotary_batch.work.control import paused
 from rotary_batch.work.lock import holder
+from rotary_batch.work.parked import parked as parked_items
+from rotary_batch.work.parked import parked_by_class
 from rotary_batch.work.rows import RepositoryRow, RunRow
 from rotary_batch.work.store import WorkStore
 
@@ -30,6 +32,12 @@ def status(store: WorkStore, settings: Settings, roots: Sequence[Path]) -> dict[
         "repositories": [_standing(store, row, driver) for row in select_repositories(store, roots)],
         "last_run": run and {"id": run.id, "started_at": run.started_at, **_end(run, driver)},
     }
+
+
+def parked(store: WorkStore, roots: Sequence[Path]) -> dict[str, Any]:
+    """The parked items of the repositories, and how many each class has."""
+    ids = [row.id for row in select_repositories(store, roots)]
+    return {"by_class": parked_by_class(store, ids), "parked": [one._asdict() for one in parked_items(store, ids)]}
 
 
 def _running(run: RunRow) -> dict[str, Any]:

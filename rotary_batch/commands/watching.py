@@ -21,7 +21,7 @@ from rotary_batch.work.store import WorkStore
 
 if TYPE_CHECKING:  # `--help` imports this module, and the runner imports much
     from rotary_batch.pacing import Pace
-    from rotary_batch.runner import Progress, RunStats
+    from rotary_batch.run_stats import Progress, RunStats
 
 SAVE_EVERY_S = 3.0
 LOG_EVERY_S = 60.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from rotary_batch.core import Completion, Failure, Request, StepReport
+from rotary_batch.core import Completion, ErrorClass, Failure, Request, StepReport
 from rotary_batch.engine.attention.base import QuerySegment
 from rotary_batch.engine.decoder import Decoder
 from rotary_batch.engine.delta.base import StateSegment
@@ -71,6 +72,7 @@ class RotaryEngine:
         self.memory_plan = memory_plan
         self._planned: MemoryPlan | None = None  # before device memory ran out
         self._calm_steps, self._regrow_steps, self._has_regrown = 0, REGROW_STEPS, False
+        self._has_generated = False  # any token
         self.rates = rates  # of this machine; None = there is no roofline
         self.trace = trace
         self.stop_ids = model.stop_ids
@@ -129,6 +131,10 @@ class RotaryEngine:
         """
         self.scheduler.admit(request)
 
+    def drop(self, request_ids: Collection[int]) -> None:
+        """Forget live sequences."""
+        self.scheduler.retire(request_ids)
+
     def skip_prompts(self) -> bool:
         """Count every prompt token but the last of each as cached, whatever the arena holds; whether any was left.
 
@@ -165,6 +171,7 @@ class RotaryEngine:
         roofline_s = self._roofline_s(scheduled)  # before its tokens are counted as cached
         completions, failures = self._accept_all(choices, scheduled)
         new_tokens = [new for part in scheduled if (new := part.sequence.take_new_tokens())]
+        failures = self._classed(failures, has_generated=bool(new_tokens))
         self.scheduler.retire({done.request_id for done in completions} | {lost.request_id for lost in failures})
         return StepReport(
             new_tokens=tuple(new_tokens),
@@ -178,6 +185,13 @@ class RotaryEngine:
             counters=self.trace.totals(),
             tier=self.tier_name,
         )
+
+    def _classed(self, failures: list[Failure], *, has_generated: bool) -> list[Failure]:
+        """Several failures where no sequence ever got a token are not those of items."""
+        self._has_generated |= has_generated
+        if self._has_generated or len(failures) < 2:
+            return failures
+        return [replace(one, error_class=ErrorClass.BAD_MODEL) for one in failures]
 
     def _num_drafts(self) -> int:
         """Draft tokens of each sequence: as planned, unless they would make a sweep of few rows.
@@ -227,7 +241,12 @@ class RotaryEngine:
             raise DeviceMemoryError(f"{error}; close what else uses it, or give a smaller --device-memory")
         self.memory_plan = self.memory_plan._replace(batch=num_kept)
         lost = [
-            Failure(request_id=one.request.request_id, error=error, retry=True, is_temporary=True)
+            Failure(
+                request_id=one.request.request_id,
+                error=error,
+                error_class=ErrorClass.TEMPORARY,
+                is_attempt=False,
+            )
             for one in live[num_kept:]
         ]
         self.scheduler.retire({failure.request_id for failure in lost})
@@ -375,4 +394,8 @@ class RotaryEngine:
 
 def _not_finite(sequence: Sequence) -> Failure:
     at = len(sequence.token_ids)
-    return Failure(request_id=sequence.request.request_id, error=f"logits are not finite at token {at}", retry=False)
+    return Failure(
+        request_id=sequence.request.request_id,
+        error=f"logits are not finite at token {at}",
+        error_class=ErrorClass.BAD_ITEM,
+    )

@@ -42,10 +42,9 @@ class Tokenizer:
         # Makes `</s>` in repository text three ordinary pieces instead of the end of the sequence.
         self._content.encode_special_tokens = True
         self._words = Words.of(self._content)
-        self._control = HfTokenizer.from_str(tokenizer_json)
+        self._json = tokenizer_json
         self._specials = specials
         self._chat, self._end_ids = chat, end_ids
-        self._chat_encoder = ChatEncoder(tokenizer_json, self._control, self.encode)
         self.digest = _digest(tokenizer_json, chat.text, [specials["bos_token"], specials["eos_token"]])
 
     @classmethod
@@ -59,6 +58,15 @@ class Tokenizer:
         chat, end_ids = _chat(model_dir, table, specials), _end_ids(model_dir / "generation_config.json")
         with reading_tokenizer(len(tokenizer_json), path, _REMEDY):
             return cls(tokenizer_json, specials, chat, end_ids)
+
+    @cached_property
+    def _control(self) -> HfTokenizer:
+        """Knows control tokens.  Counting text needs none, and reading a tokenizer takes 0.1 s."""
+        return HfTokenizer.from_str(self._json)
+
+    @cached_property
+    def _chat_encoder(self) -> ChatEncoder:
+        return ChatEncoder(self._json, self._control, self.encode)
 
     def count(self, text: str) -> int:
         """How many tokens a text is, as content."""

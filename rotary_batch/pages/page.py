@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -29,7 +29,7 @@ from rotary_batch.pages.overview import Overview
 from rotary_batch.pages.package_words import speakers_of_folder
 from rotary_batch.pages.page_paths import folders_of, page_paths, parent_of
 from rotary_batch.pages.sanitise import one_line
-from rotary_batch.pages.symbol_index import SymbolIndex
+from rotary_batch.pages.symbol_index import Listed, SymbolIndex
 from rotary_batch.sentences import split_sentences
 
 # What is said of how a type may be used, and not of what it is.
@@ -95,13 +95,13 @@ class IndexView:
     model_name: str
     demonstration: bool
     docs_dir: str
+    listed: Listed
     root: str = "/"
     link_template: str | None = None
     uses: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
     """Folder -> (part, another part that it uses) -> number of uses; parts are names of folders and files in it."""
     overview: Callable[[], Overview] = Overview
     text_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)  # texts that a model is asked for, texts shown
-    every_symbol: Callable[[], Iterable[tuple[str, Sequence[Symbol]]]] | None = None  # by file, without docstrings
     bases: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the derived type
     derived: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the base
     declared_in: Mapping[str, Mapping[SymbolId, Linked]] = field(default_factory=dict)  # by the path of the definition
@@ -155,8 +155,8 @@ class IndexView:
 
     @cached_property
     def symbol_index(self) -> SymbolIndex:
-        """The entries of the symbol index."""
-        return SymbolIndex(self.every_symbol() if self.every_symbol else self.symbols.items())
+        """The pages of the symbol index."""
+        return SymbolIndex(self.listed)
 
     @cached_property
     def paths(self) -> Mapping[str, str]:
@@ -192,12 +192,19 @@ def chunk_outline(chunk: Chunk, symbols: Sequence[Symbol], language: str | None)
 
 def file_summary(path: str, view: IndexView) -> Summary:
     """The author's words on a file or on what it is named after, else the names that it defines."""
-    if by_author := _file_words(path, view):
+    return summary_of(path, view.docstrings.get(path), view.language(path), lambda: view.symbols.get(path, ()))
+
+
+def summary_of(
+    path: str, docstring: str | None, language: str | None, symbols_of_file: Callable[[], Sequence[Symbol]]
+) -> Summary:
+    """The summary of one file, of whose symbols nothing is read when its author says what it is."""
+    if by_author := authored_summary(docstring, language) if docstring else "":
         return _by_author(by_author)
-    symbols = main_definitions(view.symbols.get(path, ()), or_declarations=True)
+    symbols = main_definitions(symbols_of_file(), or_declarations=True)
     stem = _folded(PurePosixPath(path).stem)
     namesake = next((s for s in symbols if s.docstring and s.kind not in _PARTS and _folded(s.name) == stem), None)
-    by_author = authored_summary(namesake.docstring or "", view.language(path)) if namesake else ""
+    by_author = authored_summary(namesake.docstring or "", language) if namesake else ""
     if by_author and not _ABOUT_USE.match(by_author):
         return _by_author(by_author)
     names = [f"`{symbol.qualified_name}`" for symbol in _most_telling(symbols)]

@@ -1,14 +1,10 @@
-"""The index of public symbols, by letter: one page, or one for each part of a letter when there are many symbols.
-
-The entries are in a private temporary database, so that a million of them take no memory.
-"""
+"""The index of public symbols, by letter: one page, or one for each part of a letter when there are many symbols."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 from rotary_batch.core import Symbol
 from rotary_batch.pages.outline import Part, is_test_file, outline
@@ -42,29 +38,24 @@ def entries_of(path: str, symbols: Iterable[Symbol]) -> Iterator[tuple[str, str,
         yield letter, _storable(key), _storable(symbol.qualified_name), _storable(symbol.kind), anchor
 
 
+class Listed(Protocol):
+    """The entries of all files, in the order of their letter, key, name, path and anchor."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Letter -> how many entries it has, in order; none without any."""
+        ...
+
+    def rows(self, letter: str, skip: int, number: int) -> Iterable[tuple[str, str, str, str]]:
+        """(name, kind, path, anchor) of some entries of a letter."""
+        ...
+
+
 class SymbolIndex:
-    """The entries of the index, and the pages that they fill."""
+    """The pages that the entries fill."""
 
-    def __init__(self, files: Iterable[tuple[str, Sequence[Symbol]]]) -> None:
-        """`files` has the path of each file and all its symbols."""
-        self._paths: list[str] = []
-        self._db = sqlite3.connect("")  # on disk when it is large, and gone with the connection
-        self._db.execute("create table entry (letter text, key text, name text, kind text, file integer, anchor text)")
-        self._db.executemany("insert into entry values (?, ?, ?, ?, ?, ?)", self._entries(files))
-        self._db.execute("create table ordered as select * from entry order by letter, key, name, file, anchor")
-        self._counts: dict[str, int] = dict(
-            self._db.execute("select letter, count(*) from ordered group by letter order by letter")
-        )
-        starts = accumulate(self._counts.values(), initial=1)
-        self._first_rows = dict(zip(self._counts, starts, strict=False))
-
-    def _entries(self, files: Iterable[tuple[str, Sequence[Symbol]]]) -> Iterator[tuple[str, str, str, str, int, str]]:
-        for path, symbols in files:
-            entries = list(entries_of(path, symbols))
-            if entries:
-                self._paths.append(path)
-            for letter, key, name, kind, anchor in entries:
-                yield letter, key, name, kind, len(self._paths) - 1, anchor
+    def __init__(self, listed: Listed) -> None:
+        self._listed = listed
+        self._counts = listed.counts()
 
     @property
     def things(self) -> list[str]:
@@ -98,12 +89,8 @@ class SymbolIndex:
         return f"{', '.join(links)}: {self._counts[letter]} symbols"
 
     def _list(self, letter: str, part: int, pages: Mapping[str, str]) -> str:
-        first = self._first_rows[letter] + MAX_ENTRIES * (part - 1)
-        last = min(first + MAX_ENTRIES, self._first_rows[letter] + self._counts[letter]) - 1
-        rows = self._db.execute(
-            "select name, kind, file, anchor from ordered where rowid between ? and ? order by rowid", [first, last]
-        )
-        return "\n".join(_line(self._paths[file], pages, name, kind, anchor) for name, kind, file, anchor in rows)
+        rows = self._listed.rows(letter, MAX_ENTRIES * (part - 1), MAX_ENTRIES)
+        return "\n".join(_line(path, pages, name, kind, anchor) for name, kind, path, anchor in rows)
 
 
 def _line(path: str, pages: Mapping[str, str], name: str, kind: str, anchor: str) -> str:

@@ -8,6 +8,7 @@ so an edit of its body asks nothing again about what it uses.  Adapters are trai
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from rotary_batch.core import Chunk, Symbol, SymbolId
 from rotary_batch.pages.authored.reading import authored_summary
@@ -38,7 +39,8 @@ def context_lines(
         *(ContextLine(line) for line in chunk_context(chunk.breadcrumb).splitlines()),
         *_used(around.callees(store, repository_id, place, chunk.end_byte), items, waited),
         *(
-            ContextLine(f"Used in {user.path}: {_signature(user)}")
+            # Without the folder: one that is moved asks nothing again.
+            ContextLine(f"Used in {PurePosixPath(user.path).name}: {_signature(user)}")
             for user in around.callers(store, repository_id, place, chunk.end_byte)
         ),
         *_outline(list(around.outline_names(store, repository_id, place, chunk.end_byte))),

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from rotary_batch.core import Chunk, SymbolId, Unit
+from rotary_batch.core import Chunk, SymbolId
 from rotary_batch.planner.context import context_lines
 from rotary_batch.planner.ordering import waits
 from rotary_batch.planner.prompt_builder import BegunPrompt, PromptBuilder
 from rotary_batch.planner.units import planned_item, with_prompts
 from rotary_batch.work import drafts
 from rotary_batch.work.drafts import ChunkId, ContextLine, Draft
-from rotary_batch.work.index import planned_chunks, set_chunk_planned, stored_chunks
-from rotary_batch.work.items import asked_items, plan_item, wait_again_for
-from rotary_batch.work.rows import AskedItem, PlanCounts
+from rotary_batch.work.index import chunk_spans, planned_chunks, set_chunk_planned, stored_chunk
+from rotary_batch.work.items import asked_items, asked_places, plan_item, wait_again_for
+from rotary_batch.work.rows import PlanCounts
 from rotary_batch.work.store import WorkStore
 
 CHUNKS_A_COMMIT = 200
@@ -39,14 +39,10 @@ class SourceText(NamedTuple):
 
 @dataclass(slots=True)
 class _Group:
-    """A chunk and what is asked about it."""
+    """What is asked about a chunk, and where that ends; the rest is read when it is due."""
 
-    chunk: Chunk
-    items: list[AskedItem]
-
-    @property
-    def item_ids(self) -> list[int]:
-        return [item.id for item in self.items]
+    end_byte: int
+    item_ids: list[int]
 
 
 class ContextPlanner:
@@ -61,22 +57,26 @@ class ContextPlanner:
     ) -> None:
         self._store, self._id, self._prompt_builder = store, repository_id, prompt_builder
         self._source_of = lru_cache(_FILES_KEPT)(source_of)
-        self._groups = _groups(store, repository_id)
-        items = [item for group in self._groups.values() for item in group.items]
-        self._is_open = {item.id: item.is_open for item in items}
-        self._is_waiting = {item.id: item.is_waiting for item in items}
-        self._by_symbol = {
-            SymbolId(item.subject.path, item.subject.span[0]): item.id
-            for item in items
-            if item.subject.unit is Unit.SYMBOL and item.subject.span
-        }
+        ends = {ChunkId(path, start): end for path, start, end in chunk_spans(store, repository_id)}
+        groups: dict[ChunkId, _Group] = {}
+        self._is_open: dict[int, bool] = {}
+        self._is_waiting: dict[int, bool] = {}
+        self._by_symbol: dict[SymbolId, int] = {}
+        for item in asked_places(store, repository_id):
+            if (place := ChunkId(item.path, item.chunk_start)) not in ends:
+                continue
+            groups.setdefault(place, _Group(ends[place], [])).item_ids.append(item.id)
+            self._is_open[item.id], self._is_waiting[item.id] = item.is_open, item.is_waiting
+            if item.symbol_start is not None:
+                self._by_symbol[SymbolId(item.path, item.symbol_start)] = item.id
+        self._groups = {place: groups[place] for place in ends if place in groups}  # in file order
         self._planned = planned_chunks(store, repository_id)
         self._needs = drafts.stored_needs(store, repository_id)
 
     def plan(self, checkpoint: Callable[[], None]) -> PlanCounts:
         """Plan all that is due, what is told before what tells it; `checkpoint` is called between commits."""
         uses = _uses(self._store, self._id, self._groups, self._by_symbol)
-        asked_in = {item.id: place for place, group in self._groups.items() for item in group.items}
+        asked_in = {item_id: place for place, group in self._groups.items() for item_id in group.item_ids}
         waited = waits({place: list(dict.fromkeys(asked_in[one] for one in used)) for place, used in uses.items()})
         order, counts = list(waited), PlanCounts()
         for start in range(0, len(order), CHUNKS_A_COMMIT):
@@ -99,10 +99,10 @@ class ContextPlanner:
 
     def _plan(self, place: ChunkId, may_need: Collection[int]) -> int:
         """Plan the items of one chunk; returns how many have work to do."""
-        group = self._groups[place]
-        lines = context_lines(self._store, self._id, group.chunk, self._by_symbol, may_need)
+        group, chunk = self._groups[place], stored_chunk(self._store, self._id, *place)
+        lines = context_lines(self._store, self._id, chunk, self._by_symbol, may_need)
         needs = {line.item_id for line in lines if line.item_id is not None}
-        draft = replace(self._draft(place), lines=lines)
+        draft = replace(self._draft(chunk), lines=lines)
         drafts.save_needs(self._store, self._id, place, needs)
         if any(self._is_open[item_id] for item_id in needs):
             drafts.save_draft(self._store, self._id, place, draft)
@@ -110,34 +110,35 @@ class ContextPlanner:
             asked = group.item_ids
             self._is_waiting |= dict.fromkeys(asked, True)
         else:
-            asked = self._ask_now(group, draft)
+            asked = self._ask_now(place, draft)
         self._is_open |= dict.fromkeys(asked, True)
         wait_again_for(self._store, asked)
         set_chunk_planned(self._store, self._id, *place, _text(may_need))
         return len(asked)
 
-    def _ask_now(self, group: _Group, draft: Draft) -> list[int]:
+    def _ask_now(self, place: ChunkId, draft: Draft) -> list[int]:
         """Make the prompts of a chunk; returns the items that are asked another question than before."""
-        place, job = ChunkId(group.chunk.path, group.chunk.start_byte), self._prompt_builder.job
+        job = self._prompt_builder.job
+        items = list(asked_items(self._store, self._id, self._groups[place].item_ids))
         planned = [
             replace(planned_item(item.subject, item.label, place.start_byte, job), priority=item.priority)
-            for item in group.items
+            for item in items
         ]
         begin = partial(begun_of, self._prompt_builder, self._store, place, draft)
         prompted = with_prompts(planned, begin, self._prompt_builder)
         asked = []
-        for item, one in zip(group.items, prompted, strict=True):
+        for item, one in zip(items, prompted, strict=True):
             is_asked = plan_item(self._store, self._id, job.name, one)
             self._is_waiting[item.id] = False
             self._is_open[item.id] &= one.error is None
             asked += [item.id] if is_asked else []
         return asked
 
-    def _draft(self, place: ChunkId) -> Draft:
-        draft = drafts.load_draft(self._store, self._id, place)
+    def _draft(self, chunk: Chunk) -> Draft:
+        draft = drafts.load_draft(self._store, self._id, ChunkId(chunk.path, chunk.start_byte))
         if draft is not None:
             return draft
-        chunk, (language, text) = self._groups[place].chunk, self._source_of(place.path)
+        language, text = self._source_of(chunk.path)
         return draft_of(chunk, text, language)
 
 
@@ -160,14 +161,6 @@ def _told(store: WorkStore, line: ContextLine) -> str:
     return f"{line.text}: {answer}" if answer else line.text
 
 
-def _groups(store: WorkStore, repository_id: int) -> dict[ChunkId, _Group]:
-    items: dict[ChunkId, list[AskedItem]] = {}
-    for item in asked_items(store, repository_id):
-        items.setdefault(ChunkId(item.subject.path, item.chunk_start), []).append(item)
-    chunks = {ChunkId(one.path, one.start_byte): one for one in stored_chunks(store, repository_id)}
-    return {place: _Group(chunks[place], items[place]) for place in chunks if place in items}
-
-
 def _uses(
     store: WorkStore, repository_id: int, groups: Mapping[ChunkId, _Group], by_symbol: Mapping[SymbolId, int]
 ) -> dict[ChunkId, dict[int, None]]:
@@ -176,7 +169,7 @@ def _uses(
     for path, start_byte in groups:
         starts.setdefault(path, []).append(start_byte)
     uses: dict[ChunkId, dict[int, None]] = {place: {} for place in groups}
-    own = {item.id: place for place, group in groups.items() for item in group.items}
+    own = {item_id: place for place, group in groups.items() for item_id in group.item_ids}
     for path, start_byte, callee_path, callee_start_byte in store.db.execute(
         "select path, start_byte, callee_path, callee_start_byte from call where repository_id = ? order by path, id",
         [repository_id],
@@ -186,7 +179,7 @@ def _uses(
         if item_id is None or not at:
             continue
         user = ChunkId(path, starts[path][at - 1])
-        if start_byte < groups[user].chunk.end_byte and own[item_id] != user:
+        if start_byte < groups[user].end_byte and own[item_id] != user:
             uses[user][item_id] = None
     return uses
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -21,12 +21,12 @@ from rotary_batch.jobs import Job
 from rotary_batch.pages.check import CHECK_VERSION
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page_paths import folders_above, may_move_others
-from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.planner.contexts import ContextPlanner, SourceText, draft_of
 from rotary_batch.planner.examples import plan_examples
 from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.redacting import Redactor
-from rotary_batch.planner.resolving import resolve, save_parsed
+from rotary_batch.planner.resolving import resolve
+from rotary_batch.planner.storing import store_parsed
 from rotary_batch.planner.topics import plan_needs, save_central, topic_items, topics_to_ask
 from rotary_batch.planner.units import is_selected, rollup_items, source_items
 from rotary_batch.readme import first_paragraphs, is_readme
@@ -36,7 +36,7 @@ from rotary_batch.repo.files import NOT_ALLOWED, PathPatterns, classify, is_by_c
 from rotary_batch.repo.git import Repository
 from rotary_batch.repo.graph import page_rank, priorities
 from rotary_batch.repo.manifests import NAMES
-from rotary_batch.repo.parse import parse_files
+from rotary_batch.repo.parse import Worker, parse_files
 from rotary_batch.repo.project.facts import facts_of, says_facts
 from rotary_batch.repo.read_once import WENT_AWAY, ReadOnce
 from rotary_batch.repo.source_text import decoded, read_source
@@ -89,19 +89,22 @@ def index_repository(
     prompt_builder.check_budget()
     repository = ReadOnce(repository)
     plan_key = index_key(prompt_builder, row)
-    changes = _changes(store, repository, replace(row, plan_key=plan_key), patterns, should_stop)
-    row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
-    is_complete = changes.is_empty and stored.is_planned(store, row.root, plan_key)
-    row = replace(row, id=stored.save_repository(store, row if is_complete else replace(row, plan_key="")))
     parsed = 0
     counts, redactor = PlanCounts(), Redactor()
-    require_check(store, row.id, check_key(prompt_builder))
+    with _begun_parser(store, repository, prompt_builder, row) as begun:
+        changes = _changes(store, repository, replace(row, plan_key=plan_key), patterns, should_stop)
+        row = replace(row, plan_key=plan_key, commit_id=repository.commit, notes=repository.notes)
+        is_complete = changes.is_empty and stored.is_planned(store, row.root, plan_key)
+        row = replace(row, id=stored.save_repository(store, row if is_complete else replace(row, plan_key="")))
+        require_check(store, row.id, check_key(prompt_builder))
+        if not is_complete:
+            files = _parsed(repository, changes, Path(row.pack_dir), prompt_builder, redactor, begun)
+            # Closed even when `progress` raises: between two files a transaction is open.
+            with closing(_store(store, files, prompt_builder, row, redactor)) as stored_files:
+                for parsed, file_counts in enumerate(stored_files, 1):
+                    counts += file_counts
+                    progress(parsed, len(changes.to_read))
     if not is_complete:
-        # Closed even when `progress` raises: between two files a transaction is open.
-        with closing(_parse_and_store(store, repository, changes, prompt_builder, row, redactor)) as stored_files:
-            for parsed, file_counts in enumerate(stored_files, 1):
-                counts += file_counts
-                progress(parsed, len(changes.to_read))
         changes = _without_unreadable(changes, repository.unreadable)
         checkpoint = partial(progress, parsed, len(changes.to_read))
         counts += _roll_up(store, repository, changes, redactor, prompt_builder, row, checkpoint)
@@ -262,28 +265,57 @@ def _is_read_alike(file: SourceFile, old: SourceFile) -> bool:
     return (file.blob, file.language, file.reason) == (old.blob, old.language, old.reason)
 
 
-def _parse_and_store(
-    store: WorkStore,
+@contextmanager
+def _begun_parser(
+    store: WorkStore, repository: Repository, prompt_builder: PromptBuilder, row: RepositoryRow
+) -> Iterator[Worker | None]:
+    """A parser that starts while the program looks for changes; none where the commit is that of the last index."""
+    if repository.commit is None or repository.commit == stored.commit_of(store, row.root):
+        yield None
+        return
+    worker = Worker(Path(row.pack_dir), prompt_builder.chunk_budget_tokens)
+    worker.begin()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def _parsed(
     repository: Repository,
     changes: _Changes,
+    pack: Path,
+    prompt_builder: PromptBuilder,
+    redactor: Redactor,
+    begun: Worker | None,
+) -> Generator[tuple[ParsedFile, bytes], None, None]:
+    """Files that changed, parsed, each with its source."""
+    sources: dict[str, bytes] = {}  # of the files that are being parsed
+    parsed = parse_files(
+        _read_sources(repository, [*changes.to_read, *changes.stubs], sources, redactor),
+        tokenizer_dir=pack,
+        budget_tokens=prompt_builder.chunk_budget_tokens,
+        num_workers=min(NUM_WORKERS, max(1, len(changes.to_read))),
+        begun=begun,
+    )
+    with closing(parsed):
+        for one in joined(parsed):
+            yield one, sources.pop(one.file.path)
+
+
+def _store(
+    store: WorkStore,
+    files: Generator[tuple[ParsedFile, bytes], None, None],
     prompt_builder: PromptBuilder,
     row: RepositoryRow,
     redactor: Redactor,
 ) -> Generator[PlanCounts, None, None]:
-    """Parse files and store each with its items; yields what each did to the queue."""
-    sources: dict[str, bytes] = {}  # of the files that are being parsed
-    parsed = parse_files(
-        _read_sources(repository, [*changes.to_read, *changes.stubs], sources, redactor),
-        tokenizer_dir=Path(row.pack_dir),
-        budget_tokens=prompt_builder.chunk_budget_tokens,
-        num_workers=min(NUM_WORKERS, max(1, len(changes.to_read))),
-    )
-    with closing(parsed):
-        waiting = joined(parsed)
-        for first in waiting:
+    """Store each file with its items; yields what each did to the queue."""
+    with closing(files):
+        for first in files:
             with store.transaction():
-                for one in chain([first], islice(waiting, FILES_A_COMMIT - 1)):
-                    yield _store_file(store, one, sources.pop(one.file.path), prompt_builder, row)
+                for one, source in chain([first], islice(files, FILES_A_COMMIT - 1)):
+                    yield _store_file(store, one, source, prompt_builder, row)
                     redactor.save(store, row.id, one.file.path)
 
 
@@ -318,11 +350,8 @@ def _store_file(
 ) -> PlanCounts:
     if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
         one = replace(one, chunks=())
-    listed = _listed_symbols(store, row.id, one.file.path)
-    save_parsed(store, row.id, one, row.plan_key)
+    store_parsed(store, row.id, one, row.plan_key)
     facts.save_facts(store, row.id, one.file.path, facts_of(one.file.path, source.decode("utf-8", "replace")))
-    if listed != _listed_symbols(store, row.id, one.file.path):
-        page_stamps.forget_symbol_index(store, row.id)
     items = list(source_items(one, source, prompt_builder))
     chunks = {chunk.start_byte: chunk for chunk in one.chunks}
     for start_byte in dict.fromkeys(
@@ -331,13 +360,6 @@ def _store_file(
         draft = draft_of(chunks[start_byte], source, one.file.language or "text")
         save_draft(store, row.id, ChunkId(one.file.path, start_byte), draft)
     return plan_chunks(store, row.id, prompt_builder.job.name, one.file.path, items)
-
-
-def _listed_symbols(store: WorkStore, repository_id: int, path: str) -> list[tuple[str, ...]]:
-    """What the symbol index has of a file; nothing at the first index, when there are no pages yet."""
-    if not page_stamps.has_stamps(store, repository_id):
-        return []
-    return list(entries_of(path, stored.stored_outline(store, repository_id, path)))
 
 
 def _roll_up(

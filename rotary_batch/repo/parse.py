@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -78,14 +79,20 @@ def parse_files(
     num_workers: int = 2,
     timeout_s: float = TIMEOUT_S,
     parse_one: ParseOne = parse_file,
+    begun: Worker | None = None,
 ) -> Generator[ParsedFile, None, None]:
     """Parse every file, in the order given; no file can stop the others.
 
+    `begun` is one of the workers, of the same tokenizer and budget.
     Raises UnavailableError when worker processes cannot be started.
     """
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    load_tokenizer = cache(Tokenizer.load)  # the workers have their own
     time_budget = _TimeBudget(timeout_s)
-    workers = [_Worker(tokenizer_dir, budget_tokens, parse_one, time_budget) for _ in range(num_workers)]
+    workers = [Worker(tokenizer_dir, budget_tokens, parse_one) for _ in range(num_workers)]
+    if begun is not None:
+        workers[0] = begun
+    for worker in workers:
+        worker.time_budget = time_budget
     waiting, tasks = iter(files), deque[_Task]()  # tasks that run, or wait for one before them
     try:
         while True:
@@ -97,7 +104,7 @@ def parse_files(
                 _wait_for_any(workers)
             while tasks and tasks[0].is_settled:
                 task = tasks.popleft()
-                yield task.parsed or cut_at_lines(*task.file, budget_tokens, tokenizer, task.reason)
+                yield task.parsed or cut_at_lines(*task.file, budget_tokens, load_tokenizer(tokenizer_dir), task.reason)
     finally:
         for worker in workers:
             worker.stop()
@@ -136,7 +143,7 @@ class _Task:
         return self.parsed is not None or bool(self.reason)
 
 
-def _assign(workers: Sequence[_Worker], waiting: Iterator[Unparsed], tasks: Iterable[_Task]) -> list[_Task]:
+def _assign(workers: Sequence[Worker], waiting: Iterator[Unparsed], tasks: Iterable[_Task]) -> list[_Task]:
     """Give idle workers the next files, unless too much is parsed already; the new tasks, in order."""
     ahead_nbytes = sum(len(task.file[1]) for task in tasks if task.is_settled)
     if ahead_nbytes >= MAX_AHEAD_NBYTES:
@@ -145,7 +152,7 @@ def _assign(workers: Sequence[_Worker], waiting: Iterator[Unparsed], tasks: Iter
     return [worker.start(_Task(file)) for worker, file in zip(idle, waiting, strict=False)]
 
 
-def _wait_for_any(workers: Iterable[_Worker]) -> None:
+def _wait_for_any(workers: Iterable[Worker]) -> None:
     """Wait until at least one task is settled: its worker answers, dies or runs out of time."""
     busy = [(worker, worker.task) for worker in workers if worker.task is not None]
     timeout_s = max(0.0, min(task.deadline for _, task in busy) - time.monotonic())
@@ -157,24 +164,25 @@ def _wait_for_any(workers: Iterable[_Worker]) -> None:
             worker.give_up(task, "parsing took too long")
 
 
-class _Worker:
-    """One process, started when it gets its first file."""
+class Worker:
+    """One process, started when it gets its first file, or when it is told to begin."""
 
-    def __init__(self, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne, time_budget: _TimeBudget) -> None:
+    def __init__(self, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne = parse_file) -> None:
         self._arguments = (tokenizer_dir, budget_tokens, parse_one)
-        self._time_budget = time_budget
+        self.time_budget = _TimeBudget(TIMEOUT_S)
         self._process: multiprocessing.process.BaseProcess | None = None
+        self._is_ready = False
         self.connection: Connection
         self.task: _Task | None = None
         self._was_killed = False
 
     def start(self, task: _Task) -> _Task:
         """Send a file to the process; refuse it when too much time was wasted on others."""
-        if not self._time_budget.limit_s:
+        if not self.time_budget.limit_s:
             task.reason = "not parsed, since parsing other files of this repository took too long without a result"
             return task
         for _ in range(MAX_STARTS):
-            if self._process is None and not self._start_process():
+            if not self._is_ready and not self._start_process():
                 continue
             try:
                 self.connection.send(task.file)
@@ -182,14 +190,13 @@ class _Worker:
                 self.stop()
                 continue
             task.started = time.monotonic()
-            task.deadline = task.started + self._time_budget.limit_s
+            task.deadline = task.started + self.time_budget.limit_s
             self.task = task
             return task
         raise UnavailableError("the parser processes end before they begin; is there too little memory?")
 
-    def _start_process(self) -> bool:
-        """Start a process and wait until it is ready, so that its start does not count for its first file."""
-        began = time.monotonic()
+    def begin(self) -> None:
+        """Start the process and do not wait for it: what it imports takes 0.4 s."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
@@ -197,15 +204,22 @@ class _Worker:
             process.start()
         self._process = process
         theirs.close()
+
+    def _start_process(self) -> bool:
+        """Start a process and wait until it is ready, so that its start does not count for its first file."""
+        started = time.monotonic()
+        if self._process is None:
+            self.begin()
         try:
             if self.connection.poll(START_TIMEOUT_S):
                 self.connection.recv()
+                self._is_ready = True
                 return True
         except (EOFError, OSError):
             pass
         finally:
             if self._was_killed:
-                self._time_budget.charge(time.monotonic() - began)
+                self.time_budget.charge(time.monotonic() - started)
         self.stop()
         return False
 
@@ -231,7 +245,7 @@ class _Worker:
 
     def _settle_without_result(self, task: _Task, reason: str) -> None:
         task.reason = reason
-        self._time_budget.charge(time.monotonic() - task.started)
+        self.time_budget.charge(time.monotonic() - task.started)
 
     def stop(self) -> None:
         """Kill the process, if there is one."""
@@ -239,7 +253,7 @@ class _Worker:
             self._process.kill()
             self._process.join()
             self.connection.close()
-            self._process = None
+            self._process, self._is_ready = None, False
 
 
 @contextmanager

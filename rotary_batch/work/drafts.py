@@ -140,8 +140,8 @@ def make_wait(store: WorkStore, repository_id: int, chunk: ChunkId, item_ids: Se
         store.db.executemany(f"delete from {table} where item_id = ?", [(item_id,) for item_id in item_ids])
     store.db.executemany(
         """update item set state = 'waiting', key = null, epoch = epoch + 1, run_id = null, attempts = 0,
-                  not_before = null, error = null, ended = null, prompt_tokens = null, read_tokens = null,
-                  output_tokens = null, verdict = null, shown_text = null, reused = 0,
+                  not_before = null, error = null, error_class = null, ended = null, prompt_tokens = null,
+                  read_tokens = null, output_tokens = null, verdict = null, shown_text = null, reused = 0,
                   num_sentences = 0, num_kept = 0, reasons = '[]', unchecked = 0,
                   blockers = (select count(*) from need join item as needed on needed.id = need.item_id
                               where need.repository_id = ? and need.path = ? and need.start_byte = ?

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol, main_definitions
+from rotary_batch.core import Chunk, FileClass, ParsedFile, SourceFile, Symbol
 from rotary_batch.work.graph import outline_symbol, save_names
-from rotary_batch.work.page_stamps import forget_file, forget_list, has_stamps
+from rotary_batch.work.page_stamps import forget_file
 from rotary_batch.work.rows import RepositoryRow
 from rotary_batch.work.search import save_entries
 from rotary_batch.work.store import WorkStore
@@ -88,6 +88,12 @@ def delete_repository(store: WorkStore, repository_id: int) -> tuple[int, int]:
         items = store.db.execute("delete from item where repository_id = :id and part_of is null", given)
         store.db.execute("delete from repository where id = :id", given)
     return items.rowcount, results.rowcount
+
+
+def commit_of(store: WorkStore, root: str) -> str | None:
+    """The commit of the last index."""
+    row = store.db.execute("select commit_id from repository where root = ?", [root]).fetchone()
+    return None if row is None else row[0]
 
 
 def known_sources(store: WorkStore, root: str, plan_key: str) -> dict[str, str]:
@@ -179,7 +185,6 @@ def _save_file(store: WorkStore, repository_id: int, file: SourceFile) -> None:
 def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key: str) -> None:
     """Within a transaction: store a source file and what parsing it gave."""
     db, path = store.db, one.file.path
-    told = _told(store, repository_id, path)
     forget_file(store, repository_id, path)
     _save_file(store, repository_id, one.file)
     db.execute(
@@ -207,20 +212,6 @@ def save_parsed(store: WorkStore, repository_id: int, one: ParsedFile, plan_key:
         [(repository_id, *_chunk_row(chunk)) for chunk in one.chunks],
     )
     save_entries(store, repository_id, one)
-    if told != _told(store, repository_id, path):
-        forget_list(store, repository_id)
-
-
-def _told(store: WorkStore, repository_id: int, path: str) -> object:
-    """What summaries, of the file or of others, may say of it; nothing while there are no pages."""
-    if not has_stamps(store, repository_id):
-        return None
-    query = "select docstring, language from file where repository_id = ? and path = ?"
-    file = store.db.execute(query, [repository_id, path]).fetchone()
-    symbols = list(stored_symbols(store, repository_id, path))
-    names = [(one.kind, one.qualified_name, one.is_public, one.docstring) for one in symbols]
-    order = [one.qualified_name for one in main_definitions(symbols, or_declarations=True)]
-    return file and tuple(file), names, order
 
 
 def _symbol_row(symbol: Symbol) -> tuple[object, ...]:
@@ -261,6 +252,13 @@ def stored_file(store: WorkStore, repository_id: int, path: str) -> SourceFile:
     return _file(store.db.execute(query, [repository_id, path]).fetchone())
 
 
+def stored_docstring(store: WorkStore, repository_id: int, path: str) -> str | None:
+    """What a file as a whole says."""
+    query = "select docstring from file where repository_id = ? and path = ?"
+    row = store.db.execute(query, [repository_id, path]).fetchone()
+    return None if row is None else row[0]
+
+
 def stored_symbols(store: WorkStore, repository_id: int, path: str | None = None) -> Iterator[Symbol]:
     """The symbols of one file or of all, in path order."""
     return (_symbol(row) for row in _rows(store, "symbol", _SYMBOL, repository_id, path))
@@ -270,6 +268,19 @@ def stored_chunks(store: WorkStore, repository_id: int, path: str | None = None)
     """The chunks of one file or of all, in path order."""
     rows = _rows(store, "chunk", _CHUNK, repository_id, path)
     return (Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))}) for row in rows)
+
+
+def stored_chunk(store: WorkStore, repository_id: int, path: str, start_byte: int) -> Chunk:
+    """One chunk that is stored."""
+    query = f"select {_CHUNK} from chunk where repository_id = ? and path = ? and start_byte = ?"
+    row = store.db.execute(query, [repository_id, path, start_byte]).fetchone()
+    return Chunk(**dict(row) | {"symbols": tuple(json.loads(row["symbols"]))})
+
+
+def chunk_spans(store: WorkStore, repository_id: int) -> Iterator[tuple[str, int, int]]:
+    """(path, start byte, end byte) of every chunk, in path order."""
+    query = "select path, start_byte, end_byte from chunk where repository_id = ? order by path, start_byte"
+    return ((row[0], row[1], row[2]) for row in store.db.execute(query, [repository_id]))
 
 
 def plan_chunks_again(store: WorkStore, repository_id: int, paths: Iterable[str]) -> None:

@@ -9,24 +9,25 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from rotary_batch.core import ItemState, Subject, Unit
-from rotary_batch.work.rows import AskedItem, PlanCounts, PlannedItem
+from rotary_batch.core import ErrorClass, ItemState, Subject, Unit
+from rotary_batch.work.rows import AskedItem, AskedPlace, PlanCounts, PlannedItem
 from rotary_batch.work.store import WorkStore
 
 # Another plan of an item begins it anew: nothing of its answer or of its attempts remains.
 _UPSERT = """
   insert into item (repository_id, job, unit, subject, path, position, state, key, priority, max_new_tokens,
                     max_sentences, at_line_end, label, chunk_start, prompt_tokens, read_tokens, num_markers,
-                    note_chars, error)
+                    note_chars, error, error_class)
   values (:repository_id, :job, :unit, :subject, :path, :position, :state, :key, :priority, :max_new_tokens,
           :max_sentences, :at_line_end, :label, :chunk_start, :prompt_tokens, :read_tokens, :num_markers,
-          :note_chars, :error)
+          :note_chars, :error, :error_class)
   on conflict (repository_id, job, unit, subject) do update set
     path = excluded.path, position = excluded.position, state = excluded.state, key = excluded.key,
     priority = excluded.priority, max_new_tokens = excluded.max_new_tokens, max_sentences = excluded.max_sentences,
     at_line_end = excluded.at_line_end, label = excluded.label, chunk_start = excluded.chunk_start,
     prompt_tokens = excluded.prompt_tokens, read_tokens = excluded.read_tokens, num_markers = excluded.num_markers,
     note_chars = excluded.note_chars, error = excluded.error,
+    error_class = excluded.error_class,
     ended = null, attempts = 0, epoch = epoch + 1, run_id = null, not_before = null, output_tokens = null,
     verdict = null, shown_text = null, reused = 0, num_sentences = 0, num_kept = 0, reasons = '[]', unchecked = 0
   returning id"""
@@ -134,6 +135,7 @@ def _columns(repository_id: int, job: str, item: PlannedItem) -> dict[str, objec
         "num_markers": item.num_markers,
         "note_chars": item.note_chars,
         "error": item.error,
+        "error_class": ErrorClass.BAD_ITEM if item.error else None,
     }
 
 
@@ -192,9 +194,10 @@ def rank_chunks(store: WorkStore, repository_id: int, job: str, ranks: Mapping[s
     )
 
 
-def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
+def ask_again(store: WorkStore, repository_ids: Sequence[int], error_class: ErrorClass | None = None) -> int:
     """Put parked items back into the queue, and all that reads them; returns how many were parked.
 
+    With `error_class`, only those that failed for it; what reads them may have been parked for any reason.
     Chunks and symbols without a prompt stay parked: they need another job or model.
     """
     places = ",".join("?" * len(repository_ids))
@@ -202,12 +205,13 @@ def ask_again(store: WorkStore, repository_ids: Sequence[int]) -> int:
         rows = store.db.execute(
             f"""select id, unit, coalesce(part_of, id) as root from item
                 where state = 'parked' and repository_id in ({places})
-                and (not {_OF_SOURCE} or key is not null)""",
-            list(repository_ids),
+                and (not {_OF_SOURCE} or key is not null) and coalesce(error_class = ?, true)""",
+            [*repository_ids, error_class],
         ).fetchall()
         of_source = [row["id"] for row in rows if not Unit(row["unit"]).is_rollup]
         store.db.executemany(
-            "update item set state = 'ready', attempts = 0, not_before = null, error = null where id = ?",
+            """update item set state = 'ready', attempts = 0, not_before = null, error = null, error_class = null
+               where id = ?""",
             [(item_id,) for item_id in of_source],
         )
         readers = {row["root"] for row in rows if Unit(row["unit"]).is_rollup}
@@ -249,14 +253,14 @@ def wait_again_for(store: WorkStore, item_ids: Sequence[int]) -> None:
             _wait_again(store, reader)
 
 
-def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int] | None = None) -> Iterator[AskedItem]:
-    """The items on symbols and chunks whose prompts begin with that of their chunk, in file order; all, or some."""
-    some = "" if item_ids is None else "and id in (select value from json_each(?))"
+def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int]) -> Iterator[AskedItem]:
+    """Some of the items on symbols and chunks whose prompts begin with that of their chunk, in file order."""
     rows = store.db.execute(
-        f"""select id, unit, path, subject, label, chunk_start, priority, state from item
-            where repository_id = ? and chunk_start is not null and unit <> 'topic' {some}
-            order by path, position, id""",
-        [repository_id, *([] if item_ids is None else [json.dumps(list(item_ids))])],
+        """select item.id, unit, item.path, subject, label, chunk_start, priority, state
+           from json_each(?) as one cross join item on item.id = one.value
+           where repository_id = ? and chunk_start is not null and unit <> 'topic'
+           order by item.path, position, item.id""",
+        [json.dumps(list(item_ids)), repository_id],
     )
     for row in rows:
         yield AskedItem(
@@ -282,14 +286,27 @@ def count_needed(store: WorkStore, topic_id: int) -> None:
     )
 
 
+def asked_places(store: WorkStore, repository_id: int) -> Iterator[AskedPlace]:
+    """Where the items on symbols and chunks are asked, in file order."""
+    rows = store.db.execute(
+        """select id, path, chunk_start,
+                  case unit when 'symbol' then cast(substr(subject, length(path) + 2) as integer) end,
+                  state not in ('done', 'parked'), state = 'waiting'
+           from item where repository_id = ? and chunk_start is not null and unit <> 'topic'
+           order by path, position, id""",
+        [repository_id],
+    )
+    return (AskedPlace(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows)
+
+
 def _wait_again(store: WorkStore, item_id: int) -> None:
     """Make a roll-up wait for its inputs again."""
     _drop_parts(store, item_id)
     _drop_prompt(store, item_id)
     store.db.execute(
         """update item set state = 'waiting', key = null, epoch = epoch + 1, run_id = null, attempts = 0,
-                  not_before = null, error = null, ended = null, output_tokens = null, verdict = null,
-                  shown_text = null, reused = 0 where id = ?""",
+                  not_before = null, error = null, error_class = null, ended = null, output_tokens = null,
+                  verdict = null, shown_text = null, reused = 0 where id = ?""",
         [item_id],
     )
     count_needed(store, item_id)

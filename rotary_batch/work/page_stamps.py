@@ -9,7 +9,7 @@ to the next one.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from rotary_batch.core import FileClass
 from rotary_batch.work.namesakes import namesakes
@@ -144,9 +144,12 @@ def forget(store: WorkStore, repository_id: int, pages: Collection[str], listed:
     )
 
 
-def forget_symbol_index(store: WorkStore, repository_id: int) -> None:
-    """Within a transaction: its pages are out of date."""
-    store.db.execute("delete from page where repository_id = ? and thing glob '/symbol-index*'", [repository_id])
+def forget_symbol_index(store: WorkStore, repository_id: int, letters: Iterable[str]) -> None:
+    """Within a transaction: its first page, and those of some letters, are out of date."""
+    patterns = ["/symbol-index.md", *(f"/symbol-index-{letter}-*" for letter in letters)]
+    store.db.executemany(
+        "delete from page where repository_id = ? and thing glob ?", [(repository_id, one) for one in patterns]
+    )
 
 
 def forget_list(store: WorkStore, repository_id: int) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rotary_batch.core import Completion, Lease, Request, Subject, Unit, ValidationResult, Verdict, WorkItem
+from rotary_batch.core import Completion, ErrorClass, Lease, Request, Subject, Unit, ValidationResult, Verdict, WorkItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,17 @@ class AskedItem:
     is_waiting: bool
 
 
+class AskedPlace(NamedTuple):
+    """Where an item on a symbol or a chunk is asked; a few of the columns, as there are millions."""
+
+    id: int
+    path: str
+    chunk_start: int
+    symbol_start: int | None  # None when it is not about a symbol
+    is_open: bool
+    is_waiting: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCounts:
     """What planning did to the queue."""
@@ -120,6 +131,7 @@ class Failed:
     claim: Claim
     error: str
     retry_at: float | None
+    error_class: ErrorClass = ErrorClass.BAD_ITEM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from rotary_batch.errors import ConfigError, UnavailableError
 from rotary_batch.work.accounting_schema import COSTS
 from rotary_batch.work.checked_schema import CHECKED
+from rotary_batch.work.failure_schema import FAILURE_CLASSES
 from rotary_batch.work.sample_schema import SAMPLES
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
-from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES
+from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES, NAMES_KEPT
 from rotary_batch.work.topic_schema import TOPICS
+from rotary_batch.work.unused_schema import UNUSED_SINCE
 
 _M001 = """
 create table repository (
@@ -335,6 +337,9 @@ MIGRATIONS = (
     SAMPLES,
     COSTS,
     EXAMPLES,
+    NAMES_KEPT,
+    UNUSED_SINCE,
+    FAILURE_CLASSES,
     TOPICS,
 )
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from rotary_batch.core import (
     Completion,
+    ErrorClass,
     ItemState,
     Lease,
     NewTokens,
@@ -37,12 +38,14 @@ from rotary_batch.work.patience import Connection
 from rotary_batch.work.rows import Claim, Failed, Finished, StoredResult
 
 _PLAIN_COLUMNS = ("id", "repository_id", "job", "key", "attempts", "prompt_tokens", "output_tokens", "ended", "error")
-_ITEM = f"{', '.join(_PLAIN_COLUMNS)}, unit, path, subject, state"
+_ITEM = f"{', '.join(_PLAIN_COLUMNS)}, unit, path, subject, state, error_class"
 
 # Queries of every step, each for one repository: only then does an index give both the rows and their order.
 _READY = """select id, priority, position from item where state = 'ready' and repository_id = ?
   and (not_before is null or not_before <= ?) order by priority desc, position, id limit ?"""
 _LEASE = "update item set state = 'leased', run_id = ?, epoch = epoch + 1 where id = ? returning *"
+_RENEW = """update item set epoch = epoch + 1
+  where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased' returning *"""
 _NEXT_RETRY = """select min(not_before) as at from item
   where state = 'ready' and not_before is not null and repository_id = ?"""
 _UNBLOCKED = f"""select {_ITEM} from item where state = 'waiting' and blockers = 0 and repository_id = ?
@@ -152,7 +155,7 @@ class WorkStore:
         with self.transaction():
             self.db.execute(
                 """update item set state = 'ready', key = ?, prompt_tokens = ?, read_tokens = ?, num_markers = ?,
-                          error = null where id = ? and state = 'waiting'""",
+                          error = null, error_class = null where id = ? and state = 'waiting'""",
                 [key, tokens, tokens if is_first else len(prompt_ids), num_markers, item_id],
             )
             self.save_prompt(item_id, prompt_ids, shared_ids)
@@ -176,7 +179,7 @@ class WorkStore:
             self.db.execute("delete from prompt where item_id = ?", [item_id])
             self.db.execute(
                 """update item set state = 'done', key = ?, output_tokens = ?, ended = ?, verdict = ?, shown_text = ?,
-                          num_sentences = ?, num_kept = ?, reasons = ?, error = null, reused = 1
+                          num_sentences = ?, num_kept = ?, reasons = ?, error = null, error_class = null, reused = 1
                    where id = ? and state in ('waiting', 'ready')""",
                 [key, len(completion.token_ids), completion.reason, *_checked(validation), item_id],
             )
@@ -196,9 +199,12 @@ class WorkStore:
         return StoredResult(text=row["text"], completion=completion)
 
     def park(self, item_id: int, error: str) -> None:
-        """Set an item aside until `retry`."""
+        """Set an item that cannot be asked aside until `retry`."""
         with self.transaction():
-            self.db.execute("update item set state = 'parked', error = ?, run_id = null where id = ?", [error, item_id])
+            self.db.execute(
+                "update item set state = 'parked', error = ?, error_class = ?, run_id = null where id = ?",
+                [error, ErrorClass.BAD_ITEM, item_id],
+            )
 
     def claim(self, run_id: int, *, limit: int, now: float, repository_ids: Sequence[int]) -> list[Claim]:
         """Lease READY items, those of the highest priority first, with the tokens that earlier runs generated."""
@@ -254,7 +260,7 @@ class WorkStore:
         changed = self.db.execute(
             """update item set state = 'done', run_id = null, output_tokens = :tokens, ended = :ended,
                       verdict = :verdict, shown_text = :shown, num_sentences = :sentences, num_kept = :kept,
-                      reasons = :reasons, error = null
+                      reasons = :reasons, error = null, error_class = null
                where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
             {
                 "tokens": len(completion.token_ids),
@@ -292,10 +298,23 @@ class WorkStore:
     def _fail(self, lost: Failed) -> None:
         state = ItemState.PARKED if lost.retry_at is None else ItemState.READY
         self.db.execute(
-            """update item set state = :state, run_id = null, attempts = attempts + 1, error = :error, not_before = :at
+            """update item set state = :state, run_id = null, attempts = attempts + 1, error = :error,
+                      error_class = :class, not_before = :at
                where id = :item_id and run_id = :run_id and epoch = :epoch and state = 'leased'""",
-            {"state": state, "error": lost.error, "at": lost.retry_at, **_fence(lost.claim.lease)},
+            {
+                "state": state,
+                "error": lost.error,
+                "class": lost.error_class,
+                "at": lost.retry_at,
+                **_fence(lost.claim.lease),
+            },
         )
+
+    def renew(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Lease claimed items anew, with the tokens generated so far.  What still comes for the old leases is void."""
+        with self.transaction():
+            rows = [self.db.execute(_RENEW, _fence(claim.lease)).fetchone() for claim in claims]
+            return [self._claimed(row) for row in rows if row is not None]
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Return leased items to READY; their generated tokens are kept."""
@@ -337,7 +356,12 @@ def _fence(lease: Lease) -> dict[str, int]:
 
 def _item(row: sqlite3.Row) -> WorkItem:
     subject = Subject.parse(row["unit"], row["path"], row["subject"])
-    return WorkItem(**{name: row[name] for name in _PLAIN_COLUMNS}, subject=subject, state=ItemState(row["state"]))
+    return WorkItem(
+        **{name: row[name] for name in _PLAIN_COLUMNS},
+        subject=subject,
+        state=ItemState(row["state"]),
+        error_class=row["error_class"] and ErrorClass(row["error_class"]),
+    )
 
 
 def _blob(token_ids: Sequence[int]) -> bytes:

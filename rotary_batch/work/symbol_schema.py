@@ -70,3 +70,18 @@ create table example (
   start_byte integer not null, test_path text not null, test_start_byte integer not null, text text not null,
   primary key (repository_id, path, start_byte)) strict, without rowid;
 """
+
+# Names that may mean something else since the edges were resolved.  Entries of the symbol index, which were found anew
+# from all symbols whenever one was listed or not; only an index can fill them.
+NAMES_KEPT = """
+create table affected_name (
+  repository_id integer not null references repository on delete cascade, name text not null,
+  primary key (repository_id, name)) strict, without rowid;
+create table listed_symbol (
+  repository_id integer not null, path text not null, letter text not null, key text not null, name text not null,
+  anchor text not null, kind text not null, primary key (repository_id, path, letter, key, name, anchor),
+  foreign key (repository_id, path) references file on delete cascade) strict, without rowid;
+create index listed_in_order on listed_symbol (repository_id, letter, key, name, path, anchor, kind);
+update file set plan_key = null;
+update repository set plan_key = '';
+"""

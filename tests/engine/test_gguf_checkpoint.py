@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,13 @@ def test_what_is_planned_before_packing_is_what_is_packed(tmp_path, monkeypatch)
         assert made.name == planned.name == "m"
         for name in ("geometry", "experts", "layer_formats", "dense_formats", "slab_nbytes", "experts_nbytes"):
             assert getattr(made, name) == getattr(planned, name), name
+    code = (  # every `index` asks for the pack: importing torch takes 2 s
+        "import sys; from pathlib import Path; from rotary_batch.config import Settings\n"
+        "from rotary_batch.commands.packs import find_pack\n"
+        "print(find_pack(Settings(model=Path(sys.argv[1]))), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{folder} False\n", "")
 
 
 def slab(checkpoint: Checkpoint, key: ExpertKey) -> dict[str, bytes]:

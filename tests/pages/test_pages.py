@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from rotary_batch.pages.page_paths import page_paths
 from rotary_batch.pages.safe_folder import open_safe_folder
 from rotary_batch.pages.sanitise import code, fenced, inline, plain
 from rotary_batch.pages.site import render, site_paths, things_of
+from rotary_batch.pages.symbol_index import entries_of
 from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import ByteCounter, linked, resolve
@@ -68,7 +70,23 @@ def make_view(sources=SOURCES, **options) -> IndexView:
         "demonstration": True,
         "docs_dir": "rotary-docs",
     }
-    return IndexView(**base | options)
+    base |= options
+    return IndexView(**base, listed=ListedHere(base["symbols"]))
+
+
+class ListedHere:
+    """Entries of the symbol index, sorted in memory."""
+
+    def __init__(self, symbols) -> None:
+        entries = [(*one[:3], path, *one[3:]) for path in symbols for one in entries_of(path, symbols[path])]
+        self._entries = sorted(entries, key=lambda one: (*one[:4], one[5]))
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(entry[0] for entry in self._entries))
+
+    def rows(self, letter: str, skip: int, number: int) -> list[tuple[str, str, str, str]]:
+        found = [(name, kind, path, anchor) for one, _, name, path, kind, anchor in self._entries if one == letter]
+        return found[skip : skip + number]
 
 
 def render_site(view: IndexView, prose: dict) -> dict[str, bytes]:

@@ -33,6 +33,7 @@ from rotary_batch.pages.sanitise import code, inline, link, one_line, quoted
 from rotary_batch.pages.site import render, site_paths
 from rotary_batch.pages.symbol_index import INDEX_NAME
 from rotary_batch.work.counts import ParkedFile
+from tests.pages.test_pages import ListedHere
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 ACTS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -90,6 +91,7 @@ def hostile_view(payload: str) -> IndexView:
         model_name=payload,
         demonstration=False,
         docs_dir="rotary-docs",
+        listed=ListedHere(symbols),
         link_template=payload + "{path}#L{start}",
     )
 
@@ -392,6 +394,7 @@ def test_pages_of_nested_folders_do_not_grow_with_their_depth():
         model_name="m",
         demonstration=False,
         docs_dir="docs",
+        listed=ListedHere({}),
     )
     pages = dict(render(view, {}, site_paths(view.sources)))
     assert len(pages) == depth + 7

@@ -99,13 +99,13 @@ def test_what_a_chunk_uses_is_asked_first_and_told_with_its_answer(make_reposito
         assert set(states(store).values()) == {"done"}
         assert not store.db.execute("select 1 from item where blockers <> 0").fetchall()
     assert prompts["top"].partition("<text-")[0].partition("File: ")[2].splitlines() == [
-        "shop/top.py",
+        "top.py",
         "Imports: middle, told",
         "Uses `def middle(x)`: Does middle blue.",
         "Uses `def told(x)`: Say it twice.",
     ]
     assert "Uses `def base(x)`: Does base red." in prompts["middle"]
-    assert "Used in shop/middle.py: def middle(x)" in prompts["base"]
+    assert "Used in middle.py: def middle(x)" in prompts["base"]
     for one, other in (("ping", "pong"), ("pong", "ping")):
         assert f"Uses `def {other}(x)`\n" in prompts[one], "in a cycle nothing waits, and signatures stand alone"
 

@@ -70,12 +70,13 @@ def _in_this_process(monkeypatch):
     from rotary_batch.model.tokens import Tokenizer
     from rotary_batch.repo.parse import parse_file
 
-    def parse_files(files, *, tokenizer_dir, budget_tokens, num_workers):
+    def parse_files(files, *, tokenizer_dir, budget_tokens, num_workers, begun):
         tokenizer = Tokenizer.load(tokenizer_dir)
         for file, source in files:
             yield parse_file(file, source, budget_tokens, tokenizer)
 
     monkeypatch.setattr(planner_index, "parse_files", parse_files)
+    monkeypatch.setattr(planner_index.Worker, "begin", lambda self: None)
     monkeypatch.setattr(planner_index, "FILES_A_COMMIT", 1)
 
 

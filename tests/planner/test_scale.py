@@ -62,7 +62,7 @@ def test_four_times_the_files_are_four_times_the_work(tmp_path, tiny_pack, monke
     from rotary_batch.model.tokens import Tokenizer
     from rotary_batch.repo.parse import parse_file
 
-    def parse_files(files, *, tokenizer_dir, budget_tokens, num_workers):
+    def parse_files(files, *, tokenizer_dir, budget_tokens, num_workers, begun):
         tokenizer = Tokenizer.load(tokenizer_dir)
         for file, source in files:
             yield parse_file(file, source, budget_tokens, tokenizer)

@@ -58,5 +58,5 @@ def test_lines_of_a_context_are_those_of_the_product(make_repository, tmp_path: 
                 assert _forms(trained) == _forms(product), chunk
                 found[one.file.path] = _forms(product)
     assert found["shop/upper.py"] == ["Imports: told_twice", "Uses `def told_twice(things)`: Returns the things twice."]
-    assert found["shop/told.py"] == ["Used in shop/upper.py: def upper_one(things)"]
+    assert found["shop/told.py"] == ["Used in upper.py: def upper_one(things)"]
     assert found["shop/middle.py"][0] == "Within: class Outer / class Inner"

@@ -5,12 +5,13 @@ Orders are of whole rows wherever a matrix may be quantised, because rows never 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from rotary_batch.errors import ModelError
+
+if TYPE_CHECKING:  # importing it takes 0.1 s, and `index` reads only the names in a file
+    import numpy as np
+    import numpy.typing as npt
 
 
 class Swap(NamedTuple):
@@ -38,6 +39,8 @@ def original_order(swap: Swap, count: int) -> npt.NDArray[np.int64]:
     moved = swap.blocks * swap.outer * swap.inner * swap.width
     if swap.start + moved != count:
         raise ModelError(f"{count:,} rows or columns, not {swap.start:,} and then {moved:,} in heads")
+    import numpy as np
+
     stored = np.arange(moved).reshape(swap.blocks, swap.inner, swap.outer, swap.width)
     return np.concatenate([np.arange(swap.start), swap.start + stored.swapaxes(1, 2).ravel()])
 
@@ -54,5 +57,7 @@ def undo_columns(matrix: npt.NDArray[np.generic], swap: Swap) -> npt.NDArray[np.
 
 def join_kv_b(k_b: npt.NDArray[np.generic], v_b: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """kv_b [heads * (nope + v), rank] of its parts: k_b [heads, rank, nope] and v_b [heads, v, rank]."""
+    import numpy as np
+
     both = np.concatenate([k_b.swapaxes(1, 2), v_b], axis=1)
     return both.reshape(-1, both.shape[2])

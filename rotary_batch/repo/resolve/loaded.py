@@ -109,7 +109,7 @@ class Swift(Dialect):
             return super().in_folder(name, folder)
         found = [one for one in self.source.named(name, None) if one.path.startswith(f"{folder.path}/")]
         is_open = folder.package != "public"
-        return only(one for one in found if self.is_top(one) and one.is_public and (is_open or _is_exported(one)))
+        return only(one for one in found if self.is_top(one) and one.is_public and (is_open or is_exported(one)))
 
     def member_elsewhere(self, around: Symbol, name: str) -> Symbol | None:
         """A member of an extension in another file of the module."""
@@ -118,7 +118,8 @@ class Swift(Dialect):
         return only(one for one in found if one.is_public and one.qualified_name == wanted)
 
 
-def _is_exported(symbol: Symbol) -> bool:
+def is_exported(symbol: Symbol) -> bool:
+    """Whether other modules of Swift see a symbol."""
     return not {"public", "open"}.isdisjoint(symbol.signature.split("(")[0].split())
 
 

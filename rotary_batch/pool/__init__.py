@@ -1,0 +1,1 @@
+"""Engines behind `core.EnginePool`: where they run, what happens when one dies."""

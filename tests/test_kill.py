@@ -165,9 +165,9 @@ def kill_and_finish(
     return kills
 
 
-def test_twenty_kills_change_nothing(tmp_path, make_repository, talking_pack):
-    kills = kill_and_finish(tmp_path, make_repository, talking_pack, num_kills=20, num_files=9)
-    assert kills == dict.fromkeys(STAGES, 5)
+def test_eight_kills_change_nothing(tmp_path, make_repository, talking_pack):
+    kills = kill_and_finish(tmp_path, make_repository, talking_pack, num_kills=8, num_files=5)
+    assert kills == dict.fromkeys(STAGES, 2)
 
 
 def test_kills_among_siblings_change_nothing(tmp_path, make_repository, talking_pack):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import time
+import traceback
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from rotary_batch.errors import DeviceMemoryError, UnavailableError
 from rotary_batch.pacing import Pacer, Yielding
@@ -53,13 +58,54 @@ class Life:
         self.sources = Sources(self.chance)
         self.planned: list[set[tuple[str, str]]] = [set()]  # what the queue may hold: all before, or all after an edit
         self.results: dict[str, bytes] = {}
-        self.epochs: dict[int, int] = {}
+        self.epochs: dict[tuple[int, str, str], int] = {}
         self.happened: Counter[str] = Counter()
+        self.journal = "memory"  # enough where no real process dies
+
+    def open(self) -> MortalConnection:
+        db = open_database(self.path, journal_mode=self.journal)
+        if self.journal == "memory":
+            db.execute("pragma synchronous = off")
+        return db
+
+    def die(self) -> bool:
+        """A night in a process that gets a real SIGKILL at a chance instant; returns whether it came before its end."""
+        self.planned.append(subjects(self.sources.planned()))
+        after_s, seed = self.chance.uniform(0, 0.06), self.chance.random()
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            self._live_apart(writer, seed)
+        os.close(writer)
+        with os.fdopen(reader) as told:
+            num_answers = told.readline()
+            time.sleep(after_s)
+            os.kill(pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            num_answers = [num_answers, *told.readlines()][-1]
+        assert code in {0, -signal.SIGKILL}, "an assertion in that process"
+        self._hold("killed")
+        assert len(self.results) >= int(num_answers), "an answer is lost that was committed"
+        return code != 0
+
+    def _live_apart(self, writer: int, seed: float) -> NoReturn:
+        code = 1
+        try:
+            self.chance = random.Random(seed)
+            with closing(self.open()) as db:
+                os.write(writer, b"0\n")
+                db.tells = writer
+                machine = Machine(datetime(2026, 3, 28, 22, tzinfo=UTC), ZONES["Europe/Berlin"], [])
+                self._night(WorkStore(db), machine, Weather(self.chance, 0.15), is_calm=False, asks_again=False)
+            code = 0
+        except BaseException:  # noqa: BLE001 - the parent only sees the code
+            traceback.print_exc()
+        finally:
+            os._exit(code)
 
     def live(self, *, is_calm: bool, asks_again: bool = False) -> str:
         """One night, held against the laws; returns how it ended."""
-        with closing(open_database(self.path, journal_mode="memory")) as db:
-            db.execute("pragma synchronous = off")
+        with closing(self.open()) as db:
             if not is_calm and self.chance.random() < 0.6:
                 db.statements_left = self.chance.randint(1, self.chance.choice([60, 300, 600]))
             machine = Machine(datetime(2026, 3, 28, 22, tzinfo=UTC), ZONES["Europe/Berlin"], self._events(is_calm))
@@ -135,7 +181,7 @@ class Life:
 
     def _hold(self, ended: str) -> None:
         """What holds after every night."""
-        with closing(open_database(self.path, journal_mode="memory")) as db:
+        with closing(self.open()) as db:
             store = WorkStore(db)
             assert set(answers(db)) in self.planned, "an item is lost, or one too many"
             broken = [law.holds for law in LAWS if num_broken(store, law, ROW.root, is_driven=ended == "killed")]
@@ -144,7 +190,7 @@ class Life:
             assert all(row["attempts"] <= MAX_ATTEMPTS for row in db.ask("select attempts from item"))
             assert self.results.items() <= results(db).items(), "an answer is lost, or another one"
             now = epochs(db)
-            assert all(now[item_id] >= epoch for item_id, epoch in self.epochs.items() if item_id in now)
+            assert all(now[item] >= epoch for item, epoch in self.epochs.items() if item in now)
             self.planned, self.results, self.epochs = [set(answers(db))], results(db), now
 
 
@@ -160,8 +206,25 @@ def storm(template: Path, folder: Path, seed_number: int) -> Counter[str]:
         life.live(is_calm=False)
         if life.chance.random() < 0.5:
             life.sources.edit()
+    return end(life, template, folder)
+
+
+def kill(template: Path, folder: Path, seed_number: int, num_kills: int) -> Counter[str]:
+    """Nights that real SIGKILLs end, with edits; returns how many of them in each journal mode."""
+    life, kills = Life(fresh(template, folder / "storm.db"), seed_number), Counter()
+    while kills.total() < num_kills:
+        life.journal = life.chance.choice(["delete", "wal"])
+        kills[life.journal] += life.die()
+        if life.chance.random() < 0.4:
+            life.sources.edit()
+    end(life, template, folder)
+    return kills
+
+
+def end(life: Life, template: Path, folder: Path) -> Counter[str]:
+    """A calm night, after which the database holds what one without any fault does."""
     assert life.live(is_calm=True, asks_again=True) == "done"
-    calm = Life(fresh(template, folder / "calm.db"), seed_number)
+    calm = Life(fresh(template, folder / "calm.db"), 0)
     calm.sources.files = life.sources.files
     assert calm.live(is_calm=True) == "done"
     with closing(open_database(life.path)) as stormy, closing(open_database(calm.path)) as undisturbed:
@@ -173,12 +236,18 @@ def storm(template: Path, folder: Path, seed_number: int) -> Counter[str]:
     return life.happened
 
 
-def storms(tmp_path: Path, numbers: range, monkeypatch) -> Counter[str]:
-    monkeypatch.setattr(connection, "Connection", MortalConnection)
-    template, seen = tmp_path / "template.db", Counter()
+def empty(folder: Path) -> Path:
+    """A database with nothing in it; most lives are shorter than its making."""
+    template = folder / "template.db"
     with closing(open_database(template, journal_mode="memory")) as db:
         db.execute("pragma synchronous = off")
         migrate(db)
+    return template
+
+
+def storms(tmp_path: Path, numbers: range, monkeypatch) -> Counter[str]:
+    monkeypatch.setattr(connection, "Connection", MortalConnection)
+    template, seen = empty(tmp_path), Counter()
     for number in numbers:
         try:
             seen += storm(template, tmp_path, number)

@@ -6,11 +6,16 @@ step, it is suspended, its clock is set by an hour, and its zone changes its own
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +37,7 @@ from tests.test_window import CHANGES, minute_by_minute
 from tests.virtual_machine import GRACE_S, ROW, ZONES, Machine
 
 NIGHTS_A_QUEUE = 100
+DRIVER = Path(__file__).parent / "faults" / "lives_driver.py"
 
 
 class SlowEngine(FakeEngine):
@@ -221,6 +227,27 @@ FAULTS |= {"set forward", "set back", "suspended", "done", "unavailable", "parke
 def test_nights_with_faults_end_with_what_a_night_without_them_does(tmp_path, monkeypatch):
     seen = storms(tmp_path, range(50), monkeypatch)
     assert {what for what in FAULTS if seen[what] >= 5} == FAULTS, seen
+
+
+def killed(num_kills: int, seed_number: int) -> dict[str, int]:
+    memory = Path("/dev/shm")  # syncs of a disk would take nearly all the time
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        command = [sys.executable, str(DRIVER), folder, str(num_kills), str(seed_number)]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def test_nights_that_are_killed_end_with_what_a_night_without_kills_does():
+    kills = killed(30, 0)
+    assert set(kills) == {"delete", "wal"}
+
+
+@pytest.mark.faults
+def test_a_thousand_kills_of_nights_lose_nothing(record_property):
+    kills = Counter()
+    for seed_number in range(1, 11):
+        kills += Counter(killed(100, seed_number))
+    record_property("SIGKILLs", dict(kills))
+    assert min(kills["delete"], kills["wal"]) >= 400
 
 
 @pytest.mark.faults

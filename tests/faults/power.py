@@ -224,8 +224,8 @@ if __name__ == "__main__":  # parser processes import this file too
     shim.fault_hit.restype = ctypes.c_char_p
     sweep.shim = shim
     engines.open_engine = lambda *_: SayingEngine()
+    engines.prepare_kernels = engines.refresh_rates = lambda *_: None  # nothing here needs torch
+    engines.free_memory = lambda: None
     given_folder, scenario_name, journal, wanted = sys.argv[1:]
     connection.journal_mode_for = lambda _: journal
-    if scenario_name == "night":
-        import rotary_batch.engine.build  # noqa: F401 - once, not in each fork
     sys.stdout.write(json.dumps(cut(Path(given_folder), scenario_name, int(wanted))))

@@ -24,7 +24,7 @@ test-isa: $(VENV)/.installed-dev  ## the engine's tests, limited to the instruct
 sanitize: $(VENV)/.installed-dev  ## every kernel at every instruction level under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/engine/sanitize.py
 
-faults: $(VENV)/.installed-dev  ## the slow tests: about 1,200 SIGKILLs, hostile repositories one by one, 100,000 files, a million items
+faults: $(VENV)/.installed-dev  ## the slow tests: about 2,200 SIGKILLs, power cuts, hostile repositories one by one, 100,000 files, a million items
 	$(BIN)/pytest -m faults --timeout 7200
 
 HOURS ?= 2

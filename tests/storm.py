@@ -6,6 +6,7 @@ A process is killed before a statement: then its connection does nothing any mor
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import sqlite3
 from collections import Counter
@@ -43,10 +44,14 @@ class MortalConnection(Connection):
 
     statements_left: int | None = None
     is_dead = False
+    tells: int | None = None  # a descriptor that gets the number of answers after each commit
 
     def execute(self, sql, parameters=(), /):
         self._live_on()
-        return super().execute(sql, parameters)
+        cursor = super().execute(sql, parameters)
+        if self.tells is not None and sql == "commit":
+            os.write(self.tells, b"%d\n" % self.ask("select count(*) from result")[0][0])
+        return cursor
 
     def executemany(self, sql, parameters, /):
         self._live_on()
@@ -219,8 +224,10 @@ def results(db: MortalConnection) -> dict[str, bytes]:
     return {row["key"]: row["token_ids"] for row in db.ask("select key, token_ids from result")}
 
 
-def epochs(db: MortalConnection) -> dict[int, int]:
-    return {row["id"]: row["epoch"] for row in db.ask("select id, epoch from item")}
+def epochs(db: MortalConnection) -> dict[tuple[int, str, str], int]:
+    """Of each item; an id is used again once its item is gone."""
+    rows = db.ask("select id, unit, subject, epoch from item")
+    return {(row["id"], row["unit"], row["subject"]): row["epoch"] for row in rows}
 
 
 def subjects(planned: Sequence[PlannedItem]) -> set[tuple[str, str]]:

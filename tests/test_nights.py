@@ -1,117 +1,43 @@
 """Virtual nights: clocks that change, are set or stand still, and a run that never works past its deadline.
 
 The queue is a real SQLite file and the runner is the real one.  The machine is virtual: its engine takes minutes for a
-step, it is suspended, its clock is set by an hour, and its zone changes its own.
+step, it is suspended, its clock is set by an hour, and its zone changes its own.  In storms all else fails too.
 """
 
 from __future__ import annotations
 
+import json
 import random
-import shutil
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from rotary_batch.core import Completion, StepReport, Subject, Unit, ValidationResult, Verdict, WorkItem
-from rotary_batch.errors import DeviceMemoryError, StoppedError, UnavailableError
-from rotary_batch.pacing import Pacer, Yielding
+from rotary_batch.errors import StoppedError
 from rotary_batch.pages.files import SyncResult
-from rotary_batch.pool.in_process import LocalEngine, in_process_pool
-from rotary_batch.pool.pool import Pool, wait_for_any
+from rotary_batch.pool.in_process import in_process_pool
 from rotary_batch.runner import Runner
 from rotary_batch.testing import FakeEngine, plan_items
-from rotary_batch.window import Clocks, Deadline, Window, open_window
-from rotary_batch.work import connection
+from rotary_batch.window import Clocks, open_window
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.items import ask_again
-from rotary_batch.work.laws import LAWS, num_broken
-from rotary_batch.work.rows import Claim, Finished, PlannedItem, RepositoryRow
-from rotary_batch.work.runs import start_run
+from rotary_batch.work.rows import Claim, Finished, PlannedItem
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
-from tests.storm import (
-    KILLER,
-    POISON,
-    KilledError,
-    MortalConnection,
-    Planner,
-    Sources,
-    StormEngine,
-    Weather,
-    answers,
-    epochs,
-    results,
-    subjects,
-)
+from tests.lives import storms
 from tests.test_window import CHANGES, minute_by_minute
+from tests.virtual_machine import GRACE_S, ROW, ZONES, Machine
 
 NIGHTS_A_QUEUE = 100
-GRACE_S = 10.0  # to write the pages of the last step
-ZONES = {name: ZoneInfo(name) for name in CHANGES}
-ROW = RepositoryRow(
-    root="/r",
-    name="r",
-    commit_id=None,
-    worktree=False,
-    docs_dir="rotary-docs",
-    model_name="m",
-    pack_dir="/p",
-    plan_key="k",
-    link_template=None,
-    job="summarize",
-)
-
-
-class Machine:
-    """A machine with its clocks.  `awake_s` is what a process lives through."""
-
-    def __init__(self, start: datetime, zone: ZoneInfo, events: Sequence[tuple[float, str, float]]) -> None:
-        self.wall = start.timestamp()
-        self.boot = self.awake_s = 0.0
-        self._zone, self._events = zone, sorted(events)
-        self.happened: Counter[str] = Counter()
-        self.deadlines: list[tuple[str, float]] = []  # clock, instant
-        self._looked_at = 0.0
-        self.overdue_at: float | None = None  # on the awake clock, since when a deadline is over
-
-    def show(self, at: float) -> datetime:
-        return datetime.fromtimestamp(at, self._zone).replace(tzinfo=None)
-
-    def left_s(self) -> float:
-        return min(at - getattr(self, clock) for clock, at in self.deadlines)
-
-    def work(self, seconds: float) -> None:
-        """Time goes by; what happens to the machine meanwhile, happens."""
-        end = self.awake_s + seconds
-        while self._events and self._events[0][0] <= end:
-            at, kind, amount = self._events.pop(0)
-            self._go(at - self.awake_s)
-            self.happened[kind] += 1
-            self.wall += amount
-            self.boot += amount if kind == "suspended" else 0
-            self._look()
-        self._go(end - self.awake_s)
-
-    def _go(self, seconds: float) -> None:
-        self.awake_s, self.wall, self.boot = self.awake_s + seconds, self.wall + seconds, self.boot + seconds
-        self._look()
-
-    def _look(self) -> None:
-        """Note when a deadline passed, unless the clock is set back behind it."""
-        late_s = -self.left_s() if self.deadlines else -1.0
-        if late_s < 0:
-            self.overdue_at = None
-        elif self.overdue_at is None:
-            self.overdue_at = max(self.awake_s - late_s, self._looked_at)  # it may have passed in one jump
-        self._looked_at = self.awake_s
+DRIVER = Path(__file__).parent / "faults" / "lives_driver.py"
 
 
 class SlowEngine(FakeEngine):
@@ -294,152 +220,6 @@ def test_none_of_ten_thousand_nights_goes_past_its_deadline(tmp_path):
     assert {what for what in EVERYTHING if seen[what] >= 300} == EVERYTHING, seen
 
 
-MAX_ATTEMPTS = 3
-
-
-class Life:
-    """Some nights on one database, each a process of its own."""
-
-    def __init__(self, path: Path, seed_number: int) -> None:
-        self.path, self.chance = path, random.Random(seed_number)
-        self.sources = Sources(self.chance)
-        self.planned: list[set[tuple[str, str]]] = [set()]  # what the queue may hold: all before, or all after an edit
-        self.results: dict[str, bytes] = {}
-        self.epochs: dict[int, int] = {}
-        self.happened: Counter[str] = Counter()
-
-    def live(self, *, is_calm: bool, asks_again: bool = False) -> str:
-        """One night, held against the laws; returns how it ended."""
-        with closing(open_database(self.path, journal_mode="memory")) as db:
-            db.execute("pragma synchronous = off")
-            if not is_calm and self.chance.random() < 0.6:
-                db.statements_left = self.chance.randint(1, self.chance.choice([60, 300, 600]))
-            machine = Machine(datetime(2026, 3, 28, 22, tzinfo=UTC), ZONES["Europe/Berlin"], self._events(is_calm))
-            weather = Weather(self.chance, 0.0 if is_calm else 0.15)
-            ended = self._night(WorkStore(db), machine, weather, is_calm=is_calm, asks_again=asks_again)
-        self.happened.update(weather.happened)
-        self.happened.update(machine.happened)
-        self.happened[ended] += 1
-        assert not weather.began_late, "a step began after the deadline"
-        if machine.overdue_at is not None:
-            assert machine.awake_s - machine.overdue_at <= weather.longest_s + 2 * GRACE_S, "worked past its deadline"
-        self._hold(ended)
-        return ended
-
-    def _events(self, is_calm: bool) -> list[tuple[float, str, float]]:
-        kinds = {"set forward": 3600.0, "set back": -3600.0, "suspended": 1800.0}
-        if is_calm:
-            return []
-        return [(self.chance.uniform(0, 3000), kind, by) for kind, by in kinds.items() if self.chance.random() < 0.3]
-
-    def _night(self, store: WorkStore, machine: Machine, weather: Weather, *, is_calm: bool, asks_again: bool) -> str:
-        window = Window()
-        if not is_calm:
-            left_s = self.chance.choice([300.0, 1800.0, 7200.0])
-            machine.deadlines.append(("boot", left_s))
-            window = Window(deadlines=[Deadline(left_s, lambda: machine.boot)])
-        try:
-            repository_id = save_repository(store, ROW)
-            wanted = self.sources.planned()
-            self.planned.append(subjects(wanted))
-            paths = set(self.sources.files) | {
-                path for (path,) in store.db.ask("select distinct path from item where unit = 'chunk'")
-            }
-            plan_items(store, repository_id, "summarize", wanted, paths)
-            del self.planned[0]
-            if asks_again:
-                ask_again(store, [repository_id])
-            run_id = start_run(store, command="run", model_name="m", pid=1)
-            return self._runner(store, repository_id, run_id, machine, weather, window).drain()
-        except KilledError:
-            return "killed"
-        except UnavailableError:
-            return "unavailable"
-        except DeviceMemoryError:
-            return "memory"
-
-    def _runner(self, store, repository_id, run_id, machine, weather, window) -> Runner:
-        until = self.chance.uniform(0, 600) if weather.rate and self.chance.random() < 0.3 else -1.0
-
-        def paused() -> str | None:
-            self.happened["paused"] += machine.boot < until
-            return "by hand" if machine.boot < until else None
-
-        return Runner(
-            store=store,
-            pool=Pool(
-                open_engine=lambda: LocalEngine(StormEngine(machine, weather, store.db)),
-                wait=wait_for_any,
-                clock=lambda: machine.boot,
-            ),
-            processor=Planner(store, repository_id),
-            window=window,
-            run_id=run_id,
-            repository_ids=[repository_id],
-            sync_pages=lambda _: SyncResult(),
-            on_step=lambda _: None,
-            num_open=lambda: open_items(store, [repository_id]),
-            max_attempts=MAX_ATTEMPTS,
-            pacer=Pacer(paused=paused, yielding=Yielding(clock=lambda: machine.boot), sleep=machine.work),
-            clock=lambda: machine.boot,
-            sleep=machine.work,
-        )
-
-    def _hold(self, ended: str) -> None:
-        """What holds after every night."""
-        with closing(open_database(self.path, journal_mode="memory")) as db:
-            store = WorkStore(db)
-            assert set(answers(db)) in self.planned, "an item is lost, or one too many"
-            broken = [law.holds for law in LAWS if num_broken(store, law, ROW.root, is_driven=ended == "killed")]
-            broken = [law for law in broken if ended != "killed" or law != "no run that is gone holds an item"]
-            assert broken == []
-            assert all(row["attempts"] <= MAX_ATTEMPTS for row in db.ask("select attempts from item"))
-            assert self.results.items() <= results(db).items(), "an answer is lost, or another one"
-            now = epochs(db)
-            assert all(now[item_id] >= epoch for item_id, epoch in self.epochs.items() if item_id in now)
-            self.planned, self.results, self.epochs = [set(answers(db))], results(db), now
-
-
-def fresh(template: Path, path: Path) -> Path:
-    shutil.copyfile(template, path)
-    return path
-
-
-def storm(template: Path, folder: Path, seed_number: int) -> Counter[str]:
-    """Some nights with faults and edits, then calm ones until all is done."""
-    life = Life(fresh(template, folder / "storm.db"), seed_number)
-    for _ in range(6):
-        life.live(is_calm=False)
-        if life.chance.random() < 0.5:
-            life.sources.edit()
-    assert life.live(is_calm=True, asks_again=True) == "done"
-    calm = Life(fresh(template, folder / "calm.db"), seed_number)
-    calm.sources.files = life.sources.files
-    assert calm.live(is_calm=True) == "done"
-    with closing(open_database(life.path)) as stormy, closing(open_database(calm.path)) as undisturbed:
-        assert answers(stormy) == answers(undisturbed)
-        states = Counter(state for state, _, _ in answers(stormy).values())
-        assert set(states) <= {"done", "parked"}
-        assert states["parked"] == sum(one in {POISON, KILLER} for file in life.sources.files.values() for one in file)
-    life.happened["parked"] += states["parked"]
-    return life.happened
-
-
-def storms(tmp_path: Path, numbers: range, monkeypatch) -> Counter[str]:
-    monkeypatch.setattr(connection, "Connection", MortalConnection)
-    template, seen = tmp_path / "template.db", Counter()
-    with closing(open_database(template, journal_mode="memory")) as db:
-        db.execute("pragma synchronous = off")
-        migrate(db)
-    for number in numbers:
-        try:
-            seen += storm(template, tmp_path, number)
-        except BaseException as error:
-            error.add_note(f"storm {number}")
-            raise
-    return seen
-
-
 FAULTS = {"temporary", "in the way", "no memory", "dies", "bad model", "bad machine", "killed", "deadline", "paused"}
 FAULTS |= {"set forward", "set back", "suspended", "done", "unavailable", "parked"}
 
@@ -447,6 +227,27 @@ FAULTS |= {"set forward", "set back", "suspended", "done", "unavailable", "parke
 def test_nights_with_faults_end_with_what_a_night_without_them_does(tmp_path, monkeypatch):
     seen = storms(tmp_path, range(50), monkeypatch)
     assert {what for what in FAULTS if seen[what] >= 5} == FAULTS, seen
+
+
+def killed(num_kills: int, seed_number: int) -> dict[str, int]:
+    memory = Path("/dev/shm")  # syncs of a disk would take nearly all the time
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        command = [sys.executable, str(DRIVER), folder, str(num_kills), str(seed_number)]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def test_nights_that_are_killed_end_with_what_a_night_without_kills_does():
+    kills = killed(30, 0)
+    assert set(kills) == {"delete", "wal"}
+
+
+@pytest.mark.faults
+def test_a_thousand_kills_of_nights_lose_nothing(record_property):
+    kills = Counter()
+    for seed_number in range(1, 11):
+        kills += Counter(killed(100, seed_number))
+    record_property("SIGKILLs", dict(kills))
+    assert min(kills["delete"], kills["wal"]) >= 400
 
 
 @pytest.mark.faults

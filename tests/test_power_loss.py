@@ -15,7 +15,7 @@ from rotary_batch.commands.default_model import EMBEDDED
 
 DRIVER = Path(__file__).parent / "faults" / "power.py"
 SCENARIOS = ("claim", "commit", "migrate", "pages", "night")
-QUICK = {"night": 21, "migrate": 12}  # cases
+QUICK = {"night": 20, "migrate": 12}  # cases
 
 
 def power_cuts(shim: Path, scenario: str, journal: str, num_cases: int) -> dict:

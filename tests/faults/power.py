@@ -186,7 +186,7 @@ def check(case: Case, truth: Truth, root: Path, scenario: sweep.Scenario, *, wit
             assert data in truth.versions[path], f"{path} is half written"
     possible = truth.databases[case.committed : case.committed + 2]
     assert database(root) in possible, "the database is neither before nor after the transaction that was cut"
-    if with_next:
+    if with_next and own(scenario.state(root)) != own(truth.after):
         assert sweep.in_a_process(scenario.act, root).code == sweep.DONE, "the next run fails"
         assert own(scenario.state(root)) == own(truth.after), "the next run ends with something else"
 
@@ -208,8 +208,7 @@ def cut(base: Path, name: str, num_cases: int) -> dict:
     chosen = [at_the_end, *random.Random(1).sample(cases, min(num_cases or len(cases), len(cases)) - 1)]
     wrong, num_next = [], 0
     for number, case in enumerate(chosen):
-        is_whole = name != "commit" or case.committed == 0  # what is committed cannot be committed again
-        with_next = is_whole and number % NEXT_RUN_EVERY.get(name, 1) == 0
+        with_next = number % NEXT_RUN_EVERY.get(name, 1) == 0
         num_next += with_next
         try:
             check(case, truth, root, scenario, with_next=with_next)
@@ -225,8 +224,8 @@ if __name__ == "__main__":  # parser processes import this file too
     shim.fault_hit.restype = ctypes.c_char_p
     sweep.shim = shim
     engines.open_engine = lambda *_: SayingEngine()
+    engines.prepare_kernels = engines.refresh_rates = lambda *_: None  # nothing here needs torch
+    engines.free_memory = lambda: None
     given_folder, scenario_name, journal, wanted = sys.argv[1:]
     connection.journal_mode_for = lambda _: journal
-    if scenario_name == "night":
-        import rotary_batch.engine.build  # noqa: F401 - once, not in each fork
     sys.stdout.write(json.dumps(cut(Path(given_folder), scenario_name, int(wanted))))

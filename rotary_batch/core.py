@@ -124,7 +124,7 @@ class Topic(StrEnum):
 
 
 class FactKind(StrEnum):
-    """What a file says of the project besides its code."""
+    """What a file says of the project apart from its code."""
 
     COMMAND = "command"  # that builds, tests or runs it
     CI = "ci"  # a command that a server runs on every change

@@ -1,6 +1,7 @@
 """The page for people who are new to a repository, topic by topic.
 
-All facts come from the index: it is complete without a model.  A paragraph of the model on a topic stands above them.
+All facts come from the index, so the page is complete without a model.  Above those on a topic is a paragraph of the
+model, if there is one.
 """
 
 from __future__ import annotations

@@ -395,10 +395,7 @@ def _roll_up(
             is_more = bool(changes.were_sources) or changes.has_manifests
             relinked = resolve(store, row.id, repository, None if is_more else changed)
             stored.plan_chunks_again(store, row.id, sorted(changed | relinked) if tells_context else ())
-            scores = page_rank(paths, graph.file_edges(store, row.id))
-            churn = recent_changes(repository.root, repository.commit)
-            ranks = priorities(scores, churn, graph.stale_paths(store, row.id))
-            save_central(store, row.id, scores)
+            ranks = _ranks(store, repository, row, paths)
             _forget_pages(store, row.id, sources, changed, relinked)
             if job.symbol is not None and "examples" in job.symbol.details:
                 plan_examples(store, row.id, _source_of(repository, changes.files), changed)
@@ -440,3 +437,10 @@ def _forget_pages(
         page_stamps.forget_file(store, repository_id, path)
     if relinked:
         page_stamps.forget(store, repository_id, (), relinked)
+
+
+def _ranks(store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str]) -> dict[str, int]:
+    """The order of the files in the queue, by what uses what and by their history; stores which are used most."""
+    scores = page_rank(paths, graph.file_edges(store, row.id))
+    save_central(store, row.id, scores)
+    return priorities(scores, recent_changes(repository.root, repository.commit), graph.stale_paths(store, row.id))

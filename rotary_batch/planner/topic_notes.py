@@ -1,6 +1,6 @@
 """What a prompt on a topic tells: facts of the index as notes, the most useful first.
 
-The page shows the same facts.  A summary of a model stands in a note where its author said nothing, if it may be shown.
+The page shows the same facts.  Where an author said nothing, a note has the summary of the model, if it may be shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What files say of the project besides their code, and which files are in its middle."""
+"""What files say of the project apart from their code, and which files others use most."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from rotary_batch.core import Fact, FactKind, FactOf
 from rotary_batch.work.store import WorkStore
 
 
-def save_facts(store: WorkStore, repository_id: int, path: str, facts: Sequence[Fact]) -> bool:
-    """Within a transaction: replace what a file says, which is stored already; returns whether that is a change."""
+def save_facts(store: WorkStore, repository_id: int, path: str, facts: Sequence[Fact]) -> None:
+    """Within a transaction: replace what a file says, which is stored already; the same again forgets no page."""
     query = "select kind, name, code, words from fact where repository_id = ? and path = ? order by position"
     new = [(fact.kind.value, *map(_storable, fact[1:])) for fact in facts]
     if [tuple(row) for row in store.db.execute(query, [repository_id, path])] == new:
-        return False
+        return
     store.db.execute("delete from fact where repository_id = ? and path = ?", [repository_id, path])
     store.db.executemany(
         "insert into fact (repository_id, path, position, kind, name, code, words) values (?, ?, ?, ?, ?, ?, ?)",
         [(repository_id, path, position, *fact) for position, fact in enumerate(new)],
     )
-    return True
 
 
 def stored_facts(store: WorkStore, repository_id: int, is_test_file: Callable[[str], bool]) -> list[FactOf]:

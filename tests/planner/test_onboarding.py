@@ -19,7 +19,7 @@ from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.pages.check import validate
 from rotary_batch.pages.faithful.described import Described
-from rotary_batch.repo.project.facts import facts_of
+from rotary_batch.repo.project.facts import MAX_NBYTES, facts_of
 from rotary_batch.sync import sync_all
 from rotary_batch.testing import FakeEngine
 from rotary_batch.work.counts import items
@@ -413,3 +413,20 @@ def test_a_command_that_is_not_in_the_facts_is_dropped_and_a_sentence_that_is_on
 def test_facts_are_cut_to_what_a_page_shows():
     (fact,) = facts_of("package.json", '{"scripts": {"test": "%s"}}' % ("x" * 1000))
     assert fact == Fact(FactKind.COMMAND, "npm test", "x" * 300)
+
+
+@pytest.mark.timeout(5)  # each took 7 s to minutes, in the process that no one can stop for a file
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("pyproject.toml", ".".join(["a"] * 6_000) + " = 1\n"),
+        ("pyproject.toml", "".join(".".join(["a"] * 90) + f".b{n} = 1\n" for n in range(2_400))),
+        ("Makefile", "a.c:\n" * 99_000),
+        (".github/workflows/a.yml", "run: |\n" * 70_000),
+        (".gitlab-ci.yml", "script:\n" * 60_000),
+        ("noxfile.py", "@session\n" * 55_000),
+    ],
+)
+def test_a_hostile_file_takes_linear_time_and_says_nothing(path, text):
+    assert len(text) < MAX_NBYTES
+    assert facts_of(path, text) == []

@@ -12,7 +12,8 @@ from rotary_batch.repo.project.tables import ini, inner, lines, texts, toml, wor
 INSTALL = "python -m pip install ."
 _GUARD = re.compile(r"^if __name__ == ['\"]__main__['\"]|^if ['\"]__main__['\"] == __name__", re.MULTILINE)
 _CONSOLE_SCRIPT = re.compile(r"['\"]\s*([\w.-]+)\s*=\s*([\w.]+:[\w.]+)\s*['\"]")
-_SESSION = re.compile(r"^@(?:nox\.)?session\b.*\n(?:@.*\n)*(?:async )?def (\w+)\(", re.MULTILINE)
+# At most 5 more decorators: as many as there are would be read again for each of them.
+_SESSION = re.compile(r"^@(?:nox\.)?session\b.*\n(?:@.*\n){0,5}(?:async )?def (\w+)\(", re.MULTILINE)
 
 
 def pyproject(text: str) -> Iterator[Fact]:

@@ -13,19 +13,18 @@ from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import writing
 from rotary_batch.commands.why import why
 from rotary_batch.config import Settings
-from rotary_batch.core import Completion, Fact, FactKind, NewTokens, StepReport, Topic, Verdict
+from rotary_batch.core import Fact, FactKind, Topic, Verdict
 from rotary_batch.errors import InputError
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.pages.check import validate
 from rotary_batch.pages.faithful.described import Described
 from rotary_batch.repo.project.facts import MAX_NBYTES, facts_of
 from rotary_batch.sync import sync_all
-from rotary_batch.testing import FakeEngine
 from rotary_batch.work.counts import items
 from rotary_batch.work.index import repositories
 from rotary_batch.work.items import ask_again
 from rotary_batch.work.store import WorkStore
+from tests.answering import AnsweringEngine
 from tests.in_process import drain_all, index_all
 
 CODE = {
@@ -150,32 +149,22 @@ ASKED = {  # a word of each prompt, and the answer to it
 SHOWN = dict(ASKED.values()) | {Topic.BUILD: "Run `make test` to test it."}
 
 
-class TopicEngine(FakeEngine):
+class TopicEngine(AnsweringEngine):
     """Answers topics; on anything else it says nothing that can be shown."""
 
     def __init__(self, pack: Path) -> None:
-        super().__init__()
-        self._tokenizer = Tokenizer.load(pack)
+        super().__init__(pack)
         self.prompts: dict[Topic, str] = {}
         self.num_others = 0
 
-    def step(self) -> StepReport:
-        done, new = [], []
-        for request_id, (request, _) in self._live.items():
-            prompt = self._tokenizer.decode(request.prompt_ids)
-            first = prompt.partition("\n")[0]
-            topic, text = next((known for word, known in ASKED.items() if word in first), (None, "?"))
-            if topic is None:
-                self.num_others += 1
-            else:
-                self.prompts[topic] = prompt
-            ids = tuple(self._tokenizer.encode(text))
-            new.append(NewTokens(request_id=request_id, token_ids=ids, logprob_sum=-1.0))
-            done.append(
-                Completion(request_id=request_id, token_ids=ids, logprob_sum=-1.0, num_scored=len(ids), reason="stop")
-            )
-        self._live.clear()
-        return StepReport(new_tokens=tuple(new), completions=tuple(done), decode_tokens=len(new))
+    def answer(self, prompt: str) -> str:
+        first = prompt.partition("\n")[0]
+        topic, text = next((known for word, known in ASKED.items() if word in first), (None, "?"))
+        if topic is None:
+            self.num_others += 1
+        else:
+            self.prompts[topic] = prompt
+        return text
 
 
 @pytest.fixture

@@ -346,13 +346,15 @@ def _load_prose(
     files = [thing for thing in shown if not thing.endswith("/")]
     folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
+    on_topics = _on_topics(store, repository_id, view, things)
     found = [
         *answers(store, repository_id, files, (Unit.CHUNK, Unit.SYMBOL, Unit.DETAIL, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
-        *_on_topics(store, repository_id, view, things),
+        *on_topics,
     ]
     prose = {one.subject.identity: Prose(text=one.shown_text, verdict=one.verdict, label=one.label) for one in found}
-    return prose, set(things_of(answer.subject for answer in found if answer.verdict is None))
+    waiting = set(things_of(answer.subject for answer in found if answer.verdict is None))
+    return prose, waiting | ({TOPICS_PAGE} if any(answer.verdict is None for answer in on_topics) else set())
 
 
 def _on_topics(store: WorkStore, repository_id: int, view: IndexView, things: Sequence[str]) -> Sequence[Answer]:

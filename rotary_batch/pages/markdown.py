@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 
-from rotary_batch.core import TOPICS_PAGE, Linked, SourceFile, Symbol, SymbolId, Topic, Unit, overloads, stub_of
+from rotary_batch.core import TOPICS_PAGE, Linked, SourceFile, Symbol, SymbolId, Unit, overloads, stub_of
 from rotary_batch.pages.authored.blocks import Notice, Paragraph
 from rotary_batch.pages.authored.reading import authored_summary, read_authored
 from rotary_batch.pages.authored.render import known_language, to_markdown
@@ -19,7 +19,7 @@ from rotary_batch.pages.home import closing_blocks, entry_points, project_words
 from rotary_batch.pages.inheritance import bases_of, derived_from
 from rotary_batch.pages.links import Links
 from rotary_batch.pages.maps import is_test, map_block
-from rotary_batch.pages.onboarding import CONTENTS, TITLE, ProseMap, topic_blocks
+from rotary_batch.pages.onboarding import CONTENTS, TITLE, ProseMap, asked_on_topics, topic_blocks
 from rotary_batch.pages.outline import Outline, Part, is_test_folder
 from rotary_batch.pages.page import (
     IndexView,
@@ -127,8 +127,7 @@ class Pages:
     def _topics_page(self) -> bytes:
         view = self._view
         blocks = [f"# {TITLE}", self._crumbs_to_top(), *topic_blocks(view, self._to, self._prose, self._styled)]
-        asked = [topic.subject.identity for topic in Topic if topic.subject.identity in self._prose]
-        return self._seal(blocks, asked, [{"path": "/", "blob": view.folder_blobs[""]}])
+        return self._seal(blocks, asked_on_topics(view, self._prose), [{"path": "/", "blob": view.folder_blobs[""]}])
 
     def _crumbs_to_top(self) -> str:
         return f"[{inline(self._view.name)}]({self._to.page('/', '/')})"

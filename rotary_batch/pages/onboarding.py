@@ -56,6 +56,15 @@ def listed_on_topics(view: IndexView) -> list[str]:
     return [*shown_folders(view.folders), *start_files(view.overview().central_files)]
 
 
+def asked_on_topics(view: IndexView, prose: ProseMap) -> list[tuple[str, str]]:
+    """Whose texts the page may show: the topics, and what it lists without words of an author."""
+    folders = [("directory", folder) for folder in shown_folders(view.folders)]
+    files = [("file", path) for path in start_files(view.overview().central_files)]
+    silent = [key for key in folders if folder_summary(key[1], view).source is SummarySource.STRUCTURE]
+    silent += [key for key in files if file_summary(key[1], view).source is SummarySource.STRUCTURE]
+    return [key for key in [*(topic.subject.identity for topic in Topic), *silent] if key in prose]
+
+
 def shown_folders(folders: Sequence[str]) -> list[str]:
     """The folders that the page lists, the outer ones first; of tests no inner ones, and none of settings of tools."""
     return sorted(sorted(_told(folders), key=lambda folder: (folder.count("/"), folder))[:MAX_FOLDERS])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from rotary_batch.commands.default_model import default_model
 from rotary_batch.commands.hub import not_on_disk
+from rotary_batch.commands.pack_places import Wanted, note_pack, noted_pack
 from rotary_batch.config import Settings, cache_dir
 from rotary_batch.errors import ModelError
 from rotary_batch.model.manifest import MANIFEST_NAME, Manifest
@@ -23,13 +24,15 @@ def find_pack(settings: Settings, progress: Callable[[int, int], None] | None = 
     `progress` gets (experts packed, experts to pack).  If it raises, packing stops, and the next call continues it.
     Raises ModelError.
     """
-    pack = pack_folder(settings)
+    model, pack = _model(settings), pack_folder(settings)
     if (pack / MANIFEST_NAME).is_file():  # which is written last
         return pack
     from rotary_batch.engine.packs.pack import pack_into_cache  # only packing needs torch
     from rotary_batch.engine.self_check import self_check
 
-    return pack_into_cache(_model(settings), packs_cache(), self_check, settings.experts, progress)
+    pack = pack_into_cache(model, packs_cache(), self_check, settings.experts, progress)
+    note_pack(pack, _wanted(model, settings))
+    return pack
 
 
 def described_pack(settings: Settings) -> tuple[Path, Manifest]:
@@ -51,10 +54,18 @@ def pack_folder(settings: Settings) -> Path:
     model = _model(settings)
     if _is_pack(model):
         return model
+    noted = noted_pack(packs_cache(), _wanted(model, settings))
+    if noted is not None and (noted / MANIFEST_NAME).is_file():
+        return noted
     from rotary_batch.engine.packs.adapter import open_model  # headers only, without torch
     from rotary_batch.engine.packs.checkpoint import cached_pack
 
     return cached_pack(open_model(model), packs_cache(), settings.experts)
+
+
+def _wanted(model: Path | Adapted, settings: Settings) -> Wanted:
+    base, *adapter = [model] if isinstance(model, Path) else model
+    return Wanted(base, [base if base.is_dir() else base.parent, *adapter], settings.experts)
 
 
 def _model(settings: Settings) -> Path | Adapted:

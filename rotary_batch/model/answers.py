@@ -6,7 +6,8 @@ Which of the two a model has, its vocabulary says.
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 # Control or added tokens around thinking, of Qwen, GLM, DeepSeek and others, and of Mistral.
@@ -28,15 +29,19 @@ class Shown(NamedTuple):
 class AnswerForm:
     """The form of the answers of one vocabulary."""
 
-    def __init__(self, ids: Mapping[str, int], texts: Mapping[int, str]) -> None:
-        """`ids` are those of added tokens by their text, `texts` those of all tokens."""
-        self._texts = texts
+    def __init__(self, ids: Mapping[str, int], texts: Callable[[], Mapping[int, str]]) -> None:
+        """`ids` are those of added tokens by their text; `texts` returns those of all tokens, on first use."""
+        self._load_texts = texts
         # Begin and end, as texts.
         self.thinking = tuple(pair for pair in _THINKING if pair[0] in ids and pair[1] in ids)
         self._begins = frozenset(ids[begin] for begin, _ in self.thinking)
         self._ends = frozenset(ids[end] for _, end in self.thinking)
         self._channel, self._message = ids.get(_CHANNEL), ids.get(_MESSAGE)
         self._message_ends = frozenset(ids[text] for text in _MESSAGE_ENDS if text in ids)
+
+    @cached_property
+    def _texts(self) -> Mapping[int, str]:
+        return self._load_texts()
 
     @property
     def has_channels(self) -> bool:

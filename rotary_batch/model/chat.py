@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rotary_batch.errors import ModelError
+from rotary_batch.model.chat_rendering import rendering_key
 from rotary_batch.model.rendering import RenderingError, render
 
 Variables = Mapping[str, bool | int | str]
@@ -43,12 +44,14 @@ class Message(NamedTuple):
 
 
 class ChatTemplate:
-    """The template of one tokenizer."""
+    """The template of one tokenizer; `known` are renderings of it."""
 
-    def __init__(self, template: str | None, source: Path, bos_token: str, eos_token: str) -> None:
+    def __init__(
+        self, template: str | None, source: Path, bos_token: str, eos_token: str, known: Mapping[str, str]
+    ) -> None:
         self.text = template or _PLAIN_TEMPLATE
         self.is_plain = self.text == _PLAIN_TEMPLATE
-        self._source = source
+        self._source, self._known = source, known
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._defaults = _DEFAULTS | (_HARMONY_DEFAULTS if "<|channel|>" in self.text else {})
         self._kept: dict[tuple[object, ...], tuple[str, ...] | RenderingError] = {}
@@ -90,10 +93,9 @@ class ChatTemplate:
             return RenderingError("there is none, so only messages of the user can be answered")
         if self.is_plain:
             return self._tokens["bos_token"], ""
-        messages = [{"role": role, "content": _PLACEHOLDER.format(place)} for place, role in enumerate(roles)]
-        values = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+        values = self._values(roles, variables)
         try:
-            rendered = render(self.text, self._defaults | dict(variables) | values | self._tokens)
+            rendered = self._known.get(rendering_key(self.text, values)) or render(self.text, values)
         except RenderingError as error:
             return error
         around = _PLACEHOLDERS.split(rendered)
@@ -101,6 +103,25 @@ class ChatTemplate:
             message = "the user's message" if len(roles) == 1 else "every message"
             return RenderingError(f"it does not put {message} in exactly once")
         return tuple(around[::2])
+
+    def _values(self, roles: Sequence[str], variables: Variables) -> dict[str, Any]:
+        messages = [{"role": role, "content": _PLACEHOLDER.format(place)} for place, role in enumerate(roles)]
+        given = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+        return self._defaults | dict(variables) | given | self._tokens
+
+    def user_rendering(self) -> tuple[str, str]:
+        """The key and the rendering of one message of the user.  Raises RenderingError."""
+        values = self._values(["user"], {})
+        return rendering_key(self.text, values), render(self.text, values)
+
+    @property
+    def renders_as_known(self) -> bool:
+        """Whether what is known of that message is right."""
+        try:
+            key, text = self.user_rendering()
+        except RenderingError:
+            return True
+        return self._known.get(key, text) == text
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,9 @@ from rotary_batch.model.answers import AnswerForm
 from rotary_batch.model.begun import BegunChat, answer_begun, thinks
 from rotary_batch.model.chat import ChatTemplate, Message, Variables
 from rotary_batch.model.chat_ids import ChatEncoder, encodable
+from rotary_batch.model.chat_rendering import keep_rendering, kept_renderings
 from rotary_batch.model.chat_tokens import ENDS, HARMONY_TURN_END, ROLE_ENDS
+from rotary_batch.model.rendering import RenderingError
 from rotary_batch.model.rust_tokenizers import reading_tokenizer
 from rotary_batch.model.tables import Table, read_object, read_text, shown
 from rotary_batch.model.words import Words
@@ -117,6 +120,16 @@ class Tokenizer:
             return BegunChat(head_ids=(*ids, *tail), tail_ids=(), is_answer=True, going_on=going_on)
         return BegunChat(head_ids=ids, tail_ids=tuple(tail), is_answer=False, going_on=going_on)
 
+    def keep_rendering(self, pack_dir: Path) -> None:
+        """Keep in a pack what its chat template makes of a message; nothing where it makes nothing.  Raises OSError."""
+        with suppress(RenderingError):
+            keep_rendering(pack_dir, *self._chat.user_rendering())
+
+    @property
+    def renders_as_kept(self) -> bool:
+        """Whether its folder keeps no rendering, or the right one."""
+        return self._chat.renders_as_known
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of generated tokens, control tokens left out."""
         return str(self._control.decode(list(token_ids), skip_special_tokens=True))
@@ -135,7 +148,7 @@ class Tokenizer:
     def answers(self) -> AnswerForm:
         """What of this vocabulary's answers is meant for their reader."""
         added = {one.content: token_id for token_id, one in self._control.get_added_tokens_decoder().items()}
-        return AnswerForm(added, self.pieces())
+        return AnswerForm(added, self.pieces)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -167,7 +180,8 @@ def _chat(model_dir: Path, table: Table, specials: Mapping[str, str]) -> ChatTem
     text = read_text(path, _MAX_CONFIG_NBYTES, _REMEDY) if path.exists() else _template(table)
     has_bos = text or not table.has("add_bos_token") or table.boolean("add_bos_token")
     source = path if path.exists() else model_dir / "tokenizer_config.json"
-    return ChatTemplate(text, source, specials["bos_token"] if has_bos else "", specials["eos_token"])
+    bos_token = specials["bos_token"] if has_bos else ""
+    return ChatTemplate(text, source, bos_token, specials["eos_token"], kept_renderings(model_dir))
 
 
 def _template(table: Table) -> str | None:

@@ -89,20 +89,17 @@ def classify(
             sources.append(entry)
     beside = language_beside(entry.path for entry in sources)
     for entry in sources:
-        old = known.get(entry.path)
-        language = beside(entry.path) if entry.path.endswith(".h") else old.language if old is not None else None
-        is_denied = old is not None and old.file_class in _denied(attributes.get(entry.raw_path, {}))
-        # A header that is C++ by its content is so whatever is beside it.
-        if old is not None and old.blob == entry.blob and not is_denied and (old.language, language) != ("cpp", "c"):
-            decided[entry.path] = Decision(old.file_class, own_reason(old.reason), language)
+        decision = _as_known(known.get(entry.path), entry, _denied(attributes.get(entry.raw_path, {})), beside)
+        if decision:
+            decided[entry.path] = decision
         else:
             unread.append(entry)
     for entry, data in repository.read(unread):
         if should_stop is not None and should_stop():
             raise StoppedError
         decision = _by_content(entry.path, data, _denied(attributes.get(entry.raw_path, {})))
-        if entry.path.endswith(".h"):
-            decision = decision._replace(language="cpp" if is_cpp(data) else beside(entry.path))
+        if entry.path.endswith(".h") and decision.file_class is FileClass.SOURCE:
+            decision = _IS_CPP if is_cpp(data) else decision._replace(language=beside(entry.path))
         decided[entry.path] = decision
     files = [_file(entry, decided.get(entry.path, _WENT_AWAY)) for entry in entries]
     return with_own_files(with_stub_class(files))
@@ -113,6 +110,8 @@ IS_NO_SCRIPT = "no grammar for files without an ending"
 _SAYS, _HAS_LINE = "says ", "a line of "  # how reasons begin that the content gives
 _BY_CONTENT = {FileClass.BINARY, FileClass.LFS_POINTER}
 _IS_SOURCE = Decision(FileClass.SOURCE, "source code")
+# Such a header is C++ whatever is beside it.
+_IS_CPP = Decision(FileClass.SOURCE, "source code, C++ by its content", "cpp")
 _WENT_AWAY = Decision(FileClass.UNREADABLE, WENT_AWAY)
 
 
@@ -121,6 +120,20 @@ def is_by_content(file: SourceFile) -> bool:
     reason = file.reason
     is_marked = reason.startswith((_SAYS, _HAS_LINE)) or reason in {IS_NO_SCRIPT, own_pages.REASON}
     return is_marked or file.file_class in _BY_CONTENT
+
+
+def _as_known(
+    old: SourceFile | None, entry: Entry, denied: Collection[FileClass], beside: Callable[[str], str]
+) -> Decision | None:
+    """The decision on a file whose content is the same, if it still holds."""
+    if old is None or old.blob != entry.blob or old.file_class in denied:
+        return None
+    decision = Decision(old.file_class, own_reason(old.reason), old.language)
+    if decision == _IS_CPP or not entry.path.endswith(".h") or old.file_class is not FileClass.SOURCE:
+        return decision
+    language = beside(entry.path)
+    # Versions up to 0.1 did not note which headers are C++ by their content.
+    return None if (old.language, language) == ("cpp", "c") else decision._replace(language=language)
 
 
 def _file(entry: Entry, decision: Decision) -> SourceFile:

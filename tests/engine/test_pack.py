@@ -20,7 +20,10 @@ from safetensors.torch import save_file
 from rotary_batch.engine import open_engine
 from rotary_batch.engine.packs.pack import pack, verify
 from rotary_batch.errors import BusyError, ModelError, StorageError
+from rotary_batch.model import chat
+from rotary_batch.model.chat_rendering import FILE_NAME as RENDERING_NAME
 from rotary_batch.model.manifest import EXPERTS_NAME, MANIFEST_NAME, Manifest
+from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.testing import write_tiny_checkpoint
 
 KILLED = """
@@ -186,6 +189,23 @@ def test_a_flipped_byte_is_found(tiny_pack, tmp_path):
         file.seek(Manifest.load(folder).slabs[1, 2].offset + 5)
         file.write(b"\x00\xff")
     assert verify(folder) == [f"{EXPERTS_NAME}: layer 1 expert 2"]
+
+
+def test_a_pack_keeps_the_rendering_of_its_template_and_verify_reads_it(tiny_pack, tmp_path, monkeypatch):
+    folder = tmp_path / "pack"
+    shutil.copytree(tiny_pack, folder)
+    ids = Tokenizer.load(folder).encode_chat("hello")
+    monkeypatch.setattr(chat, "render", None)
+    assert Tokenizer.load(folder).encode_chat("hello") == ids
+    monkeypatch.undo()
+    kept = folder / RENDERING_NAME
+    for none_of_ours in ("", "[1]", '{"a": 1}', "[" * 100_000):
+        kept.write_text(none_of_ours)
+        assert Tokenizer.load(folder).encode_chat("hello") == ids
+    shutil.copy(tiny_pack / RENDERING_NAME, kept)
+    assert verify(folder) == []
+    kept.write_text(kept.read_text().replace("<s>", "<s> "))
+    assert verify(folder) == [RENDERING_NAME]
 
 
 def damage(folder: Path, kind: str) -> None:

@@ -109,7 +109,7 @@ WORDS = [" Reads", " it", ".", "\n", ".\n\n", " \n", "č\n", "ĉ", ".\n-", "<thi
     ],
 )  # fmt: skip
 def test_an_answer_of_one_line_ends_with_it(pieces, kept):
-    answers = AnswerForm({"<think>": 9, "</think>": 10}, dict(enumerate(WORDS)))
+    answers = AnswerForm({"<think>": 9, "</think>": 10}, lambda: dict(enumerate(WORDS)))
     ids = [WORDS.index(piece) for piece in pieces]
     for resumed in range(len(ids) if kept is None else len(kept)):
         found = ended_line(answers, ids, (11,), resumed)
@@ -148,8 +148,8 @@ def test_short_repetitions_are_no_loop(tokens):
 
 def test_a_sequence_that_ends_by_itself_is_left_alone():
     sequence = Sequence(Request(request_id=1, prompt_ids=(1,), max_new_tokens=9), 0, 0, [1], 0.0)
-    assert sequence.accept(5, -1.0, frozenset({7}), AnswerForm({}, {})) is None
-    done = sequence.accept(7, -2.0, frozenset({7}), AnswerForm({}, {}))
+    assert sequence.accept(5, -1.0, frozenset({7}), AnswerForm({}, dict)) is None
+    done = sequence.accept(7, -2.0, frozenset({7}), AnswerForm({}, dict))
     assert (done.reason, done.token_ids, done.logprob_sum, done.num_scored) == ("stop", (5,), -3.0, 2)
 
 
@@ -161,7 +161,7 @@ def test_drafts_end_a_line_where_single_tokens_do(tmp_path):
 
     def answers_of(stop: StopCriteria, draft_tokens: int) -> dict[int, tuple[int, ...]]:
         engine = open_engine(checkpoint, numerics="exact", draft_tokens=draft_tokens)
-        engine.model = dataclasses.replace(engine.model, answers=AnswerForm({}, texts))
+        engine.model = dataclasses.replace(engine.model, answers=AnswerForm({}, lambda: texts))
         engine.stop_ids = frozenset()
         for n, prompt in enumerate(prompts):
             engine.admit(Request(request_id=n, prompt_ids=prompt, max_new_tokens=40, stop=stop))

@@ -26,6 +26,7 @@ from rotary_batch.engine.packs.writer import (
     write_experts,
 )
 from rotary_batch.errors import ModelError, StorageError
+from rotary_batch.model.chat_rendering import FILE_NAME as RENDERING_NAME
 from rotary_batch.model.gguf_tokenizer import tokenizer_files
 from rotary_batch.model.manifest import (
     DENSE_FORMATS,
@@ -115,7 +116,9 @@ def _write(packing: Packing, journal: Journal, progress: Progress, extra: dict[s
     dense_sha256 = write_dense(packing)
     for name, data in _small_files(checkpoint).items():
         (dst / name).write_bytes(data)
-    manifest = _manifest(packing, slabs, dense_sha256, extra)
+    tokenizer = Tokenizer.load(dst)
+    tokenizer.keep_rendering(dst)
+    manifest = _manifest(packing, slabs, dense_sha256, tokenizer.digest, extra)
     (dst / _SOURCE_NAME).write_text(packing.digest + "\n")
     _sync(*(path for path in dst.iterdir() if path.is_file()), dst)
     return manifest
@@ -134,8 +137,11 @@ def verify(pack_dir: Path, progress: Progress | None = None) -> list[str]:
     """Read every byte of a pack; the names of files and slabs with a wrong digest."""
     manifest = Manifest.load(pack_dir)
     damaged = [] if file_sha256(pack_dir / DENSE_NAME) == manifest.dense_sha256 else [DENSE_NAME]
-    if Tokenizer.load(pack_dir).digest != manifest.tokenizer_sha256:
+    tokenizer = Tokenizer.load(pack_dir)
+    if tokenizer.digest != manifest.tokenizer_sha256:
         damaged.append("tokenizer.json")
+    if not tokenizer.renders_as_kept:
+        damaged.append(RENDERING_NAME)
     for done, (key, place) in enumerate(sorted(manifest.slabs.items()), 1):
         if sha256_of(pieces(slab_bytes(pack_dir / EXPERTS_NAME, place))) != place.sha256:
             damaged.append(f"{EXPERTS_NAME}: layer {key.layer} expert {key.expert}")
@@ -154,7 +160,7 @@ def _existing(packing: Packing) -> Manifest:
 
 
 def _manifest(
-    packing: Packing, slabs: dict[ExpertKey, SlabPlace], dense_sha256: str, extra: dict[str, Any]
+    packing: Packing, slabs: dict[ExpertKey, SlabPlace], dense_sha256: str, tokenizer_sha256: str, extra: dict[str, Any]
 ) -> Manifest:
     checkpoint = packing.checkpoint
     return Manifest(
@@ -166,7 +172,7 @@ def _manifest(
         left_out=checkpoint.notes[:MAX_NOTES],
         slabs=slabs,
         dense_sha256=dense_sha256,
-        tokenizer_sha256=Tokenizer.load(packing.dst).digest,
+        tokenizer_sha256=tokenizer_sha256,
         **{**checkpoint.manifest_fields, **extra},
     )
 

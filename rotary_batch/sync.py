@@ -304,8 +304,9 @@ def _write(
         pages = _noting_digests(render(view, prose, batch, page_of_thing), digests)
         stamps = sync_pages(folder, pages, result, partial(_is_of_others, own))
         stale = OVERVIEWS - set(batch) if len(result.written) > num_written else ()
-        save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()}, stale)
-        save_digests(store, row.id, {by_page[page]: digests[page] for page in stamps if page in digests})
+        with store.transaction():
+            save_stamps(store, row.id, {by_page[page]: _versioned(stamp) for page, stamp in stamps.items()}, stale)
+            save_digests(store, row.id, {by_page[page]: digests[page] for page in stamps if page in digests})
 
 
 def _is_of_others(own: Mapping[str, str | None], page: str, digest: str) -> bool:

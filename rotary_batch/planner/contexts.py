@@ -9,9 +9,10 @@ same prompt, and nothing more is asked: so a change ends where it changes no wor
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 from rotary_batch.core import Chunk, SymbolId
@@ -74,22 +75,30 @@ class ContextPlanner:
         self._needs = drafts.stored_needs(store, repository_id)
 
     def plan(self, checkpoint: Callable[[], None]) -> PlanCounts:
-        """Plan all that is due, what is told before what tells it; `checkpoint` is called between commits."""
+        """Plan all that is due, what is told before what tells it; `checkpoint` is called after each commit."""
         uses = _uses(self._store, self._id, self._groups, self._by_symbol)
         asked_in = {item_id: place for place, group in self._groups.items() for item_id in group.item_ids}
         waited = waits({place: list(dict.fromkeys(asked_in[one] for one in used)) for place, used in uses.items()})
-        order, counts = list(waited), PlanCounts()
-        for start in range(0, len(order), CHUNKS_A_COMMIT):
+        counts, due = PlanCounts(), self._due(uses, waited, asked_in)
+        for first in due:  # a commit waits for the disk, so there is none where nothing is due
             with self._store.transaction():
-                for place in order[start : start + CHUNKS_A_COMMIT]:
-                    others = set(waited[place])
-                    may_need = {item_id for item_id in uses[place] if asked_in[item_id] in others}
-                    if self._is_due(place, may_need):
-                        counts += PlanCounts(queued=self._plan(place, may_need))
+                for place, may_need in chain([first], islice(due, CHUNKS_A_COMMIT - 1)):
+                    counts += PlanCounts(queued=self._plan(place, may_need))
             checkpoint()
-        with self._store.transaction():
-            drafts.drop_drafts(self._store, self._id)
         return counts
+
+    def _due(
+        self,
+        uses: Mapping[ChunkId, Mapping[int, None]],
+        waited: Mapping[ChunkId, Collection[ChunkId]],
+        asked_in: Mapping[int, ChunkId],
+    ) -> Iterator[tuple[ChunkId, set[int]]]:
+        """The chunks that are due, each with the items that it may need; which are due depends on those before."""
+        for place, targets in waited.items():
+            others = set(targets)
+            may_need = {item_id for item_id in uses[place] if asked_in[item_id] in others}
+            if self._is_due(place, may_need):
+                yield place, may_need
 
     def _is_due(self, place: ChunkId, may_need: Collection[int]) -> bool:
         if self._planned.get(place) != _text(may_need):

@@ -43,7 +43,7 @@ from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
 from rotary_batch.work import facts, graph, page_stamps
 from rotary_batch.work import index as stored
-from rotary_batch.work.drafts import ChunkId, save_draft
+from rotary_batch.work.drafts import ChunkId, drop_drafts, save_draft
 from rotary_batch.work.expected import save_rooms
 from rotary_batch.work.items import drop_other_jobs, num_items, plan_chunks, plan_rollups, rank_chunks
 from rotary_batch.work.rows import PlanCounts, RepositoryRow
@@ -409,7 +409,9 @@ def _roll_up(
     if tells_context:
         planner = ContextPlanner(store, row.id, prompt_builder, _source_of(repository, changes.files))
         counts += planner.plan(checkpoint)
-        stored.set_plan_key(store, row.id, row.plan_key)
+        with store.transaction():
+            drop_drafts(store, row.id)
+            stored.set_plan_key(store, row.id, row.plan_key)
     return counts
 
 

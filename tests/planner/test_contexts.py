@@ -156,6 +156,27 @@ def test_a_killed_index_goes_on_with_the_contexts_that_are_left(make_repository,
         assert counts.open_items(store, [1]) == 0
 
 
+def test_an_index_commits_as_often_as_something_is_due(make_repository, git, settings, monkeypatch):
+    """Each commit waits for the disk; there was one for every 200 chunks of a repository, due or not."""
+    root = make_repository(CODE)
+    monkeypatch.setattr("rotary_batch.planner.contexts.CHUNKS_A_COMMIT", 1)
+
+    def num_commits() -> int:
+        statements: list[str] = []
+        store.db.set_trace_callback(statements.append)
+        index_all(store, settings, root)
+        store.db.set_trace_callback(None)
+        return statements.count("commit")
+
+    with writing(settings) as store:
+        num_commits()
+        unchanged = num_commits()
+        (root / "shop" / "told.py").write_text("def told(x):\n    return x * 2\n")
+        git(root, "commit", "-qam", "edit")
+        # Of its file, of the roll-ups, of two contexts (its own and its user's), of the plan as a whole, of two batches of pages.
+        assert (unchanged, num_commits()) == (2, 2 + 7)
+
+
 @given(st.dictionaries(st.integers(0, 30), st.lists(st.integers(0, 30), max_size=4), max_size=30))
 def test_waits_have_no_cycle_and_no_long_chain(edges):
     order = waits(edges)

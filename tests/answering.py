@@ -19,10 +19,14 @@ class AnsweringEngine(FakeEngine):
     def answer(self, prompt: str) -> str:
         raise NotImplementedError
 
+    def ids(self, answer: str) -> tuple[int, ...]:
+        """The tokens of an answer."""
+        return tuple(self._tokenizer.encode(answer))
+
     def step(self) -> StepReport:
         done, new = [], []
         for request_id, (request, _) in self._live.items():
-            ids = tuple(self._tokenizer.encode(self.answer(self._tokenizer.decode(request.prompt_ids))))
+            ids = self.ids(self.answer(self._tokenizer.decode(request.prompt_ids)))
             new.append(NewTokens(request_id=request_id, token_ids=ids, logprob_sum=-1.0))
             done.append(
                 Completion(request_id=request_id, token_ids=ids, logprob_sum=-1.0, num_scored=len(ids), reason="stop")

@@ -104,7 +104,7 @@ BEGIN = "INLINE void store_bf16(const float *sums, const float *scale, uint16_t 
     [
         ("gemm_avx2.c", "_mm256_set1_ps(8)", "_mm256_set1_ps(7)", Level.AVX2, "gemm_avx2_int4 computes wrongly"),
         ("attention_avx2.c", "query[d] * a->scale", "query[d]", Level.AVX2, "attention_avx2 computes wrongly"),
-        ("attention_avx2.c", "shared.prefix_start + begin", "begin", Level.AVX2, "attention_avx2 computes wrongly"),
+        ("attention_avx2.c", "s.prefix_start + position", "position", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "task / a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "b->sums + first * D", "b->sums", Level.AVX2, "attention_avx2 computes wrongly"),
         ("attention_avx2.c", "task % a->heads", "0", Level.AVX2, "attention_avx2 computes wrongly"),

@@ -1,7 +1,7 @@
 """What attention computes in one step, and the interface of its implementations.
 
-`exact.py` gives bits that do not depend on the batch.  The others are fast: `gather.py` runs on every device, `cpu.py`,
-`triton.py` and `varlen.py` call kernels, and `split.py` combines two of them.
+`exact.py` and `exact_cpu.py` give bits that do not depend on the batch.  The others are fast: `gather.py` runs on every
+device, `cpu.py`, `triton.py` and `varlen.py` call kernels, and `split.py` combines two of them.
 """
 
 from __future__ import annotations

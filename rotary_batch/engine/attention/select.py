@@ -5,6 +5,7 @@ from __future__ import annotations
 from rotary_batch.engine.attention.base import Attention
 from rotary_batch.engine.attention.cpu import CpuAttention
 from rotary_batch.engine.attention.exact import ExactAttention
+from rotary_batch.engine.attention.exact_cpu import ExactCpuAttention
 from rotary_batch.engine.attention.gather import GatherAttention
 from rotary_batch.engine.attention.split import SplitAttention
 from rotary_batch.engine.attention.triton import TritonAttention
@@ -19,7 +20,8 @@ def attention_for(geometry: Geometry, numerics: Numerics, kv: KvArena) -> Attent
     """The fastest attention that works here."""
     device = kv.device
     if numerics.exact:
-        return ExactAttention(geometry, device)
+        has_kernel = device.type == "cpu" and ExactCpuAttention.supports(geometry, numerics.kernels, kv)
+        return ExactCpuAttention(geometry, numerics.kernels) if has_kernel else ExactAttention(geometry, device)
     gather = GatherAttention(geometry, numerics.dtype, device)
     if geometry.kv_lora_rank:  # the kernels read values as wide as keys, of at most 256 numbers
         return gather

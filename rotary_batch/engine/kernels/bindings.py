@@ -59,7 +59,7 @@ SIGNATURES = {
     **{name.format(level): signature for level in ("avx2", "avxvnni", "avx512") for name, signature in _Q8.items()},
     "attention_avx2": Signature(
         pointers=("queries", "keys", "values", "out", "segments"),
-        sizes=("num_segments", "heads", "groups", "D", "window"),
+        sizes=("num_segments", "heads", "groups", "D", "window", "format"),
         floats=("scale",),
     ),
     "delta_avx2": Signature(

@@ -24,8 +24,8 @@ THREADS = 2
 TILE_ROWS = 16  # packed rows of x are padded to whole tiles
 BLOCK_ROWS = 64  # for blocks of GGUF files the rows of a product are padded to whole ones
 BLOCKS = {stored_as for stored_as in (*GGML, *DECODED) if stored_as.startswith("ggml:")}
-F32 = 2  # in common.h
-SCALE_FORMATS = {"int8:bf16": 0, "int8:f32": F32, "int8:f16": 3}
+BF16, F32 = 0, 2  # in common.h
+SCALE_FORMATS = {"int8:bf16": BF16, "int8:f32": F32, "int8:f16": 3}
 FP8_ROWS = 128  # that share a scale
 E4M3_NAN = 127  # of either sign
 # Values of float8 (e4m3) by their bits, but for those of NaN.
@@ -313,24 +313,27 @@ def _from_row(stored_as: str, matrix: Matrix, row: int) -> tuple[Array, Array | 
 def attention_error(library: ctypes.CDLL, dim: int = 64) -> float:
     """The largest difference for three sequences, with two KV heads of two query heads each, on two threads.
 
-    Row 0 sees 70 tokens back: its 50 own ones, and 20 of a prefix that is stored behind them.  Row 1 sees all of that
-    prefix, and 5 of the 20 tokens between these.  Row 2 sees those 20.
+    Row 0 sees 90 tokens back: its 50 own ones, and 40 of a prefix that is stored behind them.  Row 1 sees all of that
+    prefix, a tile and a part of one, and 5 of the 20 tokens between these.  Row 2 sees those 20.
     """
     random = np.random.default_rng(0)
     queries = random.standard_normal((3, 4, dim)).astype(np.float32)
-    keys, values = (to_bf16(random.standard_normal((90, 2, dim))) for _ in range(2))
-    out = np.empty_like(queries)
-    segments = np.array([[0, 1, 79, 0, 60, 30], [1, 1, 34, 50, 60, 30], [2, 1, 19, 50, 0, 0]], np.int64)
-    arrays = {"queries": queries, "keys": keys, "values": values, "out": out, "segments": segments}
-    sizes = {"num_segments": 3, "heads": 2, "groups": 2, "D": dim, "window": 70}
-    call(library, "attention_avx2", arrays, **sizes, scale=dim**-0.5)
-    visible = ([*range(70, 90), *range(50)], [*range(60, 90), *range(50, 55)], [*range(50, 70)])
+    keys, values = (to_bf16(random.standard_normal((140, 2, dim))) for _ in range(2))
+    segments = np.array([[0, 1, 119, 0, 70, 70], [1, 1, 74, 50, 70, 70], [2, 1, 19, 50, 0, 0]], np.int64)
+    visible = ([*range(100, 140), *range(50)], [*range(70, 140), *range(50, 55)], [*range(50, 70)])
     expected = [
         reference_attention(queries[row, 2 * head : 2 * head + 2], keys[visible[row], head], values[visible[row], head])
         for row in range(3)
         for head in range(2)
     ]
-    return float(np.abs(out.reshape(6, 2, dim) - expected).max())
+    sizes = {"num_segments": 3, "heads": 2, "groups": 2, "D": dim, "window": 90}
+    errors = []
+    for number, kv in ((BF16, (keys, values)), (F32, [from_bf16(part).astype(np.float32) for part in (keys, values)])):
+        out = np.empty_like(queries)
+        arrays = {"queries": queries, "keys": kv[0], "values": kv[1], "out": out, "segments": segments}
+        call(library, "attention_avx2", arrays, **sizes, format=number, scale=dim**-0.5)
+        errors.append(np.abs(out.reshape(6, 2, dim) - expected).max())
+    return float(max(errors))
 
 
 def delta_error(library: ctypes.CDLL, dim: int = 40) -> float:

@@ -214,9 +214,10 @@ class CpuKernels:
         segments: torch.Tensor,
         window: int,
     ) -> None:
-        """queries [T, heads, D] float32, keys and values [tokens, kv heads, D] bf16; writes rows of segments to `out`.
+        """queries [T, heads, D] float32, keys and values [tokens, kv heads, D]; writes rows of segments to `out`.
 
-        `segments` [n, 6] int64 are QuerySegments.  A row sees `window` tokens back, including itself.
+        Keys and values are bf16 or float32.  `segments` [n, 6] int64 are QuerySegments.  A row sees `window` tokens
+        back, including itself.  Its bits do not depend on other rows, on shared prefixes or on the threads.
         """
         if not self._has_attention:
             raise ValueError(f"there is no attention at level {self.level.label}")
@@ -236,6 +237,7 @@ class CpuKernels:
             groups=groups,
             D=head_dim,
             window=window,
+            format=C_FORMATS[keys.dtype],
             scale=head_dim**-0.5,
         )
 
@@ -259,8 +261,9 @@ class CpuKernels:
 
     def _check_attention(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Raises ValueError for types, strides and shapes that do not match."""
-        dtypes = (torch.float32, torch.bfloat16, torch.bfloat16, torch.float32, torch.int64)
-        dtypes_match = tuple(tensor.dtype for tensor in tensors.values()) == dtypes
+        stored = tensors["keys"].dtype
+        dtypes = (torch.float32, stored, stored, torch.float32, torch.int64)
+        dtypes_match = stored in DTYPES and tuple(tensor.dtype for tensor in tensors.values()) == dtypes
         if not dtypes_match or not all(tensor.is_contiguous() for tensor in tensors.values()):
             raise ValueError(f"attention cannot read {[(t.dtype, t.stride()) for t in tensors.values()]}")
         queries, keys, values, out, _ = (tuple(tensor.shape) for tensor in tensors.values())

@@ -16,8 +16,16 @@ import torch.nn.functional as F
 
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.experts import WHOLE, Activation, LayerProducts
-from rotary_batch.engine.kernels.linear import FastMatmul, pad_rows
-from rotary_batch.engine.kernels.matrices import GgmlMatrix, Matrix, in_order, num_columns, num_rows
+from rotary_batch.engine.kernels.linear import TILE_ROWS, FastMatmul, pad_rows
+from rotary_batch.engine.kernels.matrices import (
+    GgmlMatrix,
+    Int8GroupMatrix,
+    Int8Matrix,
+    Matrix,
+    in_order,
+    num_columns,
+    num_rows,
+)
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
 from rotary_batch.engine.kernels.threads import threads_for
 from rotary_batch.model.geometry import Geometry
@@ -32,6 +40,16 @@ def map_row_tiles(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Ten
     padding = -len(x) % CUDA_ROWS
     padded = torch.cat([x, x.new_zeros(padding, *x.shape[1:])]) if padding else x
     return torch.cat([function(part) for part in torch.split(padded, CUDA_ROWS)])[: len(x)]
+
+
+def _in_whole_tiles(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x [T, in] times a float32 weight [out, in], in a multiple of TILE_ROWS rows; only the last ones are copied."""
+    whole = len(x) - len(x) % TILE_ROWS
+    out = x.new_empty(len(x), len(weight))
+    torch.mm(x[:whole], weight.T, out=out[:whole])
+    if whole < len(x):
+        out[whole:] = F.linear(pad_rows(x[whole:]), weight)[: len(x) - whole]
+    return out
 
 
 class Numerics:
@@ -59,7 +77,7 @@ class Numerics:
         if not isinstance(matrix, torch.Tensor) or matrix.dtype != self.dtype:
             matrix = self._dequantised(matrix)
         weight = matrix
-        return map_row_tiles(lambda rows: F.linear(rows, weight), x if x.is_cuda else pad_rows(x))[: x.shape[0]]
+        return map_row_tiles(lambda rows: F.linear(rows, weight), x) if x.is_cuda else _in_whole_tiles(x, weight)
 
     def layer_products(self, x: torch.Tensor, rows: torch.Tensor, geometry: Geometry) -> LayerProducts | None:
         """For experts of one layer on rows of x [T, H] in one compiled call; None where there are no such kernels."""
@@ -80,6 +98,8 @@ class Numerics:
 
     def _dequantised(self, matrix: Matrix) -> torch.Tensor:
         """A stored matrix in float32; valid until the next call."""
+        if isinstance(matrix, Int8Matrix):  # as one with a group: the kernel reads those
+            matrix = Int8GroupMatrix(matrix.values, matrix.scale[:, None])
         shape = (num_rows(matrix), num_columns(matrix))
         numel = shape[0] * shape[1]
         if self._scratch.numel() < numel:

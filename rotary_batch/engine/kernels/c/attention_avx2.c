@@ -1,8 +1,11 @@
-/* Decode attention over the bf16 KV cache in place, for processors with AVX2.
+/* Attention over the KV cache in place, in bf16 or float32, for processors with AVX2.
 
    torch's operators need the keys gathered as float32 first: 1.2 GB of keys a second.  Here a tile of keys is
-   dequantised into the first-level caches, and all query heads of its KV head, of all rows of the sequence, use it
+   transposed into the first-level caches, and all query heads of its KV head, of all rows of the sequence, use it
    (online softmax, arXiv 2205.14135).  A tile of a shared prefix is used by the rows of several sequences.
+
+   The bits of a row depend on its sequence alone: tiles begin at multiples of TILE, every sum is added up token by token
+   or lane by lane, whatever else is in the block, and a token that a row does not see adds 0.  Exact numerics need that.
 
    G = query heads of a KV head, D = head dimension, R = rows of a block: those of its segments times G. */
 
@@ -22,10 +25,11 @@ struct query_segment {
 /* The arguments of attention_avx2. */
 struct attention {
   const float *queries;
-  const uint16_t *keys, *values;
+  const char *keys, *values;
   float *out;
   const struct query_segment *segments;
   long num_segments, heads, groups, D, window;
+  enum format format;
   float scale;
 };
 
@@ -47,21 +51,29 @@ INLINE __m256 exp_f32(__m256 x) {
   return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
 }
 
-/* Keys [count, D] that are `stride` apart -> f32_tile [D, TILE]; columns from `count` on repeat the last key. */
-INLINE void dequant_keys(const uint16_t *keys, long count, long stride, long D, float *f32_tile) {
+/* Where the KV of a position begins in keys and values. */
+INLINE long kv_offset(const struct attention *a, enum format format, struct query_segment s, long head, long position) {
+  const long own = s.kv_start + position - s.prefix_tokens;
+  const long index = position < s.prefix_tokens ? s.prefix_start + position : own;
+  return (index * a->heads + head) * a->D * itemsize(format);
+}
+
+/* Keys of `count` positions -> f32_tile [D, TILE]; columns from `count` on repeat the last key. */
+INLINE void load_keys(const struct attention *a, enum format format, const long *offsets, long count, float *f32_tile) {
   for (long key = 0; key < count; key += 8)
-    for (long d = 0; d < D; d += 8) {
+    for (long d = 0; d < a->D; d += 8) {
       const char *rows[8];
-      for (int n = 0; n < 8; n++) rows[n] = (const char *)(keys + min_long(key + n, count - 1) * stride + d);
-      transpose8x8(BF16, rows, f32_tile + d * TILE + key, TILE);
+      for (int n = 0; n < 8; n++) rows[n] = a->keys + offsets[min_long(key + n, count - 1)] + d * itemsize(format);
+      transpose8x8(format, rows, f32_tile + d * TILE + key, TILE);
     }
 }
 
-/* Values [count, D] that are `stride` apart -> f32_tile [count, D]. */
-INLINE void dequant_values(const uint16_t *values, long count, long stride, long D, float *f32_tile) {
+/* Values of `count` positions -> f32_tile [count, D]. */
+INLINE void load_values(const struct attention *a, enum format format, const long *offsets, long count,
+                        float *f32_tile) {
   for (long token = 0; token < count; token++)
-    for (long d = 0; d < D; d += 8)
-      _mm256_storeu_ps(f32_tile + token * D + d, load_f32(BF16, (const char *)(values + token * stride + d)));
+    for (long d = 0; d < a->D; d += 8)
+      _mm256_storeu_ps(f32_tile + token * a->D + d, load_f32(format, a->values + offsets[token] + d * itemsize(format)));
 }
 
 INLINE float largest(__m256 x) {
@@ -128,15 +140,16 @@ INLINE void store_rows(const struct attention *a, struct query_segment segment, 
   }
 }
 
-/* R rows of a block from `first` on, over the positions [begin, end), the first of which is at `kv_index`. */
-static void attend_tokens(const struct attention *a, struct block *b, long head, long first, long R, long begin,
-                          long end, long kv_index) {
-  const long D = a->D, stride = a->heads * D;
+/* R rows of a block from `first` on, over the positions [begin, end) of a segment; `begin` is a multiple of TILE. */
+INLINE void attend_positions(const struct attention *a, enum format format, struct block *b, struct query_segment segment,
+                             long head, long first, long R, long begin, long end) {
+  const long D = a->D;
   float *q = b->q + first * D, *sums = b->sums + first * D, *scores = b->scores, *f32_tile = b->f32_tile;
-  for (long position = begin, count; position < end; position += count) {
-    count = min_long(end - position, TILE);
-    const long kv_offset = ((kv_index + position - begin) * a->heads + head) * D;
-    dequant_keys(a->keys + kv_offset, count, stride, D, f32_tile);
+  for (long position = begin; position < end; position += TILE) {
+    const long count = min_long(end - position, TILE);
+    long offsets[TILE];
+    for (long n = 0; n < count; n++) offsets[n] = kv_offset(a, format, segment, head, position + n);
+    load_keys(a, format, offsets, count, f32_tile);
     memset(scores, 0, R * TILE * sizeof(float));
     for (long n = 0; n < count; n += NR)
       gemm_f32(R, q, D, (struct matrix){f32_tile + n, TILE}, (struct matrix){scores + n, TILE}, D);
@@ -148,33 +161,40 @@ static void attend_tokens(const struct attention *a, struct block *b, long head,
                        sums + r * D, D);
       else memset(scores + r * TILE, 0, TILE * sizeof(float));
     }
-    dequant_values(a->values + kv_offset, count, stride, D, f32_tile);
+    load_values(a, format, offsets, count, f32_tile);
     for (long d = 0; d < D; d += NR)
       gemm_f32(R, scores, TILE, (struct matrix){f32_tile + d, D}, (struct matrix){sums + d, D}, count);
   }
 }
 
-/* The first position that a row of the segment sees. */
-INLINE long first_visible(const struct attention *a, struct query_segment segment) {
-  const long begin = segment.first_position - a->window + 1;
-  return begin > 0 ? begin : 0;
+static void attend_tokens(const struct attention *a, struct block *b, struct query_segment segment, long head,
+                          long first, long R, long begin, long end) {
+  if (a->format == F32) attend_positions(a, F32, b, segment, head, first, R, begin, end);
+  else attend_positions(a, BF16, b, segment, head, first, R, begin, end);
 }
 
-/* Segments from `first` to before `end`, which share a prefix, and one KV head. */
+/* Where the tile begins with the first position that a row of the segment sees. */
+INLINE long first_tile(const struct attention *a, struct query_segment segment) {
+  const long begin = segment.first_position - a->window + 1;
+  return begin > 0 ? begin / TILE * TILE : 0;
+}
+
+/* Segments from `first` to before `end`, which share a prefix, and one KV head.  Whole tiles of the prefix are read once
+   for all of them. */
 static void attend_group(const struct attention *a, long first, long end, long head) {
   struct block b;
   const struct query_segment *segments = a->segments, shared = segments[first];
-  long R = 0, begin = shared.prefix_tokens;
+  const long shared_end = shared.prefix_tokens / TILE * TILE;
+  long R = 0, begin = shared_end;
   for (long n = first; n < end; R += segments[n++].num_rows * a->groups) {
     load_rows(a, segments[n], head, &b, R);
-    begin = min_long(begin, first_visible(a, segments[n]));
+    begin = min_long(begin, first_tile(a, segments[n]));
   }
-  attend_tokens(a, &b, head, 0, R, begin, shared.prefix_tokens, shared.prefix_start + begin);
+  attend_tokens(a, &b, shared, head, 0, R, begin, shared_end);
   for (long n = first, row = 0; n < end; row += segments[n++].num_rows * a->groups) {
     const struct query_segment one = segments[n];
-    const long visible = first_visible(a, one), own = visible > one.prefix_tokens ? visible : one.prefix_tokens;
-    attend_tokens(a, &b, head, row, one.num_rows * a->groups, own, one.first_position + one.num_rows,
-                  one.kv_start + own - one.prefix_tokens);
+    const long visible = first_tile(a, one), own = visible > shared_end ? visible : shared_end;
+    attend_tokens(a, &b, one, head, row, one.num_rows * a->groups, own, one.first_position + one.num_rows);
     store_rows(a, one, head, &b, row);
   }
 }
@@ -203,12 +223,12 @@ static void attend_task(void *context, long task) {
   if (first == segment) attend_group(a, first, end, task % a->heads);
 }
 
-/* queries and out [T, heads * groups, D] float32, keys and values [tokens, heads, D] bf16.  A row sees `window` tokens
-   back, including itself.  D is a multiple of NR up to MAX_DIM.  A segment has at most MAX_ROWS / groups rows.
-   Neighbours with the same prefix read it together. */
-void attention_avx2(const float *queries, const uint16_t *keys, const uint16_t *values, float *out,
+/* queries and out [T, heads * groups, D] float32, keys and values [tokens, heads, D] in `format`, BF16 or F32.  A row
+   sees `window` tokens back, including itself.  D is a multiple of NR up to MAX_DIM.  A segment has at most MAX_ROWS /
+   groups rows.  Neighbours with the same prefix read it together. */
+void attention_avx2(const float *queries, const char *keys, const char *values, float *out,
                     const struct query_segment *segments, long num_segments, long heads, long groups, long D,
-                    long window, float scale, int threads) {
-  struct attention a = {queries, keys, values, out, segments, num_segments, heads, groups, D, window, scale};
+                    long window, long format, float scale, int threads) {
+  struct attention a = {queries, keys, values, out, segments, num_segments, heads, groups, D, window, format, scale};
   parallel_for(num_segments * heads, attend_task, &a, threads);
 }

@@ -1,10 +1,11 @@
-"""What SIGINT and SIGTERM do before a command has a `Window`, and what is said when they end a command."""
+"""What Ctrl-C, SIGTERM and the end of the terminal do before a command has a `Window`, and what is said then."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from rotary_batch import json_answer
 from rotary_batch.terminal import shown
 
 WORK_REMAINS, INTERRUPTED_TWICE = 75, 130
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CLEAR_LINE, _SHOW_CURSOR = "\r\x1b[2K", "\x1b[?25h"
 
 
@@ -28,13 +29,24 @@ class Interrupt(BaseException):
 
 
 def stop_at_once() -> None:
-    """From now on both signals end the process with one line.
+    """From now on these signals end the process with one line.
 
     No exception is raised, because it could come out anywhere: in the middle of an import, or in a destructor, where
     the interpreter prints a traceback.  What a command stores is safe from a kill, so this loses no more than that.
     """
     for number in SIGNALS:
-        signal.signal(number, _stop)
+        if not _is_unheard(number):
+            signal.signal(number, _stop)
+
+
+def _is_unheard(number: signal.Signals) -> bool:
+    """Whether `nohup` started us: then the end of the terminal ends nothing."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def heard() -> list[signal.Signals]:
+    """The signals that stop a command."""
+    return [number for number in SIGNALS if not _is_unheard(number)]
 
 
 def unwind() -> None:
@@ -47,10 +59,21 @@ def unwind() -> None:
             signal.signal(number, _raise)
 
 
-def _raise(_signum: int, _frame: FrameType | None) -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGTERM else _quit)
+def _raise(signum: int, _frame: FrameType | None) -> None:
+    if signum == signal.SIGHUP:
+        leave_terminal()
+    raise_no_more()
     raise Interrupt
+
+
+def raise_no_more() -> None:
+    """After the first signal: a second Ctrl-C ends the process at once, and no other signal does anything.
+
+    No handler raises any more, since the program may be where nothing would catch that.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is _raise:
+            signal.signal(number, _quit if number == signal.SIGINT else signal.SIG_IGN)
 
 
 def _quit(_signum: int, _frame: FrameType | None) -> None:
@@ -65,7 +88,7 @@ def ignore() -> None:
 
 @contextmanager
 def kept_from_new_threads() -> Iterator[None]:
-    """Threads that are started in this block get neither signal, so that the main thread can block both."""
+    """Threads and processes that are started in this block get none of the signals: the main thread does."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -73,7 +96,18 @@ def kept_from_new_threads() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _stop(_signum: int, _frame: FrameType | None) -> None:
+def leave_terminal() -> None:
+    """Once the terminal is gone, print to nowhere: every write to it would fail, and end the run."""
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    if signum == signal.SIGHUP:
+        leave_terminal()
     _end(stopped(), WORK_REMAINS)
 
 

@@ -28,21 +28,29 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     # Parser processes are `python -c`, which would import modules from the current folder: a repository's own.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
+        code = _ended(command)
+        interrupts.ignore()
+    except interrupts.Interrupt:  # no second one is raised
+        code = _fail(interrupts.stopped(), interrupts.WORK_REMAINS)
+        interrupts.ignore()
+    sys.exit(_flush(code))
+
+
+def _ended(command: Callable[[], object]) -> int:
+    """Run a command; returns its exit code.  An Interrupt may come out, also while an error is explained."""
+    try:
         with suppress(BrokenPipeError):  # the reader of stdout has closed it
             _require_folder()
             command()
-        code = 0
     except SystemExit as done:
         # Typer exits with 1 when stdout was closed.
         code = 0 if isinstance(done.__context__, BrokenPipeError) else _number(done.code)
         if (message := getattr(done.__context__, "format_message", None)) is not None:  # Typer has said it
             json_answer.print_error(message(), code)
-    except interrupts.Interrupt:
-        code = _fail(interrupts.stopped(), interrupts.WORK_REMAINS)
+        return code
     except Exception as error:  # noqa: BLE001 - the last place that can report and record it
-        code = _explain(error)
-    interrupts.ignore()
-    sys.exit(_flush(code))
+        return _explain(error)
+    return 0
 
 
 def _open_streams() -> None:

@@ -253,12 +253,14 @@ def _offset(at: int, show: ShowWall) -> timedelta:
 
 @contextmanager
 def stop_on_signals(window: Window) -> Iterator[None]:
-    """SIGINT and SIGTERM close the window; a second SIGINT ends the process at once.
+    """SIGINT, SIGTERM and SIGHUP close the window; a second SIGINT ends the process at once.
 
     Raises StoppedError when the first one comes where nothing has to be finished.
     """
 
     def close(signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            interrupts.leave_terminal()
         if window.interrupted:
             if signum == signal.SIGINT:
                 interrupts.quit_now()  # committed work is safe; the next run continues from there
@@ -269,7 +271,7 @@ def stop_on_signals(window: Window) -> Iterator[None]:
         if window.answer:
             interrupts.say(window.answer)
 
-    before = {number: signal.signal(number, close) for number in interrupts.SIGNALS}
+    before = {number: signal.signal(number, close) for number in interrupts.heard()}
     try:
         yield
     except Interrupt:
@@ -278,3 +280,5 @@ def stop_on_signals(window: Window) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if window.interrupted:
+            interrupts.raise_no_more()

@@ -50,6 +50,10 @@ class TerminalRun:
         """Press a key."""
         os.write(self._ours, key)
 
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        os.close(self._ours)
+
     def end(self, timeout_s: float = 120) -> int:
         """Read to the end; the exit code."""
         deadline = time.monotonic() + timeout_s

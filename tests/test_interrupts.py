@@ -178,3 +178,54 @@ def test_watch_needs_a_terminal_and_ctrl_c_ends_it(make_repository):
     run.press(CTRL_C)
     assert run.end() == 0
     assert "Traceback" not in run.text
+
+
+def test_the_end_of_the_terminal_saves_as_sigterm_does(make_repository):
+    root = make_repository(CODE | {f"q{n}.py": f"def g{n}(a):\n    return a - {n}\n" for n in range(60)})
+    run = TerminalRun("run", root, "--max-batch", 2, columns=100)
+    run.read_until("answering")
+    run.hang_up()
+    assert run.process.wait(60) == 75
+    assert json.loads(ended("report", "--json")[1])["outcome"] == "interrupted"
+    assert not leased(root)
+
+
+def test_nohup_is_obeyed(make_repository):
+    root = make_repository(CODE)
+    command = ["nohup", sys.executable, "-m", "rotary_batch", "run", str(root)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not child.stderr.readline()[5:].startswith(" opening the model"):
+        os.killpg(child.pid, signal.SIGHUP)
+    os.killpg(child.pid, signal.SIGHUP)
+    _, stderr = child.communicate(timeout=200)
+    assert child.returncode == 0, stderr
+
+
+TWICE = """
+import os, signal
+from rotary_batch import interrupts, process
+from rotary_batch.errors import UsageError
+from rotary_batch.window import Window, stop_on_signals
+
+def command():
+    interrupts.unwind()
+    with stop_on_signals(Window()):
+        os.kill(os.getpid(), signal.SIGINT)
+
+explain = process._explain
+process._explain = lambda error: (os.kill(os.getpid(), signal.SIGINT), explain(error))[1]
+process.guarded(command)
+"""
+
+
+def test_a_second_interrupt_while_the_first_is_explained_is_no_crash():
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n"), "quit at once" in done.stderr) == (130, 1, True), done.stderr
+
+
+def test_an_interrupt_while_an_error_is_explained_is_no_crash():
+    raised = TWICE.replace(
+        "with stop_on_signals(Window()):\n        os.kill(os.getpid(), signal.SIGINT)", "raise UsageError('no')"
+    )
+    done = subprocess.run([sys.executable, "-c", raised], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, GOES_ON in done.stderr, "Traceback" in done.stderr) == (75, True, False), done.stderr

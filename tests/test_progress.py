@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rotary_batch import console
+from rotary_batch.cli import progress
 from rotary_batch.cli.progress import MIN_BAR, Display, percent, shown_progress, stops
 from rotary_batch.commands.meter import Reading
 
@@ -106,3 +107,11 @@ def test_each_phase_begins_with_a_line_and_quiet_says_nothing(capsys):
     assert [line[5:] for line in lines[:2]] == [" reading files", " opening the model"]
     assert lines[2][5:].startswith(" 38 % 269/718, 6 min left")
     assert lines[3:] == ["told"]
+
+
+def test_a_deadline_does_not_move_while_a_step_takes_minutes(monkeypatch):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 1000.0)
+    shown = display()
+    shown.reading(READING)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 1000.0 + 240)
+    assert shown.text_line(NOON + timedelta(minutes=4)) == "12:08 38 % 269/718, 6 min left, stops Sat 07:00"

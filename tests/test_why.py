@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from rotary_batch.cli import app
 from rotary_batch.commands.configuration import RepositorySettings
 from rotary_batch.commands.database import reading, writing
 from rotary_batch.commands.why import why
@@ -58,3 +60,17 @@ def test_before_an_answer_the_stored_prompt_is_shown_and_what_is_not_asked_says_
     for page in ("shop/gone.py", "shop/base.py#gone", "shop#base"):
         with pytest.raises(InputError, match=r"gone|shop/#base"):
             told(settings, root, page)
+
+
+def test_the_path_of_a_page_is_enough_from_any_folder(make_repository, tmp_path, monkeypatch):
+    root = make_repository(CODE)
+    page = root / "rotary-docs" / "shop" / "base.py.md"
+    assert CliRunner().invoke(app, ["index", str(root)]).exit_code == 0
+    for folder, named in (
+        (tmp_path, page),
+        (root.parent, page.relative_to(root.parent)),
+        (root, page.relative_to(root)),
+    ):
+        monkeypatch.chdir(folder)
+        found = CliRunner().invoke(app, ["why", f"{named}#base", "--json"])
+        assert (found.exit_code, json.loads(found.stdout)["symbol"]) == (0, "base"), found.output

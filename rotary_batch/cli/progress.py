@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ class Display:
         self._phase = ""
         self._counted: tuple[int, int] | None = None
         self._reading: Reading | None = None
+        self._read_at = 0.0
         self.phase(phase)
 
     def phase(self, name: str) -> None:
@@ -57,6 +59,7 @@ class Display:
     def reading(self, reading: Reading) -> None:
         """The state of a run after a step."""
         is_first, self._reading = self._reading is None, reading
+        self._read_at = time.monotonic()
         if is_first:
             self._print_line()
         self._notify()
@@ -84,7 +87,7 @@ class Display:
             (4, speed(reading)),
             (6, of_the_bound(reading)),
             (1, left(reading)),
-            (2, stops(reading, datetime.now())),  # noqa: DTZ005 - the wall clock of the person
+            (2, stops(reading, self._then(datetime.now()))),  # noqa: DTZ005 - the wall clock of the person
         ]
         for rank in range(len(parts), 0, -1):
             texts = [text for number, text in parts if number < rank and text]
@@ -99,8 +102,12 @@ class Display:
         if reading is None:
             counted = f" {self._counted[0]:,}/{self._counted[1]:,}" if self._counted else ""
             return f"{now:%H:%M} {self._phase}{counted}"
-        parts = (items(reading), left(reading), stops(reading, now))
+        parts = (items(reading), left(reading), stops(reading, self._then(now)))
         return f"{now:%H:%M} {', '.join(part for part in parts if part)}"
+
+    def _then(self, now: datetime) -> datetime:
+        """When the reading was taken: a step may take minutes, and a deadline does not move meanwhile."""
+        return now - timedelta(seconds=time.monotonic() - self._read_at)
 
     def _notify(self) -> None:
         """Called by the main thread alone, when something was done: a run that is stuck says nothing."""

@@ -37,7 +37,7 @@ def why(
         rotary-batch why src/cart.py
         rotary-batch why 'rotary-docs/src/cart.py.md#Cart.total' ~/src/app
     """
-    root = commands.repositories.repository_root(repo)
+    root = commands.explain.root_for(page.partition("#")[0], repo)
     user = user_settings(config, [root], numerics=numerics, kv=kv, db=db)
     with reading(user.for_command().settings) as store:
         answer = commands.why.why(store, user.for_indexed, root, page)

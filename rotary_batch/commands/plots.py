@@ -23,13 +23,18 @@ class Series(NamedTuple):
     is_filled: bool = False
 
 
+def written(value: float) -> str:
+    """A number of an axis; whole ones have no decimals, and no two ticks look alike."""
+    return f"{value:,.0f}" if abs(value - round(value)) < 1e-9 else f"{value:,.3g}"
+
+
 class Axes(NamedTuple):
     """What a plot is about."""
 
     begun: datetime  # local time at 0 seconds
     seconds: float  # that the plot is wide
     top: float | None = None  # of the values; None = what fits them
-    write: Callable[[float], str] = "{:,.0f}".format  # a value
+    write: Callable[[float], str] = written  # a value
 
 
 def line_plot(label: str, axes: Axes, lines: Sequence[Series]) -> str:

@@ -7,6 +7,7 @@ were indexed, and its key tells whether it is the one that was answered.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ class _Why:
     def _thing(self, page: str) -> str:
         """What a page is about."""
         docs = f"{self._row.docs_dir}/"
-        plain = page.removeprefix(f"{self._row.root}/").removeprefix("./")
-        for path in (plain, plain.removeprefix(docs)):
+        typed = (page, os.path.abspath(page))  # noqa: PTH100 - `resolve` follows links
+        plain = [path.removeprefix(f"{self._row.root}/").removeprefix("./") for path in typed]
+        for path in (*plain, *(path.removeprefix(docs) for path in plain)):
             for thing in (self._things.get(path, path), f"{path.strip('/')}/"):
                 if thing in self._view.paths:
                     return thing

@@ -8,7 +8,8 @@ from itertools import islice
 from rotary_batch.core import TOPICS_PAGE
 from rotary_batch.pages.front import HTML_COMMENT, sign
 from rotary_batch.pages.home import project_words
-from rotary_batch.pages.onboarding import CONTENTS, TITLE
+from rotary_batch.pages.links import Links
+from rotary_batch.pages.onboarding import TITLE, contents
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME
@@ -25,7 +26,8 @@ def llms(view: IndexView) -> bytes:
     words = project_words(view)
     summary = words[0] if words else _line(folder_summary("", view).text)
     lines = [f"# {inline(view.name)}", "", f"> {summary}"]
-    lines += ["", f"## {TITLE}", "", f"- [{TITLE}]({path_link(view.paths[TOPICS_PAGE])}): {CONTENTS}"]
+    topics = contents(view, Links(view))
+    lines += ["", f"## {TITLE}", "", f"- [{TITLE}]({path_link(view.paths[TOPICS_PAGE])}): {topics}"]
     for folder in ["", *view.folders]:
         if files := view.inside[folder].files:
             lines += ["", f"## {inline(folder) or '(top)'}", ""]

@@ -19,7 +19,7 @@ from rotary_batch.pages.home import closing_blocks, entry_points, project_words
 from rotary_batch.pages.inheritance import bases_of, derived_from
 from rotary_batch.pages.links import Links
 from rotary_batch.pages.maps import is_test, map_block
-from rotary_batch.pages.onboarding import CONTENTS, TITLE, ProseMap, asked_on_topics, topic_blocks
+from rotary_batch.pages.onboarding import TITLE, ProseMap, asked_on_topics, contents, topic_blocks
 from rotary_batch.pages.outline import Outline, Part, is_test_folder
 from rotary_batch.pages.page import (
     IndexView,
@@ -107,7 +107,7 @@ class Pages:
         here = f"{folder}/" if folder else "/"
         blocks = [f"# {title}", self._crumbs(folder) if folder else "", *self._folder_lead(folder, unit)]
         if not folder:
-            blocks.append(f"New here? [{TITLE}]({self._to.page('/', TOPICS_PAGE)}): {CONTENTS}")
+            blocks.append(f"New here? [{TITLE}]({self._to.page('/', TOPICS_PAGE)}): {contents(view, self._to)}")
         blocks.append(self._map(folder))
         if not folder:
             blocks.append(entry_points(view, self._to))

@@ -21,7 +21,6 @@ from rotary_batch.pages.page_paths import folders_above
 from rotary_batch.pages.sanitise import code, inline
 
 TITLE = "Onboarding"
-CONTENTS = "overview, architecture, entry points, how to build and test, where to start."
 HEADINGS = {
     Topic.OVERVIEW: "Overview",
     Topic.ARCHITECTURE: "Architecture",
@@ -29,6 +28,7 @@ HEADINGS = {
     Topic.BUILD: "Build and test",
     Topic.START: "Where to start",
 }
+_SPOKEN = {Topic.BUILD: "how to build and test"}  # where another page names it; else the heading
 MAX_FOLDERS = 24
 MAX_START_FILES = 8
 ProseMap = Mapping[tuple[str, str], Prose]
@@ -36,19 +36,30 @@ ProseMap = Mapping[tuple[str, str], Prose]
 
 def topic_blocks(view: IndexView, links: Links, prose: ProseMap, styled: Callable[[str], str]) -> Iterator[str]:
     """The sections of the page; `styled` marks the words of a model."""
+    facts = _facts(view, links, prose, styled)
+    for topic in Topic:
+        said = prose.get(topic.subject.identity)
+        words = [styled(said.text)] if said and said.text else []
+        if blocks := [*words, *facts[topic]]:
+            yield from (f"## {HEADINGS[topic]}", *blocks)
+
+
+def contents(view: IndexView, links: Links) -> str:
+    """The topics that the page has without a model."""
+    facts = _facts(view, links, {}, str)
+    return ", ".join(_SPOKEN.get(topic, HEADINGS[topic].lower()) for topic in Topic if facts[topic]) + "."
+
+
+def _facts(view: IndexView, links: Links, prose: ProseMap, styled: Callable[[str], str]) -> dict[Topic, list[str]]:
     lists = _Lists(view, links, prose, styled)
-    facts = {
+    found = {
         Topic.OVERVIEW: [*(project_words(view) or [inline(main_summary(view).text)]), languages(view)],
         Topic.ARCHITECTURE: [lists.folders(), map_block(view, links, "")],
         Topic.ENTRY_POINTS: ["\n".join([*program_lines(view.overview().facts), *entry_lines(view, links)])],
         Topic.BUILD: [*command_blocks(view, links)],
         Topic.START: [lists.start()],
     }
-    for topic in Topic:
-        said = prose.get(topic.subject.identity)
-        words = [styled(said.text)] if said and said.text else []
-        if blocks := [*words, *filter(None, facts[topic])]:
-            yield from (f"## {HEADINGS[topic]}", *blocks)
+    return {topic: list(filter(None, blocks)) for topic, blocks in found.items()}
 
 
 def listed_on_topics(view: IndexView) -> list[str]:

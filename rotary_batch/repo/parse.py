@@ -5,7 +5,7 @@ is killed on timeout and has a memory limit of its own.  A file whose worker is 
 lines, and its chunks say why.  The time that one repository can waste is limited too: the limit of a file shrinks with
 what is left of it.
 
-Ctrl-C and systemd's SIGTERM reach the workers too.  They block both: the parent decides when they end.
+Ctrl-C, systemd's SIGTERM and the end of a terminal reach the workers too.  They block them: the parent decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import resource_tracker
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from rotary_batch.core import ParsedFile, SourceFile
 from rotary_batch.errors import UnavailableError
+from rotary_batch.interrupts import kept_from_new_threads
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.repo.chunks import chunks, cut
 from rotary_batch.repo.symbols import extract, parse
@@ -200,7 +201,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        with _signals_blocked():
+        resource_tracker.ensure_running()  # `start` would do so, and unblock signals when it has
+        with kept_from_new_threads():
             process.start()
         self._process = process
         theirs.close()
@@ -254,17 +256,6 @@ class Worker:
             self._process.join()
             self.connection.close()
             self._process, self._is_ready = None, False
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM: for good in a process that is started here, and until then in this one."""
-    resource_tracker.ensure_running()  # `start` would do so, and unblock both when it has
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection, tokenizer_dir: Path, budget_tokens: int, parse_one: ParseOne) -> None:

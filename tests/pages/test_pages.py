@@ -144,8 +144,7 @@ def test_a_file_page_is_complete_without_a_model():
     )
     assert body(pages["index.md"]) == (
         "# shop\n\nHolds `src`.\n\n"
-        "New here? [Onboarding](onboarding.md): overview, architecture, entry points, how to build and test, where to "
-        "start.\n\n"
+        "New here? [Onboarding](onboarding.md): overview, architecture.\n\n"
         "| Name | Summary |\n| --- | --- |\n| [`src/`](src/index.md) | Holds `box.py` and `wrap.py`. |\n\n"
         "## Languages\n\n| Language | Files | kB |\n| --- | --- | --- |\n| python | 2 | 0.1 |\n\n"
         "## Not documented\n\n| Class | Reason | Files |\n| --- | --- | --- |\n| text | no grammar | 1 |\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
@@ -194,6 +195,17 @@ class Prefetcher(threading.Thread):
         self._ring = ring
         self._transfer = transfer
         self._batch_slabs = batch_slabs
+
+    def start(self) -> None:
+        """Start the thread, and end it before the interpreter goes: a thread that torch runs in then aborts it."""
+        atexit.register(self.end)
+        super().start()
+
+    def end(self) -> None:
+        """Close the ring and wait for the thread; idempotent."""
+        self._ring.close()
+        self.join()
+        atexit.unregister(self.end)
 
     def run(self) -> None:
         """Run the thread."""

@@ -227,9 +227,9 @@ class RingSource:
 
     def close(self) -> None:
         """Stop the prefetchers, wait for copies in flight; idempotent."""
-        self._ring.close()
+        self._ring.close()  # for all of them, before the first is waited for
         for prefetcher in self._prefetchers:
-            prefetcher.join()
+            prefetcher.end()
         self._prefetchers = []
         self._transfer.close()
 

@@ -441,6 +441,7 @@ class StepReport:
     completions: tuple[Completion, ...] = ()
     failures: tuple[Failure, ...] = ()
     losses: tuple[Loss, ...] = ()  # of a pool
+    revolutions: int = 1  # an engine elsewhere reports several as one step
     prefill_tokens: int = 0
     reprefill_tokens: int = 0  # of prefill_tokens, those that earlier runs had generated or computed
     decode_tokens: int = 0

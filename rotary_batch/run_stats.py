@@ -52,7 +52,7 @@ class RunStats:
 
     def add_step(self, report: StepReport) -> None:
         """Count one step."""
-        self.revolutions += 1
+        self.revolutions += report.revolutions
         self.prefill_tokens += report.prefill_tokens
         self.reprefill_tokens += report.reprefill_tokens
         self.decode_tokens += report.decode_tokens

@@ -26,13 +26,18 @@ from rotary_batch.errors import DeviceMemoryError, ModelError, PromptError, Unav
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pool.in_process import in_process_pool
+from rotary_batch.pool.member import PROBE
 from rotary_batch.pool.pool import MAX_STARTS, Pool
+from rotary_batch.pool.ray_actor import Bursts
+from rotary_batch.pool.ray_cluster import connect
+from rotary_batch.pool.ray_pool import Placement, ray_pool
 from rotary_batch.pool.subprocess_pool import ChildEngine, subprocess_pool
 from rotary_batch.pool.watchdog import Watchdog
 from rotary_batch.runner import Runner
 from rotary_batch.testing import FakeEngine
 from rotary_batch.window import Window
 from rotary_batch.work.counts import open_items, states
+from tests.ray_nodes import RESOURCE, cluster, needs_ray
 from tests.test_nights import Answers, queue
 
 POISON = 9999  # a token; an engine that reads it in a prompt dies at the second step
@@ -63,7 +68,7 @@ class Engine(FakeEngine):
     def step(self) -> StepReport:
         if self.manner == "slow":
             time.sleep(BUSY_S)
-        if self.manner == "memory":
+        if self.manner == "memory" and PROBE.request_id not in self._live:
             raise DeviceMemoryError("the card is full")
         if self.manner.startswith("never") or any(
             POISON in request.prompt_ids and len(generated) == 1 for request, generated in self._live.values()
@@ -89,18 +94,36 @@ def open_embedded(_phase: Callable[[str], None]) -> object:
     return open_engine(EMBEDDED, EngineOptions(numerics="exact", max_batch=4))
 
 
-KINDS = {"in process": in_process_pool, "subprocess": partial(subprocess_pool, watchdog=Watchdog(**QUICK))}
+KINDS = {
+    "in process": in_process_pool,
+    "subprocess": partial(subprocess_pool, watchdog=Watchdog(**QUICK)),
+    "ray": partial(
+        ray_pool, placement=Placement(resources={RESOURCE: 1}), bursts=Bursts(revolutions=1), patience_s=120.0
+    ),
+}
+HERE = ["in process", "subprocess"]
 DEATHS = [("in process", "raise"), ("subprocess", "raise"), ("subprocess", "kill"), ("subprocess", "segfault")]
+RAY_DEATHS = [pytest.param("ray", manner, marks=needs_ray) for manner in ("raise", "kill")]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*HERE, pytest.param("ray", marks=needs_ray)])
 def kind(request) -> str:
     return request.param
 
 
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """Two nodes, for the pools of this file."""
+    with cluster(num_nodes=2) as nodes:
+        connect(nodes.address)
+        yield nodes
+
+
 @pytest.fixture
-def make_pool(tmp_path):
+def make_pool(tmp_path, request):
     """Pools that are closed at the end, and left no process."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("kind") == "ray":
+        request.getfixturevalue("ray_cluster")
     pools, before = [], children()
 
     def make(kind: str, manner: str = "raise", opener=None, **options) -> Pool:
@@ -174,8 +197,14 @@ def test_what_is_dropped_can_be_asked_again_with_its_tokens(make_pool, kind):
 
 def test_a_prompt_that_never_fits_is_refused_and_the_others_go_on(make_pool, kind):
     pool = make_pool(kind)
-    with pytest.raises(PromptError, match="too long"):
-        pool.admit(Request(request_id=99, prompt_ids=(1,) * 101, max_new_tokens=1))
+    long = Request(request_id=99, prompt_ids=(1,) * 101, max_new_tokens=1)
+    if kind == "ray":  # it is not asked before the step
+        pool.admit(long)
+        (failure,) = pool.step().failures
+        assert (failure.request_id, failure.error, failure.error_class) == (99, "too long", ErrorClass.BAD_ITEM)
+    else:
+        with pytest.raises(PromptError, match="too long"):
+            pool.admit(long)
     assert answers(pool, REQUESTS) == alone(REQUESTS)
 
 
@@ -213,7 +242,7 @@ def test_a_device_without_memory_is_no_death(make_pool, kind):
         pool.step()
 
 
-@pytest.mark.parametrize(("kind", "manner"), DEATHS)
+@pytest.mark.parametrize(("kind", "manner"), [*DEATHS, *RAY_DEATHS])
 def test_what_was_live_when_an_engine_died_is_lost_and_another_takes_its_place(make_pool, kind, manner, tmp_path):
     pool = make_pool(kind, manner)
     for number in (1, 2):
@@ -223,7 +252,8 @@ def test_what_was_live_when_an_engine_died_is_lost_and_another_takes_its_place(m
     assert (len(first.new_tokens), first.losses, pool.num_live) == (3, (), 3)
     (loss,) = pool.step().losses
     assert loss.request_ids == (2, 3, 50)
-    assert {"raise": "KeyError", "kill": "SIGKILL", "segfault": "SIGSEGV"}[manner] in loss.error
+    signs = {"raise": "KeyError", "kill": "SIGKILL", "segfault": "SIGSEGV"}
+    assert (signs | {"kill": "ActorDiedError"} if kind == "ray" else signs)[manner] in loss.error
     assert answers(pool, REQUESTS) == alone(REQUESTS)
     assert len(opened(tmp_path)) == 2
 
@@ -363,7 +393,7 @@ def test_waits_grow_and_differ_and_a_seed_tells_them():
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HERE)
 def test_the_embedded_model_writes_the_same_in_any_pool(make_pool, kind):
     requests = [Request(request_id=n, prompt_ids=tuple(range(5, 40 + n)), max_new_tokens=6) for n in range(3)]
     engine = open_engine(EMBEDDED, EngineOptions(numerics="exact", max_batch=4))

@@ -55,3 +55,10 @@ def cluster(*, num_nodes: int) -> Iterator[Any]:
 
 def add_node(nodes: Any) -> Any:
     return nodes.add_node(**NODE, resources={RESOURCE: 2}, wait=False)
+
+
+def engines_of(node: Any) -> list[int]:
+    """The processes of the engines on a node: Ray renames them."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::EngineHost")]

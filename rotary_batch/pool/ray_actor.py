@@ -113,7 +113,7 @@ class EngineHost:
         """Whether to report now: it is time, something is wrong, or the engine has room that only the driver fills."""
         last = reports[-1]
         is_time = len(reports) >= self._bursts.revolutions or time.monotonic() - began >= self._bursts.seconds
-        has_room = (not self._waiting and bool(last.completions)) or not self._engine.num_live
+        has_room = not self._waiting and (bool(last.completions) or not self._engine.num_live)
         return bool(is_time or has_room or last.failures or self._error)
 
     def _revolution(self) -> StepReport:

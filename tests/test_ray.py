@@ -125,9 +125,12 @@ def test_a_node_with_other_weights_or_none_says_so(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def nodes():
-    """A head and two nodes: a cluster of three."""
-    with cluster(num_nodes=2) as started:
+def nodes(tmp_path_factory):
+    """A head and two nodes: a cluster of three.  Its engines have the kernels that other tests compiled."""
+    cache, kernels = tmp_path_factory.mktemp("nodes"), tmp_path_factory.getbasetemp() / "kernels"
+    (cache / "rotary-batch").mkdir()
+    (cache / "rotary-batch" / "kernels").symlink_to(kernels)
+    with environment({"XDG_CACHE_HOME": str(cache)}), cluster(num_nodes=2) as started:
         yield started
 
 

@@ -13,11 +13,21 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks.scale_queue import ROW
-from rotary_batch.core import Completion, NewTokens, Request, StepReport, Subject, Unit, ValidationResult, Verdict
+from rotary_batch.core import (
+    Completion,
+    NewTokens,
+    Request,
+    StepReport,
+    Subject,
+    Unit,
+    ValidationResult,
+    Verdict,
+    WorkItem,
+)
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pool.pool import Pool, wait_for_any
 from rotary_batch.run_stats import Progress
@@ -81,7 +91,7 @@ class Engine:
 class Answers:
     """No page is written and no sentence checked: these are measured in scale_pages.md and faithful.md."""
 
-    def reuse_answers(self):
+    def reuse_answers(self) -> Iterator[list[WorkItem]]:
         return iter(())
 
     prepare = reuse_answers

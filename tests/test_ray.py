@@ -177,5 +177,5 @@ def test_a_run_writes_the_same_pages_on_a_cluster(nodes, root, expected):
 @needs_ray
 def test_a_cluster_that_is_not_there_or_has_another_token_is_not_joined(nodes):
     with environment(ENVIRONMENT), pytest.raises(UnavailableError, match="cannot be reached"):
-        ray_cluster._require_closed("127.0.0.1:1")
+        ray_cluster._require_reachable("127.0.0.1:1")
     ray_cluster._require_closed(nodes.address)

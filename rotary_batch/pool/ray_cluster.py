@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from rotary_batch.errors import ConfigError, UnavailableError
 
 AUTO = "auto"  # the cluster that a node on this machine is part of
 _ASK_S = 60.0
+_CONNECT_S = 10.0
 _WITHOUT_TOKEN = "the Ray cluster takes commands from anybody who reaches it"
 _HOW = "start its head and its nodes with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN, or give --insecure-ray"
 # Whether a stranger gets in.  Exits 0 if so, 3 if not.
@@ -46,6 +48,7 @@ def connect(address: str, *, insecure: bool = False) -> None:
         if ray.is_initialized():
             return
         address = _resolved(address)
+        _require_reachable(address)
         if not insecure:
             _require_closed(address)
         try:
@@ -91,6 +94,15 @@ def _resolved(address: str) -> str:
     if not found:
         raise UnavailableError("no node of a Ray cluster runs on this machine; name one with --ray HOST:PORT")
     return str(min(found))
+
+
+def _require_reachable(address: str) -> None:
+    """Raise UnavailableError when nothing listens there: Ray itself would try for a minute, then end the process."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UnavailableError(f"the Ray cluster {address} cannot be reached: {error}") from error
 
 
 def _require_closed(address: str) -> None:

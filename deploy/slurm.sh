@@ -2,7 +2,8 @@
 # Slurm, without Ray: requests out in shards, an array of jobs that answers them, answers in.  On the login node:
 #
 #   rotary-batch index ~/src/app --model ~/models/mixtral-int4
-#   cd "$SCRATCH" && rotary-batch export ~/src/app --requests requests.jsonl --shards 8
+#   cd "$SCRATCH"
+#   rotary-batch export ~/src/app --requests requests.jsonl --shards 8
 #   ls requests*.jsonl > shards
 #   sbatch --wait --array=1-$(wc -l < shards) /path/to/deploy/slurm.sh
 #   rotary-batch import answers-*.jsonl

@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE  # the tests start some thousand commands: each would compile the program anew, for 0.2 s
 
 .DEFAULT_GOAL := check
-.PHONY: run setup setup-dev test test-isa sanitize installed faults fuzz audit check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean
+.PHONY: run setup setup-dev test test-isa sanitize installed faults soak fuzz audit check lint types layers format benchmarks peers corpus adapter-corpus embedded-model quality clean
 
 run: $(VENV)/.installed  ## document REPO with the default model and print where the docs are
 	$(BIN)/rotary-batch run $(REPO)
@@ -24,8 +24,14 @@ test-isa: $(VENV)/.installed-dev  ## the engine's tests, limited to the instruct
 sanitize: $(VENV)/.installed-dev  ## every kernel at every instruction level under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/engine/sanitize.py
 
-faults: $(VENV)/.installed-dev  ## the slow tests: about 900 SIGKILLs, hostile repositories one by one, 100,000 files, a million items
+faults: $(VENV)/.installed-dev  ## the slow tests: about 2,200 SIGKILLs, power cuts, hostile repositories one by one, 100,000 files, a million items
 	$(BIN)/pytest -m faults --timeout 7200
+
+HOURS ?= 2
+soak: $(VENV)/.installed-dev  ## nights without end, with SIGKILLs, for HOURS; writes benchmarks/soak.md
+	rm -rf build/soak
+	ROTARY_BATCH_MODEL=$(CURDIR)/rotary_batch/embedded $(BIN)/python -m benchmarks.soak run $(HOURS) build/soak
+	$(BIN)/python -m benchmarks.soak report build/soak
 
 fuzz: $(VENV)/.installed-dev  ## 10,000 seeded mutations of each input format
 	FUZZ_MUTATIONS=10000 $(BIN)/pytest -n 2 --timeout 7200 tests/test_fuzz.py

@@ -60,6 +60,7 @@ class Unit(StrEnum):
     FILE = "file"
     DIRECTORY = "directory"
     REPOSITORY = "repository"
+    TOPIC = "topic"  # of the page for people who are new to the repository
 
     @property
     def is_rollup(self) -> bool:
@@ -72,9 +73,10 @@ class Subject:
     """What a work item is about."""
 
     unit: Unit
-    path: str  # of the file or directory; "" = the repository
+    path: str  # of the file or directory; "" = the repository; of a topic TOPICS_PAGE
     span: tuple[int, int] | None = None  # bytes of a chunk or a symbol
-    part: int | None = None  # of a roll-up whose notes are too long for one prompt, or of a symbol; the first is 1
+    # Of a roll-up whose notes are too long for one prompt, or of a symbol; or the number of a topic.  The first is 1.
+    part: int | None = None
 
     @property
     def text(self) -> str:
@@ -96,6 +98,54 @@ class Subject:
             start, end = span.split("-")
             return cls(Unit(unit), path, span=(int(start), int(end)), part=int(part) if part else None)
         return cls(Unit(unit), path, part=int(rest) if kind == "#" else None)
+
+
+TOPICS_PAGE = "/onboarding.md"  # no path in a repository begins with a slash
+
+
+class Topic(StrEnum):
+    """What people who are new to a repository ask first, in this order."""
+
+    OVERVIEW = "overview"
+    ARCHITECTURE = "architecture"
+    ENTRY_POINTS = "entry_points"
+    BUILD = "build"
+    START = "start"
+
+    @property
+    def subject(self) -> Subject:
+        """This topic as the subject of a work item."""
+        return Subject(Unit.TOPIC, TOPICS_PAGE, part=list(Topic).index(self) + 1)
+
+    @classmethod
+    def of(cls, subject: Subject) -> Topic:
+        """The topic that is a subject."""
+        return list(cls)[(subject.part or 0) - 1]
+
+
+class FactKind(StrEnum):
+    """What a file says of the project apart from its code."""
+
+    COMMAND = "command"  # that builds, tests or runs it
+    CI = "ci"  # a command that a server runs on every change
+    ENTRY = "entry"  # a program that it installs
+    SCRIPT = "script"  # it does something when it is run
+
+
+class Fact(NamedTuple):
+    """One thing that a file says of the project: text of a stranger, which is shown and never run."""
+
+    kind: FactKind
+    name: str  # the command, or the name of the program; "" of a script
+    code: str = ""  # what it runs
+    words: str = ""  # of the author, on what it does
+
+
+class FactOf(NamedTuple):
+    """What one file says."""
+
+    path: str
+    fact: Fact
 
 
 MAX_OVERLOADS = 50  # shown of one name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rotary_batch.config import excerpt, parse_toml, refuse_unknown
-from rotary_batch.core import SourceFile, Unit
+from rotary_batch.core import SourceFile, Topic, Unit
 from rotary_batch.errors import ConfigError
 from rotary_batch.model.chat import VARIABLES
 
@@ -44,6 +44,16 @@ class SymbolSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """The prompts and limits of the topics that people who are new to a repository ask about."""
+
+    prompts: Mapping[Topic, str]  # stems of files in prompts/
+    prompt_tokens: int  # of a whole prompt; facts that do not fit are left out, the least useful first
+    new_tokens: int
+    sentences: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Select:
     """Which source files a job describes; an empty field selects all."""
 
@@ -71,8 +81,16 @@ class Job:
     attempts: int
     # None = the model is asked about chunks, not about symbols.  The index key has it besides the job's text.
     symbol: SymbolSpec | None = field(default=None, repr=False)
+    # None = nothing is asked about topics.  The index key has it besides the job's text.
+    topics: TopicSpec | None = field(default=None, repr=False)
     # What the model's chat template asks for.  The index key has it besides the job's text.
     template: Mapping[str, bool | int | str] = field(default_factory=dict, repr=False)
+
+    @property
+    def prompt_names(self) -> list[str]:
+        """The stems of its prompts, each once."""
+        of_units = (stem for spec in self.units.values() for stem in (spec.prompt, spec.part) if stem)
+        return list(dict.fromkeys([*of_units, *(self.topics.prompts.values() if self.topics else ())]))
 
     def selects(self, file: SourceFile) -> bool:
         """Whether it describes a source file."""
@@ -81,6 +99,7 @@ class Job:
     def longest_rollup_tokens(self, context_tokens: int) -> int:
         """The most tokens that a prompt that is not known yet and its answer may have."""
         longest = [unit.prompt_tokens + unit.new_tokens for unit in self.units.values() if unit.prompt_tokens]
+        longest += [self.topics.prompt_tokens + self.topics.new_tokens] if self.topics else []
         return min(context_tokens, max(longest, default=0))
 
 
@@ -111,7 +130,7 @@ def load_job(path: Path) -> Job:
         )
     limits = _table(path, tables, "limits", {"attempts": int})
     units: dict[Unit, UnitSpec] = {
-        unit: _unit(path, tables, unit) for unit in Unit if unit in tables and unit is not Unit.SYMBOL
+        unit: _unit(path, tables, unit) for unit in Unit if unit in tables and unit not in {Unit.SYMBOL, Unit.TOPIC}
     }
     if Unit.SYMBOL in tables and Unit.CHUNK not in units:
         raise ConfigError(f"{path}: [symbol] continues the prompt of [chunk], which is missing; add it")
@@ -122,6 +141,7 @@ def load_job(path: Path) -> Job:
         select=_select(path, tables),
         attempts=limits.get("attempts", 3),
         symbol=_symbol(path, tables) if Unit.SYMBOL in tables else None,
+        topics=_topics(path, tables) if Unit.TOPIC in tables else None,
         template=_table(path, tables, "template", VARIABLES),
     )
 
@@ -148,6 +168,19 @@ def _symbol(path: Path, tables: Mapping[str, Any]) -> SymbolSpec:
         raise ConfigError(f"{path}: [symbol] lacks 'new_tokens'")
     skip, details = _words(path, "skip", values, SKIP_WORDS), _words(path, "details", values, DETAIL_WORDS)
     return SymbolSpec(**values, skip=skip, details=details)
+
+
+def _topics(path: Path, tables: Mapping[str, Any]) -> TopicSpec:
+    """Each topic that is asked about is a key with the name of its prompt."""
+    kinds: dict[str, type] = {topic.value: str for topic in Topic}
+    kinds |= {"prompt_tokens": int, "new_tokens": int, "sentences": int}
+    values = _table(path, tables, Unit.TOPIC, kinds)
+    if missing := {"prompt_tokens", "new_tokens"} - values.keys():
+        raise ConfigError(f"{path}: [topic] lacks {min(missing)!r}")
+    prompts = {topic: values.pop(topic) for topic in Topic if topic in values}
+    if not prompts:
+        raise ConfigError(f"{path}: [topic] names no prompt; add one of {', '.join(Topic)}")
+    return TopicSpec(prompts=prompts, **values)
 
 
 def _words(path: Path, key: str, values: dict[str, Any], known: Collection[str]) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rotary_batch import __version__
-from rotary_batch.core import FileClass, Linked, Subject, SymbolId, Unit
+from rotary_batch.core import TOPICS_PAGE, FileClass, Linked, Subject, SymbolId, Unit
 from rotary_batch.pages.files import SyncResult, inventory, remove_others, sync_pages, untouched
 from rotary_batch.pages.front import digest_of
 from rotary_batch.pages.markdown import MAX_LINKS, Pages
+from rotary_batch.pages.onboarding import listed_on_topics
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.overview import MAX_FILES, MAX_MAIN_FUNCTIONS, MAX_MOST_USED, MostUsed, Overview
 from rotary_batch.pages.page import IndexView, Prose
@@ -26,7 +27,7 @@ from rotary_batch.pages.safe_folder import DocsFile, SafeFolder, open_safe_folde
 from rotary_batch.pages.site import LLMS_FULL, OVERVIEWS, page_of, render, site_paths, things_of
 from rotary_batch.pages.symbol_index import is_index_thing
 from rotary_batch.pages.unwritten import open_unwritten
-from rotary_batch.work import usage
+from rotary_batch.work import facts, usage
 from rotary_batch.work.counts import answers, text_counts
 from rotary_batch.work.declared import documented_symbols
 from rotary_batch.work.examples import examples_of
@@ -44,7 +45,7 @@ from rotary_batch.work.page_stamps import (
     written_digests,
 )
 from rotary_batch.work.parts import other_parts
-from rotary_batch.work.rows import RepositoryRow
+from rotary_batch.work.rows import Answer, RepositoryRow
 from rotary_batch.work.store import WorkStore
 
 BATCH_PAGES = 100  # about a tenth of a second
@@ -345,12 +346,23 @@ def _load_prose(
     files = [thing for thing in shown if not thing.endswith("/")]
     folders = [thing.removesuffix("/") for thing in shown if thing.endswith("/")]
     listed = [path for folder in folders for path in (folder, *view.inside[folder].folders, *view.inside[folder].files)]
+    on_topics = _on_topics(store, repository_id, view, things)
     found = [
         *answers(store, repository_id, files, (Unit.CHUNK, Unit.SYMBOL, Unit.DETAIL, Unit.FILE)),
         *answers(store, repository_id, listed, (Unit.FILE, Unit.DIRECTORY, Unit.REPOSITORY)),
+        *on_topics,
     ]
     prose = {one.subject.identity: Prose(text=one.shown_text, verdict=one.verdict, label=one.label) for one in found}
-    return prose, set(things_of(answer.subject for answer in found if answer.verdict is None))
+    waiting = set(things_of(answer.subject for answer in found if answer.verdict is None))
+    return prose, waiting | ({TOPICS_PAGE} if any(answer.verdict is None for answer in on_topics) else set())
+
+
+def _on_topics(store: WorkStore, repository_id: int, view: IndexView, things: Sequence[str]) -> Sequence[Answer]:
+    """What the page of the topics shows: the answers on them, and on the files and folders that it lists."""
+    if TOPICS_PAGE not in things:
+        return ()
+    units = (Unit.TOPIC, Unit.FILE, Unit.DIRECTORY)
+    return answers(store, repository_id, [TOPICS_PAGE, *listed_on_topics(view)], units)
 
 
 def _load_overview(store: WorkStore, repository_id: int) -> Overview:
@@ -360,6 +372,8 @@ def _load_overview(store: WorkStore, repository_id: int) -> Overview:
         main_functions=usage.main_functions(store, repository_id, MAX_MAIN_FUNCTIONS),
         most_used=[MostUsed(symbol, n) for symbol, n in used if not is_test_file(symbol.path)][:MAX_MOST_USED],
         most_used_files=usage.most_used_files(store, repository_id, MAX_FILES),
+        facts=facts.stored_facts(store, repository_id, is_test_file),
+        central_files=facts.central_files(store, repository_id),
         num_symbols=num_symbols,
         num_described=num_described,
     )

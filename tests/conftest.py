@@ -120,3 +120,12 @@ def make_repository(tmp_path, git):
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory) -> Path:
+    """tests/faults/shim.c, by the compiler that the kernels need."""
+    source, target = Path(__file__).with_name("faults") / "shim.c", tmp_path_factory.mktemp("shim") / "shim.so"
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, source, "-ldl"]
+    subprocess.run(command, check=True)
+    return target

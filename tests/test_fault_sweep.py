@@ -18,15 +18,6 @@ FAULTS = ("eio", "enospc", "eintr", "short", "kill", "full")
 STRIDES = {"claim": 7, "commit": 13, "migrate": 97, "pages": 5}
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory) -> Path:
-    """Compiled by the compiler that the kernels need."""
-    target = tmp_path_factory.mktemp("shim") / "shim.so"
-    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, FOLDER / "shim.c", "-ldl"]
-    subprocess.run(command, check=True)
-    return target
-
-
 def swept(shim: Path, scenario: str, journal: str, stride: int, first: dict[str, int]) -> list[int]:
     """Break the calls and check what is left; returns how many each fault broke.  None of them needs a real disk."""
     memory = Path("/dev/shm")  # syncs of a disk would take nearly all the time

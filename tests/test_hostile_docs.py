@@ -81,6 +81,7 @@ def test_committed_links_in_the_docs_folder_are_never_written_through(make_repos
         "lib/index.md",
         "lib/wrap.py.md",
         "llms-full.txt",
+        "onboarding.md",
         "symbol-index.md",
     }
     assert all((docs / name).is_symlink() for name in (*names, "src", ".mkdocs"))

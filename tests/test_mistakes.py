@@ -73,7 +73,7 @@ SETTINGS = [
         "app",
         "run -q --job sumarize",
         3,
-        "HERE/app: no job named 'sumarize'; the jobs are api, summarize-small, summarize",
+        "HERE/app: no job named 'sumarize'; the jobs are api, onboarding, summarize-small, summarize",
     ),
     (".", "run --numerics quick", 2, "--numerics: 'quick' is not one of exact, fast"),
     (".", "run --numerics exat", 2, "--numerics: 'exat' is not one of exact, fast; did you mean 'exact'?"),

@@ -1,17 +1,21 @@
 """Virtual nights: clocks that change, are set or stand still, and a run that never works past its deadline.
 
 The queue is a real SQLite file and the runner is the real one.  The machine is virtual: its engine takes minutes for a
-step, it is suspended, its clock is set by an hour, and its zone changes its own.
+step, it is suspended, its clock is set by an hour, and its zone changes its own.  In storms all else fails too.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from pathlib import Path
 
 import pytest
 
@@ -25,70 +29,15 @@ from rotary_batch.window import Clocks, open_window
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.rows import Claim, Finished, PlannedItem, RepositoryRow
+from rotary_batch.work.rows import Claim, Finished, PlannedItem
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
+from tests.lives import storms
 from tests.test_window import CHANGES, minute_by_minute
+from tests.virtual_machine import GRACE_S, ROW, ZONES, Machine
 
 NIGHTS_A_QUEUE = 100
-GRACE_S = 10.0  # to write the pages of the last step
-ZONES = {name: ZoneInfo(name) for name in CHANGES}
-ROW = RepositoryRow(
-    root="/r",
-    name="r",
-    commit_id=None,
-    worktree=False,
-    docs_dir="rotary-docs",
-    model_name="m",
-    pack_dir="/p",
-    plan_key="k",
-    link_template=None,
-    job="summarize",
-)
-
-
-class Machine:
-    """A machine with its clocks.  `awake_s` is what a process lives through."""
-
-    def __init__(self, start: datetime, zone: ZoneInfo, events: Sequence[tuple[float, str, float]]) -> None:
-        self.wall = start.timestamp()
-        self.boot = self.awake_s = 0.0
-        self._zone, self._events = zone, sorted(events)
-        self.happened: Counter[str] = Counter()
-        self.deadlines: list[tuple[str, float]] = []  # clock, instant
-        self._looked_at = 0.0
-        self.overdue_at: float | None = None  # on the awake clock, since when a deadline is over
-
-    def show(self, at: float) -> datetime:
-        return datetime.fromtimestamp(at, self._zone).replace(tzinfo=None)
-
-    def left_s(self) -> float:
-        return min(at - getattr(self, clock) for clock, at in self.deadlines)
-
-    def work(self, seconds: float) -> None:
-        """Time goes by; what happens to the machine meanwhile, happens."""
-        end = self.awake_s + seconds
-        while self._events and self._events[0][0] <= end:
-            at, kind, amount = self._events.pop(0)
-            self._go(at - self.awake_s)
-            self.happened[kind] += 1
-            self.wall += amount
-            self.boot += amount if kind == "suspended" else 0
-            self._look()
-        self._go(end - self.awake_s)
-
-    def _go(self, seconds: float) -> None:
-        self.awake_s, self.wall, self.boot = self.awake_s + seconds, self.wall + seconds, self.boot + seconds
-        self._look()
-
-    def _look(self) -> None:
-        """Note when a deadline passed, unless the clock is set back behind it."""
-        late_s = -self.left_s() if self.deadlines else -1.0
-        if late_s < 0:
-            self.overdue_at = None
-        elif self.overdue_at is None:
-            self.overdue_at = max(self.awake_s - late_s, self._looked_at)  # it may have passed in one jump
-        self._looked_at = self.awake_s
+DRIVER = Path(__file__).parent / "faults" / "lives_driver.py"
 
 
 class SlowEngine(FakeEngine):
@@ -269,3 +218,39 @@ def test_no_night_goes_past_its_deadline_by_more_than_a_step(tmp_path):
 def test_none_of_ten_thousand_nights_goes_past_its_deadline(tmp_path):
     seen = nights(tmp_path, range(300, 10_300))
     assert {what for what in EVERYTHING if seen[what] >= 300} == EVERYTHING, seen
+
+
+FAULTS = {"temporary", "in the way", "no memory", "dies", "bad model", "bad machine", "killed", "deadline", "paused"}
+FAULTS |= {"set forward", "set back", "suspended", "done", "unavailable", "parked"}
+
+
+def test_nights_with_faults_end_with_what_a_night_without_them_does(tmp_path, monkeypatch):
+    seen = storms(tmp_path, range(50), monkeypatch)
+    assert {what for what in FAULTS if seen[what] >= 5} == FAULTS, seen
+
+
+def killed(num_kills: int, seed_number: int) -> dict[str, int]:
+    memory = Path("/dev/shm")  # syncs of a disk would take nearly all the time
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        command = [sys.executable, str(DRIVER), folder, str(num_kills), str(seed_number)]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def test_nights_that_are_killed_end_with_what_a_night_without_kills_does():
+    kills = killed(30, 0)
+    assert set(kills) == {"delete", "wal"}
+
+
+@pytest.mark.faults
+def test_a_thousand_kills_of_nights_lose_nothing(record_property):
+    kills = Counter()
+    for seed_number in range(1, 11):
+        kills += Counter(killed(100, seed_number))
+    record_property("SIGKILLs", dict(kills))
+    assert min(kills["delete"], kills["wal"]) >= 400
+
+
+@pytest.mark.faults
+def test_ten_thousand_lives_with_faults_lose_nothing(tmp_path, monkeypatch):
+    seen = storms(tmp_path, range(50, 10_050), monkeypatch)
+    assert {what for what in FAULTS if seen[what] >= 1000} == FAULTS, seen

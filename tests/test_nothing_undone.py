@@ -15,6 +15,7 @@ import pytest
 from test_cli import answer, docs_of, rotary
 
 from rotary_batch.commands.default_model import EMBEDDED
+from rotary_batch.pages.markdown import DEMONSTRATION
 
 CODE = {
     "pkg/box.py": '''"""Boxes."""
@@ -76,7 +77,8 @@ def written(_night, tmp_path) -> Path:
     with closing(sqlite3.connect(state / "rotary-batch" / "work.db")) as db:
         db.execute("update repository set root = ?", [str(root)])
         db.commit()
-    assert "pkg/wrap.py.md" in with_text(root)
+    assert {"onboarding.md", "pkg/wrap.py.md"} <= set(with_text(root))
+    assert all(DEMONSTRATION.encode() in texts(root)[page] for page in with_text(root))
     return root
 
 

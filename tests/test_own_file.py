@@ -501,5 +501,5 @@ def test_the_docs_folder_is_recognised_however_it_is_spelt(spelt, make_repositor
     git(root, "commit", "-qm", "docs")
     again = indexed()
     counted = {name: number for name, number in again["files"].items() if name != "ignored"}
-    assert (counted, again["notes"]) == ({"docs": 10, "source": 3}, [])
+    assert (counted, again["notes"]) == ({"docs": 11, "source": 3}, [])
     assert rotary("check", root, "--out", out, cwd=tmp_path)[0] == 0

@@ -84,7 +84,8 @@ def test_a_size_needs_a_unit_in_the_environment_too():
 def test_the_bundled_jobs_and_prompts_fit_each_other():
     jobs, prompts = load_jobs(bundled("jobs")), load_prompts(bundled("prompts"))
     for name in ("summarize", "summarize-small"):
-        assert tuple(jobs[name].units) == tuple(unit for unit in Unit if unit not in {Unit.SYMBOL, Unit.DETAIL})
+        assert set(Unit) - set(jobs[name].units) == {Unit.SYMBOL, Unit.DETAIL, Unit.TOPIC}
+    assert jobs["onboarding"].topics is not None
     assert (jobs["summarize"].symbol is None, jobs["summarize-small"].symbol is None) == (False, True)
     for job in jobs.values():
         for unit, spec in job.units.items():

@@ -499,7 +499,8 @@ def test_an_engine_and_a_node_that_are_killed_cost_no_attempt_and_no_token(make_
         if len(seen) == 2:
             os.kill(opened(tmp_path)[0], signal.SIGKILL)
         if len(seen) == 8:
-            busy = next(node for node in ray_cluster.worker_nodes if engines_of(node))
+            other = opened(tmp_path)[1]
+            busy = next(node for node in ray_cluster.worker_nodes if other in engines_of(node))
             ray_cluster.remove_node(busy, allow_graceful=False)
 
     runner.on_step = kill

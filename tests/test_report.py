@@ -121,13 +121,13 @@ def answers(report: dict) -> str:
 def test_a_limit_then_the_rest_then_nothing(make_repository):
     root = make_repository(CODE)
     read = [
-        "Read 2 of 3 files: 2 symbols, 6 items queued. 5 pages written.",
+        "Read 2 of 3 files: 2 symbols, 6 items queued. 6 pages written.",
         "Not read: 1 in no language that is read.",
     ]
     first = run(PROGRAM, "run", root, "--limit", 2, code=75)
     report = last_report()
     assert (report["outcome"], report["answered"], report["open"], report["reason"]) == ("limit", 2, 4, None)
-    assert (report["exit_code"], report["seconds_left"] > 0, report["pages_changed"]) == (75, True, 5)
+    assert (report["exit_code"], report["seconds_left"] > 0, report["pages_changed"]) == (75, True, 6)
     assert [line for line in calm(first.stderr, root) if line in read] == read
     assert calm(first.stdout, root) == [
         "Stopped at HH:MM, at the limit of items. 2 of 6 answered, 0 failed; about TIME more.",
@@ -145,10 +145,10 @@ def test_a_limit_then_the_rest_then_nothing(make_repository):
         REPORT,
     ]
     third = run(PROGRAM, "run", root)
-    assert third.stdout == "Nothing to do; 5 pages are current.\n"
+    assert third.stdout == "Nothing to do; 6 pages are current.\n"
     quiet = run(PROGRAM, "run", root, "--quiet")
     assert (quiet.stdout, quiet.stderr) == ("", "")
-    assert calm(run(PROGRAM, "report").stdout, root)[1] == "Nothing to do; 5 pages are current."
+    assert calm(run(PROGRAM, "report").stdout, root)[1] == "Nothing to do; 6 pages are current."
 
 
 def test_a_terminal_gets_ten_pages_from_the_docs_folder_on(capsys):
@@ -174,19 +174,19 @@ def test_a_terminal_gets_ten_pages_from_the_docs_folder_on(capsys):
 def test_index_ends_in_words(make_repository, git):
     root = make_repository(CODE | {"pic.png": b"\x89PNG\0", "lib.min.js": b"a=1;" * 9000})
     lines = calm(run(PROGRAM, "index", root).stdout, root)
-    assert lines[0] == "Read 2 of 5 files: 2 symbols, 6 items queued. 5 pages written."
+    assert lines[0] == "Read 2 of 5 files: 2 symbols, 6 items queued. 6 pages written."
     assert lines[1] == "Not read: 2 in no language that is read and 1 minified."
     assert lines[3:] == [
         "Next: `rotary-batch run ROOT` lets the model write; `rotary-batch plan ROOT` estimates how long that takes.",
         PAGES,
     ]
     again = calm(run(PROGRAM, "index", root).stdout, root)
-    assert again[0] == "Nothing has changed; 5 pages are current."
+    assert again[0] == "Nothing has changed; 6 pages are current."
     (root / "pkg" / "wrap.py").write_text("def wrap(thing):\n    return (thing,)\n")
     git(root, "rm", "-q", "pkg/box.py")
     git(root, "commit", "-qam", "change")
     changed = calm(run(PROGRAM, "index", root).stdout, root)
-    assert changed[0] == "Read 1 of 4 files: 1 symbol, 4 items queued. 4 pages written, 1 removed."
+    assert changed[0] == "Read 1 of 4 files: 1 symbol, 4 items queued. 5 pages written, 1 removed."
     assert run(PROGRAM, "index", root, "--quiet").stdout == ""
     assert "other files, not documented" in run(PROGRAM, "index", root, "--verbose").stdout
 

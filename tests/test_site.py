@@ -129,7 +129,7 @@ def test_the_first_page_follows_a_readme_that_is_no_source(make_repository, git)
     (root / "README.rst").write_text("Kettle\n======\n\nIt boils milk slowly.\n")
     git(root, "commit", "-qam", "change")
     written = json.loads(rotary("index", root, "--json").stdout)[0]["pages_written"]
-    assert ("# project\n\nIt boils milk slowly.\n" in home.read_text(), written) == (True, 3)
+    assert ("# project\n\nIt boils milk slowly.\n" in home.read_text(), written) == (True, 4)
     git(root, "rm", "-q", "README.rst")
     git(root, "commit", "-qm", "remove")
     rotary("index", root)

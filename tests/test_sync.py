@@ -34,7 +34,7 @@ from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
 
 PATHS = ["a.py", "pkg/b.py", "pkg/c.py", "pkg/deep/d.py"]
-OVERVIEWS = {"/", "/llms-full.txt"}
+OVERVIEWS = {"/", "/onboarding.md", "/llms-full.txt"}
 THINGS = {"pkg/", "pkg/deep/", *PATHS, "/llms.txt", "/.mkdocs/mkdocs.yml", "/symbol-index.md", *OVERVIEWS}
 
 
@@ -306,7 +306,7 @@ def test_a_sync_that_is_stopped_keeps_its_batches_and_the_next_one_goes_on(tmp_p
         sizes.append(len(done.written))
         if not done.stopped:
             break
-    assert sizes == [24, 8, 8, 12]
+    assert sizes == [24, 8, 8, 13]
     assert sync_all(place.store, place.row).written == []
     assert sync_pending(place.store, place.row, should_stop=lambda: True).stopped is False
     place.store.db.close()
@@ -393,7 +393,7 @@ def test_sources_with_names_of_ours_and_names_too_long_have_pages_that_links_and
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)
     assert (first["pages_failed"], second["pages_failed"]) == ([], [])
-    assert (first["pages_written"], second["pages_written"]) == (len(names) + 6 + 4, 6)
+    assert (first["pages_written"], second["pages_written"]) == (len(names) + 7 + 4, 7)
     docs = root / "rotary-docs"
     for page in [path for path in docs.rglob("*.md") if path.is_file()]:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):

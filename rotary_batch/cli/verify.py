@@ -24,8 +24,8 @@ def verify(repos: IndexedRepos = None, db: Db = None, config: Config = None, jso
     """Check that database, pages, code and models agree.
 
     It checks the tables, the queue, that every file is as it was indexed, that every page is what the database
-    says, and every byte of the models. It writes nothing and works beside a run. Exit 4 when something differs, 3
-    when something is damaged.
+    says, and every byte of the models. It writes nothing, and it may be used during a run. Exit 4 when something
+    differs, 3 when something is damaged.
 
     Examples:
         rotary-batch verify

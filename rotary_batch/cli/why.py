@@ -30,8 +30,8 @@ def why(
 ) -> None:
     """Show the exact prompt behind a text, and what became of it.
 
-    With #SYMBOL it is the text of that symbol. The prompt is made again from the index; its key tells whether it is the
-    one that was answered.
+    With #SYMBOL it is the text of that symbol; of onboarding.md, that on that topic. The prompt is made again from the
+    index; its key tells whether it is the one that was answered.
 
     Examples:
         rotary-batch why src/cart.py

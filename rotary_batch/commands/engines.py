@@ -71,10 +71,11 @@ def open_prepared(
 def open_measured(
     settings: Settings, pack: Path, options: EngineOptions, open_engine: OpenEngine, phase: Phase
 ) -> RatedEngine:
-    """The same, after the rates of the machine were brought up to date."""
+    """Open an engine once its kernels are there and the rates of the machine are up to date."""
     prepare_kernels(settings, lambda: phase("compiling kernels for this processor"))
     refresh_rates(settings, pack, Manifest.load(pack), time.time(), lambda: phase("measuring the machine"))
-    return open_prepared(settings, pack, options, open_engine, phase)
+    phase("opening the model")
+    return open_engine(pack, options)
 
 
 def pool_for(

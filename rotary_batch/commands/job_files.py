@@ -10,13 +10,13 @@ from typing import Any
 from rotary_batch.commands.jobs import available_jobs, available_prompts, default_job, file_of
 from rotary_batch.commands.packs import described_pack
 from rotary_batch.config import DEFAULT_JOB, Settings, excerpt
-from rotary_batch.core import Unit
+from rotary_batch.core import Topic, Unit
 from rotary_batch.errors import ConfigError, ModelError, StorageError
 from rotary_batch.jobs import Job
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _NAME_LINE = re.compile(r'^name = ".*"$', re.MULTILINE)
-_PROMPT_LINE = re.compile(r'^(prompt|part) = "([^"]+)"', re.MULTILINE)
+_PROMPT_LINE = re.compile(rf'^(prompt|part|{"|".join(Topic)}) = "([^"]+)"', re.MULTILINE)
 
 
 def listed(settings: Settings) -> list[dict[str, Any]]:
@@ -26,12 +26,16 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
         {
             "name": name,
             "title": job.title,
-            "units": [unit.value for unit in Unit if unit in job.units or (unit is Unit.SYMBOL and job.symbol)],
+            "units": [unit.value for unit in Unit if unit in _units(job)],
             "path": str(file_of(settings, name)),
             "is_default": name == default,
         }
         for name, job in available_jobs(settings).items()
     ]
+
+
+def _units(job: Job) -> set[Unit]:
+    return {*job.units, *([Unit.SYMBOL] if job.symbol else []), *([Unit.TOPIC] if job.topics else [])}
 
 
 def _default(settings: Settings) -> str:
@@ -49,7 +53,7 @@ def shown(settings: Settings, name: str) -> dict[str, Any]:
         "name": name,
         "path": str(path),
         "text": path.read_text(encoding="utf-8"),
-        "prompts": {stem: prompts[stem].text for stem in _stems(job)},
+        "prompts": {stem: prompts[stem].text for stem in job.prompt_names},
     }
 
 
@@ -68,7 +72,7 @@ def new(settings: Settings, name: str, source: str, folder: Path) -> dict[str, A
     text = _NAME_LINE.sub(f'name = "{name}"', text, count=1)
     text = _PROMPT_LINE.sub(lambda line: f'{line[1]} = "{name}-{line[2]}"', text)
     known = available_prompts(settings)
-    files = {prompts / f"{name}-{stem}.md": known[stem].text for stem in _stems(job)}
+    files = {prompts / f"{name}-{stem}.md": known[stem].text for stem in job.prompt_names}
     files[jobs / f"{name}.toml"] = text
     _write_new(files)
     missing = {"jobs": jobs} if settings.jobs is None else {}
@@ -85,11 +89,6 @@ def _job(settings: Settings, name: str) -> Job:
     if name not in jobs:
         raise ConfigError(f"no job named {excerpt(name)}; the jobs are {', '.join(jobs)}")
     return jobs[name]
-
-
-def _stems(job: Job) -> list[str]:
-    """The prompts that a job names, each once."""
-    return list(dict.fromkeys(stem for spec in job.units.values() for stem in (spec.prompt, spec.part) if stem))
 
 
 def _write_new(files: dict[Path, str]) -> None:

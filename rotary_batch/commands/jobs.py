@@ -61,8 +61,7 @@ def load_prompt_builder(settings: Settings, pack: Path) -> PromptBuilder:
 
 def _prompts_of(job: Job, prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
     """Those that a job names: others do not concern its answers."""
-    stems = {stem for spec in job.units.values() for stem in (spec.prompt, spec.part)}
-    return {stem: prompt for stem, prompt in prompts.items() if stem in stems}
+    return {stem: prompt for stem, prompt in prompts.items() if stem in job.prompt_names}
 
 
 def numerics_label(settings: Settings, manifest: Manifest) -> str:

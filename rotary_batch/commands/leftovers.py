@@ -89,9 +89,9 @@ def _temporary(database: Path, now: float) -> Iterator[Path]:
 def _copies(now: float) -> Iterator[Path]:
     for folder in _named(Path(tempfile.gettempdir()), _COPY):
         if folder.is_dir() and folder.lstat().st_uid == os.getuid() and _age_s(folder, now) > DAY_S:
-            names = [path.name for path in folder.iterdir()]
-            if all(name.startswith("work.db") for name in names):
-                yield folder
+            with suppress(OSError):  # its owner may delete it now
+                if all(path.name.startswith("work.db") for path in list(folder.iterdir())):
+                    yield folder
 
 
 def _begun_packs(now: float) -> Iterator[Path]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from rotary_batch.core import TOPICS_PAGE
 from rotary_batch.errors import RotaryError
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.drawing import with_drawings
@@ -41,6 +42,7 @@ class Staging:
         """Copy pages and pictures, with the diagrams drawn."""
         view = self._view
         folders = {view.paths[thing]: thing.rstrip("/") for thing in view.paths if thing.endswith("/")}
+        folders[view.paths[TOPICS_PAGE]] = ""  # it shows the map of the first page
         for file in filter(_is_copied, docs.walk()):
             self._window.check()
             if (data := _content(docs, file)) is None:

@@ -15,9 +15,11 @@ from rotary_batch.commands.groups import SettingsOf, by_engine
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.commands.repositories import select_repositories
 from rotary_batch.commands.sources import read_source
-from rotary_batch.core import Subject, Symbol, Unit, WorkItem
+from rotary_batch.core import TOPICS_PAGE, Subject, Symbol, Topic, Unit, WorkItem
 from rotary_batch.errors import InputError, RepositoryError, RotaryError
+from rotary_batch.pages.onboarding import HEADINGS
 from rotary_batch.pages.page import IndexView
+from rotary_batch.pages.page_paths import TOPICS_NAME
 from rotary_batch.planner.asked import symbol_label
 from rotary_batch.planner.contexts import SourceText
 from rotary_batch.planner.prompt_builder import PromptBuilder
@@ -26,6 +28,7 @@ from rotary_batch.planner.retold import Reteller
 from rotary_batch.planner.skipping import reason_to_skip
 from rotary_batch.sync import IndexViews
 from rotary_batch.work.counts import children, items_of
+from rotary_batch.work.drafts import needed_answers, topic_place
 from rotary_batch.work.exchange import provenance_of
 from rotary_batch.work.rows import Answer, RepositoryRow, StoredResult
 from rotary_batch.work.store import WorkStore
@@ -69,7 +72,12 @@ class _Why:
             "model": self._row.model_name,
             "numerics": self._prompt_builder.numerics,
         }
-        if not symbol_name:
+        if thing == TOPICS_PAGE:
+            topic = self._topic(symbol_name)
+            item = self._item(topic.subject)
+            facts["symbol"] = topic.value
+            facts["not_asked"] = None if item else self._topic_not_asked(topic)
+        elif not symbol_name:
             unit = Unit.FILE if not thing.endswith("/") else Unit.DIRECTORY if thing != "/" else Unit.REPOSITORY
             subject = Subject(unit, thing.removesuffix("/"))
             item = self._item(subject)
@@ -97,6 +105,19 @@ class _Why:
             if name in (symbol.qualified_name, arranged.headings[symbol.id].anchor):
                 return symbol
         raise InputError(f"{path}#{name}: no such symbol on this page; its headings are the names to use")
+
+    def _topic(self, name: str) -> Topic:
+        """The topic that is named, by its name or its heading; the first one without a name."""
+        for topic in Topic:
+            if name in {"", topic.value, HEADINGS[topic].lower().replace(" ", "-")}:
+                return topic
+        raise InputError(f"{TOPICS_NAME}#{name}: no such topic; the topics are {', '.join(Topic)}")
+
+    def _topic_not_asked(self, topic: Topic) -> str:
+        topics = self._prompt_builder.job.topics
+        if topics is None or topic not in topics.prompts:
+            return f"the job {self._row.job} asks nothing about this topic"
+        return "the index has no facts on it"
 
     def _item(self, subject: Subject) -> WorkItem | None:
         return next(iter(items_of(self._store, self._row.id, subject)), None)
@@ -160,6 +181,9 @@ class _Why:
 
     def _inputs(self, item: WorkItem) -> Iterator[dict[str, Any]]:
         """The answers that it was made from."""
+        if item.subject.unit is Unit.TOPIC:
+            yield from map(self._input, needed_answers(self._store, self._row.id, topic_place(item.subject)))
+            return
         for _, answer in children(self._store, item.id):
             yield self._input(answer)
 

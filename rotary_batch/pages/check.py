@@ -11,11 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from rotary_batch.core import Reason, ValidationResult, Verdict
 from rotary_batch.pages.faithful.claims import false_claims
 from rotary_batch.pages.faithful.described import Described
-from rotary_batch.pages.faithful.literals import unknown_addresses, unknown_numbers, unknown_quotations
+from rotary_batch.pages.faithful.literals import (
+    unknown_addresses,
+    unknown_commands,
+    unknown_numbers,
+    unknown_quotations,
+)
 from rotary_batch.pages.faithful.names import unknown_names
 from rotary_batch.pages.faithful.obedient import not_a_description
 from rotary_batch.pages.faithful.openings import cut_opening
 from rotary_batch.pages.faithful.restated import only_says_the_name
+from rotary_batch.pages.faithful.topical import names_nothing
 from rotary_batch.sentences import is_whole, split_sentences
 
 # Bump when another answer may be shown: verdicts of stored answers are then given anew at the next index.
@@ -88,6 +94,10 @@ def _faults(sentence: str, is_known: Callable[[str], bool], source: str, about: 
     yield from (f"unknown address: {one}" for one in unknown_addresses(sentence, source))
     yield from (f"unknown number: {number}" for number in unknown_numbers(sentence, source))
     yield from (f"unknown quotation: {text}" for text in unknown_quotations(sentence, source))
+    if about is not None and about.topic:
+        yield from (f"unknown command: {command}" for command in unknown_commands(sentence, source))
+        if names_nothing(sentence, about.topic, source):
+            yield f"not on its topic: {about.topic}"
     if about is not None:
         yield from false_claims(sentence, about)
         name = about.detail or about.name

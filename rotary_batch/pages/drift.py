@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rotary_batch.core import stub_of
+from rotary_batch.core import TOPICS_PAGE, stub_of
 from rotary_batch.pages.descriptors import BlockedError
 from rotary_batch.pages.front import read
 from rotary_batch.pages.page import folder_blobs
@@ -87,4 +87,5 @@ def _sources(blobs: Mapping[str, str], stubs: Mapping[str, str]) -> dict[str, di
     of_files = {path: {path: blob} for path, blob in blobs.items()}
     for path in of_files.keys() & {stub.removesuffix("i") for stub in stubs}:
         of_files[path][stub_of(path)] = stubs[stub_of(path)]
-    return {INDEX: {}} | of_files | {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}
+    of_folders = {f"{folder}/": {f"{folder}/": blob} for folder, blob in folder_blobs(blobs).items()}
+    return {INDEX: {}, TOPICS_PAGE: of_folders["/"]} | of_files | of_folders

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rotary_batch.core import Symbol
+from rotary_batch.pages.entry_points import entry_lines
 from rotary_batch.pages.links import Links
 from rotary_batch.pages.not_read import LEFT_OUT, unread
-from rotary_batch.pages.outline import is_test_file
-from rotary_batch.pages.overview import MAX_ENTRY_POINTS, Overview
-from rotary_batch.pages.page import IndexView, SummarySource, brief, file_summary, symbol_summary
-from rotary_batch.pages.sanitise import code, inline, path_link
+from rotary_batch.pages.overview import Overview
+from rotary_batch.pages.page import IndexView, brief, symbol_summary
+from rotary_batch.pages.sanitise import inline, path_link
 from rotary_batch.pages.symbol_index import INDEX_NAME
 from rotary_batch.readme import first_paragraphs, readme_of
-
-_SCRIPT_FOLDERS = {"bin", "sbin", "exe"}
 
 
 def project_words(view: IndexView) -> list[str]:
@@ -32,34 +29,7 @@ def closing_blocks(view: IndexView, links: Links) -> list[str]:
 
 def entry_points(view: IndexView, links: Links) -> str:
     """Main functions and scripts: where a program begins."""
-    mains = [symbol for symbol in view.overview().main_functions if not is_test_file(symbol.path)]
-    files = [path for path in view.sources if _is_script(path) and not is_test_file(path)]
-    shown = [
-        (symbol.path, f"{links.symbol('/', symbol)} in {_file(links, symbol.path)}{_told(symbol.path, symbol, view)}")
-        for symbol in mains
-    ]
-    with_main = {path for path, _ in shown}
-    shown += [(path, f"{_file(links, path)}{_told(path, None, view)}") for path in files if path not in with_main]
-    shown.sort(key=lambda entry: (entry[0].count("/"), entry[0]))
-    items = [f"- {text}" for _, text in shown[:MAX_ENTRY_POINTS]]
-    more = [f"- and {len(shown) - MAX_ENTRY_POINTS} more"] if len(shown) > MAX_ENTRY_POINTS else []
-    return _section("Entry points", [*items, *more])
-
-
-def _told(path: str, symbol: Symbol | None, view: IndexView) -> str:
-    """What the author says of the file of an entry point, else of its main function."""
-    summaries = [file_summary(path, view), *([symbol_summary(symbol, view.language(path))] if symbol else [])]
-    words = next((one.text for one in summaries if one.source is SummarySource.AUTHOR), "")
-    return f": {inline(brief(words))}" if words else ""
-
-
-def _is_script(path: str) -> bool:
-    *folders, name = path.split("/")
-    return name == "__main__.py" or (bool(folders) and folders[-1] in _SCRIPT_FOLDERS)
-
-
-def _file(links: Links, path: str) -> str:
-    return f"[{code(path)}]({links.page('/', path)})"
+    return _section("Entry points", entry_lines(view, links))
 
 
 def _most_used(view: IndexView, overview: Overview, links: Links) -> str:

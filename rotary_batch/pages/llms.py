@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from rotary_batch.core import TOPICS_PAGE
 from rotary_batch.pages.front import HTML_COMMENT, sign
 from rotary_batch.pages.home import project_words
+from rotary_batch.pages.onboarding import CONTENTS, TITLE
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME
@@ -23,6 +25,7 @@ def llms(view: IndexView) -> bytes:
     words = project_words(view)
     summary = words[0] if words else _line(folder_summary("", view).text)
     lines = [f"# {inline(view.name)}", "", f"> {summary}"]
+    lines += ["", f"## {TITLE}", "", f"- [{TITLE}]({path_link(view.paths[TOPICS_PAGE])}): {CONTENTS}"]
     for folder in ["", *view.folders]:
         if files := view.inside[folder].files:
             lines += ["", f"## {inline(folder) or '(top)'}", ""]
@@ -45,13 +48,13 @@ def llms_full(view: IndexView, page_of_thing: Callable[[str], bytes]) -> bytes:
             nbytes += len(part.encode())
         else:
             misfits += 1
-    total = 1 + len(view.sources)
+    total = 2 + len(view.sources)
     head = f"{len(parts)} of {total} pages, those of what is used most first. {LLMS_NAME} lists every page."
     return sign(["\n".join([f"{head}\n", *parts])], HTML_COMMENT)
 
 
 def _candidates(view: IndexView) -> Iterator[str]:
-    yield "/"
+    yield from ("/", TOPICS_PAGE)
     yield from (path for path in view.overview().most_used_files if path in view.sources and not is_test_file(path))
     yield from (path for path in view.sources if not is_test_file(path))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rotary_batch.pages.diagram import Diagram, diagram, label_of
-from rotary_batch.pages.links import relative
+from rotary_batch.pages.diagram import Diagram, diagram, label_of, mermaid
+from rotary_batch.pages.links import Links, relative
 from rotary_batch.pages.outline import is_test_file, is_test_folder
 from rotary_batch.pages.page import IndexView
 from rotary_batch.pages.page_paths import parent_of
-from rotary_batch.pages.sanitise import path_link
+from rotary_batch.pages.sanitise import code, path_link
 
 MAX_DESCENT = 8  # folders that the first page looks into
 
@@ -37,6 +37,16 @@ def mapped_folder(view: IndexView, folder: str) -> str | None:
         if folder_map(view, here) is not None:
             return here
     return None
+
+
+def map_block(view: IndexView, links: Links, folder: str) -> str:
+    """What uses what in a folder, drawn; on the first page, in the first folder that has a map; "" without one."""
+    shown = mapped_folder(view, folder)
+    graph = None if shown is None else folder_map(view, shown)
+    if shown is None or graph is None:
+        return ""
+    place = "" if shown == folder else f" in [{code(shown)}]({links.page('/', f'{shown}/')})"
+    return f"What uses what{place}:\n\n{mermaid(graph)}"
 
 
 def map_links(view: IndexView, folder: str) -> dict[str, str]:

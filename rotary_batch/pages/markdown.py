@@ -6,24 +6,23 @@ same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 
-from rotary_batch.core import Linked, SourceFile, Symbol, SymbolId, Unit, overloads, stub_of
+from rotary_batch.core import TOPICS_PAGE, Linked, SourceFile, Symbol, SymbolId, Unit, overloads, stub_of
 from rotary_batch.pages.authored.blocks import Notice, Paragraph
 from rotary_batch.pages.authored.reading import authored_summary, read_authored
 from rotary_batch.pages.authored.render import known_language, to_markdown
-from rotary_batch.pages.diagram import mermaid
 from rotary_batch.pages.front import seal
 from rotary_batch.pages.home import closing_blocks, entry_points, project_words
 from rotary_batch.pages.inheritance import bases_of, derived_from
 from rotary_batch.pages.links import Links
-from rotary_batch.pages.maps import folder_map, is_test, mapped_folder
+from rotary_batch.pages.maps import is_test, map_block
+from rotary_batch.pages.onboarding import CONTENTS, TITLE, ProseMap, asked_on_topics, topic_blocks
 from rotary_batch.pages.outline import Outline, Part, is_test_folder
 from rotary_batch.pages.page import (
     IndexView,
-    Prose,
     Summary,
     SummarySource,
     brief,
@@ -35,7 +34,6 @@ from rotary_batch.pages.sanitise import code, fenced, inline
 from rotary_batch.pages.symbol_details import ToldDetail, detail_of, detail_tables
 from rotary_batch.pages.symbol_index import is_index_thing
 
-ProseMap = Mapping[tuple[str, str], Prose]
 MAX_LINKS = 8  # callers or callees named at one symbol
 MAX_CRUMBS = 8  # folders named above a page; links up from 1,000 nested ones would take 3 MB on each page
 DEMONSTRATION = "Sentences in *italics* were written by the **demonstration model**: do not rely on them."
@@ -54,6 +52,8 @@ class Pages:
         if is_index_thing(thing):
             blocks = self._view.symbol_index.blocks(thing, self._view.paths)
             return seal({"status": "structural"}, [], "\n\n".join(blocks) + "\n")
+        if thing == TOPICS_PAGE:
+            return self._topics_page()
         return self._folder_page(thing.removesuffix("/")) if thing.endswith("/") else self._file_page(thing)
 
     def _file_page(self, path: str) -> bytes:
@@ -106,6 +106,8 @@ class Pages:
         title = code(folder) if folder else inline(view.name)
         here = f"{folder}/" if folder else "/"
         blocks = [f"# {title}", self._crumbs(folder) if folder else "", *self._folder_lead(folder, unit)]
+        if not folder:
+            blocks.append(f"New here? [{TITLE}]({self._to.page('/', TOPICS_PAGE)}): {CONTENTS}")
         blocks.append(self._map(folder))
         if not folder:
             blocks.append(entry_points(view, self._to))
@@ -122,6 +124,14 @@ class Pages:
         subjects = [unit, *(key for _, _, key, summary in rows if self._may_replace(key, summary))]
         return self._seal(blocks, subjects, [{"path": here, "blob": view.folder_blobs[folder]}])
 
+    def _topics_page(self) -> bytes:
+        view = self._view
+        blocks = [f"# {TITLE}", self._crumbs_to_top(), *topic_blocks(view, self._to, self._prose, self._styled)]
+        return self._seal(blocks, asked_on_topics(view, self._prose), [{"path": "/", "blob": view.folder_blobs[""]}])
+
+    def _crumbs_to_top(self) -> str:
+        return f"[{inline(self._view.name)}]({self._to.page('/', '/')})"
+
     def _folder_lead(self, folder: str, unit: tuple[str, str]) -> list[str]:
         """The words of the README on the first page, else as on every page."""
         words = [] if folder else project_words(self._view)
@@ -132,12 +142,8 @@ class Pages:
 
     def _map(self, folder: str) -> str:
         """A diagram of which part of a folder uses which; on the first page, of the first folder that has one."""
-        shown = mapped_folder(self._view, folder)
-        graph = None if shown is None else folder_map(self._view, shown)
-        if shown is None or graph is None:
-            return ""
-        place = "" if shown == folder else f" in [{code(shown)}]({self._to.page('/', f'{shown}/')})"
-        return f"## Map\n\nWhat uses what{place}:\n\n{mermaid(graph)}"
+        drawn = map_block(self._view, self._to, folder)
+        return f"## Map\n\n{drawn}" if drawn else ""
 
     def _contents(self, here: str, rows: Sequence[tuple[str, str, tuple[str, str], Summary]], column: str) -> str:
         body = [

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 
+from rotary_batch.core import TOPICS_PAGE
+
 NAV_NAME = ".mkdocs/mkdocs.yml"  # MkDocs refuses a configuration that is in its own docs_dir
 LLMS_NAME = "llms.txt"
 LLMS_FULL_NAME = "llms-full.txt"
@@ -23,7 +25,8 @@ NEW_SUFFIX = ".rotary-new"  # of the new page beside one that a person edited
 MAX_NAME_NBYTES = 240  # file systems allow 255; NEW_SUFFIX has to fit as well
 MAX_PATH_NBYTES = 2000  # systems allow 4096, with the folders above the repository
 _LONG_PATHS = "long-paths"  # the folder of what is nested too deep
-_RESERVED = {"index.md", "404.md", LLMS_NAME, LLMS_FULL_NAME, SOURCES_NAME}
+TOPICS_NAME = TOPICS_PAGE[1:]
+_RESERVED = {"index.md", "404.md", TOPICS_NAME, LLMS_NAME, LLMS_FULL_NAME, SOURCES_NAME}
 _MARKED = re.compile(r"-(?:[0-9a-f]{8}|[0-9a-f]{32})(?:\.md)?(?:/|$)")  # as `_candidates` writes it
 _UNFIT = {"", ".", "..", ".git", ".mkdocs"}
 
@@ -51,11 +54,11 @@ def parent_of(path: str) -> str:
 
 
 def page_paths(sources: Iterable[str]) -> dict[str, str]:
-    """Source path -> page path, folder + "/" -> page path; the repository is "/"."""
+    """Source path -> page path, folder + "/" -> page path; the repository is "/", and also has TOPICS_PAGE."""
     paths = sorted(sources)
     allocator = _PathAllocator()
     folders = {"": ""}
-    pages = {"/": "index.md"}
+    pages = {"/": "index.md", TOPICS_PAGE: TOPICS_NAME}
     for folder in folders_of(paths):  # a folder sorts before what it holds
         above, _, name = folder.rpartition("/")
         folders[folder] = allocator.allocate(folder + "/", folders[above], name, "")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from rotary_batch.core import Subject, Unit
+from rotary_batch.core import TOPICS_PAGE, Subject, Unit
 from rotary_batch.pages.front import YAML_COMMENT, sign
 from rotary_batch.pages.llms import llms, llms_full
-from rotary_batch.pages.markdown import Pages, ProseMap
+from rotary_batch.pages.markdown import Pages
+from rotary_batch.pages.onboarding import TITLE as TOPICS_TITLE
+from rotary_batch.pages.onboarding import ProseMap
 from rotary_batch.pages.page import IndexView
-from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, page_paths, parent_of
+from rotary_batch.pages.page_paths import LLMS_FULL_NAME, LLMS_NAME, NAV_NAME, TOPICS_NAME, page_paths, parent_of
 from rotary_batch.pages.sanitise import quoted, title
 from rotary_batch.pages.symbol_index import INDEX, INDEX_NAME, is_index_thing
 
 # Things that are not files or folders of the repository; no path in it begins with a slash.
 NAV, LLMS, LLMS_FULL = f"/{NAV_NAME}", f"/{LLMS_NAME}", f"/{LLMS_FULL_NAME}"
 NOT_PAGES = {NAV, LLMS, LLMS_FULL}  # for programs
-OVERVIEWS = {"/", LLMS_FULL}  # they show something of every page, so they are written when any other one is
+# They show something of every page, so they are written when any other one is.
+OVERVIEWS = {"/", TOPICS_PAGE, LLMS_FULL}
 
 
 def site_paths(sources: Iterable[str]) -> dict[str, str]:
@@ -54,9 +57,9 @@ def things_of(subjects: Iterable[Subject]) -> list[str]:
     things: dict[str, None] = {}
     for subject in subjects:
         unit, path = subject.unit, subject.path
-        own = path if unit is Unit.FILE or not unit.is_rollup else f"{path}/" if path else "/"
+        own = path if unit in {Unit.FILE, Unit.TOPIC} or not unit.is_rollup else f"{path}/" if path else "/"
         things |= {own: None}
-        if unit.is_rollup and own != "/":
+        if unit.is_rollup and own not in {"/", TOPICS_PAGE}:
             above = parent_of(path)
             things |= {f"{above}/" if above else "/": None}
     return list(things)
@@ -93,6 +96,7 @@ def _nav_lines(view: IndexView) -> Iterator[str]:
             indent += "    "
         yield f'{indent}- "Overview": {quoted(view.paths[thing or "/"])}'
         if not thing:
+            yield f"{indent}- {quoted(TOPICS_TITLE)}: {quoted(TOPICS_NAME)}"
             yield f'{indent}- "Symbol index": {quoted(INDEX_NAME)}'
         inside = view.inside[thing.removesuffix("/")]
         waiting += [(path, indent) for path in reversed(inside.files)]

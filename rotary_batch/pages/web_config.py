@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rotary_batch.pages.onboarding import TITLE as TOPICS_TITLE
 from rotary_batch.pages.page import IndexView
-from rotary_batch.pages.page_paths import SOURCES_NAME
+from rotary_batch.pages.page_paths import SOURCES_NAME, TOPICS_NAME
 from rotary_batch.pages.sanitise import quoted, title
 from rotary_batch.pages.symbol_index import INDEX_NAME
 
@@ -64,6 +65,7 @@ def web_config(view: IndexView) -> str:
 def _navigation(view: IndexView) -> Iterator[str]:
     """Folders before files, each folder's own page first.  A list, not recursion: folders may be nested deep."""
     yield f"  - {quoted(title(view.name))}: index.md"
+    yield f"  - {quoted(TOPICS_TITLE)}: {TOPICS_NAME}"
     yield f'  - "Symbol index": {INDEX_NAME}'
     waiting = [*_things_in(view, "", "  ")]
     while waiting:

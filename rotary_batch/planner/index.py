@@ -19,6 +19,7 @@ from pathlib import Path
 from rotary_batch.core import FileClass, ParsedFile, SourceFile, stub_of
 from rotary_batch.jobs import Job
 from rotary_batch.pages.check import CHECK_VERSION
+from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page_paths import folders_above, may_move_others
 from rotary_batch.planner.contexts import ContextPlanner, SourceText, draft_of
 from rotary_batch.planner.examples import plan_examples
@@ -26,19 +27,21 @@ from rotary_batch.planner.prompt_builder import PromptBuilder
 from rotary_batch.planner.redacting import Redactor
 from rotary_batch.planner.resolving import resolve
 from rotary_batch.planner.storing import store_parsed
+from rotary_batch.planner.topics import plan_needs, save_central, topic_items, topics_to_ask
 from rotary_batch.planner.units import is_selected, rollup_items, source_items
 from rotary_batch.readme import first_paragraphs, is_readme
 from rotary_batch.repo import languages, own_pages
 from rotary_batch.repo.churn import recent_changes
 from rotary_batch.repo.files import NOT_ALLOWED, PathPatterns, classify, is_by_content
 from rotary_batch.repo.git import Repository
-from rotary_batch.repo.graph import priorities
+from rotary_batch.repo.graph import page_rank, priorities
 from rotary_batch.repo.manifests import NAMES
 from rotary_batch.repo.parse import Worker, parse_files
+from rotary_batch.repo.project.facts import facts_of, says_facts
 from rotary_batch.repo.read_once import WENT_AWAY, ReadOnce
 from rotary_batch.repo.source_text import decoded, read_source
 from rotary_batch.repo.stubs import joined
-from rotary_batch.work import graph, page_stamps
+from rotary_batch.work import facts, graph, page_stamps
 from rotary_batch.work import index as stored
 from rotary_batch.work.drafts import ChunkId, save_draft
 from rotary_batch.work.expected import save_rooms
@@ -147,6 +150,7 @@ def index_key(prompt_builder: PromptBuilder, row: RepositoryRow) -> str:
         # Not in the job's text: the keys of jobs without any stay.
         *sorted(prompt_builder.job.template.items()),
         *([repr(prompt_builder.job.symbol), *prompt_builder.job.symbol.details] if prompt_builder.job.symbol else []),
+        *([repr(prompt_builder.job.topics)] if prompt_builder.job.topics else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -170,13 +174,14 @@ class _Changes:
     stubs: list[SourceFile]  # of those
     others: list[SourceFile]  # not to be parsed, but stored differently or not at all
     readmes: list[SourceFile]  # whose text may have changed
+    settings: list[SourceFile]  # not parsed, and saying something of the project that may have changed
     gone: list[str]
     were_sources: set[str]  # and are not sources now
     unreadable: dict[str, str]  # path -> why it could not be read
 
     @property
     def is_empty(self) -> bool:
-        return not (self.to_read or self.others or self.readmes or self.gone)
+        return not (self.to_read or self.others or self.readmes or self.settings or self.gone)
 
     @property
     def has_manifests(self) -> bool:
@@ -233,6 +238,7 @@ def _changes(
     is_source = {file.path: file.file_class is FileClass.SOURCE for file in files}
     stubs = {file.path: file for file in files if file.file_class is FileClass.STUB}
     read = {file.path for file in files if file.path in known and _is_read_alike(file, old[file.path])}
+    new = [file for file in files if not (is_planned and old.get(file.path) == file)]
     to_read = [file for file in files if is_source[file.path] and file.path not in read]
     return _Changes(
         files=files,
@@ -243,9 +249,8 @@ def _changes(
             for file in files
             if (file.path not in old or old[file.path] != file) and not (is_source[file.path] and file.path not in read)
         ],
-        readmes=[
-            file for file in files if _is_readable_readme(file) and not (is_planned and old.get(file.path) == file)
-        ],
+        readmes=[file for file in new if _is_readable_readme(file)],
+        settings=[file for file in new if file.file_class is FileClass.TEXT and says_facts(file.path)],
         gone=[path for path in old if path not in is_source],
         # By class: a new version of the schema sets the plan key of every file to null, so that all are read again.
         were_sources={
@@ -332,12 +337,12 @@ def _is_readable_readme(file: SourceFile) -> bool:
     return file.file_class is FileClass.TEXT and is_readme(file.path) and file.nbytes <= MAX_README_NBYTES
 
 
-def _readmes(repository: Repository, files: Sequence[SourceFile], redactor: Redactor) -> dict[str, str]:
-    """Path -> the first paragraphs of a README."""
+def _texts(repository: Repository, files: Sequence[SourceFile], redactor: Redactor) -> Iterator[tuple[str, str]]:
+    """(path, text) of files that are not parsed."""
     wanted = {file.path for file in files}
     entries = [entry for entry in repository.entries() if entry.path in wanted] if wanted else []
-    texts = ((entry.path, redactor.clean(entry.path, decoded(data))) for entry, data in repository.read(entries))
-    return {path: "\n\n".join(first_paragraphs(text.decode("utf-8", "replace"))) for path, text in texts}
+    for entry, data in repository.read(entries):
+        yield entry.path, redactor.clean(entry.path, decoded(data)).decode("utf-8", "replace")
 
 
 def _store_file(
@@ -346,6 +351,7 @@ def _store_file(
     if not is_selected(one.file, prompt_builder.job):  # nothing is asked about its chunks
         one = replace(one, chunks=())
     store_parsed(store, row.id, one, row.plan_key)
+    facts.save_facts(store, row.id, one.file.path, facts_of(one.file.path, source.decode("utf-8", "replace")))
     items = list(source_items(one, source, prompt_builder))
     chunks = {chunk.start_byte: chunk for chunk in one.chunks}
     for start_byte in dict.fromkeys(
@@ -366,7 +372,11 @@ def _roll_up(
     checkpoint: Callable[[], None],
 ) -> PlanCounts:
     """Plan everything above the chunks, and then the contexts of these, which completes the plan."""
-    job, counts, readmes = prompt_builder.job, PlanCounts(), _readmes(repository, changes.readmes, redactor)
+    job, counts = prompt_builder.job, PlanCounts()
+    readmes = {
+        path: "\n\n".join(first_paragraphs(text)) for path, text in _texts(repository, changes.readmes, redactor)
+    }
+    said = {path: facts_of(path, text) for path, text in _texts(repository, changes.settings, redactor)}
     tells_context = job.symbol is not None and job.symbol.context_tokens is not None
     sources = [file for file in changes.files if file.file_class is FileClass.SOURCE]
     paths = [file.path for file in sources if is_selected(file, job)]
@@ -374,12 +384,14 @@ def _roll_up(
     with store.transaction():
         counts += drop_other_jobs(store, row.id, job.name)
         save_rooms(store, row.id, prompt_builder.note_rooms())
-        texts_before = stored.texts(store, row.id)
+        texts_before, facts_before = stored.texts(store, row.id), facts.stored_facts(store, row.id, is_test_file)
         stored.finish_plan(store, row.id, "" if tells_context else row.plan_key, changes.others, changes.gone)
         stored.save_texts(store, row.id, readmes)
+        for path, found in said.items():
+            facts.save_facts(store, row.id, path, found)
         redactor.save_rest(store, row.id)
         changed |= {path for path, _ in texts_before.items() ^ stored.texts(store, row.id).items()}
-        if changed or changes.has_manifests:
+        if changed or changes.has_manifests or facts.stored_facts(store, row.id, is_test_file) != facts_before:
             is_more = bool(changes.were_sources) or changes.has_manifests
             relinked = resolve(store, row.id, repository, None if is_more else changed)
             stored.plan_chunks_again(store, row.id, sorted(changed | relinked) if tells_context else ())
@@ -389,8 +401,10 @@ def _roll_up(
                 plan_examples(store, row.id, _source_of(repository, changes.files), changed)
             for path in sorted(changes.were_sources):
                 counts += plan_chunks(store, row.id, job.name, path, [])
-            items = list(rollup_items(paths, ranks, job, changed))
+            topics = topics_to_ask(store, row.id, [file.path for file in sources], job)
+            items = [*rollup_items(paths, ranks, job, changed), *topic_items(topics, job)]
             counts += plan_rollups(store, row.id, job.name, items)
+            plan_needs(store, row.id, job, topics)
             rank_chunks(store, row.id, job.name, ranks)
     if tells_context:
         planner = ContextPlanner(store, row.id, prompt_builder, _source_of(repository, changes.files))
@@ -426,6 +440,7 @@ def _forget_pages(
 
 
 def _ranks(store: WorkStore, repository: Repository, row: RepositoryRow, paths: Sequence[str]) -> dict[str, int]:
-    """The order of the files in the queue, by what uses what and by their history."""
-    churn = recent_changes(repository.root, repository.commit)
-    return priorities(paths, graph.file_edges(store, row.id), churn, graph.stale_paths(store, row.id))
+    """The order of the files in the queue, by what uses what and by their history; stores which are used most."""
+    scores = page_rank(paths, graph.file_edges(store, row.id))
+    save_central(store, row.id, scores)
+    return priorities(scores, recent_changes(repository.root, repository.commit), graph.stale_paths(store, row.id))

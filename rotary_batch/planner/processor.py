@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from rotary_batch.core import DATA_KINDS, Completion, Subject, Symbol, Unit, ValidationResult, WorkItem
+from rotary_batch.core import DATA_KINDS, Completion, Subject, Symbol, Topic, Unit, ValidationResult, WorkItem
 from rotary_batch.errors import PromptError
 from rotary_batch.pages.authored.reading import authored_summary
 from rotary_batch.pages.check import validate
@@ -24,6 +24,7 @@ from rotary_batch.planner.asked import symbol_label
 from rotary_batch.planner.contexts import begun_of
 from rotary_batch.planner.prompt_builder import BegunPrompt, EncodedPrompt, Note, PromptBuilder
 from rotary_batch.planner.scope import Scopes
+from rotary_batch.planner.topic_notes import topic_notes
 from rotary_batch.planner.units import LABEL_NAMES
 from rotary_batch.work import drafts
 from rotary_batch.work.counts import answers, children
@@ -124,10 +125,18 @@ class ItemProcessor:
 
     def encode(self, item: WorkItem) -> EncodedPrompt | None:
         """The prompt of a roll-up from its inputs as they are; None when they are too long."""
+        if item.subject.unit is Unit.TOPIC:
+            return self._encode_topic(item)
         view, is_part = self._views[item.repository_id], item.subject.part is not None
         own = [] if is_part else self._own_notes(item, view)
         notes = [*own, *self._notes(item, children(self._store, item.id))]
         return self._prompt_builder.build_rollup_prompt(item.subject.unit, _title(item, view), notes, part=is_part)
+
+    def _encode_topic(self, item: WorkItem) -> EncodedPrompt:
+        view, topic = self._views[item.repository_id], Topic.of(item.subject)
+        answers = drafts.needed_answers(self._store, item.repository_id, drafts.topic_place(item.subject))
+        notes = topic_notes(topic, view, {answer.subject: answer for answer in answers})
+        return self._prompt_builder.build_topic_prompt(topic, view.name, notes)
 
     def _notes(self, item: WorkItem, inputs: Sequence[tuple[int, Answer]]) -> list[Note]:
         named = {one.subject: one for one in self._views[item.repository_id].symbols.get(item.subject.path, ())}

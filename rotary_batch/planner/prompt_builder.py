@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from rotary_batch.core import Chunk, Unit
+from rotary_batch.core import Chunk, Topic, Unit
 from rotary_batch.errors import ConfigError, PromptError
-from rotary_batch.jobs import Job, SymbolSpec, UnitSpec
+from rotary_batch.jobs import Job, SymbolSpec, TopicSpec, UnitSpec
 from rotary_batch.model.begun import BegunChat
 from rotary_batch.model.manifest import Manifest
 from rotary_batch.model.tokens import Tokenizer
@@ -70,6 +70,8 @@ class PromptBuilder:
             wanted = CHUNK_VARIABLES if unit is Unit.CHUNK else NOTES_VARIABLES
             for name in filter(None, (spec.prompt, spec.part)):
                 self._check_prompt(unit, name, wanted if name == spec.prompt else NOTES_VARIABLES)
+        for name in self.job.topics.prompts.values() if self.job.topics else ():
+            self._check_prompt(Unit.TOPIC, name, NOTES_VARIABLES)
 
     def _check_prompt(self, unit: Unit, name: str, variables: frozenset[str]) -> None:
         if name not in self.prompts:
@@ -201,8 +203,7 @@ class PromptBuilder:
         return encoded if len(encoded.prompt_ids) <= self._notes_budget_tokens(spec) else None
 
     def _fill_notes(self, spec: UnitSpec, name: str, notes: Sequence[Note], *, part: bool) -> FilledPrompt:
-        prompt = self.prompts[spec.part if part and spec.part else spec.prompt]
-        return prompt.fill({"name": name, "notes": "\n".join(map(note_line, notes))})
+        return _filled(self.prompts[spec.part if part and spec.part else spec.prompt], name, notes)
 
     def _notes_budget_tokens(self, spec: UnitSpec) -> int:
         return min(spec.prompt_tokens or self.manifest.context_tokens, self.manifest.context_tokens - spec.new_tokens)
@@ -216,6 +217,28 @@ class PromptBuilder:
                 return list(notes[:place])
         return list(notes)
 
+    def build_topic_prompt(self, topic: Topic, name: str, notes: Sequence[Note]) -> EncodedPrompt:
+        """The prompt on a topic of a project, with the notes that fit, the first ones first.  Raises PromptError."""
+        spec = self.job.topics
+        assert spec is not None, "the job has topics"
+        prompt, kept = self.prompts[spec.prompts[topic]], list[Note]()
+        room = min(spec.prompt_tokens, self.manifest.context_tokens - spec.new_tokens)
+        encoded = self._encode(_filled(prompt, name, ()))
+        used = len(encoded)
+        for note in notes:
+            tokens = self.tokenizer.count(note_line(note) + "\n")
+            if used + tokens <= room:
+                kept.append(note)
+                used += tokens
+        filled = _filled(prompt, name, kept)
+        while kept and len(encoded := self._encode(filled)) > room:  # tokens of lines are not quite those of the whole
+            filled = _filled(prompt, name, kept := kept[:-1])
+        if not kept:
+            raise PromptError(f"{topic}: no fact fits into a prompt of {room} tokens; raise [topic] prompt_tokens")
+        return EncodedPrompt(
+            prompt_ids=encoded, key=self._key(_ids_digest(encoded), spec), num_markers=filled.num_markers
+        )
+
     def note_rooms(self) -> dict[Unit, NoteRoom]:
         """What the prompts of each roll-up have room for."""
         rooms: dict[Unit, NoteRoom] = {}
@@ -223,6 +246,8 @@ class PromptBuilder:
             if unit is not Unit.CHUNK:
                 frame_tokens = len(self._encode(self._fill_notes(spec, "x", (), part=False)))
                 rooms[unit] = NoteRoom(frame_tokens, max(0, self._notes_budget_tokens(spec) - frame_tokens))
+        if self.job.topics:  # their facts are not known yet
+            rooms[Unit.TOPIC] = NoteRoom(self.job.topics.prompt_tokens, 0)
         return rooms
 
     def split_notes(self, unit: Unit, name: str, notes: Sequence[Note]) -> list[range]:
@@ -245,12 +270,16 @@ class PromptBuilder:
     def _encode(self, filled: FilledPrompt) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode_chat(filled.text, self.job.template))
 
-    def _key(self, prompt: hashlib._Hash, spec: UnitSpec | SymbolSpec, *, at_line_end: bool = False) -> str:
+    def _key(self, prompt: hashlib._Hash, spec: UnitSpec | SymbolSpec | TopicSpec, *, at_line_end: bool = False) -> str:
         """Everything that decides the answer: not the path, the commit, the time, the batch or the device."""
         model = [self.tokenizer.digest, self.manifest.weights_digest, self.manifest.experts]
         limits = ["greedy", spec.new_tokens, spec.sentences, *(["line"] if at_line_end else [])]
         numerics = [self.numerics, FAST_VERSION] if self.numerics.startswith("fast") else [self.numerics]
         return _digest([KEY_VERSION, prompt.hexdigest(), *model, *limits, *numerics])
+
+
+def _filled(prompt: Prompt, name: str, notes: Sequence[Note]) -> FilledPrompt:
+    return prompt.fill({"name": name, "notes": "\n".join(map(note_line, notes))})
 
 
 def note_line(note: Note) -> str:

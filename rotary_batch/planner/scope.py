@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 
-from rotary_batch.core import Chunk, Import, Subject, Symbol, SymbolId, Unit
+from rotary_batch.core import Chunk, Import, Subject, Symbol, SymbolId, Topic, Unit
 from rotary_batch.pages.faithful.described import Described
 from rotary_batch.pages.faithful.language_words import words_of_language
 from rotary_batch.pages.page import IndexView
@@ -65,6 +65,9 @@ class Scopes:
 
     def _names(self, subject: Subject) -> Iterator[Collection[str]]:
         path, view = subject.path, self._view
+        if subject.unit is Unit.TOPIC:  # its prompt has all the facts
+            yield {view.name}
+            return
         if subject.unit in {Unit.DIRECTORY, Unit.REPOSITORY}:
             inside = view.inside.get(path)
             yield {view.name, *_names_of_paths([path])}
@@ -85,6 +88,8 @@ class Scopes:
 
     def described(self, subject: Subject, prompt: str) -> Described | None:
         """What an answer is about, of a symbol with its code as far as the prompt has it; None of a chunk."""
+        if subject.unit is Unit.TOPIC:
+            return Described(self._view.name, self._view.name, "", "", "", topic=Topic.of(subject))
         if subject.unit.is_rollup:
             name = subject.path.rpartition("/")[2] or self._view.name
             return Described(name, subject.path or name, subject.unit.value, "", "")

@@ -10,7 +10,6 @@ import ctypes
 import os
 import signal
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,14 +20,6 @@ from rotary_batch.pool.hosted import Opener, RatedEngine
 # Kinds of messages to the parent.  An answer, an error or a death ends a request; the others may come before.
 ANSWER, ERROR, DEATH, PHASE, EVENT = "answer", "error", "death", "phase", "event"
 _PR_SET_PDEATHSIG = 1
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "has_room": lambda engine, request: engine.has_room(request),
-    "admit": lambda engine, request: engine.admit(request),
-    "step": lambda engine: engine.step(),
-    "drop": lambda engine, request_ids: engine.drop(request_ids),
-    "use_rates": lambda engine, rates: engine.use_rates(rates),
-}
 
 
 def serve(connection: Connection, opener: Opener, parent_pid: int) -> None:
@@ -66,7 +57,7 @@ def _open(connection: Connection, opener: Opener) -> RatedEngine | None:
 
 def _answered(engine: RatedEngine, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     try:
-        return ANSWER, _CALLS[name](engine, *arguments)
+        return ANSWER, getattr(engine, name)(*arguments)
     except (RotaryError, OSError) as error:
         return ERROR, error
 

@@ -74,7 +74,7 @@ class Member:
 def prove(engine: HostedEngine, wait: Wait) -> None:
     """Let an engine answer a tiny request, so that the death of the next one can be blamed on what it was asked.
 
-    Raises EngineDiedError, and UnavailableError when the answer is no number.
+    Raises EngineDiedError, and UnavailableError when the model gives no finite number.
     """
     engine.admit(PROBE)
     while True:

@@ -1,6 +1,6 @@
 """Implements `core.EnginePool` over engines that may die: places requests, merges reports, replaces what died.
 
-Where an engine runs is no matter here: `open_engine` opens one, and `wait` waits for the steps of several.
+It does not know where an engine runs: `open_engine` opens one, and `wait` waits for the steps of several.
 
 An engine that replaces one that died answers a tiny request first.  If it cannot, no item is to blame: after a few
 tries the run ends.

@@ -13,6 +13,7 @@ from rotary_batch.repo.resolve.resolver import Resolver
 
 DAMPING = 0.85  # of PageRank
 ROUNDS = 20
+UNUSED = 1.0 - DAMPING  # the PageRank of a file that no other one uses
 
 
 def calls(resolver: Resolver, references: Iterable[Reference]) -> Iterator[Call]:
@@ -29,35 +30,38 @@ def calls(resolver: Resolver, references: Iterable[Reference]) -> Iterator[Call]
 
 
 def priorities(
-    paths: Sequence[str],
-    edges: Iterable[tuple[str, str]],
-    churn: Mapping[str, int] | None = None,
-    stale: Collection[str] = (),
+    scores: Mapping[str, float], churn: Mapping[str, int] | None = None, stale: Collection[str] = ()
 ) -> dict[str, int]:
     """Path -> rank, higher first: how much is used, changes often, and is out of date.
 
-    The order is by PageRank over files, from the user to what it uses; times 1 + log2(1 + n) for a file that changed in
-    n of the last commits; twice that for one of whose texts some are out of date.  Equal inputs give equal ranks.
+    The order is by PageRank; times 1 + log2(1 + n) for a file that changed in n of the last commits; twice that for one
+    of whose texts some are out of date.  Equal inputs give equal ranks.
     """
-    score = _page_rank(paths, edges)
+    score = dict(scores)
     for path, changes in (churn or {}).items():
         if path in score:
             score[path] *= 1 + math.log2(1 + changes)
     for path in stale:
         if path in score:
             score[path] *= 2
-    order = sorted(paths, key=lambda path: (-round(score[path], 9), path))
+    order = most_central(score)
     return {path: len(order) - place for place, path in enumerate(order)}
 
 
-def _page_rank(paths: Sequence[str], edges: Iterable[tuple[str, str]]) -> dict[str, float]:
+def most_central(scores: Mapping[str, float]) -> list[str]:
+    """The paths by their scores, the highest first."""
+    return sorted(scores, key=lambda path: (-round(scores[path], 9), path))
+
+
+def page_rank(paths: Sequence[str], edges: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """Path -> PageRank over files, from the user to what it uses."""
     score = dict.fromkeys(paths, 1.0)
     weights = Counter((one, other) for one, other in edges if one != other and one in score and other in score)
     out_weight: Counter[str] = Counter()
     for (source, _), count in weights.items():
         out_weight[source] += count
     for _ in range(ROUNDS):
-        fresh = dict.fromkeys(paths, 1.0 - DAMPING)
+        fresh = dict.fromkeys(paths, UNUSED)
         for (source, target), count in weights.items():
             fresh[target] += DAMPING * score[source] * count / out_weight[source]
         score = fresh

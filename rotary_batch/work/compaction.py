@@ -48,7 +48,7 @@ def compact(store: WorkStore, seconds_left: float, should_stop: Callable[[], boo
 
 
 def _has_room(folder: Path, nbytes: int) -> bool:
-    """For the journal beside the file, and for the copy in SQLite's own temporary folder, which may be on that disk."""
+    """For the journal next to the file, and for the copy in SQLite's temporary folder, which may be on that disk."""
     temporary = Path(os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir())
     return shutil.disk_usage(folder).free >= 3 * nbytes and shutil.disk_usage(temporary).free >= 2 * nbytes
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rotary_batch.core import Subject, Unit, Verdict, WorkItem
 from rotary_batch.model.footprint import Workload
 from rotary_batch.work.expected import Expected, expected
-from rotary_batch.work.rows import Answer, RunRow, Speed, UnitWork
+from rotary_batch.work.rows import Answer, RunRow, Speed, UnitWork, answer_of_row
 from rotary_batch.work.store import WorkStore
 
 _PATHS_IN_A_QUERY = 500
@@ -248,7 +248,7 @@ def answers(store: WorkStore, repository_id: int, paths: Sequence[str], units: S
                 and unit in ({",".join("?" * len(units))})""",
             [repository_id, *batch, *units],
         )
-        shown += [_answer(row) for row in rows]
+        shown += [answer_of_row(row) for row in rows]
     return shown
 
 
@@ -259,15 +259,7 @@ def children(store: WorkStore, item_id: int) -> list[tuple[int, Answer]]:
            order by position, subject""",
         [item_id],
     )
-    return [(row["id"], _answer(row)) for row in rows]
-
-
-def _answer(row: Any) -> Answer:  # noqa: ANN401 - a sqlite3.Row
-    verdict = None if row["verdict"] is None else Verdict(row["verdict"])
-    subject = Subject.parse(row["unit"], row["path"], row["subject"])
-    return Answer(
-        subject=subject, state=row["state"], verdict=verdict, shown_text=row["shown_text"], label=row["label"]
-    )
+    return [(row["id"], answer_of_row(row)) for row in rows]
 
 
 def last_speed(store: WorkStore, model_name: str, device: str) -> Speed | None:

@@ -12,14 +12,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
+from rotary_batch.core import Subject
+from rotary_batch.work.rows import Answer, answer_of_row
 from rotary_batch.work.store import WorkStore
 
 
 class ChunkId(NamedTuple):
-    """A chunk within one repository."""
+    """A chunk within one repository; or a topic, which needs answers too: its start byte is minus its number."""
 
     path: str
     start_byte: int
+
+
+def topic_place(topic: Subject) -> ChunkId:
+    """Where the needs of a topic are."""
+    return ChunkId(topic.path, -(topic.part or 0))
 
 
 class ContextLine(NamedTuple):
@@ -77,7 +84,7 @@ def drop_drafts(store: WorkStore, repository_id: int) -> None:
         [repository_id],
     )
     store.db.execute(
-        """delete from need where repository_id = ? and not exists
+        """delete from need where repository_id = ? and start_byte >= 0 and not exists
              (select 1 from chunk where chunk.repository_id = need.repository_id and chunk.path = need.path
                 and chunk.start_byte = need.start_byte)""",
         [repository_id],
@@ -114,6 +121,17 @@ def stored_needs(store: WorkStore, repository_id: int) -> dict[ChunkId, set[int]
     ):
         needs.setdefault(ChunkId(path, start_byte), set()).add(item_id)
     return needs
+
+
+def needed_answers(store: WorkStore, repository_id: int, place: ChunkId) -> list[Answer]:
+    """What a model said of the things whose answers a chunk or a topic needs."""
+    ids = sorted(needs_of(store, repository_id, place))
+    rows = store.db.execute(
+        """select unit, path, subject, state, verdict, shown_text, label from item
+           where id in (select value from json_each(?)) order by unit, path, position""",
+        [json.dumps(ids)],
+    )
+    return [answer_of_row(row) for row in rows]
 
 
 def make_wait(store: WorkStore, repository_id: int, chunk: ChunkId, item_ids: Sequence[int]) -> None:

@@ -227,12 +227,22 @@ def _readers_of(store: WorkStore, item_ids: Sequence[int]) -> set[int]:
     while below:
         rows = store.db.execute(
             """select distinct coalesce(parent.part_of, parent.id) as id from item
-               join item as parent on parent.id = item.parent_id where item.id in (select value from json_each(?))""",
-            [json.dumps(below)],
+               join item as parent on parent.id = item.parent_id where item.id in (select value from json_each(:below))
+               union select topic.id from need join item as topic on topic.repository_id = need.repository_id
+                 and topic.path = need.path and topic.chunk_start = need.start_byte and topic.unit = 'topic'
+               where need.item_id in (select value from json_each(:below))""",
+            {"below": json.dumps(below)},
         ).fetchall()
         below = [row["id"] for row in rows if row["id"] not in readers]
         readers |= set(below)
     return readers
+
+
+def item_id_of(store: WorkStore, repository_id: int, job: str, subject: Subject) -> int | None:
+    """The item on a subject, if there is one."""
+    query = "select id from item where repository_id = ? and job = ? and unit = ? and subject = ?"
+    row = store.db.execute(query, [repository_id, job, *subject.identity]).fetchone()
+    return None if row is None else int(row["id"])
 
 
 def wait_again_for(store: WorkStore, item_ids: Sequence[int]) -> None:
@@ -248,7 +258,8 @@ def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int])
     rows = store.db.execute(
         """select item.id, unit, item.path, subject, label, chunk_start, priority, state
            from json_each(?) as one cross join item on item.id = one.value
-           where repository_id = ? and chunk_start is not null order by item.path, position, item.id""",
+           where repository_id = ? and chunk_start is not null and unit <> 'topic'
+           order by item.path, position, item.id""",
         [json.dumps(list(item_ids)), repository_id],
     )
     for row in rows:
@@ -263,13 +274,26 @@ def asked_items(store: WorkStore, repository_id: int, item_ids: Collection[int])
         )
 
 
+def count_needed(store: WorkStore, topic_id: int) -> None:
+    """Within a transaction: let a topic that waits begin when the answers that it needs are there; no other item."""
+    store.db.execute(
+        """update item set blockers =
+             (select count(*) from need join item as needed on needed.id = need.item_id
+              where need.repository_id = item.repository_id and need.path = item.path
+                and need.start_byte = item.chunk_start and needed.state not in ('done', 'parked'))
+           where id = ? and unit = 'topic' and state = 'waiting'""",
+        [topic_id],
+    )
+
+
 def asked_places(store: WorkStore, repository_id: int) -> Iterator[AskedPlace]:
     """Where the items on symbols and chunks are asked, in file order."""
     rows = store.db.execute(
         """select id, path, chunk_start,
                   case unit when 'symbol' then cast(substr(subject, length(path) + 2) as integer) end,
                   state not in ('done', 'parked'), state = 'waiting'
-           from item where repository_id = ? and chunk_start is not null order by path, position, id""",
+           from item where repository_id = ? and chunk_start is not null and unit <> 'topic'
+           order by path, position, id""",
         [repository_id],
     )
     return (AskedPlace(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows)
@@ -285,3 +309,4 @@ def _wait_again(store: WorkStore, item_id: int) -> None:
                   verdict = null, shown_text = null, reused = 0 where id = ?""",
         [item_id],
     )
+    count_needed(store, item_id)

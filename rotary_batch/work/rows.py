@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -142,6 +143,15 @@ class Answer:
     verdict: Verdict | None
     shown_text: str | None
     label: str | None = None  # what its subject is called in the prompt of its chunk
+
+
+def answer_of_row(row: sqlite3.Row) -> Answer:
+    """An answer from a row that has its columns."""
+    verdict = None if row["verdict"] is None else Verdict(row["verdict"])
+    subject = Subject.parse(row["unit"], row["path"], row["subject"])
+    return Answer(
+        subject=subject, state=row["state"], verdict=verdict, shown_text=row["shown_text"], label=row["label"]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

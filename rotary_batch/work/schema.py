@@ -12,6 +12,7 @@ from rotary_batch.work.failure_schema import FAILURE_CLASSES
 from rotary_batch.work.sample_schema import SAMPLES
 from rotary_batch.work.search_schema import SEARCH_AND_VIEWS
 from rotary_batch.work.symbol_schema import ANSWERS_ON_SYMBOLS, CONTEXTS, EXAMPLES, NAMES_KEPT
+from rotary_batch.work.topic_schema import TOPICS
 from rotary_batch.work.unused_schema import UNUSED_SINCE
 
 _M001 = """
@@ -339,6 +340,7 @@ MIGRATIONS = (
     NAMES_KEPT,
     UNUSED_SINCE,
     FAILURE_CLASSES,
+    TOPICS,
 )
 
 

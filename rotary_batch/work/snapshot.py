@@ -47,7 +47,7 @@ _TABLES = (
     _Table(
         "item",
         "id, repository_id, job, unit, subject, path, part_of, state, attempts, max_new_tokens, prompt_tokens, "
-        "output_tokens, reused, error, verdict, shown_text, step_s, moved_nbytes, stall_s, energy_j",
+        "output_tokens, reused, error, error_class, verdict, shown_text, step_s, moved_nbytes, stall_s, energy_j",
     ),
     _Table("page", "repository_id, thing", ("repository_id", "thing")),
     _Table("search_entry", "id, repository_id, path, start_byte, kind, name, qualified_name, words, prose"),

@@ -1,10 +1,10 @@
 """Run the command line and send this process a real SIGKILL at an aimed place.
 
-    python driver.py LOG STAGE COUNT rotary-batch-arguments...
+    python driver.py LOG STAGE COUNT JOURNAL rotary-batch-arguments...
 
 STAGE is where: `prefill` and `decode` kill in the attention of a layer of such a revolution, `commit` between
 the statements of a step's transaction or right after it, `pages` between the syncs and renames of a projection.
-COUNT is which call.  Everything that the engine gave is logged before it is committed, with a sync.
+COUNT is which call, JOURNAL the mode of the database.  Everything that the engine gave is logged before it is committed, with a sync.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rotary_batch import cli
 from rotary_batch.engine.attention.exact import ExactAttention
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.scheduler import Scheduler
+from rotary_batch.work import connection
 from rotary_batch.work.store import WorkStore
 
 LOG, STAGE = sys.argv[1], sys.argv[2]
@@ -99,9 +100,11 @@ def arm() -> None:
     wrap(safe_folder_module.os, "fsync", before="pages", after="pages")
     wrap(safe_folder_module.os, "rename", before="pages", after="pages")
     runner_module.SYNC_EVERY_S = 0.0
+    journal = sys.argv[4]
+    connection.journal_mode_for = lambda _: journal
 
 
 if __name__ == "__main__":  # parser processes import this file too
     arm()
-    sys.argv = ["rotary-batch", *sys.argv[4:]]
+    sys.argv = ["rotary-batch", *sys.argv[5:]]
     cli.main()

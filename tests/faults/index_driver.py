@@ -2,7 +2,8 @@
 
     python index_driver.py [40,17,...] REPO
 
-The last run is left alone.  Prints what ended the others, how the last one ended and how many statements it had.  All runs are forks of one process
+Runs that die at an even statement have a rollback journal, the others a write-ahead log.  The last run is left alone.
+Prints what ended the others, how the last one ended and how many statements it had.  All runs are forks of one process
 that has imported everything: 300 starts of Python would take most of the time.
 """
 
@@ -19,6 +20,7 @@ from rotary_batch.planner import index as planner_index
 from rotary_batch.work import connection
 
 CHILD_FAILED = 99
+JOURNALS = ("delete", "wal")
 
 
 left = {"statements": 0}
@@ -58,6 +60,7 @@ def index(kill_at: int) -> int:
     for name in ("execute", "executemany"):
         setattr(connection.Connection, name, counted(getattr(connection.Connection, name)))
     planner_index.FILES_A_COMMIT = 3
+    connection.journal_mode_for = lambda _: JOURNALS[kill_at % 2]
     sys.argv = ["rotary-batch", "index", sys.argv[2]]
     try:
         cli.main()
@@ -67,7 +70,7 @@ def index(kill_at: int) -> int:
 
 
 if __name__ == "__main__":  # parser processes import this file too
-    ended = [run(at)[0] for at in json.loads(sys.argv[1])]
+    ended = [(-run(at)[0], JOURNALS[at % 2]) for at in json.loads(sys.argv[1])]
     exit_code, num_statements = run(0)
-    signals = [-code for code in ended if code < 0]
-    sys.stdout.write(json.dumps({"signals": signals, "exit": exit_code, "statements": num_statements}) + "\n")
+    killed = [one for one in ended if one[0] > 0]
+    sys.stdout.write(json.dumps({"killed": killed, "exit": exit_code, "statements": num_statements}) + "\n")

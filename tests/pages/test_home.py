@@ -83,6 +83,8 @@ def test_the_first_page_says_what_the_project_is_and_where_to_begin():
     page = body(render_site(view, {})["index.md"])
     assert page.startswith(
         "# shop\n\nKettle boils water quickly.\n\n"
+        "New here? [Onboarding](onboarding.md): overview, architecture, entry points, how to build and test, where to "
+        "start.\n\n"
         '## Map\n\nWhat uses what:\n\n```mermaid\nflowchart TD\n  n0["bin"]\n  n1["kettle"]\n  n0 --> n1\n```\n\n'
         "## Entry points\n\n"
         "- [`bin/start.py`](bin/start.py.md)\n"

@@ -27,6 +27,8 @@ NAMES = st.sampled_from(
         "index",
         "index.md",
         "Index.MD",
+        "onboarding",
+        "Onboarding.md",
         "a.md",
         "a.py",
         "a.py.md",
@@ -70,7 +72,7 @@ def digest(thing: str) -> str:
 
 def assert_sound(paths: list[str]) -> None:
     found = page_paths(paths)
-    assert set(found) == {"/", *(f"{folder}/" for folder in folders_of(paths)), *paths}
+    assert set(found) == {"/", "/onboarding.md", *(f"{folder}/" for folder in folders_of(paths)), *paths}
     pages = [*found.values(), LLMS_NAME, ".mkdocs/mkdocs.yml"]
     assert len({folded(page) for page in pages}) == len(pages)
     files = {folded(page) for page in pages}
@@ -106,6 +108,7 @@ def test_what_collides_or_does_not_fit_gets_a_digest_and_everything_else_its_own
     found = page_paths(paths)
     assert {thing: page for thing, page in found.items() if not page.startswith("nnn")} == {
         "/": "index.md",
+        "/onboarding.md": "onboarding.md",
         "A/": "A/index.md",
         "A/x.py": "A/x.py.md",
         "a/": f"a-{digest('a/')}/index.md",

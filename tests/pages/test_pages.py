@@ -121,6 +121,7 @@ def test_a_file_page_is_complete_without_a_model():
     pages = render_site(make_view(), {})
     assert set(pages) == {
         "index.md",
+        "onboarding.md",
         "src/index.md",
         "src/box.py.md",
         "src/wrap.py.md",
@@ -143,6 +144,8 @@ def test_a_file_page_is_complete_without_a_model():
     )
     assert body(pages["index.md"]) == (
         "# shop\n\nHolds `src`.\n\n"
+        "New here? [Onboarding](onboarding.md): overview, architecture, entry points, how to build and test, where to "
+        "start.\n\n"
         "| Name | Summary |\n| --- | --- |\n| [`src/`](src/index.md) | Holds `box.py` and `wrap.py`. |\n\n"
         "## Languages\n\n| Language | Files | kB |\n| --- | --- | --- |\n| python | 2 | 0.1 |\n\n"
         "## Not documented\n\n| Class | Reason | Files |\n| --- | --- | --- |\n| text | no grammar | 1 |\n"
@@ -194,7 +197,7 @@ def test_a_long_summary_is_cut_between_words_and_outside_code():
 def test_page_paths_never_collide():
     paths = page_paths(["a/Index", "a/index", "A/x.py", "a/x.py", "é.py", "e\u0301.py", "index"])
     folded = [page.casefold() for page in paths.values()]
-    assert len(set(folded)) == len(folded) == 10
+    assert len(set(folded)) == len(folded) == 11
     assert paths["/"] == "index.md"
 
 
@@ -316,10 +319,10 @@ def test_a_word_said_twice_in_a_sentence_has_no_confidence_where_confidence_is_a
 
 def test_a_sync_writes_only_what_differs_and_removes_what_is_gone(tmp_path):
     pages = render_site(make_view(), {})
-    assert len(make_docs(tmp_path / "d", pages).written) == 8
+    assert len(make_docs(tmp_path / "d", pages).written) == 9
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")}
     again = make_docs(tmp_path / "d", pages)
-    assert (again.written, again.unchanged, again.removed) == ([], 8, [])
+    assert (again.written, again.unchanged, again.removed) == ([], 9, [])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*")} == times
     fewer = render_site(make_view({"src/wrap.py": SOURCES["src/wrap.py"]}), {})
     with open_safe_folder(tmp_path, "d", create=False) as folder:
@@ -416,7 +419,7 @@ def test_drift_is_found_without_a_database(tmp_path):
         [],
     )
     more = drift_of(tmp_path, blobs | {"new.py": "n"})
-    assert (more.stale, more.missing) == (["index.md"], ["new.py.md"])
+    assert (more.stale, more.missing) == (["index.md", "onboarding.md"], ["new.py.md"])
     fewer = drift_of(tmp_path, {"src/wrap.py": blobs["src/wrap.py"]})
     assert (fewer.orphaned, fewer.stale) == (["src/box.py.md"], ["src/index.md"])
     (tmp_path / "index.md").write_text("mine")

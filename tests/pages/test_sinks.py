@@ -183,7 +183,7 @@ def test_the_navigation_is_yaml_that_names_the_pages_and_no_html(payload):
 def test_each_line_of_llms_txt_begins_as_we_say(payload):
     lines = hostile_site(payload)[LLMS_NAME].splitlines()
     assert all(re.match(r"# |> |## |- \[.*\]\(\S+\): |<!-- Written by [^<>]* -->$|$", line) for line in lines), lines
-    assert sum(line.startswith("- [") for line in lines) == 2
+    assert sum(line.startswith("- [") for line in lines) == 3
     assert not any(payload.strip() and line.strip() in payload.splitlines() for line in lines if line)
 
 
@@ -397,7 +397,7 @@ def test_pages_of_nested_folders_do_not_grow_with_their_depth():
         listed=ListedHere({}),
     )
     pages = dict(render(view, {}, site_paths(view.sources)))
-    assert len(pages) == depth + 6
+    assert len(pages) == depth + 7
     assert max(len(page) for page in pages.values() if not page.startswith(b"#")) < 40_000
     crumbs = pages[view.paths["/".join(f"d{n}" for n in range(12)) + "/"]].decode()
     assert (

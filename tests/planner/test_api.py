@@ -11,15 +11,14 @@ import pytest
 
 from rotary_batch.commands.database import writing
 from rotary_batch.config import Settings
-from rotary_batch.core import Completion, NewTokens, StepReport, Symbol
+from rotary_batch.core import Symbol
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.pages.parameters import parameters_of, result_of
 from rotary_batch.planner.details import details_of
 from rotary_batch.sync import sync_all, sync_pending
-from rotary_batch.testing import FakeEngine
 from rotary_batch.work.index import repositories
 from rotary_batch.work.store import WorkStore
+from tests.answering import AnsweringEngine
 from tests.in_process import drain_all, index_all
 
 CODE = {
@@ -102,27 +101,17 @@ def test_no_tax(self):
 """
 
 
-class ApiEngine(FakeEngine):
+class ApiEngine(AnsweringEngine):
     """Answers what a prompt begins."""
 
     def __init__(self, pack: Path) -> None:
-        super().__init__()
-        self._tokenizer = Tokenizer.load(pack)
+        super().__init__(pack)
         self.asked: set[str] = set()
 
-    def step(self) -> StepReport:
-        done, new = [], []
-        for request_id, (request, _) in self._live.items():
-            prompt = self._tokenizer.decode(request.prompt_ids)
-            opening = re.search(r"`[^`\n]+`(?:, [^\n]*)?:[^\n:]*\Z", prompt)[0].removesuffix(":")
-            self.asked.add(opening)
-            ids = tuple(self._tokenizer.encode(ANSWERS.get(opening, " Says what it is.")))
-            new.append(NewTokens(request_id=request_id, token_ids=ids, logprob_sum=-1.0))
-            done.append(
-                Completion(request_id=request_id, token_ids=ids, logprob_sum=-1.0, num_scored=len(ids), reason="stop")
-            )
-        self._live.clear()
-        return StepReport(new_tokens=tuple(new), completions=tuple(done), decode_tokens=len(new))
+    def answer(self, prompt: str) -> str:
+        opening = re.search(r"`[^`\n]+`(?:, [^\n]*)?:[^\n:]*\Z", prompt)[0].removesuffix(":")
+        self.asked.add(opening)
+        return ANSWERS.get(opening, " Says what it is.")
 
 
 @pytest.fixture

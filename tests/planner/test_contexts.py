@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from rotary_batch.commands.database import writing
 from rotary_batch.config import Settings
-from rotary_batch.core import Completion, NewTokens, StepReport
 from rotary_batch.model.manifest import Manifest
-from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.ordering import MAX_WAITS, waits
-from rotary_batch.testing import FakeEngine
 from rotary_batch.work import counts
 from rotary_batch.work.store import WorkStore
+from tests.answering import AnsweringEngine
 from tests.in_process import drain_all, index_all
 
 CODE = {
@@ -35,31 +33,21 @@ CODE = {
 }
 
 
-class MarkingEngine(FakeEngine):
+class MarkingEngine(AnsweringEngine):
     """Says of "`base`:" in code with `mark_red` "Does base red."; so a summary changes with one word of the code."""
 
     def __init__(self, pack: Path) -> None:
-        super().__init__()
-        self._tokenizer = Tokenizer.load(pack)
+        super().__init__(pack)
         self.prompts: dict[str, str] = {}  # by what was asked about
 
-    def step(self) -> StepReport:
-        done, new = [], []
-        for request_id, (request, _) in self._live.items():
-            prompt = self._tokenizer.decode(request.prompt_ids)
-            opening = re.search(r"`([^`]+)`(?:, lines [0-9]+-[0-9]+)?:\Z", prompt)
-            source = re.search(r"<(text-\w+)>\n(.*)\n</\1>", prompt, re.DOTALL)[2]
-            name = opening[1] if opening else "-"
-            mark = re.search(r"mark_(\w+)", source)
-            text = f" Does {name} {mark[1] if mark else 'plainly'}." if opening else "Sums it up."
-            self.prompts[name] = prompt
-            ids = tuple(self._tokenizer.encode(text))
-            new.append(NewTokens(request_id=request_id, token_ids=ids, logprob_sum=-1.0))
-            done.append(
-                Completion(request_id=request_id, token_ids=ids, logprob_sum=-1.0, num_scored=len(ids), reason="stop")
-            )
-        self._live.clear()
-        return StepReport(new_tokens=tuple(new), completions=tuple(done), decode_tokens=len(new))
+    def answer(self, prompt: str) -> str:
+        opening = re.search(r"`([^`]+)`(?:, lines [0-9]+-[0-9]+)?:\Z", prompt)
+        source = re.search(r"<(text-\w+)>\n(.*)\n</\1>", prompt, re.DOTALL)[2]
+        name = opening[1] if opening else "-"
+        mark = re.search(r"mark_(\w+)", source)
+        text = f" Does {name} {mark[1] if mark else 'plainly'}." if opening else "Sums it up."
+        self.prompts[name] = prompt
+        return text
 
 
 @pytest.fixture

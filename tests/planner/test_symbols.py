@@ -15,7 +15,7 @@ from rotary_batch.commands.database import writing
 from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.jobs import load_prompt_builder
 from rotary_batch.config import Settings, bundled
-from rotary_batch.core import Chunk, Completion, NewTokens, StepReport, Unit
+from rotary_batch.core import Chunk, Unit
 from rotary_batch.jobs import SymbolSpec
 from rotary_batch.model.tokens import Tokenizer
 from rotary_batch.planner.asked import asked_of
@@ -23,10 +23,10 @@ from rotary_batch.planner.prompt_builder import Note
 from rotary_batch.repo.files import classify
 from rotary_batch.repo.git import open_repository
 from rotary_batch.repo.parse import parse_files
-from rotary_batch.testing import FakeEngine
 from rotary_batch.work import counts
 from rotary_batch.work.rows import Claim
 from rotary_batch.work.store import WorkStore
+from tests.answering import AnsweringEngine
 from tests.in_process import drain_all, index_all
 
 CODE = {
@@ -69,27 +69,17 @@ func Rate(day int) int {
 ASKED = {"Cart", "Cart.total", "Cart.heaviest", "emptied", "Rate"}
 
 
-class TellingEngine(FakeEngine):
+class TellingEngine(AnsweringEngine):
     """Answers what its prompt begins: "`total`:" with "Does total." """
 
     def __init__(self, pack: Path) -> None:
-        super().__init__()
-        self._tokenizer = Tokenizer.load(pack)
+        super().__init__(pack)
         self.prompts: list[str] = []
 
-    def step(self) -> StepReport:
-        done, new = [], []
-        for request_id, (request, _) in self._live.items():
-            prompt = self._tokenizer.decode(request.prompt_ids)
-            opening = re.search(r"`([^`]+)`(?:, lines [0-9]+-[0-9]+)?:\Z", prompt)
-            ids = tuple(self._tokenizer.encode(f" Does {opening[1]}." if opening else "Sums it up."))
-            self.prompts.append(prompt)
-            new.append(NewTokens(request_id=request_id, token_ids=ids, logprob_sum=-1.0))
-            done.append(
-                Completion(request_id=request_id, token_ids=ids, logprob_sum=-1.0, num_scored=len(ids), reason="stop")
-            )
-        self._live.clear()
-        return StepReport(new_tokens=tuple(new), completions=tuple(done), decode_tokens=len(new))
+    def answer(self, prompt: str) -> str:
+        opening = re.search(r"`([^`]+)`(?:, lines [0-9]+-[0-9]+)?:\Z", prompt)
+        self.prompts.append(prompt)
+        return f" Does {opening[1]}." if opening else "Sums it up."
 
 
 @pytest.fixture

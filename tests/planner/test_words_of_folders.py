@@ -44,7 +44,7 @@ def test_a_readme_speaks_for_its_folder_unless_the_package_does(make_repository,
         (root / "pkg" / "README.rst").write_text("Wraps all frobs.\n")
         index_all(store, settings, root)
         rewritten = {path for path, data in pages(root).items() if data.decode() != written.get(path)}
-        assert rewritten == {"index.md", "llms-full.txt", "pkg/index.md"}
+        assert rewritten == {"index.md", "llms-full.txt", "onboarding.md", "pkg/index.md"}
         kept = {thing for thing, stamp in known_stamps(store, 1).items() if before.get(thing) == stamp}
         assert {"lib/", "lib/c.py", "pkg/a.py", "store/"} <= kept
 

@@ -50,9 +50,10 @@ def library_files() -> list[Path]:
     return [path for path in sorted(root.rglob("*.py")) if "site-packages" not in path.parts]
 
 
-def test_every_text_file_of_the_standard_library_is_cut_without_loss_and_symbols_stay_whole():
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.faults)])
+def test_text_files_of_the_standard_library_are_cut_without_loss_and_symbols_stay_whole(every):
     fitting = whole = 0
-    for path in library_files():
+    for path in library_files()[::every]:
         source = path.read_bytes()
         tree = parse("python", source)
         pieces = cut(source, tree, BUDGET, ranges(source))
@@ -63,7 +64,7 @@ def test_every_text_file_of_the_standard_library_is_cut_without_loss_and_symbols
             if count(text) <= BUDGET:
                 fitting += 1
                 whole += any(start <= symbol.start_byte and symbol.end_byte <= end for start, end in bounds)
-    assert fitting > 20_000
+    assert fitting > 20_000 // every
     assert whole / fitting >= 0.95
 
 

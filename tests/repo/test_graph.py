@@ -7,7 +7,7 @@ import pytest
 from rotary_batch.core import FileClass, ParsedFile, SourceFile
 from rotary_batch.repo.churn import recent_changes
 from rotary_batch.repo.git import open_repository
-from rotary_batch.repo.graph import priorities
+from rotary_batch.repo.graph import page_rank, priorities
 from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.repo.resolve.resolver import Resolver
@@ -524,7 +524,7 @@ def test_the_most_used_files_come_first():
     edges = [(call.caller.path, call.callee.path) for call in resolve(parsed(texts))]
 
     def order(**more) -> str:
-        ranks = priorities(list(texts), edges, **more)
+        ranks = priorities(page_rank(list(texts), edges), **more)
         return "".join(path[0] for path in sorted(ranks, key=ranks.__getitem__, reverse=True))
 
     assert order() == "abcd"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rotary_batch.core import Subject, Unit
+from rotary_batch.core import Subject, Topic, Unit
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from rotary_batch.core import Subject, Unit
         (Subject(Unit.DIRECTORY, "pkg"), "pkg"),
         (Subject(Unit.REPOSITORY, ""), ""),
         (Subject(Unit.REPOSITORY, "", part=1), "#1"),
+        (Topic.BUILD.subject, "/onboarding.md#4"),
     ],
 )
 def test_a_subject_is_read_back_from_its_text(subject, text):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from rotary_batch.prompts import Prompt
 
@@ -31,14 +32,15 @@ class Context:
             f"Uses `{signature}`: {sentence}" if sentence else f"Uses `{signature}`"
             for signature, sentence in self.uses
         ]
-        found += [f"Used in {path}: {signature}" for path, signature in self.used_in]
+        found += [f"Used in {PurePosixPath(path).name}: {signature}" for path, signature in self.used_in]
         return found + ([f"Outline: {', '.join(self.outline)}"] if self.outline else [])
 
 
 def chunk_prompt(prompt: Prompt, language: str, path: str, context: str, source: str) -> str:
     """The user's turn about one chunk."""
-    values = {"language": language, "path": path, "context": context, "source": source.strip("\n")}
-    return prompt.fill(values).text
+    name = PurePosixPath(path).name
+    values = {"language": language, "name": name, "context": context, "source": source.strip("\n")}
+    return prompt.fill(values | ({"path": path} if "path" in prompt.variables else {})).text
 
 
 def opening(name: str) -> str:

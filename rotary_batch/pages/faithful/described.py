@@ -22,6 +22,7 @@ class Described:
     language: str
     signature: str
     code: str | None = None
+    topic: str = ""  # of the page for people who are new, instead of a symbol
     detail: str = ""  # the parameter or the exception of the symbol that the answer is about
 
     @cached_property

@@ -16,6 +16,7 @@ _NUMBER = re.compile(r"(?<![\w.-])-?\d[\d_,]*(?:\.\d+)*(?![\w-]|[.,]\w)")
 _SOURCE_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|\d[\d_,]*(?:\.\d+)*|\.\d+")
 _QUOTED = re.compile(r'"([^"\n]{1,200})"|\u201c([^\u201d\n]{1,200})\u201d|(?<!\w)\'([^\'\n]{1,60})\'(?!\w)')
 _ONE_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")  # in quotes because it is meant in another sense: the "raw" value
+_CODE = re.compile(r"`([^`\n]+)`")
 _SMALL = {"0", "1"}  # said of much that does not write them: the first, none
 
 
@@ -27,6 +28,13 @@ def unknown_addresses(sentence: str, source: str) -> Iterator[str]:
     rest = _URL.sub(" ", sentence)
     for pattern in (_MAIL, _PATH):
         yield from (found for found in pattern.findall(rest) if found.rstrip(".") not in source)
+
+
+def unknown_commands(sentence: str, source: str) -> list[str]:
+    """Commands in back-ticks that the source does not have word for word, though it may have each word."""
+    commands = [text.strip() for text in _CODE.findall(sentence) if len(text.split()) > 1]
+    folded = " ".join(source.split()) if commands else ""
+    return [one for one in commands if re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", folded) is None]
 
 
 def unknown_numbers(sentence: str, source: str) -> list[str]:

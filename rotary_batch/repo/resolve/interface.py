@@ -112,7 +112,7 @@ def _around(qualified_name: str) -> Iterator[str]:
 
 
 def _moved(before: Interface, after: Interface, differing: Collection[str]) -> dict[int, int] | None:
-    """Start byte before -> now; None when a byte is the start of several symbols whose ways part."""
+    """Start byte before -> now; None when several symbols begin at one byte, before or now."""
     kept = set[tuple[int, int]]()
     for name in before.symbols.keys() - differing:
         starts = ([start for _, start in one.symbols[name]] for one in (before, after))

@@ -509,6 +509,10 @@ def test_an_engine_and_a_node_that_are_killed_cost_no_attempt_and_no_token(make_
     assert runner.store.db.execute("select sum(attempts) as n from item").fetchone()["n"] == 0
     assert sum(seen) == 32 * 5, "every token was reported once"
     assert runner.stats.engines_died >= 2
+    lost = [(node.engines_lost, node.items_leased_again) for node in runner.stats.nodes.values()]
+    assert sum(engines for engines, _ in lost) == runner.stats.engines_died
+    assert sum(items for _, items in lost) >= 2
+    assert sum(node.answers for node in runner.stats.nodes.values()) == 32
 
 
 def test_a_run_writes_the_same_pages_wherever_its_engine_is(make_repository):

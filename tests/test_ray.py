@@ -16,15 +16,21 @@ from typing import Any
 
 import pytest
 
+from rotary_batch.cli.report import print_report
+from rotary_batch.cli.status import print_status
 from rotary_batch.commands.cluster import num_workers, open_on_node, placement_of
 from rotary_batch.commands.default_model import EMBEDDED
 from rotary_batch.commands.engines import open_engine
+from rotary_batch.commands.report_page import page
+from rotary_batch.commands.reports import markdown
+from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import Settings, user_values
-from rotary_batch.core import Request, StepReport
+from rotary_batch.core import Loss, NodeStep, Request, StepReport
 from rotary_batch.errors import ConfigError, DeviceMemoryError, ModelError, UnavailableError, UsageError
 from rotary_batch.model.engine_options import EngineOptions
 from rotary_batch.pool import ray_cluster
 from rotary_batch.pool.ray_actor import Bursts, EngineHost, Orders
+from rotary_batch.run_stats import RunStats
 from rotary_batch.testing import FakeEngine
 from tests.ray_nodes import ENVIRONMENT, RESOURCE, cluster, environment, needs_ray
 
@@ -124,6 +130,37 @@ def test_a_node_with_other_weights_or_none_says_so(tmp_path):
         opening(EMBEDDED, "another")
 
 
+def printed(capsys, report: RunReport) -> str:
+    print_report(report)
+    return capsys.readouterr().out
+
+
+def test_the_report_and_status_say_what_each_node_did(capsys):
+    stats = RunStats(drain_s=10.0)
+    stats.add_step(StepReport(nodes=(NodeStep("one/a1", 3, 100, 20, 2.0), NodeStep("two/b2", 1, 60, 10, 2.5))))
+    stats.add_step(StepReport(nodes=(NodeStep("two/b2", 0, 900, 30, 2.5),)))
+    stats.add_loss(Loss(request_ids=(1, 2, 3), error="gone", node="one/a1"), 3)
+    lines = [
+        "two/b2: 1 answer, 1,000 tokens, 100 a second of the run",
+        "one/a1: 3 answers, 120 tokens, 12 a second of the run; lost 1 engine, 3 items leased again",
+    ]
+    plain = stats.as_dict()
+    assert (stats.engines_died, plain["nodes"]["two/b2"]["step_s"]) == (1, 5.0)
+    at = "2026-11-27T23:00:03+00:00"
+    report = RunReport(
+        run=1, command="run", database="/w.db", model=None, outcome="done", started_at=at, ended_at=at, stats=plain
+    )
+    alone = replace(report, stats=RunStats().as_dict())
+    running = {"started_at": at, "progress": None, "activity": None, **{n: plain[n] for n in ("drain_s", "nodes")}}
+    answer = {"repositories": [], "driver_pid": 1, "last_run": None, "running": running}
+    for text in (printed(capsys, report), markdown(report), page(report, [])):
+        assert all(line in text for line in lines), text
+    for text in (printed(capsys, alone), markdown(alone), page(alone, [])):
+        assert "Nodes of the cluster" not in text
+    print_status(answer)
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"  {line}" for line in lines]
+
+
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
     """A head and two nodes: a cluster of three.  Its engines have the kernels that other tests compiled."""
@@ -171,6 +208,10 @@ def test_a_run_writes_the_same_pages_on_a_cluster(nodes, root, expected):
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)
     assert (report["open"], report["parked"], report["outcome"], report["engines_died"]) == (0, 0, "done", 0)
+    of_nodes = report["nodes"].values()
+    sums = [sum(one[name] for one in of_nodes) for name in ("answers", "prompt_tokens", "generated_tokens")]
+    assert sums == [report["done"], report["prefill_tokens"], report["decode_tokens"]]
+    assert {one["engines_lost"] for one in of_nodes} == {0}
     assert pages(root) == expected
 
 

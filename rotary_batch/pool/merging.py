@@ -23,6 +23,7 @@ def merged(
         completions=tuple(done for one in reports for done in one.completions),
         failures=tuple(lost for one in reports for lost in one.failures),
         losses=losses,
+        nodes=tuple(node for one in reports for node in one.nodes),
         revolutions=max((one.revolutions for one in reports), default=0),
         prefill_tokens=sum(one.prefill_tokens for one in reports),
         reprefill_tokens=sum(one.reprefill_tokens for one in reports),

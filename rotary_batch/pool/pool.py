@@ -156,12 +156,12 @@ class Pool:
             self._note_death(member, error)
 
     def _note_death(self, member: Member, error: EngineDiedError) -> None:
-        lost = tuple(sorted(member.live))
+        lost, node = tuple(sorted(member.live)), member.engine.node if member.engine else ""
         event("engine died", error=str(error), items=len(lost))
         member.clear()
         self.free()
         if lost:
-            self._losses.append(Loss(request_ids=lost, error=str(error)))
+            self._losses.append(Loss(request_ids=lost, error=str(error), node=node))
         self._has_died = True
         self._num_deaths += 1
         if self._num_deaths >= MAX_DEATHS:

@@ -11,10 +11,10 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rotary_batch.core import Request, StepReport
+from rotary_batch.core import NodeStep, Request, StepReport
 from rotary_batch.log import relay
 from rotary_batch.model.rates import Rates
 from rotary_batch.pool.child import DEATH, ERROR
@@ -122,7 +122,16 @@ class RayEngine:
         self._watchdog.note_step(burst.report.step_s)
         _relay(burst.events)
         report: StepReport = burst.report
-        return report
+        return replace(report, nodes=(self._node_step(report),))
+
+    def _node_step(self, report: StepReport) -> NodeStep:
+        return NodeStep(
+            node=self.node,
+            answers=len(report.completions),
+            prompt_tokens=report.prefill_tokens,
+            generated_tokens=report.decode_tokens,
+            step_s=report.step_s,
+        )
 
     def close(self) -> None:
         """Kill the actor: nothing in it has to be saved."""

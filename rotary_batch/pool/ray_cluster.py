@@ -51,6 +51,7 @@ def connect(address: str, *, insecure: bool = False) -> None:
         _require_reachable(address)
         if not insecure:
             _require_closed(address)
+        _keep_off_stdout()
         try:
             ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level="ERROR")
         except ray.exceptions.AuthenticationError as error:
@@ -118,6 +119,13 @@ def _require_closed(address: str) -> None:
     if asked.returncode != 3:
         last = (asked.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UnavailableError(f"the Ray cluster {address} cannot be reached: {last}")
+
+
+def _keep_off_stdout() -> None:
+    """Ray prints on stdout that an engine died, in front of the answer of `--json`; no setting of Ray ends that."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None  # the pool logs it
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ SOURCES = {
     "../in.jsonl": '{"custom_id": "a", "body": {"prompt": "abc", "max_tokens": 3}}\n',
 }
 # Objects whose keys are data.
-MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open", "failed", "by_class"}
+MAPS = {"files", "items", "verdicts", "ended", "reasons", "settings", "open", "failed", "by_class", "nodes"}
 _MAX_STRING = 120  # characters of a text on the page
 _INTRODUCTION = """# Answers in JSON
 
@@ -68,7 +68,12 @@ EXAMPLES = (
     Example("plan ."),
     Example("drain . --limit 1", "A list with one report for each model; see [Reports](reports.md).", (75,)),
     Example("report", "Its fields are described in [Reports](reports.md)."),
-    Example("status", "In `items`, `expected` counts parts of long files that will be queued later."),
+    Example(
+        "status",
+        "In `items`, `expected` counts parts of long files that will be queued later. While a run is under way, "
+        "`running` has `command`, `model`, `started_at`, `progress`, `activity`, `drain_s` and `nodes`; the last two "
+        "are as in a report.",
+    ),
     Example("status --parked", "`by_class` counts the items of each class."),
     Example("render ."),
     Example("retry"),

@@ -53,6 +53,10 @@ class Settings:
     max_batch: int | None = None  # sequences at once
     yields: bool = True  # to other programs that need the processors, memory or the card
     engine: str = "subprocess"  # or in-process: where it runs
+    ray: str | None = None  # auto, or HOST:PORT of a Ray cluster: engines run on its nodes
+    ray_workers: int | None = None  # engines; default as many as fit
+    ray_resource: str | None = None  # NAME or NAME=AMOUNT that an engine needs of its node
+    insecure_ray: bool = False  # join a cluster that asks for no token
     numerics: str | None = None  # exact or fast
     kv: str = "bf16"  # format of the KV cache: bf16 (as computed) or int8
     experts: str | None = None  # bf16, int8 or int4: a checkpoint is packed in it, a pack must have it
@@ -149,6 +153,26 @@ def _command(text: str) -> str:
     return text
 
 
+def _cluster(text: str) -> str:
+    if not re.fullmatch(r"auto|[A-Za-z0-9_.-]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", text, re.ASCII):
+        raise ConfigError(f"{excerpt(text)} is not a Ray cluster; write auto, or HOST:PORT of its head")
+    return text
+
+
+def _resource(text: str) -> str:
+    named_amount(text)
+    return text
+
+
+def named_amount(text: str) -> tuple[str, float]:
+    """Read `NAME` or `NAME=AMOUNT`; without an amount it is 1.  Raises ConfigError."""
+    match = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_:.-]*)(?:=(\d{1,6}(?:\.\d{1,4})?))?", text, re.ASCII)
+    amount = float(match[2] or 1) if match else 0.0
+    if match is None or not amount:
+        raise ConfigError(f"{excerpt(text)} is not a resource; write for example rotary, GPU=1 or CPU=4")
+    return match[1], amount
+
+
 def _patterns(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split("\n")))
 
@@ -170,6 +194,10 @@ _READERS: dict[str, Callable[[str], object]] = {
     "max_batch": _positive,
     "yields": _boolean,
     "engine": one_of(*ENGINE_PLACES),
+    "ray": _cluster,
+    "ray_workers": _positive,
+    "ray_resource": _resource,
+    "insecure_ray": _boolean,
     "numerics": one_of(*NUMERICS),
     "kv": one_of(*KV_FORMATS),
     "experts": one_of(*EXPERT_FORMATS),
@@ -181,6 +209,8 @@ _KINDS: dict[str, type] = {
     "worktree": bool,
     "yields": bool,
     "max_batch": int,
+    "ray_workers": int,
+    "insecure_ray": bool,
     "include": list,
     "exclude": list,
 }

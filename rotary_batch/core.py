@@ -481,6 +481,17 @@ class Loss:
 
     request_ids: tuple[int, ...]
     error: str
+    node: str = ""  # of a cluster, where the engine was
+
+
+class NodeStep(NamedTuple):
+    """What an engine on a node of a cluster did in a step."""
+
+    node: str
+    answers: int
+    prompt_tokens: int
+    generated_tokens: int
+    step_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -491,6 +502,8 @@ class StepReport:
     completions: tuple[Completion, ...] = ()
     failures: tuple[Failure, ...] = ()
     losses: tuple[Loss, ...] = ()  # of a pool
+    nodes: tuple[NodeStep, ...] = ()  # of a cluster; one that has several engines can be here more than once
+    revolutions: int = 1  # an engine elsewhere reports several as one step
     prefill_tokens: int = 0
     reprefill_tokens: int = 0  # of prefill_tokens, those that earlier runs had generated or computed
     decode_tokens: int = 0

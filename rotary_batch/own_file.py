@@ -23,7 +23,14 @@ from rotary_batch.config import FILE_NAME, LINK_FIELD, Settings, parse_toml, rea
 from rotary_batch.errors import ConfigError, StorageError
 
 HARMLESS = ("job", "include", "exclude", "out", "link_template")
-USERS_OWN = ("prometheus", "on_finish")  # not even of a trusted file: a command that runs, a file outside of the docs
+USERS_OWN = (  # not even of a trusted file: a command that runs, a file outside of the docs, machines that get the code
+    "prometheus",
+    "on_finish",
+    "ray",
+    "ray_workers",
+    "ray_resource",
+    "insecure_ray",
+)
 _READ_FROM = ("model", "jobs", "prompts")  # folders with the model and its prompts
 MAX_NBYTES = 64 * 1024
 _MAX_LINE_NBYTES = 2_000  # tomllib takes 10 s for one key of 30,000 parts, and its time grows with their square

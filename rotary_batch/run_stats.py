@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rotary_batch.core import StepReport
+from rotary_batch.core import Loss, StepReport
 from rotary_batch.pages.files import PageFailure, SyncResult
 from rotary_batch.work.rows import Failed, Finished
+
+
+@dataclass(slots=True)
+class NodeStats:
+    """What a node of a cluster did so far."""
+
+    answers: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    step_s: float = 0.0  # of all its engines
+    engines_lost: int = 0  # with items that were live
+    items_leased_again: int = 0
 
 
 @dataclass(slots=True)
@@ -45,6 +57,7 @@ class RunStats:
     paused_s: float = 0.0
     yielded_s: float = 0.0  # waited for other programs
     engines_died: int = 0  # with items that were live
+    nodes: dict[str, NodeStats] = field(default_factory=dict)  # of a cluster
     memory_ran_out: int = 0  # times, on the device
     energy_j: float | None = None  # of the card, pauses left out; None = it does not count it
     tier: str = ""  # where experts came from, and how
@@ -52,7 +65,7 @@ class RunStats:
 
     def add_step(self, report: StepReport) -> None:
         """Count one step."""
-        self.revolutions += 1
+        self.revolutions += report.revolutions
         self.prefill_tokens += report.prefill_tokens
         self.reprefill_tokens += report.reprefill_tokens
         self.decode_tokens += report.decode_tokens
@@ -62,6 +75,20 @@ class RunStats:
         self.roofline_s += report.roofline_s
         self.tier = report.tier
         self.engine = dict(report.counters)
+        for one in report.nodes:
+            node = self.nodes.setdefault(one.node, NodeStats())
+            node.answers += one.answers
+            node.prompt_tokens += one.prompt_tokens
+            node.generated_tokens += one.generated_tokens
+            node.step_s += one.step_s
+
+    def add_loss(self, loss: Loss, items_leased_again: int) -> None:
+        """Count an engine that died with items."""
+        self.engines_died += 1
+        if loss.node:
+            node = self.nodes.setdefault(loss.node, NodeStats())
+            node.engines_lost += 1
+            node.items_leased_again += items_leased_again
 
     def add_finished(self, finished: Finished) -> None:
         """Count one answer."""

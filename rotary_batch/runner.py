@@ -252,12 +252,13 @@ class Runner:
         for failure in report.failures:
             if failure.error_class in _ENDS_RUN:
                 raise UnavailableError(f"{failure.error}; nothing was parked for it")
-        self.stats.engines_died += len(report.losses)
         cleared = self._quarantine.note(report)
         self.pool.drop(cleared)
         self._waiting.extendleft(self._take_back(cleared))
         for loss in report.losses:
-            self._quarantine.add_halves(self._take_back([one for one in loss.request_ids if one in self._claims]))
+            suspects = self._take_back([one for one in loss.request_ids if one in self._claims])
+            self.stats.add_loss(loss, len(suspects))
+            self._quarantine.add_halves(suspects)
         if report.losses:
             event("engine suspects", items=len(self._quarantine.claims))
 

@@ -186,3 +186,36 @@ def test_jobs_are_allowed_little_and_treat_75_as_work_that_remains(name):
         steps = [line for job in recipe.values() for line in job["script"]]
     runs = [step for step in steps if step.startswith("rotary-batch run")]
     assert all(step.endswith("|| test $? -eq 75") for step in runs)
+
+
+def test_the_recipes_for_clusters_ask_for_a_token_and_send_no_usage():
+    night, machines = (yaml.safe_load((DEPLOY / name).read_text()) for name in ("ray-job.yaml", "ray-cluster.yaml"))
+    cluster = night["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        names = {one["name"]: one.get("value") for one in group["template"]["spec"]["containers"][0]["env"]}
+        assert names == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": None}
+    for name in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert "RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ray start" in machines[name][1]
+
+
+def test_an_array_of_jobs_answers_its_shards(tmp_path):
+    """The script as Slurm runs it; `srun` and `scontrol` are written down."""
+    for name in ("srun", "scontrol"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(
+            f'#!/bin/sh\necho {name} "$@" >> calls\nexit $STATUS\n'.replace("$STATUS", "75" if name == "srun" else "0")
+        )
+        program.chmod(0o755)
+    (tmp_path / "shards").write_text("one.jsonl\ntwo.jsonl\n")
+    job = {
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "2",
+        "PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["sh", DEPLOY / "slurm.sh"], cwd=tmp_path, env=os.environ | job, capture_output=True, text=True
+    )
+    asked, again = (tmp_path / "calls").read_text().splitlines()
+    assert asked.startswith("srun rotary-batch generate two.jsonl --output answers-2.jsonl")
+    assert (again, done.returncode, done.stderr) == ("scontrol requeue 7_2", 75, "")

@@ -57,7 +57,7 @@ def commands_shown(path: str) -> list[str]:
     """Every call of the program that a page or a recipe shows, in a block, in the text or in a line of its own."""
     text = (ROOT / path).read_text()
     spans = re.findall(r"`(rotary-batch [^`\n]+)`", without_blocks(text))
-    lines = re.findall(r"(?:bin/|- run: |\* {2}|^ +- )(rotary-batch [^>|\n]+)", text, re.MULTILINE)
+    lines = re.findall(r"(?:bin/|- run: |\* {2}|^ +- |^# {3}(?:ssh HEAD )?)(rotary-batch [^>|\n]+)", text, re.MULTILINE)
     lines = lines if path.startswith("deploy/") else []
     return [line for line in [*shell_lines(path), *spans, *lines] if line.startswith("rotary-batch ")]
 
@@ -119,6 +119,9 @@ def test_recipes_show_commands():
         "deploy/gitlab-ci.yml": 5,
         "deploy/rotary-batch.service": 1,
         "deploy/rotary-batch.timer": 0,
+        "deploy/ray-cluster.yaml": 1,
+        "deploy/ray-job.yaml": 0,  # its command is folded, and in a shell
+        "deploy/slurm.sh": 3,
     }
 
 

@@ -18,6 +18,7 @@ from rotary_batch.cli.options import (
     HostMemory,
     Hours,
     IndexedRepos,
+    InsecureRay,
     JobName,
     Json,
     Kv,
@@ -28,6 +29,9 @@ from rotary_batch.cli.options import (
     OnFinish,
     Prometheus,
     Quiet,
+    Ray,
+    RayResource,
+    RayWorkers,
     Until,
     Verbose,
 )
@@ -58,6 +62,10 @@ def drain(
     device_memory: DeviceMemory = None,
     host_memory: HostMemory = None,
     max_batch: MaxBatch = None,
+    ray: Ray = None,
+    ray_workers: RayWorkers = None,
+    ray_resource: RayResource = None,
+    insecure_ray: InsecureRay = None,
     numerics: Numerics = None,
     kv: Kv = None,
     job: JobName = None,
@@ -88,6 +96,10 @@ def drain(
         device_memory=device_memory,
         host_memory=host_memory,
         max_batch=max_batch,
+        ray=ray,
+        ray_workers=ray_workers,
+        ray_resource=ray_resource,
+        insecure_ray=insecure_ray,
         numerics=numerics,
         kv=kv,
         job=job,
@@ -138,6 +150,9 @@ def drain_all(
     quiet: bool = False,
 ) -> None:
     """Work through the queue, and show how far it is."""
+    settings = user.for_command().settings
+    if settings.ray is not None and settings.insecure_ray:
+        console.err("warning: --insecure-ray: anybody who reaches this Ray cluster can read the code and run programs")
     with shown_progress("starting", quiet=quiet) as display:
         request = commands.drain.DrainRequest(
             store=store,
@@ -146,7 +161,7 @@ def drain_all(
             open_engine=commands.engines.open_engine,
             recorder=recorder,
             views=views,
-            pacer_for=partial(commands.pace.pacer_for, database_path(user.for_command().settings)),
+            pacer_for=partial(commands.pace.pacer_for, database_path(settings)),
             watcher=Watcher(phase=display.phase, reading=display.reading, first_page=display.first_page),
         )
         for _ in commands.drain.drain(request, rows):

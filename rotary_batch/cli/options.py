@@ -195,6 +195,27 @@ HostMemory = Annotated[
     ),
 ]
 MaxBatch = Annotated[int | None, number(help="Maximum sequences in flight.", group=MACHINE, default="128")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Run the engines on a Ray cluster: auto, or HOST:PORT.", rich_help_panel=MACHINE
+    ),
+]
+RayWorkers = Annotated[
+    int | None, number(help="Engines on the Ray cluster.", group=MACHINE, default="as many as fit its nodes")
+]
+RayResource = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[=N]",
+        help="What an engine needs of its node, for example GPU=1.",
+        show_default="GPU with cuda, else CPU",
+        rich_help_panel=MACHINE,
+    ),
+]
+InsecureRay = Annotated[
+    bool | None, typer.Option("--insecure-ray", help="Join a Ray cluster without a token.", rich_help_panel=MACHINE)
+]
 Out = Annotated[
     str | None,
     typer.Option(

@@ -19,6 +19,7 @@ from rotary_batch.cli.progress import items, percent, reading_text
 from rotary_batch.cli.settings import command_settings
 from rotary_batch.commands.database import reading
 from rotary_batch.commands.meter import Reading
+from rotary_batch.commands.node_words import node_lines
 from rotary_batch.commands.watching import pace_words
 from rotary_batch.config import Settings
 from rotary_batch.errors import StoppedError, UsageError
@@ -105,6 +106,9 @@ def print_status(answer: Mapping[str, Any]) -> None:
     if not answer["repositories"]:
         console.out(NOTHING_INDEXED)
     console.out(_what_runs(answer))
+    if (running := answer["running"]) and running["nodes"]:
+        for line in node_lines(running["nodes"], running["drain_s"]):
+            console.paragraph(line, indent="  ")
     if (run := answer["last_run"]) and not answer["running"]:
         console.out(f"Last run: {run['outcome']}, started {local_time(run['started_at'])}.")
         if run["reason"]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from rotary_batch.commands.cluster import cluster_pool, open_on_node
 from rotary_batch.commands.engines import OpenEngine, engine_options, open_measured, pool_for
 from rotary_batch.commands.forecasting import engine_of, forecast
 from rotary_batch.commands.groups import Group, SettingsOf, by_engine
@@ -19,6 +21,7 @@ from rotary_batch.commands.recording import Recorder, Run
 from rotary_batch.commands.repositories import without_folder
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.commands.watching import RunWatch, Watcher
+from rotary_batch.config import Settings
 from rotary_batch.core import Subject, WorkItem
 from rotary_batch.errors import RepositoryError
 from rotary_batch.machine.nvml import open_card
@@ -71,13 +74,18 @@ def drain(request: DrainRequest, rows: Sequence[RepositoryRow]) -> Iterator[RunR
     for group in groups:
         outcomes: list[Failure] = []
         run = request.recorder.begin(group.rows, group.notes, group.settings.device)
-        with isolated([row.root for row in group.rows], outcomes), device_lock(group.settings.device):
+        with isolated([row.root for row in group.rows], outcomes), _device(group.settings):
             _drain_group(request, group, run, outcomes)
         with request.window.finishing(""):
             report = request.recorder.end(outcomes)
         yield from outcomes
         if run.outcome:
             yield report
+
+
+def _device(settings: Settings) -> AbstractContextManager[None]:
+    """The device of this machine, which no other run may have; on a cluster it is not used."""
+    return device_lock(settings.device) if settings.ray is None else nullcontext()
 
 
 def _drain_group(request: DrainRequest, group: Group, run: Run, outcomes: list[Failure]) -> None:
@@ -110,9 +118,10 @@ class _Drain:
     def drain(self, outcomes: list[Failure]) -> None:
         """Drain, and append what failed.  The pages are brought up to date whatever happens."""
         pages = _PageSync(self._store, self._rows, self._request)
-        pool = pool_for(self._group.settings, self._opener, self._request.watcher.phase, self._request.window.at_once)
+        make = pool_for if self._group.settings.ray is None else cluster_pool
+        pool = make(self._group.settings, self._opener, self._request.watcher.phase, self._request.window.at_once)
         try:
-            if workload := self._workload():
+            if self._group.settings.ray is None and (workload := self._workload()):
                 manifest = self._prompt_builder.manifest
                 require_engine(self._group.pack, manifest, self._group.settings, workload.longest_tokens)
             self._describe()
@@ -134,6 +143,9 @@ class _Drain:
         """How to open an engine for what is in the queue now."""
         settings = self._group.settings
         options = engine_options(settings, self._workload())
+        if settings.ray is not None:
+            digest = self._prompt_builder.manifest.weights_digest
+            return partial(open_on_node, settings, self._group.pack, digest, options, self._request.open_engine)
         if self._pacer.yielding.has_freed:
             options = within_free(options, open_card(settings.device))
         return partial(open_measured, settings, self._group.pack, options, self._request.open_engine)
@@ -158,7 +170,8 @@ class _Drain:
             run_id=self._run.id,
             repository_ids=self._ids,
             sync_pages=pages.sync_items,
-            on_step=RateWatch(pool, self._group.settings, watch),
+            # The nodes of a cluster differ: the rates of none are those of all.
+            on_step=watch if self._group.settings.ray else RateWatch(pool, self._group.settings, watch),
             pacer=self._pacer,
             on_pace=lambda pace: watch.pace(pace, self._run.stats),
             on_wait=watch.waits,

@@ -28,7 +28,8 @@ def full_pace(_: Settings) -> Pacer:
 
 def pacer_for(database: Path, settings: Settings) -> Pacer:
     """The pace of a driver of this database on the device of the settings."""
-    sources = _sources(settings.device) if settings.yields else ()
+    is_here = settings.ray is None  # on a cluster, others need nothing of this machine
+    sources = _sources(settings.device) if settings.yields and is_here else ()
     return Pacer(paused=lambda: pause_words(control.paused(database)), yielding=Yielding(sources))
 
 

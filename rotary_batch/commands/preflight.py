@@ -52,10 +52,13 @@ def ready_to_run(
             root = resolved(repo)
             require_folder(root)
             settings = keeping_model_and_job(settings_of(root), rows.get(str(root))).settings
-            require_libraries()
+            is_here = settings.ray is None  # else each node finds out for itself
+            if is_here:
+                require_libraries()
             pack, manifest = described_pack(settings)
             longest = find_job(settings, manifest).longest_rollup_tokens(manifest.context_tokens)
-            require_engine(pack, manifest, settings, longest)
+            if is_here:
+                require_engine(pack, manifest, settings, longest)
             require_disk(database.parent, "--db")
             require_disk(root / settings.out, "--out")
             ready.append(repo)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rotary_batch.commands.happened import happened
+from rotary_batch.commands.node_words import node_lines
 from rotary_batch.commands.run_report import RunReport
 from rotary_batch.config import state_dir
 from rotary_batch.core import Verdict
@@ -199,6 +200,7 @@ def sections(report: RunReport) -> list[Section]:
         Section("Sentences that are shown", [_score(one) for one in report.scores]),
         Section("Pages of which the least is shown", [_page_score(report, one) for one in report.lowest_pages]),
         Section("Secrets, which no prompt holds", [_secret(report, one) for one in report.secrets], report.num_secrets),
+        Section("Nodes of the cluster", node_lines(stats.get("nodes", {}), stats.get("drain_s", 0.0))),
         Section("Pages that changed", report.pages, report.pages_changed, are_paths=True),
         Section("Notes", report.notes),
     ]

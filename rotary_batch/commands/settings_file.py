@@ -61,6 +61,12 @@ DESCRIBED = {
         "subprocess: when it crashes or hangs, it is replaced. in-process: a crash ends the run.",
         '"subprocess"',
     ),
+    "ray": Described("A Ray cluster whose nodes run the engines: auto, or HOST:PORT of its head.", '"auto"', "none"),
+    "ray_workers": Described("How many engines the cluster runs.", "3", "as many as fit its nodes"),
+    "ray_resource": Described(
+        "What an engine needs of its node: NAME or NAME=AMOUNT.", '"GPU=1"', "a GPU with cuda, else a CPU"
+    ),
+    "insecure_ray": Described("Join a Ray cluster that asks for no token.", "false"),
     "numerics": Described(
         "exact: answers do not depend on the batch. fast: higher speed.",
         '"fast"',

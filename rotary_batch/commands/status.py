@@ -43,7 +43,8 @@ def parked(store: WorkStore, roots: Sequence[Path]) -> dict[str, Any]:
 def _running(run: RunRow) -> dict[str, Any]:
     """The run that is under way.
 
-    `progress` is null until its first step.  `activity` is null while it works as fast as it can.
+    `progress` is null until its first step.  `activity` is null while it works as fast as it can.  `nodes` are those
+    of a cluster.
     """
     return {
         "command": run.command,
@@ -51,6 +52,8 @@ def _running(run: RunRow) -> dict[str, Any]:
         "started_at": run.started_at,
         "progress": run.stats.get("progress"),
         "activity": run.stats.get("activity"),
+        "drain_s": run.stats.get("drain_s", 0.0),
+        "nodes": run.stats.get("nodes", {}),
     }
 
 

@@ -34,10 +34,10 @@ def serve(connection: Connection, opener: Opener, parent_pid: int) -> None:
     except (EOFError, ConnectionError):  # the parent is gone, or wants no more
         pass
     except Exception as error:  # noqa: BLE001 - the parent is told, and replaces the engine
-        connection.send((DEATH, _without_types(error)))
+        connection.send((DEATH, without_types(error)))
 
 
-def _without_types(error: Exception) -> Exception:
+def without_types(error: Exception) -> Exception:
     """The error, of a type that the parent has too, with the traceback as a note."""
     plain = error if type(error).__module__ == "builtins" else RuntimeError(f"{type(error).__name__}: {error}")
     plain.add_note(f"In the process of the engine:\n{''.join(traceback.format_exception(error))}")

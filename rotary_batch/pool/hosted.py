@@ -39,7 +39,20 @@ class EngineDiedError(Exception):
 
 
 class HostedEngine(Protocol):
-    """An open engine.  Every method but `close` raises EngineDiedError when it died, and errors of this package."""
+    """An engine that is open, or opens.
+
+    Every method but `close` raises EngineDiedError when it died, and errors of this package.
+    """
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is open; until then nothing else may be asked.  Raises what opening it would raise."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """The machine that it is on; empty = this one."""
+        ...
 
     @property
     def rates(self) -> Rates | None:

@@ -15,6 +15,8 @@ from rotary_batch.pool.pool import Pool, wait_for_any
 class LocalEngine:
     """Implements `HostedEngine` by calls."""
 
+    is_ready, node = True, ""
+
     def __init__(self, engine: RatedEngine) -> None:
         self._engine = engine
 

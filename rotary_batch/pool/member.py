@@ -21,11 +21,18 @@ class Member:
     engine: HostedEngine | None = None
     live: set[int] = field(default_factory=set)
     is_apart: bool = False  # what is live is on trial, and nothing else may join it
+    is_ready: bool = False  # the engine is open
     is_stepping: bool = False
     new_rates: Rates | None = None  # from the next step on
     starts_at: float = 0.0  # when the next engine may be opened
+    num_failed_starts: int = 0  # in a row
     counters: Mapping[str, float] = field(default_factory=dict)
     _before: Mapping[str, float] = field(default_factory=dict)  # by engines that are gone
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether there is an engine that cannot be asked yet."""
+        return self.engine is not None and not self.is_ready
 
     def takes(self, *, apart: bool) -> bool:
         """Whether a request may join what is live."""
@@ -60,7 +67,8 @@ class Member:
         if self.engine is not None:
             self.engine.close()
         self.engine, self._before = None, self.counters
-        self.live, self.is_apart, self.is_stepping, self.new_rates = set(), False, False, None
+        self.live, self.is_apart, self.new_rates = set(), False, None
+        self.is_ready = self.is_stepping = False
 
 
 def prove(engine: HostedEngine, wait: Wait) -> None:

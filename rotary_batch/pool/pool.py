@@ -23,6 +23,7 @@ from rotary_batch.pool.member import Member, Wait, prove
 from rotary_batch.pool.merging import merged
 
 MAX_STARTS = 3  # of engines in a row that die before they can work
+LOOK_EVERY_S = 0.1  # at engines that open elsewhere
 MAX_DEATHS = 30  # of engines in a row, without a step in between: ten items that kill one at each attempt
 
 
@@ -58,7 +59,13 @@ class Pool:
     def starts_in_s(self) -> float:
         """How long nothing can be admitted because engines wait to be replaced."""
         now = self.clock()
-        return max(0.0, min(0.0 if one.engine else one.starts_at - now for one in self._members))
+        return max(0.0, min(self._starts_in_s(one, now) for one in self._members))
+
+    @staticmethod
+    def _starts_in_s(member: Member, now: float) -> float:
+        if member.is_opening:
+            return LOOK_EVERY_S
+        return 0.0 if member.engine else member.starts_at - now
 
     def has_room(self, request: Request, *, apart: bool = False) -> bool:
         """Whether `admit` would take the request now, or refuse it for ever.  Opens an engine where none is."""
@@ -106,28 +113,39 @@ class Pool:
                     member.engine = self._opened()
             except EngineDiedError as error:
                 self._note_failed_start(member, error)
-        return member.engine is not None
+        return member.engine is not None and (member.is_ready or self._becomes_ready(member, member.engine))
+
+    def _becomes_ready(self, member: Member, engine: HostedEngine) -> bool:
+        """Whether an engine that was opening is open by now."""
+        try:
+            member.is_ready = engine.is_ready
+        except EngineDiedError as error:
+            self._note_failed_start(member, error)
+        if member.is_ready:
+            self._num_failed_starts = member.num_failed_starts = 0
+        return member.is_ready
 
     def _opened(self) -> HostedEngine:
         engine = self.open_engine()
         try:
-            if self._has_died:
+            if self._has_died and engine.is_ready:  # one that opens elsewhere proves itself
                 prove(engine, self.wait)
         except BaseException:
             engine.close()
             raise
-        self._num_failed_starts = 0
         return engine
 
     def _note_failed_start(self, member: Member, error: EngineDiedError) -> None:
+        member.clear()
         self._has_died = True
         self._num_failed_starts += 1
+        member.num_failed_starts += 1
         event("engine died", error=str(error), items=0)
         if self._num_failed_starts >= MAX_STARTS:
             raise error.error or UnavailableError(
                 f"the engine ended before it could work: {error}; is there too little memory?"
             )
-        member.starts_at = self.clock() + self.backoff.wait_s(self._num_failed_starts - 1)
+        member.starts_at = self.clock() + self.backoff.wait_s(member.num_failed_starts - 1)
 
     @contextmanager
     def _deadly(self, member: Member) -> Iterator[None]:
@@ -138,12 +156,12 @@ class Pool:
             self._note_death(member, error)
 
     def _note_death(self, member: Member, error: EngineDiedError) -> None:
-        lost = tuple(sorted(member.live))
+        lost, node = tuple(sorted(member.live)), member.engine.node if member.engine else ""
         event("engine died", error=str(error), items=len(lost))
         member.clear()
         self.free()
         if lost:
-            self._losses.append(Loss(request_ids=lost, error=str(error)))
+            self._losses.append(Loss(request_ids=lost, error=str(error), node=node))
         self._has_died = True
         self._num_deaths += 1
         if self._num_deaths >= MAX_DEATHS:

@@ -29,6 +29,8 @@ _END_S = 5.0  # until the exit code of a process is there whose end of the pipe 
 class ChildEngine:
     """Implements `HostedEngine` with a process that `serve`s.  Raises EngineDiedError, and what opening raises."""
 
+    is_ready, node = True, ""
+
     def __init__(self, opener: Opener, watchdog: Watchdog, phase: Phase) -> None:
         self._watchdog, self._phase = watchdog, phase
         self._step_deadline = 0.0

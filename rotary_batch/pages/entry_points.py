@@ -30,27 +30,23 @@ def files_of(view: IndexView) -> list[str]:
 
 def entry_lines(view: IndexView, links: Links) -> list[str]:
     """A line of a list for each main function and each other file at which a program begins."""
-    mains: dict[str, list[Symbol]] = {}
+    mains: dict[str, list[Symbol | None]] = {}
     for symbol in view.overview().main_functions:
         mains.setdefault(symbol.path, []).append(symbol)
-    shown = [
-        line
-        for path in files_of(view)
-        for line in (
-            [
-                f"- {links.symbol('/', symbol)} in {_file(links, path)}{_told(path, symbol, view)}"
-                for symbol in mains.get(path, ())
-            ]
-            or [f"- {_file(links, path)}{_told(path, None, view)}"]
-        )
-    ]
-    return _cut(shown)
+    places = [(path, symbol) for path in files_of(view) for symbol in mains.get(path, [None])]
+    return [*(_line(path, symbol, view, links) for path, symbol in places[:MAX_SHOWN]), *_more(places)]
+
+
+def _line(path: str, symbol: Symbol | None, view: IndexView, links: Links) -> str:
+    name = f"{links.symbol('/', symbol)} in " if symbol else ""
+    return f"- {name}{_file(links, path)}{_told(path, symbol, view)}"
 
 
 def program_lines(facts: Sequence[FactOf]) -> list[str]:
     """A line of a list for each program that the project installs."""
     programs = [one for one in facts if one.fact.kind is FactKind.ENTRY]
-    return _cut([f"- {code(one.fact.name)} runs {code(one.fact.code)}, says {code(one.path)}" for one in programs])
+    lines = [f"- {code(one.fact.name)} runs {code(one.fact.code)}, says {code(one.path)}" for one in programs]
+    return [*lines[:MAX_SHOWN], *_more(lines)]
 
 
 def words_on(path: str, symbol: Symbol | None, view: IndexView) -> str:
@@ -73,6 +69,5 @@ def _file(links: Links, path: str) -> str:
     return f"[{code(path)}]({links.page('/', path)})"
 
 
-def _cut(lines: Sequence[str]) -> list[str]:
-    more = [f"- and {len(lines) - MAX_SHOWN} more"] if len(lines) > MAX_SHOWN else []
-    return [*lines[:MAX_SHOWN], *more]
+def _more(lines: Sequence[object]) -> list[str]:
+    return [f"- and {len(lines) - MAX_SHOWN} more"] if len(lines) > MAX_SHOWN else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 from rotary_batch.core import Fact, FactKind, FactOf
@@ -26,13 +27,18 @@ def stored_facts(store: WorkStore, repository_id: int, is_test_file: Callable[[s
 
     A file that others import, tests left out, is not a script: what it does when it is run is a demonstration.
     """
-    imports = store.db.execute("select path, target from import_target where repository_id = ?", [repository_id])
-    used = {target for path, target in imports if not is_test_file(path)}
     rows = store.db.execute(
         "select path, kind, name, code, words from fact where repository_id = ? order by path, position",
         [repository_id],
     )
-    found = (FactOf(row["path"], Fact(FactKind(row["kind"]), *row[2:])) for row in rows)
+    found = [FactOf(row["path"], Fact(FactKind(row["kind"]), *row[2:])) for row in rows]
+    scripts = sorted({one.path for one in found if one.fact.kind is FactKind.SCRIPT})
+    imports = store.db.execute(
+        """select path, target from import_target
+           where repository_id = ? and target in (select value from json_each(?))""",
+        [repository_id, json.dumps(scripts)],
+    )
+    used = {target for path, target in imports if not is_test_file(path)}
     return [one for one in found if not (one.fact.kind is FactKind.SCRIPT and one.path in used)]
 
 

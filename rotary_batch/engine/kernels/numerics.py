@@ -17,15 +17,7 @@ import torch.nn.functional as F
 from rotary_batch.engine.kernels.cpu import CpuKernels
 from rotary_batch.engine.kernels.experts import WHOLE, Activation, LayerProducts
 from rotary_batch.engine.kernels.linear import TILE_ROWS, FastMatmul, pad_rows
-from rotary_batch.engine.kernels.matrices import (
-    GgmlMatrix,
-    Int8GroupMatrix,
-    Int8Matrix,
-    Matrix,
-    in_order,
-    num_columns,
-    num_rows,
-)
+from rotary_batch.engine.kernels.matrices import GgmlMatrix, Matrix, in_order, num_columns, num_rows
 from rotary_batch.engine.kernels.quant import dequantise, dequantised_rows
 from rotary_batch.engine.kernels.threads import threads_for
 from rotary_batch.model.geometry import Geometry
@@ -98,8 +90,6 @@ class Numerics:
 
     def _dequantised(self, matrix: Matrix) -> torch.Tensor:
         """A stored matrix in float32; valid until the next call."""
-        if isinstance(matrix, Int8Matrix):  # as one with a group: the kernel reads those
-            matrix = Int8GroupMatrix(matrix.values, matrix.scale[:, None])
         shape = (num_rows(matrix), num_columns(matrix))
         numel = shape[0] * shape[1]
         if self._scratch.numel() < numel:

@@ -31,14 +31,16 @@ def wait_for(is_so: Callable[[], Any], what: str) -> Any:
 class RayNight:
     """One database and one copy of a repository."""
 
-    def __init__(self, source: Path, folder: Path) -> None:
+    def __init__(self, source: Path, folder: Path, *, num_engines: int = 2) -> None:
+        self.num_engines = num_engines
         self.root, self.database = folder / source.name, folder / "work.db"
         self.docs = self.root / "rotary-docs"
         shutil.copytree(source, self.root)
 
     def start(self, address: str | None = None, command: str = "run") -> subprocess.Popen[str]:
         """A command with engines on the cluster at an address; without one on this machine alone."""
-        on_cluster = ["--ray", address, "--ray-resource", RESOURCE, "--ray-workers", "2"] if address else []
+        workers = ["--ray-resource", RESOURCE, "--ray-workers", str(self.num_engines)]
+        on_cluster = ["--ray", address, *workers] if address else []
         words = [command, self.root, "--db", self.database, "--json", "--log", self.database.with_suffix(".log")]
         return subprocess.Popen(
             [sys.executable, "-m", "rotary_batch", *map(str, words), *on_cluster],

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.default_model import EMBEDDED
 from tests.ray_nights import RayNight, keeps, wait_for
 from tests.ray_nodes import cluster, engines_of
 
@@ -113,6 +114,7 @@ def has_gone_on(night: RayNight, epochs: dict[int, int], before: dict[int, list[
 
 def main() -> None:
     source = Path(sys.argv[1]).resolve()
+    os.environ["ROTARY_BATCH_MODEL"] = str(EMBEDDED)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         single = RayNight(source, folder / "single")

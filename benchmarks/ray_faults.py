@@ -2,8 +2,8 @@
 
     python -m benchmarks.ray_faults REPO
 
-A head and two nodes, each with processes of its own on this machine; two engines with the embedded model.  The driver
-is `rotary-batch run` in a process of its own.  Everything is killed with SIGKILL, in the middle of answers.
+A head and two nodes, each with processes of its own on this machine; one engine with the embedded model, so that what is
+killed had the work.  The driver is `rotary-batch run` in a process of its own.  Everything is killed with SIGKILL, in the middle of answers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rotary_batch.commands.default_model import EMBEDDED
 from tests.ray_nights import RayNight, keeps, wait_for
 from tests.ray_nodes import cluster, engines_of
 
@@ -29,10 +30,11 @@ class Seen(NamedTuple):
     """What one night came to."""
 
     stored: int  # tokens when it happened
-    recovered_s: float  # until a token came of an item that had been begun
+    recovered_s: float | None  # until a token came of an item that had been begun; None = the run ended well before
     ended_by_it: int | None  # exit code of the run; None = it went on
     ended_s: float  # after the kill; of a run that went on 0
     is_kept: bool
+    attempts: int  # that were counted: an item that was alone in its engine is charged one
     written: int  # tokens that the engines reported, all runs together
     are_pages_same: bool
 
@@ -70,26 +72,29 @@ def disturbed(night: RayNight, kill: Kill, expected: dict[Path, bytes]) -> Seen:
     with cluster(num_nodes=2) as nodes:
         run = night.start(nodes.address)
         wait_for(night.is_in_mid_answer, "answer")
+        epochs = night.epochs()
         kill(nodes, run)
         killed_at, before = time.monotonic(), night.tokens()
-        epochs = night.epochs()
         if kill in (kill_driver, kill_head):
             run.wait(timeout=240)
         ended, ended_s, first = run.poll(), time.monotonic() - killed_at, 0
-        if ended is not None:
+        if ended:
             first = stored_tokens(night)
             run = night.start(nodes.address if kill is kill_driver else None)
-        wait_for(lambda: has_gone_on(night, epochs, before), "token after the kill")
-        recovered_s = time.monotonic() - killed_at
+        if ended != 0:
+            wait_for(lambda: has_gone_on(night, epochs, before), "token after the kill")
+        recovered_s = time.monotonic() - killed_at if ended != 0 else None
         answer, errors = run.communicate(timeout=600)
         assert run.returncode == 0, errors
-    assert night.standing() == ({"done"}, 0), night.standing()
+    states, attempts = night.standing()
+    assert states == {"done"}, states
     return Seen(
         stored=sum(map(len, before.values())),
         recovered_s=recovered_s,
         ended_by_it=ended,
         ended_s=ended_s if ended is not None else 0.0,
         is_kept=keeps(before, night.tokens()),
+        attempts=attempts,
         written=first + written(answer),
         are_pages_same=night.pages() == expected,
     )
@@ -109,6 +114,7 @@ def has_gone_on(night: RayNight, epochs: dict[int, int], before: dict[int, list[
 
 def main() -> None:
     source = Path(sys.argv[1]).resolve()
+    os.environ["ROTARY_BATCH_MODEL"] = str(EMBEDDED)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         single = RayNight(source, folder / "single")
@@ -116,23 +122,25 @@ def main() -> None:
         num_items = single.rows("select count(*) from item")[0][0]
         print(f"{num_items} items, {tokens:,} tokens, {len(single.pages())} files; alone: {seconds:.0f} s", flush=True)
         print(
-            "| killed | tokens stored by then | kept | run ended | goes on after | tokens written in all | same pages |"
+            "| killed | tokens stored by then | kept | attempts counted | run ended | goes on after "
+            "| tokens written in all | same pages |"
         )
-        print("| --- | ---: | --- | --- | ---: | ---: | --- |")
+        print("| --- | ---: | --- | ---: | --- | ---: | ---: | --- |")
         for what in sys.argv[2:] or ["nothing", *FAULTS]:
-            night = RayNight(source, folder / what)
+            night = RayNight(source, folder / what, num_engines=1)
             if what == "nothing":
                 with cluster(num_nodes=2) as nodes:
                     count, seconds = undisturbed(night, nodes.address)
                 print(
-                    f"| nothing | | | after {seconds:.0f} s | | {count:,} | {night.pages() == single.pages()} |",
+                    f"| nothing | | | | after {seconds:.0f} s | | {count:,} | {night.pages() == single.pages()} |",
                     flush=True,
                 )
                 continue
             seen = disturbed(night, FAULTS[what], single.pages())
             how = "goes on" if seen.ended_by_it is None else f"exit {seen.ended_by_it} after {seen.ended_s:.1f} s"
+            after = "" if seen.recovered_s is None else f"{seen.recovered_s:.1f} s"
             print(
-                f"| {what} | {seen.stored:,} | {seen.is_kept} | {how} | {seen.recovered_s:.1f} s | {seen.written:,} "
+                f"| {what} | {seen.stored:,} | {seen.is_kept} | {seen.attempts} | {how} | {after} | {seen.written:,} "
                 f"| {seen.are_pages_same} |",
                 flush=True,
             )

@@ -31,35 +31,28 @@ def wait_for(is_so: Callable[[], Any], what: str) -> Any:
 class RayNight:
     """One database and one copy of a repository."""
 
-    def __init__(self, source: Path, folder: Path) -> None:
+    def __init__(self, source: Path, folder: Path, *, num_engines: int = 2) -> None:
+        self.num_engines = num_engines
         self.root, self.database = folder / source.name, folder / "work.db"
         self.docs = self.root / "rotary-docs"
         shutil.copytree(source, self.root)
 
-    def start(self, address: str | None = None) -> subprocess.Popen[str]:
-        """A run on the cluster at an address; without one on this machine alone."""
-        on_cluster = ["--ray", address, "--ray-resource", RESOURCE, "--ray-workers", "2"] if address else []
-        words = [
-            "run",
-            self.root,
-            "--db",
-            self.database,
-            "--json",
-            "--log",
-            self.database.with_suffix(".log"),
-            *on_cluster,
-        ]
+    def start(self, address: str | None = None, command: str = "run") -> subprocess.Popen[str]:
+        """A command with engines on the cluster at an address; without one on this machine alone."""
+        workers = ["--ray-resource", RESOURCE, "--ray-workers", str(self.num_engines)]
+        on_cluster = ["--ray", address, *workers] if address else []
+        words = [command, self.root, "--db", self.database, "--json", "--log", self.database.with_suffix(".log")]
         return subprocess.Popen(
-            [sys.executable, "-m", "rotary_batch", *map(str, words)],
+            [sys.executable, "-m", "rotary_batch", *map(str, words), *on_cluster],
             env=os.environ | ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def finish(self, address: str | None = None) -> str:
-        """A run that comes to its end; returns its answer."""
-        with self.start(address) as run:
+    def finish(self, address: str | None = None, command: str = "run") -> str:
+        """A command that comes to its end; returns its answer."""
+        with self.start(address, command) as run:
             answer, errors = run.communicate(timeout=WAIT_S)
             assert run.returncode == 0, errors
         return answer

@@ -515,6 +515,31 @@ def test_an_engine_and_a_node_that_are_killed_cost_no_attempt_and_no_token(make_
     assert sum(node.answers for node in runner.stats.nodes.values()) == 32
 
 
+def test_what_an_engine_sends_for_a_lease_that_is_void_is_dropped(make_runner, kind):
+    """Somebody leased an item anew while the engine answered it: its tokens and its answer are nobody's."""
+    runner, repository_id = make_runner(kind, "slow", num_items=8, poison=set())
+    held, void = [], []
+
+    def take_away(progress) -> None:
+        if not void and progress.report.new_tokens:
+            item = progress.report.new_tokens[0].request_id
+            held.append(partial_tokens(runner.store, item))
+            void.extend(runner.store.renew([runner._claims[item]]))
+
+    runner.on_step = take_away
+    runner.drain()
+    (claim,) = void
+    assert states(runner.store, repository_id) == {"chunk": {"done": 7, "leased": 1}}
+    assert held == [partial_tokens(runner.store, claim.item.id)] != [[]]
+    keys = {row["key"] for row in runner.store.db.execute("select key from result")}
+    assert (len(keys), claim.item.key in keys) == (7, False)
+
+
+def partial_tokens(store, item: int) -> list[bytes]:
+    rows = store.db.execute("select token_ids from partial where item_id = ? order by position", [item])
+    return [row["token_ids"] for row in rows]
+
+
 def test_a_run_writes_the_same_pages_wherever_its_engine_is(make_repository):
     root, pages = make_repository({"a.py": "def add(a, b):\n    return a + b\n"}), {}
     for place in ("in-process", "subprocess"):

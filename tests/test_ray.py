@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,7 +33,8 @@ from rotary_batch.pool import ray_cluster
 from rotary_batch.pool.ray_actor import Bursts, EngineHost, Orders
 from rotary_batch.run_stats import RunStats
 from rotary_batch.testing import FakeEngine
-from tests.ray_nodes import ENVIRONMENT, RESOURCE, cluster, environment, needs_ray
+from tests.ray_nights import RayNight, wait_for
+from tests.ray_nodes import ENVIRONMENT, RESOURCE, cluster, engines_of, environment, needs_ray
 
 REQUESTS = tuple(Request(request_id=number, prompt_ids=(1, number), max_new_tokens=9) for number in range(1, 7))
 FUNCTIONS = "".join(f"def part_{n}(a, b):\n    total = a + {n}\n    return total * b\n\n\n" for n in range(8))
@@ -213,6 +215,26 @@ def test_a_run_writes_the_same_pages_on_a_cluster(nodes, root, expected):
     assert sums == [report["done"], report["prefill_tokens"], report["decode_tokens"]]
     assert {one["engines_lost"] for one in of_nodes} == {0}
     assert (pages(root), report["decode_tokens"]) == expected
+
+
+@needs_ray
+def test_a_drain_whose_engines_are_killed_loses_nothing_and_does_nothing_twice(nodes, root, expected, tmp_path):
+    """All that are open: which of them has the work is chance.  What Ray says of it is not in the answer."""
+    night = RayNight(root, tmp_path / "night")
+    night.finish(command="index")
+    drain = night.start(nodes.address, "drain")
+    wait_for(night.is_in_mid_answer, "answer")
+    for pid in [pid for node in nodes.worker_nodes for pid in engines_of(node)]:
+        os.kill(pid, signal.SIGKILL)
+    answer, errors = drain.communicate(timeout=100)
+    assert drain.returncode == 0, errors
+    (report,) = json.loads(answer)
+    assert (report["open"], report["parked"], report["outcome"]) == (0, 0, "done")
+    states, attempts = night.standing()
+    assert states == {"done"}
+    assert attempts <= report["engines_died"] >= 1, "one that was alone in its engine may be what killed it"
+    night.finish()  # a run that finds nothing to do but the pages
+    assert (night.pages(), report["decode_tokens"]) == expected
 
 
 @needs_ray

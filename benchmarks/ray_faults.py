@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rotary_batch.commands.default_model import EMBEDDED
-from tests.ray_nights import RayNight, keeps, wait_for
+from tests.ray_nights import RayNight, wait_for
 from tests.ray_nodes import cluster, engines_of
 
 Kill = Callable[[Any, subprocess.Popen[str]], None]
@@ -33,7 +33,6 @@ class Seen(NamedTuple):
     recovered_s: float | None  # until a token came of an item that had been begun; None = the run ended well before
     ended_by_it: int | None  # exit code of the run; None = it went on
     ended_s: float  # after the kill; of a run that went on 0
-    is_kept: bool
     attempts: int  # that were counted: an item that was alone in its engine is charged one
     written: int  # tokens that the engines reported, all runs together
     are_pages_same: bool
@@ -93,7 +92,6 @@ def disturbed(night: RayNight, kill: Kill, expected: dict[Path, bytes]) -> Seen:
         recovered_s=recovered_s,
         ended_by_it=ended,
         ended_s=ended_s if ended is not None else 0.0,
-        is_kept=keeps(before, night.tokens()),
         attempts=attempts,
         written=first + written(answer),
         are_pages_same=night.pages() == expected,
@@ -122,17 +120,17 @@ def main() -> None:
         num_items = single.rows("select count(*) from item")[0][0]
         print(f"{num_items} items, {tokens:,} tokens, {len(single.pages())} files; alone: {seconds:.0f} s", flush=True)
         print(
-            "| killed | tokens stored by then | kept | attempts counted | run ended | goes on after "
+            "| killed | tokens stored by then | attempts counted | run ended | goes on after "
             "| tokens written in all | same pages |"
         )
-        print("| --- | ---: | --- | ---: | --- | ---: | ---: | --- |")
+        print("| --- | ---: | ---: | --- | ---: | ---: | --- |")
         for what in sys.argv[2:] or ["nothing", *FAULTS]:
             night = RayNight(source, folder / what, num_engines=1)
             if what == "nothing":
                 with cluster(num_nodes=2) as nodes:
                     count, seconds = undisturbed(night, nodes.address)
                 print(
-                    f"| nothing | | | | after {seconds:.0f} s | | {count:,} | {night.pages() == single.pages()} |",
+                    f"| nothing | | | after {seconds:.0f} s | | {count:,} | {night.pages() == single.pages()} |",
                     flush=True,
                 )
                 continue
@@ -140,7 +138,7 @@ def main() -> None:
             how = "goes on" if seen.ended_by_it is None else f"exit {seen.ended_by_it} after {seen.ended_s:.1f} s"
             after = "" if seen.recovered_s is None else f"{seen.recovered_s:.1f} s"
             print(
-                f"| {what} | {seen.stored:,} | {seen.is_kept} | {seen.attempts} | {how} | {after} | {seen.written:,} "
+                f"| {what} | {seen.stored:,} | {seen.attempts} | {how} | {after} | {seen.written:,} "
                 f"| {seen.are_pages_same} |",
                 flush=True,
             )

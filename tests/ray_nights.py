@@ -95,8 +95,3 @@ class RayNight:
     def pages(self) -> dict[Path, bytes]:
         """Every file of the docs."""
         return {path.relative_to(self.docs): path.read_bytes() for path in self.docs.rglob("*") if path.is_file()}
-
-
-def keeps(before: dict[int, list[int]], after: dict[int, list[int]]) -> bool:
-    """Whether every token that was stored still is, in its place."""
-    return all(after.get(item, [])[: len(ids)] == ids for item, ids in before.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import signal
@@ -10,10 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from rotary_batch import json_answer
 from rotary_batch.terminal import shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 WORK_REMAINS, INTERRUPTED_TWICE = 75, 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -103,6 +108,27 @@ def leave_terminal() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
+
+
+class _Terminal(io.FileIO):
+    """The terminal of a stream.  When it is gone, a write may fail before its signal is handled."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            leave_terminal()
+            return memoryview(data).nbytes
+
+
+def open_terminal(descriptor: int, stream: TextIO) -> TextIO:
+    """A stream as another one, to the same terminal, which prints to nowhere once that is gone."""
+    raw = _Terminal(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=stream.encoding, errors="backslashreplace", line_buffering=True
+    )
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:

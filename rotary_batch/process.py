@@ -63,6 +63,8 @@ def _open_streams() -> None:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
+        if getattr(sys, name).isatty():
+            setattr(sys, name, interrupts.open_terminal(descriptor, getattr(sys, name)))
         with suppress(AttributeError):  # a stream that a test has replaced
             getattr(sys, name).reconfigure(errors="backslashreplace")  # file names on an ASCII terminal
 

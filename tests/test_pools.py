@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +39,7 @@ from rotary_batch.runner import Runner
 from rotary_batch.testing import FakeEngine
 from rotary_batch.window import Window
 from rotary_batch.work.counts import open_items, states
-from tests.ray_nodes import RESOURCE, cluster, engines_of, needs_ray
+from tests.ray_nodes import RESOURCE, add_node, cluster, engines_of, needs_ray
 from tests.test_nights import Answers, queue
 
 POISON = 9999  # a token; an engine that reads it in a prompt dies at the second step
@@ -486,6 +488,22 @@ def test_a_process_that_somebody_kills_costs_no_attempt_and_no_token(make_runner
     assert runner.store.db.execute("select sum(attempts) as n from item").fetchone()["n"] == 0
     assert (runner.stats.engines_died, sum(seen)) == (1, 16 * 5), "every token was generated once"
     assert len(opened(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("kind", [pytest.param("ray", marks=needs_ray)])
+def test_a_node_that_joins_gets_the_engine_for_which_there_was_no_room(make_pool, ray_cluster, tmp_path, kind):
+    num_nodes = len(ray_cluster.worker_nodes)
+    whole_node = Placement(resources={RESOURCE: 2})
+    pool = make_pool(kind, "slow", num_engines=num_nodes + 1, placement=whole_node, patience_s=0.0)
+    ids, done, deadline = itertools.count(), 0, time.monotonic() + 90
+    while len(opened(tmp_path)) <= num_nodes and time.monotonic() < deadline:
+        while pool.has_room(request := replace(REQUESTS[0], request_id=next(ids))):
+            pool.admit(request)
+        done += len(pool.step().completions)
+        if done and len(ray_cluster.worker_nodes) == num_nodes:
+            assert len(opened(tmp_path)) <= num_nodes
+            add_node(ray_cluster)
+    assert len(opened(tmp_path)) == num_nodes + 1
 
 
 @pytest.mark.parametrize("kind", [pytest.param("ray", marks=needs_ray)])

@@ -8,8 +8,7 @@ from itertools import islice
 from rotary_batch.core import TOPICS_PAGE
 from rotary_batch.pages.front import HTML_COMMENT, sign
 from rotary_batch.pages.home import project_words
-from rotary_batch.pages.links import Links
-from rotary_batch.pages.onboarding import TITLE, contents
+from rotary_batch.pages.onboarding import TITLE
 from rotary_batch.pages.outline import is_test_file
 from rotary_batch.pages.page import IndexView, file_summary, folder_summary
 from rotary_batch.pages.page_paths import LLMS_NAME
@@ -26,8 +25,8 @@ def llms(view: IndexView) -> bytes:
     words = project_words(view)
     summary = words[0] if words else _line(folder_summary("", view).text)
     lines = [f"# {inline(view.name)}", "", f"> {summary}"]
-    topics = contents(view, Links(view))
-    lines += ["", f"## {TITLE}", "", f"- [{TITLE}]({path_link(view.paths[TOPICS_PAGE])}): {topics}"]
+    # Not which topics it has: this file is made anew only when a summary changes.
+    lines += ["", f"## {TITLE}", "", f"- [{TITLE}]({path_link(view.paths[TOPICS_PAGE])}): for people who are new to it"]
     for folder in ["", *view.folders]:
         if files := view.inside[folder].files:
             lines += ["", f"## {inline(folder) or '(top)'}", ""]

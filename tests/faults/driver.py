@@ -19,6 +19,7 @@ import rotary_batch.pages.safe_folder as safe_folder_module
 import rotary_batch.runner as runner_module
 from rotary_batch import cli
 from rotary_batch.engine.attention.exact import ExactAttention
+from rotary_batch.engine.attention.exact_cpu import ExactCpuAttention
 from rotary_batch.engine.engine import RotaryEngine
 from rotary_batch.engine.scheduler import Scheduler
 from rotary_batch.work import connection
@@ -60,7 +61,6 @@ def wrap(owner, name, before="", after="") -> None:
 
 
 schedule = Scheduler.schedule_step
-attend = ExactAttention.attend
 step = RotaryEngine.step
 commit = WorkStore.commit_step
 
@@ -71,9 +71,14 @@ def scheduled(*arguments, **options):
     return parts
 
 
-def attended(*arguments):
-    aim(state["now"])
-    return attend(*arguments)
+def aim_at_attention(attention) -> None:
+    attend = attention.attend
+
+    def attended(*arguments):
+        aim(state["now"])
+        return attend(*arguments)
+
+    attention.attend = attended
 
 
 def stepped(self):
@@ -92,7 +97,8 @@ def arm() -> None:
     """Put the counters in place."""
     state["left"] = int(sys.argv[3])
     Scheduler.schedule_step = scheduled
-    ExactAttention.attend = attended
+    for attention in (ExactAttention, ExactCpuAttention):
+        aim_at_attention(attention)
     RotaryEngine.step = stepped
     WorkStore.commit_step = committed
     wrap(WorkStore, "_append_partial", before="commit")

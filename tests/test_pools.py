@@ -495,14 +495,16 @@ def test_a_node_that_joins_gets_the_engine_for_which_there_was_no_room(make_pool
     num_nodes = len(ray_cluster.worker_nodes)
     whole_node = Placement(resources={RESOURCE: 2})
     pool = make_pool(kind, "slow", num_engines=num_nodes + 1, placement=whole_node, patience_s=0.0)
-    ids, done, deadline = itertools.count(), 0, time.monotonic() + 90
+    ids, done, joined, deadline = itertools.count(), 0, None, time.monotonic() + 90
     while len(opened(tmp_path)) <= num_nodes and time.monotonic() < deadline:
         while pool.has_room(request := replace(REQUESTS[0], request_id=next(ids))):
             pool.admit(request)
         done += len(pool.step().completions)
-        if done and len(ray_cluster.worker_nodes) == num_nodes:
+        if done and joined is None:
             assert len(opened(tmp_path)) <= num_nodes
-            add_node(ray_cluster)
+            joined = add_node(ray_cluster)
+    pool.close()
+    ray_cluster.remove_node(joined)
     assert len(opened(tmp_path)) == num_nodes + 1
 
 

@@ -152,7 +152,9 @@ def test_the_bar_never_wraps_and_leaves_room_for_the_echo_of_ctrl_c(columns, mak
     run = TerminalRun("run", root, "--until", "07:00", columns=columns)
     assert run.end() == 0
     said = [line for line in run.lines if line.startswith(("reading files", "opening the model", "answering"))]
-    assert {line.split("━")[0].strip(" ╸╺") for line in said} >= {"opening the model", "answering"}
+    # The bar is drawn four times a second: a phase that is shorter may not be seen.
+    drawn = {line.split("━")[0].strip(" ╸╺") for line in said}
+    assert "answering" in drawn <= {"reading files", "opening the model", "answering"}
     assert all(len(line.rstrip() + "^C") < columns for line in said), said
     assert f"The pages can be read already: {root}/rotary-docs/index.md" in run.text
 

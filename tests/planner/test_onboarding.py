@@ -211,7 +211,7 @@ def test_the_page_is_whole_without_a_model_and_has_a_paragraph_on_each_topic_wit
         (again,) = index_all(store, settings, root)
         assert (again.indexed.counts.queued, again.sync_result.written) == (0, [])
     assert "[Onboarding](onboarding.md)" in (root / "rotary-docs/index.md").read_text()
-    assert "- [Onboarding](onboarding.md): overview," in (root / "rotary-docs/llms.txt").read_text()
+    assert "- [Onboarding](onboarding.md): for people who are new to it" in (root / "rotary-docs/llms.txt").read_text()
     assert '- "Onboarding": "onboarding.md"\n' in (root / "rotary-docs/.mkdocs/mkdocs.yml").read_text()
 
 

@@ -13,7 +13,7 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.scale_queue import ROW
@@ -24,9 +24,6 @@ from rotary_batch.core import (
     StepReport,
     Subject,
     Unit,
-    ValidationResult,
-    Verdict,
-    WorkItem,
 )
 from rotary_batch.pages.files import SyncResult
 from rotary_batch.pool.pool import Pool, wait_for_any
@@ -37,9 +34,10 @@ from rotary_batch.window import Window
 from rotary_batch.work.connection import open_database
 from rotary_batch.work.counts import open_items
 from rotary_batch.work.index import save_repository
-from rotary_batch.work.rows import Claim, Finished, PlannedItem
+from rotary_batch.work.rows import PlannedItem
 from rotary_batch.work.schema import migrate
 from rotary_batch.work.store import WorkStore
+from tests.test_nights import Answers
 
 ENGINES, COMPLETIONS_PER_S, PROMPT_TOKENS, ANSWER_TOKENS = 64, 200, 600, 100
 LIVE = 128  # of each engine
@@ -86,19 +84,6 @@ class Engine:
 
     def close(self) -> None:
         self._live.clear()
-
-
-class Answers:
-    """No page is written and no sentence checked: these are measured in scale_pages.md and faithful.md."""
-
-    def reuse_answers(self) -> Iterator[list[WorkItem]]:
-        return iter(())
-
-    prepare = reuse_answers
-
-    def complete(self, claim: Claim, completion: Completion) -> Finished:
-        shown = ValidationResult(verdict=Verdict.SHOWN, shown_text="It works.")
-        return Finished(claim=claim, completion=completion, text="It works.", validation=shown)
 
 
 def filled(path: Path, num_items: int) -> tuple[WorkStore, int]:

@@ -210,8 +210,11 @@ def has_live_terminal() -> bool:
 
 
 @contextmanager
-def live_line(line_for: Callable[[int], BarLine]) -> Iterator[None]:
-    """The lowest line of the terminal changes in place until the block ends.  `line_for` gets the width in columns."""
+def live_line(line_for: Callable[[int], BarLine]) -> Iterator[Callable[[], None]]:
+    """The lowest line of the terminal changes in place until the block ends.  `line_for` gets the width in columns.
+
+    Yields a function that draws it now.
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -221,7 +224,7 @@ def live_line(line_for: Callable[[int], BarLine]) -> Iterator[None]:
         live.start(refresh=True)
     _live.append(console)
     try:
-        yield
+        yield live.refresh
     finally:
         _live.clear()
         live.stop()

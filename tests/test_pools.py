@@ -92,6 +92,11 @@ def open_missing(_phase: Callable[[str], None]) -> Engine:
     raise ModelError("/p: a shard is missing")
 
 
+def open_never(_phase: Callable[[str], None]) -> Engine:
+    time.sleep(600)
+    raise AssertionError
+
+
 def open_embedded(_phase: Callable[[str], None]) -> object:
     return open_engine(EMBEDDED, EngineOptions(numerics="exact", max_batch=4))
 
@@ -488,6 +493,19 @@ def test_a_process_that_somebody_kills_costs_no_attempt_and_no_token(make_runner
     assert runner.store.db.execute("select sum(attempts) as n from item").fetchone()["n"] == 0
     assert (runner.stats.engines_died, sum(seen)) == (1, 16 * 5), "every token was generated once"
     assert len(opened(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("kind", [pytest.param("ray", marks=needs_ray)])
+def test_an_engine_that_never_opens_on_its_node_ends_the_run(make_pool, kind):
+    pool = make_pool(kind, opener=open_never, patience_s=0.0, watchdog=Watchdog(open_s=0.5))
+    deadline = time.monotonic() + 60
+
+    def wait_for_room() -> None:
+        while not pool.has_room(REQUESTS[0]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    with pytest.raises(UnavailableError, match="ended before it could work: it did not open for 0 s"):
+        wait_for_room()
 
 
 @pytest.mark.parametrize("kind", [pytest.param("ray", marks=needs_ray)])

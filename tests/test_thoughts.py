@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -96,9 +95,7 @@ def jobs_with(variables: str, folder: Path) -> Path:
     """The bundled jobs, asked with variables of the template."""
     shutil.copytree(bundled("jobs"), folder)
     for job in folder.glob("*.toml"):
-        # Of what thinks, the prompts of chunks are longer than 8,192 letters otherwise.
-        text = re.sub("chunk_tokens = .*", "chunk_tokens = 1200", job.read_text())
-        job.write_text(f"{text}\n[template]\n{variables}\n")
+        job.write_text(f"{job.read_text()}\n[template]\n{variables}\n")
     return folder
 
 

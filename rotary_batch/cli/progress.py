@@ -35,6 +35,7 @@ class Display:
         self._counted: tuple[int, int] | None = None
         self._reading: Reading | None = None
         self._read_at = 0.0
+        self.redraw: Callable[[], None] = lambda: None
         self.phase(phase)
 
     def phase(self, name: str) -> None:
@@ -43,11 +44,12 @@ class Display:
             self._notify()  # it still goes on
             return
         self._phase, self._counted, self._reading = name, None, None
+        self.redraw()  # a phase may be shorter than the time between two drawings
         self._print_line()
         self._notify()
 
     def count(self, done: int, total: int) -> None:
-        """So many of the things in this phase are done."""
+        """How many of the things in this phase are done."""
         self._counted = (done, total) if total else None
         self._notify()
 
@@ -168,7 +170,7 @@ def shown_progress(phase: str, *, quiet: bool = False, every_s: float = LINE_EVE
     is_live = not quiet and console.has_live_terminal()
     display = Display(phase, is_live=is_live, quiet=quiet)
     if is_live:
-        with console.live_line(display.bar_line):
+        with console.live_line(display.bar_line) as display.redraw:
             yield display
         return
     is_over = Event()

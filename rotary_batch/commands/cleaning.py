@@ -55,9 +55,11 @@ def would_free(store: WorkStore, now: float | None = None) -> Cleaned:
 
 
 def clean(store: WorkStore, window: Window, now: float | None = None) -> Cleaned:
-    """Delete until there is nothing left that may go, or the window closes."""
+    """Delete until there is nothing left that may go, or the window closes.  One that was open gets on."""
     now = time.time() if now is None else now
     before, should_stop = compaction.file_nbytes(store), window.is_closed
+    if should_stop():
+        return _cleaned(store, [], before, is_complete=False)
     freed = [  # files first, since a full disk takes no transaction; a report goes before the record that names it
         Freed(each.what, *files.remove(each, should_stop))
         for each in files.leftovers(store.db.path, now, unneeded.old_reports(store))

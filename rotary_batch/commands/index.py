@@ -39,7 +39,7 @@ from rotary_batch.work.store import WorkStore
 
 Sync = Callable[[WorkStore, RepositoryRow, IndexViews, Callable[[], bool]], SyncResult]
 _MAX_NAMED = 5  # files that could not be read
-_OBJECTS_A_COLLECTION = 300_000  # some 50 MB at most
+_OBJECTS_A_COLLECTION = 300_000  # instead of 700
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class IndexRequest:
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """Look for garbage in cycles rarely: an index makes many objects and hardly a cycle, and looking took 8 % of it."""
+    """Look for garbage in cycles rarely: an index makes many objects, few cycles; looking took up to a tenth of it."""
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS_A_COLLECTION, *before[1:])
     try:

@@ -53,10 +53,10 @@ class RayEngine:
 
     def __init__(self, actor: Any, watchdog: Watchdog, patience_s: float) -> None:  # noqa: ANN401 - ray has no types
         self._actor, self._watchdog, self._patience_s = actor, watchdog, patience_s
+        self._node_ref = actor.__ray_call__.remote(_node_name)  # before it opens: there once a node has it
         self._opening = actor.open.remote()
-        self._open_deadline = time.monotonic() + watchdog.open_s
+        self._open_deadline: float | None = None  # None = no node has it yet, which may take all night
         self._look_at = 0.0
-        self._node_ref = actor.__ray_call__.remote(_node_name)
         self.node = ""
         self.rates: Rates | None = None
         self._new: list[Request] = []
@@ -76,11 +76,20 @@ class RayEngine:
     def _look(self) -> None:
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         if not _has_ended([self._opening], self._patience_s):
+            self._require_in_time()
             return
         opened = _value(self._opening)
         self.node, self._opening = _plain(self._node_ref), None
         self.rates = opened.rates
         _relay(opened.events)
+
+    def _require_in_time(self) -> None:
+        """Raise EngineDiedError when a node takes too long to open it."""
+        limit_s = self._watchdog.open_s
+        if self._open_deadline is None and _has_ended([self._node_ref], 0.0):
+            self._open_deadline = time.monotonic() + limit_s
+        if self._open_deadline is not None and time.monotonic() >= self._open_deadline:
+            raise EngineDiedError(f"it did not open for {limit_s:.0f} s")
 
     def use_rates(self, rates: Rates) -> None:
         """Compute the roofline from these from the next step on."""

@@ -67,23 +67,28 @@ def found(store: WorkStore, kind: Unneeded, before: float) -> tuple[int, int]:
 
 
 def delete(store: WorkStore, kind: Unneeded, before: float, should_stop: Callable[[], bool]) -> tuple[int, int]:
-    """Delete rows of a kind until there are none, or it is time to stop; returns rows and bytes as `found` does."""
+    """Delete a batch of a kind, and more until there are none or it is time to stop; returns what `found` does."""
     columns = ", ".join(kind.key)
     query = f"select {columns}, {kind.nbytes} from {kind.table} where {kind.where} limit {MAX_LOOKED_UP}"
     remove = f"delete from {kind.table} where ({columns}) = ({', '.join('?' * len(kind.key))})"
     num_rows = nbytes = 0
-    while not should_stop() and (rows := store.db.execute(query, _given(kind, before)).fetchall()):
+    while rows := store.db.execute(query, _given(kind, before)).fetchall():
         done = in_batches(store, remove, [tuple(row) for row in rows], should_stop)
         num_rows, nbytes = num_rows + len(done), nbytes + sum(row[-1] for row in done)
+        if should_stop():
+            break
     return num_rows, nbytes
 
 
 def in_batches(
     store: WorkStore, statement: str, rows: Sequence[tuple[Any, ...]], should_stop: Callable[[], bool]
 ) -> Sequence[tuple[Any, ...]]:
-    """Execute a statement for rows, whose last value it does not take; returns those for which there was time."""
+    """Execute a statement for rows, whose last value it does not take; returns those for which there was time.
+
+    The first batch is always done: whoever has less time than the search for rows takes gets on all the same.
+    """
     for start in range(0, len(rows), BATCH_ROWS):
-        if should_stop():
+        if start and should_stop():
             return rows[:start]
         with store.transaction():
             store.db.executemany(statement, [row[:-1] for row in rows[start : start + BATCH_ROWS]])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -12,6 +16,33 @@ from rotary_batch.testing import write_tiny_checkpoint
 
 PROMPT = [(7 * place + place * place) % 250 for place in range(83)]
 NEW_TOKENS = 24
+
+
+ROWS_ALONE = """
+{imports}
+torch.set_num_threads({threads})
+from rotary_batch.engine.kernels.numerics import Numerics
+numerics = Numerics("exact", torch.device("cpu"))
+torch.manual_seed(0)
+for outputs, columns in ((576, 1536), (1536, 576), (4096, 1024), (192, 576)):
+    weight, x = torch.randn(outputs, columns), torch.randn(2200, columns)
+    places = range(0, 2200, 73)
+    alone = torch.cat([numerics.linear(x[[place]], weight) for place in places])
+    for rows in (5, 16, 33, 64, 96, 128, 640, 1040, 2200):
+        seen = [place for place in places if place < rows]
+        if not torch.equal(numerics.linear(x[:rows], weight)[seen], alone[: len(seen)]):
+            print(outputs, columns, rows)
+"""
+
+
+@pytest.mark.parametrize("imports", ["import rotary_batch.engine, torch", "import torch, rotary_batch.engine"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_row_has_the_same_bits_among_any_number_of_rows(imports, threads):
+    """At the shapes of real models: MKL once cut the sums of some among its threads, for some numbers of rows."""
+    code = ROWS_ALONE.format(imports=imports, threads=threads)
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.fixture(scope="module")

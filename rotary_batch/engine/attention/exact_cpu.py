@@ -28,9 +28,9 @@ class ExactCpuAttention:
     def supports(geometry: Geometry, kernels: CpuKernels, kv: KvArena) -> bool:
         """Whether the kernel reads such a KV cache, for such a model."""
         is_plain = not geometry.attention_sinks and not geometry.kv_lora_rank
-        return (
-            is_plain and kv.stored_as == "bf16" and not kv.host_tokens and kernels.supports_head_dim(geometry.head_dim)
-        )
+        is_stored_so = kv.stored_as == "bf16" and not kv.host_tokens
+        fits = geometry.num_heads // geometry.num_kv_heads <= MAX_ATTENTION_ROWS  # those of one position
+        return is_plain and is_stored_so and fits and kernels.supports_head_dim(geometry.head_dim)
 
     def plan(self, segments: Sequence[QuerySegment]) -> None:
         """Cut segments into those that fit the kernel; neighbours share a prefix."""

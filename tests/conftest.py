@@ -33,6 +33,7 @@ settings.register_profile("suite", deadline=None)  # by default an example of 0.
 settings.load_profile("suite")
 
 
+KERNELS = Path(__file__).parents[1] / "build" / "kernels"  # compiled once, which takes half a minute
 WITHOUT_SMOLLM2 = Path(__file__).with_name("without_smollm2")  # its package without the model
 
 
@@ -43,7 +44,7 @@ def _of_the_session(tmp_path_factory):
     The default model with the package of SmolLM2 takes minutes where the embedded one takes seconds.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(_cache_in(tmp_path_factory.mktemp("session"))))
         patch.setattr(default_model, "_base", lambda: None)
         patch.setenv("PYTHONPATH", str(WITHOUT_SMOLLM2), prepend=os.pathsep)
         yield
@@ -59,14 +60,19 @@ def _own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ROTARY_BATCH_ENGINE", "in-process")  # tests put others in its place; test_pools has both
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_in(home)))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    kernels = tmp_path_factory.getbasetemp() / "kernels"  # compiled once, not in every test that starts the program
-    kernels.mkdir(exist_ok=True)
-    (home / "cache" / "rotary-batch").mkdir(parents=True)
-    (home / "cache" / "rotary-batch" / "kernels").symlink_to(kernels)
     for name, value in GIT_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+
+
+def _cache_in(home: Path) -> Path:
+    """A cache folder that is empty but for the kernels."""
+    KERNELS.mkdir(parents=True, exist_ok=True)
+    cache = home / "cache"
+    (cache / "rotary-batch").mkdir(parents=True)
+    (cache / "rotary-batch" / "kernels").symlink_to(KERNELS)
+    return cache
 
 
 CUDA = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []

@@ -34,8 +34,7 @@ class FileClass(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One entry of a repository."""
 
     path: str

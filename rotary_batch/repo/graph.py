@@ -55,14 +55,17 @@ def most_central(scores: Mapping[str, float]) -> list[str]:
 
 def page_rank(paths: Sequence[str], edges: Iterable[tuple[str, str]]) -> dict[str, float]:
     """Path -> PageRank over files, from the user to what it uses."""
-    score = dict.fromkeys(paths, 1.0)
-    weights = Counter((one, other) for one, other in edges if one != other and one in score and other in score)
-    out_weight: Counter[str] = Counter()
+    place = {path: number for number, path in enumerate(paths)}
+    known = ((one, other) for one, other in edges if one != other and one in place and other in place)
+    weights = Counter((place[one], place[other]) for one, other in known)
+    out_weight: Counter[int] = Counter()
     for (source, _), count in weights.items():
         out_weight[source] += count
+    shares = [(source, target, DAMPING * count / out_weight[source]) for (source, target), count in weights.items()]
+    score = [1.0] * len(paths)
     for _ in range(ROUNDS):
-        fresh = dict.fromkeys(paths, UNUSED)
-        for (source, target), count in weights.items():
-            fresh[target] += DAMPING * score[source] * count / out_weight[source]
+        fresh = [UNUSED] * len(paths)
+        for source, target, share in shares:
+            fresh[target] += score[source] * share
         score = fresh
-    return score
+    return dict(zip(paths, score, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rotary_batch.core import FileClass, SourceFile
 
@@ -22,7 +21,7 @@ def with_own_files(files: Sequence[SourceFile]) -> list[SourceFile]:
     folders = {file.path.removesuffix("index.md") for file in files if _is_first_page(file)}
     own = {folder + name for folder in folders for name in _UNSIGNED}
     return [
-        replace(file, file_class=FileClass.DOCS, reason=REASON, language=None) if file.path in own else file
+        file._replace(file_class=FileClass.DOCS, reason=REASON, language=None) if file.path in own else file
         for file in files
     ]
 

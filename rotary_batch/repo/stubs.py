@@ -32,8 +32,8 @@ def own_reason(reason: str) -> str:
 def _reclassified(file: SourceFile, stub: SourceFile | None, source: str | None) -> SourceFile:
     if source is not None:
         reason = f"the stub of {source}, whose page shows its signatures"
-        return replace(file, file_class=FileClass.STUB, reason=reason)
-    return replace(file, reason=f"{file.reason}{_WITH_STUB}{stub.path} ({stub.blob[:12]})") if stub else file
+        return file._replace(file_class=FileClass.STUB, reason=reason)
+    return file._replace(reason=f"{file.reason}{_WITH_STUB}{stub.path} ({stub.blob[:12]})") if stub else file
 
 
 def joined(parsed: Iterable[ParsedFile]) -> Iterator[ParsedFile]:

@@ -50,6 +50,12 @@ def _of_the_session(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def kernels_folder() -> Path:
+    """The compiled kernels of this processor, which all tests share."""
+    return KERNELS
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory, monkeypatch):
     """Nothing a test does reaches the user's state, cache or settings."""

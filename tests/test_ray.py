@@ -164,11 +164,11 @@ def test_the_report_and_status_say_what_each_node_did(capsys):
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
+def nodes(tmp_path_factory, kernels_folder):
     """A head and two nodes: a cluster of three.  Its engines have the kernels that other tests compiled."""
-    cache, kernels = tmp_path_factory.mktemp("nodes"), tmp_path_factory.getbasetemp() / "kernels"
+    cache = tmp_path_factory.mktemp("nodes")
     (cache / "rotary-batch").mkdir()
-    (cache / "rotary-batch" / "kernels").symlink_to(kernels)
+    (cache / "rotary-batch" / "kernels").symlink_to(kernels_folder)
     with environment({"XDG_CACHE_HOME": str(cache)}), cluster(num_nodes=2) as started:
         yield started
 

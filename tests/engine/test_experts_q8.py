@@ -24,9 +24,9 @@ SWIGLU, CLAMPED = Activation(0.0, 0.0), Activation(2.0, 1.702)
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory) -> dict[str, CpuKernels]:
+def machines(tmp_path_factory, kernels_folder) -> dict[str, CpuKernels]:
     """By AVX2, by AVX-512 in plain C, and by AVX-512 itself where the processor has it; AMX would be preferred."""
-    native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))
+    native = open_library(kernels_folder, max(NATIVE_LEVELS))
     emulated = emulated_library(tmp_path_factory.getbasetemp() / "emulated")
     libraries = {"avx2": (native, Level.AVX2), "emulated vnni": (emulated, Level.AVX_VNNI)}
     libraries |= {"vnni": (native, Level.AVX_VNNI), "native": (native, Level.AVX512_BF16)}

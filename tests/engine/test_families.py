@@ -253,7 +253,7 @@ def write_checkpoint(folder, name: str, number: int):
     return model
 
 
-@pytest.mark.parametrize("number", range(len(_SIZES)))
+@pytest.mark.parametrize("number", [0, 1, 2, *(pytest.param(n, marks=pytest.mark.faults) for n in (3, 4, 5))])
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_greedy_tokens_are_those_of_transformers(name, number, tmp_path):
     reference = write_checkpoint(tmp_path / "hf", name, number)

@@ -76,9 +76,9 @@ INT8_SCALES = [(750, torch.float32), (30, torch.float16), (50, torch.bfloat16), 
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory) -> dict[str, CpuKernels]:
+def machines(tmp_path_factory, kernels_folder) -> dict[str, CpuKernels]:
     """This processor's kernels, and those of an emulated processor with AMX."""
-    native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))  # that of every test
+    native = open_library(kernels_folder, max(NATIVE_LEVELS))  # that of every test
     emulated = emulated_library(tmp_path_factory.getbasetemp() / "emulated")
     assert [dict(native.left_out), dict(emulated.left_out)] == [{}, {}]
     assert (native.level, emulated.level) == (max(NATIVE_LEVELS), Level.AMX)

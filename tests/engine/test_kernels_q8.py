@@ -28,8 +28,8 @@ ROWS = [0, 1, 2, 3, 4, 5, 6, 7, 19, 257]
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory) -> dict[str, CpuKernels]:
-    native = open_library(tmp_path_factory.getbasetemp() / "kernels", max(NATIVE_LEVELS))
+def machines(tmp_path_factory, kernels_folder) -> dict[str, CpuKernels]:
+    native = open_library(kernels_folder, max(NATIVE_LEVELS))
     return {
         "native": kernels_of(native),
         "emulated": kernels_of(emulated_library(tmp_path_factory.getbasetemp() / "emulated")),

@@ -103,4 +103,4 @@ def test_places_within_a_long_word_are_counted_in_linear_time(tokenizer):
     assert count(0, 250) == len(plain(tokenizer, "\n" * 250))
     for start in range(0, len(source), 250):
         count(start, start + 250)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 30, "what is quadratic takes an hour"

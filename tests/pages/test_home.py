@@ -56,7 +56,7 @@ def test_the_readme_of_the_top_folder_is_found_by_its_name():
 def test_a_hostile_readme_is_read_in_linear_time_and_cut(piece):
     start = time.process_time()
     shown = first_paragraphs(piece * (2_000_000 // len(piece)))
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20, "what is quadratic takes hours"
     assert sum(map(len, shown)) <= 3 * MAX_CHARACTERS
 
 

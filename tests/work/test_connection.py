@@ -127,7 +127,7 @@ def test_a_reader_that_never_leaves_is_named_and_nothing_is_half_done(tmp_path, 
 
 
 def test_a_window_that_closes_ends_the_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(patience, "GRACE_S", 0.6)
+    monkeypatch.setattr(patience, "GRACE_S", 3.0)
     closed: list[bool] = []
     db = open_database(tmp_path / "work.db", journal_mode="delete", should_stop=lambda: bool(closed))
     migrate(db)
@@ -138,11 +138,11 @@ def test_a_window_that_closes_ends_the_wait(tmp_path, monkeypatch):
     began = time.monotonic()
     with pytest.raises(StoppedError, match=f"process {reader.pid} .*kept it locked until the window closed"):
         start_run(store, command="drain", model_name="m", pid=1)
-    assert time.monotonic() - began > 1.2
+    assert time.monotonic() - began > 3.6
     began = time.monotonic()
     with pytest.raises(StoppedError):
         start_run(store, command="drain", model_name="m", pid=1)
-    assert time.monotonic() - began < 0.6, "the grace is one for all that is left to do"
+    assert time.monotonic() - began < 2.9, "the grace is one for all that is left to do"
     reader.communicate()
     assert start_run(store, command="drain", model_name="m", pid=1) == 1
     db.close()

@@ -621,14 +621,14 @@ def test_no_comment_takes_long(language):
         began = time.process_time()
         to_markdown(read_authored(text, language).blocks)
         authored_summary(text, language)
-        assert time.process_time() - began < 8, piece
+        assert time.process_time() - began < 40, piece
 
 
 def test_a_comment_of_a_megabyte_is_plain_text():
     for piece in PIECES:
         began = time.process_time()
         assert to_markdown([Paragraph(read_authored(piece * (1_000_000 // len(piece)), "python").summary or "x")])
-        assert time.process_time() - began < 8, piece
+        assert time.process_time() - began < 40, piece
 
 
 @pytest.mark.parametrize(

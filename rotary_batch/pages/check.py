@@ -25,7 +25,7 @@ from rotary_batch.pages.faithful.topical import names_nothing
 from rotary_batch.sentences import is_whole, split_sentences
 
 # Bump when another answer may be shown: verdicts of stored answers are then given anew at the next index.
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 _WORD = re.compile(r"[A-Za-z_]\w*")
 # What no sentence ends with: "The total of the items is", "Takes one of:".
 _GOES_ON = re.compile(
@@ -100,7 +100,7 @@ def _faults(sentence: str, is_known: Callable[[str], bool], source: str, about: 
             yield f"not on its topic: {about.topic}"
     if about is not None:
         yield from false_claims(sentence, about)
-        name = about.detail or about.name
+        name = about.detail or about.qualified_name
         if about.detail and (other := _OTHER_SUBJECT.match(sentence)) and other[1] != about.detail:
             yield f"about another thing: {other[1]}"
         if about.detail and len(_WORD.findall(_CODE_SPAN.sub("", sentence))) < MIN_DETAIL_WORDS:

@@ -89,7 +89,7 @@ def _first_sentence(symbol: Symbol, language: str | None) -> str:
 def _is_comparable(sentence: str, symbol: Symbol) -> bool:
     num_words = len(sentence.split())
     says_something = MIN_WORDS <= num_words <= MAX_WORDS and not _NOT_SAID.match(sentence)
-    return says_something and not only_says_the_name(sentence, symbol.name)
+    return says_something and not only_says_the_name(sentence, symbol.qualified_name)
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -14,6 +14,7 @@ from rotary_batch.pages.faithful.described import Described
 from rotary_batch.pages.faithful.language_words import words_of_language
 from rotary_batch.pages.faithful.obedient import not_a_description
 from rotary_batch.pages.faithful.openings import cut_opening
+from rotary_batch.pages.faithful.restated import only_says_the_name
 from rotary_batch.repo.languages import language_of
 from rotary_batch.repo.parse import parse_file
 from rotary_batch.testing import ByteCounter
@@ -173,6 +174,13 @@ def test_what_is_raised_is_raised_in_the_code(path, name, text, reason):
     ("path", "name", "text", "reason"),
     [
         ("a.py", "load_row", "Reads up to the `limit` parameter.", None),
+        ("a.py", "load_row", "Reads rows of the given `path` and `limit`.", None),
+        ("a.py", "load_row", "Reads rows of the given `open` file.", "parameter: open"),
+        ("a.py", "load_row", "Reads rows with the specified path, `limit` and `strict`.", None),
+        ("a.py", "load_row", "Reads rows with the specified `path` and `read`.", "parameter: read"),
+        ("a.js", "loadRow", "Reads a row with the given `read`.", "parameter: read"),
+        ("a.go", "Save", "Writes the provided `rows` to the given `path`.", None),
+        ("a.go", "Save", "Writes the provided `write`.", "parameter: write"),
         ("a.py", "load_row", "Takes three parameters and reads a row.", None),
         ("a.py", "load_row", "Takes one argument and reads a row.", None),
         ("a.py", "load_row", "Takes no arguments and reads a row.", "parameter: no of them"),
@@ -193,6 +201,30 @@ def test_what_is_raised_is_raised_in_the_code(path, name, text, reason):
 )
 def test_parameters_and_results_are_those_of_the_signature(path, name, text, reason):
     assert look(text, described(path, name)).reasons == ((reason,) if reason else ())
+
+
+@pytest.mark.parametrize(
+    ("language", "body", "text", "is_false"),
+    [
+        ("python", "    rows.append(1)\n    return False", "Returns True if the row is last.", True),
+        ("python", "    rows.append(1)\n    return False", "Returns `False` if the row is last.", False),
+        ("python", "    if rows:\n        return False\n    return True", "Returns True if the row is last.", False),
+        ("python", "    if rows:\n        return False\n    return last(rows)", "Returns True if it is last.", False),
+        ("python", "    return False or last(rows)", "Returns True if the row is last.", False),
+        ("python", "    return True", "Returns `False` if the row is last.", True),
+        ("javascript", "{ rows.push(1); return false; }", "Returns `true` if the row is last.", True),
+        ("javascript", "{ if (rows) return false; return !rows; }", "Returns `true` if the row is last.", False),
+        ("go", "{\n\treturn false\n}", "Returns true if the row is last.", True),
+        ("go", "{\n\treturn false, nil\n}", "Returns true if the row is last.", False),
+    ],
+)
+def test_what_returns_one_truth_value_alone_never_returns_the_other(language, body, text, is_false):
+    signature = {"python": "def is_last(rows):", "javascript": "function is_last(rows)"}.get(
+        language, "func is_last(rows []int) bool"
+    )
+    about = Described("is_last", "is_last", "function", language, signature, f"{signature}\n{body}")
+    truth = "True" if "True" in text else "true" if "true" in text else "False"
+    assert look(text, about).reasons == ((f"result: never {truth}",) if is_false else ())
 
 
 def test_a_parameter_of_another_function_is_unknown_here():
@@ -305,8 +337,32 @@ def test_cutting_twice_cuts_no_more_and_never_all(text):
 def test_a_sentence_that_only_says_the_name_again_is_not_shown(path, name, text, is_shown):
     about = described(path, name)
     found = look(text, about)
-    wanted = (Verdict.SHOWN, ()) if is_shown else (Verdict.EMPTY, (f"only says the name: {about.name}",))
+    wanted = (Verdict.SHOWN, ()) if is_shown else (Verdict.EMPTY, (f"only says the name: {about.qualified_name}",))
     assert (found.verdict, found.reasons) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "says_only_the_name"),
+    [
+        ("Table.__init__", "Initializes a new table.", True),
+        ("Table.__init__", "Constructs a new `Table` instance.", True),
+        ("Table.__init__", "Initializes the class with itself.", False),
+        ("Table.__init__", "Sets up the class.", True),
+        ("Table.__init__", "Makes an empty table.", False),
+        ("Table.__init__", "Initializes a new `Table` with the given rows.", False),
+        ("Table.constructor", "Creates a table object.", True),
+        ("Table.Table", "Makes a table.", True),
+        ("Table", "Makes a table.", False),
+        ("Table.title", "Returns the title.", True),
+        ("Table.title", "Returns the title of the table.", False),
+        ("Table.load", "Loads the table from a file.", False),
+        ("Table.load", "Loads the table from a path.", False),
+        ("OpenOrder", "Represents an open order.", True),
+        ("OpenOrder", "Represents an order that is not paid.", False),
+    ],
+)
+def test_a_constructor_is_named_by_its_class_and_by_what_constructors_do(name, sentence, says_only_the_name):
+    assert only_says_the_name(sentence, name) is says_only_the_name
 
 
 @pytest.mark.parametrize(

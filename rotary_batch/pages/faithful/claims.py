@@ -14,6 +14,9 @@ from rotary_batch.pages.faithful.described import FUNCTIONS, Described
 _PARAMETER = re.compile(
     r"`([A-Za-z_]\w*)`\s+(?:parameter|argument|param|arg)s?\b|\b(?:parameter|argument)\s+`([A-Za-z_]\w*)`"
 )
+_GIVEN = re.compile(
+    r"\b(?:given|specified|provided|supplied)\s+(?:\w+,\s+)*`([a-z_]\w*)`(?:(?:,|,?\s+and)\s+`([a-z_]\w*)`)?"
+)
 _TAKES = re.compile(
     r"^(?:takes|take|accepts|accept|receives)\s+(?:only\s+|exactly\s+)?(no|one|two|three|four|five|six|a\s+single)\s+"
     r"(?:\w+\s+)?(?:parameter|argument)s?\b",
@@ -44,7 +47,9 @@ _RETURNS = re.compile(
     rf"(?!{_NOT_A_VALUE})",
     re.IGNORECASE,
 )
-_RETURNS_BOOLEAN = re.compile(r"^returns?\s+`?(?:true|false)`?\b", re.IGNORECASE)
+_RETURNS_BOOLEAN = re.compile(r"^returns?\s+`?(true|false)`?\b", re.IGNORECASE)
+_BOOLEANS = re.compile(r"\breturn\b[ \t(]*(true|false)\b\)?[ \t;]*(?:$|\}|#|//)", re.IGNORECASE | re.MULTILINE)
+_RETURN = re.compile(r"\breturn\b|=>|\byield\b")
 _RETURNS_NONE = re.compile(r"^returns?\s+`?(?:none|null|nil)`?\b", re.IGNORECASE)
 _PYTHON_RESULT = re.compile(
     r"\b(?:return[ \t(]+[^\s#)]|yield\b|lambda\b|pass\b|NotImplemented\w*|abstractmethod|overload)|\.\.\."
@@ -68,8 +73,11 @@ def false_claims(sentence: str, about: Described) -> Iterator[str]:
 def _unknown_parameters(sentence: str, about: Described) -> list[str]:
     if about.parameters is None or about.code is None:
         return []
-    known = set(re.findall(r"\w+", f"{about.signature} {about.code}"))
-    return [name for pair in _PARAMETER.findall(sentence) for name in pair if name and name not in known]
+    in_signature = set(re.findall(r"\w+", about.signature))
+    known = in_signature | set(re.findall(r"\w+", about.code))
+    said = [name for pair in _PARAMETER.findall(sentence) for name in pair if name and name not in known]
+    given = [name for pair in _GIVEN.findall(sentence) for name in pair if name and name not in in_signature]
+    return list(dict.fromkeys([*said, *given]))
 
 
 def _wrong_number(sentence: str, about: Described) -> str | None:
@@ -111,6 +119,8 @@ def _wrong_result(sentence: str, about: Described) -> str | None:
         return None
     if _RETURNS.search(sentence) and returns_nothing(about):
         return "of what returns nothing"
+    if (said := _RETURNS_BOOLEAN.search(sentence)) and not _may_return(about.code or "", said[1]):
+        return f"never {said[1]}"
     result = (about.result or "").removeprefix("->").removeprefix(":").strip()
     if about.language in {"python", "typescript", "tsx"} and result and not (about.code and "bool" in about.code):
         if _RETURNS_BOOLEAN.search(sentence) and _NO_BOOLEAN.match(result):
@@ -118,6 +128,12 @@ def _wrong_result(sentence: str, about: Described) -> str | None:
         if about.language == "python" and _RETURNS_NONE.search(sentence) and _NO_NONE.match(result):
             return f"never None but {result}"
     return None
+
+
+def _may_return(code: str, truth: str) -> bool:
+    """Whether a function may return a truth value: not if all that it returns is the other one, literally."""
+    booleans = {found.lower() for found in _BOOLEANS.findall(code)}
+    return truth.lower() in booleans or not booleans or len(_BOOLEANS.findall(code)) < len(_RETURN.findall(code))
 
 
 def returns_nothing(about: Described) -> bool:

@@ -117,8 +117,11 @@ class Pages:
         ]
         rows += [(_name(path), path, ("file", path), file_summary(path, view)) for path in inside.files]
         tests = [row for row in rows if is_test(row[1])] if not is_test_folder(folder) else []
-        blocks.append(self._contents(here, [row for row in rows if row not in tests], "Name"))
-        blocks.append(self._contents(here, tests, "Tests"))
+        tables = [self._contents(here, [row for row in rows if row not in tests], "Name")]
+        tables.append(self._contents(here, tests, "Tests"))
+        if any(block.startswith("## ") for block in blocks) and any(tables):
+            blocks.append("## Files" if not inside.folders else "## Files and folders")
+        blocks += tables
         if not folder:
             blocks += closing_blocks(view, self._to)
         subjects = [unit, *(key for _, _, key, summary in rows if self._may_replace(key, summary))]

@@ -88,6 +88,7 @@ def test_the_first_page_says_what_the_project_is_and_where_to_begin():
         "## Entry points\n\n"
         "- [`bin/start.py`](bin/start.py.md)\n"
         "- [`main`](kettle/__main__.py.md#main) in [`kettle/__main__.py`](kettle/__main__.py.md): Run it.\n\n"
+        "## Files and folders\n\n"
         "| Name | Summary |\n| --- | --- |\n| [`bin/`](bin/index.md) |"
     )
     assert "\n\n| Tests | Summary |\n| --- | --- |\n| [`tests/`](tests/index.md) |" in page

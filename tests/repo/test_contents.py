@@ -59,6 +59,16 @@ def test_all_decides_what_is_public_in_a_python_module():
     assert [s.qualified_name for s in symbols_of("python", text) if s.is_public] == ["_shown", "Tin", "Tin.lid"]
 
 
+@pytest.mark.parametrize(
+    "guard", ['__name__ == "__main__"', "__name__=='__main__'", '(__name__ == "__main__")', '"__main__" == __name__']
+)
+def test_what_a_script_alone_assigns_is_no_part_of_its_module(guard):
+    text = f"LIMIT = 1\nif {guard}:\n    rows = 2\n    for row in rows:\n        LAST = row\nelse:\n    SIZE = 3\n"
+    assert [s.name for s in symbols_of("python", text)] == ["LIMIT", "SIZE"]
+    other = text.replace("__main__", "shop")
+    assert [s.name for s in symbols_of("python", other)] == ["LIMIT", "rows", "SIZE"]
+
+
 def test_a_value_that_is_too_long_is_elided_and_a_short_one_is_exact():
     text = (
         'GAP = "   "\nTABLE = {' + ", ".join(f'"k{n}": {n}' for n in range(50)) + '}\nTEXT = "' + "long " * 50 + '"\n'

@@ -39,6 +39,11 @@ _MARKDOWN = re.compile(
 _RESTRUCTURED = re.compile(
     r"^[ \t]*:\w+[^:\n]{0,80}:(?=\s)|^[ \t]*\.\. \w+::|:\w+:`|^[ \t]*@\w+[^:\n]{0,80}:", re.MULTILINE
 )
+# How Google's style begins the docstring of a property: "float: Seconds left.".  The signature shows the type.
+_RESULT = re.compile(
+    r"(?:str|int|float|complex|bool|bytes|list|dict|tuple|set|frozenset|object|None|[A-Za-z_][\w.]*\[[^\n:]{1,100}\])"
+    r":[ \t]+(?=[A-Z])"
+)
 _DOCTEST = re.compile(r"^[ \t]*>>> ?")
 _TABLES = {
     "parameters": "Parameter",
@@ -56,6 +61,12 @@ _TABLES = {
     "warns": "Warns",
 }
 _NOTICES = frozenset({"note", "warning", "tip", "important", "caution", "danger", "todo", "deprecated", "info"})
+
+
+def without_result_type(text: str) -> str:
+    """A docstring without the type of a result at its start."""
+    found = _RESULT.match(text)
+    return text[found.end() :] if found else text
 
 
 def python_blocks(text: str) -> list[Block]:

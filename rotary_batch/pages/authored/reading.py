@@ -10,7 +10,7 @@ from rotary_batch.pages.authored.blocks import Authored, Block, authored
 from rotary_batch.pages.authored.commonmark import markdown_blocks
 from rotary_batch.pages.authored.plain import go_blocks, plain_blocks
 from rotary_batch.pages.authored.prose import BLANK_LINES, is_prose, prose_blocks
-from rotary_batch.pages.authored.python import python_blocks
+from rotary_batch.pages.authored.python import python_blocks, without_result_type
 
 MAX_CHARACTERS = 50_000  # of a text whose markup is read; parsers of strangers' making need seconds for longer ones
 _MAX_HEAD_CHARACTERS = 4_000  # of a text in which its summary is sought
@@ -35,17 +35,22 @@ _READERS: Mapping[str, Callable[[str], list[Block]]] = {
 
 def read_authored(text: str, language: str | None) -> Authored:
     """What a docstring or a comment says; text that no parser reads is read as plain text."""
-    return authored(_blocks(text.strip("\n").rstrip(), language))
+    return authored(_blocks(_said(text, language), language))
 
 
 @lru_cache(maxsize=4096)  # the summary of a symbol is shown in several tables
 def authored_summary(text: str, language: str | None) -> str:
     """The first paragraph of a docstring or a comment, on one line with its `code spans`; "" when it has none."""
-    stripped = text.strip("\n").rstrip()
-    head = BLANK_LINES.split(stripped, maxsplit=1)[0]
+    said = _said(text, language)
+    head = BLANK_LINES.split(said, maxsplit=1)[0]
     if is_prose(head) and len(head) <= _MAX_HEAD_CHARACTERS:
         return " ".join(head.split())
-    return authored(_blocks(_head(stripped), language)).summary
+    return authored(_blocks(_head(said), language)).summary
+
+
+def _said(text: str, language: str | None) -> str:
+    said = text.strip("\n").rstrip()
+    return without_result_type(said) if language == "python" else said
 
 
 def _head(text: str) -> str:

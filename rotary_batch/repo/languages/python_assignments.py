@@ -13,6 +13,7 @@ from rotary_batch.repo.languages.language import MAX_SHARING, Definition
 
 _BRANCHES = {"if_statement", "try_statement", "with_statement"}
 _CLAUSES = {"elif_clause", "else_clause", "except_clause", "except_group_clause", "finally_clause", "block"}
+_IS_SCRIPT = re.compile(r"\(?\s*(?:__name__\s*==\s*(['\"])__main__\1|(['\"])__main__\2\s*==\s*__name__)\s*\)?")
 _CONSTANT = re.compile(r"_*[A-Z][A-Z0-9_]*")
 _TYPE_MAKERS = {"TypeVar", "ParamSpec", "TypeVarTuple", "NewType", "NamedTuple", "namedtuple", "TypedDict"}
 _ENUMS = re.compile(r"\b(Enum|IntEnum|StrEnum|Flag|IntFlag|ReprEnum|EnumType|EnumMeta)\b")
@@ -57,11 +58,16 @@ def exports(root: Node) -> list[Definition]:
 
 
 def _statements(body: Node) -> Iterator[Node]:
-    """The statements of a module or class, with those of its branches; definitions without their decorators."""
+    """The statements of a module or class, with those of its branches; definitions without their decorators.
+
+    What is done only where a module runs as a script is no part of what others import.
+    """
     waiting = [(child, 0) for child in reversed(body.named_children)]
     while waiting:
         node, depth = waiting.pop()
-        if node.type in _BRANCHES or node.type in _CLAUSES:
+        if node.type == "if_statement" and _IS_SCRIPT.fullmatch(_field_text(node, "condition")):
+            waiting += [(child, depth + 1) for child in reversed(node.children_by_field_name("alternative"))]
+        elif node.type in _BRANCHES or node.type in _CLAUSES:
             inner = node.named_children if depth < MAX_BRANCHES else []
             waiting += [(child, depth + 1) for child in reversed(inner)]
         elif node.type == "decorated_definition":

@@ -33,6 +33,13 @@ class Interrupt(BaseException):
     """
 
 
+def came_of_one(error: BaseException | None) -> bool:
+    """Whether an error is an Interrupt, or Python 3.11 made it of one: from `__set_name__` comes a RuntimeError."""
+    while error is not None and not isinstance(error, Interrupt):
+        error = error.__cause__
+    return error is not None
+
+
 def stop_at_once() -> None:
     """From now on these signals end the process with one line.
 

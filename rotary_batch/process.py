@@ -50,7 +50,9 @@ def _ended(command: Callable[[], object]) -> int:
         if (message := getattr(done.__context__, "format_message", None)) is not None:  # Typer has said it
             json_answer.print_error(message(), code)
         return code
-    except Exception as error:  # noqa: BLE001 - the last place that can report and record it
+    except Exception as error:  # the last place that can report and record it
+        if interrupts.came_of_one(error):
+            raise interrupts.Interrupt from error
         return _explain(error)
     return 0
 

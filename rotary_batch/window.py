@@ -115,10 +115,8 @@ class Window:
         before, self.answer = self.answer, None
         try:
             self.check()
-            yield
-        except Interrupt:
-            self.check()
-            raise
+            with _stopped_by_interrupts(self):
+                yield
         finally:
             self.answer = before
 
@@ -140,6 +138,17 @@ def open_window(
 
 
 @contextmanager
+def _stopped_by_interrupts(window: Window) -> Iterator[None]:
+    """Raises a StoppedError where an Interrupt ends the block."""
+    try:
+        yield
+    except (Interrupt, RuntimeError) as error:
+        if interrupts.came_of_one(error):
+            window.check()
+        raise
+
+
+@contextmanager
 def explain_stop(window: Window) -> Iterator[None]:
     """A StoppedError from the block says why the window is closed, and so does what an interrupt broke."""
     try:
@@ -147,8 +156,9 @@ def explain_stop(window: Window) -> Iterator[None]:
     except StoppedError:
         window.check()
         raise
-    except (Interrupt, RotaryError):  # `git` gets the signal of the terminal too, and fails first
-        if window.interrupted:
+    except (Interrupt, RotaryError, RuntimeError) as error:
+        # `git` gets the signal of the terminal too, and fails first.
+        if window.interrupted and (isinstance(error, RotaryError) or interrupts.came_of_one(error)):
             window.check()
         raise
 
@@ -273,10 +283,8 @@ def stop_on_signals(window: Window) -> Iterator[None]:
 
     before = {number: signal.signal(number, close) for number in interrupts.heard()}
     try:
-        yield
-    except Interrupt:
-        window.check()
-        raise
+        with _stopped_by_interrupts(window):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -62,6 +62,7 @@ def _own_folders(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     for name in [name for name in os.environ if name.startswith("ROTARY_BATCH_") and name != "ROTARY_BATCH_MAX_ISA"]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # the program sets it, also where it runs within a test
     monkeypatch.setenv("ROTARY_BATCH_YIELDS", "false")  # whatever else this machine does while tests run
     monkeypatch.setenv("ROTARY_BATCH_ENGINE", "in-process")  # tests put others in its place; test_pools has both
     monkeypatch.setenv("HOME", str(home))

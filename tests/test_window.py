@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -243,6 +244,50 @@ def test_what_an_interrupt_broke_says_that_it_was_one():
 
     with pytest.raises(StoppedError):
         work()
+
+
+def make_class_that_is_interrupted() -> None:
+    """As an import may be: up to Python 3.11, what comes out of `__set_name__` becomes a RuntimeError."""
+
+    class Descriptor:
+        def __set_name__(self, owner, name):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    type("Tin", (), {"lid": Descriptor()})
+
+
+@pytest.mark.parametrize("wrap", [lambda window: window.at_once(), explain_stop, lambda window: nullcontext()])
+def test_an_interrupt_that_became_another_error_is_one(wrap):
+    window = Window()
+
+    def work():
+        with stop_on_signals(window), wrap(window):
+            make_class_that_is_interrupted()
+
+    with pytest.raises(StoppedError, match="interrupted: stopped"):
+        work()
+
+
+def test_another_error_after_an_interrupt_is_none():
+    def work():
+        with stop_on_signals(window := Window()), window.finishing(""):
+            os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        work()
+
+
+def test_an_interrupt_that_became_another_error_before_there_is_a_window():
+    script = (
+        "import os, signal; from rotary_batch import interrupts, process\n"
+        "class Descriptor:\n  def __set_name__(self, owner, name): os.kill(os.getpid(), signal.SIGINT)\n"
+        "def command():\n  interrupts.unwind()\n  type('Tin', (), {'lid': Descriptor()})\n"
+        "process.guarded(command)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1), done.stderr
+    assert "stopped before the work was done" in done.stderr
 
 
 def test_a_second_interrupt_ends_at_once():

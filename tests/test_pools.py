@@ -154,7 +154,7 @@ def children() -> set[str]:
 
 
 def opened(folder: Path) -> list[int]:
-    return [int(text) for path in sorted(folder.glob("*.opened")) if (text := path.read_text())]  # else being written
+    return [int(text) for path in sorted(folder.glob("*.opened")) if (text := path.read_text())]  # not while one is written
 
 
 def answers(pool: Pool, requests: list[Request]) -> dict[int, Completion]:

@@ -55,7 +55,10 @@ def would_free(store: WorkStore, now: float | None = None) -> Cleaned:
 
 
 def clean(store: WorkStore, window: Window, now: float | None = None) -> Cleaned:
-    """Delete until there is nothing left that may go, or the window closes.  One that was open gets on."""
+    """Delete until there is nothing left that may go, or the window closes.
+
+    In a window that is open at the start, at least one batch of each kind of rows is deleted.
+    """
     now = time.time() if now is None else now
     before, should_stop = compaction.file_nbytes(store), window.is_closed
     if should_stop():

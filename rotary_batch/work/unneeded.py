@@ -85,7 +85,7 @@ def in_batches(
 ) -> Sequence[tuple[Any, ...]]:
     """Execute a statement for rows, whose last value it does not take; returns those for which there was time.
 
-    The first batch is always done: whoever has less time than the search for rows takes gets on all the same.
+    The first batch is always done.  Otherwise a window that is shorter than the search for rows would never delete one.
     """
     for start in range(0, len(rows), BATCH_ROWS):
         if start and should_stop():

@@ -154,7 +154,8 @@ def children() -> set[str]:
 
 
 def opened(folder: Path) -> list[int]:
-    return [int(text) for path in sorted(folder.glob("*.opened")) if (text := path.read_text())]  # not while one is written
+    texts = [path.read_text() for path in sorted(folder.glob("*.opened"))]
+    return [int(text) for text in texts if text]  # an empty one is being written
 
 
 def answers(pool: Pool, requests: list[Request]) -> dict[int, Completion]:
